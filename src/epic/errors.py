@@ -1,0 +1,35 @@
+"""The few kinds of error that cross rooms; their text says which object, what is wrong and what would be right."""
+
+from __future__ import annotations
+
+
+class EpicError(Exception):
+    """The common parent."""
+
+
+class NotFound(EpicError):
+    """There is no such object."""
+
+
+class AlreadyExists(EpicError):
+    """An object of that name exists."""
+
+
+class Conflict(EpicError):
+    """The object was changed by somebody else in the meantime; read it again and repeat."""
+
+
+class Invalid(EpicError):
+    """The input is wrong."""
+
+
+class QuotaExceeded(EpicError):
+    """The account may have no more of these."""
+
+
+class Exhausted(EpicError):
+    """A pool or the nodes have nothing left to give."""
+
+
+class Unavailable(EpicError):
+    """Another part cannot be reached or refused."""

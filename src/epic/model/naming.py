@@ -1,0 +1,58 @@
+"""Names that several parts must form alike."""
+
+from __future__ import annotations
+
+import re
+from ipaddress import IPv4Address
+from typing import Annotated, NamedTuple
+
+from pydantic import StringConstraints
+
+ACCOUNT_PATTERN = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
+OBJECT_PATTERN = r"^[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
+
+AccountName = Annotated[str, StringConstraints(pattern=ACCOUNT_PATTERN)]
+"""A DNS label: letters a-z, digits and inner dashes, at most 63."""
+
+ObjectName = Annotated[str, StringConstraints(pattern=OBJECT_PATTERN)]
+"""Letters, digits and inner `-`, `_`, `.`, at most 63; a Gateway's UID or sharing key, for example."""
+
+_OBJECT = re.compile(OBJECT_PATTERN)
+
+
+class GatewayId(NamedTuple):
+    """Which gateway, cluster-wide: written `ACCOUNT.PROXY` in units, namespaces, paths and xDS."""
+
+    account: str
+    proxy: str
+
+    def __str__(self) -> str:
+        return f"{self.account}.{self.proxy}"
+
+    @property
+    def envoy_node_id(self) -> str:
+        """Envoy's `node.id`, the original's `<namespace>.<proxy>`."""
+        return f"epic-{self.account}.{self.proxy}"
+
+    @classmethod
+    def parse(cls, text: str) -> GatewayId:
+        """The inverse of `str`; an account holds no dot, so the first one separates."""
+        account, dot, proxy = text.partition(".")
+        if not dot or not re.fullmatch(ACCOUNT_PATTERN, account) or not _OBJECT.fullmatch(proxy):
+            raise ValueError(f"{text!r} is no gateway id; it is written ACCOUNT.PROXY")
+        return cls(account, proxy)
+
+
+def instance_interface(inside: IPv4Address) -> str:
+    """Name of the host-side interface of the instance with this inside address (at most 15 characters)."""
+    return f"epg{int(inside):08x}"
+
+
+def network_namespace(gateway: str) -> str:
+    """Name of the network namespace of a gateway's instance; `gateway` is a gateway id."""
+    return f"epic-{gateway}"
+
+
+def is_object_name(text: str) -> bool:
+    """Whether `text` can name an object of an account."""
+    return _OBJECT.fullmatch(text) is not None

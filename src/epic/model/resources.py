@@ -1,0 +1,344 @@
+"""EPIC's resources (group epic.acnodal.io/v1 where they exist in Kubernetes)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from ipaddress import IPv4Address, IPv4Network
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, SecretStr, field_serializer
+
+from epic.model.base import Camel, ClientRef, Condition, Kebab, Resource
+from epic.model.gatewayapi import (
+    Endpoint,
+    EndpointPort,
+    GatewaySpec,
+    HTTPRouteSpec,
+    PortNumber,
+    TCPRouteSpec,
+)
+from epic.model.naming import GatewayId, ObjectName
+
+GUE_PORT = 6080
+
+
+class AccountSpec(Kebab):
+    """An account's limits."""
+
+    proxy_limit: Annotated[int, Field(ge=0, alias="proxyLimit")] = 20
+
+
+class Account(Resource):
+    """A tenant."""
+
+    kind: ClassVar[str] = "Account"
+    spec: AccountSpec = AccountSpec()
+
+
+class UserSpec(Kebab):
+    """Who may speak for an account. `account` is empty for the platform's administrators."""
+
+    password_hash: str
+    admin: bool = False
+
+
+class User(Resource):
+    """A user of the REST API (metadata.namespace is the account; admins have none)."""
+
+    kind: ClassVar[str] = "User"
+    spec: UserSpec
+
+
+class AddressPool(Kebab):
+    """Public addresses: `pool` is a CIDR or `FIRST-LAST`, inside `subnet`."""
+
+    pool: str
+    subnet: IPv4Network
+    aggregation: str = "default"
+
+
+class ServicePrefixSpec(Kebab):
+    """A ServicePrefix's pools."""
+
+    public_pool: AddressPool
+
+
+class ServicePrefix(Resource):
+    """A pool of public addresses (short name sp), of the whole cluster."""
+
+    kind: ClassVar[str] = "ServicePrefix"
+    spec: ServicePrefixSpec
+
+
+class Template(Camel):
+    """One Envoy resource as Jinja2 text that renders YAML."""
+
+    name: str
+    value: str
+
+
+class EnvoyResources(Camel):
+    """Templates by type; an empty list means EPIC's default template."""
+
+    clusters: tuple[Template, ...] = ()
+    listeners: tuple[Template, ...] = ()
+    routes: tuple[Template, ...] = ()
+
+
+class EnvoyTemplate(Camel):
+    """The Envoy templates of a service group."""
+
+    envoy_resources: EnvoyResources = EnvoyResources()
+
+
+class EndpointTemplate(Camel):
+    """How a gateway's DNS name is formed (Jinja2)."""
+
+    dns_name: str = "{{ ClusterServiceName }}-{{ ClusterServiceNS }}-{{ Account }}.example.net"
+    record_type: Literal["A", "AAAA"] = "A"
+    record_ttl: Annotated[int, Field(ge=0, alias="recordTTL")] = 180
+
+
+class LBServiceGroupSpec(Kebab):
+    """A gateway template."""
+
+    service_prefix: str
+    can_be_shared: bool = False
+    envoy_version: str | None = None
+    envoy_replica_count: Annotated[int, Field(ge=1)] = 2
+    envoy_template: EnvoyTemplate = EnvoyTemplate()
+    endpoint_template: EndpointTemplate = EndpointTemplate()
+
+
+class LBServiceGroup(Resource):
+    """A gateway template (short name lbsg) of an account."""
+
+    kind: ClassVar[str] = "LBServiceGroup"
+    spec: LBServiceGroupSpec
+
+
+class ServicePort(Camel):
+    """A public port."""
+
+    name: str = ""
+    protocol: Literal["TCP", "UDP"] = "TCP"
+    port: PortNumber
+    target_port: int | str = 0
+
+
+class DNSEndpoint(Camel):
+    """A DNS record of a gateway, in external-dns' shape."""
+
+    dns_name: str
+    targets: tuple[str, ...]
+    record_type: Literal["A", "AAAA"] = "A"
+    record_ttl: Annotated[int, Field(alias="recordTTL")] = 180
+
+
+class EpicPort(Camel):
+    """Where the EPIC end of a tunnel listens."""
+
+    port: PortNumber = GUE_PORT
+    protocol: Literal["UDP"] = "UDP"
+    app_protocol: Literal["gue"] = "gue"
+
+
+class TunnelEndpoint(Kebab):
+    """One tunnel from a client node to an EPIC node."""
+
+    epic_address: IPv4Address
+    epic_port: EpicPort = EpicPort()
+    tunnel_id: int
+
+
+class NodeTunnelEndpoints(Kebab):
+    """The tunnels of one client node, by EPIC node address."""
+
+    epic_endpoints: dict[str, TunnelEndpoint] = {}
+
+
+class GWProxySpec(Kebab):
+    """A gateway. The client gives the first four fields; EPIC fills in the others."""
+
+    client_ref: Annotated[ClientRef, Field(alias="clientRef")] = ClientRef()
+    display_name: str = ""
+    public_ports: tuple[ServicePort, ...] = ()
+    gateway: GatewaySpec | None = None
+    group: str = ""
+    service_prefix: str = ""
+    public_address: IPv4Address | None = None
+    endpoints: tuple[DNSEndpoint, ...] = ()
+    gue_tunnel_endpoints: dict[str, NodeTunnelEndpoints] = {}
+
+
+class ProxyInstance(Kebab):
+    """An Envoy of the gateway on an EPIC node, and what the node said of it last."""
+
+    node: str
+    inside_address: IPv4Address
+    ready: bool = False
+    announced: bool = False
+    serving_revision: str = ""
+    error: str = ""
+
+
+class GWProxyStatus(Kebab):
+    """Where a gateway runs and how it is. `service` is its number in the tunnel header."""
+
+    service: int = 0
+    instances: tuple[ProxyInstance, ...] = ()
+    revision: str = ""
+    conditions: tuple[Condition, ...] = ()
+
+
+class GWProxy(Resource):
+    """A gateway on the EPIC side; its name is the client Gateway's UID (or sharing key)."""
+
+    kind: ClassVar[str] = "GWProxy"
+    spec: GWProxySpec
+    status: GWProxyStatus = GWProxyStatus()
+
+    @property
+    def id(self) -> GatewayId:
+        """The gateway id."""
+        return GatewayId(self.account, self.name)
+
+
+class GWRouteSpec(Camel):
+    """A route: `http` or `tcp`, never both."""
+
+    client_ref: ClientRef = ClientRef()
+    http: HTTPRouteSpec | None = None
+    tcp: TCPRouteSpec | None = None
+
+
+class GWRoute(Resource):
+    """A route on the EPIC side; its name is the client route's UID."""
+
+    kind: ClassVar[str] = "GWRoute"
+    spec: GWRouteSpec
+
+
+class GWEndpointSliceSpec(Camel):
+    """A client EndpointSlice; `parent_ref.uid` is the Service's UID, the Envoy cluster's name."""
+
+    client_ref: ClientRef = ClientRef()
+    parent_ref: ClientRef = ClientRef()
+    address_type: Literal["IPv4"] = "IPv4"
+    endpoints: tuple[Endpoint, ...] = ()
+    ports: tuple[EndpointPort, ...] = ()
+    node_addresses: dict[str, IPv4Address] = {}
+
+
+class GWEndpointSlice(Resource):
+    """A slice on the EPIC side; its name is the client EndpointSlice's UID."""
+
+    kind: ClassVar[str] = "GWEndpointSlice"
+    spec: GWEndpointSliceSpec
+
+
+class NodeSpec(Kebab):
+    """An EPIC node that can run instances."""
+
+    address: IPv4Address
+    management_address: str = ""
+    underlay_mtu: Annotated[int, Field(ge=1280, le=65535)] = 1500
+    capacity: Annotated[int, Field(ge=0)] = 250
+    schedulable: bool = True
+
+
+class NodeStatus(Kebab):
+    """When the node's agent last reported; None: never."""
+
+    last_report: datetime | None = None
+    agent_version: str = ""
+
+
+class Node(Resource):
+    """An EPIC node, of the whole cluster."""
+
+    kind: ClassVar[str] = "Node"
+    spec: NodeSpec
+    status: NodeStatus = NodeStatus()
+
+
+class TunnelKey(Kebab):
+    """A tunnel's key of one epoch, as 32 hexadecimal digits."""
+
+    epoch: int
+    secret: SecretStr
+
+    @field_serializer("secret", when_used="json")
+    def _reveal(self, secret: SecretStr) -> str:
+        return secret.get_secret_value()
+
+
+class TunnelSpec(Kebab):
+    """A tunnel between a gateway's instance on an EPIC node and a workload node of the account."""
+
+    proxy: ObjectName
+    service: int
+    epic_node: str
+    inside_address: IPv4Address
+    cluster_id: str
+    node_name: str
+    node_address: IPv4Address
+    keys: tuple[TunnelKey, ...]
+
+
+class Tunnel(Resource):
+    """A tunnel; its name is its decimal id. It holds keys: never shown but to its two ends."""
+
+    kind: ClassVar[str] = "Tunnel"
+    spec: TunnelSpec
+
+
+class NodeResult(Kebab):
+    """What a run did on one node."""
+
+    state: Literal["ok", "changed", "failed", "unreachable"]
+    task: str = ""
+    message: str = ""
+
+
+class RunSpec(Kebab):
+    """What a run is to do."""
+
+    playbook: Literal["gateways"] = "gateways"
+    nodes: tuple[str, ...]
+
+
+class RunStatus(Kebab):
+    """How a run goes."""
+
+    state: Literal["queued", "running", "succeeded", "failed"] = "queued"
+    started: datetime | None = None
+    finished: datetime | None = None
+    attempt: int = 0
+    nodes: dict[str, NodeResult] = {}
+    message: str = ""
+
+
+class Run(Resource):
+    """A playbook run; its name is its id."""
+
+    kind: ClassVar[str] = "Run"
+    spec: RunSpec
+    status: RunStatus = RunStatus()
+
+
+KINDS: dict[str, type[Resource]] = {
+    c.kind: c
+    for c in (
+        Account,
+        User,
+        ServicePrefix,
+        LBServiceGroup,
+        GWProxy,
+        GWRoute,
+        GWEndpointSlice,
+        Node,
+        Tunnel,
+        Run,
+    )
+}

@@ -1,0 +1,1 @@
+"""Generated protobuf classes of EPIC's own resource types."""
