@@ -1,4 +1,4 @@
-"""The few kinds of error that cross rooms; their text says which object, what is wrong and what would be right."""
+"""The few kinds of error that cross rooms; the text says which object, what is wrong, what would be right."""
 
 from __future__ import annotations
 

@@ -1,0 +1,77 @@
+# EPIC: the commands of development. `make help` lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-lab check lint types unit golden bpf bundle lab site demo test e2e bench bench-transport clean-lab clean
+
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+export ANSIBLE_FORCE_COLOR ?= $(if $(CI),0,1)
+# The lab runs on one machine: mitogen's strategy takes a third of the processor time of the stock one.
+export ANSIBLE_STRATEGY_PLUGINS := $(CURDIR)/.venv/lib/python3.11/site-packages/ansible_mitogen/plugins/strategy
+export ANSIBLE_STRATEGY ?= mitogen_linear
+PYTEST := python -m pytest -q
+LAB := inventories/lab/hosts.yml
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  \033[1m%-16s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## Install the locked Python tools (no root)
+	@tools/setup
+
+setup-lab: ## Install what the lab and the root tests need too (root)
+	@tools/setup --lab
+
+check: setup lint types unit ## Lint, types and unit tests: under a minute, without root
+
+lint:
+	ruff format --check -q src tests plugins
+	ruff check -q src tests plugins
+	lint-imports --no-cache | tail -n 4
+	find bpf -name '*.[ch]' -print0 | xargs -0 -r clang-format --dry-run --Werror
+	yamllint -s .
+	ansible-lint -q --offline --profile production
+
+types:
+	mypy
+
+unit:
+	$(PYTEST) tests/unit tests/golden
+
+golden: setup ## Write the golden outputs again (read the difference before you commit it)
+	$(PYTEST) tests/golden --update
+
+bpf: setup-lab ## Compile the tunnel programs
+	@$(MAKE) -s -C bpf
+
+bundle: bpf ## Build what hosts are given: wheels, Envoy, the collection
+	@tools/bundle
+
+lab: setup-lab ## Boot the lab's hosts
+	ansible-playbook -i $(LAB) playbooks/lab.yml
+
+site: lab bundle ## Build the EPIC cluster on the lab's hosts
+	ansible-playbook -i $(LAB) site.yml
+
+demo: site ## Build everything, publish a gateway and send requests through it
+	@$(BIN)/python tools/demo
+
+test: setup-lab bpf check ## Run every test, from unit tests to the lab (root)
+	$(PYTEST) tests/bpf tests/integration
+	$(MAKE) demo
+	$(PYTEST) tests/e2e
+	$(MAKE) clean-lab
+	$(PYTEST) tests/lab
+	molecule test
+
+e2e: site ## Run the journeys on the lab
+	$(PYTEST) tests/e2e
+
+bench: site ## Measure the figures of docs/benchmarks.md
+	@$(BIN)/python tests/bench/run.py
+
+clean-lab: setup ## Remove the lab and all it left
+	ansible-playbook -i localhost, playbooks/lab_clean.yml
+
+clean: ## Remove what was built (not the lab)
+	rm -rf build dist .cache/bundle src/epic/bpf/gue.bpf.o
