@@ -1,0 +1,175 @@
+"""Pure: certificates from keys, names and a moment; nothing here reads a file or a clock."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from ipaddress import ip_address
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+CA_DAYS = 3650
+CLOCK_SKEW = timedelta(minutes=5)
+"""Certificates are valid from a little before their making, for hosts whose clocks are behind."""
+
+_SERVER = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
+_CLIENT = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
+
+
+@dataclass(frozen=True)
+class Authority:
+    """The certificate authority: its certificate and the key that signs."""
+
+    certificate: x509.Certificate
+    key: EllipticCurvePrivateKey
+
+
+@dataclass(frozen=True)
+class Validity:
+    """From when and for how long a new certificate is valid."""
+
+    now: datetime
+    days: int
+
+    @property
+    def until(self) -> datetime:
+        return self.now + timedelta(days=self.days)
+
+
+class RequestError(ValueError):
+    """A certificate signing request that the authority refuses."""
+
+
+def make_authority(key: EllipticCurvePrivateKey, name: str, now: datetime) -> Authority:
+    """A self-signed authority that may sign end certificates only."""
+    subject = _subject(name)
+    identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+    certificate = (
+        _builder(subject, subject, key.public_key(), Validity(now, CA_DAYS))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(signs_certificates=True), critical=True)
+        .add_extension(identifier, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    return Authority(certificate, key)
+
+
+def server_certificate(
+    authority: Authority, key: EllipticCurvePublicKey, names: Sequence[str], validity: Validity
+) -> x509.Certificate:
+    """A server's certificate for host names and addresses; the first name is also its common name."""
+    alternatives = x509.SubjectAlternativeName([_alternative(name) for name in names])
+    builder = _builder(_subject(names[0]), authority.certificate.subject, key, validity)
+    return _sign(authority, builder.add_extension(alternatives, critical=False), key, _SERVER)
+
+
+def agent_request(key: EllipticCurvePrivateKey, name: str) -> x509.CertificateSigningRequest:
+    """A node's request for its agent's certificate."""
+    return x509.CertificateSigningRequestBuilder().subject_name(_subject(name)).sign(key, hashes.SHA256())
+
+
+def agent_certificate(
+    authority: Authority, request: x509.CertificateSigningRequest, name: str, validity: Validity
+) -> x509.Certificate:
+    """The certificate of node `name`'s agent. Of the request only the key and the common name count."""
+    key = request.public_key()
+    if not isinstance(key, EllipticCurvePublicKey) or not request.is_signature_valid:
+        raise RequestError(f"the request of {name} must hold an elliptic curve key and be signed by it")
+    if common_name(request.subject) != name:
+        raise RequestError(f"the request is for {common_name(request.subject)!r}; it must be for {name!r}")
+    return _sign(
+        authority, _builder(request.subject, authority.certificate.subject, key, validity), key, _CLIENT
+    )
+
+
+def serves(
+    certificate: x509.Certificate, ca: x509.Certificate, key: EllipticCurvePublicKey, until: datetime
+) -> bool:
+    """Whether the certificate is of this key, signed by this authority and valid at `until`."""
+    try:
+        certificate.verify_directly_issued_by(ca)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return _raw(certificate.public_key()) == _raw(key) and certificate.not_valid_after_utc > until
+
+
+def common_name(subject: x509.Name) -> str:
+    """The subject's common name, or nothing."""
+    return "".join(str(part.value) for part in subject.get_attributes_for_oid(NameOID.COMMON_NAME))
+
+
+def alternative_names(certificate: x509.Certificate) -> set[str]:
+    """The host names and addresses a server certificate is for."""
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return set()
+    return {str(name.value) for name in found}
+
+
+def _raw(key: object) -> bytes:
+    if not isinstance(key, EllipticCurvePublicKey):
+        return b""
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def _subject(name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+
+
+def _alternative(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: EllipticCurvePublicKey, validity: Validity
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(validity.now - CLOCK_SKEW)
+        .not_valid_after(validity.until)
+    )
+
+
+def _sign(
+    authority: Authority,
+    builder: x509.CertificateBuilder,
+    key: EllipticCurvePublicKey,
+    purpose: x509.ExtendedKeyUsage,
+) -> x509.Certificate:
+    issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key())
+    return (
+        builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(signs_certificates=False), critical=True)
+        .add_extension(purpose, critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+        .add_extension(issuer, critical=False)
+        .sign(authority.key, hashes.SHA256())
+    )
+
+
+def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not signs_certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        encipher_only=False,
+        decipher_only=False,
+    )
