@@ -1,0 +1,1 @@
+"""Where EPIC's objects are kept: one interface, one adapter per kind of store."""

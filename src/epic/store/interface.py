@@ -1,0 +1,70 @@
+"""What every store does: objects by kind, account and name, one order of revisions, transactions, watches."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from epic.model.base import Resource
+
+R = TypeVar("R", bound=Resource)
+
+
+@dataclass(frozen=True)
+class Change:
+    """An object's newest state at `revision`; `object` is None when it was deleted."""
+
+    revision: int
+    kind: str
+    account: str
+    name: str
+    object: Resource | None
+
+
+class Reader(Protocol):
+    """Reading objects; `account` is empty for objects of the whole cluster."""
+
+    def get(self, kind: type[R], account: str, name: str) -> R:
+        """The object; raises NotFound."""
+
+    def list(self, kind: type[R], account: str | None = None) -> list[R]:
+        """All objects of the kind, of one account or (None) of all, ordered by account and name."""
+
+
+class Transaction(Reader, Protocol):
+    """Reads and writes that become durable together, or not at all."""
+
+    def create(self, obj: R) -> R:
+        """Add an object; raises AlreadyExists."""
+
+    def update(self, obj: R) -> R:
+        """Replace the object if its resource version is still the stored one; raises Conflict, NotFound.
+
+        An object equal to the stored one changes nothing and keeps its resource version.
+        """
+
+    def delete(self, kind: type[R], account: str, name: str) -> None:
+        """Remove an object; raises NotFound."""
+
+    def next_number(self, sequence: str) -> int:
+        """The next number of a sequence: 1, 2, 3..., none given out twice."""
+
+
+class Store(Reader, Protocol):
+    """The whole store. Methods may be called from any thread."""
+
+    @property
+    def revision(self) -> int:
+        """The revision of the newest durable change."""
+
+    def transaction(self) -> AbstractContextManager[Transaction]:
+        """Begin a write; it commits when the block ends and rolls back when the block raises."""
+
+    def watch(self, since: int) -> AsyncGenerator[Change, None]:
+        """Every change after revision `since`, in order, for ever.
+
+        A change that was superseded before the watcher came to it may be left out; the newest never is.
+        Raises Conflict when `since` lies so far back that deletions after it are forgotten.
+        """

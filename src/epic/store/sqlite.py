@@ -1,0 +1,296 @@
+"""The embedded store: one SQLite file in WAL mode; a commit is on disk before it returns."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import threading
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from epic.errors import AlreadyExists, Conflict, NotFound
+from epic.model.base import Resource, now
+from epic.model.resources import KINDS
+from epic.store.interface import Change, R
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS objects (
+  kind TEXT NOT NULL, account TEXT NOT NULL, name TEXT NOT NULL,
+  revision INTEGER NOT NULL UNIQUE,
+  body TEXT,  -- NULL: deleted at this revision
+  PRIMARY KEY (kind, account, name)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS sequences (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+"""
+# Sequences of the store itself. The horizon is the newest deletion that was forgotten.
+_REVISION = ".revision"
+_HORIZON = ".horizon"
+_DELETIONS_KEPT = 10_000
+_WATCH_BATCH = 500
+
+
+class _Parsed:
+    """Objects by revision: a revision names one state of one object, so parsing it once is enough."""
+
+    def __init__(self) -> None:
+        self._objects: dict[int, Resource] = {}
+
+    def get(self, kind: type[R], revision: int, body: str, *, durable: bool) -> R:
+        found = self._objects.get(revision)
+        if found is None:
+            found = kind.model_validate_json(body).at(revision)
+            # A revision that rolls back will be given to another object.
+            if durable:
+                self._objects[revision] = found
+        assert isinstance(found, kind)  # noqa: S101
+        return found
+
+    def forget(self, revisions: list[int]) -> None:
+        for revision in revisions:
+            self._objects.pop(revision, None)
+
+
+class _Access:
+    """Reads on one connection."""
+
+    def __init__(self, connection: sqlite3.Connection, parsed: _Parsed, durable_until: int | None) -> None:
+        self._sql = connection
+        self._parsed = parsed
+        self._durable_until = durable_until
+
+    def _parse(self, kind: type[R], revision: int, body: str) -> R:
+        durable = self._durable_until is None or revision <= self._durable_until
+        return self._parsed.get(kind, revision, body, durable=durable)
+
+    def find(self, kind: type[R], account: str, name: str) -> R | None:
+        row = self._sql.execute(
+            "SELECT revision, body FROM objects WHERE kind=? AND account=? AND name=? AND body IS NOT NULL",
+            (kind.kind, account, name),
+        ).fetchone()
+        return None if row is None else self._parse(kind, *row)
+
+    def get(self, kind: type[R], account: str, name: str) -> R:
+        found = self.find(kind, account, name)
+        if found is None:
+            raise NotFound(f"{_title(kind, account, name)} does not exist")
+        return found
+
+    def list(self, kind: type[R], account: str | None = None) -> list[R]:
+        where, values = ("", ()) if account is None else ("AND account=?", (account,))
+        rows = self._sql.execute(
+            f"SELECT revision, body FROM objects WHERE kind=? {where} AND body IS NOT NULL "  # noqa: S608
+            "ORDER BY account, name",
+            (kind.kind, *values),
+        ).fetchall()
+        return [self._parse(kind, *row) for row in rows]
+
+
+class _SqliteTransaction(_Access):
+    """Writes on the one writing connection; the store's lock is held."""
+
+    def __init__(self, connection: sqlite3.Connection, parsed: _Parsed, revision: int) -> None:
+        super().__init__(connection, parsed, revision)
+        self.superseded: list[int] = []
+
+    def create(self, obj: R) -> R:
+        kind = type(obj)
+        if self.find(kind, obj.account, obj.name) is not None:
+            raise AlreadyExists(f"{_title(kind, obj.account, obj.name)} exists already")
+        stamp = {"creation_timestamp": obj.metadata.creation_timestamp or now(), "generation": 1}
+        return self._put(obj.model_copy(update={"metadata": obj.metadata.model_copy(update=stamp)}))
+
+    def update(self, obj: R) -> R:
+        kind = type(obj)
+        stored = self.get(kind, obj.account, obj.name)
+        version = stored.metadata.resource_version
+        if obj.metadata.resource_version != version:
+            raise Conflict(
+                f"{_title(kind, obj.account, obj.name)} was changed in the meantime: it is at version "
+                f"{version}, you read version {obj.metadata.resource_version}; read it again and repeat"
+            )
+        kept = {
+            "creation_timestamp": stored.metadata.creation_timestamp,
+            "generation": stored.metadata.generation + (_spec(obj) != _spec(stored)),
+        }
+        obj = obj.model_copy(update={"metadata": obj.metadata.model_copy(update=kept)})
+        if obj == stored:
+            return stored
+        self.superseded.append(version)
+        return self._put(obj)
+
+    def delete(self, kind: type[R], account: str, name: str) -> None:
+        stored = self.get(kind, account, name)
+        self.superseded.append(stored.metadata.resource_version)
+        self._write(kind.kind, account, name, None)
+
+    def next_number(self, sequence: str) -> int:
+        row = self._sql.execute(
+            "INSERT INTO sequences VALUES (?, 1) "
+            "ON CONFLICT (name) DO UPDATE SET value = value + 1 RETURNING value",
+            (sequence,),
+        ).fetchone()
+        return int(row[0])
+
+    def _put(self, obj: R) -> R:
+        # The revision has its own column; written into the body it would be one behind.
+        return obj.at(self._write(obj.kind, obj.account, obj.name, obj.at(0).model_dump_json(by_alias=True)))
+
+    def _write(self, kind: str, account: str, name: str, body: str | None) -> int:
+        revision = self.next_number(_REVISION)
+        self._sql.execute(
+            "REPLACE INTO objects VALUES (?, ?, ?, ?, ?)", (kind, account, name, revision, body)
+        )
+        return revision
+
+
+class SqliteStore:
+    """The store in the file `path`, which only its owner may read (it holds hashes and tunnel keys)."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        _create_private(path)
+        self._parsed = _Parsed()
+        self._lock = threading.Lock()
+        self._local = threading.local()
+        self._connections: list[sqlite3.Connection] = []
+        self._watchers: dict[asyncio.Event, asyncio.AbstractEventLoop] = {}
+        self._writer = self._connect()
+        self._writer.executescript(_SCHEMA)
+        self._forget_deletions()
+
+    def close(self) -> None:
+        """Close all connections; the store must not be used afterwards."""
+        for connection in self._connections:
+            connection.close()
+
+    @property
+    def revision(self) -> int:
+        """The revision of the newest durable change."""
+        return _sequence(self._reader(), _REVISION)
+
+    def get(self, kind: type[R], account: str, name: str) -> R:
+        """The object; raises NotFound."""
+        return self._access().get(kind, account, name)
+
+    def list(self, kind: type[R], account: str | None = None) -> list[R]:
+        """All objects of the kind, of one account or (None) of all, ordered by account and name."""
+        return self._access().list(kind, account)
+
+    @contextmanager
+    def transaction(self) -> Iterator[_SqliteTransaction]:
+        """Begin a write; it commits when the block ends and rolls back when the block raises."""
+        with self._lock:
+            self._writer.execute("BEGIN IMMEDIATE")
+            try:
+                before = _sequence(self._writer, _REVISION)
+                transaction = _SqliteTransaction(self._writer, self._parsed, before)
+                yield transaction
+                after = _sequence(self._writer, _REVISION)
+                self._writer.execute("COMMIT")
+            except BaseException:
+                self._writer.execute("ROLLBACK")
+                raise
+            self._parsed.forget(transaction.superseded)
+        if after != before:
+            self._wake()
+
+    async def watch(self, since: int) -> AsyncGenerator[Change, None]:
+        """Every change after revision `since`, in order, for ever."""
+        changed = asyncio.Event()
+        self._watchers[changed] = asyncio.get_running_loop()
+        try:
+            await asyncio.to_thread(self._check_horizon, since)
+            while True:
+                changed.clear()
+                changes = await asyncio.to_thread(self._changes, since)
+                for change in changes:
+                    since = change.revision
+                    yield change
+                if not changes:
+                    await changed.wait()
+        finally:
+            del self._watchers[changed]
+
+    def _changes(self, since: int) -> Sequence[Change]:
+        rows = self._reader().execute(
+            "SELECT kind, account, name, revision, body FROM objects "
+            "WHERE revision > ? ORDER BY revision LIMIT ?",
+            (since, _WATCH_BATCH),
+        )
+        return [
+            Change(
+                revision=revision,
+                kind=kind,
+                account=account,
+                name=name,
+                object=None if body is None else self._parsed.get(KINDS[kind], revision, body, durable=True),
+            )
+            for kind, account, name, revision, body in rows.fetchall()
+        ]
+
+    def _check_horizon(self, since: int) -> None:
+        horizon = _sequence(self._reader(), _HORIZON)
+        if 0 < since < horizon:
+            raise Conflict(
+                f"changes since revision {since} are not kept any more (only since {horizon}); "
+                "read the objects again and watch from the store's revision"
+            )
+
+    def _wake(self) -> None:
+        for event, loop in list(self._watchers.items()):
+            with suppress(RuntimeError):  # the watcher's loop has ended
+                loop.call_soon_threadsafe(event.set)
+
+    def _forget_deletions(self) -> None:
+        # Only at the start: no watcher can be behind what is forgotten here.
+        row = self._writer.execute(
+            "SELECT revision FROM objects WHERE body IS NULL ORDER BY revision DESC LIMIT 1 OFFSET ?",
+            (_DELETIONS_KEPT,),
+        ).fetchone()
+        if row is not None:
+            self._writer.execute("BEGIN IMMEDIATE")
+            self._writer.execute("DELETE FROM objects WHERE body IS NULL AND revision <= ?", row)
+            self._writer.execute("REPLACE INTO sequences VALUES (?, ?)", (_HORIZON, *row))
+            self._writer.execute("COMMIT")
+
+    def _access(self) -> _Access:
+        return _Access(self._reader(), self._parsed, None)
+
+    def _reader(self) -> sqlite3.Connection:
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = self._connect()
+        return connection
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, isolation_level=None, timeout=30, check_same_thread=False)
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        self._connections.append(connection)
+        return connection
+
+
+def _create_private(path: Path) -> None:
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    except FileExistsError:
+        return
+    # A command of root's may be first; the service that owns the directory must be able to write.
+    if os.geteuid() == 0:
+        owner = path.parent.stat()
+        os.chown(path, owner.st_uid, owner.st_gid)
+
+
+def _sequence(connection: sqlite3.Connection, name: str) -> int:
+    row = connection.execute("SELECT value FROM sequences WHERE name=?", (name,)).fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def _spec(obj: Resource) -> object:
+    return getattr(obj, "spec", None)
+
+
+def _title(kind: type[Resource], account: str, name: str) -> str:
+    return f"{kind.kind} {name!r}" + (f" of account {account!r}" if account else "")
