@@ -1,0 +1,142 @@
+"""Which tunnels a gateway needs, pure: from its instances, routes and slices to the wanted tunnels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from typing import NamedTuple
+
+from epic.model.resources import (
+    GWEndpointSlice,
+    GWProxy,
+    GWRoute,
+    Node,
+    NodeTunnelEndpoints,
+    Tunnel,
+    TunnelEndpoint,
+)
+
+
+class WorkloadNode(NamedTuple):
+    """A node of a client's cluster; node names are unique only within their cluster."""
+
+    cluster_id: str
+    name: str
+
+
+class Connection(NamedTuple):
+    """What a tunnel connects: it is the same tunnel as long as this stays."""
+
+    proxy: str
+    epic_node: str
+    workload: WorkloadNode
+
+
+@dataclass(frozen=True)
+class WantedTunnel:
+    """A tunnel that must exist, without its id and keys."""
+
+    key: Connection
+    inside_address: IPv4Address
+    node_address: IPv4Address
+
+
+@dataclass(frozen=True)
+class TunnelPlan:
+    """What to do with the stored tunnels of a gateway."""
+
+    create: tuple[WantedTunnel, ...]
+    update: tuple[Tunnel, ...]
+    delete: tuple[Tunnel, ...]
+
+
+def route_services(route: GWRoute) -> set[str]:
+    """UIDs of the Services that a route sends requests to."""
+    http, tcp = route.spec.http, route.spec.tcp
+    rules = [rule.backend_refs for rule in (http.rules if http else ())]
+    rules += [rule.backend_refs for rule in (tcp.rules if tcp else ())]
+    return {backend.name for backends in rules for backend in backends}
+
+
+def route_parents(route: GWRoute) -> set[str]:
+    """Names of the gateways that a route attaches to."""
+    spec = route.spec.http or route.spec.tcp
+    return {parent.name for parent in spec.parent_refs} if spec else set()
+
+
+def proxy_services(proxy: str, routes: Iterable[GWRoute]) -> set[str]:
+    """UIDs of all Services behind a gateway."""
+    return {uid for route in routes if proxy in route_parents(route) for uid in route_services(route)}
+
+
+def workload_endpoints(
+    services: set[str], slices: Iterable[GWEndpointSlice]
+) -> dict[WorkloadNode, tuple[IPv4Address, set[str]]]:
+    """The nodes that host endpoints of these Services: their address and their endpoints' addresses.
+
+    Readiness does not matter: a tunnel must stand before its endpoint gets ready. An endpoint without
+    a node, or on a node without an address, cannot be reached through a tunnel.
+    """
+    found: dict[WorkloadNode, tuple[IPv4Address, set[str]]] = {}
+    for slice_ in sorted(slices, key=lambda s: s.name):
+        if slice_.spec.parent_ref.uid not in services:
+            continue
+        for endpoint in slice_.spec.endpoints:
+            address = slice_.spec.node_addresses.get(endpoint.node_name or "")
+            if endpoint.node_name and address:
+                workload = WorkloadNode(slice_.spec.client_ref.cluster_id, endpoint.node_name)
+                _, addresses = found.setdefault(workload, (address, set()))
+                addresses.update(endpoint.addresses)
+    return found
+
+
+def wanted_tunnels(
+    proxy: GWProxy, routes: Iterable[GWRoute], slices: Iterable[GWEndpointSlice]
+) -> list[WantedTunnel]:
+    """One tunnel for each instance of the gateway and each node with endpoints of its Services."""
+    workloads = workload_endpoints(proxy_services(proxy.name, routes), slices)
+    return [
+        WantedTunnel(Connection(proxy.name, instance.node, workload), instance.inside_address, address)
+        for instance in proxy.status.instances
+        for workload, (address, _) in sorted(workloads.items())
+    ]
+
+
+def plan(wanted: Iterable[WantedTunnel], stored: Iterable[Tunnel]) -> TunnelPlan:
+    """The difference between the tunnels wanted and those stored, for one gateway."""
+    have = {key_of(tunnel): tunnel for tunnel in stored}
+    want = {tunnel.key: tunnel for tunnel in wanted}
+    update = [_moved(have[key], target) for key, target in want.items() if key in have]
+    return TunnelPlan(
+        create=tuple(target for key, target in want.items() if key not in have),
+        update=tuple(tunnel for tunnel in update if tunnel is not have[key_of(tunnel)]),
+        delete=tuple(tunnel for key, tunnel in have.items() if key not in want),
+    )
+
+
+def key_of(tunnel: Tunnel) -> Connection:
+    """What a stored tunnel connects."""
+    spec = tunnel.spec
+    return Connection(spec.proxy, spec.epic_node, WorkloadNode(spec.cluster_id, spec.node_name))
+
+
+def tunnel_endpoints(tunnels: Iterable[Tunnel], nodes: Mapping[str, Node]) -> dict[str, NodeTunnelEndpoints]:
+    """A gateway's `gue-tunnel-endpoints`: workload node address, then EPIC node address, then the tunnel."""
+    found: dict[str, dict[str, TunnelEndpoint]] = {}
+    for tunnel in sorted(tunnels, key=lambda t: int(t.name)):
+        node = nodes.get(tunnel.spec.epic_node)
+        if node is not None:
+            found.setdefault(str(tunnel.spec.node_address), {})[str(node.spec.address)] = TunnelEndpoint(
+                epic_address=node.spec.address, tunnel_id=int(tunnel.name)
+            )
+    return {
+        address: NodeTunnelEndpoints(epic_endpoints=by_node) for address, by_node in sorted(found.items())
+    }
+
+
+def _moved(stored: Tunnel, target: WantedTunnel) -> Tunnel:
+    addresses = {"inside_address": target.inside_address, "node_address": target.node_address}
+    if all(getattr(stored.spec, name) == value for name, value in addresses.items()):
+        return stored
+    return stored.model_copy(update={"spec": stored.spec.model_copy(update=addresses)})
