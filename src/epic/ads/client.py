@@ -1,0 +1,139 @@
+"""A delta-ADS client on grpc.aio that subscribes to whole types and reconnects for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import grpc
+from envoy.config.core.v3 import base_pb2
+from envoy.service.discovery.v3 import ads_pb2_grpc
+from envoy.service.discovery.v3 import discovery_pb2 as pb
+from google.rpc import code_pb2, status_pb2
+
+from epic.ads.snapshot import Resources, Versioned
+
+log = logging.getLogger(__name__)
+
+_FIRST_DELAY = 0.1
+_LONGEST_DELAY = 5.0
+# A control node that vanished without a word is noticed within the sum of the two times.
+_CHANNEL_OPTIONS = (
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+)
+
+Held = Mapping[str, Mapping[str, str]]
+"""Versions by type and name."""
+
+
+class Handler(Protocol):
+    """Takes what the server sends."""
+
+    async def apply(self, type_url: str, updated: Resources, removed: Sequence[str]) -> str | None:
+        """Take in additions, changes and removals of one type; a text refuses them and says why.
+
+        Called for one response at a time, in the order of the server.
+        """
+
+
+def mtls_channel(address: str, ca: Path, certificate: Path, key: Path) -> grpc.aio.Channel:
+    """A channel to `HOST:PORT` on which both ends show certificates."""
+    credentials = grpc.ssl_channel_credentials(ca.read_bytes(), key.read_bytes(), certificate.read_bytes())
+    return grpc.aio.secure_channel(address, credentials, options=_CHANNEL_OPTIONS)
+
+
+class DeltaClient:
+    """Keeps `handler` at what the server has; `held` is what it has from before (its state on disk)."""
+
+    def __init__(
+        self,
+        channel_factory: Callable[[], grpc.aio.Channel],
+        node_id: str,
+        type_urls: Sequence[str],
+        handler: Handler,
+        held: Held | None = None,
+    ) -> None:
+        self._channel_factory = channel_factory
+        self._node = base_pb2.Node(id=node_id)
+        self._type_urls = tuple(type_urls)
+        self._handler = handler
+        self._held = {url: dict((held or {}).get(url, {})) for url in self._type_urls}
+        self._channel: grpc.aio.Channel | None = None
+        self._heard = False
+
+    @property
+    def channel(self) -> grpc.aio.Channel | None:
+        """The channel of the running stream, for other calls to the same server; None between streams."""
+        return self._channel
+
+    @property
+    def held(self) -> Held:
+        """The versions that the handler has accepted."""
+        return self._held
+
+    async def run(self) -> None:
+        """Follow the server until cancelled; when the stream ends, open another after a growing delay."""
+        delay = _FIRST_DELAY
+        while True:
+            self._heard = False
+            try:
+                async with self._channel_factory() as channel:
+                    await self._follow(channel)
+                    log.info("the control plane ended the stream")
+            except grpc.RpcError as error:
+                log.warning("stream to the control plane: %s", _reason(error))
+            except OSError as error:
+                log.warning("cannot open a channel to the control plane: %s", error)
+            delay = _FIRST_DELAY if self._heard else min(delay * 2, _LONGEST_DELAY)
+            await asyncio.sleep(delay * random.uniform(0.5, 1))  # noqa: S311 - spreads reconnections
+
+    async def _follow(self, channel: grpc.aio.Channel) -> None:
+        answers: asyncio.Queue[pb.DeltaDiscoveryRequest] = asyncio.Queue()
+        for type_url in self._type_urls:
+            answers.put_nowait(self._subscription(type_url))
+        self._channel = channel
+        call = ads_pb2_grpc.AggregatedDiscoveryServiceStub(channel).DeltaAggregatedResources(_drain(answers))
+        try:
+            async for response in call:
+                self._heard = True
+                answers.put_nowait(await self._take(response))
+        finally:
+            self._channel = None
+            call.cancel()
+
+    def _subscription(self, type_url: str) -> pb.DeltaDiscoveryRequest:
+        return pb.DeltaDiscoveryRequest(
+            node=self._node, type_url=type_url, initial_resource_versions=self._held[type_url]
+        )
+
+    async def _take(self, response: pb.DeltaDiscoveryResponse) -> pb.DeltaDiscoveryRequest:
+        answer = pb.DeltaDiscoveryRequest(type_url=response.type_url, response_nonce=response.nonce)
+        updated = {r.name: Versioned(r.version, r.resource) for r in response.resources}
+        removed = list(response.removed_resources)
+        refusal = await self._handler.apply(response.type_url, updated, removed)
+        if refusal is None:
+            held = self._held[response.type_url]
+            held.update({name: resource.version for name, resource in updated.items()})
+            for name in removed:
+                held.pop(name, None)
+        else:
+            answer.error_detail.CopyFrom(status_pb2.Status(code=code_pb2.INVALID_ARGUMENT, message=refusal))
+        return answer
+
+
+async def _drain(queue: asyncio.Queue[pb.DeltaDiscoveryRequest]) -> AsyncIterator[pb.DeltaDiscoveryRequest]:
+    while True:
+        yield await queue.get()
+
+
+def _reason(error: grpc.RpcError) -> str:
+    if isinstance(error, grpc.aio.AioRpcError):
+        return f"{error.code().name}: {error.details()}"
+    return str(error)

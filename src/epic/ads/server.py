@@ -1,0 +1,138 @@
+"""A delta-ADS server on grpc.aio: every stream has its own task and state; none waits for another."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from typing import Protocol
+
+import grpc
+from envoy.service.discovery.v3 import ads_pb2_grpc
+from envoy.service.discovery.v3 import discovery_pb2 as pb
+
+from epic.ads.protocol import Acked, Refused, Stream
+from epic.ads.snapshot import Snapshot
+
+log = logging.getLogger(__name__)
+
+Context = grpc.aio.ServicerContext[pb.DeltaDiscoveryRequest, pb.DeltaDiscoveryResponse]
+Authorize = Callable[[str, Context], str | None]
+"""Given the node id and the context: why the node may not be served, or None."""
+
+
+class Listener(Protocol):
+    """Hears what the nodes answer. Called in the event loop: must not block."""
+
+    def on_ack(self, node_id: str, type_url: str, acked: dict[str, str]) -> None:
+        """The node has taken a response; `acked` is all of the type that it now holds, name to version."""
+
+    def on_nack(self, node_id: str, type_url: str, message: str) -> None:
+        """The node has refused a response and keeps what it had."""
+
+    def on_disconnect(self, node_id: str) -> None:
+        """The node's last stream has ended."""
+
+
+class _Connection:
+    """One stream of a node: its state, and the event that something is to be looked at."""
+
+    def __init__(self) -> None:
+        self.stream = Stream()
+        self.wake = asyncio.Event()
+        self.requests: asyncio.Queue[pb.DeltaDiscoveryRequest] = asyncio.Queue()
+        self.ended = False
+
+    async def read(self, requests: AsyncIterator[pb.DeltaDiscoveryRequest]) -> None:
+        """Take in the client's requests till it ends the stream."""
+        try:
+            async for request in requests:
+                self.requests.put_nowait(request)
+                self.wake.set()
+        finally:
+            self.ended = True
+            self.wake.set()
+
+
+class DeltaServer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ignore[misc]
+    """Brings every node's streams to the snapshot that was published for the node."""
+
+    def __init__(self, listener: Listener, authorize: Authorize) -> None:
+        self._listener = listener
+        self._authorize = authorize
+        self._snapshots: dict[str, Snapshot] = {}
+        self._connections: dict[str, set[_Connection]] = {}
+
+    @property
+    def nodes(self) -> frozenset[str]:
+        """The nodes that have a stream."""
+        return frozenset(self._connections)
+
+    def publish(self, node_id: str, snapshot: Snapshot) -> None:
+        """Replace what the node should have; the difference goes out to its streams at once."""
+        self._snapshots[node_id] = snapshot
+        for connection in self._connections.get(node_id, ()):
+            connection.wake.set()
+
+    def forget(self, node_id: str) -> None:
+        """Stop serving the node: it keeps what it has, and hears nothing until it is published again."""
+        self._snapshots.pop(node_id, None)
+
+    async def DeltaAggregatedResources(  # noqa: N802 - the name that gRPC calls
+        self,
+        request_iterator: AsyncIterator[pb.DeltaDiscoveryRequest],
+        context: Context,
+    ) -> None:
+        """Serve one stream until the client ends it."""
+        first = await anext(aiter(request_iterator), None)
+        if first is None:
+            return
+        node_id = first.node.id
+        refusal = self._authorize(node_id, context)
+        if refusal is not None:
+            log.warning("refused node %r: %s", node_id, refusal)
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, refusal)
+        connection = _Connection()
+        connection.requests.put_nowait(first)
+        connection.wake.set()
+        self._connections.setdefault(node_id, set()).add(connection)
+        reader = asyncio.create_task(connection.read(request_iterator))
+        try:
+            await self._serve(node_id, connection, context)
+        finally:
+            reader.cancel()
+            await asyncio.wait([reader])
+            self._drop(node_id, connection)
+
+    async def _serve(
+        self,
+        node_id: str,
+        connection: _Connection,
+        context: Context,
+    ) -> None:
+        while not connection.ended:
+            await connection.wake.wait()
+            connection.wake.clear()
+            while not connection.requests.empty():
+                self._tell(node_id, connection.stream.receive(connection.requests.get_nowait()))
+            snapshot = self._snapshots.get(node_id)
+            if snapshot is None:
+                continue
+            for response in connection.stream.advance(snapshot):
+                await context.write(response)
+
+    def _tell(self, node_id: str, outcome: Acked | Refused | None) -> None:
+        if isinstance(outcome, Acked):
+            self._listener.on_ack(node_id, outcome.type_url, dict(outcome.held))
+        elif isinstance(outcome, Refused):
+            log.warning(
+                "node %s refused %s of type %s: %s", node_id, outcome.names, outcome.type_url, outcome.message
+            )
+            self._listener.on_nack(node_id, outcome.type_url, outcome.message)
+
+    def _drop(self, node_id: str, connection: _Connection) -> None:
+        connections = self._connections[node_id]
+        connections.discard(connection)
+        if not connections:
+            del self._connections[node_id]
+            self._listener.on_disconnect(node_id)

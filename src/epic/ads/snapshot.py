@@ -1,0 +1,45 @@
+"""What a node should have: resources by type and name, each with a version that is a hash of its content."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from google.protobuf.any_pb2 import Any
+from google.protobuf.message import Message
+
+_PREFIX = "type.googleapis.com/"
+
+INSTANCE = _PREFIX + "epic.v1.Instance"
+TUNNEL = _PREFIX + "epic.v1.Tunnel"
+ENDPOINT = _PREFIX + "epic.v1.Endpoint"
+CLUSTER = _PREFIX + "envoy.config.cluster.v3.Cluster"
+LOAD_ASSIGNMENT = _PREFIX + "envoy.config.endpoint.v3.ClusterLoadAssignment"
+LISTENER = _PREFIX + "envoy.config.listener.v3.Listener"
+ROUTE_CONFIGURATION = _PREFIX + "envoy.config.route.v3.RouteConfiguration"
+
+ENVOY_TYPES = (CLUSTER, LOAD_ASSIGNMENT, LISTENER, ROUTE_CONFIGURATION)
+"""Envoy's types in the order in which additions must arrive."""
+
+TYPES = (INSTANCE, TUNNEL, ENDPOINT, *ENVOY_TYPES)
+"""All types in the order in which additions must arrive; removals go the other way."""
+
+
+@dataclass(frozen=True)
+class Versioned:
+    """A resource and the hash of its content."""
+
+    version: str
+    body: Any
+
+
+Resources = Mapping[str, Versioned]
+Snapshot = Mapping[str, Resources]
+
+
+def versioned(message: Message) -> Versioned:
+    """Wrap a message; equal messages get equal versions."""
+    encoded = message.SerializeToString(deterministic=True)
+    body = Any(type_url=_PREFIX + message.DESCRIPTOR.full_name, value=encoded)
+    return Versioned(hashlib.blake2b(encoded, digest_size=12).hexdigest(), body)

@@ -1,0 +1,225 @@
+"""The state machine of a delta-ADS stream: subscriptions, versions, answers, order across types."""
+
+from __future__ import annotations
+
+from envoy.service.discovery.v3 import discovery_pb2 as pb
+from google.protobuf.wrappers_pb2 import StringValue
+from google.rpc import status_pb2
+
+from epic.ads.protocol import Acked, Refused, Stream
+from epic.ads.snapshot import (
+    CLUSTER,
+    ENDPOINT,
+    LISTENER,
+    LOAD_ASSIGNMENT,
+    ROUTE_CONFIGURATION,
+    Snapshot,
+    versioned,
+)
+
+
+def snapshot(**types: dict[str, str]) -> Snapshot:
+    urls = {
+        "cds": CLUSTER,
+        "eds": LOAD_ASSIGNMENT,
+        "lds": LISTENER,
+        "rds": ROUTE_CONFIGURATION,
+        "map": ENDPOINT,
+    }
+    return {
+        urls[t]: {n: versioned(StringValue(value=v)) for n, v in resources.items()}
+        for t, resources in types.items()
+    }
+
+
+def subscribe(type_url: str, *names: str, held: dict[str, str] | None = None) -> pb.DeltaDiscoveryRequest:
+    return pb.DeltaDiscoveryRequest(
+        type_url=type_url, resource_names_subscribe=names, initial_resource_versions=held or {}
+    )
+
+
+def ack(response: pb.DeltaDiscoveryResponse) -> pb.DeltaDiscoveryRequest:
+    return pb.DeltaDiscoveryRequest(type_url=response.type_url, response_nonce=response.nonce)
+
+
+def nack(response: pb.DeltaDiscoveryResponse, message: str = "no") -> pb.DeltaDiscoveryRequest:
+    request = ack(response)
+    request.error_detail.CopyFrom(status_pb2.Status(code=3, message=message))
+    return request
+
+
+def brief(response: pb.DeltaDiscoveryResponse) -> tuple[str, list[str], list[str]]:
+    return response.type_url, [r.name for r in response.resources], list(response.removed_resources)
+
+
+def settle(stream: Stream, wanted: Snapshot) -> list[tuple[str, list[str], list[str]]]:
+    """Acknowledge everything until nothing is left to send."""
+    log = []
+    while responses := stream.advance(wanted):
+        for response in responses:
+            log.append(brief(response))
+            stream.receive(ack(response))
+    return log
+
+
+def test_a_wildcard_subscription_gets_everything_then_only_changes() -> None:
+    stream = Stream()
+    stream.receive(subscribe(CLUSTER))
+    assert settle(stream, snapshot(cds={"a": "1", "b": "1"})) == [(CLUSTER, ["a", "b"], [])]
+    assert settle(stream, snapshot(cds={"a": "1", "b": "2"})) == [(CLUSTER, ["b"], [])]
+    assert settle(stream, snapshot(cds={"b": "2"})) == [(CLUSTER, [], ["a"])]
+    assert settle(stream, snapshot(cds={"b": "2"})) == []
+
+
+def test_a_wildcard_subscription_to_nothing_is_answered_once() -> None:
+    stream = Stream()
+    stream.receive(subscribe(LISTENER))
+    assert settle(stream, {}) == [(LISTENER, [], [])]
+    assert settle(stream, {}) == []
+
+
+def test_an_explicit_star_is_a_wildcard() -> None:
+    stream = Stream()
+    stream.receive(subscribe(CLUSTER, "*"))
+    assert settle(stream, snapshot(cds={"a": "1"})) == [(CLUSTER, ["a"], [])]
+
+
+def test_a_subscription_by_name_gets_only_its_names() -> None:
+    stream = Stream()
+    stream.receive(subscribe(LOAD_ASSIGNMENT, "a"))
+    assert settle(stream, snapshot(eds={"a": "1", "b": "1"})) == [(LOAD_ASSIGNMENT, ["a"], [])]
+    stream.receive(subscribe(LOAD_ASSIGNMENT, "b"))
+    assert settle(stream, snapshot(eds={"a": "1", "b": "1"})) == [(LOAD_ASSIGNMENT, ["b"], [])]
+
+
+def test_a_name_that_does_not_exist_is_answered_as_removed_and_sent_when_it_appears() -> None:
+    stream = Stream()
+    stream.receive(subscribe(ROUTE_CONFIGURATION, "r"))
+    assert settle(stream, {}) == [(ROUTE_CONFIGURATION, [], ["r"])]
+    assert settle(stream, {}) == []
+    assert settle(stream, snapshot(rds={"r": "1"})) == [(ROUTE_CONFIGURATION, ["r"], [])]
+
+
+def test_a_name_subscribed_again_is_sent_again() -> None:
+    stream = Stream()
+    wanted = snapshot(eds={"a": "1"})
+    stream.receive(subscribe(LOAD_ASSIGNMENT, "a"))
+    settle(stream, wanted)
+    stream.receive(subscribe(LOAD_ASSIGNMENT, "a"))
+    assert settle(stream, wanted) == [(LOAD_ASSIGNMENT, ["a"], [])]
+
+
+def test_an_unsubscribed_name_is_sent_no_more() -> None:
+    stream = Stream()
+    stream.receive(subscribe(LOAD_ASSIGNMENT, "a", "b"))
+    settle(stream, snapshot(eds={"a": "1", "b": "1"}))
+    stream.receive(pb.DeltaDiscoveryRequest(type_url=LOAD_ASSIGNMENT, resource_names_unsubscribe=["a"]))
+    assert settle(stream, snapshot(eds={"a": "2", "b": "1"})) == []
+
+
+def test_a_reconnecting_client_gets_only_what_it_lacks() -> None:
+    old, new = snapshot(cds={"a": "1", "b": "1", "gone": "1"}), snapshot(cds={"a": "1", "b": "2"})
+    stream = Stream()
+    stream.receive(subscribe(CLUSTER, held={n: r.version for n, r in old[CLUSTER].items()}))
+    assert settle(stream, new) == [(CLUSTER, ["b"], []), (CLUSTER, [], ["gone"])]
+
+
+def test_a_reconnecting_client_with_names_is_not_sent_what_it_has() -> None:
+    wanted = snapshot(eds={"a": "1"})
+    stream = Stream()
+    stream.receive(subscribe(LOAD_ASSIGNMENT, "a", held={"a": wanted[LOAD_ASSIGNMENT]["a"].version}))
+    assert settle(stream, wanted) == []
+
+
+def test_an_ack_tells_what_the_client_holds() -> None:
+    wanted = snapshot(cds={"a": "1"})
+    stream = Stream()
+    stream.receive(subscribe(CLUSTER))
+    (response,) = stream.advance(wanted)
+    assert stream.receive(ack(response)) == Acked(CLUSTER, {"a": wanted[CLUSTER]["a"].version})
+
+
+def test_an_answer_with_a_foreign_nonce_means_nothing() -> None:
+    stream = Stream()
+    stream.receive(subscribe(CLUSTER))
+    (response,) = stream.advance(snapshot(cds={"a": "1"}))
+    assert stream.receive(pb.DeltaDiscoveryRequest(type_url=CLUSTER, response_nonce="77")) is None
+    assert stream.advance(snapshot(cds={"a": "1"})) == [], "the response is still under way"
+    assert isinstance(stream.receive(ack(response)), Acked)
+
+
+def test_a_refused_resource_is_sent_again_only_when_it_changes() -> None:
+    stream = Stream()
+    stream.receive(subscribe(CLUSTER))
+    (response,) = stream.advance(snapshot(cds={"a": "bad"}))
+    assert stream.receive(nack(response, "what is this")) == Refused(CLUSTER, "what is this", ("a",))
+    assert stream.advance(snapshot(cds={"a": "bad"})) == []
+    assert settle(stream, snapshot(cds={"a": "good"})) == [(CLUSTER, ["a"], [])]
+
+
+def test_of_a_refused_response_the_innocent_resources_get_through() -> None:
+    wanted = snapshot(cds={"a": "1", "bad": "1", "c": "1"})
+    stream = Stream()
+    stream.receive(subscribe(CLUSTER))
+    held: dict[str, str] = {}
+    while responses := stream.advance(wanted):
+        for response in responses:
+            refuse = any(r.name == "bad" for r in response.resources)
+            outcome = stream.receive(nack(response) if refuse else ack(response))
+            held = dict(outcome.held) if isinstance(outcome, Acked) else held
+    assert held.keys() == {"a", "c"}
+
+
+def test_additions_go_in_order_of_types_each_after_the_answer_to_the_one_before() -> None:
+    stream = Stream()
+    for type_url in (ROUTE_CONFIGURATION, LISTENER, LOAD_ASSIGNMENT, CLUSTER, ENDPOINT):
+        stream.receive(subscribe(type_url))
+    wanted = snapshot(rds={"r": "1"}, lds={"l": "1"}, eds={"c": "1"}, cds={"c": "1"}, map={"e": "1"})
+    (first,) = stream.advance(wanted)
+    assert brief(first) == (ENDPOINT, ["e"], [])
+    assert stream.advance(wanted) == []
+    stream.receive(ack(first))
+    order = [t for t, _, _ in settle(stream, wanted)]
+    assert order == [CLUSTER, LOAD_ASSIGNMENT, LISTENER, ROUTE_CONFIGURATION]
+
+
+def test_removals_come_after_all_changes_in_the_opposite_order() -> None:
+    stream = Stream()
+    for type_url in (ENDPOINT, CLUSTER, LOAD_ASSIGNMENT, ROUTE_CONFIGURATION):
+        stream.receive(subscribe(type_url))
+    settle(stream, snapshot(map={"e": "1", "f": "1"}, cds={"c": "1"}, eds={"c": "e,f"}, rds={"r": "c"}))
+    assert settle(stream, snapshot(map={"f": "1"}, cds={"d": "1"}, eds={"d": "f"}, rds={"r": "d"})) == [
+        (CLUSTER, ["d"], []),
+        (LOAD_ASSIGNMENT, ["d"], []),
+        (ROUTE_CONFIGURATION, ["r"], []),
+        (LOAD_ASSIGNMENT, [], ["c"]),
+        (CLUSTER, [], ["c"]),
+        (ENDPOINT, [], ["e"]),
+    ]
+
+
+def test_a_slow_client_gets_the_newest_state_and_no_queue() -> None:
+    stream = Stream()
+    stream.receive(subscribe(CLUSTER))
+    (response,) = stream.advance(snapshot(cds={"a": "1"}))
+    assert stream.advance(snapshot(cds={"a": "2"})) == []
+    stream.receive(ack(response))
+    newest = snapshot(cds={"a": "3"})
+    (response,) = stream.advance(newest)
+    assert response.resources[0].version == newest[CLUSTER]["a"].version
+
+
+def test_a_changed_cluster_brings_its_endpoints_again_to_who_names_them() -> None:
+    stream = Stream()
+    stream.receive(subscribe(CLUSTER))
+    stream.receive(subscribe(LOAD_ASSIGNMENT, "a", "b"))
+    settle(stream, snapshot(cds={"a": "1", "b": "1"}, eds={"a": "1", "b": "1"}))
+    changed = settle(stream, snapshot(cds={"a": "2", "b": "1"}, eds={"a": "1", "b": "1"}))
+    assert changed == [(CLUSTER, ["a"], []), (LOAD_ASSIGNMENT, ["a"], [])]
+
+
+def test_a_large_state_is_split_over_responses() -> None:
+    stream = Stream()
+    stream.receive(subscribe(CLUSTER))
+    log = settle(stream, snapshot(cds={f"c{i}": "x" * (1 << 20) for i in range(8)}))
+    assert [len(names) for _, names, _ in log] == [3, 3, 2]

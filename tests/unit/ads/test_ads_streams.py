@@ -1,0 +1,173 @@
+"""Server and client over a real gRPC connection on a Unix socket."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import grpc
+from envoy.service.discovery.v3 import ads_pb2_grpc
+from google.protobuf.wrappers_pb2 import StringValue
+
+from epic.ads.client import DeltaClient
+from epic.ads.server import DeltaServer
+from epic.ads.snapshot import CLUSTER, LISTENER, Resources, versioned
+
+
+class Recorder:
+    """A listener that notes what it hears."""
+
+    def __init__(self) -> None:
+        self.acked: dict[tuple[str, str], dict[str, str]] = {}
+        self.nacks: list[tuple[str, str, str]] = []
+        self.gone: list[str] = []
+
+    def on_ack(self, node_id: str, type_url: str, acked: dict[str, str]) -> None:
+        self.acked[node_id, type_url] = acked
+
+    def on_nack(self, node_id: str, type_url: str, message: str) -> None:
+        self.nacks.append((node_id, type_url, message))
+
+    def on_disconnect(self, node_id: str) -> None:
+        self.gone.append(node_id)
+
+
+class Holder:
+    """A handler that keeps what it is given; it refuses the value "bad" and can be told to hang."""
+
+    def __init__(self) -> None:
+        self.state: dict[tuple[str, str], str] = {}
+        self.calls: list[tuple[str, list[str], list[str]]] = []
+        self.go = asyncio.Event()
+        self.go.set()
+
+    async def apply(self, type_url: str, updated: Resources, removed: Sequence[str]) -> str | None:
+        await self.go.wait()
+        self.calls.append((type_url, sorted(updated), list(removed)))
+        values = {n: StringValue.FromString(r.body.value).value for n, r in updated.items()}
+        if "bad" in values.values():
+            return "bad is not good"
+        self.state.update({(type_url, n): v for n, v in values.items()})
+        for name in removed:
+            self.state.pop((type_url, name), None)
+        return None
+
+
+async def eventually(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110 - what is awaited has no event
+            await asyncio.sleep(0.01)
+
+
+def clusters(**values: str) -> dict[str, Resources]:
+    return {CLUSTER: {n: versioned(StringValue(value=v)) for n, v in values.items()}}
+
+
+@asynccontextmanager
+async def serving(socket: Path, servicer: DeltaServer) -> AsyncIterator[None]:
+    server = grpc.aio.server()
+    ads_pb2_grpc.add_AggregatedDiscoveryServiceServicer_to_server(servicer, server)
+    server.add_insecure_port(f"unix:{socket}")
+    await server.start()
+    try:
+        yield
+    finally:
+        await server.stop(None)
+
+
+@asynccontextmanager
+async def following(socket: Path, node: str, handler: Holder) -> AsyncIterator[DeltaClient]:
+    client = DeltaClient(
+        lambda: grpc.aio.insecure_channel(f"unix:{socket}"), node, (CLUSTER, LISTENER), handler
+    )
+    task = asyncio.create_task(client.run())
+    try:
+        yield client
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+def everybody(node_id: str, context: object) -> str | None:
+    return None
+
+
+async def test_a_client_follows_what_is_published(tmp_path: Path) -> None:
+    heard, handler = Recorder(), Holder()
+    servicer = DeltaServer(heard, everybody)
+    async with serving(tmp_path / "s", servicer), following(tmp_path / "s", "n1", handler):
+        servicer.publish("n1", clusters(a="1", b="1"))
+        await eventually(lambda: handler.state == {(CLUSTER, "a"): "1", (CLUSTER, "b"): "1"})
+        servicer.publish("n1", clusters(a="2"))
+        await eventually(lambda: handler.state == {(CLUSTER, "a"): "2"})
+        await eventually(lambda: heard.acked["n1", CLUSTER].keys() == {"a"})
+        assert servicer.nodes == {"n1"}
+    assert heard.gone == ["n1"]
+
+
+async def test_a_node_that_is_not_published_yet_is_answered_later(tmp_path: Path) -> None:
+    handler = Holder()
+    servicer = DeltaServer(Recorder(), everybody)
+    async with serving(tmp_path / "s", servicer), following(tmp_path / "s", "n1", handler):
+        await eventually(lambda: servicer.nodes)
+        assert handler.calls == []
+        servicer.publish("n1", {})
+        await eventually(lambda: len(handler.calls) == 2)
+
+
+async def test_a_refusal_reaches_the_listener_and_the_client_keeps_what_it_had(tmp_path: Path) -> None:
+    heard, handler = Recorder(), Holder()
+    servicer = DeltaServer(heard, everybody)
+    async with serving(tmp_path / "s", servicer), following(tmp_path / "s", "n1", handler):
+        servicer.publish("n1", clusters(a="1"))
+        await eventually(lambda: handler.state)
+        servicer.publish("n1", clusters(a="bad"))
+        await eventually(lambda: heard.nacks == [("n1", CLUSTER, "bad is not good")])
+        assert handler.state == {(CLUSTER, "a"): "1"}
+        servicer.publish("n1", clusters(a="3"))
+        await eventually(lambda: handler.state == {(CLUSTER, "a"): "3"})
+
+
+async def test_a_client_reconnects_and_gets_only_the_difference(tmp_path: Path) -> None:
+    handler = Holder()
+    async with following(tmp_path / "s", "n1", handler):
+        first = DeltaServer(Recorder(), everybody)
+        first.publish("n1", clusters(a="1", b="1", c="1"))
+        async with serving(tmp_path / "s", first):
+            await eventually(lambda: len(handler.state) == 3)
+        handler.calls.clear()
+        second = DeltaServer(Recorder(), everybody)
+        second.publish("n1", clusters(a="1", b="2"))
+        async with serving(tmp_path / "s", second):
+            await eventually(lambda: handler.state == {(CLUSTER, "a"): "1", (CLUSTER, "b"): "2"})
+    assert handler.calls == [(CLUSTER, ["b"], []), (LISTENER, [], []), (CLUSTER, [], ["c"])]
+
+
+async def test_a_client_that_hangs_does_not_hold_up_another(tmp_path: Path) -> None:
+    stuck, quick = Holder(), Holder()
+    stuck.go.clear()
+    servicer = DeltaServer(Recorder(), everybody)
+    async with (
+        serving(tmp_path / "s", servicer),
+        following(tmp_path / "s", "n1", stuck),
+        following(tmp_path / "s", "n2", quick),
+    ):
+        for value in ("1", "2", "3"):
+            servicer.publish("n1", clusters(a=value))
+            servicer.publish("n2", clusters(a=value))
+            await eventually(lambda: quick.state == {(CLUSTER, "a"): value})  # noqa: B023
+        stuck.go.set()
+        await eventually(lambda: stuck.state == {(CLUSTER, "a"): "3"})
+
+
+async def test_a_node_that_is_not_authorized_is_refused(tmp_path: Path) -> None:
+    handler = Holder()
+    servicer = DeltaServer(Recorder(), lambda node_id, _: None if node_id == "n1" else "not your name")
+    servicer.publish("n2", clusters(a="1"))
+    async with serving(tmp_path / "s", servicer), following(tmp_path / "s", "n2", handler):
+        await asyncio.sleep(0.3)
+        assert handler.calls == []
+        assert servicer.nodes == frozenset()
