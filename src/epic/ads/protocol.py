@@ -1,19 +1,19 @@
 """The server's side of one delta-ADS stream as a state machine without I/O.
 
 Feed it the client's requests (`receive`) and ask what may be sent now (`advance`). Between types it makes
-before it breaks: additions and changes go out in the order of the types, each after the client has answered
-for the types before it; removals follow when all of that is done, in the opposite order. Of each type one
-response is under way at a time, so a slow client gets the newest state and never a queue of old ones.
+before it breaks: additions and changes go out in the order of the types, removals in the opposite order once
+the client has answered everything else. Additions do not wait for answers: a stream keeps their order, and
+Envoy holds back its answer to a changed cluster until it has received the cluster's endpoints.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from envoy.service.discovery.v3 import discovery_pb2 as pb
 
-from epic.ads.snapshot import CLUSTER, LOAD_ASSIGNMENT, TYPES, Resources, Snapshot
+from epic.ads.snapshot import CLUSTER, LOAD_ASSIGNMENT, TYPES, Resources, Snapshot, Versioned
 
 WILDCARD = "*"
 # gRPC receivers refuse messages above 4 MiB by default.
@@ -39,7 +39,6 @@ class Refused:
 
 @dataclass(frozen=True)
 class _Sent:
-    nonce: str
     updated: Mapping[str, str]
     removed: tuple[str, ...]
 
@@ -50,6 +49,9 @@ class _Subscription:
 
     wildcard: bool
     held: dict[str, str]
+    """Versions that the client has accepted."""
+    sent: dict[str, str]
+    """Versions that it has if it accepts all that is under way."""
     names: set[str] = field(default_factory=set)
     owed: set[str] = field(default_factory=set)
     """Names that must be answered even if nothing changed or no such resource exists."""
@@ -58,7 +60,7 @@ class _Subscription:
     alone: set[str] = field(default_factory=set)
     """Names from a refused response of several; sent one by one to find the culprit."""
     greeted: bool = False
-    outstanding: _Sent | None = None
+    outstanding: dict[str, _Sent] = field(default_factory=dict)
 
     def subscribe(self, names: Iterable[str], *, first: bool) -> None:
         for name in names:
@@ -77,45 +79,55 @@ class _Subscription:
                 self.wildcard = False
             self.names.discard(name)
             self.owed.discard(name)
-            if self.wildcard and name in self.held:
+            if self.wildcard and name in self.sent:
                 self.owed.add(name)
         if not self.wildcard:
-            self.held = {name: version for name, version in self.held.items() if name in self.names}
-
-    def wanted(self, resources: Resources) -> Iterable[str]:
-        if self.wildcard:
-            return resources.keys() | self.names
-        return self.names
+            for versions in (self.held, self.sent):
+                for name in versions.keys() - self.names:
+                    del versions[name]
 
     def changed(self, resources: Resources) -> list[str]:
         """Names to send, sorted: changed ones, and owed ones (present or not)."""
-        found = []
-        for name in self.wanted(resources):
-            resource = resources.get(name)
-            if name in self.owed or (
-                resource is not None
-                and self.held.get(name) != resource.version
-                and self.refused.get(name) != resource.version
-            ):
-                found.append(name)
-        found.sort()
-        return [name for name in found if name in self.alone][:1] or found
+        found = [name for name in self._wanted(resources) if self._is_due(name, resources.get(name))]
+        return sorted(found)
 
     def gone(self, resources: Resources) -> list[str]:
-        return sorted(name for name in self.held if name not in resources)
+        """Names of which the client must be told that they exist no more, sorted."""
+        return sorted(name for name in self.sent if name not in resources)
 
-    def answered(self, sent: _Sent, *, accepted: bool) -> None:
-        self.outstanding = None
+    def note(self, nonce: str, sent: _Sent) -> None:
+        self.outstanding[nonce] = sent
+        self.greeted = True
+        self.sent.update(sent.updated)
+        self.owed.difference_update(sent.updated, sent.removed)
+        for name in sent.removed:
+            self.sent.pop(name, None)
+
+    def accept(self, sent: _Sent) -> None:
+        self.held.update({n: v for n, v in sent.updated.items() if self.wildcard or n in self.names})
         for name in sent.removed:
             self.held.pop(name, None)
-        if accepted:
-            self.held.update({n: v for n, v in sent.updated.items() if self.wildcard or n in self.names})
-            self.alone.difference_update(sent.updated)
-        elif len(sent.updated) > 1:
+        self.alone.difference_update(sent.updated)
+
+    def refuse(self, sent: _Sent) -> None:
+        for name, version in sent.updated.items():
+            if self.sent.get(name) == version:
+                del self.sent[name]
+                if name in self.held:
+                    self.sent[name] = self.held[name]
+        if len(sent.updated) > 1:
             self.alone.update(sent.updated)
         else:
             self.refused.update(sent.updated)
             self.alone.difference_update(sent.updated)
+
+    def _wanted(self, resources: Resources) -> Iterable[str]:
+        return resources.keys() | self.names if self.wildcard else self.names
+
+    def _is_due(self, name: str, resource: Versioned | None) -> bool:
+        if name in self.owed or resource is None:
+            return name in self.owed
+        return resource.version not in (self.sent.get(name), self.refused.get(name))
 
 
 class Stream:
@@ -131,70 +143,66 @@ class Stream:
         subscription = self._subscriptions.get(request.type_url)
         first = subscription is None
         if subscription is None:
-            subscription = _Subscription(
-                wildcard=not request.resource_names_subscribe, held=dict(request.initial_resource_versions)
-            )
+            held = dict(request.initial_resource_versions)
+            wildcard = not request.resource_names_subscribe
+            subscription = _Subscription(wildcard=wildcard, held=held, sent=dict(held))
             self._subscriptions[request.type_url] = subscription
         subscription.subscribe(request.resource_names_subscribe, first=first)
         subscription.unsubscribe(request.resource_names_unsubscribe)
-        return self._answer(subscription, request)
+        return _answer(subscription, request)
 
     def advance(self, snapshot: Snapshot) -> list[pb.DeltaDiscoveryResponse]:
-        """The responses that may be sent now, to bring the client towards `snapshot`."""
+        """The responses that may be sent now, in order, to bring the client towards `snapshot`."""
+        responses: list[pb.DeltaDiscoveryResponse] = []
         types = sorted(self._subscriptions, key=self._rank)
         for type_url in types:
             subscription = self._subscriptions[type_url]
-            if subscription.outstanding is not None:
-                return []
             resources = snapshot.get(type_url, {})
-            changed = subscription.changed(resources)
-            if changed or (subscription.wildcard and not subscription.greeted):
-                return [self._send(type_url, changed, resources)]
+            responses += self._send(type_url, subscription.changed(resources), resources)
+            if subscription.wildcard and not subscription.greeted:
+                responses.append(self._respond(type_url, (), resources))
         for type_url in reversed(types):
+            if any(s.outstanding for s in self._subscriptions.values()):
+                break
             resources = snapshot.get(type_url, {})
-            gone = self._subscriptions[type_url].gone(resources)
-            if gone:
-                return [self._send(type_url, gone, resources)]
-        return []
+            responses += self._send(type_url, self._subscriptions[type_url].gone(resources), resources)
+        return responses
 
     def _rank(self, type_url: str) -> tuple[int, str]:
         rank = self._order.index(type_url) if type_url in self._order else len(self._order)
         return rank, type_url
 
-    def _answer(
-        self, subscription: _Subscription, request: pb.DeltaDiscoveryRequest
-    ) -> Acked | Refused | None:
-        sent = subscription.outstanding
-        if sent is None or request.response_nonce != sent.nonce:
-            return None
-        accepted = not request.HasField("error_detail")
-        subscription.answered(sent, accepted=accepted)
-        if accepted:
-            return Acked(request.type_url, dict(subscription.held))
-        return Refused(request.type_url, request.error_detail.message, tuple(sent.updated))
-
-    def _send(self, type_url: str, names: Sequence[str], resources: Resources) -> pb.DeltaDiscoveryResponse:
-        subscription = self._subscriptions[type_url]
-        self._nonce += 1
-        response = pb.DeltaDiscoveryResponse(type_url=type_url, nonce=str(self._nonce))
-        updated: dict[str, str] = {}
+    def _send(
+        self, type_url: str, names: Sequence[str], resources: Resources
+    ) -> Iterator[pb.DeltaDiscoveryResponse]:
+        if type_url == CLUSTER:
+            self._owe_endpoints(name for name in names if name in resources)
+        alone = self._subscriptions[type_url].alone
+        batch: list[str] = []
         size = 0
         for name in names:
-            subscription.owed.discard(name)
-            resource = resources.get(name)
-            size += len(name)
-            if resource is None:
-                response.removed_resources.append(name)
-            else:
-                updated[name] = resource.version
-                response.resources.add(name=name, version=resource.version, resource=resource.body)
-                size += len(resource.body.value)
+            if name in alone:
+                yield self._respond(type_url, (name,), resources)
+                continue
+            batch.append(name)
+            size += len(name) + (len(resources[name].body.value) if name in resources else 0)
             if size > _RESPONSE_BYTES:
-                break
-        subscription.greeted = True
-        subscription.outstanding = _Sent(response.nonce, updated, tuple(response.removed_resources))
-        if type_url == CLUSTER:
-            self._owe_endpoints(updated)
+                yield self._respond(type_url, batch, resources)
+                batch, size = [], 0
+        if batch:
+            yield self._respond(type_url, batch, resources)
+
+    def _respond(
+        self, type_url: str, names: Sequence[str], resources: Resources
+    ) -> pb.DeltaDiscoveryResponse:
+        self._nonce += 1
+        response = pb.DeltaDiscoveryResponse(type_url=type_url, nonce=str(self._nonce))
+        updated = {name: resources[name].version for name in names if name in resources}
+        removed = tuple(name for name in names if name not in resources)
+        for name, version in updated.items():
+            response.resources.add(name=name, version=version, resource=resources[name].body)
+        response.removed_resources.extend(removed)
+        self._subscriptions[type_url].note(response.nonce, _Sent(updated, removed))
         return response
 
     def _owe_endpoints(self, clusters: Iterable[str]) -> None:
@@ -202,3 +210,14 @@ class Stream:
         endpoints = self._subscriptions.get(LOAD_ASSIGNMENT)
         if endpoints is not None:
             endpoints.owed.update(endpoints.names.intersection(clusters))
+
+
+def _answer(subscription: _Subscription, request: pb.DeltaDiscoveryRequest) -> Acked | Refused | None:
+    sent = subscription.outstanding.pop(request.response_nonce, None)
+    if sent is None:
+        return None
+    if request.HasField("error_detail"):
+        subscription.refuse(sent)
+        return Refused(request.type_url, request.error_detail.message, tuple(sent.updated))
+    subscription.accept(sent)
+    return Acked(request.type_url, dict(subscription.held))
