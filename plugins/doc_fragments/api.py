@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a module reaches the REST API."""
+
+from __future__ import annotations
+
+
+class ModuleDocFragment:
+    """Options of module_utils/_api.py."""
+
+    DOCUMENTATION = r"""
+options:
+  url:
+    description: Where the API listens, for example C(https://epic1:8443).
+    type: str
+    required: true
+  credential_file:
+    description:
+      - File on the host where the module runs, with the lines C(username:) and C(password:).
+      - On the control host C(/etc/epic/admin.yaml); elsewhere the configuration of C(epicctl) will do.
+    type: path
+    required: true
+  ca_file:
+    description: Certificate of the cluster's authority, to verify the server with.
+    type: path
+    required: true
+  wait:
+    description: How many seconds to wait for an API that does not answer yet.
+    type: int
+    default: 30
+"""

@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pure: the instances a node should run against those it has, and the files of each."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass
+from ipaddress import IPv4Address
+from typing import Any
+
+CONFIGURATION = "/etc/epic/gateways"
+RUNTIME = "/run/epic/gateways"
+AGENT_SOCKET = "/run/epic/xds.sock"
+SOCKET_PATH_MAX = 107
+
+_GATEWAY = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\.[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+_INTERFACE = re.compile(r"epg[0-9a-f]{8}")
+_VERSION = re.compile(r"[0-9A-Za-z][-+.0-9A-Za-z]*")
+
+
+class InstanceError(ValueError):
+    """A wanted instance that cannot be."""
+
+
+@dataclass(frozen=True)
+class Instance:
+    """A gateway's Envoy on this node."""
+
+    gateway: str
+    account: str
+    node_id: str
+    public_address: str
+    inside_address: str
+    interface: str
+    mtu: int
+    envoy_version: str
+    concurrency: int
+
+    @property
+    def network(self) -> tuple[str, str, str, int]:
+        """What the network namespace is made from; a change of it needs a new one."""
+        return (self.public_address, self.inside_address, self.interface, self.mtu)
+
+    @property
+    def admin_socket(self) -> str:
+        return f"{RUNTIME}/{self.gateway}/admin.sock"
+
+    def files(self) -> dict[str, str]:
+        """The instance's files by name."""
+        return {
+            "instance.json": _json(asdict(self)),
+            "bootstrap.yaml": _json(bootstrap(self)),
+            "netns.env": _environment(self),
+        }
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is on the node under a gateway's name."""
+
+    files: dict[str, str]
+    running: bool = False
+    enabled: bool = False
+    namespace: bool = False
+
+
+@dataclass(frozen=True)
+class Action:
+    """What to do about one gateway: create, replace, update, start, remove or nothing."""
+
+    gateway: str
+    action: str
+    before: dict[str, str]
+    after: dict[str, str]
+
+    @property
+    def changed(self) -> bool:
+        return self.action != "none"
+
+    def differences(self) -> list[tuple[str, str, str]]:
+        """Path, text before and text after of every file that differs."""
+        names = sorted(self.before.keys() | self.after.keys())
+        texts = [(name, self.before.get(name, ""), self.after.get(name, "")) for name in names]
+        return [
+            (f"{CONFIGURATION}/{self.gateway}/{name}", old, new) for name, old, new in texts if old != new
+        ]
+
+
+def parse(values: dict[str, Any]) -> Instance:
+    """The instance of module options that passed the type checks of Ansible."""
+    instance = Instance(**values)
+    gateway = instance.gateway
+    checks = {
+        "gateway": (_GATEWAY.fullmatch(gateway), "ACCOUNT.PROXY, for example root.web"),
+        "interface": (_INTERFACE.fullmatch(instance.interface), "epg and eight hexadecimal digits"),
+        "public_address": (_is_address(instance.public_address), "an IPv4 address"),
+        "inside_address": (_is_address(instance.inside_address), "an IPv4 address"),
+        "envoy_version": (_VERSION.fullmatch(instance.envoy_version), "an Envoy version, for example 1.40.0"),
+        "mtu": (576 <= instance.mtu <= 65535, "between 576 and 65535"),
+        "concurrency": (1 <= instance.concurrency <= 256, "between 1 and 256"),
+    }
+    for option, (good, expected) in checks.items():
+        if not good:
+            raise InstanceError(f"{gateway}: {option} is {values[option]!r}; it must be {expected}")
+    if len(instance.admin_socket) > SOCKET_PATH_MAX:
+        most = SOCKET_PATH_MAX - len(instance.admin_socket) + len(gateway)
+        raise InstanceError(f"{gateway}: the gateway id has {len(gateway)} characters; it may have {most}")
+    return instance
+
+
+def parse_all(items: list[dict[str, Any]]) -> dict[str, Instance]:
+    """The wanted instances by gateway; two may not share a name, an interface or an address."""
+    instances = [parse(item) for item in items]
+    for option in ("gateway", "interface", "public_address", "inside_address"):
+        values = [getattr(instance, option) for instance in instances]
+        twice = sorted({value for value in values if values.count(value) > 1})
+        if twice:
+            raise InstanceError(f"{option} {', '.join(twice)} is given to more than one instance")
+    return {instance.gateway: instance for instance in instances}
+
+
+def plan(wanted: dict[str, Instance], found: dict[str, Found]) -> list[Action]:
+    """One action for every gateway that is wanted or found, in the order of names."""
+    actions = []
+    for gateway in sorted(wanted.keys() | found.keys()):
+        before = found[gateway].files if gateway in found else {}
+        after = wanted[gateway].files() if gateway in wanted else {}
+        kind = _kind(wanted.get(gateway), found.get(gateway))
+        actions.append(Action(gateway, kind, before, after))
+    return actions
+
+
+def _kind(wanted: Instance | None, found: Found | None) -> str:
+    if wanted is None:
+        return "remove"
+    if found is None or not found.files:
+        return "create"
+    if found.files != wanted.files():
+        return "update" if _network_of(found) == wanted.network else "replace"
+    return "none" if found.running and found.enabled and found.namespace else "start"
+
+
+def _network_of(found: Found) -> tuple[Any, ...]:
+    """The network that the found instance was made with; nothing if its file cannot tell."""
+    try:
+        return Instance(**json.loads(found.files["instance.json"])).network
+    except (KeyError, TypeError, ValueError):
+        return ()
+
+
+def envoy_unit(gateway: str) -> str:
+    """The unit of the gateway's Envoy."""
+    return f"epic-envoy@{gateway}.service"
+
+
+def namespace_unit(gateway: str) -> str:
+    """The unit of the gateway's network namespace."""
+    return f"epic-netns@{gateway}.service"
+
+
+def bootstrap(instance: Instance) -> dict[str, Any]:
+    """Envoy's bootstrap: everything else comes from the agent's socket."""
+    # short: an Envoy that starts while the agent is away must not wait, the resources come when it is back
+    discovery = {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0.5s"}
+    retry = {"retry_back_off": {"base_interval": "0.1s", "max_interval": "2s"}}
+    agent = {"envoy_grpc": {"cluster_name": "epic-agent", "retry_policy": retry}}
+    source = {"source_address": {"address": instance.inside_address, "port_value": 0}}
+    return {
+        "node": {"id": instance.node_id, "cluster": instance.account},
+        "admin": {"address": {"pipe": {"path": instance.admin_socket, "mode": 0o660}}},
+        "cluster_manager": {"upstream_bind_config": source},
+        "dynamic_resources": {
+            "ads_config": {
+                "api_type": "DELTA_GRPC",
+                "transport_api_version": "V3",
+                "set_node_on_first_message_only": True,
+                "grpc_services": [agent],
+            },
+            "cds_config": discovery,
+            "lds_config": discovery,
+        },
+        "static_resources": {"clusters": [_agent_cluster()]},
+    }
+
+
+def _agent_cluster() -> dict[str, Any]:
+    options = "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+    address = {"endpoint": {"address": {"pipe": {"path": AGENT_SOCKET}}}}
+    return {
+        "name": "epic-agent",
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "load_assignment": {"cluster_name": "epic-agent", "endpoints": [{"lb_endpoints": [address]}]},
+        "typed_extension_protocol_options": {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": options,
+                "explicit_http_config": {"http2_protocol_options": {}},
+            }
+        },
+    }
+
+
+def _environment(instance: Instance) -> str:
+    values = {
+        "PUBLIC": instance.public_address,
+        "INSIDE": instance.inside_address,
+        "INTERFACE": instance.interface,
+        "MTU": instance.mtu,
+        "ENVOY_VERSION": instance.envoy_version,
+        "CONCURRENCY": instance.concurrency,
+    }
+    return "".join(f"{name}={value}\n" for name, value in values.items())
+
+
+def _json(value: dict[str, Any]) -> str:
+    return json.dumps(value, indent=2) + "\n"
+
+
+def _is_address(text: str) -> bool:
+    try:
+        return str(IPv4Address(text)) == text
+    except ValueError:
+        return False

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The I/O of gateway instances: what a node has, and the carrying out of a plan."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from ansible_collections.epic.gateway.plugins.module_utils._instances import (
+    CONFIGURATION,
+    RUNTIME,
+    Action,
+    Found,
+    envoy_unit,
+    namespace_unit,
+)
+
+FILES = ("instance.json", "bootstrap.yaml", "netns.env")
+NAMESPACES = "/run/netns"
+WANTS = "/etc/systemd/system/multi-user.target.wants"
+
+Run = Callable[[list[str]], tuple[int, str, str]]
+
+
+class ApplyError(Exception):
+    """A step of the plan that the host refused."""
+
+
+def find(run: Run) -> dict[str, Found]:
+    """Everything on this node that belongs to a gateway's instance, by gateway."""
+    active = _units(run)
+    enabled = _names(WANTS, "epic-envoy@", ".service")
+    namespaces = _names(NAMESPACES, "epic-", "")
+    configured = set(_entries(CONFIGURATION))
+    gateways = configured | set(active) | enabled | namespaces
+    return {
+        gateway: Found(
+            files=_files(gateway),
+            running=active.get(gateway) == {"epic-envoy", "epic-netns"},
+            enabled=gateway in enabled,
+            namespace=gateway in namespaces,
+        )
+        for gateway in gateways
+    }
+
+
+def apply(run: Run, actions: list[Action]) -> None:
+    """Carry out the plan, with one call of systemctl for each kind of step, not for each gateway."""
+    removed = [action.gateway for action in actions if action.action == "remove"]
+    replaced = [action.gateway for action in actions if action.action == "replace"]
+    updated = [action.gateway for action in actions if action.action == "update"]
+    started = [action.gateway for action in actions if action.changed and action.action != "remove"]
+    gone = [unit(name) for name in removed for unit in (envoy_unit, namespace_unit)]
+    down = gone + [unit(name) for name in replaced for unit in (envoy_unit, namespace_unit)]
+    _systemctl(run, "stop", down + [envoy_unit(name) for name in updated])
+    _systemctl(run, "disable", [envoy_unit(name) for name in removed], "--no-reload")
+    if removed:
+        # a unit that did not fail is unloaded by now, and nothing to reset
+        run(["systemctl", "reset-failed", *gone])
+    for name in removed:
+        _forget(run, name)
+    for action in actions:
+        if action.changed and action.after:
+            _write(action)
+    units = [envoy_unit(name) for name in started]
+    _systemctl(run, "enable", units, "--no-reload")
+    _systemctl(run, "start", units)
+
+
+def _units(run: Run) -> dict[str, set[str]]:
+    """The active or failed units of instances: gateway to template names; a failed one maps to no name."""
+    listing = ["systemctl", "list-units", "--all", "--plain", "--no-legend", "--no-pager"]
+    code, out, err = run([*listing, "epic-envoy@*.service", "epic-netns@*.service"])
+    if code:
+        raise ApplyError(f"systemctl list-units failed: {err.strip()}")
+    found: dict[str, set[str]] = {}
+    for line in out.splitlines():
+        unit, _load, active = line.split()[:3]
+        template, _, instance = unit.removesuffix(".service").partition("@")
+        templates = found.setdefault(instance, set())
+        if active == "active":
+            templates.add(template)
+    return found
+
+
+def _forget(run: Run, gateway: str) -> None:
+    """Remove what a stopped instance may have left; its units clean up themselves unless they were killed."""
+    if Path(f"{NAMESPACES}/epic-{gateway}").exists():
+        run(["ip", "netns", "delete", f"epic-{gateway}"])
+    for place in (CONFIGURATION, RUNTIME):
+        shutil.rmtree(f"{place}/{gateway}", ignore_errors=True)
+
+
+def _write(action: Action) -> None:
+    directory = Path(CONFIGURATION, action.gateway)
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, content in action.after.items():
+        part = directory / f"{name}.part"
+        part.write_text(content, "utf-8")
+        part.chmod(0o644)
+        part.replace(directory / name)
+
+
+def _systemctl(run: Run, verb: str, units: list[str], *options: str) -> None:
+    if not units:
+        return
+    code, _out, err = run(["systemctl", verb, *options, *units])
+    if code:
+        raise ApplyError(f"systemctl {verb} failed: {err.strip()}; see journalctl -u {units[0]} on this host")
+
+
+def _files(gateway: str) -> dict[str, str]:
+    paths = [Path(CONFIGURATION, gateway, name) for name in FILES]
+    return {path.name: path.read_text("utf-8") for path in paths if path.exists()}
+
+
+def _names(directory: str, prefix: str, suffix: str) -> set[str]:
+    return {
+        name[len(prefix) : len(name) - len(suffix)]
+        for name in _entries(directory)
+        if name.startswith(prefix) and name.endswith(suffix)
+    }
+
+
+def _entries(directory: str) -> list[str]:
+    place = Path(directory)
+    return [path.name for path in place.iterdir()] if place.is_dir() else []

@@ -1,0 +1,112 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: gateway_instances
+short_description: Run the gateway instances that a node should run, and no others
+version_added: 0.1.0
+description:
+  - Takes the complete list of a node's instances, and creates, changes, starts or removes what differs.
+  - An instance is an Envoy in a network namespace of its own. Its units, C(epic-netns@) and C(epic-envoy@),
+    and the Envoy binary are given to the node by the role P(epic.gateway.gateway_node#role).
+  - A change of addresses makes the namespace anew; any other change restarts the Envoy only.
+author:
+  - The EPIC developers
+extends_documentation_fragment:
+  - epic.gateway.attributes
+options:
+  instances:
+    description: All instances of the node. What is not listed is stopped and removed.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      gateway: {description: "The gateway's id, C(ACCOUNT.PROXY).", type: str, required: true}
+      account: {description: The account; Envoy's C(node.cluster)., type: str, required: true}
+      node_id: {description: Envoy's C(node.id)., type: str, required: true}
+      public_address: {description: The gateway's address., type: str, required: true}
+      inside_address: {description: The instance's own address to the tunnels., type: str, required: true}
+      interface: {description: Name of the interface on the host's side., type: str, required: true}
+      mtu: {description: MTU within the namespace., type: int, required: true}
+      envoy_version: {description: Which installed Envoy to run., type: str, required: true}
+      concurrency: {description: Envoy's worker threads., type: int, default: 1}
+"""
+
+EXAMPLES = r"""
+- name: Run the instances of this node
+  epic.gateway.gateway_instances:
+    instances:
+      - gateway: root.web
+        account: root
+        node_id: epic-root.web
+        public_address: 203.0.113.7
+        inside_address: 100.64.0.1
+        interface: epg64400001
+        mtu: 1452
+        envoy_version: 1.40.0
+"""
+
+RETURN = r"""
+instances:
+  description: What was done, or would be done in check mode, by gateway.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    gateway: {description: The gateway's id., type: str}
+    action:
+      description: C(create), C(replace) (namespace too), C(update), C(start), C(remove) or C(none).
+      type: str
+  sample: [{gateway: root.web, action: create}]
+"""
+
+import os
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.epic.gateway.plugins.module_utils._instances import InstanceError, parse_all, plan
+from ansible_collections.epic.gateway.plugins.module_utils._node_state import ApplyError, apply, find
+
+_TEXTS = ("gateway", "account", "node_id", "public_address", "inside_address", "interface", "envoy_version")
+_INSTANCE = {
+    **{name: {"type": "str", "required": True} for name in _TEXTS},
+    "mtu": {"type": "int", "required": True},
+    "concurrency": {"type": "int", "default": 1},
+}
+SPEC = {"instances": {"type": "list", "elements": "dict", "required": True, "options": _INSTANCE}}
+
+
+def missing_envoys(wanted):
+    """The wanted versions of Envoy that this node does not have."""
+    versions = {instance.envoy_version for instance in wanted.values()}
+    return sorted(version for version in versions if not os.access(f"/opt/envoy/{version}/envoy", os.X_OK))
+
+
+def main():
+    module = AnsibleModule(argument_spec=SPEC, supports_check_mode=True)
+    try:
+        wanted = parse_all(module.params["instances"])
+        missing = missing_envoys(wanted)
+        if missing:
+            raise InstanceError(
+                f"Envoy {', '.join(missing)} is not in /opt/envoy; site.yml installs the pinned one"
+            )
+        actions = plan(wanted, find(module.run_command))
+        if not module.check_mode:
+            apply(module.run_command, actions)
+    except (InstanceError, ApplyError, OSError) as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(
+        changed=any(action.changed for action in actions),
+        instances=[{"gateway": action.gateway, "action": action.action} for action in actions],
+        diff=[
+            {"before_header": path, "after_header": path, "before": before, "after": after}
+            for action in actions
+            for path, before, after in action.differences()
+        ],
+    )
+
+
+if __name__ == "__main__":
+    main()
