@@ -1,0 +1,45 @@
+"""The roles' documented defaults are their defaults, and every variable of a role is documented."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROLES = Path(__file__).parents[3] / "roles"
+NAMES = ["base", "control_plane", "gateway_node", "linux_controller", "router"]
+
+
+def load(path: Path) -> dict[str, Any]:
+    return yaml.safe_load(path.read_text()) or {}
+
+
+def options_of(role: str) -> dict[str, Any]:
+    return load(ROLES / role / "meta/argument_specs.yml")["argument_specs"]["main"]["options"]
+
+
+@pytest.mark.parametrize("role", NAMES)
+def test_defaults_and_documentation_name_the_same_variables(role: str) -> None:
+    documented = {name for name, option in options_of(role).items() if "default" in option}
+    assert documented == set(load(ROLES / role / "defaults/main.yml"))
+
+
+@pytest.mark.parametrize("role", NAMES)
+def test_plain_defaults_are_documented_as_they_are(role: str) -> None:
+    documented = {name: option.get("default") for name, option in options_of(role).items()}
+    plain = {
+        name: value
+        for name, value in load(ROLES / role / "defaults/main.yml").items()
+        if not (isinstance(value, str) and "{{" in value)
+    }
+    assert {name: documented[name] for name in plain} == plain
+
+
+@pytest.mark.parametrize("role", NAMES)
+def test_variables_carry_the_roles_name_and_a_description(role: str) -> None:
+    for name, option in options_of(role).items():
+        assert name.startswith(f"{role}_")
+        assert option["description"]
+        assert option.get("required", False) or "default" in option

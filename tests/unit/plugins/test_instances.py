@@ -1,0 +1,137 @@
+"""The plan of a node's instances: from what is wanted and found to actions, files and refusals."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from ansible_collections.epic.gateway.plugins.module_utils._instances import (
+    Found,
+    Instance,
+    InstanceError,
+    parse_all,
+    plan,
+)
+
+WEB = Instance(
+    gateway="root.web",
+    account="root",
+    node_id="epic-root.web",
+    public_address="203.0.113.7",
+    inside_address="100.64.0.1",
+    interface="epg64400001",
+    mtu=1452,
+    envoy_version="1.40.0",
+    concurrency=1,
+)
+UP = Found(files=WEB.files(), running=True, enabled=True, namespace=True)
+
+
+def actions(wanted: list[Instance], found: dict[str, Found]) -> dict[str, str]:
+    return {step.gateway: step.action for step in plan({item.gateway: item for item in wanted}, found)}
+
+
+def options(**values: Any) -> dict[str, Any]:
+    return {**WEB.__dict__, **values}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found", "action"),
+    [
+        pytest.param([WEB], {}, "create", id="new"),
+        pytest.param(
+            [WEB], {"root.web": Found({}, namespace=True)}, "create", id="only a namespace was left"
+        ),
+        pytest.param([WEB], {"root.web": UP}, "none", id="as wanted"),
+        pytest.param([WEB], {"root.web": replace(UP, running=False)}, "start", id="stopped"),
+        pytest.param([WEB], {"root.web": replace(UP, enabled=False)}, "start", id="not enabled"),
+        pytest.param([WEB], {"root.web": replace(UP, namespace=False)}, "start", id="namespace gone"),
+        pytest.param([replace(WEB, envoy_version="1.41.0")], {"root.web": UP}, "update", id="another Envoy"),
+        pytest.param([replace(WEB, concurrency=2)], {"root.web": UP}, "update", id="more threads"),
+        pytest.param([replace(WEB, mtu=1400)], {"root.web": UP}, "replace", id="another MTU"),
+        pytest.param(
+            [replace(WEB, inside_address="100.64.0.9")], {"root.web": UP}, "replace", id="another address"
+        ),
+        pytest.param(
+            [WEB],
+            {"root.web": replace(UP, files={"instance.json": "{"})},
+            "replace",
+            id="half a file was left",
+        ),
+        pytest.param([], {"root.web": UP}, "remove", id="no longer wanted"),
+        pytest.param([], {"root.web": Found({}, running=True)}, "remove", id="unit without files"),
+    ],
+)
+def test_one_gateway(wanted: list[Instance], found: dict[str, Found], action: str) -> None:
+    assert actions(wanted, found) == {"root.web": action}
+
+
+def test_gateways_are_independent() -> None:
+    other = replace(WEB, gateway="blue.api", interface="epg64400002")
+    assert actions([other], {"root.web": UP}) == {"blue.api": "create", "root.web": "remove"}
+
+
+def test_differences_name_the_files_that_differ() -> None:
+    (step,) = plan({"root.web": replace(WEB, concurrency=2)}, {"root.web": UP})
+    assert [path for path, _old, _new in step.differences()] == [
+        "/etc/epic/gateways/root.web/instance.json",
+        "/etc/epic/gateways/root.web/netns.env",
+    ]
+
+
+def test_the_namespace_learns_its_addresses() -> None:
+    assert WEB.files()["netns.env"].splitlines() == [
+        "PUBLIC=203.0.113.7",
+        "INSIDE=100.64.0.1",
+        "INTERFACE=epg64400001",
+        "MTU=1452",
+        "ENVOY_VERSION=1.40.0",
+        "CONCURRENCY=1",
+    ]
+
+
+def test_envoy_takes_everything_from_the_agent() -> None:
+    bootstrap = json.loads(WEB.files()["bootstrap.yaml"])
+    assert bootstrap["node"] == {"id": "epic-root.web", "cluster": "root"}
+    assert bootstrap["admin"]["address"]["pipe"]["path"] == "/run/epic/gateways/root.web/admin.sock"
+    assert bootstrap["dynamic_resources"]["ads_config"]["api_type"] == "DELTA_GRPC"
+    assert "listeners" not in bootstrap["static_resources"]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        pytest.param({"gateway": "web"}, "gateway is 'web'; it must be ACCOUNT.PROXY", id="no account"),
+        pytest.param({"gateway": "root.../x"}, "it must be ACCOUNT.PROXY", id="path in the name"),
+        pytest.param(
+            {"gateway": f"{'a' * 20}.{'x' * 60}"},
+            "has 81 characters; it may have 77",
+            id="socket path too long",
+        ),
+        pytest.param(
+            {"public_address": "203.0.113.7/24"}, "public_address is '203.0.113.7/24'", id="network"
+        ),
+        pytest.param({"inside_address": "::1"}, "it must be an IPv4 address", id="IPv6"),
+        pytest.param(
+            {"interface": "eth0"}, "it must be epg and eight hexadecimal digits", id="foreign interface"
+        ),
+        pytest.param({"envoy_version": "../../bin"}, "it must be an Envoy version", id="path in the version"),
+        pytest.param({"mtu": 100}, "mtu is 100; it must be between 576 and 65535", id="MTU"),
+        pytest.param({"concurrency": 0}, "concurrency is 0", id="no thread"),
+    ],
+)
+def test_a_bad_option_is_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(InstanceError, match=re.escape(message)):
+        parse_all([options(**values)])
+
+
+@pytest.mark.parametrize("option", ["gateway", "interface", "public_address", "inside_address"])
+def test_instances_share_nothing(option: str) -> None:
+    other = options(
+        gateway="root.api", interface="epg64400002", public_address="203.0.113.8", inside_address="100.64.0.2"
+    )
+    with pytest.raises(InstanceError, match=f"{option} .* is given to more than one instance"):
+        parse_all([options(), {**other, option: options()[option]}])

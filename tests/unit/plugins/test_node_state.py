@@ -1,0 +1,107 @@
+"""Finding and changing instances on a host: which commands are run, what is left on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from ansible_collections.epic.gateway.plugins.module_utils import _node_state as state
+from ansible_collections.epic.gateway.plugins.module_utils._instances import Action, Found
+
+
+class Host:
+    """Answers commands as systemctl would, and remembers them."""
+
+    def __init__(self, units: str = "", failing: str = "") -> None:
+        self.units = units
+        self.failing = failing
+        self.commands: list[str] = []
+
+    def __call__(self, command: list[str]) -> tuple[int, str, str]:
+        if command[1] == "list-units":
+            return 0, self.units, ""
+        self.commands.append(" ".join(command))
+        return (1, "", "Unit is masked.") if command[1] == self.failing else (0, "", "")
+
+
+@pytest.fixture(autouse=True)
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("CONFIGURATION", "RUNTIME", "NAMESPACES", "WANTS"):
+        monkeypatch.setattr(state, name, str(tmp_path / name.lower()))
+        (tmp_path / name.lower()).mkdir()
+    return tmp_path
+
+
+def action(gateway: str, kind: str) -> Action:
+    after = {} if kind == "remove" else {"instance.json": "{}\n"}
+    return Action(gateway, kind, {}, after)
+
+
+def test_everything_under_a_gateways_name_is_found(root: Path) -> None:
+    (root / "configuration/root.a").mkdir()
+    (root / "configuration/root.a/instance.json").write_text("{}\n")
+    (root / "wants/epic-envoy@root.a.service").touch()
+    (root / "wants/ssh.service").touch()
+    (root / "namespaces/epic-root.b").touch()
+    host = Host(
+        "epic-envoy@root.a.service loaded active running EPIC gateway\n"
+        "epic-netns@root.a.service loaded active exited EPIC gateway\n"
+        "epic-envoy@root.c.service loaded failed failed EPIC gateway\n"
+    )
+    assert state.find(host) == {
+        "root.a": Found({"instance.json": "{}\n"}, running=True, enabled=True),
+        "root.b": Found({}, namespace=True),
+        "root.c": Found({}),
+    }
+
+
+def test_new_instances_are_started_together(root: Path) -> None:
+    host = Host()
+    state.apply(host, [action("root.a", "create"), action("root.b", "create"), action("root.c", "none")])
+    units = "epic-envoy@root.a.service epic-envoy@root.b.service"
+    assert host.commands == [f"systemctl enable --no-reload {units}", f"systemctl start {units}"]
+    assert (root / "configuration/root.a/instance.json").read_text() == "{}\n"
+    assert not (root / "configuration/root.c").exists()
+
+
+def test_an_update_keeps_the_namespace() -> None:
+    host = Host()
+    state.apply(host, [action("root.a", "update")])
+    assert host.commands[0] == "systemctl stop epic-envoy@root.a.service"
+
+
+def test_a_replacement_stops_the_namespace_too() -> None:
+    host = Host()
+    state.apply(host, [action("root.a", "replace")])
+    assert host.commands[0] == "systemctl stop epic-envoy@root.a.service epic-netns@root.a.service"
+
+
+def test_a_removal_leaves_nothing(root: Path) -> None:
+    for place in ("configuration", "runtime"):
+        (root / place / "root.a").mkdir()
+    (root / "namespaces/epic-root.a").touch()
+    host = Host()
+    state.apply(host, [action("root.a", "remove")])
+    both = "epic-envoy@root.a.service epic-netns@root.a.service"
+    assert host.commands == [
+        f"systemctl stop {both}",
+        "systemctl disable --no-reload epic-envoy@root.a.service",
+        f"systemctl reset-failed {both}",
+        "ip netns delete epic-root.a",
+    ]
+    assert not list((root / "configuration").iterdir())
+    assert not list((root / "runtime").iterdir())
+
+
+def test_nothing_to_do_runs_nothing() -> None:
+    host = Host()
+    state.apply(host, [action("root.a", "none")])
+    assert host.commands == []
+
+
+def test_a_refusal_says_where_to_look() -> None:
+    with pytest.raises(
+        state.ApplyError,
+        match=r"systemctl start failed: Unit is masked\.; see journalctl -u epic-envoy@root\.a",
+    ):
+        state.apply(Host(failing="start"), [action("root.a", "create")])
