@@ -1,0 +1,51 @@
+#!/bin/sh
+# Turn a fresh Debian tree ($1) into the lab's base image. Part of the image's cache key: a change builds it anew.
+set -eu
+root=$1
+
+# A host is a container: no devices to manage, no disks, no terminals, nothing to do at night.
+for unit in systemd-udevd.service systemd-udevd-control.socket systemd-udevd-kernel.socket \
+  systemd-udev-trigger.service modprobe@.service systemd-modules-load.service systemd-pstore.service \
+  e2scrub_reap.service e2scrub_all.timer apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer \
+  fstrim.timer logrotate.timer systemd-tmpfiles-clean.timer getty.target console-getty.service \
+  systemd-update-utmp.service systemd-update-utmp-runlevel.service systemd-journal-flush.service \
+  sys-kernel-debug.mount sys-kernel-tracing.mount sys-kernel-config.mount sys-fs-fuse-connections.mount \
+  dev-hugepages.mount proc-sys-fs-binfmt_misc.automount; do
+  ln -sf /dev/null "$root/etc/systemd/system/$unit"
+done
+# Routing daemons and firewalls run where the topology or a role says so.
+for service in bird frr nftables; do
+  systemctl --quiet --root="$root" disable "$service.service"
+done
+
+# Distribution-wide sysctls would be set in the kernel that all hosts share with the machine below.
+rm -f "$root"/usr/lib/sysctl.d/*.conf "$root/etc/sysctl.d/99-sysctl.conf"
+
+cat >"$root/etc/systemd/system/sys-fs-bpf.mount" <<'UNIT'
+[Unit]
+Description=BPF file system
+DefaultDependencies=no
+Before=local-fs.target
+
+[Mount]
+What=bpf
+Where=/sys/fs/bpf
+Type=bpf
+Options=mode=0700
+UNIT
+mkdir -p "$root/etc/systemd/system/local-fs.target.wants"
+ln -sf ../sys-fs-bpf.mount "$root/etc/systemd/system/local-fs.target.wants/sys-fs-bpf.mount"
+
+mkdir -p "$root/etc/systemd/journald.conf.d" "$root/etc/ssh/sshd_config.d"
+printf '[Journal]\nStorage=volatile\nRuntimeMaxUse=64M\n' >"$root/etc/systemd/journald.conf.d/lab.conf"
+cat >"$root/etc/ssh/sshd_config.d/lab.conf" <<'CONF'
+UseDNS no
+PasswordAuthentication no
+MaxStartups 100
+MaxSessions 100
+HostKey /etc/ssh/ssh_host_ed25519_key
+CONF
+
+# What belongs to one host, or to the machine that built the image.
+rm -f "$root"/etc/ssh/ssh_host_* "$root/etc/hostname" "$root/etc/resolv.conf" "$root/var/lib/dbus/machine-id"
+: >"$root/etc/machine-id"
