@@ -172,10 +172,12 @@ class GWProxySpec(Kebab):
 
 
 class ProxyInstance(Kebab):
-    """An Envoy of the gateway on an EPIC node, and what the node said of it last."""
+    """An Envoy of the gateway on an EPIC node, and what the last run there and the node's agent said of it."""
 
     node: str
     inside_address: IPv4Address
+    programmed: bool = False
+    run_error: str = ""
     ready: bool = False
     announced: bool = False
     serving_revision: str = ""
@@ -309,9 +311,10 @@ class RunSpec(Kebab):
 
 
 class RunStatus(Kebab):
-    """How a run goes."""
+    """How a run goes. `not_before` is set on a retry, whose `attempt` counts from 1."""
 
     state: Literal["queued", "running", "succeeded", "failed"] = "queued"
+    not_before: datetime | None = None
     started: datetime | None = None
     finished: datetime | None = None
     attempt: int = 0

@@ -29,6 +29,9 @@ class Reader(Protocol):
     def get(self, kind: type[R], account: str, name: str) -> R:
         """The object; raises NotFound."""
 
+    def find(self, kind: type[R], account: str, name: str) -> R | None:
+        """The object, or None."""
+
     def list(self, kind: type[R], account: str | None = None) -> list[R]:
         """All objects of the kind, of one account or (None) of all, ordered by account and name."""
 

@@ -112,10 +112,10 @@ class _SqliteTransaction(_Access):
             )
         kept = {
             "creation_timestamp": stored.metadata.creation_timestamp,
-            "generation": stored.metadata.generation + (_spec(obj) != _spec(stored)),
+            "generation": stored.metadata.generation + (_spec_body(obj) != _spec_body(stored)),
         }
         obj = obj.model_copy(update={"metadata": obj.metadata.model_copy(update=kept)})
-        if obj == stored:
+        if _body(obj) == _body(stored):
             return stored
         self.superseded.append(version)
         return self._put(obj)
@@ -134,8 +134,7 @@ class _SqliteTransaction(_Access):
         return int(row[0])
 
     def _put(self, obj: R) -> R:
-        # The revision has its own column; written into the body it would be one behind.
-        return obj.at(self._write(obj.kind, obj.account, obj.name, obj.at(0).model_dump_json(by_alias=True)))
+        return obj.at(self._write(obj.kind, obj.account, obj.name, _body(obj)))
 
     def _write(self, kind: str, account: str, name: str, body: str | None) -> int:
         revision = self.next_number(_REVISION)
@@ -173,6 +172,10 @@ class SqliteStore:
     def get(self, kind: type[R], account: str, name: str) -> R:
         """The object; raises NotFound."""
         return self._access().get(kind, account, name)
+
+    def find(self, kind: type[R], account: str, name: str) -> R | None:
+        """The object, or None."""
+        return self._access().find(kind, account, name)
 
     def list(self, kind: type[R], account: str | None = None) -> list[R]:
         """All objects of the kind, of one account or (None) of all, ordered by account and name."""
@@ -288,8 +291,13 @@ def _sequence(connection: sqlite3.Connection, name: str) -> int:
     return 0 if row is None else int(row[0])
 
 
-def _spec(obj: Resource) -> object:
-    return getattr(obj, "spec", None)
+def _body(obj: Resource) -> str:
+    # The revision has its own column; written into the body it would be one behind.
+    return obj.at(0).model_dump_json(by_alias=True)
+
+
+def _spec_body(obj: Resource) -> str:
+    return obj.model_dump_json(include={"spec"})
 
 
 def _title(kind: type[Resource], account: str, name: str) -> str:

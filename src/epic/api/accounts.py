@@ -1,0 +1,139 @@
+"""Accounts and their users."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Depends, Response
+
+from epic.api.auth import hash_password
+from epic.api.bodies import AccountBody, UserBody, check_account_name
+from epic.api.context import Ctx, admin_only
+from epic.api.replies import PREFIX, Duplicate, deleted, found, listed, shown
+from epic.errors import Conflict
+from epic.model.base import Metadata
+from epic.model.resources import (
+    Account,
+    GWEndpointSlice,
+    GWProxy,
+    GWRoute,
+    LBServiceGroup,
+    User,
+    UserSpec,
+)
+
+router = APIRouter(tags=["accounts"])
+_ADMIN = [Depends(admin_only)]
+
+
+def _path(name: str) -> str:
+    return f"{PREFIX}/accounts/{name}"
+
+
+def _body(account: Account) -> dict[str, Any]:
+    path = _path(account.name)
+    link = {"self": path, "create-route": f"{path}/routes", "create-slice": f"{path}/slices"}
+    return {"link": link, "account": shown(account)}
+
+
+@router.get("/accounts", dependencies=_ADMIN)
+def list_all(ctx: Ctx) -> dict[str, Any]:
+    """All accounts."""
+    return listed(f"{PREFIX}/accounts", ctx.store.list(Account))
+
+
+@router.post("/accounts", status_code=302, dependencies=_ADMIN)
+def create(ctx: Ctx, body: AccountBody) -> Response:
+    """Create an account."""
+    name = check_account_name(body.account.metadata.name, "account.metadata.name")
+    with ctx.store.transaction() as transaction:
+        if transaction.find(Account, "", name) is not None:
+            raise Duplicate(f"account {name!r} exists already", _path(name))
+        account = transaction.create(Account(metadata=Metadata(name=name), spec=body.account.spec))
+    return found(_path(name), _body(account))
+
+
+@router.get("/accounts/{account}")
+def read(ctx: Ctx, account: str) -> dict[str, Any]:
+    """An account."""
+    return _body(ctx.store.get(Account, "", account))
+
+
+@router.put("/accounts/{account}", status_code=302, dependencies=_ADMIN)
+def replace(ctx: Ctx, account: str, body: AccountBody) -> Response:
+    """Create an account or change its limits."""
+    check_account_name(account, "the account's name in the path")
+    with ctx.store.transaction() as transaction:
+        stored = transaction.find(Account, "", account)
+        if stored is None:
+            written = transaction.create(Account(metadata=Metadata(name=account), spec=body.account.spec))
+        else:
+            written = transaction.update(stored.model_copy(update={"spec": body.account.spec}))
+    return found(_path(account), _body(written))
+
+
+@router.delete("/accounts/{account}", dependencies=_ADMIN)
+def delete(ctx: Ctx, account: str) -> dict[str, str]:
+    """Delete an account that has no gateways, with all that belongs to it."""
+    with ctx.store.transaction() as transaction:
+        if transaction.find(Account, "", account) is None:
+            return deleted()
+        proxies = transaction.list(GWProxy, account)
+        if proxies:
+            names = ", ".join(proxy.name for proxy in proxies[:5])
+            raise Conflict(f"account {account!r} has {len(proxies)} gateways ({names}); delete them first")
+        for kind in (GWRoute, GWEndpointSlice, LBServiceGroup, User):
+            for obj in transaction.list(kind, account):
+                transaction.delete(kind, account, obj.name)
+        transaction.delete(Account, "", account)
+    return deleted()
+
+
+def _user(user: User) -> dict[str, Any]:
+    return {"metadata": shown(user)["metadata"], "spec": {"admin": user.spec.admin}}
+
+
+def _user_path(account: str, name: str) -> str:
+    return f"{_path(account)}/users/{name}"
+
+
+def _user_body(user: User) -> dict[str, Any]:
+    return {"link": {"self": _user_path(user.account, user.name)}, "user": _user(user)}
+
+
+@router.get("/accounts/{account}/users", dependencies=_ADMIN)
+def list_users(ctx: Ctx, account: str) -> dict[str, Any]:
+    """All users of the account, without their hashes."""
+    ctx.store.get(Account, "", account)
+    users = [_user(user) for user in ctx.store.list(User, account)]
+    return {"link": {"self": f"{_path(account)}/users"}, "items": users}
+
+
+@router.post("/accounts/{account}/users", status_code=302, dependencies=_ADMIN)
+def put_user(ctx: Ctx, account: str, body: UserBody) -> Response:
+    """Create a user of the account; one that exists gets the new password."""
+    name = body.user.name
+    spec = UserSpec(password_hash=hash_password(body.user.password.get_secret_value()))
+    with ctx.store.transaction() as transaction:
+        transaction.get(Account, "", account)
+        stored = transaction.find(User, account, name)
+        if stored is None:
+            user = transaction.create(User(metadata=Metadata(name=name, namespace=account), spec=spec))
+        else:
+            user = transaction.update(stored.model_copy(update={"spec": spec}))
+    return found(_user_path(account, name), _user_body(user))
+
+
+@router.get("/accounts/{account}/users/{name}", dependencies=_ADMIN)
+def read_user(ctx: Ctx, account: str, name: str) -> dict[str, Any]:
+    """A user, without the hash."""
+    return _user_body(ctx.store.get(User, account, name))
+
+
+@router.delete("/accounts/{account}/users/{name}", dependencies=_ADMIN)
+def delete_user(ctx: Ctx, account: str, name: str) -> dict[str, str]:
+    """Delete a user."""
+    with ctx.store.transaction() as transaction:
+        if transaction.find(User, account, name) is not None:
+            transaction.delete(User, account, name)
+    return deleted()

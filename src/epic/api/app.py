@@ -1,0 +1,61 @@
+"""The REST application as a whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+
+from epic.api import accounts, groups, nodes, proxies, routes, runs, tunnels
+from epic.api.auth import Authenticator, Gate
+from epic.api.context import Asking, Context
+from epic.api.replies import PREFIX, install_error_handlers
+
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    400: {"description": "The request is wrong; `error` says where and what is accepted"},
+    401: {"description": "No or wrong credentials"},
+    403: {"description": "Not this user's, or more than the account may have"},
+    404: {"description": "There is no such object"},
+    409: {"description": "It exists already (`Location` says where), or is in use, or was changed meanwhile"},
+    503: {"description": "A pool or the nodes have nothing left to give"},
+}
+
+_general = APIRouter(tags=["general"])
+
+
+@_general.get("")
+def start(principal: Asking) -> dict[str, Any]:
+    """Where to go from here."""
+    link = {"self": PREFIX, "openapi": f"{PREFIX}/openapi.json"}
+    if principal.account:
+        link["account"] = f"{PREFIX}/accounts/{principal.account}"
+    else:
+        link |= {name: f"{PREFIX}/{name}" for name in ("accounts", "service-prefixes", "nodes", "runs")}
+    return {"link": link}
+
+
+@_general.get("/healthz")
+def healthz() -> dict[str, str]:
+    """Whether the API answers; needs no credentials."""
+    return {"healthy": "yes"}
+
+
+def create_app(context: Context) -> FastAPI:
+    """The REST API, to be served over TLS."""
+    app = FastAPI(
+        title="EPIC",
+        version="1",
+        summary="Gateways as a service",
+        openapi_url=f"{PREFIX}/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        responses=_ERRORS,
+    )
+    app.state.context = context
+    install_error_handlers(app)
+    app.add_middleware(Gate, authenticator=Authenticator(context.store))
+    for module in (accounts, groups, proxies, routes, tunnels, nodes, runs):
+        app.include_router(module.router, prefix=PREFIX)
+    app.include_router(_general, prefix=PREFIX)
+    return app

@@ -1,0 +1,213 @@
+"""Request bodies. A field that clients may not set is not here, and is ignored like any unknown one."""
+
+from __future__ import annotations
+
+import re
+from ipaddress import IPv4Address
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+
+from epic.errors import Invalid
+from epic.model.base import Camel, ClientRef, Kebab
+from epic.model.gatewayapi import GatewaySpec
+from epic.model.naming import ACCOUNT_PATTERN, ObjectName, is_object_name
+from epic.model.resources import (
+    AccountSpec,
+    GWEndpointSliceSpec,
+    GWRouteSpec,
+    LBServiceGroupSpec,
+    NodeSpec,
+    ServicePort,
+    ServicePrefixSpec,
+)
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nulls(inner) for key, inner in value.items() if inner is not None}
+    if isinstance(value, list):
+        return [_without_nulls(inner) for inner in value]
+    return value
+
+
+class Body(BaseModel):
+    """A request body; null means absent, as it does to clients in Go."""
+
+    model_config = ConfigDict(extra="ignore", populate_by_name=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nulls_are_absent(cls, data: Any) -> Any:
+        return _without_nulls(data)
+
+
+class InputMetadata(Camel):
+    """What a client may say of an object's identity."""
+
+    name: str = ""
+    resource_version: int | None = None
+
+
+class _Input(BaseModel):
+    metadata: InputMetadata = InputMetadata()
+
+
+class ClientObjectRef(ClientRef):
+    """A client's object; its UID becomes the name on EPIC."""
+
+    uid: ObjectName
+
+
+class ProxySpecInput(Kebab):
+    """All that a client may set of a gateway."""
+
+    client_ref: Annotated[ClientObjectRef, Field(alias="clientRef")]
+    display_name: str = ""
+    public_ports: tuple[ServicePort, ...] = ()
+    gateway: GatewaySpec | None = None
+
+
+class ProxyInput(_Input):
+    """A gateway."""
+
+    spec: ProxySpecInput
+
+
+class ProxyBody(Body):
+    """POST and PUT of a gateway."""
+
+    proxy: ProxyInput
+
+
+class RouteSpecInput(GWRouteSpec):
+    """A route: `http` or `tcp`."""
+
+    client_ref: ClientObjectRef
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if (self.http is None) == (self.tcp is None):
+            raise ValueError("give exactly one of http and tcp")
+        return self
+
+
+class RouteInput(_Input):
+    """A route."""
+
+    spec: RouteSpecInput
+
+
+class RouteBody(Body):
+    """POST and PUT of a route."""
+
+    route: RouteInput
+
+
+class SliceSpecInput(GWEndpointSliceSpec):
+    """An EndpointSlice of a client's Service."""
+
+    client_ref: ClientObjectRef
+    parent_ref: ClientObjectRef
+
+    @model_validator(mode="after")
+    def _addresses_are_ipv4(self) -> Self:
+        for i, endpoint in enumerate(self.endpoints):
+            for address in endpoint.addresses:
+                try:
+                    IPv4Address(address)
+                except ValueError:
+                    raise ValueError(f"endpoints.{i}.addresses: {address!r} is not an IPv4 address") from None
+        return self
+
+
+class SliceInput(_Input):
+    """An EndpointSlice."""
+
+    spec: SliceSpecInput
+
+
+class SliceBody(Body):
+    """POST and PUT of an EndpointSlice."""
+
+    slice: SliceInput
+
+
+class AccountInput(_Input):
+    """An account."""
+
+    spec: AccountSpec = AccountSpec()
+
+
+class AccountBody(Body):
+    """POST and PUT of an account."""
+
+    account: AccountInput
+
+
+class GroupInput(_Input):
+    """A gateway template."""
+
+    spec: LBServiceGroupSpec
+
+
+class GroupBody(Body):
+    """POST and PUT of a gateway template."""
+
+    group: GroupInput
+
+
+class PrefixInput(_Input):
+    """A pool of public addresses."""
+
+    spec: ServicePrefixSpec
+
+
+class PrefixBody(Body):
+    """POST and PUT of a pool of public addresses."""
+
+    service_prefix: Annotated[PrefixInput, Field(alias="service-prefix")]
+
+
+class NodeInput(_Input):
+    """An EPIC node."""
+
+    spec: NodeSpec
+
+
+class NodeBody(Body):
+    """PUT of an EPIC node."""
+
+    node: NodeInput
+
+
+class UserInput(BaseModel):
+    """A user; the password is kept only as a hash."""
+
+    name: ObjectName
+    password: Annotated[SecretStr, Field(min_length=8, max_length=256)]
+
+
+class UserBody(Body):
+    """POST of a user."""
+
+    user: UserInput
+
+
+def check_object_name(name: str, where: str) -> str:
+    """The name, if it can name an object; raises Invalid, saying that it was read from `where`."""
+    if not is_object_name(name):
+        raise Invalid(
+            f"{where}: {name!r} cannot be a name; a name has 1 to 63 letters, digits and inner '-', '_', '.'"
+        )
+    return name
+
+
+def check_account_name(name: str, where: str) -> str:
+    """The name, if it can name an account; raises Invalid, saying that it was read from `where`."""
+    if not re.fullmatch(ACCOUNT_PATTERN, name):
+        raise Invalid(
+            f"{where}: {name!r} cannot be an account's name; "
+            "it has 1 to 63 lower-case letters, digits and inner '-'"
+        )
+    return name

@@ -1,0 +1,60 @@
+"""What handlers are given: the store and the few settings they need."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+from typing import Annotated, Protocol, cast
+
+from fastapi import Depends, Request
+
+from epic.errors import EpicError
+from epic.store.interface import Store
+
+
+class Forbidden(EpicError):
+    """The user may not do this."""
+
+
+@dataclass(frozen=True)
+class Principal:
+    """Who asks; an administrator has no account."""
+
+    name: str
+    account: str
+    admin: bool
+
+
+class RunEvents(Protocol):
+    """Where the events of runs come from."""
+
+    def follow(self, run: str, *, live: bool) -> AsyncIterator[Mapping[str, object]]:
+        """The run's events from its first one; `live` waits for further ones until `finished`."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the whole API shares."""
+
+    store: Store
+    inside_pool: IPv4Network
+    run_events: RunEvents
+
+
+def _context(request: Request) -> Context:
+    return cast("Context", request.app.state.context)
+
+
+def _principal(request: Request) -> Principal:
+    return cast("Principal", request.state.principal)
+
+
+Ctx = Annotated[Context, Depends(_context)]
+Asking = Annotated[Principal, Depends(_principal)]
+
+
+def admin_only(principal: Asking) -> None:
+    """Refuse everybody but administrators."""
+    if not principal.admin:
+        raise Forbidden(f"user {principal.name!r} may not do this; only the platform's administrators may")

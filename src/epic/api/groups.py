@@ -1,0 +1,181 @@
+"""Gateway templates (LBServiceGroup) of an account, and the platform's address pools (ServicePrefix)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Depends, Response
+
+from epic.api.bodies import GroupBody, PrefixBody, check_object_name
+from epic.api.context import Context, Ctx, admin_only
+from epic.api.gateways import find_group, rebalance
+from epic.api.names import check_template
+from epic.api.replies import PREFIX, Duplicate, deleted, found, listed, shown
+from epic.errors import Conflict, Invalid
+from epic.ipam import public_range
+from epic.model.base import Metadata
+from epic.model.resources import (
+    Account,
+    GWProxy,
+    LBServiceGroup,
+    LBServiceGroupSpec,
+    ServicePrefix,
+    ServicePrefixSpec,
+)
+from epic.store.interface import Transaction
+
+router = APIRouter()
+_ADMIN = [Depends(admin_only)]
+
+
+def _group_path(account: str, name: str) -> str:
+    return f"{PREFIX}/accounts/{account}/groups/{name}"
+
+
+def _group_body(group: LBServiceGroup) -> dict[str, Any]:
+    path = _group_path(group.account, group.name)
+    link = {
+        "self": path,
+        "account": f"{PREFIX}/accounts/{group.account}",
+        "create-service": f"{path}/services",
+        "create-proxy": f"{path}/proxies",
+    }
+    return {"link": link, "group": shown(group)}
+
+
+@router.get("/accounts/{account}/groups", tags=["templates"])
+def list_groups(ctx: Ctx, account: str) -> dict[str, Any]:
+    """All gateway templates of the account."""
+    ctx.store.get(Account, "", account)
+    return listed(f"{PREFIX}/accounts/{account}/groups", ctx.store.list(LBServiceGroup, account))
+
+
+@router.post("/accounts/{account}/groups", status_code=302, tags=["templates"], dependencies=_ADMIN)
+def create_group(ctx: Ctx, account: str, body: GroupBody) -> Response:
+    """Create a gateway template."""
+    name = check_object_name(body.group.metadata.name, "group.metadata.name")
+    return _write_group(ctx, account, name, body, replace=False)
+
+
+@router.get("/accounts/{account}/groups/{name}", tags=["templates"])
+def read_group(ctx: Ctx, account: str, name: str) -> dict[str, Any]:
+    """A gateway template."""
+    return _group_body(find_group(ctx.store, account, name))
+
+
+@router.put("/accounts/{account}/groups/{name}", status_code=302, tags=["templates"], dependencies=_ADMIN)
+def replace_group(ctx: Ctx, account: str, name: str, body: GroupBody) -> Response:
+    """Create a gateway template or change it."""
+    check_object_name(name, "the template's name in the path")
+    return _write_group(ctx, account, name, body, replace=True)
+
+
+@router.delete("/accounts/{account}/groups/{name}", tags=["templates"], dependencies=_ADMIN)
+def delete_group(ctx: Ctx, account: str, name: str) -> dict[str, str]:
+    """Delete a gateway template that no gateway uses."""
+    with ctx.store.transaction() as transaction:
+        if transaction.find(LBServiceGroup, account, name) is not None:
+            users = [p.name for p in transaction.list(GWProxy, account) if p.spec.group == name]
+            _refuse_if_used(f"gateway template {name!r}", "gateways", users)
+            transaction.delete(LBServiceGroup, account, name)
+    return deleted()
+
+
+def _write_group(ctx: Context, account: str, name: str, body: GroupBody, *, replace: bool) -> Response:
+    path = _group_path(account, name)
+    spec = body.group.spec
+    with ctx.store.transaction() as transaction:
+        transaction.get(Account, "", account)
+        _check_group(transaction, spec)
+        stored = transaction.find(LBServiceGroup, account, name)
+        if stored is None:
+            metadata = Metadata(name=name, namespace=account)
+            group = transaction.create(LBServiceGroup(metadata=metadata, spec=spec))
+        elif replace:
+            group = transaction.update(stored.model_copy(update={"spec": spec}))
+            if spec.envoy_replica_count > stored.spec.envoy_replica_count:
+                rebalance(transaction, ctx.inside_pool)
+        else:
+            raise Duplicate(f"gateway template {name!r} exists already", path)
+    return found(path, _group_body(group))
+
+
+def _check_group(transaction: Transaction, spec: LBServiceGroupSpec) -> None:
+    check_template(spec.endpoint_template.dns_name)
+    prefixes = [prefix.name for prefix in transaction.list(ServicePrefix)]
+    if spec.service_prefix not in prefixes:
+        raise Invalid(
+            f"group.spec.service-prefix: there is no address pool {spec.service_prefix!r}; "
+            f"there are: {', '.join(prefixes) or 'none'}"
+        )
+
+
+def _prefix_path(name: str) -> str:
+    return f"{PREFIX}/service-prefixes/{name}"
+
+
+def _prefix_body(prefix: ServicePrefix) -> dict[str, Any]:
+    return {"link": {"self": _prefix_path(prefix.name)}, "service-prefix": shown(prefix)}
+
+
+@router.get("/service-prefixes", tags=["address pools"], dependencies=_ADMIN)
+def list_prefixes(ctx: Ctx) -> dict[str, Any]:
+    """All address pools."""
+    return listed(f"{PREFIX}/service-prefixes", ctx.store.list(ServicePrefix))
+
+
+@router.post("/service-prefixes", status_code=302, tags=["address pools"], dependencies=_ADMIN)
+def create_prefix(ctx: Ctx, body: PrefixBody) -> Response:
+    """Create an address pool."""
+    name = check_object_name(body.service_prefix.metadata.name, "service-prefix.metadata.name")
+    return _write_prefix(ctx, name, body.service_prefix.spec, replace=False)
+
+
+@router.get("/service-prefixes/{name}", tags=["address pools"], dependencies=_ADMIN)
+def read_prefix(ctx: Ctx, name: str) -> dict[str, Any]:
+    """An address pool."""
+    return _prefix_body(ctx.store.get(ServicePrefix, "", name))
+
+
+@router.put("/service-prefixes/{name}", status_code=302, tags=["address pools"], dependencies=_ADMIN)
+def replace_prefix(ctx: Ctx, name: str, body: PrefixBody) -> Response:
+    """Create an address pool or change it; its gateways keep their addresses."""
+    check_object_name(name, "the pool's name in the path")
+    return _write_prefix(ctx, name, body.service_prefix.spec, replace=True)
+
+
+@router.delete("/service-prefixes/{name}", tags=["address pools"], dependencies=_ADMIN)
+def delete_prefix(ctx: Ctx, name: str) -> dict[str, str]:
+    """Delete an address pool that no gateway template uses."""
+    with ctx.store.transaction() as transaction:
+        if transaction.find(ServicePrefix, "", name) is not None:
+            groups = [g for g in transaction.list(LBServiceGroup) if g.spec.service_prefix == name]
+            users = [f"{group.account}/{group.name}" for group in groups]
+            _refuse_if_used(f"address pool {name!r}", "gateway templates", users)
+            transaction.delete(ServicePrefix, "", name)
+    return deleted()
+
+
+def _write_prefix(ctx: Context, name: str, spec: ServicePrefixSpec, *, replace: bool) -> Response:
+    path = _prefix_path(name)
+    wanted = public_range(spec.public_pool)
+    with ctx.store.transaction() as transaction:
+        for other in transaction.list(ServicePrefix):
+            if other.name != name and public_range(other.spec.public_pool).overlaps(wanted):
+                raise Invalid(
+                    f"service-prefix.spec.public-pool.pool: {spec.public_pool.pool} overlaps address pool "
+                    f"{other.name!r} ({other.spec.public_pool.pool}); an address is in one pool only"
+                )
+        stored = transaction.find(ServicePrefix, "", name)
+        if stored is None:
+            prefix = transaction.create(ServicePrefix(metadata=Metadata(name=name), spec=spec))
+        elif replace:
+            prefix = transaction.update(stored.model_copy(update={"spec": spec}))
+        else:
+            raise Duplicate(f"address pool {name!r} exists already", path)
+    return found(path, _prefix_body(prefix))
+
+
+def _refuse_if_used(what: str, by: str, users: list[str]) -> None:
+    if users:
+        raise Conflict(f"{what} is used by {len(users)} {by} ({', '.join(users[:5])}); delete them first")

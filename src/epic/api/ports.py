@@ -1,0 +1,58 @@
+"""A gateway's listeners and public ports, pure: what is accepted, and one from the other."""
+
+from __future__ import annotations
+
+from epic.api.bodies import ProxySpecInput
+from epic.errors import Invalid
+from epic.model.gatewayapi import GatewaySpec, Listener
+from epic.model.resources import ServicePort
+
+_TRANSPORT = {"HTTP": "TCP", "HTTPS": "TCP", "TLS": "TCP", "TCP": "TCP", "UDP": "UDP"}
+_PORTS_MAX = 64
+
+
+def ports_and_gateway(spec: ProxySpecInput) -> tuple[tuple[ServicePort, ...], GatewaySpec]:
+    """The gateway's public ports, each once, and its Gateway spec; raises Invalid when they do not fit."""
+    gateway = spec.gateway or _compatible_gateway(spec.public_ports)
+    wanted = [_port_of(i, listener) for i, listener in enumerate(gateway.listeners)]
+    ports = _unique(spec.public_ports or tuple(wanted))
+    if not ports:
+        raise Invalid("proxy.spec.gateway.listeners: a gateway needs at least one listener")
+    if len(ports) > _PORTS_MAX:
+        raise Invalid(f"proxy.spec.public-ports: {len(ports)} ports; a gateway has at most {_PORTS_MAX}")
+    open_ports = {(port.protocol, port.port) for port in ports}
+    for i, port in enumerate(wanted):
+        if (port.protocol, port.port) not in open_ports:
+            raise Invalid(
+                f"proxy.spec.gateway.listeners.{i}: its port {port.protocol} {port.port} is not among "
+                f"proxy.spec.public-ports ({_text(ports)}); add it there, or leave public-ports out"
+            )
+    return ports, gateway
+
+
+def _port_of(index: int, listener: Listener) -> ServicePort:
+    transport = _TRANSPORT.get(listener.protocol)
+    if transport is None:
+        raise Invalid(
+            f"proxy.spec.gateway.listeners.{index}.protocol: {listener.protocol!r} is not supported; "
+            f"use one of {', '.join(_TRANSPORT)}"
+        )
+    return ServicePort.model_validate({"name": listener.name, "protocol": transport, "port": listener.port})
+
+
+def _compatible_gateway(ports: tuple[ServicePort, ...]) -> GatewaySpec:
+    # Clients from before the Gateway API give ports only.
+    listeners = tuple(Listener(name="compatibility", port=port.port, protocol="HTTP") for port in ports[:1])
+    return GatewaySpec(gateway_class_name="compatibility", listeners=listeners)
+
+
+def _unique(ports: tuple[ServicePort, ...]) -> tuple[ServicePort, ...]:
+    # Several listeners may share a port.
+    first: dict[tuple[str, int], ServicePort] = {}
+    for port in ports:
+        first.setdefault((port.protocol, port.port), port)
+    return tuple(first.values())
+
+
+def _text(ports: tuple[ServicePort, ...]) -> str:
+    return ", ".join(f"{port.protocol} {port.port}" for port in ports)

@@ -1,0 +1,73 @@
+"""Gateways: /accounts/{a}/groups/{g}/proxies and /accounts/{a}/proxies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Response
+
+from epic.api.bodies import ProxyBody
+from epic.api.context import Ctx
+from epic.api.gateways import change_gateway, create_gateway, delete_gateway, find_group
+from epic.api.replies import PREFIX, Duplicate, deleted, found, listed, shown
+from epic.errors import Invalid
+from epic.model.resources import Account, GWProxy
+
+router = APIRouter(tags=["gateways"])
+
+
+def _path(account: str, name: str) -> str:
+    return f"{PREFIX}/accounts/{account}/proxies/{name}"
+
+
+def _body(proxy: GWProxy) -> dict[str, Any]:
+    group = f"{PREFIX}/accounts/{proxy.account}/groups/{proxy.spec.group}"
+    return {"link": {"self": _path(proxy.account, proxy.name), "group": group}, "proxy": shown(proxy)}
+
+
+@router.post("/accounts/{account}/groups/{group}/proxies", status_code=302)
+def create(ctx: Ctx, account: str, group: str, body: ProxyBody) -> Response:
+    """Create a gateway from a template; its name is the client Gateway's UID."""
+    name = body.proxy.spec.client_ref.uid
+    with ctx.store.transaction() as transaction:
+        template = find_group(transaction, account, group)
+        if transaction.find(GWProxy, account, name) is not None:
+            raise Duplicate(f"gateway {name!r} exists already", _path(account, name))
+        proxy = create_gateway(transaction, template, body.proxy.spec, ctx.inside_pool)
+    return found(_path(account, name), _body(proxy))
+
+
+@router.get("/accounts/{account}/proxies")
+def list_all(ctx: Ctx, account: str) -> dict[str, Any]:
+    """All gateways of the account."""
+    ctx.store.get(Account, "", account)
+    return listed(f"{PREFIX}/accounts/{account}/proxies", ctx.store.list(GWProxy, account))
+
+
+@router.get("/accounts/{account}/proxies/{name}")
+def read(ctx: Ctx, account: str, name: str) -> dict[str, Any]:
+    """A gateway."""
+    return _body(ctx.store.get(GWProxy, account, name))
+
+
+@router.put("/accounts/{account}/proxies/{name}", status_code=302)
+def replace(ctx: Ctx, account: str, name: str, body: ProxyBody) -> Response:
+    """Change a gateway's listeners, ports and display name."""
+    uid = body.proxy.spec.client_ref.uid
+    if uid != name:
+        raise Invalid(
+            f"proxy.spec.clientRef.uid: {uid!r} is not the gateway's name {name!r}, which cannot change"
+        )
+    with ctx.store.transaction() as transaction:
+        proxy = change_gateway(transaction, transaction.get(GWProxy, account, name), body.proxy.spec)
+    return found(_path(account, name), _body(proxy))
+
+
+@router.delete("/accounts/{account}/proxies/{name}")
+def delete(ctx: Ctx, account: str, name: str) -> dict[str, str]:
+    """Delete a gateway."""
+    with ctx.store.transaction() as transaction:
+        proxy = transaction.find(GWProxy, account, name)
+        if proxy is not None:
+            delete_gateway(transaction, proxy)
+    return deleted()

@@ -1,0 +1,126 @@
+"""How the API answers: statuses, headers and links of the original, and errors in one place."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from epic.api.context import Forbidden
+from epic.errors import (
+    AlreadyExists,
+    Conflict,
+    EpicError,
+    Exhausted,
+    Invalid,
+    NotFound,
+    QuotaExceeded,
+    Unavailable,
+)
+from epic.model.base import Resource
+
+PREFIX = "/api/epic"
+ERROR_HEADER = "x-epic-error-message"
+
+log = logging.getLogger(__name__)
+
+_STATUS: dict[type[EpicError], int] = {
+    Invalid: 400,
+    Forbidden: 403,
+    QuotaExceeded: 403,
+    NotFound: 404,
+    AlreadyExists: 409,
+    Conflict: 409,
+    Exhausted: 503,
+    Unavailable: 503,
+}
+
+
+class Duplicate(AlreadyExists):
+    """A create of an object that exists at `path`; clients go on with that object."""
+
+    def __init__(self, message: str, path: str) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+def shown(obj: Resource) -> dict[str, Any]:
+    """An object as the API shows it; the resource version is a string, as in Kubernetes."""
+    wire: dict[str, Any] = obj.wire()
+    wire["metadata"]["resourceVersion"] = str(obj.metadata.resource_version)
+    return wire
+
+
+def found(path: str, body: dict[str, Any]) -> JSONResponse:
+    """The answer to a write: where the object is, and the object."""
+    return JSONResponse(body, 302, headers={"Location": path})
+
+
+def listed(path: str, objects: Sequence[Resource]) -> dict[str, Any]:
+    """The answer to a list."""
+    return {"link": {"self": path}, "items": [shown(obj) for obj in objects]}
+
+
+def deleted(message: str = "delete successful") -> dict[str, str]:
+    """The answer to a delete, also of an object that was not there."""
+    return {"message": message}
+
+
+def error_reply(status: int, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    """An error as the original's clients read it."""
+    # A header holds one line of Latin-1; the body has the text as it is.
+    line = " ".join(message.split()).encode("latin-1", "replace").decode("latin-1")
+    return JSONResponse({"error": message}, status, headers={ERROR_HEADER: line, **(headers or {})})
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Turn every exception into a reply, here and nowhere else."""
+    app.add_exception_handler(EpicError, _on_epic_error)
+    app.add_exception_handler(RequestValidationError, _on_bad_request)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(Exception, _on_unexpected)
+
+
+async def _on_epic_error(_: Request, error: Exception) -> JSONResponse:
+    if isinstance(error, Duplicate):
+        body = {"message": str(error), "link": {"self": error.path}}
+        return JSONResponse(body, 409, headers={"Location": error.path})
+    status = next((_STATUS[c] for c in type(error).__mro__ if c in _STATUS), 500)
+    return error_reply(status, str(error))
+
+
+async def _on_bad_request(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)  # noqa: S101
+    return error_reply(400, "; ".join(_explain(e) for e in error.errors()))
+
+
+async def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)  # noqa: S101
+    message = {
+        404: f"there is nothing at {request.url.path}; {PREFIX}/openapi.json lists the paths",
+        405: f"{request.method} is not possible at {request.url.path}",
+    }.get(error.status_code, str(error.detail))
+    return error_reply(error.status_code, message, dict(error.headers or {}))
+
+
+async def _on_unexpected(request: Request, error: Exception) -> JSONResponse:
+    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return error_reply(500, "internal error; the log of epic-control says more")
+
+
+def _explain(error: dict[str, Any]) -> str:
+    if error["type"] == "json_invalid":
+        detail = error.get("ctx", {}).get("error", error["msg"])
+        return f"the body is not JSON: {detail} at character {error['loc'][-1]}"
+    where = ".".join(str(part) for part in error["loc"] if part != "body") or "the body"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    given = error.get("input")
+    secret = "password" in error["loc"]
+    if secret or not isinstance(given, str | int | float | bool):
+        return f"{where}: {message}"
+    return f"{where}: {message} (it is {str(given)[:80]!r})"

@@ -1,0 +1,89 @@
+"""Keeps the stored tunnels of gateways at their plan, in the transaction that changes what it rests on."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable
+
+from epic.model.base import Metadata
+from epic.model.resources import (
+    GWEndpointSlice,
+    GWProxy,
+    GWRoute,
+    Node,
+    Tunnel,
+    TunnelKey,
+    TunnelSpec,
+)
+from epic.store.interface import Transaction
+from epic.tunnels import (
+    TunnelPlan,
+    WantedTunnel,
+    plan,
+    route_parents,
+    route_services,
+    tunnel_endpoints,
+    wanted_tunnels,
+)
+
+
+def gateways_of_services(transaction: Transaction, account: str, services: set[str]) -> set[str]:
+    """The gateways that send requests to one of these Services."""
+    routes = transaction.list(GWRoute, account)
+    return {parent for route in routes if route_services(route) & services for parent in route_parents(route)}
+
+
+def replan(transaction: Transaction, account: str, names: Iterable[str]) -> None:
+    """Make, change and delete the tunnels of these gateways, as far as they exist."""
+    names = set(names)
+    proxies = [proxy for proxy in transaction.list(GWProxy, account) if proxy.name in names]
+    if not proxies:
+        return
+    routes = transaction.list(GWRoute, account)
+    slices = transaction.list(GWEndpointSlice, account)
+    tunnels = transaction.list(Tunnel, account)
+    nodes = {node.name: node for node in transaction.list(Node)}
+    for proxy in proxies:
+        stored = [tunnel for tunnel in tunnels if tunnel.spec.proxy == proxy.name]
+        change = plan(wanted_tunnels(proxy, routes, slices), stored)
+        kept = _apply(transaction, proxy, change, stored)
+        spec = proxy.spec.model_copy(update={"gue_tunnel_endpoints": tunnel_endpoints(kept, nodes)})
+        transaction.update(proxy.model_copy(update={"spec": spec}))
+
+
+def delete_tunnels(transaction: Transaction, account: str, proxy: str) -> None:
+    """Delete all tunnels of a gateway."""
+    for tunnel in transaction.list(Tunnel, account):
+        if tunnel.spec.proxy == proxy:
+            transaction.delete(Tunnel, account, tunnel.name)
+
+
+def _apply(
+    transaction: Transaction, proxy: GWProxy, change: TunnelPlan, stored: list[Tunnel]
+) -> list[Tunnel]:
+    after = {tunnel.name: tunnel for tunnel in stored}
+    for tunnel in change.delete:
+        transaction.delete(Tunnel, proxy.account, tunnel.name)
+        del after[tunnel.name]
+    for tunnel in change.update:
+        after[tunnel.name] = transaction.update(tunnel)
+    for wanted in change.create:
+        created = transaction.create(_new_tunnel(transaction.next_number("tunnel"), proxy, wanted))
+        after[created.name] = created
+    return list(after.values())
+
+
+def _new_tunnel(number: int, proxy: GWProxy, wanted: WantedTunnel) -> Tunnel:
+    return Tunnel(
+        metadata=Metadata(name=str(number), namespace=proxy.account),
+        spec=TunnelSpec(
+            proxy=proxy.name,
+            service=proxy.status.service,
+            epic_node=wanted.key.epic_node,
+            inside_address=wanted.inside_address,
+            cluster_id=wanted.key.workload.cluster_id,
+            node_name=wanted.key.workload.name,
+            node_address=wanted.node_address,
+            keys=(TunnelKey(epoch=1, secret=secrets.token_hex(16)),),
+        ),
+    )

@@ -1,0 +1,95 @@
+"""What an agent on a workload node asks for: its tunnels with their keys, at once and on each change."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+from fastapi import APIRouter, Response
+from fastapi.responses import JSONResponse
+
+from epic.api.context import Ctx
+from epic.api.sse import event, event_stream
+from epic.model.naming import GatewayId
+from epic.model.resources import GUE_PORT, Account, GWEndpointSlice, GWRoute, Node, Tunnel
+from epic.store.interface import Reader, Store
+from epic.tunnels import WorkloadNode, proxy_services, workload_endpoints
+
+router = APIRouter(tags=["tunnels"])
+_CAUSES = {Tunnel.kind, Node.kind, GWRoute.kind, GWEndpointSlice.kind}
+
+
+@router.get("/accounts/{account}/tunnels")
+def read(ctx: Ctx, account: str, cluster: str, node: str, watch: bool = False) -> Response:
+    """The tunnels that end on a node of a client's cluster; `watch` sends them again when they change."""
+    ctx.store.get(Account, "", account)
+    workload = WorkloadNode(cluster, node)
+    if watch:
+        return event_stream(_events(ctx.store, account, workload))
+    # The reply holds keys.
+    return JSONResponse(tunnels_of(ctx.store, account, workload), headers={"Cache-Control": "no-store"})
+
+
+def tunnels_of(reader: Reader, account: str, workload: WorkloadNode) -> dict[str, Any]:
+    """The whole reply for one node."""
+    tunnels = [
+        tunnel
+        for tunnel in reader.list(Tunnel, account)
+        if (tunnel.spec.cluster_id, tunnel.spec.node_name) == workload
+    ]
+    if not tunnels:
+        return {"tunnels": []}
+    nodes = {node.name: node for node in reader.list(Node)}
+    routes = reader.list(GWRoute, account)
+    slices = reader.list(GWEndpointSlice, account)
+    endpoints = {
+        proxy: _endpoints(workload_endpoints(proxy_services(proxy, routes), slices), workload)
+        for proxy in {tunnel.spec.proxy for tunnel in tunnels}
+    }
+    return {
+        "tunnels": [
+            _tunnel(tunnel, nodes[tunnel.spec.epic_node], endpoints[tunnel.spec.proxy])
+            for tunnel in sorted(tunnels, key=lambda tunnel: int(tunnel.name))
+            if tunnel.spec.epic_node in nodes
+        ]
+    }
+
+
+def _endpoints(found: dict[WorkloadNode, Any], workload: WorkloadNode) -> list[str]:
+    return sorted(found[workload][1]) if workload in found else []
+
+
+def _tunnel(tunnel: Tunnel, epic_node: Node, endpoints: list[str]) -> dict[str, Any]:
+    spec = tunnel.spec
+    return {
+        "id": int(tunnel.name),
+        "gateway": str(GatewayId(tunnel.account, spec.proxy)),
+        "service": spec.service,
+        "inside-address": str(spec.inside_address),
+        "epic-address": str(epic_node.spec.address),
+        "epic-port": GUE_PORT,
+        "keys": [key.wire() for key in spec.keys],
+        "endpoints": endpoints,
+    }
+
+
+async def follow(store: Store, account: str, workload: WorkloadNode) -> AsyncGenerator[dict[str, Any], None]:
+    """The reply for one node, at once and each time it has changed, for ever."""
+    # The revision first: what changes while the first answer is made is seen again, never missed.
+    since = await asyncio.to_thread(lambda: store.revision)
+    sent = await asyncio.to_thread(tunnels_of, store, account, workload)
+    yield sent
+    async for change in store.watch(since):
+        if change.kind in _CAUSES and change.account in {account, ""}:
+            current = await asyncio.to_thread(tunnels_of, store, account, workload)
+            if current != sent:
+                sent = current
+                yield sent
+
+
+async def _events(store: Store, account: str, workload: WorkloadNode) -> AsyncGenerator[bytes, None]:
+    async with aclosing(follow(store, account, workload)) as replies:
+        async for reply in replies:
+            yield event("tunnels", reply)

@@ -1,0 +1,78 @@
+"""The real application on a real store, asked in process."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from ipaddress import IPv4Network
+from pathlib import Path
+
+import httpx
+import pytest
+from api_requests import ADMIN, TENANT, Events
+from argon2 import PasswordHasher
+
+from epic.api import auth
+from epic.api.app import create_app
+from epic.api.context import Context
+from epic.model.base import Metadata
+from epic.model.resources import Account, LBServiceGroup, Node, ServicePrefix, User, UserSpec
+from epic.store.sqlite import SqliteStore
+
+
+@pytest.fixture(autouse=True)
+def cheap_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auth, "_hasher", PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqliteStore]:
+    store = SqliteStore(tmp_path / "epic.db")
+    with store.transaction() as transaction:
+        for name in ("root", "other"):
+            transaction.create(Account(metadata=Metadata(name=name)))
+        pool = {"pool": "203.0.113.10-203.0.113.13", "subnet": "203.0.113.0/24"}
+        transaction.create(
+            ServicePrefix.model_validate({"metadata": {"name": "default"}, "spec": {"public-pool": pool}})
+        )
+        transaction.create(
+            LBServiceGroup.model_validate(
+                {
+                    "metadata": {"name": "gatewayhttp", "namespace": "root"},
+                    "spec": {"service-prefix": "default"},
+                }
+            )
+        )
+        for i in (1, 2):
+            transaction.create(
+                Node.model_validate({"metadata": {"name": f"epic{i}"}, "spec": {"address": f"192.0.2.{i}"}})
+            )
+        for account, (name, password) in {"": ADMIN, "root": TENANT}.items():
+            spec = UserSpec(password_hash=auth.hash_password(password), admin=not account)
+            transaction.create(User(metadata=Metadata(name=name, namespace=account), spec=spec))
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def events() -> Events:
+    return Events()
+
+
+@pytest.fixture
+async def anyone(store: SqliteStore, events: Events) -> AsyncIterator[httpx.AsyncClient]:
+    context = Context(store=store, inside_pool=IPv4Network("100.64.0.0/10"), run_events=events)
+    transport = httpx.ASGITransport(create_app(context), raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="https://epic") as client:
+        yield client
+
+
+@pytest.fixture
+async def admin(anyone: httpx.AsyncClient) -> httpx.AsyncClient:
+    anyone.auth = httpx.BasicAuth(*ADMIN)
+    return anyone
+
+
+@pytest.fixture
+async def tenant(anyone: httpx.AsyncClient) -> httpx.AsyncClient:
+    anyone.auth = httpx.BasicAuth(*TENANT)
+    return anyone

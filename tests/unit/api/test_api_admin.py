@@ -1,0 +1,172 @@
+"""What administrators do over REST: accounts, templates, address pools, nodes, runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+from api_requests import API, PROXIES, Events, proxy_body
+
+from epic.model.resources import GWProxy, Run
+from epic.store.sqlite import SqliteStore
+
+POOL = {"public-pool": {"pool": "198.51.100.0/28", "subnet": "198.51.100.0/24"}}
+
+
+@pytest.mark.parametrize(
+    ("path", "key", "spec"),
+    [
+        ("accounts", "account", {"proxyLimit": 3}),
+        ("service-prefixes", "service-prefix", POOL),
+        ("accounts/root/groups", "group", {"service-prefix": "default", "envoy-replica-count": 1}),
+    ],
+)
+async def test_life_of_what_administrators_make(
+    admin: httpx.AsyncClient, path: str, key: str, spec: dict[str, Any]
+) -> None:
+    body = {key: {"metadata": {"name": "new"}, "spec": spec}}
+    url = f"{API}/{path}/new"
+    created = await admin.post(f"{API}/{path}", json=body)
+    assert (created.status_code, created.headers["location"]) == (302, url)
+    assert (await admin.post(f"{API}/{path}", json=body)).status_code == 409
+    assert (await admin.get(url)).json() == created.json()
+    same = await admin.put(url, json=body)
+    assert same.json() == created.json()
+    names = [item["metadata"]["name"] for item in (await admin.get(f"{API}/{path}")).json()["items"]]
+    assert "new" in names
+    assert (await admin.delete(url)).status_code == 200
+    assert (await admin.delete(url)).status_code == 200
+    assert (await admin.get(url)).status_code == 404
+    assert (await admin.put(url, json=body)).status_code == 302
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "message"),
+    [
+        ("accounts", {"account": {"metadata": {"name": "A_b"}}}, "lower-case letters"),
+        ("accounts", {"account": {}}, "account.metadata.name: ''"),
+        (
+            "service-prefixes",
+            {"service-prefix": {"metadata": {"name": "p"}, "spec": {"public-pool": {"pool": "x"}}}},
+            "service-prefix.spec.public-pool.subnet: Field required",
+        ),
+        (
+            "service-prefixes",
+            {
+                "service-prefix": {
+                    "metadata": {"name": "p"},
+                    "spec": {"public-pool": {"pool": "203.0.113.0/30-", "subnet": "203.0.113.0/24"}},
+                }
+            },
+            "write an IPv4 network",
+        ),
+        (
+            "service-prefixes",
+            {
+                "service-prefix": {
+                    "metadata": {"name": "p"},
+                    "spec": {"public-pool": {"pool": "203.0.113.8/29", "subnet": "203.0.113.0/24"}},
+                }
+            },
+            "overlaps address pool 'default'",
+        ),
+        (
+            "accounts/root/groups",
+            {"group": {"metadata": {"name": "g"}, "spec": {"service-prefix": "nope"}}},
+            "there is no address pool 'nope'; there are: default",
+        ),
+        (
+            "accounts/root/groups",
+            {
+                "group": {
+                    "metadata": {"name": "g"},
+                    "spec": {
+                        "service-prefix": "default",
+                        "endpoint-template": {"dnsName": "{{.ClusterServiceName}}"},
+                    },
+                }
+            },
+            "write Jinja2 such as",
+        ),
+    ],
+)
+async def test_bad_input_is_400_with_what_is_accepted(
+    admin: httpx.AsyncClient, path: str, body: dict[str, Any], message: str
+) -> None:
+    reply = await admin.post(f"{API}/{path}", json=body)
+    assert reply.status_code == 400
+    assert message in reply.json()["error"]
+
+
+@pytest.mark.parametrize(
+    "path", ["accounts/root", "accounts/root/groups/gatewayhttp", "service-prefixes/default"]
+)
+async def test_what_is_in_use_is_not_deleted(admin: httpx.AsyncClient, path: str) -> None:
+    await admin.post(PROXIES, json=proxy_body())
+    reply = await admin.delete(f"{API}/{path}")
+    assert reply.status_code == 409
+    assert "delete them first" in reply.json()["error"]
+
+
+async def test_registering_a_node_again_changes_nothing(admin: httpx.AsyncClient, store: SqliteStore) -> None:
+    body = {"node": {"spec": {"address": "192.0.2.9", "underlay-mtu": 1400}}}
+    first = await admin.put(f"{API}/nodes/epic9", json=body)
+    revision = store.revision
+    second = await admin.put(f"{API}/nodes/epic9", json=body)
+    assert first.json() == second.json()
+    assert first.json()["node"]["metadata"]["resourceVersion"] == str(revision)
+    assert store.revision == revision
+
+
+async def test_two_nodes_cannot_have_one_address(admin: httpx.AsyncClient) -> None:
+    reply = await admin.put(f"{API}/nodes/epic9", json={"node": {"spec": {"address": "192.0.2.1"}}})
+    assert reply.status_code == 409
+    assert "is the address of node 'epic1'" in reply.json()["error"]
+
+
+async def test_a_nodes_new_address_reaches_the_tunnels_of_its_gateways(
+    admin: httpx.AsyncClient, store: SqliteStore
+) -> None:
+    await admin.post(PROXIES, json=proxy_body())
+    before = store.get(GWProxy, "root", "U1").status.instances
+    await admin.put(f"{API}/nodes/epic1", json={"node": {"spec": {"address": "192.0.2.77"}}})
+    assert store.get(GWProxy, "root", "U1").status.instances == before
+
+
+async def test_a_template_with_more_replicas_extends_its_gateways(
+    admin: httpx.AsyncClient, store: SqliteStore
+) -> None:
+    group = f"{API}/accounts/root/groups/gatewayhttp"
+    spec = {"service-prefix": "default", "envoy-replica-count": 1}
+    await admin.put(group, json={"group": {"spec": spec}})
+    await admin.post(PROXIES, json=proxy_body())
+    assert len(store.get(GWProxy, "root", "U1").status.instances) == 1
+    await admin.put(group, json={"group": {"spec": {**spec, "envoy-replica-count": 2}}})
+    assert len(store.get(GWProxy, "root", "U1").status.instances) == 2
+
+
+async def test_runs_are_listed_and_read(admin: httpx.AsyncClient, store: SqliteStore) -> None:
+    await admin.post(PROXIES, json=proxy_body())
+    (run,) = store.list(Run)
+    shown = (await admin.get(f"{API}/runs/{run.name}")).json()
+    assert shown["link"]["events"] == f"{API}/runs/{run.name}/events"
+    assert shown["run"]["status"]["state"] == "queued"
+    assert len((await admin.get(f"{API}/runs")).json()["items"]) == 1
+
+
+async def test_events_of_a_run_are_streamed_and_end_with_its_result(
+    admin: httpx.AsyncClient, events: Events
+) -> None:
+    await admin.post(PROXIES, json=proxy_body())
+    events.items = [{"event": "task", "node": "epic1", "state": "ok"}]
+    reply = await admin.get(f"{API}/runs/1/events")
+    assert reply.headers["content-type"].startswith("text/event-stream")
+    first, second, rest = reply.text.split("\n\n")
+    assert first == 'event: task\ndata: {"event":"task","node":"epic1","state":"ok"}'
+    assert second.startswith("event: finished\ndata: ")
+    assert rest == ""
+
+
+async def test_unknown_run_is_404(admin: httpx.AsyncClient) -> None:
+    assert (await admin.get(f"{API}/runs/9/events")).status_code == 404

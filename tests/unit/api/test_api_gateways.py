@@ -1,0 +1,222 @@
+"""Gateways over REST: what a POST makes, duplicates, changes, deletes, quota, pools, bad input."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+from api_requests import API, PROXIES, proxy_body, route_body, slice_body
+
+from epic.model.resources import Account, AccountSpec, GWProxy, Node, Run, Tunnel
+from epic.store.sqlite import SqliteStore
+
+U1 = f"{API}/accounts/root/proxies/U1"
+
+
+async def test_post_answers_302_with_location_and_the_gateway(tenant: httpx.AsyncClient) -> None:
+    reply = await tenant.post(PROXIES, json=proxy_body())
+    assert (reply.status_code, reply.headers["location"]) == (302, U1)
+    body = reply.json()
+    assert body["link"] == {"self": U1, "group": f"{API}/accounts/root/groups/gatewayhttp"}
+    spec = body["proxy"]["spec"]
+    assert spec["public-address"] == "203.0.113.10"
+    assert spec["endpoints"] == [
+        {
+            "dnsName": "web-shop-root.example.net",
+            "targets": ["203.0.113.10"],
+            "recordType": "A",
+            "recordTTL": 180,
+        }
+    ]
+    assert body == (await tenant.get(U1)).json()
+
+
+async def test_gateway_gets_number_instances_and_a_queued_run(
+    tenant: httpx.AsyncClient, store: SqliteStore
+) -> None:
+    await tenant.post(PROXIES, json=proxy_body())
+    proxy = store.get(GWProxy, "root", "U1")
+    assert proxy.status.service == 1
+    assert {i.node for i in proxy.status.instances} == {"epic1", "epic2"}
+    assert {str(i.inside_address) for i in proxy.status.instances} == {"100.64.0.1", "100.64.0.2"}
+    (run,) = store.list(Run)
+    assert (run.status.state, run.spec.nodes) == ("queued", ("epic1", "epic2"))
+    (condition,) = proxy.status.conditions
+    assert (condition.type, condition.status, condition.message) == (
+        "Programmed",
+        "Unknown",
+        f"run {run.name} is queued",
+    )
+
+
+async def test_gateways_share_neither_address_nor_number_and_their_runs_coalesce(
+    tenant: httpx.AsyncClient, store: SqliteStore
+) -> None:
+    for uid in ("U1", "U2"):
+        await tenant.post(PROXIES, json=proxy_body(uid))
+    first, second = store.list(GWProxy, "root")
+    assert first.spec.public_address != second.spec.public_address
+    assert first.status.service != second.status.service
+    inside = [i.inside_address for p in (first, second) for i in p.status.instances]
+    assert len(set(inside)) == 4
+    assert len(store.list(Run)) == 1
+
+
+async def test_tenant_cannot_choose_what_epic_decides(tenant: httpx.AsyncClient) -> None:
+    spoiled = {
+        "public-address": "198.51.100.1",
+        "service-prefix": "mine",
+        "group": "mine",
+        "endpoints": [{"dnsName": "bank.example", "targets": []}],
+    }
+    body = proxy_body(**spoiled)
+    body["proxy"]["status"] = {"service": 99}
+    spec = (await tenant.post(PROXIES, json=body)).json()["proxy"]["spec"]
+    assert (spec["public-address"], spec["service-prefix"]) == ("203.0.113.10", "default")
+    assert spec["endpoints"][0]["dnsName"] == "web-shop-root.example.net"
+
+
+async def test_second_post_of_a_uid_is_409_with_location_also_at_quota(
+    tenant: httpx.AsyncClient, store: SqliteStore
+) -> None:
+    with store.transaction() as transaction:
+        account = transaction.get(Account, "", "root")
+        transaction.update(account.model_copy(update={"spec": AccountSpec(proxy_limit=1)}))
+    await tenant.post(PROXIES, json=proxy_body())
+    reply = await tenant.post(PROXIES, json=proxy_body())
+    assert (reply.status_code, reply.headers["location"]) == (409, U1)
+    assert reply.json()["link"] == {"self": U1}
+    assert "x-epic-error-message" not in reply.headers
+    refused = await tenant.post(PROXIES, json=proxy_body("U2"))
+    assert refused.status_code == 403
+    assert "has 1 gateways and may have 1" in refused.json()["error"]
+
+
+async def test_exhausted_pool_is_503_says_which_and_leaves_nothing(
+    tenant: httpx.AsyncClient, store: SqliteStore
+) -> None:
+    for i in range(4):
+        await tenant.post(PROXIES, json=proxy_body(f"U{i}"))
+    reply = await tenant.post(PROXIES, json=proxy_body("U9"))
+    assert reply.status_code == 503
+    assert "address pool 'default' (203.0.113.10-203.0.113.13, 4 addresses)" in reply.json()["error"]
+    assert store.find(GWProxy, "root", "U9") is None
+
+
+async def test_unknown_template_is_404_with_those_that_exist(tenant: httpx.AsyncClient) -> None:
+    reply = await tenant.post(f"{API}/accounts/root/groups/nope/proxies", json=proxy_body())
+    assert reply.status_code == 404
+    assert reply.json()["error"] == "account 'root' has no gateway template 'nope'; it has: gatewayhttp"
+    assert reply.headers["x-epic-error-message"] == reply.json()["error"]
+
+
+async def test_no_node_is_503(tenant: httpx.AsyncClient, store: SqliteStore) -> None:
+    with store.transaction() as transaction:
+        for node in transaction.list(Node):
+            transaction.delete(Node, "", node.name)
+    reply = await tenant.post(PROXIES, json=proxy_body())
+    assert (reply.status_code, "add a node" in reply.json()["error"]) == (503, True)
+
+
+def listeners(**listener: Any) -> dict[str, Any]:
+    given = {"name": "x", "port": 80, "protocol": "HTTP", **listener}
+    return {"gateway": {"gatewayClassName": "k", "listeners": [given]}}
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"public-ports": [{"port": 0}]}, "proxy.spec.public-ports.0.port: "),
+        ({"public-ports": [{"port": 1, "protocol": "ICMP"}]}, "should be 'TCP' or 'UDP' (it is 'ICMP')"),
+        (listeners(protocol="FTP"), "use one of HTTP, HTTPS, TLS, TCP, UDP"),
+        (listeners(port=81), "not among proxy.spec.public-ports (TCP 80); add it there"),
+        ({"clientRef": {"uid": "../x"}}, "proxy.spec.clientRef.uid: "),
+        ({"clientRef": {}}, "proxy.spec.clientRef.uid: Field required"),
+        ({"display-name": "a b"}, "the DNS name 'a b-shop-root.example.net'"),
+        ({"gateway": None, "public-ports": None}, "at least one listener"),
+    ],
+)
+async def test_bad_input_is_400_with_the_place_and_what_is_accepted(
+    tenant: httpx.AsyncClient, spec: dict[str, Any], message: str
+) -> None:
+    reply = await tenant.post(PROXIES, json=proxy_body(**spec))
+    assert reply.status_code == 400
+    assert message in reply.json()["error"]
+    assert reply.headers["x-epic-error-message"]
+
+
+async def test_malformed_json_is_400_whatever_its_content_type(tenant: httpx.AsyncClient) -> None:
+    reply = await tenant.post(PROXIES, content="{", headers={"content-type": "text/plain"})
+    assert reply.status_code == 400
+    assert reply.json()["error"].startswith("the body is not JSON: ")
+
+
+async def test_ports_follow_from_listeners_each_once(tenant: httpx.AsyncClient) -> None:
+    given = [{"name": n, "port": p, "protocol": "HTTPS"} for n, p in (("a", 443), ("b", 443), ("c", 8443))]
+    gateway = {"gatewayClassName": "k", "listeners": given}
+    reply = await tenant.post(PROXIES, json=proxy_body(**{"public-ports": None, "gateway": gateway}))
+    ports = reply.json()["proxy"]["spec"]["public-ports"]
+    assert [(p["protocol"], p["port"]) for p in ports] == [("TCP", 443), ("TCP", 8443)]
+
+
+async def test_put_changes_listeners_and_keeps_address_and_place_without_a_run(
+    tenant: httpx.AsyncClient, store: SqliteStore
+) -> None:
+    before = (await tenant.post(PROXIES, json=proxy_body())).json()["proxy"]
+    reply = await tenant.put(U1, json=proxy_body(**listeners(port=8080), **{"public-ports": None}))
+    assert (reply.status_code, reply.headers["location"]) == (302, U1)
+    after = reply.json()["proxy"]
+    assert after["spec"]["public-ports"][0]["port"] == 8080
+    assert after["spec"]["public-address"] == before["spec"]["public-address"]
+    assert after["status"] == before["status"]
+    assert len(store.list(Run)) == 1
+
+
+async def test_put_of_an_absent_gateway_is_404_and_of_another_uid_400(tenant: httpx.AsyncClient) -> None:
+    assert (await tenant.put(U1, json=proxy_body())).status_code == 404
+    assert (await tenant.put(U1, json=proxy_body("U2"))).status_code == 400
+
+
+async def test_delete_removes_gateway_tunnels_and_frees_the_address(
+    tenant: httpx.AsyncClient, store: SqliteStore
+) -> None:
+    await tenant.post(PROXIES, json=proxy_body())
+    await tenant.post(f"{API}/accounts/root/routes", json=route_body())
+    await tenant.post(f"{API}/accounts/root/slices", json=slice_body())
+    assert len(store.list(Tunnel)) == 2
+    reply = await tenant.delete(U1)
+    assert (reply.status_code, reply.json()) == (200, {"message": "delete successful"})
+    assert store.list(Tunnel) == []
+    assert store.list(GWProxy) == []
+    again = (await tenant.post(PROXIES, json=proxy_body())).json()["proxy"]
+    assert again["spec"]["public-address"] == "203.0.113.10"
+    assert store.get(GWProxy, "root", "U1").status.service == 2
+
+
+async def test_delete_of_what_is_not_there_is_200_too(tenant: httpx.AsyncClient) -> None:
+    assert (await tenant.delete(U1)).status_code == 200
+
+
+async def test_list_holds_the_gateways_of_the_account_only(
+    tenant: httpx.AsyncClient, store: SqliteStore
+) -> None:
+    with store.transaction() as transaction:
+        transaction.create(
+            GWProxy.model_validate({"metadata": {"name": "U9", "namespace": "other"}, "spec": {}})
+        )
+    await tenant.post(PROXIES, json=proxy_body())
+    reply = (await tenant.get(f"{API}/accounts/root/proxies")).json()
+    assert [item["metadata"]["name"] for item in reply["items"]] == ["U1"]
+
+
+async def test_a_node_that_leaves_or_comes_moves_instances(
+    admin: httpx.AsyncClient, store: SqliteStore
+) -> None:
+    await admin.post(PROXIES, json=proxy_body())
+    await admin.delete(f"{API}/nodes/epic2")
+    (left,) = store.get(GWProxy, "root", "U1").status.instances
+    assert left.node == "epic1"
+    await admin.put(f"{API}/nodes/epic3", json={"node": {"spec": {"address": "192.0.2.3"}}})
+    assert {i.node for i in store.get(GWProxy, "root", "U1").status.instances} == {"epic1", "epic3"}
+    assert "epic3" in store.list(Run)[0].spec.nodes

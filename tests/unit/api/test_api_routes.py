@@ -1,0 +1,171 @@
+"""Routes and EndpointSlices over REST, and the tunnels that follow from them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import httpx
+import pytest
+from api_requests import API, PROXIES, proxy_body, route_body, slice_body
+
+from epic.api.tunnels import follow, tunnels_of
+from epic.model.resources import Run, Tunnel
+from epic.store.sqlite import SqliteStore
+from epic.tunnels import WorkloadNode
+
+ROUTES, SLICES = f"{API}/accounts/root/routes", f"{API}/accounts/root/slices"
+TUNNELS = f"{API}/accounts/root/tunnels"
+
+
+@pytest.mark.parametrize(
+    ("collection", "key", "body", "name"),
+    [(ROUTES, "route", route_body(), "R1"), (SLICES, "slice", slice_body(), "E1")],
+)
+async def test_life_of_a_route_and_a_slice(
+    tenant: httpx.AsyncClient, collection: str, key: str, body: dict[str, Any], name: str
+) -> None:
+    path = f"{collection}/{name}"
+    created = await tenant.post(collection, json=body)
+    assert (created.status_code, created.headers["location"]) == (302, path)
+    again = await tenant.post(collection, json=body)
+    assert (again.status_code, again.headers["location"]) == (409, path)
+    read = (await tenant.get(path)).json()
+    assert read == created.json()
+    assert read["link"] == {"self": path}
+    same = await tenant.put(path, json=body)
+    assert (same.status_code, same.json()) == (302, read)
+    assert [i["metadata"]["name"] for i in (await tenant.get(collection)).json()["items"]] == [name]
+    assert (await tenant.delete(path)).status_code == 200
+    assert (await tenant.delete(path)).status_code == 200
+    assert (await tenant.get(path)).status_code == 404
+    assert (await tenant.put(path, json=body)).status_code == 404
+
+
+async def test_hostnames_are_echoed_and_put_replaces_the_whole_spec(tenant: httpx.AsyncClient) -> None:
+    reply = await tenant.post(ROUTES, json=route_body())
+    assert reply.json()["route"]["spec"]["http"]["hostnames"] == ["a.b"]
+    tcp = {"tcp": {"parentRefs": [{"name": "U1"}], "rules": []}, "clientRef": {"uid": "R1"}}
+    spec = (await tenant.put(f"{ROUTES}/R1", json={"route": {"spec": tcp}})).json()["route"]["spec"]
+    assert "http" not in spec
+
+
+@pytest.mark.parametrize(
+    ("collection", "spec", "message"),
+    [
+        (ROUTES, {"clientRef": {"uid": "R"}}, "route.spec: give exactly one of http and tcp"),
+        (
+            ROUTES,
+            {
+                "clientRef": {"uid": "R"},
+                "http": {"rules": [{"matches": [{"path": {"type": "Glob", "value": "/"}}]}]},
+            },
+            "route.spec.http.rules.0.matches.0.path.type: Input should be 'Exact'",
+        ),
+        (SLICES, {"clientRef": {"uid": "E"}}, "slice.spec.parentRef: Field required"),
+        (
+            SLICES,
+            {"clientRef": {"uid": "E"}, "parentRef": {"uid": "S"}, "endpoints": [{"addresses": ["::1"]}]},
+            "endpoints.0.addresses: '::1' is not an IPv4 address",
+        ),
+        (
+            SLICES,
+            {"clientRef": {"uid": "E"}, "parentRef": {"uid": "S"}, "addressType": "FQDN"},
+            "slice.spec.addressType: Input should be 'IPv4'",
+        ),
+    ],
+)
+async def test_bad_input_is_400_with_the_place(
+    tenant: httpx.AsyncClient, collection: str, spec: dict[str, Any], message: str
+) -> None:
+    reply = await tenant.post(collection, json={collection.rsplit("/", 1)[1][:-1]: {"spec": spec}})
+    assert reply.status_code == 400
+    assert message in reply.json()["error"]
+
+
+async def publish(client: httpx.AsyncClient, nodes: tuple[str, ...] = ("n1",)) -> None:
+    for path, body in ((PROXIES, proxy_body()), (ROUTES, route_body()), (SLICES, slice_body(nodes=nodes))):
+        assert (await client.post(path, json=body)).status_code == 302
+
+
+async def test_slices_make_tunnels_without_a_run(tenant: httpx.AsyncClient, store: SqliteStore) -> None:
+    await publish(tenant)
+    gue = (await tenant.get(f"{API}/accounts/root/proxies/U1")).json()["proxy"]["spec"][
+        "gue-tunnel-endpoints"
+    ]
+    assert list(gue) == ["10.0.0.1"]
+    assert set(gue["10.0.0.1"]["epic-endpoints"]) == {"192.0.2.1", "192.0.2.2"}
+    assert len(store.list(Run)) == 1
+
+
+async def test_tunnels_keep_their_ids_and_keys_while_their_pair_lasts(
+    tenant: httpx.AsyncClient, store: SqliteStore
+) -> None:
+    await publish(tenant)
+    before = store.list(Tunnel)
+    await tenant.put(f"{SLICES}/E1", json=slice_body(nodes=("n1", "n2")))
+    after = store.list(Tunnel)
+    assert len(after) == 4
+    assert all(tunnel in after for tunnel in before)
+    await tenant.delete(f"{ROUTES}/R1")
+    assert store.list(Tunnel) == []
+    await tenant.post(ROUTES, json=route_body())
+    assert {int(t.name) for t in store.list(Tunnel)}.isdisjoint(int(t.name) for t in after)
+
+
+async def test_gateway_after_its_routes_gets_its_tunnels_too(
+    tenant: httpx.AsyncClient, store: SqliteStore
+) -> None:
+    await tenant.post(SLICES, json=slice_body())
+    await tenant.post(ROUTES, json=route_body())
+    await tenant.post(PROXIES, json=proxy_body())
+    assert len(store.list(Tunnel)) == 2
+
+
+async def test_workload_node_reads_its_tunnels_with_keys_and_endpoints(
+    tenant: httpx.AsyncClient, store: SqliteStore
+) -> None:
+    await publish(tenant, ("n1", "n2"))
+    reply = await tenant.get(TUNNELS, params={"cluster": "c1", "node": "n2"})
+    tunnels = reply.json()["tunnels"]
+    assert [t["epic-address"] for t in tunnels] == ["192.0.2.1", "192.0.2.2"]
+    stored = store.get(Tunnel, "root", str(tunnels[0]["id"]))
+    assert tunnels[0] == {
+        "id": int(stored.name),
+        "gateway": "root.U1",
+        "service": 1,
+        "inside-address": str(stored.spec.inside_address),
+        "epic-address": "192.0.2.1",
+        "epic-port": 6080,
+        "keys": [{"epoch": 1, "secret": stored.spec.keys[0].secret.get_secret_value()}],
+        "endpoints": ["10.1.2.2"],
+    }
+    assert len(tunnels[0]["keys"][0]["secret"]) == 32
+
+
+async def test_other_clusters_and_nodes_have_no_tunnels(tenant: httpx.AsyncClient) -> None:
+    await publish(tenant)
+    for query in ({"cluster": "c2", "node": "n1"}, {"cluster": "c1", "node": "n2"}):
+        assert (await tenant.get(TUNNELS, params=query)).json() == {"tunnels": []}
+    assert (await tenant.get(TUNNELS)).status_code == 400
+
+
+async def test_keys_are_in_no_other_reply(tenant: httpx.AsyncClient, store: SqliteStore) -> None:
+    await publish(tenant)
+    secret = store.list(Tunnel)[0].spec.keys[0].secret.get_secret_value()
+    for path in ("proxies", "proxies/U1", "routes", "slices", ""):
+        assert secret not in (await tenant.get(f"{API}/accounts/root/{path}".rstrip("/"))).text
+
+
+async def test_watch_sends_tunnels_at_once_and_on_each_change(
+    tenant: httpx.AsyncClient, store: SqliteStore
+) -> None:
+    workload = WorkloadNode("c1", "n1")
+    replies = follow(store, "root", workload)
+    async with asyncio.timeout(5):
+        assert await anext(replies) == {"tunnels": []}
+        await publish(tenant)
+        assert await anext(replies) == tunnels_of(store, "root", workload)
+        await tenant.delete(f"{SLICES}/E1")
+        assert await anext(replies) == {"tunnels": []}
+    await replies.aclose()
