@@ -30,6 +30,7 @@ from ansible_collections.epic.gateway.plugins.module_utils._lab_topology import 
 
 # A loaded machine may take its time to greet; taking a host for dead would throw away its kernel state.
 _PATIENCE = 10.0
+_BOOT_SECONDS = 30
 
 
 @contextmanager
@@ -127,15 +128,15 @@ def boot(names: Names, machines: list[Machine]) -> None:
     supervisors = [(machine, system.start(names, machine.host.name)) for machine in machines]
     for machine, supervisor in supervisors:
         name, address = machine.host.name, str(machine.host.management.ip)
-        system.wait_for(lambda: system.answers(address, 0) or supervisor.poll() is not None, 30)
-        if supervisor.poll() is not None or not system.answers(address, 1):
+        system.wait_for(lambda: supervisor.poll() is not None or system.answers(address, 0), _BOOT_SECONDS)
+        if supervisor.poll() is not None or not system.answers(address, 0):
             raise system.LabError(_boot_error(names, name, supervisor))
         (Path(names.directory(name)) / "digest").write_text(machine.digest, encoding="ascii")
 
 
 def _boot_error(names: Names, host: str, supervisor: subprocess.Popen) -> str:
     status = supervisor.poll()
-    how = "did not answer by SSH within 30 s" if status is None else f"ended with status {status}"
+    how = f"did not answer by SSH within {_BOOT_SECONDS} s" if status is None else f"ended with status {status}"
     log = f"{names.directory(host)}/console.log"
     return f"the host {host} {how}; the end of its console log {log}:\n{system.console_tail(names, host)}"
 

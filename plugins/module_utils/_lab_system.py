@@ -260,13 +260,12 @@ def start(names: Names, host: str) -> subprocess.Popen:
 
 def answers(address: str, patience: float) -> bool:
     """Whether an SSH server greets at the address within `patience` seconds."""
-    return wait_for(lambda: _greets(address, min(patience, 1.0)), patience)
+    return wait_for(lambda: _greets(address), patience)
 
 
-def _greets(address: str, timeout: float) -> bool:
+def _greets(address: str) -> bool:
     try:
-        with socket.create_connection((address, 22), timeout=timeout) as connection:
-            connection.settimeout(timeout)
+        with socket.create_connection((address, 22), timeout=1) as connection:
             return connection.recv(4) == b"SSH-"
     except OSError:
         return False

@@ -21,20 +21,21 @@ done
 # Distribution-wide sysctls would be set in the kernel that all hosts share with the machine below.
 rm -f "$root"/usr/lib/sysctl.d/*.conf "$root/etc/sysctl.d/99-sysctl.conf"
 
-cat >"$root/etc/systemd/system/sys-fs-bpf.mount" <<'UNIT'
+# systemd mounts this itself on a real machine; in a container it does not, and refuses a mount unit for it.
+cat >"$root/etc/systemd/system/lab-bpffs.service" <<'UNIT'
 [Unit]
 Description=BPF file system
 DefaultDependencies=no
-Before=local-fs.target
+Before=sysinit.target
+ConditionPathIsMountPoint=!/sys/fs/bpf
 
-[Mount]
-What=bpf
-Where=/sys/fs/bpf
-Type=bpf
-Options=mode=0700
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=mount -t bpf -o nosuid,nodev,noexec,mode=0700 bpf /sys/fs/bpf
 UNIT
-mkdir -p "$root/etc/systemd/system/local-fs.target.wants"
-ln -sf ../sys-fs-bpf.mount "$root/etc/systemd/system/local-fs.target.wants/sys-fs-bpf.mount"
+mkdir -p "$root/etc/systemd/system/sysinit.target.wants"
+ln -sf ../lab-bpffs.service "$root/etc/systemd/system/sysinit.target.wants/lab-bpffs.service"
 
 mkdir -p "$root/etc/systemd/journald.conf.d" "$root/etc/ssh/sshd_config.d"
 printf '[Journal]\nStorage=volatile\nRuntimeMaxUse=64M\n' >"$root/etc/systemd/journald.conf.d/lab.conf"
