@@ -1,0 +1,1 @@
+"""From the routing model and templates to native Envoy resources, checked and with a revision."""

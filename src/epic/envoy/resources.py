@@ -1,0 +1,152 @@
+"""Rendered objects become Envoy messages, checked against each other; a revision names the set."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from typing import TypeVar
+
+from envoy.config.cluster.v3.cluster_pb2 import Cluster
+from envoy.config.listener.v3.listener_pb2 import Listener
+from envoy.config.route.v3.route_pb2 import RouteConfiguration
+from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import (
+    HttpConnectionManager,
+)
+from google.protobuf.json_format import ParseDict, ParseError
+from google.protobuf.message import Message
+
+from epic.envoy.policy import violations
+from epic.envoy.templating import Kind, Task, load, tasks, title
+from epic.errors import Invalid
+from epic.gatewayapi.routing import Routing
+from epic.model.resources import EnvoyResources
+
+M = TypeVar("M", bound=Message)
+Document = tuple[Task, dict[str, object]]
+
+_TYPES: dict[Kind, type[Message]] = {"cluster": Cluster, "listener": Listener, "route": RouteConfiguration}
+_MESSAGES = 5
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """All Envoy resources of a gateway but the endpoints, by name; the same for all its instances."""
+
+    revision: str
+    clusters: Mapping[str, Cluster]
+    listeners: Mapping[str, Listener]
+    routes: Mapping[str, RouteConfiguration]
+
+
+def build(routing: Routing, templates: EnvoyResources) -> Bundle:
+    """Render and check everything. Raises Invalid with the template's name and the place."""
+    documents = [(task, body) for task in tasks(routing, templates) if (body := load(task)) is not None]
+    return assemble(routing, documents)
+
+
+def assemble(routing: Routing, documents: Iterable[Document]) -> Bundle:
+    """Parse rendered objects and check them. Raises Invalid."""
+    found: dict[Kind, dict[str, Message]] = {"cluster": {}, "listener": {}, "route": {}}
+    for task, body in documents:
+        message = _parse(task, body)
+        name = str(message.name)  # type: ignore[attr-defined]
+        if not name or name in found[task.kind]:
+            problem = f"the name {name!r} a second time" if name else "no name"
+            raise Invalid(f"{title(task)} renders {problem}; every {task.kind} needs its own")
+        found[task.kind][name] = message
+    listeners = _typed(found["listener"], Listener)
+    clusters = _typed(found["cluster"], Cluster)
+    _check_addresses(routing, listeners)
+    _check_clusters(routing, clusters)
+    routes = _used_routes(listeners, _typed(found["route"], RouteConfiguration))
+    return Bundle(_revision([clusters, listeners, routes]), clusters, listeners, routes)
+
+
+def bound_to(cluster: Cluster, inside: IPv4Address) -> Cluster:
+    """The cluster for one instance: its connections come from the instance's inside address."""
+    bound = Cluster()
+    bound.CopyFrom(cluster)
+    source = bound.upstream_bind_config.source_address
+    source.address, source.port_value = str(inside), 0
+    return bound
+
+
+def route_names(listener: Listener) -> Iterator[str]:
+    """The route configurations that the listener asks for by RDS."""
+    for _, manager in connection_managers(listener):
+        if manager.HasField("rds"):
+            yield manager.rds.route_config_name
+
+
+def connection_managers(listener: Listener) -> Iterator[tuple[Message, HttpConnectionManager]]:
+    """The listener's HTTP connection managers, each with the `Any` that holds it."""
+    chains = [
+        *listener.filter_chains,
+        *([listener.default_filter_chain] if listener.HasField("default_filter_chain") else []),
+    ]
+    for chain in chains:
+        for network_filter in chain.filters:
+            manager = HttpConnectionManager()
+            if network_filter.typed_config.Unpack(manager):
+                yield network_filter.typed_config, manager
+
+
+def _parse(task: Task, body: dict[str, object]) -> Message:
+    message = _TYPES[task.kind]()
+    try:
+        ParseDict(body, message)
+    except (ParseError, ValueError, TypeError, AttributeError) as error:
+        raise Invalid(f"{title(task)}: {error}") from error
+    broken = violations(message)
+    if broken:
+        raise Invalid(f"{title(task)}: {'; '.join(broken[:_MESSAGES])}")
+    return message
+
+
+def _typed(messages: Mapping[str, Message], kind: type[M]) -> dict[str, M]:
+    return {name: m for name, m in sorted(messages.items()) if isinstance(m, kind)}
+
+
+def _check_addresses(routing: Routing, listeners: Mapping[str, Listener]) -> None:
+    allowed = {(str(routing.public_address), port.number) for port in routing.ports}
+    for name, listener in listeners.items():
+        addresses = [listener.address, *(extra.address for extra in listener.additional_addresses)]
+        for address in addresses:
+            bound = (address.socket_address.address, address.socket_address.port_value)
+            if bound not in allowed:
+                wanted = ", ".join(f"{host}:{port}" for host, port in sorted(allowed))
+                raise Invalid(f"Listener {name!r} binds {bound[0]}:{bound[1]}; it may bind only {wanted}")
+
+
+def _check_clusters(routing: Routing, clusters: Mapping[str, Cluster]) -> None:
+    known = {cluster.name for cluster in routing.clusters}
+    for name, cluster in clusters.items():
+        if cluster.type == Cluster.EDS and (name not in known or cluster.eds_cluster_config.service_name):
+            raise Invalid(
+                f"Cluster {name!r} of type EDS must have ClusterName as its name, and no service_name"
+            )
+
+
+def _used_routes(
+    listeners: Mapping[str, Listener], routes: Mapping[str, RouteConfiguration]
+) -> dict[str, RouteConfiguration]:
+    """Only what a listener asks for: Envoy would never acknowledge the others."""
+    used = {name for listener in listeners.values() for name in route_names(listener)}
+    missing = sorted(used - routes.keys())
+    if missing:
+        raise Invalid(
+            f"The listeners ask for route configurations that no template renders: {', '.join(missing)}"
+        )
+    return {name: route for name, route in routes.items() if name in used}
+
+
+def _revision(parts: Iterable[Mapping[str, Message]]) -> str:
+    digest = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        for name, message in part.items():
+            for piece in (name.encode(), message.SerializeToString(deterministic=True)):
+                digest.update(len(piece).to_bytes(4, "big") + piece)
+        digest.update(b"\0\0\0\0")
+    return digest.hexdigest()

@@ -1,0 +1,86 @@
+"""Asking the Envoy binary whether it would take a gateway's resources."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from envoy.config.bootstrap.v3.bootstrap_pb2 import Bootstrap
+from envoy.config.listener.v3.listener_pb2 import Listener
+from google.protobuf.any_pb2 import Any
+
+from epic.envoy.resources import Bundle, connection_managers
+from epic.errors import Invalid, Unavailable
+
+_SECONDS = 20
+_LONGEST_MESSAGE = 1000
+_NOISE = ("error initializing configuration", "[critical]", "[error]")
+
+
+async def validate(binary: Path, bundle: Bundle) -> None:
+    """Raises Invalid with Envoy's words when it would refuse the bundle, Unavailable when it cannot tell."""
+    with tempfile.TemporaryDirectory(prefix="epic-validate-") as directory:
+        path = Path(directory) / "bootstrap.pb"
+        path.write_bytes(bootstrap(bundle).SerializeToString())
+        output, code = await _run(binary, path)
+        if code != 0:
+            raise Invalid(f"Envoy refuses the configuration: {_reason(output, path)}")
+
+
+def bootstrap(bundle: Bundle) -> Bootstrap:
+    """A bootstrap that holds the bundle as static resources, with the routes inside their listeners."""
+    config = Bootstrap()
+    config.node.id = config.node.cluster = "validate"
+    ads = config.dynamic_resources.ads_config
+    ads.api_type, ads.transport_api_version = ads.DELTA_GRPC, 2
+    ads.grpc_services.add().envoy_grpc.cluster_name = "validate-xds"
+    xds = config.static_resources.clusters.add(name="validate-xds")
+    xds.http2_protocol_options.SetInParent()
+    config.static_resources.clusters.extend(bundle.clusters.values())
+    config.static_resources.listeners.extend(_with_routes(bundle))
+    return config
+
+
+def _with_routes(bundle: Bundle) -> Iterable[Listener]:
+    for original in bundle.listeners.values():
+        listener = Listener()
+        listener.CopyFrom(original)
+        for holder, manager in connection_managers(listener):
+            if manager.HasField("rds"):
+                name = manager.rds.route_config_name
+                manager.route_config.CopyFrom(bundle.routes[name])
+                assert isinstance(holder, Any)  # noqa: S101
+                holder.Pack(manager)
+        yield listener
+
+
+async def _run(binary: Path, config: Path) -> tuple[str, int]:
+    arguments = ("--mode", "validate", "--config-path", str(config), "--log-level", "error")
+    try:
+        process = await asyncio.create_subprocess_exec(
+            str(binary), *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        )
+    except OSError as error:
+        raise Unavailable(f"cannot run Envoy to validate: {error}") from error
+    try:
+        async with asyncio.timeout(_SECONDS):
+            output, _ = await process.communicate()
+    except TimeoutError as error:
+        raise Unavailable(f"Envoy did not finish validating within {_SECONDS} s") from error
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    return output.decode(errors="replace"), process.returncode or 0
+
+
+def _reason(output: str, config: Path) -> str:
+    """The line of Envoy's output that names the fault, without log prefixes and our path."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    telling = [line for line in lines if any(noise in line for noise in _NOISE)] or lines[-1:]
+    text = telling[-1] if telling else "no reason given"
+    if "'" in text and str(config) in text:
+        text = text.partition(f"'{config}'")[2].lstrip(": ")
+    return text.replace(str(config), "configuration")[:_LONGEST_MESSAGE]

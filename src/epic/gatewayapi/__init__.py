@@ -1,0 +1,1 @@
+"""From Gateway API objects to the routing model and the status of listeners and routes. Pure."""

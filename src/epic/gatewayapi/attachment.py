@@ -1,0 +1,109 @@
+"""Which listeners a route reaches, and the words for it when it reaches none."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from epic.gatewayapi.hostnames import ANY, intersection, is_hostname
+from epic.gatewayapi.listeners import GROUP, Served
+from epic.model.gatewayapi import HTTPRouteMatch, HTTPRouteSpec, Listener, ParentReference
+from epic.model.resources import GWRoute
+
+_PATH = re.compile(r"/[^\x00-\x20\x7f?#]*")
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """What became of one parentRef: the listeners that admit the route, or the reason why none does."""
+
+    parent: ParentReference
+    listeners: tuple[str, ...] = ()
+    reason: str = "Accepted"
+    message: str = ""
+
+    @property
+    def accepted(self) -> bool:
+        """Whether any listener admits the route."""
+        return bool(self.listeners)
+
+
+def parents_on(route: GWRoute, proxy: str) -> list[ParentReference]:
+    """The route's references to this gateway."""
+    spec = route.spec.http or route.spec.tcp
+    refs = spec.parent_refs if spec else ()
+    return [
+        r
+        for r in refs
+        if r.name == proxy and (r.kind or "Gateway") == "Gateway" and (r.group or GROUP) == GROUP
+    ]
+
+
+def attach(
+    route: GWRoute, parent: ParentReference, specified: Sequence[Listener], served: Sequence[Served]
+) -> Attachment:
+    """Judge one reference of a route to a gateway."""
+    fault = unsupported(route)
+    if fault is not None:
+        return Attachment(parent, reason="UnsupportedValue", message=fault)
+    chosen = {listener.name for listener in specified if _selects(parent, listener)}
+    if not chosen:
+        return Attachment(parent, reason="NoMatchingParent", message=_no_parent(parent, specified))
+    kind = "HTTPRoute" if route.spec.http else "TCPRoute"
+    allowing = [listener for listener in served if listener.name in chosen and kind in listener.kinds]
+    if not allowing:
+        text = f"No listener of {', '.join(sorted(chosen))} takes a route of kind {kind}."
+        return Attachment(parent, reason="NotAllowedByListeners", message=text)
+    admitting = tuple(listener.name for listener in allowing if hostnames_on(route, listener))
+    if not admitting:
+        text = f"None of its hostnames is covered by {', '.join(sorted({x.hostname for x in allowing}))}."
+        return Attachment(parent, reason="NoMatchingListenerHostname", message=text)
+    return Attachment(parent, listeners=admitting)
+
+
+def hostnames_on(route: GWRoute, listener: Served) -> list[str]:
+    """The hostnames under which the listener serves the route."""
+    http = route.spec.http
+    own = [name.lower() for name in http.hostnames] if http and http.hostnames else [ANY]
+    found = {intersection(name, listener.hostname) for name in own}
+    return sorted(name for name in found if name is not None)
+
+
+def unsupported(route: GWRoute) -> str | None:
+    """What in the route cannot be served; such a route is refused as a whole."""
+    http = route.spec.http
+    if http is None:
+        return None if route.spec.tcp else "The route is neither HTTP nor TCP."
+    return next(_http_faults(http), None)
+
+
+def _http_faults(http: HTTPRouteSpec) -> Iterator[str]:
+    for hostname in http.hostnames:
+        if not is_hostname(hostname.lower()):
+            yield f"Hostname {hostname!r} is no DNS name (perhaps with `*.` before it)."
+    for number, rule in enumerate(http.rules):
+        for match in rule.matches:
+            yield from (f"Rule {number}: {fault}" for fault in _match_faults(match))
+
+
+def _match_faults(match: HTTPRouteMatch) -> Iterator[str]:
+    if not _PATH.fullmatch(match.path.value):
+        yield f"path {match.path.value!r} must begin with `/` and hold no blank, `?` or `#`."
+    for header in match.headers:
+        if not _HEADER_NAME.fullmatch(header.name):
+            yield f"{header.name!r} is no name of a header."
+        if any(c in header.value for c in "\r\n\x00"):
+            yield f"the value of header {header.name!r} holds a line break or NUL."
+
+
+def _selects(parent: ParentReference, listener: Listener) -> bool:
+    return parent.section_name in (None, listener.name) and parent.port in (None, listener.port)
+
+
+def _no_parent(parent: ParentReference, specified: Sequence[Listener]) -> str:
+    names = ", ".join(f"{x.name} (port {x.port})" for x in specified) or "none"
+    wanted = [f"section {parent.section_name!r}"] if parent.section_name is not None else []
+    wanted += [f"port {parent.port}"] if parent.port is not None else []
+    return f"The gateway has no listener with {' and '.join(wanted) or 'any name'}; its listeners: {names}."

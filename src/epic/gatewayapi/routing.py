@@ -1,0 +1,105 @@
+"""The routing model of one gateway: what Envoy shall do, before it is written in Envoy's words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from typing import Literal
+
+from epic.model.naming import GatewayId
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Endpoints of one port of a Service; `name` is the Service's UID, or `UID:PORT` for further ports."""
+
+    name: str
+    service: str
+    port: int | None
+
+
+@dataclass(frozen=True)
+class WeightedCluster:
+    """A share of the traffic; if it does not exist the answer is 500, or the connection is closed."""
+
+    cluster: str
+    weight: int
+    exists: bool = True
+
+
+@dataclass(frozen=True)
+class Header:
+    """A header that a request must have."""
+
+    name: str
+    value: str
+
+
+@dataclass(frozen=True)
+class HTTPRoute:
+    """One match and where it leads. No backends: the answer is 500."""
+
+    name: str
+    path_type: Literal["Exact", "PathPrefix"]
+    path: str
+    headers: tuple[Header, ...]
+    backends: tuple[WeightedCluster, ...]
+
+
+@dataclass(frozen=True)
+class VirtualHost:
+    """The routes of a hostname (`*` for any), most specific first. No routes: every answer is 404."""
+
+    hostname: str
+    routes: tuple[HTTPRoute, ...]
+
+
+@dataclass(frozen=True)
+class Port:
+    """What one public port does: HTTP by virtual hosts, or TCP to backends (none: connections are closed)."""
+
+    number: int
+    protocol: Literal["HTTP", "TCP"]
+    virtual_hosts: tuple[VirtualHost, ...] = ()
+    backends: tuple[WeightedCluster, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The name of the Envoy listener and of its route configuration."""
+        return f"{self.protocol}-{self.number}"
+
+
+@dataclass(frozen=True)
+class Routing:
+    """A gateway."""
+
+    gateway: GatewayId
+    display_name: str
+    public_address: IPv4Address
+    ports: tuple[Port, ...]
+    clusters: tuple[Cluster, ...]
+
+
+@dataclass(frozen=True)
+class ListenerStatus:
+    """Whether a listener is served, and how many routes attach to it."""
+
+    name: str
+    accepted: bool
+    reason: str
+    message: str
+    attached_routes: int
+
+
+@dataclass(frozen=True)
+class ParentStatus:
+    """What became of one parentRef of a route."""
+
+    route: str
+    section_name: str | None
+    port: int | None
+    accepted: bool
+    reason: str
+    message: str
+    unresolved: tuple[str, ...] = ()
+    """Backends that do not exist."""

@@ -1,0 +1,194 @@
+"""A gateway and its routes become the routing model, with the status of each listener and route."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from epic.gatewayapi.attachment import Attachment, attach, hostnames_on, parents_on
+from epic.gatewayapi.hostnames import covers, most_specific, specificity
+from epic.gatewayapi.listeners import Served, judge, specified
+from epic.gatewayapi.precedence import MatchRank, match_headers, match_path, match_rank, route_age
+from epic.gatewayapi.routing import (
+    Cluster,
+    HTTPRoute,
+    ListenerStatus,
+    ParentStatus,
+    Port,
+    Routing,
+    VirtualHost,
+    WeightedCluster,
+)
+from epic.model.gatewayapi import BackendRef, HTTPRouteSpec
+from epic.model.resources import GWProxy, GWRoute
+
+Backends = Callable[[Iterable[BackendRef]], tuple[WeightedCluster, ...]]
+
+
+@dataclass(frozen=True)
+class Translation:
+    """The routing model and what to tell the owners of the gateway and its routes."""
+
+    routing: Routing
+    listeners: tuple[ListenerStatus, ...]
+    parents: tuple[ParentStatus, ...]
+
+
+@dataclass(frozen=True)
+class _Attached:
+    """A route with what became of its references, and the listeners that any of them reaches."""
+
+    route: GWRoute
+    attachments: tuple[Attachment, ...]
+
+    @property
+    def listeners(self) -> frozenset[str]:
+        return frozenset(name for a in self.attachments for name in a.listeners)
+
+
+def translate(proxy: GWProxy, routes: Iterable[GWRoute], services: Collection[str]) -> Translation:
+    """Translate a gateway that has its address; `services` are the UIDs of the Services that exist."""
+    if proxy.spec.public_address is None:
+        raise ValueError(f"gateway {proxy.id} has no public address")
+    wanted = specified(proxy.spec)
+    served, faults = judge(wanted)
+    attached = [
+        _Attached(route, tuple(attach(route, ref, wanted, served) for ref in refs))
+        for route in sorted(routes, key=route_age)
+        if (refs := parents_on(route, proxy.name))
+    ]
+    clusters = _clusters([a.route for a in attached if a.listeners], services)
+    ports = _ports(served, attached, _weights(clusters))
+    routing = Routing(
+        gateway=proxy.id,
+        display_name=proxy.spec.display_name,
+        public_address=proxy.spec.public_address,
+        ports=tuple(ports),
+        clusters=tuple(clusters.values()),
+    )
+    counts = {listener.name: sum(listener.name in a.listeners for a in attached) for listener in served}
+    states = {f.listener: ListenerStatus(f.listener, False, f.reason, f.message, 0) for f in faults}
+    states |= {name: ListenerStatus(name, True, "Accepted", "", count) for name, count in counts.items()}
+    parents = [_parent_status(a.route, x, services) for a in attached for x in a.attachments]
+    return Translation(routing, tuple(states[listener.name] for listener in wanted), tuple(parents))
+
+
+def _references(route: GWRoute) -> Iterator[BackendRef]:
+    for http_rule in route.spec.http.rules if route.spec.http else ():
+        yield from http_rule.backend_refs
+    for tcp_rule in route.spec.tcp.rules if route.spec.tcp else ():
+        yield from tcp_rule.backend_refs
+
+
+def _is_service(ref: BackendRef) -> bool:
+    return (ref.kind or "Service") == "Service" and not ref.group
+
+
+def _clusters(routes: Iterable[GWRoute], services: Collection[str]) -> dict[tuple[str, int | None], Cluster]:
+    """Clusters of existing Services by UID and port; the lowest port of a Service has its UID as name."""
+    ports: dict[str, set[int | None]] = defaultdict(set)
+    for route in routes:
+        for ref in _references(route):
+            if _is_service(ref) and ref.name in services:
+                ports[ref.name].add(ref.port)
+    clusters: dict[tuple[str, int | None], Cluster] = {}
+    for service in sorted(ports):
+        for place, port in enumerate(sorted(ports[service], key=lambda p: p or 0)):
+            clusters[service, port] = Cluster(f"{service}:{port}" if place else service, service, port)
+    return clusters
+
+
+def _weights(clusters: dict[tuple[str, int | None], Cluster]) -> Backends:
+    def weights(refs: Iterable[BackendRef]) -> tuple[WeightedCluster, ...]:
+        shares: dict[WeightedCluster, int] = defaultdict(int)
+        for ref in refs:
+            cluster = clusters.get((ref.name, ref.port)) if _is_service(ref) else None
+            name = cluster.name if cluster else f"{ref.kind or 'Service'}/{ref.name}"
+            shares[WeightedCluster(name, 0, exists=cluster is not None)] += ref.weight
+        return tuple(WeightedCluster(s.cluster, weight, s.exists) for s, weight in shares.items() if weight)
+
+    return weights
+
+
+def _ports(served: Sequence[Served], attached: Sequence[_Attached], weights: Backends) -> Iterator[Port]:
+    by_port: dict[int, list[Served]] = defaultdict(list)
+    for listener in served:
+        by_port[listener.port].append(listener)
+    for number in sorted(by_port):
+        listeners = by_port[number]
+        if listeners[0].protocol == "TCP":
+            yield Port(number, "TCP", backends=_tcp_backends(listeners[0], attached, weights))
+        else:
+            hosts = [host for x in listeners for host in _virtual_hosts(x, listeners, attached, weights)]
+            yield Port(number, "HTTP", virtual_hosts=tuple(sorted(hosts, key=lambda h: h.hostname)))
+
+
+def _tcp_backends(
+    listener: Served, attached: Sequence[_Attached], weights: Backends
+) -> tuple[WeightedCluster, ...]:
+    """The oldest route has the port; the others attach and wait."""
+    first = next((a.route for a in attached if listener.name in a.listeners), None)
+    rules = first.spec.tcp.rules if first and first.spec.tcp else ()
+    return weights(rules[0].backend_refs) if rules else ()
+
+
+def _virtual_hosts(
+    listener: Served, sharing: Sequence[Served], attached: Sequence[_Attached], weights: Backends
+) -> Iterator[VirtualHost]:
+    """One per hostname that belongs to the listener: a request belongs to the most specific listener only.
+
+    A listener's own hostname gets one even without routes, so that its requests fall to no other listener.
+    Below the routes of the hostname itself come those of wider hostnames: a route for `*.x` also serves
+    the paths of `a.x` that no route for `a.x` matches.
+    """
+    reached = [a.route for a in attached if listener.name in a.listeners]
+    ranked = {
+        hostname: [
+            item
+            for route in reached
+            if hostname in hostnames_on(route, listener) and route.spec.http is not None
+            for item in _http_routes(route, route.spec.http, weights)
+        ]
+        for hostname in {listener.hostname, *(h for route in reached for h in hostnames_on(route, listener))}
+    }
+    owners = {other.hostname for other in sharing}
+    for hostname in ranked:
+        if most_specific(owners, hostname) != listener.hostname:
+            continue
+        wider = sorted((h for h in ranked if covers(h, hostname)), key=specificity, reverse=True)
+        routes = [route for h in wider for _, route in sorted(ranked[h], key=lambda item: item[0])]
+        yield VirtualHost(hostname, tuple(dict.fromkeys(routes)))
+
+
+def _http_routes(
+    route: GWRoute, spec: HTTPRouteSpec, weights: Backends
+) -> Iterator[tuple[MatchRank, HTTPRoute]]:
+    ref, age = route.spec.client_ref, route_age(route)
+    title = f"{ref.namespace}/{ref.name}" if ref.name else route.name
+    for number, rule in enumerate(spec.rules):
+        backends = weights(rule.backend_refs)
+        for position, match in enumerate(rule.matches):
+            yield (
+                match_rank(match, age, number, position),
+                HTTPRoute(
+                    name=f"{title}/rule/{number}/match/{position}",
+                    path_type=match.path.type,
+                    path=match_path(match),
+                    headers=match_headers(match),
+                    backends=backends,
+                ),
+            )
+
+
+def _parent_status(route: GWRoute, attachment: Attachment, services: Collection[str]) -> ParentStatus:
+    missing = {ref.name for ref in _references(route) if not _is_service(ref) or ref.name not in services}
+    return ParentStatus(
+        route=route.name,
+        section_name=attachment.parent.section_name,
+        port=attachment.parent.port,
+        accepted=attachment.accepted,
+        reason=attachment.reason,
+        message=attachment.message,
+        unresolved=tuple(sorted(missing)),
+    )
