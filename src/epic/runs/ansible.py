@@ -1,0 +1,136 @@
+"""One playbook run through ansible-runner."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import ansible_runner
+
+from epic.runs.inventory import NodePlan, inventory
+from epic.runs.settings import RunSettings
+
+log = logging.getLogger(__name__)
+
+_ARTIFACTS_KEPT = 20
+_CONNECT_SECONDS = 5
+_OUTPUT_MAX = 2000
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended; `failure` is Ansible's own words when it could not do its work."""
+
+    succeeded: bool
+    failure: str = ""
+
+
+class AnsibleExecutor:
+    """Executes playbooks in a directory of its own, readable by nobody else."""
+
+    def __init__(self, settings: RunSettings) -> None:
+        self._settings = settings
+        self._canceled = Event()
+
+    def cancel(self) -> None:
+        """End what is running; nothing can be executed afterwards."""
+        self._canceled.set()
+
+    def execute(
+        self, run: str, plans: Mapping[str, NodePlan], on_event: Callable[[Mapping[str, Any]], None]
+    ) -> Outcome:
+        """Run the playbook on these nodes; `on_event` gets Ansible's events. Blocks until it is done."""
+        directory = self._settings.directory
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory.chmod(0o700)
+        # No configuration of the machine's or of a home directory may change what runs do.
+        _write(directory / "ansible.cfg", "[defaults]\n")
+        hosts = directory / "hosts.json"
+        _write(hosts, json.dumps(inventory(plans, self._settings)))
+
+        def handle(event: Mapping[str, Any]) -> bool:
+            on_event(event)
+            # False: ansible-runner need not write it to a file.
+            return False
+
+        result = ansible_runner.run(
+            private_data_dir=str(directory),
+            ident=run,
+            playbook=str(self._settings.playbook),
+            inventory=str(hosts),
+            envvars=self._environment(len(plans)),
+            settings={"pexpect_timeout": 1},
+            rotate_artifacts=_ARTIFACTS_KEPT,
+            timeout=self._settings.timeout_seconds,
+            quiet=True,
+            event_handler=handle,
+            cancel_callback=self._canceled.is_set,
+        )
+        if result.status == "successful":
+            return Outcome(succeeded=True)
+        return Outcome(succeeded=False, failure=f"ansible {result.status}: {_tail(result)}")
+
+    def _environment(self, nodes: int) -> dict[str, str]:
+        settings = self._settings
+        known_hosts = settings.ssh_key.parent / "known_hosts"
+        ssh = (
+            "ControlMaster=auto",
+            "ControlPersist=600",
+            "PreferredAuthentications=publickey",
+            "StrictHostKeyChecking=yes",
+            f"UserKnownHostsFile={known_hosts}",
+            # A node that died is noticed although its connection is kept.
+            "ServerAliveInterval=5",
+            "ServerAliveCountMax=2",
+        )
+        environment = {
+            # A service's PATH does not lead to the ansible-playbook that is installed beside it.
+            "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",
+            "ANSIBLE_CONFIG": str(settings.directory / "ansible.cfg"),
+            "ANSIBLE_HOME": str(settings.directory / "home"),
+            "ANSIBLE_COLLECTIONS_PATH": str(settings.collections),
+            "ANSIBLE_COLLECTIONS_SCAN_SYS_PATH": "False",
+            "ANSIBLE_INVENTORY_ENABLED": "yaml",
+            "ANSIBLE_GATHERING": "explicit",
+            "ANSIBLE_PIPELINING": "True",
+            "ANSIBLE_SSH_ARGS": " ".join(f"-o {option}" for option in ssh),
+            "ANSIBLE_SSH_CONTROL_PATH_DIR": str(settings.directory / "cp"),
+            "ANSIBLE_TIMEOUT": str(_CONNECT_SECONDS),
+            "ANSIBLE_FORKS": str(min(max(nodes, 1), 50)),
+            "ANSIBLE_RETRY_FILES_ENABLED": "False",
+            "ANSIBLE_DEPRECATION_WARNINGS": "False",
+            "ANSIBLE_NOCOLOR": "True",
+        }
+        if settings.strategy:
+            environment["ANSIBLE_STRATEGY"] = settings.strategy
+            if settings.strategy.startswith("mitogen"):
+                environment["ANSIBLE_STRATEGY_PLUGINS"] = str(_mitogen_strategies())
+        return environment
+
+
+def _mitogen_strategies() -> Path:
+    spec = find_spec("ansible_mitogen")
+    if spec is None or spec.origin is None:
+        raise RuntimeError("strategy mitogen_linear needs the Python package mitogen, which is not installed")
+    return Path(spec.origin).parent / "plugins" / "strategy"
+
+
+def _write(path: Path, text: str) -> None:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(text)
+
+
+def _tail(result: ansible_runner.Runner) -> str:
+    try:
+        text = result.stdout.read()
+    except (OSError, ansible_runner.AnsibleRunnerException):
+        return "no output"
+    return " ".join(text[-_OUTPUT_MAX:].split()) or "no output"

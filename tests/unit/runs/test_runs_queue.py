@@ -1,0 +1,216 @@
+"""The queue: coalescing, retries, recovery, conditions of gateways, events."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from epic.model.base import Metadata
+from epic.model.resources import GWProxy, Node, Run
+from epic.runs import queue
+from epic.runs.ansible import Outcome
+from epic.runs.events import EventHub
+from epic.runs.inventory import NodePlan
+from epic.runs.queue import RunQueue
+from epic.store.queue import enqueue, forget_old_runs
+from epic.store.sqlite import SqliteStore
+
+
+class Executor:
+    """Executes nothing; nodes in `down` are unreachable. While `gate` is clear, a run does not end."""
+
+    def __init__(self) -> None:
+        self.down: set[str] = set()
+        self.executed: list[tuple[str, list[str]]] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.error: Exception | None = None
+
+    def execute(
+        self, run: str, plans: Mapping[str, NodePlan], on_event: Callable[[Mapping[str, Any]], None]
+    ) -> Outcome:
+        self.executed.append((run, list(plans)))
+        self.gate.wait(5)
+        if self.error:
+            raise self.error
+        for node in plans:
+            kind = "runner_on_unreachable" if node in self.down else "runner_on_ok"
+            on_event({"event": kind, "event_data": {"host": node, "task": "T", "res": {"msg": "down"}}})
+        return Outcome(succeeded=not self.down)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqliteStore]:
+    store = SqliteStore(tmp_path / "epic.db")
+    with store.transaction() as transaction:
+        for name in ("e1", "e2"):
+            transaction.create(
+                Node.model_validate({"metadata": {"name": name}, "spec": {"address": f"192.0.2.{name[1]}"}})
+            )
+        status = {"instances": [{"node": "e1", "inside-address": "100.64.0.1"}]}
+        transaction.create(
+            GWProxy.model_validate(
+                {"metadata": {"name": "U1", "namespace": "a"}, "spec": {}, "status": status}
+            )
+        )
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def executor() -> Executor:
+    return Executor()
+
+
+@pytest.fixture
+def hub() -> EventHub:
+    return EventHub()
+
+
+def ask(store: SqliteStore, *nodes: str) -> str:
+    with store.transaction() as transaction:
+        return enqueue(transaction, nodes).name
+
+
+def state(store: SqliteStore, run: str) -> str:
+    return store.get(Run, "", run).status.state
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 another thread makes it true
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+async def working(store: SqliteStore, executor: Executor, hub: EventHub) -> Any:
+    task = asyncio.create_task(RunQueue(store, executor, hub, "1.40.0").run())
+    yield task
+    executor.gate.set()
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+def test_a_waiting_run_takes_further_nodes(store: SqliteStore) -> None:
+    assert ask(store, "e2") == ask(store, "e1")
+    (run,) = store.list(Run)
+    assert run.spec.nodes == ("e1", "e2")
+
+
+def test_a_request_does_not_join_a_retry_that_waits(store: SqliteStore) -> None:
+    with store.transaction() as transaction:
+        later = datetime.now(UTC) + timedelta(hours=1)
+        retry = enqueue(transaction, ["e2"], attempt=1, not_before=later)
+    assert ask(store, "e1") != retry.name
+
+
+def test_only_the_last_hundred_finished_runs_are_kept(store: SqliteStore) -> None:
+    with store.transaction() as transaction:
+        for i in range(1, 104):
+            run = Run.model_validate({"metadata": {"name": str(i)}, "spec": {"nodes": []}})
+            finished = run.status.model_copy(update={"state": "failed" if i % 2 else "succeeded"})
+            transaction.create(run.model_copy(update={"status": finished}))
+        transaction.create(Run(metadata=Metadata(name="999"), spec=run.spec))
+        forget_old_runs(transaction)
+    names = {int(run.name) for run in store.list(Run)}
+    assert names == {*range(4, 104), 999}
+
+
+async def test_a_queued_run_is_executed_and_programs_the_gateway(
+    store: SqliteStore, executor: Executor, working: object
+) -> None:
+    run = ask(store, "e1")
+    await until(lambda: state(store, run) == "succeeded")
+    assert executor.executed == [(run, ["e1"])]
+    (condition,) = store.get(GWProxy, "a", "U1").status.conditions
+    assert (condition.type, condition.status) == ("Programmed", "True")
+    status = store.get(Run, "", run).status
+    assert status.nodes["e1"].state == "ok"
+    assert status.started
+    assert status.finished
+
+
+async def test_what_is_asked_for_during_a_run_gets_its_own(
+    store: SqliteStore, executor: Executor, working: object
+) -> None:
+    executor.gate.clear()
+    first = ask(store, "e1")
+    await until(lambda: executor.executed)
+    second = ask(store, "e1")
+    assert second != first
+    assert ask(store, "e2") == second
+    executor.gate.set()
+    await until(lambda: state(store, second) == "succeeded")
+    assert executor.executed == [(first, ["e1"]), (second, ["e1", "e2"])]
+
+
+async def test_a_node_that_is_down_is_told_to_the_gateway_and_repaired_by_a_retry(
+    store: SqliteStore, executor: Executor, monkeypatch: pytest.MonkeyPatch, working: object
+) -> None:
+    monkeypatch.setattr(queue, "_BACKOFF_FIRST", 1)
+    executor.down = {"e1"}
+    run = ask(store, "e1", "e2")
+    await until(lambda: state(store, run) == "failed")
+    (condition,) = store.get(GWProxy, "a", "U1").status.conditions
+    assert (condition.status, condition.reason) == ("False", "RunFailed")
+    assert condition.message == "node e1: unreachable: T: down"
+    retry = store.list(Run)[-1]
+    assert (retry.spec.nodes, retry.status.attempt) == (("e1",), 1)
+    executor.down = set()
+    await until(lambda: state(store, retry.name) == "succeeded")
+    (condition,) = store.get(GWProxy, "a", "U1").status.conditions
+    assert condition.status == "True"
+
+
+async def test_an_error_of_the_executor_fails_the_run_and_the_queue_goes_on(
+    store: SqliteStore, executor: Executor, working: object
+) -> None:
+    executor.error = OSError("no such playbook")
+    run = ask(store, "e1")
+    await until(lambda: state(store, run) == "failed")
+    assert store.get(Run, "", run).status.nodes["e1"].message == "OSError: no such playbook"
+    executor.error = None
+    second = ask(store, "e2")
+    await until(lambda: state(store, second) == "succeeded")
+
+
+async def test_a_run_for_nodes_that_are_gone_succeeds(
+    store: SqliteStore, executor: Executor, working: object
+) -> None:
+    run = ask(store, "gone")
+    await until(lambda: state(store, run) == "succeeded")
+    assert executor.executed == []
+
+
+async def test_a_run_left_running_by_a_crash_is_executed_again(
+    store: SqliteStore, executor: Executor, hub: EventHub
+) -> None:
+    run = ask(store, "e1")
+    with store.transaction() as transaction:
+        stored = transaction.get(Run, "", run)
+        status = stored.status.model_copy(update={"state": "running"})
+        transaction.update(stored.model_copy(update={"status": status}))
+    task = asyncio.create_task(RunQueue(store, executor, hub, "1").run())
+    await until(lambda: state(store, run) == "succeeded")
+    task.cancel()
+
+
+async def test_followers_see_all_events_in_order_whenever_they_come(
+    store: SqliteStore, executor: Executor, hub: EventHub, working: object
+) -> None:
+    async def follow(*, live: bool) -> list[object]:
+        return [event["event"] async for event in hub.follow(run, live=live)]
+
+    run = ask(store, "e1")
+    async with asyncio.timeout(5):
+        assert await follow(live=True) == ["started", "task", "finished"]
+        assert await follow(live=False) == ["started", "task", "finished"]
+    assert [event async for event in hub.follow("77", live=False)] == []
