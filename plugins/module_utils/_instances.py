@@ -11,8 +11,11 @@ from typing import Any
 
 CONFIGURATION = "/etc/epic/gateways"
 RUNTIME = "/run/epic/gateways"
+UNITS = "/etc/systemd/system"
 AGENT_SOCKET = "/run/epic/xds.sock"
 SOCKET_PATH_MAX = 107
+MAX_CONNECTIONS = 100_000
+"""Of clients, per Envoy; well below the unit's limit of open files, which upstreams need too."""
 
 _GATEWAY = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\.[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 _INTERFACE = re.compile(r"epg[0-9a-f]{8}")
@@ -47,11 +50,14 @@ class Instance:
         return f"{RUNTIME}/{self.gateway}/admin.sock"
 
     def files(self) -> dict[str, str]:
-        """The instance's files by name."""
+        """The instance's files: path and text."""
+        description, configuration, environment, user = paths(self.gateway)
         return {
-            "instance.json": _json(asdict(self)),
-            "bootstrap.yaml": _json(bootstrap(self)),
-            "netns.env": _environment(self),
+            description: _json(asdict(self)),
+            configuration: _json(bootstrap(self)),
+            environment: _environment(self),
+            # else all instances of the template share a dynamic user; the interface's name is this one's own
+            user: f"# Managed by EPIC.\n[Service]\nUser={self.interface}\n",
         }
 
 
@@ -81,10 +87,8 @@ class Action:
     def differences(self) -> list[tuple[str, str, str]]:
         """Path, text before and text after of every file that differs."""
         names = sorted(self.before.keys() | self.after.keys())
-        texts = [(name, self.before.get(name, ""), self.after.get(name, "")) for name in names]
-        return [
-            (f"{CONFIGURATION}/{self.gateway}/{name}", old, new) for name, old, new in texts if old != new
-        ]
+        texts = [(path, self.before.get(path, ""), self.after.get(path, "")) for path in names]
+        return [(path, old, new) for path, old, new in texts if old != new]
 
 
 def parse(values: dict[str, Any]) -> Instance:
@@ -144,9 +148,17 @@ def _kind(wanted: Instance | None, found: Found | None) -> str:
 def _network_of(found: Found) -> tuple[Any, ...]:
     """The network that the found instance was made with; nothing if its file cannot tell."""
     try:
-        return Instance(**json.loads(found.files["instance.json"])).network
-    except (KeyError, TypeError, ValueError):
+        (text,) = [text for path, text in found.files.items() if path.endswith("/instance.json")]
+        return Instance(**json.loads(text)).network
+    except (TypeError, ValueError):
         return ()
+
+
+def paths(gateway: str) -> tuple[str, str, str, str]:
+    """Where an instance's files are; the last is a drop-in of its unit."""
+    directory = f"{CONFIGURATION}/{gateway}"
+    user = f"{UNITS}/{envoy_unit(gateway)}.d/user.conf"
+    return (f"{directory}/instance.json", f"{directory}/bootstrap.yaml", f"{directory}/netns.env", user)
 
 
 def envoy_unit(gateway: str) -> str:
@@ -181,6 +193,7 @@ def bootstrap(instance: Instance) -> dict[str, Any]:
             "lds_config": discovery,
         },
         "static_resources": {"clusters": [_agent_cluster()]},
+        "overload_manager": {"resource_monitors": [_connection_limit()]},
     }
 
 
@@ -199,6 +212,13 @@ def _agent_cluster() -> dict[str, Any]:
             }
         },
     }
+
+
+def _connection_limit() -> dict[str, Any]:
+    monitor = "envoy.resource_monitors.global_downstream_max_connections"
+    kind = "envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig"
+    limit = {"@type": f"type.googleapis.com/{kind}", "max_active_downstream_connections": MAX_CONNECTIONS}
+    return {"name": monitor, "typed_config": limit}
 
 
 def _environment(instance: Instance) -> str:

@@ -10,15 +10,16 @@ from pathlib import Path
 from ansible_collections.epic.gateway.plugins.module_utils._instances import (
     CONFIGURATION,
     RUNTIME,
+    UNITS,
     Action,
     Found,
     envoy_unit,
     namespace_unit,
+    paths,
 )
 
-FILES = ("instance.json", "bootstrap.yaml", "netns.env")
 NAMESPACES = "/run/netns"
-WANTS = "/etc/systemd/system/multi-user.target.wants"
+WANTS = f"{UNITS}/multi-user.target.wants"
 
 Run = Callable[[list[str]], tuple[int, str, str]]
 
@@ -32,7 +33,7 @@ def find(run: Run) -> dict[str, Found]:
     active = _units(run)
     enabled = _names(WANTS, "epic-envoy@", ".service")
     namespaces = _names(NAMESPACES, "epic-", "")
-    configured = set(_entries(CONFIGURATION))
+    configured = set(_entries(CONFIGURATION)) | _names(UNITS, "epic-envoy@", ".service.d")
     gateways = configured | set(active) | enabled | namespaces
     return {
         gateway: Found(
@@ -54,7 +55,7 @@ def apply(run: Run, actions: list[Action]) -> None:
     gone = [unit(name) for name in removed for unit in (envoy_unit, namespace_unit)]
     down = gone + [unit(name) for name in replaced for unit in (envoy_unit, namespace_unit)]
     _systemctl(run, "stop", down + [envoy_unit(name) for name in updated])
-    _systemctl(run, "disable", [envoy_unit(name) for name in removed], "--no-reload")
+    _systemctl(run, "disable", [envoy_unit(name) for name in removed], "--no-reload", "--quiet")
     if removed:
         # a unit that did not fail is unloaded by now, and nothing to reset
         run(["systemctl", "reset-failed", *gone])
@@ -63,14 +64,19 @@ def apply(run: Run, actions: list[Action]) -> None:
     for action in actions:
         if action.changed and action.after:
             _write(action)
+    if removed or replaced:
+        # units that systemd has read have other drop-ins now; a new one it has not read yet
+        run(["systemctl", "daemon-reload"])
     units = [envoy_unit(name) for name in started]
-    _systemctl(run, "enable", units, "--no-reload")
+    _systemctl(run, "enable", units, "--no-reload", "--quiet")
     _systemctl(run, "start", units)
 
 
 def _units(run: Run) -> dict[str, set[str]]:
-    """The active or failed units of instances: gateway to template names; a failed one maps to no name."""
-    listing = ["systemctl", "list-units", "--all", "--plain", "--no-legend", "--no-pager"]
+    """The units of instances: gateway to the templates that are active; a failed one adds none."""
+    # not those that are only in systemd's memory, as removed ones are until its next reload
+    states = "--state=active,activating,deactivating,failed"
+    listing = ["systemctl", "list-units", states, "--plain", "--no-legend", "--no-pager"]
     code, out, err = run([*listing, "epic-envoy@*.service", "epic-netns@*.service"])
     if code:
         raise ApplyError(f"systemctl list-units failed: {err.strip()}")
@@ -88,18 +94,19 @@ def _forget(run: Run, gateway: str) -> None:
     """Remove what a stopped instance may have left; its units clean up themselves unless they were killed."""
     if Path(f"{NAMESPACES}/epic-{gateway}").exists():
         run(["ip", "netns", "delete", f"epic-{gateway}"])
-    for place in (CONFIGURATION, RUNTIME):
-        shutil.rmtree(f"{place}/{gateway}", ignore_errors=True)
+    drop_ins = f"{UNITS}/{envoy_unit(gateway)}.d"
+    for place in (f"{CONFIGURATION}/{gateway}", f"{RUNTIME}/{gateway}", drop_ins):
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def _write(action: Action) -> None:
-    directory = Path(CONFIGURATION, action.gateway)
-    directory.mkdir(parents=True, exist_ok=True)
     for name, content in action.after.items():
-        part = directory / f"{name}.part"
+        path = Path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.part")
         part.write_text(content, "utf-8")
         part.chmod(0o644)
-        part.replace(directory / name)
+        part.replace(path)
 
 
 def _systemctl(run: Run, verb: str, units: list[str], *options: str) -> None:
@@ -111,8 +118,7 @@ def _systemctl(run: Run, verb: str, units: list[str], *options: str) -> None:
 
 
 def _files(gateway: str) -> dict[str, str]:
-    paths = [Path(CONFIGURATION, gateway, name) for name in FILES]
-    return {path.name: path.read_text("utf-8") for path in paths if path.exists()}
+    return {path: Path(path).read_text("utf-8") for path in paths(gateway) if Path(path).exists()}
 
 
 def _names(directory: str, prefix: str, suffix: str) -> set[str]:

@@ -130,6 +130,17 @@ def validate(module, change, command):
         )
 
 
+def carry_out(module, changes, surplus):
+    """Write the changes and remove what must not be."""
+    try:
+        for change in changes:
+            write(change)
+        for path in surplus:
+            remove(path)
+    except OSError as error:
+        module.fail_json(msg=f"{error.filename}: {error.strerror}")
+
+
 def main():
     module = AnsibleModule(argument_spec=SPEC, supports_check_mode=True)
     items = module.params["directories"] + module.params["files"]
@@ -142,10 +153,7 @@ def main():
         if change.content and change.wanted.path in checks:
             validate(module, change, checks[change.wanted.path])
     if not module.check_mode:
-        for change in changes:
-            write(change)
-        for path in surplus:
-            remove(path)
+        carry_out(module, changes, surplus)
     diff = [change.diff() for change in changes]
     diff += [
         {"before_header": path, "after_header": path, "before": "present\n", "after": ""} for path in surplus

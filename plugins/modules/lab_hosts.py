@@ -8,29 +8,56 @@ module: lab_hosts
 short_description: Boot, repair or remove the hosts of the lab
 version_added: 0.1.0
 description:
-  - Each host is a systemd-nspawn machine with a network namespace, a control group and a disk in memory of its own.
-  - A host whose definition changed gets a new disk. A host that is down is started with the disk it had. What runs stays.
+  - Each host is a systemd-nspawn machine with its own network namespace, control group and disk in memory.
+  - A host whose definition changed gets a new disk. A host that is down starts with the disk it had.
   - Needs root on the machine that carries the lab.
 author:
   - The EPIC developers
 extends_documentation_fragment:
   - epic.gateway.attributes
 options:
-  name: {description: The lab's name; it begins the names of all its namespaces and links., type: str, default: lab}
-  state: {description: Whether the lab is there., type: str, choices: [present, absent], default: present}
-  topology: {description: Hosts and links as in C(inventories/lab/topology.yml). Needed unless it is absent., type: dict}
-  image: {description: Directory of the base image. Needed unless it is absent., type: path}
-  ssh_directory: {description: Where keys and the settings of the SSH client are kept., type: path, required: true}
-  power_cycle: {description: Hosts to start again although they run., type: list, elements: str, default: []}
+  name:
+    description: The lab's name, one to six letters. It begins the names of all its namespaces and links.
+    type: str
+    default: lab
+  state:
+    description: Whether the lab is there.
+    type: str
+    choices: [present, absent]
+    default: present
+  topology:
+    description: Hosts and links, as in C(inventories/lab/topology.yml). Needed unless it is absent.
+    type: dict
+  image:
+    description: Directory of the base image. Needed unless it is absent.
+    type: path
+  ssh_directory:
+    description: Where keys and the settings of the SSH client are kept.
+    type: path
+    required: true
+  power_cycle:
+    description: Hosts to start again although they run.
+    type: list
+    elements: str
+    default: []
   files:
     description: Files that disks begin with.
     type: list
     elements: dict
     default: []
     suboptions:
-      host: {description: The host., type: str, required: true}
-      path: {description: Absolute path on the host., type: str, required: true}
-      content: {description: The file's text., type: str, required: true}
+      host:
+        description: The host.
+        type: str
+        required: true
+      path:
+        description: Absolute path on the host.
+        type: str
+        required: true
+      content:
+        description: The file's text.
+        type: str
+        required: true
 """
 
 EXAMPLES = r"""
@@ -67,11 +94,20 @@ import re
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.epic.gateway.plugins.module_utils import _lab_hosts as lab
-from ansible_collections.epic.gateway.plugins.module_utils._lab_plan import File, Names, describe, machines, steps
-from ansible_collections.epic.gateway.plugins.module_utils._lab_system import LabError
-from ansible_collections.epic.gateway.plugins.module_utils._lab_topology import TopologyError, read_topology
+from ansible_collections.epic.gateway.plugins.module_utils._lab_keys import make_keys, read_keys
+from ansible_collections.epic.gateway.plugins.module_utils._lab_plan import (
+    File,
+    Names,
+    describe,
+    machines,
+    steps,
+)
+from ansible_collections.epic.gateway.plugins.module_utils._lab_shell import LabError
+from ansible_collections.epic.gateway.plugins.module_utils._lab_topology import (
+    TopologyError,
+    read_topology,
+)
 
 SPEC = {
     "name": {"type": "str", "default": "lab"},
@@ -92,24 +128,19 @@ SPEC = {
 def present(names, options, check_mode):
     """Boot what is down, build anew what is different; the result for Ansible."""
     topology = read_topology(options["topology"], names.lab)
-    unknown = set(options["power_cycle"]) - {host.name for host in topology.hosts}
-    if unknown:
-        raise LabError(f"power_cycle: the topology has no host {', '.join(sorted(unknown))}")
-    directory = Path(options["ssh_directory"])
-    keys = (lab.read_keys if check_mode else lab.make_keys)(directory, topology)
-    files = {host.name: [] for host in topology.hosts}
-    for file in options["files"]:
-        files.setdefault(file["host"], []).append(File(file["path"], file["content"]))
-    wanted = machines(topology, Path(options["image"]).name, keys, files)
+    image = Path(options["image"])
+    _known(topology, options["power_cycle"], "power_cycle")
+    _known(topology, [file["host"] for file in options["files"]], "files")
+    keys = (read_keys if check_mode else make_keys)(Path(options["ssh_directory"]), topology)
+    wanted = machines(topology, image.name, keys, _by_host(options["files"]))
     seen = lab.look(names, topology)
     todo = steps(wanted, seen, options["power_cycle"])
     if todo and not check_mode:
-        lab.apply(names, topology, Path(options["image"]), wanted, todo)
-    before, after = describe(wanted, seen, todo)
+        lab.apply(names, topology, image, wanted, todo)
     return {
         "changed": bool(todo),
         "steps": {host: step.value for host, step in todo.items()},
-        "diff": {"before": before, "after": after},
+        "diff": describe(wanted, seen, todo),
     }
 
 
@@ -119,22 +150,39 @@ def absent(names, options, check_mode):
     found = lab.leftovers(names, directory)
     if found and not check_mode:
         lab.remove(names, directory)
-    return {"changed": bool(found), "removed": found, "diff": {"before": "".join(f"{line}\n" for line in found), "after": ""}}
+    diff = {"before": "".join(f"{line}\n" for line in found), "after": ""}
+    return {"changed": bool(found), "removed": found, "diff": diff}
+
+
+def _known(topology, hosts, option):
+    unknown = sorted(set(hosts) - {host.name for host in topology.hosts})
+    if unknown:
+        known = ", ".join(host.name for host in topology.hosts)
+        raise TopologyError(f"{option}: there is no host {', '.join(unknown)}; hosts are {known}")
+
+
+def _by_host(files):
+    result = {}
+    for file in files:
+        result.setdefault(file["host"], []).append(File(file["path"], file["content"]))
+    return result
 
 
 def main():
     module = AnsibleModule(
-        argument_spec=SPEC, required_if=[("state", "present", ("topology", "image"))], supports_check_mode=True
+        argument_spec=SPEC,
+        required_if=[("state", "present", ("topology", "image"))],
+        supports_check_mode=True,
     )
+    options = module.params
     if os.geteuid() != 0:
         module.fail_json(msg="the lab makes namespaces and mounts: run this as root")
-    if not re.fullmatch(r"[a-z]{1,6}", module.params["name"]):
-        module.fail_json(msg=f"name: {module.params['name']!r} cannot name a lab; it is one to six letters a-z")
-    names = Names(module.params["name"])
+    if not re.fullmatch(r"[a-z]{1,6}", options["name"]):
+        module.fail_json(msg=f"name: {options['name']!r} cannot name a lab; it is one to six letters a-z")
+    action = present if options["state"] == "present" else absent
     try:
-        with lab.exclusive(Path(module.params["ssh_directory"]).parent):
-            action = present if module.params["state"] == "present" else absent
-            module.exit_json(**action(names, module.params, module.check_mode))
+        with lab.exclusive(Path(options["ssh_directory"]).parent):
+            module.exit_json(**action(Names(options["name"]), options, module.check_mode))
     except (LabError, TopologyError, OSError) as error:
         module.fail_json(msg=str(error))
 

@@ -15,11 +15,27 @@ author:
 extends_documentation_fragment:
   - epic.gateway.attributes
 options:
-  cache: {description: Directory that keeps images., type: path, required: true}
-  suite: {description: The Debian release., type: str, default: bookworm}
-  packages: {description: Packages on top of a minimal system., type: list, elements: str, required: true}
-  customize: {description: Text of a shell program that finishes the tree given as its argument., type: str, default: ""}
-  state: {description: Whether there is an image; C(absent) removes all of them., type: str, choices: [present, absent], default: present}
+  cache:
+    description: Directory that keeps images.
+    type: path
+    required: true
+  suite:
+    description: The Debian release.
+    type: str
+    default: bookworm
+  packages:
+    description: Packages on top of a minimal system. Needed unless it is absent.
+    type: list
+    elements: str
+  customize:
+    description: Text of a shell program that finishes the tree given as its argument.
+    type: str
+    default: ""
+  state:
+    description: Whether there is an image. C(absent) removes all of them.
+    type: str
+    choices: [present, absent]
+    default: present
 """
 
 EXAMPLES = r"""
@@ -41,42 +57,48 @@ import shutil
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.epic.gateway.plugins.module_utils._lab_hosts import exclusive
-from ansible_collections.epic.gateway.plugins.module_utils._lab_image import ImageError, build, image_path, recipe
+from ansible_collections.epic.gateway.plugins.module_utils._lab_image import build, image_path, recipe
+from ansible_collections.epic.gateway.plugins.module_utils._lab_shell import LabError
 
 SPEC = {
     "cache": {"type": "path", "required": True},
     "suite": {"type": "str", "default": "bookworm"},
-    "packages": {"type": "list", "elements": "str", "required": True},
+    "packages": {"type": "list", "elements": "str"},
     "customize": {"type": "str", "default": ""},
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
 }
 
 
-def reconcile(options, check_mode):
-    """Build or remove; the result for Ansible."""
+def present(options, check_mode):
+    """Build the image if it is missing; the result for Ansible."""
     cache = Path(options["cache"])
-    if options["state"] == "absent":
-        images = sorted(cache.glob("image*"))
-        if images and not check_mode:
-            for image in images:
-                shutil.rmtree(image) if image.is_dir() else image.unlink()
-        return {"changed": bool(images), "diff": {"before": "".join(f"{image}\n" for image in images), "after": ""}}
     wanted = recipe(options["suite"], options["packages"], options["customize"])
     path = image_path(cache, wanted)
     missing = not path.is_dir()
     if missing and not check_mode:
         with exclusive(cache):
             build(cache, wanted)
-    return {"changed": missing, "path": str(path), "diff": {"before": "" if missing else f"{path}\n", "after": f"{path}\n"}}
+    before = "" if missing else f"{path}\n"
+    return {"changed": missing, "path": str(path), "diff": {"before": before, "after": f"{path}\n"}}
+
+
+def absent(options, check_mode):
+    """Remove all images and their log; the result for Ansible."""
+    found = sorted(Path(options["cache"]).glob("image*"))
+    for path in () if check_mode else found:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return {"changed": bool(found), "diff": {"before": "".join(f"{path}\n" for path in found), "after": ""}}
 
 
 def main():
-    module = AnsibleModule(argument_spec=SPEC, supports_check_mode=True)
+    module = AnsibleModule(
+        argument_spec=SPEC, required_if=[("state", "present", ("packages",))], supports_check_mode=True
+    )
+    action = present if module.params["state"] == "present" else absent
     try:
-        module.exit_json(**reconcile(module.params, module.check_mode))
-    except (ImageError, OSError) as error:
+        module.exit_json(**action(module.params, module.check_mode))
+    except (LabError, OSError) as error:
         module.fail_json(msg=str(error))
 
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 ROLES = Path(__file__).parents[3] / "roles"
-NAMES = ["base", "control_plane", "gateway_node", "linux_controller", "router"]
+NAMES = ["base", "cluster", "control_plane", "gateway_node", "linux_controller", "router"]
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -27,6 +27,7 @@ WEB = Instance(
     envoy_version="1.40.0",
     concurrency=1,
 )
+DIRECTORY = "/etc/epic/gateways/root.web/"
 UP = Found(files=WEB.files(), running=True, enabled=True, namespace=True)
 
 
@@ -57,7 +58,7 @@ def options(**values: Any) -> dict[str, Any]:
         ),
         pytest.param(
             [WEB],
-            {"root.web": replace(UP, files={"instance.json": "{"})},
+            {"root.web": replace(UP, files={DIRECTORY + "instance.json": "{"})},
             "replace",
             id="half a file was left",
         ),
@@ -83,7 +84,7 @@ def test_differences_name_the_files_that_differ() -> None:
 
 
 def test_the_namespace_learns_its_addresses() -> None:
-    assert WEB.files()["netns.env"].splitlines() == [
+    assert WEB.files()[DIRECTORY + "netns.env"].splitlines() == [
         "PUBLIC=203.0.113.7",
         "INSIDE=100.64.0.1",
         "INTERFACE=epg64400001",
@@ -93,8 +94,13 @@ def test_the_namespace_learns_its_addresses() -> None:
     ]
 
 
+def test_every_envoy_has_a_user_of_its_own() -> None:
+    drop_in = WEB.files()["/etc/systemd/system/epic-envoy@root.web.service.d/user.conf"]
+    assert drop_in.splitlines()[-2:] == ["[Service]", "User=epg64400001"]
+
+
 def test_envoy_takes_everything_from_the_agent() -> None:
-    bootstrap = json.loads(WEB.files()["bootstrap.yaml"])
+    bootstrap = json.loads(WEB.files()[DIRECTORY + "bootstrap.yaml"])
     assert bootstrap["node"] == {"id": "epic-root.web", "cluster": "root"}
     assert bootstrap["admin"]["address"]["pipe"]["path"] == "/run/epic/gateways/root.web/admin.sock"
     assert bootstrap["dynamic_resources"]["ads_config"]["api_type"] == "DELTA_GRPC"

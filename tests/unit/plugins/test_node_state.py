@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from ansible_collections.epic.gateway.plugins.module_utils import _instances as instances
 from ansible_collections.epic.gateway.plugins.module_utils import _node_state as state
 from ansible_collections.epic.gateway.plugins.module_utils._instances import Action, Found
 
@@ -26,14 +27,15 @@ class Host:
 
 @pytest.fixture(autouse=True)
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("CONFIGURATION", "RUNTIME", "NAMESPACES", "WANTS"):
-        monkeypatch.setattr(state, name, str(tmp_path / name.lower()))
+    for name in ("CONFIGURATION", "RUNTIME", "NAMESPACES", "WANTS", "UNITS"):
         (tmp_path / name.lower()).mkdir()
+        for module in (state, instances):
+            monkeypatch.setattr(module, name, str(tmp_path / name.lower()), raising=False)
     return tmp_path
 
 
 def action(gateway: str, kind: str) -> Action:
-    after = {} if kind == "remove" else {"instance.json": "{}\n"}
+    after = {} if kind == "remove" else {instances.paths(gateway)[0]: "{}\n"}
     return Action(gateway, kind, {}, after)
 
 
@@ -49,7 +51,9 @@ def test_everything_under_a_gateways_name_is_found(root: Path) -> None:
         "epic-envoy@root.c.service loaded failed failed EPIC gateway\n"
     )
     assert state.find(host) == {
-        "root.a": Found({"instance.json": "{}\n"}, running=True, enabled=True),
+        "root.a": Found(
+            {str(root / "configuration/root.a/instance.json"): "{}\n"}, running=True, enabled=True
+        ),
         "root.b": Found({}, namespace=True),
         "root.c": Found({}),
     }
@@ -59,7 +63,7 @@ def test_new_instances_are_started_together(root: Path) -> None:
     host = Host()
     state.apply(host, [action("root.a", "create"), action("root.b", "create"), action("root.c", "none")])
     units = "epic-envoy@root.a.service epic-envoy@root.b.service"
-    assert host.commands == [f"systemctl enable --no-reload {units}", f"systemctl start {units}"]
+    assert host.commands == [f"systemctl enable --no-reload --quiet {units}", f"systemctl start {units}"]
     assert (root / "configuration/root.a/instance.json").read_text() == "{}\n"
     assert not (root / "configuration/root.c").exists()
 
@@ -79,18 +83,19 @@ def test_a_replacement_stops_the_namespace_too() -> None:
 def test_a_removal_leaves_nothing(root: Path) -> None:
     for place in ("configuration", "runtime"):
         (root / place / "root.a").mkdir()
+    (root / "units/epic-envoy@root.a.service.d").mkdir()
     (root / "namespaces/epic-root.a").touch()
     host = Host()
     state.apply(host, [action("root.a", "remove")])
     both = "epic-envoy@root.a.service epic-netns@root.a.service"
     assert host.commands == [
         f"systemctl stop {both}",
-        "systemctl disable --no-reload epic-envoy@root.a.service",
+        "systemctl disable --no-reload --quiet epic-envoy@root.a.service",
         f"systemctl reset-failed {both}",
         "ip netns delete epic-root.a",
+        "systemctl daemon-reload",
     ]
-    assert not list((root / "configuration").iterdir())
-    assert not list((root / "runtime").iterdir())
+    assert [path.name for path in root.glob("*/*") if path.parent.name != "namespaces"] == []
 
 
 def test_nothing_to_do_runs_nothing() -> None:
