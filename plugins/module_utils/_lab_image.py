@@ -11,13 +11,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ansible_collections.epic.gateway.plugins.module_utils._lab_shell import PATH, LabError
+
 # Part of the hash; the packages' archive, not this date, decides what is installed.
 _EPOCH = "1735689600"
 _EXCLUDED = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
-
-
-class ImageError(Exception):
-    """The image could not be built."""
 
 
 @dataclass(frozen=True)
@@ -53,44 +51,31 @@ def image_path(cache: Path, wanted: Recipe) -> Path:
 
 
 def build(cache: Path, wanted: Recipe) -> Path:
-    """Make the image unless it is there. A build that was cut short leaves nothing that counts as an image."""
+    """Make the image unless it is there. A build cut short leaves nothing that counts as an image."""
     done = image_path(cache, wanted)
     if done.is_dir():
         return done
-    part = done.with_suffix(".part")
-    script = done.with_suffix(".sh")
+    part, script, log = done.with_suffix(".part"), done.with_suffix(".sh"), cache / "image.log"
     shutil.rmtree(part, ignore_errors=True)
     script.write_text(wanted.customize, encoding="utf-8")
     script.chmod(0o755)
-    log = cache / "image.log"
-    with log.open("w", encoding="utf-8") as stream:
-        result = _run(wanted.command(part, script), stream)
+    status = _run(wanted.command(part, script), log)
     script.unlink()
-    if result != 0:
+    if status != 0:
         tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-25:])
-        raise ImageError(f"mmdebstrap ended with status {result}; the end of its log {log}:\n{tail}")
+        raise LabError(f"mmdebstrap ended with status {status}; the end of its log {log}:\n{tail}")
     part.rename(done)
     return done
 
 
-def _run(command: list[str], log: object) -> int:
+def _run(command: list[str], log: Path) -> int:
     passed = {key: os.environ[key] for key in ("http_proxy", "https_proxy", "no_proxy") if key in os.environ}
-    environment = {
-        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        "LC_ALL": "C.UTF-8",
-        "SOURCE_DATE_EPOCH": _EPOCH,
-        **passed,
-    }
-    try:
-        return subprocess.run(
-            command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            check=False,
-        ).returncode
-    except FileNotFoundError:
-        raise ImageError(
-            "mmdebstrap is not installed; Debian and Ubuntu have it as the package 'mmdebstrap'"
-        ) from None
+    environment = {"PATH": PATH, "LC_ALL": "C.UTF-8", "SOURCE_DATE_EPOCH": _EPOCH, **passed}
+    with log.open("w", encoding="utf-8") as stream:
+        try:
+            return subprocess.run(
+                command, env=environment, stdout=stream, stderr=stream, check=False
+            ).returncode
+        except FileNotFoundError:
+            raise LabError("mmdebstrap is not installed; tools/setup --lab installs it") from None
+    return result.returncode

@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from enum import Enum
+from typing import Any
 
 from ansible_collections.epic.gateway.plugins.module_utils._lab_topology import (
     MANAGEMENT,
@@ -29,14 +30,17 @@ class Names:
 
     @property
     def bridge(self) -> str:
+        """The bridge of the management network."""
         return f"{self.lab}-mgmt"
 
     @property
     def cgroup(self) -> str:
+        """The control group around those of the hosts."""
         return f"epic-{self.lab}"
 
     @property
     def runtime(self) -> str:
+        """The directory of all that changes while the lab runs."""
         return f"/run/epic-{self.lab}"
 
     def namespace(self, host: str) -> str:
@@ -44,6 +48,7 @@ class Names:
         return f"{self.lab}-{host}"
 
     def directory(self, host: str) -> str:
+        """Its disk and its console log."""
         return f"{self.runtime}/hosts/{host}"
 
 
@@ -102,6 +107,13 @@ class Step(Enum):
     CONNECT = "connect"  # only its network lacks something
 
 
+_REMARKS: dict[Step | None, str] = {
+    Step.CREATE: " (new disk)",
+    Step.START: " (started)",
+    Step.CONNECT: " (network repaired)",
+}
+
+
 def machines(
     topology: Topology, image: str, keys: Mapping[str, Keys], files: Mapping[str, Iterable[File]]
 ) -> list[Machine]:
@@ -157,7 +169,7 @@ def seen_network(
     return frozenset(facts)
 
 
-def _items(value: object) -> list:
+def _items(value: object) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
@@ -184,20 +196,12 @@ def _step(machine: Machine, seen: Seen | None, power_cycle: bool) -> Step | None
     return None if expected_network(machine.host) <= seen.network else Step.CONNECT
 
 
-def describe(
-    wanted: Iterable[Machine], seen: Mapping[str, Seen], todo: Mapping[str, Step]
-) -> tuple[str, str]:
-    """The lab before and after the steps, a line a host, for a diff."""
-    before = {name: f"{name}: {host.state.value}" for name, host in seen.items()}
-    after = {machine.host.name: f"{machine.host.name}: running" for machine in wanted}
-    for name, step in todo.items():
-        if step in (Step.CREATE, Step.START, Step.CONNECT) and name in seen:
-            after[name] += {
-                "create": " (new disk)",
-                "start": " (restarted)",
-                "connect": " (network repaired)",
-            }[step.value]
-    return tuple("".join(f"{lines[name]}\n" for name in sorted(lines)) for lines in (before, after))  # type: ignore[return-value]
+def describe(wanted: Iterable[Machine], seen: Mapping[str, Seen], todo: Mapping[str, Step]) -> dict[str, str]:
+    """The lab before and after the steps, a line a host, as a diff."""
+    before = [f"{name}: {seen[name].state.value}\n" for name in sorted(seen)]
+    hosts = sorted(machine.host.name for machine in wanted)
+    after = [f"{name}: running{_REMARKS.get(todo.get(name), '')}\n" for name in hosts]
+    return {"before": "".join(before), "after": "".join(after)}
 
 
 def link_command(names: Names, link: Link) -> str:
@@ -232,12 +236,22 @@ def network_commands(host: Host) -> list[str]:
 def supervisor_script(names: Names, host: str, cgroups: Iterable[str]) -> str:
     """The shell program that runs a host until it is switched off, and again when it reboots."""
     nspawn = [
-        "systemd-nspawn", "--quiet", "--keep-unit", "--register=no", "--boot",
-        f"--machine={names.namespace(host)}", f"--hostname={host}", f"--directory={names.directory(host)}/root",
+        "systemd-nspawn",
+        "--quiet",
+        "--boot",
+        "--keep-unit",
+        "--register=no",
+        f"--machine={names.namespace(host)}",
+        f"--hostname={host}",
+        f"--directory={names.directory(host)}/root",
         f"--network-namespace-path=/run/netns/{names.namespace(host)}",
-        "--capability=all", "--system-call-filter=bpf perf_event_open @keyring",
-        "--resolv-conf=off", "--timezone=off", "--link-journal=no", "--console=read-only",
-    ]  # fmt: skip
+        "--capability=all",
+        "--system-call-filter=bpf perf_event_open @keyring",
+        "--resolv-conf=off",
+        "--timezone=off",
+        "--link-journal=no",
+        "--console=read-only",
+    ]
     lines = [
         # Without a control group of their own all hosts would manage the same one.
         *(f"echo $$ > {shlex.quote(cgroup)}/cgroup.procs" for cgroup in cgroups),
@@ -260,9 +274,7 @@ def ssh_config(topology: Topology, directory: str) -> str:
     return "".join(f"Host {host.name}\n  HostName {host.management.ip}\n" for host in topology.hosts) + common
 
 
-def known_hosts(topology: Topology, public_keys: Mapping[str, str]) -> str:
+def known_hosts(topology: Topology, keys: Mapping[str, Keys]) -> str:
     """A line for each host, by name and by management address."""
-    lines = (
-        f"{host.name},{host.management.ip} {public_keys[host.name].strip()}\n" for host in topology.hosts
-    )
+    lines = (f"{host.name},{host.management.ip} {keys[host.name].host_public}" for host in topology.hosts)
     return "".join(lines)
