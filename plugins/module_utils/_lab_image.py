@@ -73,9 +73,7 @@ def _run(command: list[str], log: Path) -> int:
     environment = {"PATH": PATH, "LC_ALL": "C.UTF-8", "SOURCE_DATE_EPOCH": _EPOCH, **passed}
     with log.open("w", encoding="utf-8") as stream:
         try:
-            return subprocess.run(
-                command, env=environment, stdout=stream, stderr=stream, check=False
-            ).returncode
+            result = subprocess.run(command, env=environment, stdout=stream, stderr=stream, check=False)
         except FileNotFoundError:
             raise LabError("mmdebstrap is not installed; tools/setup --lab installs it") from None
     return result.returncode
