@@ -78,9 +78,9 @@ class Api:
                 return None
             raise
 
-    def put(self, body: dict[str, Any], *path: str) -> dict[str, Any]:
+    def put(self, body: dict[str, Any], *path: str) -> None:
         """Create or replace the object at the path."""
-        return self._send("PUT", path, body)
+        self._send("PUT", path, body)
 
     def delete(self, *path: str) -> None:
         """Delete the object at the path."""
@@ -92,10 +92,20 @@ class Api:
         while True:
             try:
                 with open_url(
-                    url, data, self._headers, method, timeout=TIMEOUT, ca_path=self._ca_file, use_proxy=False
+                    url,
+                    data,
+                    self._headers,
+                    method,
+                    timeout=TIMEOUT,
+                    ca_path=self._ca_file,
+                    use_proxy=False,
+                    follow_redirects="none",
                 ) as reply:
                     return json.loads(reply.read() or b"{}")
             except HTTPError as error:
+                # the API answers a write with a redirection to what was written
+                if method == "PUT" and error.code == 302:
+                    return {}
                 raise _refusal(method, url, error) from error
             except (URLError, OSError) as error:
                 if time.monotonic() >= self._deadline:
@@ -108,7 +118,7 @@ def _refusal(method: str, url: str, error: HTTPError) -> ApiError:
     text = error.read().decode(errors="replace")
     try:
         reply = json.loads(text)
-        text = reply.get("message") or reply.get("detail") or text
+        text = reply.get("error") or reply.get("message") or text
     except (ValueError, AttributeError):
         pass
     return ApiError(f"{method} {url}: {error.code} {text}", error.code)

@@ -43,3 +43,10 @@ def test_variables_carry_the_roles_name_and_a_description(role: str) -> None:
         assert name.startswith(f"{role}_")
         assert option["description"]
         assert option.get("required", False) or "default" in option
+
+
+@pytest.mark.parametrize("role", NAMES)
+def test_the_example_inventory_shows_every_variable(role: str) -> None:
+    files = (ROLES.parent / "inventories/example").rglob("*.yml")
+    shown = {line.strip().partition(":")[0] for file in files for line in file.read_text().splitlines()}
+    assert options_of(role).keys() <= shown
