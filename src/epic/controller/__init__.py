@@ -1,0 +1,1 @@
+"""The client controller: from a client's Gateway API objects to gateways, routes and slices on EPIC."""

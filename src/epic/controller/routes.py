@@ -1,0 +1,203 @@
+"""Routes: which Gateways they attach to, and their spec with EPIC's names in it. Pure."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from epic.controller.classes import client_ref, object_uid
+from epic.controller.desired import EpicConnection, Item
+from epic.controller.objects import (
+    GATEWAY_GROUP,
+    Gateway,
+    HTTPRoute,
+    Objects,
+    Problem,
+    Ref,
+    Service,
+    TCPRoute,
+)
+from epic.gatewayapi.attachment import attach
+from epic.gatewayapi.listeners import judge
+from epic.model.base import ClientRef, Metadata
+from epic.model.gatewayapi import BackendRef, Listener, ParentReference
+from epic.model.resources import GWRoute, GWRouteSpec
+
+Route = HTTPRoute | TCPRoute
+References = dict[Ref, set[EpicConnection]]
+
+
+class PlacedGateway(NamedTuple):
+    """A Gateway and what becomes of it on EPIC."""
+
+    gateway: Gateway
+    item: Item
+
+
+@dataclass
+class RouteResult:
+    """The routes to be on EPIC; which Services they refer to, by account."""
+
+    items: tuple[Item, ...] = ()
+    references: References = field(default_factory=lambda: defaultdict(set))
+    problems: list[Problem] = field(default_factory=list)
+    held: set[Ref] = field(default_factory=set)
+
+    def problem(self, route: Route, reason: str, message: str) -> None:
+        """Note what is wrong with a route."""
+        self.problems.append(Problem(route.source, str(route.ref), reason, message))
+
+
+def translate_routes(
+    objects: Objects,
+    gateways: Mapping[Ref, PlacedGateway],
+    unplaced: frozenset[Ref],
+) -> RouteResult:
+    """Every route for every account in which it has a Gateway that takes it."""
+    result = RouteResult()
+    items: list[Item] = []
+    every: list[Route] = [*objects.all(HTTPRoute), *objects.all(TCPRoute)]
+    for route in every:
+        parents = {p for ref in route.spec.parent_refs if (p := _parent_ref(route, ref)) is not None}
+        if parents & unplaced:
+            # Nothing is known of a parent at present; what is on EPIC stays.
+            result.held.add(route.ref)
+        by_connection: dict[EpicConnection, list[PlacedGateway]] = defaultdict(list)
+        for parent in sorted(parents):
+            if parent in gateways:
+                by_connection[gateways[parent].item.connection].append(gateways[parent])
+            elif parent not in unplaced and objects.find(Gateway, parent.namespace, parent.name) is None:
+                result.problem(route, "NoMatchingParent", f"spec.parentRefs: there is no {parent}")
+        for connection, placed in by_connection.items():
+            item = _route(route, connection, placed, objects, result)
+            if item is not None:
+                items.append(item)
+    result.items = tuple(items)
+    return result
+
+
+def _parent_ref(route: Route, ref: ParentReference) -> Ref | None:
+    if (ref.group or GATEWAY_GROUP, ref.kind or Gateway.kind) != (GATEWAY_GROUP, Gateway.kind):
+        return None
+    return Ref(Gateway.kind, ref.namespace or route.metadata.namespace, ref.name)
+
+
+def _route(
+    route: Route,
+    connection: EpicConnection,
+    placed: list[PlacedGateway],
+    objects: Objects,
+    result: RouteResult,
+) -> Item | None:
+    uid = object_uid(connection.cluster, route.ref, route.metadata.uid)
+    spec: dict[str, Any] = {**route.content["spec"]}
+    spec["parentRefs"] = list(_accepted_parents(route, uid, placed, result))
+    if not spec["parentRefs"]:
+        return None
+    if "rules" in spec:
+        spec["rules"] = [_rule(rule, route, connection, objects, result) for rule in spec["rules"]]
+    kind = "http" if isinstance(route, HTTPRoute) else "tcp"
+    return Item(
+        connection=connection,
+        collection="routes",
+        uid=uid,
+        ref=route.ref,
+        source=route.source,
+        spec={"clientRef": client_ref(connection.cluster, route, uid), kind: spec},
+    )
+
+
+def _accepted_parents(
+    route: Route, uid: str, placed: list[PlacedGateway], result: RouteResult
+) -> Iterator[dict[str, Any]]:
+    by_ref = {p.gateway.ref: p for p in placed}
+    for ref in route.spec.parent_refs:
+        found = by_ref.get(_parent_ref(route, ref) or Ref("", "", ""))
+        if found is None:
+            continue
+        fault = _refused(route, uid, ref, found)
+        if fault is not None:
+            result.problem(route, *fault)
+            continue
+        section = {"sectionName": ref.section_name} if ref.section_name is not None else {}
+        port = {"port": ref.port} if ref.port is not None else {}
+        yield {"name": found.item.uid, **section, **port}
+
+
+def _refused(route: Route, uid: str, ref: ParentReference, placed: PlacedGateway) -> tuple[str, str] | None:
+    gateway = placed.gateway
+    open_listeners = [x for x in gateway.spec.listeners if _admits(x, route, gateway)]
+    served, _ = judge(open_listeners)
+    http = route.spec if isinstance(route, HTTPRoute) else None
+    tcp = route.spec if isinstance(route, TCPRoute) else None
+    stored = GWRoute(
+        metadata=Metadata(name=uid), spec=GWRouteSpec(client_ref=ClientRef(uid=uid), http=http, tcp=tcp)
+    )
+    attachment = attach(stored, ref, gateway.spec.listeners, served)
+    if attachment.accepted:
+        return None
+    closed = [x.name for x in gateway.spec.listeners if x not in open_listeners]
+    hint = (
+        f" Listeners {', '.join(closed)} do not admit namespace {route.metadata.namespace!r} "
+        "(allowedRoutes.namespaces)."
+        if closed and attachment.reason == "NotAllowedByListeners"
+        else ""
+    )
+    return attachment.reason, f"not attached to {gateway.ref}: {attachment.message}{hint}"
+
+
+def _admits(listener: Listener, route: Route, gateway: Gateway) -> bool:
+    rule = (listener.allowed_routes.namespaces if listener.allowed_routes else None) or {}
+    namespace = route.metadata.namespace
+    match rule.get("from", "Same"):
+        case "All":
+            return True
+        case "Selector":
+            # The one label that every namespace has, also where there are no Namespace objects.
+            selector = rule.get("selector")
+            labels = selector.get("matchLabels") if isinstance(selector, dict) else None
+            return labels == {"kubernetes.io/metadata.name": namespace}
+        case _:
+            return namespace == gateway.metadata.namespace
+
+
+def _rule(
+    rule: dict[str, Any], route: Route, connection: EpicConnection, objects: Objects, result: RouteResult
+) -> dict[str, Any]:
+    if "backendRefs" not in rule:
+        return rule
+    backends = [_backend(ref, route, connection, objects, result) for ref in rule["backendRefs"]]
+    return {**rule, "backendRefs": backends}
+
+
+def _backend(
+    content: dict[str, Any],
+    route: Route,
+    connection: EpicConnection,
+    objects: Objects,
+    result: RouteResult,
+) -> dict[str, Any]:
+    ref = BackendRef.model_validate(content)
+    rest = {key: value for key, value in content.items() if key != "namespace"}
+    if (ref.kind or Service.kind) != Service.kind or ref.group:
+        result.problem(
+            route, "InvalidKind", f"backend {ref.kind} {ref.name!r} is no Service of the core group"
+        )
+        return rest
+    namespace = ref.namespace or route.metadata.namespace
+    target = Ref(Service.kind, namespace, ref.name)
+    if namespace != route.metadata.namespace:
+        text = f"backend {target} is in another namespace, which is not permitted"
+        result.problem(route, "RefNotPermitted", text)
+        # A name that no Service can have: EPIC answers 500 for this share of the requests.
+        return {**rest, "name": object_uid(connection.cluster, target._replace(kind="NotPermitted"))}
+    service = objects.find(Service, namespace, ref.name)
+    if service is not None and ref.port is not None and service.spec.ports:
+        ports = [port.port for port in service.spec.ports]
+        if ref.port not in ports:
+            text = f"backend {target} has no port {ref.port}; it has {', '.join(map(str, ports))}"
+            result.problem(route, "BackendNotFound", text)
+    result.references[target].add(connection)
+    return {**rest, "name": object_uid(connection.cluster, target, service.metadata.uid if service else "")}

@@ -1,0 +1,202 @@
+"""EndpointSlices: whose they are, to which accounts they go, and on which nodes their endpoints are. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+from typing import Any
+
+from epic.controller.classes import CoreSettings, client_ref, object_uid
+from epic.controller.desired import EpicConnection, Item
+from epic.controller.objects import (
+    CONFIG_GROUP,
+    EndpointSlice,
+    GatewayClassConfig,
+    Objects,
+    Problem,
+    Ref,
+    Service,
+)
+from epic.controller.routes import References
+
+SERVICE_LABEL = "kubernetes.io/service-name"
+CONFIG_ANNOTATION = f"{CONFIG_GROUP}/config"
+NODE_ADDRESSES_ANNOTATION = f"{CONFIG_GROUP}/node-addresses"
+
+
+@dataclass
+class SliceResult:
+    """The slices to be on EPIC."""
+
+    items: tuple[Item, ...] = ()
+    problems: list[Problem] = field(default_factory=list)
+    held: set[Ref] = field(default_factory=set)
+
+    def problem(self, slice_: EndpointSlice, reason: str, message: str) -> None:
+        """Note what is wrong with a slice."""
+        self.problems.append(Problem(slice_.source, str(slice_.ref), reason, message))
+
+
+@dataclass(frozen=True)
+class _Context:
+    objects: Objects
+    references: References
+    connections: Mapping[Ref, EpicConnection]
+    settings: CoreSettings
+    result: SliceResult
+
+
+def translate_slices(
+    objects: Objects,
+    references: References,
+    connections: Mapping[Ref, EpicConnection],
+    settings: CoreSettings,
+) -> SliceResult:
+    """Every slice for every account whose routes refer to its Service."""
+    result = SliceResult()
+    context = _Context(objects, references, connections, settings, result)
+    items: list[Item] = []
+    for slice_ in objects.all(EndpointSlice):
+        name = slice_.metadata.labels.get(SERVICE_LABEL, "")
+        if not name:
+            result.problem(slice_, "Invalid", f"metadata.labels needs {SERVICE_LABEL}: the Service's name")
+        elif slice_.address_type != "IPv4":
+            text = f"addressType: {slice_.address_type} is not supported; IPv4 is"
+            result.problem(slice_, "UnsupportedValue", text)
+        else:
+            items += _items(slice_, Ref(Service.kind, slice_.metadata.namespace, name), context)
+    result.items = tuple(items)
+    return result
+
+
+def _items(slice_: EndpointSlice, service: Ref, context: _Context) -> list[Item]:
+    targets = _targets(slice_, service, context)
+    if not targets:
+        context.result.held.add(slice_.ref)
+        return []
+    addresses = _node_addresses(slice_, context)
+    endpoints = list(_endpoints(slice_, addresses, context))
+    used = {endpoint["nodeName"] for endpoint in endpoints}
+    shared = {
+        "addressType": "IPv4",
+        "endpoints": endpoints,
+        "ports": _ports(slice_, service, context),
+        "nodeAddresses": {node: address for node, address in addresses.items() if node in used},
+    }
+    found = context.objects.find(Service, service.namespace, service.name)
+    items = []
+    for connection in targets:
+        cluster = connection.cluster
+        # Hosts of one cluster may well use the same file name and slice name, each for its own endpoints.
+        mine = slice_.ref._replace(name=f"{slice_.metadata.name}@{context.settings.node_name}")
+        uid = object_uid(cluster, mine if context.settings.node_name else slice_.ref, slice_.metadata.uid)
+        parent = {
+            "clusterID": cluster,
+            "namespace": service.namespace,
+            "name": service.name,
+            "uid": object_uid(cluster, service, found.metadata.uid if found else ""),
+        }
+        spec = {"clientRef": client_ref(cluster, slice_, uid), "parentRef": parent, **shared}
+        items.append(Item(connection, "slices", uid, slice_.ref, slice_.source, spec))
+    return items
+
+
+def _targets(slice_: EndpointSlice, service: Ref, context: _Context) -> list[EpicConnection]:
+    """Named accounts, else those with routes here, else the only one: its routes may be on another host."""
+    named = _named_config(slice_, service, context.objects)
+    if named is not None:
+        if named in context.connections:
+            return [context.connections[named]]
+        context.result.problem(
+            slice_, "InvalidParameters", f"annotation {CONFIG_ANNOTATION}: there is no usable {named}"
+        )
+        return []
+    referring = context.references.get(service)
+    if referring:
+        return sorted(referring, key=lambda c: (c.server, c.account, c.cluster))
+    every = list(dict.fromkeys(context.connections.values()))
+    if len(every) > 1:
+        text = (
+            f"which account is it for? Name a configuration by annotation {CONFIG_ANNOTATION}: NAMESPACE/NAME"
+        )
+        context.result.problem(slice_, "InvalidParameters", text)
+        return []
+    if not every:
+        context.result.problem(slice_, "Pending", "there is no usable GatewayClassConfig for it")
+    return every
+
+
+def _named_config(slice_: EndpointSlice, service: Ref, objects: Objects) -> Ref | None:
+    found = objects.find(Service, service.namespace, service.name)
+    annotations = {**(found.metadata.annotations if found else {}), **slice_.metadata.annotations}
+    value = annotations.get(CONFIG_ANNOTATION)
+    if value is None:
+        return None
+    namespace, slash, name = value.rpartition("/")
+    return Ref(GatewayClassConfig.kind, namespace if slash else slice_.metadata.namespace, name)
+
+
+def _node_addresses(slice_: EndpointSlice, context: _Context) -> dict[str, str]:
+    settings = context.settings
+    found = {settings.node_name: settings.node_address} if settings.node_name else {}
+    text = slice_.metadata.annotations.get(NODE_ADDRESSES_ANNOTATION, "")
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        node, _, address = part.partition("=")
+        try:
+            found[node.strip()] = str(IPv4Address(address.strip()))
+        except ValueError:
+            context.result.problem(
+                slice_,
+                "Invalid",
+                f"annotation {NODE_ADDRESSES_ANNOTATION}: {part!r} is not right; write NODE=IPV4ADDRESS, …",
+            )
+    return found
+
+
+def _endpoints(
+    slice_: EndpointSlice, addresses: Mapping[str, str], context: _Context
+) -> list[dict[str, Any]]:
+    found = []
+    for index, (endpoint, content) in enumerate(
+        zip(slice_.endpoints, slice_.content.get("endpoints", ()), strict=True)
+    ):
+        node = endpoint.node_name or context.settings.node_name
+        wrong = [a for a in endpoint.addresses if not _is_ipv4(a)]
+        if wrong:
+            text = f"endpoints.{index}.addresses: {wrong[0]!r} is no IPv4 address"
+            context.result.problem(slice_, "Invalid", text)
+        elif node not in addresses:
+            text = (
+                f"endpoints.{index}.nodeName: the address of node {node!r} is not known; "
+                f"give it by annotation {NODE_ADDRESSES_ANNOTATION}: {node or 'NODE'}=ADDRESS"
+            )
+            context.result.problem(slice_, "Invalid", text)
+        else:
+            found.append({**content, "nodeName": node})
+    return found
+
+
+def _is_ipv4(text: str) -> bool:
+    try:
+        IPv4Address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _ports(slice_: EndpointSlice, service: Ref, context: _Context) -> list[dict[str, Any]]:
+    """The slice's ports; a hand-written slice may leave them to the Service's target ports."""
+    if slice_.ports:
+        return [port.wire() for port in slice_.ports]
+    found = context.objects.find(Service, service.namespace, service.name)
+    ports = found.spec.ports if found else ()
+    resolved = [
+        {"name": p.name, "protocol": p.protocol, "port": p.port if p.target_port is None else p.target_port}
+        for p in ports
+        if not isinstance(p.target_port, str)
+    ]
+    if not resolved:
+        text = f"ports: none given, and {service} has no port with a number as targetPort; give ports here"
+        context.result.problem(slice_, "Invalid", text)
+    return resolved
