@@ -68,6 +68,11 @@ class DeltaServer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ign
         """The nodes that have a stream."""
         return frozenset(self._connections)
 
+    @property
+    def published(self) -> frozenset[str]:
+        """The nodes for which something was published."""
+        return frozenset(self._snapshots)
+
     def publish(self, node_id: str, snapshot: Snapshot) -> None:
         """Replace what the node should have; the difference goes out to its streams at once."""
         self._snapshots[node_id] = snapshot

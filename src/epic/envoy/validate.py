@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,7 +17,10 @@ from epic.errors import Invalid, Unavailable
 
 _SECONDS = 20
 _LONGEST_MESSAGE = 1000
-_NOISE = ("error initializing configuration", "[critical]", "[error]")
+_CONSTRAINT = re.compile(r"Proto constraint validation failed \((.*)\)")
+_STEP_END = ": embedded message failed validation"
+# Envoy's protobuf library marks where it dumps a message.
+_DUMP_MARK = re.compile(r":? *goo\.gle/debug\w+\s*")
 
 
 async def validate(binary: Path, bundle: Bundle) -> None:
@@ -36,9 +40,9 @@ def bootstrap(bundle: Bundle) -> Bootstrap:
     ads = config.dynamic_resources.ads_config
     ads.api_type, ads.transport_api_version = ads.DELTA_GRPC, 2
     ads.grpc_services.add().envoy_grpc.cluster_name = "validate-xds"
+    config.static_resources.clusters.extend(bundle.clusters.values())
     xds = config.static_resources.clusters.add(name="validate-xds")
     xds.http2_protocol_options.SetInParent()
-    config.static_resources.clusters.extend(bundle.clusters.values())
     config.static_resources.listeners.extend(_with_routes(bundle))
     return config
 
@@ -77,10 +81,12 @@ async def _run(binary: Path, config: Path) -> tuple[str, int]:
 
 
 def _reason(output: str, config: Path) -> str:
-    """The line of Envoy's output that names the fault, without log prefixes and our path."""
-    lines = [line.strip() for line in output.splitlines() if line.strip()]
-    telling = [line for line in lines if any(noise in line for noise in _NOISE)] or lines[-1:]
-    text = telling[-1] if telling else "no reason given"
-    if "'" in text and str(config) in text:
-        text = text.partition(f"'{config}'")[2].lstrip(": ")
-    return text.replace(str(config), "configuration")[:_LONGEST_MESSAGE]
+    """What Envoy finds wrong, in one line, without the dump of the whole configuration that it may add."""
+    constraint = _CONSTRAINT.search(output)
+    if constraint is not None:
+        steps = [step.removesuffix(_STEP_END) for step in constraint[1].split(" | caused by ")]
+        text = " > ".join(step.replace("ValidationError.", ".") for step in steps)
+    else:
+        text = output.rpartition(f"'{config}': ")[2].strip().partition("\n")[0]
+        text = _DUMP_MARK.sub("", text)
+    return (text or "no reason given").replace(str(config), "configuration")[:_LONGEST_MESSAGE]

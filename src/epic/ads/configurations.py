@@ -1,0 +1,136 @@
+"""The accepted configuration of each gateway: translated, validated, and kept when a newer one is bad."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from epic.ads.assemble import Accepted
+from epic.ads.picture import Inputs
+from epic.envoy.resources import Bundle, build
+from epic.errors import EpicError, Invalid
+from epic.gatewayapi.translate import translate
+from epic.model.gatewayapi import GatewaySpec
+from epic.model.naming import GatewayId
+from epic.model.resources import EnvoyResources, GWRoute
+from epic.tunnels import proxy_services
+
+log = logging.getLogger(__name__)
+
+Validate = Callable[[Bundle], Awaitable[None]]
+Settled = Callable[[GatewayId], None]
+
+_RETRY_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Key:
+    """What a configuration depends on: endpoints change it only when a Service appears or goes."""
+
+    gateway: GatewayId
+    spec: GatewaySpec | None
+    ports: tuple[object, ...]
+    names: tuple[str, str]
+    routes: tuple[GWRoute, ...]
+    services: frozenset[str]
+    templates: EnvoyResources
+
+
+@dataclass
+class _Entry:
+    key: Key
+    inputs: Inputs
+    accepted: Accepted | None = None
+    problem: EpicError | None = None
+    built: Key | None = None
+    task: asyncio.Task[None] | None = None
+
+
+def key_of(inputs: Inputs) -> Key:
+    """The part of the inputs that decides on the configuration."""
+    spec = inputs.proxy.spec
+    existing = {s.spec.parent_ref.uid for s in inputs.slices}
+    return Key(
+        gateway=inputs.proxy.id,
+        spec=spec.gateway,
+        ports=spec.public_ports,
+        names=(str(spec.public_address), spec.display_name),
+        routes=inputs.routes,
+        services=frozenset(existing & proxy_services(inputs.proxy.name, inputs.routes)),
+        templates=inputs.templates,
+    )
+
+
+class Configurations:
+    """Builds configurations, each gateway in its own task; calls `settled` when a gateway's has changed."""
+
+    def __init__(self, validate: Validate, settled: Settled) -> None:
+        self._validate = validate
+        self._settled = settled
+        self._entries: dict[GatewayId, _Entry] = {}
+
+    def accepted(self, gateway: GatewayId) -> Accepted | None:
+        """The newest configuration that was found good."""
+        entry = self._entries.get(gateway)
+        return entry.accepted if entry else None
+
+    def problem(self, gateway: GatewayId) -> EpicError | None:
+        """Why the newest configuration is not the accepted one."""
+        entry = self._entries.get(gateway)
+        return entry.problem if entry else None
+
+    def is_settled(self, gateway: GatewayId) -> bool:
+        """Whether a configuration of the gateway was judged, whatever the result."""
+        entry = self._entries.get(gateway)
+        return entry is not None and entry.built is not None
+
+    def want(self, inputs: Inputs) -> None:
+        """See to it that the gateway's configuration is the one of these inputs."""
+        key = key_of(inputs)
+        entry = self._entries.get(key.gateway)
+        if entry is None:
+            entry = self._entries[key.gateway] = _Entry(key, inputs)
+        entry.key, entry.inputs = key, inputs
+        if entry.task is None and entry.built != key:
+            entry.task = asyncio.create_task(self._build(entry))
+
+    def forget(self, gateway: GatewayId) -> None:
+        """The gateway is gone."""
+        entry = self._entries.pop(gateway, None)
+        if entry is not None and entry.task is not None:
+            entry.task.cancel()
+
+    async def _build(self, entry: _Entry) -> None:
+        try:
+            while entry.built != entry.key:
+                key, inputs = entry.key, entry.inputs
+                retry = await self._judge(entry, inputs, key)
+                entry.built = key
+                self._settled(key.gateway)
+                if retry:
+                    await asyncio.sleep(_RETRY_SECONDS)
+                    entry.built = None
+        finally:
+            entry.task = None
+
+    async def _judge(self, entry: _Entry, inputs: Inputs, key: Key) -> bool:
+        """Build and validate; returns whether the result says nothing of the configuration itself."""
+        try:
+            candidate = await asyncio.to_thread(_translated, inputs, key)
+            if entry.accepted is None or candidate.bundle.revision != entry.accepted.bundle.revision:
+                await self._validate(candidate.bundle)
+        except EpicError as error:
+            log.warning("gateway %s keeps its configuration: %s", key.gateway, error)
+            entry.problem = error
+            return not isinstance(error, Invalid)
+        entry.accepted, entry.problem = candidate, None
+        return False
+
+
+def _translated(inputs: Inputs, key: Key) -> Accepted:
+    if inputs.proxy.spec.public_address is None:
+        raise Invalid("The gateway has no public address yet")
+    routing = translate(inputs.proxy, inputs.routes, key.services).routing
+    return Accepted(routing, build(routing, inputs.templates))

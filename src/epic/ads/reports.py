@@ -1,0 +1,100 @@
+"""What nodes report and what becomes of it in the status of gateways and nodes. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+
+from epic.errors import EpicError, Invalid
+from epic.model.base import Condition, with_condition
+from epic.model.resources import GWProxy, Node, ProxyInstance
+from epic.proto import epic_pb2
+
+READY = "Ready"
+ACCEPTED = "Accepted"
+
+_REPORT_PERIOD = timedelta(seconds=10)
+_SILENT = "the node does not report"
+
+
+def reported(proxy: GWProxy, node: str, states: Mapping[str, epic_pb2.InstanceStatus]) -> GWProxy:
+    """The gateway with what `node` says of its instance; `states` is by gateway id."""
+    state = states.get(str(proxy.id)) or epic_pb2.InstanceStatus()
+    update = {
+        "ready": state.ready,
+        "announced": state.announced,
+        "serving_revision": state.serving_revision,
+        "error": state.error,
+    }
+    return _with_instances(proxy, node, update)
+
+
+def silent(proxy: GWProxy, node: str) -> GWProxy:
+    """The gateway when `node` has not been heard of for too long."""
+    return _with_instances(proxy, node, {"ready": False, "announced": False, "error": _SILENT})
+
+
+def heard(node: Node, agent_version: str, time: datetime) -> Node:
+    """The node after a report; the time alone is noted only every few seconds."""
+    last = node.status.last_report
+    if last is not None and time - last < _REPORT_PERIOD and node.status.agent_version == agent_version:
+        return node
+    status = node.status.model_copy(update={"last_report": time, "agent_version": agent_version})
+    return node.model_copy(update={"status": status})
+
+
+def configured(proxy: GWProxy, revision: str, problem: EpicError | None) -> GWProxy:
+    """The gateway with the revision that is served and, if a newer one was refused, why."""
+    if problem is None:
+        accepted = _condition(proxy, ACCEPTED, "True", "Accepted", "")
+    else:
+        reason = "InvalidConfiguration" if isinstance(problem, Invalid) else "NotValidated"
+        accepted = _condition(proxy, ACCEPTED, "False", reason, str(problem))
+    return _with_status(proxy, {"revision": revision}, accepted)
+
+
+def _with_instances(proxy: GWProxy, node: str, update: Mapping[str, object]) -> GWProxy:
+    instances = tuple(
+        instance.model_copy(update=update) if instance.node == node else instance
+        for instance in proxy.status.instances
+    )
+    return _with_status(proxy, {"instances": instances}, _readiness(proxy, instances))
+
+
+def _readiness(proxy: GWProxy, instances: tuple[ProxyInstance, ...]) -> Condition:
+    serving = [instance for instance in instances if instance.announced]
+    text = f"{len(serving)} of {len(instances)} instances serve"
+    troubles = [f"{i.node}: {i.error}" for i in instances if i.error]
+    message = "; ".join([text, *troubles]) + "."
+    if not serving:
+        return _condition(proxy, READY, "False", "NoInstanceServes", message)
+    reason = "AllInstancesServe" if len(serving) == len(instances) else "SomeInstancesServe"
+    return _condition(proxy, READY, "True", reason, message)
+
+
+def _condition(proxy: GWProxy, kind: str, status: str, reason: str, message: str) -> Condition:
+    return Condition.model_validate(
+        {
+            "type": kind,
+            "status": status,
+            "reason": reason,
+            "message": message,
+            "observedGeneration": proxy.metadata.generation,
+        }
+    )
+
+
+def _with_status(proxy: GWProxy, update: Mapping[str, object], condition: Condition) -> GWProxy:
+    old = next((c for c in proxy.status.conditions if c.type == condition.type), None)
+    conditions = with_condition(proxy.status.conditions, condition)
+    # The order of conditions says nothing: a change of it alone must not become a write.
+    if old is not None and condition_equal(old, conditions[-1]):
+        conditions = proxy.status.conditions
+    return proxy.model_copy(
+        update={"status": proxy.status.model_copy(update={**update, "conditions": conditions})}
+    )
+
+
+def condition_equal(one: Condition, other: Condition) -> bool:
+    """Whether two conditions of a type say the same."""
+    return one.model_copy(update={"last_transition_time": other.last_transition_time}) == other

@@ -1,0 +1,232 @@
+"""The control plane's ADS service: from the store's changes to what every EPIC node should have."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+from envoy.service.discovery.v3 import ads_pb2_grpc
+
+from epic.ads.assemble import gateway_parts, node_snapshot, parts_basis
+from epic.ads.configurations import Configurations
+from epic.ads.picture import KINDS, Picture
+from epic.ads.server import Context, DeltaServer
+from epic.ads.snapshot import Snapshot
+from epic.ads.statuses import Statuses
+from epic.envoy.resources import Bundle
+from epic.envoy.validate import validate
+from epic.errors import Conflict, EpicError
+from epic.model.naming import GatewayId
+from epic.proto import epic_pb2, epic_pb2_grpc
+from epic.store.interface import Change, Store
+
+log = logging.getLogger(__name__)
+
+_DEBOUNCE_SECONDS = 0.005
+_VALIDATIONS = 2
+_SILENCE_SECONDS = 30.0
+_WATCH_SILENCE_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class AdsSettings:
+    """Where to listen, with which certificates, and which Envoy validates."""
+
+    listen: str
+    port: int
+    certificate: Path
+    key: Path
+    ca: Path
+    envoy_binary: Path
+
+
+class AdsService:
+    """Watches the store, builds and validates configurations, serves agents, notes what they report."""
+
+    def __init__(self, store: Store, settings: AdsSettings) -> None:
+        self._store = store
+        self._settings = settings
+        self._statuses = Statuses(store)
+        self._picture = Picture()
+        self._parts: dict[GatewayId, dict[str, Snapshot]] = {}
+        self._basis: dict[GatewayId, tuple[object, ...]] = {}
+        self._dirty: set[GatewayId] = set()
+        self._wake = asyncio.Event()
+        self._validations = asyncio.Semaphore(_VALIDATIONS)
+        self._configurations = Configurations(self._validate, self._touch)
+        self._server = DeltaServer(self, authorize)
+        self._last_report: dict[str, float] = {}
+        self._unsaved: dict[GatewayId, tuple[str, EpicError | None]] = {}
+        self._save = asyncio.Event()
+        self.port = settings.port
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        async with self._listening():
+            while True:
+                try:
+                    await self._follow()
+                except Conflict as error:
+                    log.warning("reading the store anew: %s", error)
+
+    def on_ack(self, node_id: str, type_url: str, acked: dict[str, str]) -> None:
+        """Nothing to do: what a node serves is in its reports."""
+
+    def on_nack(self, node_id: str, type_url: str, message: str) -> None:
+        """Nothing to do: the node's report carries Envoy's words."""
+
+    def on_disconnect(self, node_id: str) -> None:
+        """Nothing to do: silence is noticed by its reports."""
+
+    async def report(self, report: epic_pb2.NodeReport) -> None:
+        """Take in what a node says of itself."""
+        self._last_report[report.node] = time.monotonic()
+        await self._statuses.reported(self._gateways_on(report.node), report)
+
+    async def _follow(self) -> None:
+        revision = await asyncio.to_thread(self._read_all)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._watch(revision))
+            tasks.create_task(self._publish_changes())
+            tasks.create_task(self._save_statuses())
+            tasks.create_task(self._notice_silence())
+
+    def _read_all(self) -> int:
+        revision = self._store.revision
+        picture = Picture()
+        for kind in KINDS:
+            for obj in self._store.list(kind):
+                picture.apply(Change(revision, kind.kind, obj.account, obj.name, obj))
+        self._picture = picture
+        return revision
+
+    async def _watch(self, revision: int) -> None:
+        self._dirty.update(self._picture.gateways(), self._parts)
+        self._wake.set()
+        async for change in self._store.watch(revision):
+            for gateway in self._picture.apply(change):
+                self._touch(gateway)
+            self._wake.set()
+
+    def _touch(self, gateway: GatewayId) -> None:
+        self._dirty.add(gateway)
+        self._wake.set()
+
+    async def _publish_changes(self) -> None:
+        # An agent that hears of half of its gateways would drop the others: at first wait for all.
+        complete = False
+        while True:
+            await self._wake.wait()
+            await asyncio.sleep(_DEBOUNCE_SECONDS)
+            self._wake.clear()
+            dirty, self._dirty = self._dirty, set()
+            nodes = {node for gateway in dirty for node in self._refresh(gateway)}
+            if not complete:
+                complete = all(self._configurations.is_settled(g) for g in self._picture.gateways())
+                nodes = set(self._node_names())
+            if complete:
+                self._publish(nodes | (self._node_names() - self._server.published))
+
+    def _refresh(self, gateway: GatewayId) -> set[str]:
+        """Compute the gateway's parts anew; returns the nodes whose snapshot changes."""
+        before = self._parts.get(gateway, {})
+        inputs = self._picture.inputs(gateway)
+        if inputs is None:
+            self._configurations.forget(gateway)
+            self._parts.pop(gateway, None)
+            self._basis.pop(gateway, None)
+            return set(before)
+        self._configurations.want(inputs)
+        if not self._configurations.is_settled(gateway):
+            return set()
+        accepted = self._configurations.accepted(gateway)
+        basis = parts_basis(inputs, accepted)
+        if self._basis.get(gateway) != basis:
+            self._parts[gateway] = gateway_parts(inputs, accepted)
+            self._basis[gateway] = basis
+        after = self._parts[gateway]
+        revision = accepted.bundle.revision if accepted else ""
+        self._unsaved[gateway] = (revision, self._configurations.problem(gateway))
+        self._save.set()
+        return {node for node in before.keys() | after.keys() if before.get(node) != after.get(node)}
+
+    def _publish(self, nodes: set[str]) -> None:
+        for node in nodes:
+            parts = [by_node[node] for _, by_node in sorted(self._parts.items()) if node in by_node]
+            self._server.publish(node, node_snapshot(parts))
+        for node in self._server.published - self._node_names():
+            self._server.forget(node)
+
+    def _node_names(self) -> set[str]:
+        return {node.name for node in self._picture.nodes()}
+
+    def _gateways_on(self, node: str) -> list[GatewayId]:
+        return sorted(gateway for gateway, by_node in self._parts.items() if node in by_node)
+
+    async def _notice_silence(self) -> None:
+        started = time.monotonic()
+        while True:
+            await asyncio.sleep(_WATCH_SILENCE_SECONDS)
+            for node in self._node_names():
+                last = self._last_report.get(node, started)
+                if time.monotonic() - last > _SILENCE_SECONDS:
+                    await self._statuses.silent(self._gateways_on(node), node)
+
+    async def _validate(self, bundle: Bundle) -> None:
+        async with self._validations:
+            await validate(self._settings.envoy_binary, bundle)
+
+    async def _save_statuses(self) -> None:
+        while True:
+            await self._save.wait()
+            self._save.clear()
+            unsaved, self._unsaved = self._unsaved, {}
+            for gateway, (revision, problem) in unsaved.items():
+                await self._statuses.configured(gateway, revision, problem)
+
+    @asynccontextmanager
+    async def _listening(self) -> AsyncIterator[None]:
+        server = grpc.aio.server()
+        ads_pb2_grpc.add_AggregatedDiscoveryServiceServicer_to_server(self._server, server)
+        epic_pb2_grpc.add_AgentServiceServicer_to_server(_Reports(self), server)
+        credentials = grpc.ssl_server_credentials(
+            [(self._settings.key.read_bytes(), self._settings.certificate.read_bytes())],
+            root_certificates=self._settings.ca.read_bytes(),
+            require_client_auth=True,
+        )
+        self.port = server.add_secure_port(f"{self._settings.listen}:{self._settings.port}", credentials)
+        await server.start()
+        try:
+            yield
+        finally:
+            await server.stop(0.2)
+
+
+class _Reports(epic_pb2_grpc.AgentServiceServicer):
+    """The agents' way to report."""
+
+    def __init__(self, service: AdsService) -> None:
+        self._service = service
+
+    async def Report(  # noqa: N802 - the name that gRPC calls
+        self, request: epic_pb2.NodeReport, context: Context
+    ) -> epic_pb2.NodeReportReply:
+        refusal = authorize(request.node, context)
+        if refusal is not None:
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, refusal)
+        await self._service.report(request)
+        return epic_pb2.NodeReportReply()
+
+
+def authorize(node_id: str, context: Context) -> str | None:
+    """Why the caller may not speak for a node: its certificate must bear the node's name."""
+    names = [name.decode() for name in context.auth_context().get("x509_common_name", [])]
+    if node_id and names == [node_id]:
+        return None
+    return f"the certificate is for {', '.join(names) or 'nobody'}, not for node {node_id!r}"

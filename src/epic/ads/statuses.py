@@ -1,0 +1,75 @@
+"""Writing status to the store: read, change, write in one transaction, and only if something changes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+
+from epic.ads.reports import configured, heard, reported, silent
+from epic.errors import EpicError, NotFound
+from epic.model.base import now
+from epic.model.naming import GatewayId
+from epic.model.resources import GWProxy, Node
+from epic.proto import epic_pb2
+from epic.store.interface import Store, Transaction
+
+log = logging.getLogger(__name__)
+
+Change = Callable[[GWProxy], GWProxy]
+
+
+class Statuses:
+    """The status fields that the ADS service owns."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def configured(self, gateway: GatewayId, revision: str, problem: EpicError | None) -> None:
+        """Note which revision a gateway has and whether a newer one was refused."""
+        await self._change([gateway], lambda proxy: configured(proxy, revision, problem))
+
+    async def silent(self, gateways: Iterable[GatewayId], node: str) -> None:
+        """Note that a node is not heard of."""
+        await self._change(gateways, lambda proxy: silent(proxy, node))
+
+    async def reported(self, gateways: Iterable[GatewayId], report: epic_pb2.NodeReport) -> None:
+        """Note a node's report; `gateways` are those with an instance on it."""
+        states = {state.gateway: state for state in report.instances}
+        await self._change(gateways, lambda proxy: reported(proxy, report.node, states))
+        await asyncio.to_thread(self._heard, report)
+
+    def _heard(self, report: epic_pb2.NodeReport) -> None:
+        time = now()
+        try:
+            node = self._store.get(Node, "", report.node)
+            if heard(node, report.agent_version, time) is node:
+                return
+            with self._store.transaction() as transaction:
+                node = transaction.get(Node, "", report.node)
+                transaction.update(heard(node, report.agent_version, time))
+        except NotFound:
+            log.warning("node %s reports but is not known", report.node)
+
+    async def _change(self, gateways: Iterable[GatewayId], change: Change) -> None:
+        await asyncio.to_thread(self._apply, tuple(gateways), change)
+
+    def _apply(self, gateways: Iterable[GatewayId], change: Change) -> None:
+        # A look without a transaction first: nearly always nothing has changed.
+        due = [gateway for gateway in gateways if _changed(self._store, gateway, change) is not None]
+        if not due:
+            return
+        with self._store.transaction() as transaction:
+            for gateway in due:
+                proxy = _changed(transaction, gateway, change)
+                if proxy is not None:
+                    transaction.update(proxy)
+
+
+def _changed(reader: Store | Transaction, gateway: GatewayId, change: Change) -> GWProxy | None:
+    try:
+        proxy = reader.get(GWProxy, gateway.account, gateway.proxy)
+    except NotFound:
+        return None
+    changed = change(proxy)
+    return None if changed == proxy else changed

@@ -1,0 +1,337 @@
+"""The ADS service with the real store, mutual TLS and the pinned Envoy as judge of configurations."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import grpc
+import pytest
+from envoy.config.cluster.v3.cluster_pb2 import Cluster
+from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
+from pydantic import SecretStr
+
+from epic.ads.client import DeltaClient, mtls_channel
+from epic.ads.service import AdsService, AdsSettings
+from epic.ads.snapshot import (
+    CLUSTER,
+    ENDPOINT,
+    INSTANCE,
+    LISTENER,
+    LOAD_ASSIGNMENT,
+    ROUTE_CONFIGURATION,
+    TUNNEL,
+    TYPES,
+    Resources,
+    Versioned,
+)
+from epic.model.base import Metadata
+from epic.model.resources import (
+    GWEndpointSlice,
+    GWProxy,
+    GWRoute,
+    LBServiceGroup,
+    Node,
+    ProxyInstance,
+    Tunnel,
+    TunnelKey,
+    TunnelSpec,
+)
+from epic.pki import operations
+from epic.pki.operations import Pki
+from epic.proto import epic_pb2, epic_pb2_grpc
+from epic.store.sqlite import SqliteStore
+
+ENVOY = shutil.which("envoy")
+pytestmark = pytest.mark.skipif(ENVOY is None, reason="the pinned Envoy is not on the PATH")
+
+
+class Held:
+    """An agent that takes everything and notes the order."""
+
+    def __init__(self) -> None:
+        self.resources: dict[str, dict[str, Versioned]] = {t: {} for t in TYPES}
+        self.log: list[tuple[str, list[str], list[str]]] = []
+
+    async def apply(self, type_url: str, updated: Resources, removed: Sequence[str]) -> str | None:
+        self.log.append((type_url, sorted(updated), list(removed)))
+        self.resources[type_url].update(updated)
+        for name in removed:
+            self.resources[type_url].pop(name, None)
+        return None
+
+    def names(self, type_url: str) -> set[str]:
+        return set(self.resources[type_url])
+
+
+async def eventually(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - what is awaited has no event
+            await asyncio.sleep(0.01)
+
+
+def issue(directory: Path, name: str) -> Path:
+    """The control node's authority in `directory/control`, and a node's certificate in `directory/NAME`."""
+    now = datetime.now(UTC)
+    control, node = Pki(directory / "control", now), Pki(directory / name, now)
+    for pki in (control, node):
+        pki.path.mkdir(exist_ok=True)
+    operations.control(control, ["127.0.0.1"], None, 30)
+    shutil.copy(control.path / "ca.crt", node.path / "ca.crt")
+    asked = operations.request(node, name)
+    signed = operations.sign(control, name, asked["request"].encode(), 30)
+    operations.install(node, signed["certificate"].encode())
+    return node.path
+
+
+@asynccontextmanager
+async def running(work: asyncio.Future[None] | asyncio.Task[None]) -> AsyncIterator[None]:
+    try:
+        yield
+    finally:
+        work.cancel()
+        with suppress(asyncio.CancelledError):
+            await work
+
+
+class Site:
+    """A store with one node and the service on it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.pki = issue(directory, "epic1")
+        self.store = SqliteStore(directory / "epic.db")
+        control = directory / "control"
+        self.settings = AdsSettings(
+            listen="127.0.0.1",
+            port=0,
+            certificate=control / "server.crt",
+            key=control / "server.key",
+            ca=control / "ca.crt",
+            envoy_binary=Path(str(ENVOY)),
+        )
+        self.service = AdsService(self.store, self.settings)
+        self.put(Node.model_validate({"metadata": {"name": "epic1"}, "spec": {"address": "172.30.11.2"}}))
+
+    def put(self, *objects: object) -> None:
+        with self.store.transaction() as transaction:
+            for obj in objects:
+                transaction.create(obj)  # type: ignore[type-var]
+
+    def proxy(self) -> GWProxy:
+        return self.store.get(GWProxy, "root", "U1")
+
+    def condition(self, kind: str) -> tuple[str, str]:
+        found = [c for c in self.proxy().status.conditions if c.type == kind]
+        return (found[0].status, found[0].reason) if found else ("", "")
+
+    def channel(self, node: str = "epic1") -> grpc.aio.Channel:
+        pki = self.directory / node
+        address = f"127.0.0.1:{self.service.port}"
+        return mtls_channel(address, pki / "ca.crt", pki / "agent.crt", pki / "agent.key")
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[None]:
+        async with running(asyncio.create_task(self.service.run())):
+            await eventually(lambda: self.service.port)
+            yield
+
+    @asynccontextmanager
+    async def agent(self, held: Held, node: str = "epic1") -> AsyncIterator[None]:
+        client = DeltaClient(self.channel, node, TYPES, held)
+        async with running(asyncio.create_task(client.run())):
+            yield
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path)
+
+
+def proxy(group: str = "") -> GWProxy:
+    listener = {"name": "web", "port": 80, "protocol": "HTTP"}
+    found = GWProxy.model_validate(
+        {
+            "metadata": {"name": "U1", "namespace": "root"},
+            "spec": {
+                "public-address": "203.0.113.1",
+                "group": group,
+                "gateway": {"gatewayClassName": "epic", "listeners": [listener]},
+            },
+        }
+    )
+    instance = ProxyInstance(node="epic1", inside_address=IPv4Address("100.64.0.1"))
+    return found.model_copy(
+        update={"status": found.status.model_copy(update={"service": 3, "instances": (instance,)})}
+    )
+
+
+def route(path: str = "/") -> GWRoute:
+    rule = {"matches": [{"path": {"value": path}}], "backendRefs": [{"name": "S1", "port": 80}]}
+    http = {"parentRefs": [{"name": "U1"}], "rules": [rule]}
+    return GWRoute.model_validate({"metadata": {"name": "R1", "namespace": "root"}, "spec": {"http": http}})
+
+
+def slice_of(*addresses: str, ready: bool = True) -> GWEndpointSlice:
+    endpoints = [{"addresses": [a], "nodeName": "n1", "conditions": {"ready": ready}} for a in addresses]
+    spec = {
+        "clientRef": {"clusterID": "lab"},
+        "parentRef": {"uid": "S1"},
+        "endpoints": endpoints,
+        "ports": [{"port": 8080}],
+        "nodeAddresses": {"n1": "192.168.50.11"},
+    }
+    return GWEndpointSlice.model_validate({"metadata": {"name": "E1", "namespace": "root"}, "spec": spec})
+
+
+def tunnel() -> Tunnel:
+    spec = TunnelSpec(
+        proxy="U1",
+        service=3,
+        epic_node="epic1",
+        inside_address=IPv4Address("100.64.0.1"),
+        cluster_id="lab",
+        node_name="n1",
+        node_address=IPv4Address("192.168.50.11"),
+        keys=(TunnelKey(epoch=1, secret=SecretStr("00" * 16)),),
+    )
+    return Tunnel(metadata=Metadata(name="7", namespace="root"), spec=spec)
+
+
+async def test_an_agent_gets_all_of_a_gateway(site: Site) -> None:
+    site.put(proxy(), route(), slice_of("10.1.0.1"), tunnel())
+    held = Held()
+    async with site.serving(), site.agent(held):
+        await eventually(lambda: held.resources[ROUTE_CONFIGURATION])
+        assert held.names(LISTENER) == held.names(ROUTE_CONFIGURATION) == {"root.U1/HTTP-80"}
+        assert held.names(LOAD_ASSIGNMENT) == {"root.U1/S1"}
+        instance = epic_pb2.Instance.FromString(held.resources[INSTANCE]["root.U1"].body.value)
+        assert (instance.interface, instance.ports[0].number) == ("epg64400001", 80)
+        assert instance.revision == site.proxy().status.revision
+        cluster = Cluster.FromString(held.resources[CLUSTER]["root.U1/S1"].body.value)
+        assert cluster.upstream_bind_config.source_address.address == "100.64.0.1"
+        made = epic_pb2.Tunnel.FromString(held.resources[TUNNEL]["7"].body.value)
+        assert (made.declared_address, made.keys[0].secret) == ("192.168.50.11", bytes(16))
+        endpoint = epic_pb2.Endpoint.FromString(held.resources[ENDPOINT]["root.U1/10.1.0.1"].body.value)
+        assert (endpoint.tunnel, endpoint.inside_address) == (7, "100.64.0.1")
+        await eventually(lambda: site.condition("Accepted") == ("True", "Accepted"))
+
+
+async def test_endpoints_change_without_a_new_revision(site: Site) -> None:
+    site.put(proxy(), route(), slice_of("10.1.0.1"), tunnel())
+    held = Held()
+    async with site.serving(), site.agent(held):
+        await eventually(lambda: held.resources[ROUTE_CONFIGURATION])
+        held.log.clear()
+        with site.store.transaction() as transaction:
+            old = transaction.get(GWEndpointSlice, "root", "E1")
+            new = slice_of("10.1.0.2", ready=True)
+            transaction.update(old.model_copy(update={"spec": new.spec}))
+        await eventually(lambda: len(held.log) == 3)
+        assert held.log == [
+            (ENDPOINT, ["root.U1/10.1.0.2"], []),
+            (LOAD_ASSIGNMENT, ["root.U1/S1"], []),
+            (ENDPOINT, [], ["root.U1/10.1.0.1"]),
+        ]
+
+
+async def test_an_endpoint_that_is_not_ready_has_a_tunnel_but_no_traffic(site: Site) -> None:
+    site.put(proxy(), route(), slice_of("10.1.0.1", ready=False), tunnel())
+    held = Held()
+    async with site.serving(), site.agent(held):
+        await eventually(lambda: held.resources[ROUTE_CONFIGURATION])
+        assert held.names(ENDPOINT) == {"root.U1/10.1.0.1"}
+        body = held.resources[LOAD_ASSIGNMENT]["root.U1/S1"].body.value
+        assert list(ClusterLoadAssignment.FromString(body).endpoints) == []
+
+
+async def test_a_deleted_gateway_leaves_nothing(site: Site) -> None:
+    site.put(proxy(), route(), slice_of("10.1.0.1"), tunnel())
+    held = Held()
+    async with site.serving(), site.agent(held):
+        await eventually(lambda: held.resources[ROUTE_CONFIGURATION])
+        with site.store.transaction() as transaction:
+            transaction.delete(GWProxy, "root", "U1")
+        await eventually(lambda: not any(held.resources.values()))
+
+
+async def test_a_configuration_that_envoy_refuses_does_not_replace_the_good_one(site: Site) -> None:
+    template = {
+        "name": "mine",
+        "value": "name: {{ ClusterName | tojson }}\ntype: EDS\nconnect_timeout: -2s\n",
+    }
+    group = LBServiceGroup.model_validate(
+        {"metadata": {"name": "g", "namespace": "root"}, "spec": {"service-prefix": "default"}}
+    )
+    site.put(group, proxy(group="g"), route(), slice_of("10.1.0.1"), tunnel())
+    held = Held()
+    async with site.serving(), site.agent(held):
+        await eventually(lambda: held.resources[ROUTE_CONFIGURATION])
+        good = dict(held.resources[CLUSTER])
+        with site.store.transaction() as transaction:
+            old = transaction.get(LBServiceGroup, "root", "g")
+            spec = {
+                "service-prefix": "default",
+                "envoy-template": {"envoyResources": {"clusters": [template]}},
+            }
+            bad = LBServiceGroup.model_validate({"metadata": {"name": "g"}, "spec": spec})
+            transaction.update(old.model_copy(update={"spec": bad.spec}))
+        await eventually(lambda: site.condition("Accepted") == ("False", "InvalidConfiguration"))
+        message = next(c.message for c in site.proxy().status.conditions if c.type == "Accepted")
+        assert message == "Envoy refuses the configuration: Invalid duration: Expected positive duration"
+        assert held.resources[CLUSTER] == good
+
+
+async def test_reports_become_the_status_of_gateway_and_node(site: Site) -> None:
+    site.put(proxy())
+    report = epic_pb2.NodeReport(node="epic1", agent_version="0.1.0")
+    report.instances.add(gateway="root.U1", ready=True, announced=True, serving_revision="abc")
+    async with site.serving(), site.channel() as channel:
+        await eventually(lambda: site.condition("Accepted") == ("True", "Accepted"))
+        stub = epic_pb2_grpc.AgentServiceStub(channel)
+        await stub.Report(report)
+        (instance,) = site.proxy().status.instances
+        assert (instance.ready, instance.announced, instance.serving_revision) == (True, True, "abc")
+        assert site.condition("Ready") == ("True", "AllInstancesServe")
+        assert site.store.get(Node, "", "epic1").status.agent_version == "0.1.0"
+        before = site.store.revision
+        await stub.Report(report)
+        assert site.store.revision == before, "the same again is no write"
+        report.instances[0].announced = False
+        report.instances[0].error = "no"
+        await stub.Report(report)
+        assert site.condition("Ready") == ("False", "NoInstanceServes")
+
+
+async def test_a_certificate_of_another_node_is_refused(site: Site, tmp_path: Path) -> None:
+    issue(tmp_path, "epic2")
+    site.put(proxy())
+    held = Held()
+    async with site.serving(), site.channel("epic2") as channel:
+        client = DeltaClient(lambda: site.channel("epic2"), "epic1", TYPES, held)
+        async with running(asyncio.create_task(client.run())):
+            with pytest.raises(grpc.aio.AioRpcError) as refusal:
+                await epic_pb2_grpc.AgentServiceStub(channel).Report(epic_pb2.NodeReport(node="epic1"))
+            assert refusal.value.code() == grpc.StatusCode.PERMISSION_DENIED
+            await asyncio.sleep(0.3)
+    assert held.log == []
+
+
+async def test_after_a_restart_an_agent_is_told_only_what_changed(site: Site) -> None:
+    site.put(proxy(), route(), slice_of("10.1.0.1"), tunnel())
+    held = Held()
+    async with site.serving(), site.agent(held):
+        await eventually(lambda: held.resources[ROUTE_CONFIGURATION])
+        versions = {t: {n: r.version for n, r in found.items()} for t, found in held.resources.items()}
+    held.log.clear()
+    site.service = AdsService(site.store, site.settings)
+    async with site.serving():
+        client = DeltaClient(site.channel, "epic1", TYPES, held, versions)
+        async with running(asyncio.create_task(client.run())):
+            await eventually(lambda: len(held.log) == len(TYPES))
+    assert held.log == [(t, [], []) for t in TYPES]
