@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import logging
 import secrets
 import time
 from dataclasses import dataclass
@@ -12,12 +13,14 @@ from dataclasses import dataclass
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from epic.api.context import Principal
 from epic.api.replies import PREFIX, error_reply
 from epic.model.resources import User
 from epic.store.interface import Store
+
+log = logging.getLogger(__name__)
 
 _CACHE_SECONDS = 30
 _CACHE_SIZE = 1000
@@ -129,7 +132,21 @@ class Gate:
             )
             return await error_reply(403, message)(scope, receive, send)
         scope.setdefault("state", {})["principal"] = principal
-        return await self._app(_as_json(scope), receive, send)
+        return await self._app(_as_json(scope), receive, _noted(scope, principal, send))
+
+
+def _noted(scope: Scope, principal: Principal, send: Send) -> Send:
+    """`send` that leaves a line in the log for each request that changes something."""
+    if scope["method"] in {"GET", "HEAD"}:
+        return send
+
+    async def noting(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            who = f"{principal.account}/{principal.name}" if principal.account else principal.name
+            log.info("%s %s by %s: %d", scope["method"], scope["path"], who, message["status"])
+        await send(message)
+
+    return noting
 
 
 def account_of(path: str) -> str | None:

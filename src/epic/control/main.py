@@ -1,0 +1,79 @@
+"""The command epic-control: serve, or make the first administrator."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import sys
+from pathlib import Path
+
+from epic.ads.service import AdsService
+from epic.ads.service import AdsSettings as AdsServiceSettings
+from epic.api.app import create_app
+from epic.api.context import Context
+from epic.control.admin import ensure_admin
+from epic.control.serve import end_process_soon, serve
+from epic.control.settings import ControlSettings, load_settings
+from epic.errors import EpicError
+from epic.runs.ansible import AnsibleExecutor
+from epic.runs.events import EventHub
+from epic.runs.queue import RunQueue
+from epic.store.sqlite import SqliteStore
+
+_CONFIG = Path("/etc/epic/control.yaml")
+
+
+def run() -> None:
+    """Read the command line and do what it says."""
+    arguments = _parser().parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    try:
+        settings = load_settings(arguments.config)
+        if arguments.command == "ensure-admin":
+            changed = ensure_admin(SqliteStore(settings.database), arguments.credential_file)
+            print(json.dumps({"changed": changed}))
+        else:
+            asyncio.run(control(settings))
+    except EpicError as error:
+        sys.exit(f"epic-control: {error}")
+
+
+async def control(settings: ControlSettings) -> None:
+    """Be the control plane until a signal."""
+    store = SqliteStore(settings.database)
+    hub = EventHub()
+    executor = AnsibleExecutor(settings.run_settings())
+    queue = RunQueue(store, executor, hub, settings.envoy_version)
+    ads = AdsService(store, _ads_settings(settings))
+    app = create_app(Context(store=store, inside_pool=settings.inside_pool, run_events=hub))
+
+    def on_stop() -> None:
+        executor.cancel()
+        end_process_soon()
+
+    await serve(app, settings.rest, {"xDS": ads.run, "runs": queue.run}, on_stop)
+
+
+def _ads_settings(settings: ControlSettings) -> AdsServiceSettings:
+    ads = settings.ads
+    return AdsServiceSettings(
+        listen=ads.listen,
+        port=ads.port,
+        certificate=ads.certificate,
+        key=ads.key,
+        ca=ads.ca,
+        envoy_binary=settings.envoy_binary,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("epic-control", description="EPIC's control plane")
+    parser.add_argument("--config", type=Path, default=_CONFIG, metavar="FILE", help=f"default: {_CONFIG}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands (default: serve)")
+    admin = commands.add_parser("ensure-admin", help="make the first administrator")
+    # Without a default of its own, so that --config before the command is not overridden.
+    admin.add_argument("--config", type=Path, default=argparse.SUPPRESS, metavar="FILE")
+    admin.add_argument("--credential-file", type=Path, required=True, metavar="FILE")
+    return parser

@@ -1,0 +1,121 @@
+"""Runs the services side by side until a signal, or until one of them fails."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from epic.control.settings import RestSettings
+
+log = logging.getLogger(__name__)
+
+_STREAMS_MAY_END_SECONDS = 1
+_STOP_SECONDS = 2.5
+
+Service = Callable[[], Coroutine[Any, Any, None]]
+
+
+class _RestServer(uvicorn.Server):
+    """uvicorn without its own signal handling, telling when it listens."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
+
+
+async def serve(
+    app: ASGIApp,
+    rest: RestSettings,
+    services: dict[str, Service],
+    on_stop: Callable[[], None] = lambda: None,
+) -> None:
+    """Serve the API and run the services until SIGTERM or SIGINT; raises when a service fails.
+
+    `on_stop` is called as soon as the end has begun.
+    """
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    server = _RestServer(_uvicorn_config(app, rest))
+    tasks = {asyncio.create_task(service(), name=name) for name, service in services.items()}
+    tasks.add(asyncio.create_task(server.serve(), name="REST"))
+    announcing = asyncio.create_task(_announce(server, rest))
+    try:
+        await _until_stopped(stop, tasks)
+    finally:
+        notify("STOPPING=1")
+        on_stop()
+        server.should_exit = True
+        announcing.cancel()
+        for task in tasks:
+            # The REST server ends what it is at by itself.
+            if task.get_name() != "REST":
+                task.cancel()
+        await asyncio.wait(tasks, timeout=_STOP_SECONDS)
+
+
+async def _until_stopped(stop: asyncio.Event, tasks: set[asyncio.Task[None]]) -> None:
+    stopping = asyncio.create_task(stop.wait())
+    done, _ = await asyncio.wait({stopping, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    for task in done - {stopping}:
+        task.result()
+        raise RuntimeError(f"service {task.get_name()} ended by itself")
+    log.info("stopping")
+
+
+async def _announce(server: _RestServer, rest: RestSettings) -> None:
+    await server.listening.wait()
+    log.info("REST API at https://%s:%d/api/epic", rest.listen, rest.port)
+    notify("READY=1")
+
+
+def end_process_soon() -> None:
+    """End the process even if a thread does not: every accepted write is on disk already."""
+    timer = threading.Timer(_STOP_SECONDS + 0.2, os._exit, [0])
+    timer.daemon = True
+    timer.start()
+
+
+def notify(state: str) -> None:
+    """Tell systemd, if it asked to be told."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if address:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            sock.connect(address.replace("@", "\0", 1) if address.startswith("@") else address)
+            sock.sendall(state.encode())
+
+
+def _uvicorn_config(app: ASGIApp, rest: RestSettings) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        host=rest.listen,
+        port=rest.port,
+        ssl_certfile=str(rest.certificate),
+        ssl_keyfile=str(rest.key),
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        # Event streams never end by themselves.
+        timeout_graceful_shutdown=_STREAMS_MAY_END_SECONDS,
+    )

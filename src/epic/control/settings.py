@@ -1,0 +1,113 @@
+"""control.yaml."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from epic.errors import Invalid
+from epic.model.gatewayapi import PortNumber
+from epic.model.naming import ObjectName
+from epic.runs.settings import RunSettings
+
+_PLAYBOOK = "ansible_collections/epic/gateway/playbooks/gateways.yml"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RestSettings(_Section):
+    """Where the REST API listens, and its certificate."""
+
+    listen: str = "0.0.0.0"  # noqa: S104 it is the service's purpose
+    port: PortNumber = 8443
+    certificate: Path
+    key: Path
+
+
+class AdsSettings(RestSettings):
+    """Where agents connect; their certificates are of `ca`."""
+
+    port: PortNumber = 18000
+    ca: Path
+
+
+class RunsSection(_Section):
+    """How playbooks are run."""
+
+    directory: Path
+    collections: Path
+    ssh_key: Path
+    user: str = "root"
+    python: str = "/usr/bin/python3"
+    strategy: str | None = None
+    playbook: Path | None = None
+    timeout_seconds: Annotated[int, Field(ge=10)] = 600
+
+
+class ControlSettings(_Section):
+    """The whole file."""
+
+    node_name: ObjectName
+    database: Path
+    rest: RestSettings
+    ads: AdsSettings
+    envoy_binary: Path
+    envoy_version: str
+    inside_pool: Annotated[IPv4Network, Field()] = IPv4Network("100.64.0.0/10")
+    runs: RunsSection
+
+    def run_settings(self) -> RunSettings:
+        """What runs need to know."""
+        runs = self.runs
+        return RunSettings(
+            directory=runs.directory,
+            playbook=runs.playbook or runs.collections / _PLAYBOOK,
+            collections=runs.collections,
+            ssh_key=runs.ssh_key,
+            envoy_version=self.envoy_version,
+            user=runs.user,
+            python=runs.python,
+            strategy=runs.strategy,
+            timeout_seconds=runs.timeout_seconds,
+        )
+
+
+def load_settings(path: Path) -> ControlSettings:
+    """The settings in the file; raises Invalid, naming the file and the key."""
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise Invalid(f"{path}: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        raise Invalid(f"{path} is not YAML: {error}") from None
+    try:
+        return ControlSettings.model_validate(content)
+    except ValidationError as error:
+        raise Invalid("\n".join(f"{path}: {_explain(e)}" for e in error.errors())) from None
+
+
+def _explain(error: Any) -> str:
+    key = ".".join(str(part) for part in error["loc"]) or "the file"
+    match error["type"]:
+        case "missing":
+            return f"{key} is missing"
+        case "extra_forbidden":
+            section = _section(error["loc"][:-1])
+            return f"{key} is not known; known here are {', '.join(section.model_fields)}"
+        case _:
+            return f"{key}: {error['msg']} (it is {error['input']!r})"
+
+
+def _section(location: tuple[str, ...]) -> type[BaseModel]:
+    model: type[BaseModel] = ControlSettings
+    for key in location:
+        annotation = model.model_fields[key].annotation
+        assert isinstance(annotation, type)  # noqa: S101 only sections hold unknown keys
+        model = annotation
+    return model

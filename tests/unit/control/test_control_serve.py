@@ -1,0 +1,113 @@
+"""The process: REST over TLS, services beside it, an end within three seconds whatever is open."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import ssl
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from fastapi import FastAPI
+
+from epic.api.sse import event_stream
+from epic.control.serve import notify, serve
+from epic.control.settings import RestSettings
+
+
+@pytest.fixture
+def rest(tmp_path: Path) -> RestSettings:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(datetime.now(UTC) - timedelta(hours=1))
+        .not_valid_after(datetime.now(UTC) + timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    encoding = serialization.Encoding.PEM
+    (tmp_path / "crt").write_bytes(certificate.public_bytes(encoding))
+    plain = (serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    (tmp_path / "key").write_bytes(key.private_bytes(encoding, *plain))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return RestSettings(listen="127.0.0.1", port=port, certificate=tmp_path / "crt", key=tmp_path / "key")
+
+
+@pytest.fixture
+def announced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> socket.socket:
+    path = str(tmp_path / "notify")
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    sock.bind(path)
+    sock.settimeout(5)
+    monkeypatch.setenv("NOTIFY_SOCKET", path)
+    return sock
+
+
+async def endless() -> AsyncIterator[bytes]:
+    yield b"event: first\n\n"
+    await asyncio.sleep(3600)
+
+
+def application() -> FastAPI:
+    app = FastAPI()
+    app.add_api_route("/stream", lambda: event_stream(endless()))
+    return app
+
+
+async def test_an_open_event_stream_does_not_hold_the_end(
+    rest: RestSettings, announced: socket.socket
+) -> None:
+    ended = asyncio.Event()
+
+    async def service() -> None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            ended.set()
+
+    serving = asyncio.create_task(serve(application(), rest, {"other": service}))
+    assert await asyncio.to_thread(announced.recv, 64) == b"READY=1"
+    trust = ssl.create_default_context(cafile=rest.certificate)
+    async with httpx.AsyncClient(verify=trust) as client:
+        url = f"https://localhost:{rest.port}/stream"
+        async with client.stream("GET", url) as reply:
+            assert await anext(reply.aiter_raw()) == b"event: first\n\n"
+            start = time.monotonic()
+            os.kill(os.getpid(), signal.SIGTERM)
+            await serving
+    assert time.monotonic() - start < 3
+    assert ended.is_set()
+
+
+async def test_a_service_that_fails_ends_the_process_with_its_error(rest: RestSettings) -> None:
+    async def failing() -> None:
+        raise OSError("port is taken")
+
+    with pytest.raises(OSError, match="port is taken"):
+        await serve(application(), rest, {"xDS": failing})
+
+
+async def test_a_service_that_ends_by_itself_is_an_error(rest: RestSettings) -> None:
+    async def idle() -> None:
+        return
+
+    with pytest.raises(RuntimeError, match="service xDS ended by itself"):
+        await serve(application(), rest, {"xDS": idle})
+
+
+def test_nothing_is_announced_when_nobody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    notify("READY=1")

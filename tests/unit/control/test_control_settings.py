@@ -1,0 +1,59 @@
+"""control.yaml: what a good one gives, and what a bad one is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from epic.control.settings import load_settings
+from epic.errors import Invalid
+
+GOOD = """
+node_name: epic1
+database: /var/lib/epic/control/epic.db
+rest: {listen: "0.0.0.0", port: 8443, certificate: /c.crt, key: /c.key}
+ads: {listen: "0.0.0.0", port: 18000, certificate: /c.crt, key: /c.key, ca: /ca.crt}
+envoy_binary: /opt/envoy/1.40.0/envoy
+envoy_version: 1.40.0
+inside_pool: 100.64.0.0/10
+runs: {directory: /runs, collections: /opt/epic/collections, ssh_key: /ssh/id, user: root}
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "control.yaml"
+    path.write_text(GOOD)
+    return path
+
+
+def test_runs_use_the_playbook_of_the_collection(file: Path) -> None:
+    settings = load_settings(file).run_settings()
+    root = Path("/opt/epic/collections/ansible_collections/epic/gateway")
+    assert settings.playbook == root / "playbooks/gateways.yml"
+    assert (settings.envoy_version, settings.strategy) == ("1.40.0", None)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("node_name: epic1", "", "node_name is missing"),
+        ("port: 8443", "prot: 8443", "rest.prot is not known; known here are listen, port, certificate, key"),
+        ("port: 8443", "port: 99999", "rest.port: Input should be less than or equal to 65535 (it is 99999)"),
+        ("envoy_binary", "envoy", "envoy is not known; known here are node_name, database"),
+        ("100.64.0.0/10", "100.64.0.1/10", "inside_pool: "),
+        ("runs: {", "runs: [", "is not YAML"),
+    ],
+)
+def test_a_mistake_is_told_with_file_and_key(file: Path, old: str, new: str, message: str) -> None:
+    file.write_text(GOOD.replace(old, new, 1))
+    with pytest.raises(Invalid) as error:
+        load_settings(file)
+    assert str(file) in str(error.value)
+    assert message in str(error.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(Invalid, match="nope: No such file"):
+        load_settings(tmp_path / "nope")
