@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Why a packet was dropped: the only list. The Python names are generated from it, so keep one reason
+ * per line. The number is the index of the counter: append, never insert, so that a running agent and
+ * a newer program mean the same.
+ */
+#ifndef EPIC_DROP_REASONS_H
+#define EPIC_DROP_REASONS_H
+
+#define EPIC_DROP_REASONS(X)                                                                       \
+	X(INSTANCE_UNKNOWN, "the interface belongs to no instance")                                \
+	X(INSTANCE_PROTOCOL, "an instance sent something other than IPv4 and ARP")                 \
+	X(INSTANCE_SOURCE, "an instance sent from an address that is not its own")                 \
+	X(INNER_HEADER, "the inner IPv4 header is malformed")                                      \
+	X(INNER_LENGTH, "the inner and the outer length disagree")                                 \
+	X(INNER_SPOOFED, "the inner address is not the inside address of the tunnel")              \
+	X(ENDPOINT_UNKNOWN, "the inner address is no endpoint that this tunnel serves")            \
+	X(SOURCE_NOT_ENDPOINT, "a local address sent to an inside address without being its endpoint") \
+	X(TUNNEL_UNKNOWN, "there is no tunnel of this number")                                     \
+	X(TUNNEL_UNRESOLVED, "the tunnel's far end was not heard of yet")                          \
+	X(TUNNEL_ADDRESS, "the packet came to an address that is not the tunnel's local one")      \
+	X(SERVICE_WRONG, "the service number is not the tunnel's")                                 \
+	X(TAG_WRONG, "the tag fits no valid key")                                                  \
+	X(KEY_MISSING, "the tunnel has no key to sign with")                                       \
+	X(OUTER_FRAGMENT, "the encapsulated packet was fragmented")                                \
+	X(OUTER_OPTIONS, "the outer IPv4 header has options")                                      \
+	X(OUTER_LENGTH, "the outer IPv4, UDP and frame lengths disagree")                          \
+	X(TRUNCATED, "the packet is too short for its headers")                                    \
+	X(GUE_VERSION, "the GUE version is not 0")                                                 \
+	X(GUE_HEADER_LENGTH, "the GUE header length is not the one of this kind of packet")        \
+	X(GUE_FLAGS, "the GUE header has flags")                                                   \
+	X(GUE_PROTOCOL, "the GUE payload is not IPv4")                                             \
+	X(CONTROL_TYPE, "the control packet is of a type that this end does not take")             \
+	X(CONTROL_LENGTH, "the control packet has not the length of its type")                     \
+	X(CONTROL_REPLAYED, "the control packet's counter is not higher than the last one")        \
+	X(TOO_BIG, "the packet does not fit the underlay with its outer header")                   \
+	X(CONGESTION, "congestion was marked on a packet whose sender cannot understand it")       \
+	X(NO_ROOM, "the kernel could not add or remove the outer header")
+
+enum drop_reason {
+#define EPIC_DROP_REASON_NUMBER(name, text) DROP_##name,
+	EPIC_DROP_REASONS(EPIC_DROP_REASON_NUMBER)
+#undef EPIC_DROP_REASON_NUMBER
+	DROP_REASONS,
+};
+
+#endif

@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* The tunnel's headers and tags, drawn in docs/transport.md. */
+#ifndef EPIC_GUE_H
+#define EPIC_GUE_H
+
+#include <linux/types.h>
+#include <linux/ip.h>
+#include <linux/udp.h>
+#include <stdbool.h>
+
+#include "consts.h"
+#include "maps.h"
+#include "siphash.h"
+
+#define GUE_VERSION_MASK 0xc0
+#define GUE_CONTROL_BIT  0x20
+#define GUE_HLEN_MASK    0x1f
+
+/* Two halves because the header is aligned to four bytes. */
+struct gue_tag {
+	__u32 low;
+	__u32 high;
+};
+
+struct gue_base {
+	__u8 version_control_hlen;
+	__u8 protocol; /* or the type of a control packet */
+	__be16 flags;
+};
+
+struct gue_data {
+	struct gue_base base;
+	__be32 tunnel;
+	__be32 service;
+	struct gue_tag tag;
+};
+
+struct gue_control {
+	struct gue_base base;
+	__be32 tunnel;
+	__be32 counter[2];
+	__be32 sent_ns[2];
+	__be32 echo_ns[2];
+	struct gue_tag tag;
+};
+
+#define CONTROL_TAGGED_WORDS 4 /* all before the tag, in 64-bit words */
+_Static_assert(sizeof(struct gue_control) == CONTROL_TAGGED_WORDS * 8 + sizeof(struct gue_tag),
+	       "the control tag covers whole words");
+
+struct outer_header {
+	struct iphdr ip;
+	struct udphdr udp;
+	struct gue_data gue;
+};
+
+#define OVERHEAD ((int)sizeof(struct outer_header))
+_Static_assert(OVERHEAD == 48, "the instances' MTU is the underlay's minus 48");
+
+/* What the data tag covers: equal for all packets and segments of a flow. */
+struct flow {
+	__u32 tunnel;
+	__u32 service;
+	__be32 source;
+	__be32 destination;
+	__u8 protocol;
+};
+
+static __always_inline __u64 word_of(__u32 first, __u32 second)
+{
+	return first | (__u64)second << 32;
+}
+
+static __always_inline __u64 tag_word(const struct gue_tag *tag)
+{
+	return word_of(tag->low, tag->high);
+}
+
+static __always_inline __u64 data_tag(const struct siphash_key *key, const struct flow *flow)
+{
+	const __u64 words[] = {
+		word_of(bpf_htonl(flow->tunnel), bpf_htonl(flow->service)),
+		word_of(flow->source, flow->destination),
+	};
+
+	return siphash(key, words, 2, flow->protocol, 1);
+}
+
+static __always_inline __u64 control_tag(const struct siphash_key *key,
+					 const struct gue_control *control)
+{
+	const __u32 *halves = (const __u32 *)control;
+	__u64 words[CONTROL_TAGGED_WORDS];
+
+#pragma unroll
+	for (int i = 0; i < CONTROL_TAGGED_WORDS; i++)
+		words[i] = word_of(halves[2 * i], halves[2 * i + 1]);
+	return siphash(key, words, CONTROL_TAGGED_WORDS, 0, 0);
+}
+
+static __always_inline bool slot_valid(const struct tunnel *tunnel, __u32 slot)
+{
+	return tunnel->valid & 1 << slot;
+}
+
+/* During a rotation the far end may still, or already, sign with the other key. */
+static __always_inline bool data_tag_verified(const struct tunnel *tunnel, const struct flow *flow,
+					      __u64 tag)
+{
+	__u32 slot = tunnel->active % KEY_SLOTS;
+
+	for (int i = 0; i < KEY_SLOTS; i++) {
+		if (slot_valid(tunnel, slot) && data_tag(&tunnel->keys[slot], flow) == tag)
+			return true;
+		slot = (slot + 1) % KEY_SLOTS;
+	}
+	return false;
+}
+
+static __always_inline bool control_tag_verified(const struct tunnel *tunnel,
+						 const struct gue_control *control)
+{
+	__u64 tag = tag_word(&control->tag);
+
+	for (__u32 slot = 0; slot < KEY_SLOTS; slot++)
+		if (slot_valid(tunnel, slot) && control_tag(&tunnel->keys[slot], control) == tag)
+			return true;
+	return false;
+}
+
+#endif

@@ -1,0 +1,37 @@
+"""Why a packet was dropped: generated from bpf/drop_reasons.h by bpf/generate_drop_reasons."""
+
+from __future__ import annotations
+
+from typing import Final
+
+DROP_REASONS: Final[tuple[tuple[str, str], ...]] = (
+    ("instance_unknown", "the interface belongs to no instance"),
+    ("instance_protocol", "an instance sent something other than IPv4 and ARP"),
+    ("instance_source", "an instance sent from an address that is not its own"),
+    ("inner_header", "the inner IPv4 header is malformed"),
+    ("inner_length", "the inner and the outer length disagree"),
+    ("inner_spoofed", "the inner address is not the inside address of the tunnel"),
+    ("endpoint_unknown", "the inner address is no endpoint that this tunnel serves"),
+    ("source_not_endpoint", "a local address sent to an inside address without being its endpoint"),
+    ("tunnel_unknown", "there is no tunnel of this number"),
+    ("tunnel_unresolved", "the tunnel's far end was not heard of yet"),
+    ("tunnel_address", "the packet came to an address that is not the tunnel's local one"),
+    ("service_wrong", "the service number is not the tunnel's"),
+    ("tag_wrong", "the tag fits no valid key"),
+    ("key_missing", "the tunnel has no key to sign with"),
+    ("outer_fragment", "the encapsulated packet was fragmented"),
+    ("outer_options", "the outer IPv4 header has options"),
+    ("outer_length", "the outer IPv4, UDP and frame lengths disagree"),
+    ("truncated", "the packet is too short for its headers"),
+    ("gue_version", "the GUE version is not 0"),
+    ("gue_header_length", "the GUE header length is not the one of this kind of packet"),
+    ("gue_flags", "the GUE header has flags"),
+    ("gue_protocol", "the GUE payload is not IPv4"),
+    ("control_type", "the control packet is of a type that this end does not take"),
+    ("control_length", "the control packet has not the length of its type"),
+    ("control_replayed", "the control packet's counter is not higher than the last one"),
+    ("too_big", "the packet does not fit the underlay with its outer header"),
+    ("congestion", "congestion was marked on a packet whose sender cannot understand it"),
+    ("no_room", "the kernel could not add or remove the outer header"),
+)
+"""Name and meaning of each; the position is the counter's index."""
