@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 from typing import Annotated, Protocol, cast
 
@@ -40,6 +41,8 @@ class Context:
     store: Store
     inside_pool: IPv4Network
     run_events: RunEvents
+    closing: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the process ends: event streams end with it."""
 
 
 def _context(request: Request) -> Context:

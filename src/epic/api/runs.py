@@ -34,7 +34,7 @@ def read(ctx: Ctx, name: str) -> dict[str, Any]:
 @router.get("/{name}/events", response_class=StreamingResponse)
 def events(ctx: Ctx, name: str) -> StreamingResponse:
     """The run's events as server-sent events, from its first one; the stream ends with the run."""
-    return event_stream(_events(ctx, ctx.store.get(Run, "", name)))
+    return event_stream(_events(ctx, ctx.store.get(Run, "", name)), ctx.closing)
 
 
 async def _events(ctx: Context, run: Run) -> AsyncGenerator[bytes, None]:

@@ -17,21 +17,31 @@ def event(name: str, data: object) -> bytes:
     return f"event: {name}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n".encode()
 
 
-def event_stream(events: AsyncIterator[bytes], heartbeat: float = _HEARTBEAT_SECONDS) -> StreamingResponse:
-    """The reply that sends the events as they come, and a comment line when there is none for a while."""
+def event_stream(
+    events: AsyncIterator[bytes], closing: asyncio.Event, heartbeat: float = _HEARTBEAT_SECONDS
+) -> StreamingResponse:
+    """The reply that sends the events as they come, and a comment line when there is none for a while.
+
+    It ends with the events, or when the process is `closing`.
+    """
     return StreamingResponse(
-        _with_heartbeat(events, heartbeat),
+        _sent(events, closing, heartbeat),
         media_type="text/event-stream",
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
 
 
-async def _with_heartbeat(events: AsyncIterator[bytes], seconds: float) -> AsyncGenerator[bytes, None]:
+async def _sent(
+    events: AsyncIterator[bytes], closing: asyncio.Event, heartbeat: float
+) -> AsyncGenerator[bytes, None]:
     pending = asyncio.ensure_future(anext(events, None))
+    end = asyncio.ensure_future(closing.wait())
     try:
-        while True:
-            done, _ = await asyncio.wait({pending}, timeout=seconds)
-            if not done:
+        while not closing.is_set():
+            await asyncio.wait({pending, end}, timeout=heartbeat, return_when=asyncio.FIRST_COMPLETED)
+            if closing.is_set():
+                return
+            if not pending.done():
                 yield b": still here\n\n"
                 continue
             item = pending.result()
@@ -40,6 +50,7 @@ async def _with_heartbeat(events: AsyncIterator[bytes], seconds: float) -> Async
             yield item
             pending = asyncio.ensure_future(anext(events, None))
     finally:
+        end.cancel()
         pending.cancel()
         with suppress(asyncio.CancelledError):
             await pending

@@ -27,7 +27,7 @@ def read(ctx: Ctx, account: str, cluster: str, node: str, watch: bool = False) -
     ctx.store.get(Account, "", account)
     workload = WorkloadNode(cluster, node)
     if watch:
-        return event_stream(_events(ctx.store, account, workload))
+        return event_stream(_events(ctx.store, account, workload), ctx.closing)
     # The reply holds keys.
     return JSONResponse(tunnels_of(ctx.store, account, workload), headers={"Cache-Control": "no-store"})
 

@@ -47,13 +47,14 @@ async def control(settings: ControlSettings) -> None:
     executor = AnsibleExecutor(settings.run_settings())
     queue = RunQueue(store, executor, hub, settings.envoy_version)
     ads = AdsService(store, _ads_settings(settings))
-    app = create_app(Context(store=store, inside_pool=settings.inside_pool, run_events=hub))
+    context = Context(store=store, inside_pool=settings.inside_pool, run_events=hub)
 
     def on_stop() -> None:
+        context.closing.set()
         executor.cancel()
         end_process_soon()
 
-    await serve(app, settings.rest, {"xDS": ads.run, "runs": queue.run}, on_stop)
+    await serve(create_app(context), settings.rest, {"xDS": ads.run, "runs": queue.run}, on_stop)
 
 
 def _ads_settings(settings: ControlSettings) -> AdsServiceSettings:

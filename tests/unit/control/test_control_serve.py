@@ -61,15 +61,18 @@ async def endless() -> AsyncIterator[bytes]:
     await asyncio.sleep(3600)
 
 
-def application() -> FastAPI:
+def application(closing: asyncio.Event | None = None) -> FastAPI:
     app = FastAPI()
-    app.add_api_route("/stream", lambda: event_stream(endless()))
+    never = asyncio.Event()
+    app.add_api_route("/stream", lambda: event_stream(endless(), closing or never))
     return app
 
 
+@pytest.mark.parametrize(("polite", "seconds"), [(True, 1), (False, 3)])
 async def test_an_open_event_stream_does_not_hold_the_end(
-    rest: RestSettings, announced: socket.socket
+    rest: RestSettings, announced: socket.socket, polite: bool, seconds: float
 ) -> None:
+    closing = asyncio.Event()
     ended = asyncio.Event()
 
     async def service() -> None:
@@ -78,7 +81,8 @@ async def test_an_open_event_stream_does_not_hold_the_end(
         finally:
             ended.set()
 
-    serving = asyncio.create_task(serve(application(), rest, {"other": service}))
+    app = application(closing if polite else None)
+    serving = asyncio.create_task(serve(app, rest, {"other": service}, closing.set))
     assert await asyncio.to_thread(announced.recv, 64) == b"READY=1"
     trust = ssl.create_default_context(cafile=rest.certificate)
     async with httpx.AsyncClient(verify=trust) as client:
@@ -88,7 +92,7 @@ async def test_an_open_event_stream_does_not_hold_the_end(
             start = time.monotonic()
             os.kill(os.getpid(), signal.SIGTERM)
             await serving
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < seconds
     assert ended.is_set()
 
 
