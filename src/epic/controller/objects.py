@@ -199,10 +199,13 @@ class Objects:
     def __init__(self, objects: Iterable[ClientObject] = ()) -> None:
         self._by_ref = {obj.ref: obj for obj in objects}
 
+    def everything(self) -> list[ClientObject]:
+        """All objects, sorted."""
+        return sorted(self._by_ref.values(), key=lambda obj: obj.ref)
+
     def all(self, kind: type[T]) -> list[T]:
         """All objects of a kind, sorted by namespace and name."""
-        found = [obj for obj in self._by_ref.values() if isinstance(obj, kind)]
-        return sorted(found, key=lambda obj: obj.ref)
+        return [obj for obj in self.everything() if isinstance(obj, kind)]
 
     def find(self, kind: type[T], namespace: str, name: str) -> T | None:
         """The object, None if there is none."""

@@ -1,0 +1,65 @@
+"""What tests of several rooms use: the real API, served on a port of this machine."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+from pathlib import Path
+
+import pytest
+import uvicorn
+from argon2 import PasswordHasher
+
+from epic.api import auth
+from epic.api.app import create_app
+from epic.api.context import Context
+from epic.model.base import Metadata
+from epic.model.resources import Node, User, UserSpec
+from epic.store.sqlite import SqliteStore
+
+ADMIN = ("admin", "admin-password")
+
+
+class _NoEvents:
+    async def follow(self, run: str, *, live: bool) -> AsyncIterator[Mapping[str, object]]:
+        for item in ({"event": "started", "run": run},):
+            yield item
+
+
+@dataclass
+class LiveAPI:
+    """Where the API is, who may do everything there, and what is behind it."""
+
+    url: str
+    username: str
+    password: str
+    store: SqliteStore
+
+
+@pytest.fixture
+def live_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LiveAPI]:
+    """An API with an administrator and two nodes, and nothing else."""
+    monkeypatch.setattr(auth, "_hasher", PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
+    store = SqliteStore(tmp_path / "epic.db")
+    with store.transaction() as transaction:
+        spec = UserSpec(password_hash=auth.hash_password(ADMIN[1]), admin=True)
+        transaction.create(User(metadata=Metadata(name=ADMIN[0]), spec=spec))
+        for i in (1, 2):
+            node = {"metadata": {"name": f"epic{i}"}, "spec": {"address": f"192.0.2.{i}"}}
+            transaction.create(Node.model_validate(node))
+    context = Context(store=store, inside_pool=IPv4Network("100.64.0.0/10"), run_events=_NoEvents())
+    config = uvicorn.Config(create_app(context), host="127.0.0.1", port=0, log_level="critical")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    deadline = time.monotonic() + 10
+    while not server.started and time.monotonic() < deadline:
+        time.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    yield LiveAPI(f"http://127.0.0.1:{port}", *ADMIN, store)
+    server.should_exit = True
+    thread.join()
+    store.close()
