@@ -1,0 +1,1 @@
+"""epic-agent: what changes on a node while EPIC runs, on EPIC nodes and on nodes with backends."""

@@ -1,0 +1,49 @@
+"""Pure: hellos and their answers as the two roles need them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+from epic.bpf import wire
+
+HELLO = wire.ControlKind.HELLO
+HELLO_ACK = wire.ControlKind.HELLO_ACK
+
+
+class Keyed(Protocol):
+    """A tunnel's end."""
+
+    @property
+    def keys(self) -> Iterable[bytes | None]:
+        """The keys that verify."""
+
+
+def verified(payload: bytes, tunnels: Mapping[int, Keyed]) -> tuple[wire.Control, bytes] | None:
+    """The control packet of one of the tunnels and the key that it is signed with; None for anything else."""
+    try:
+        tunnel = tunnels.get(wire.tunnel_of(payload))
+    except wire.WireError:
+        return None
+    for key in tunnel.keys if tunnel is not None else ():
+        if key is not None:
+            try:
+                return wire.decode(payload, key), key
+            except wire.WireError:
+                continue
+    return None
+
+
+def hello(tunnel: int, key: bytes, counter: int, now_ns: int) -> bytes:
+    """A hello."""
+    return wire.encode(wire.Control(HELLO, tunnel, counter, now_ns, 0), key)
+
+
+def answer(payload: bytes, tunnels: Mapping[int, Keyed], now_ns: int) -> bytes | None:
+    """The hello-ack to a hello; None for anything else."""
+    found = verified(payload, tunnels)
+    if found is None or found[0].kind is not HELLO:
+        return None
+    request, key = found
+    ack = wire.Control(HELLO_ACK, request.tunnel, request.counter, now_ns, request.sent_ns)
+    return wire.encode(ack, key)

@@ -1,0 +1,218 @@
+"""Pure: what the resources of the control plane ask of this node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+from typing import TypeVar
+
+from envoy.config.cluster.v3 import cluster_pb2
+from envoy.config.endpoint.v3 import endpoint_pb2
+from envoy.config.listener.v3 import listener_pb2
+from envoy.config.route.v3 import route_pb2
+from google.protobuf.message import DecodeError, Message
+
+from epic.ads.snapshot import (
+    CLUSTER,
+    ENDPOINT,
+    ENVOY_TYPES,
+    INSTANCE,
+    LISTENER,
+    LOAD_ASSIGNMENT,
+    ROUTE_CONFIGURATION,
+    TUNNEL,
+    Resources,
+    Snapshot,
+    Versioned,
+)
+from epic.model.naming import GatewayId, instance_interface
+from epic.proto import epic_pb2
+
+M = TypeVar("M", bound=Message)
+T = TypeVar("T")
+
+EndpointKey = tuple[IPv4Address, IPv4Address]
+"""Inside address of an instance, and address of a backend."""
+
+KEY_BYTES = 16
+_ENVOY_MESSAGES: dict[str, type[Message]] = {
+    CLUSTER: cluster_pb2.Cluster,
+    LOAD_ASSIGNMENT: endpoint_pb2.ClusterLoadAssignment,
+    LISTENER: listener_pb2.Listener,
+    ROUTE_CONFIGURATION: route_pb2.RouteConfiguration,
+}
+
+
+@dataclass(frozen=True, order=True)
+class Element:
+    """An element of the nft set `gateway_ports`."""
+
+    address: IPv4Address
+    protocol: str
+    port: int
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One Envoy of a gateway on this node."""
+
+    gateway: str
+    public: IPv4Address
+    inside: IPv4Address
+    interface: str
+    elements: frozenset[Element]
+    revision: str
+
+
+@dataclass(frozen=True)
+class Tunnel:
+    """A tunnel from an instance to a workload node; `keys` has two slots, `active` is the one that signs."""
+
+    id: int
+    gateway: str
+    service: int
+    inside: IPv4Address
+    keys: tuple[bytes | None, bytes | None] = field(repr=False)
+    active: int
+
+
+@dataclass(frozen=True)
+class Desired:
+    """All that this node should do; `used` are the backends that Envoys may send to."""
+
+    instances: Mapping[str, Instance]
+    tunnels: Mapping[int, Tunnel]
+    endpoints: Mapping[EndpointKey, int]
+    used: frozenset[EndpointKey]
+
+    @property
+    def elements(self) -> frozenset[Element]:
+        """The open ports of all instances."""
+        return frozenset().union(*(i.elements for i in self.instances.values()))
+
+
+EMPTY = Desired({}, {}, {}, frozenset())
+
+
+def desired(snapshot: Snapshot) -> Desired:
+    """What `snapshot` asks for; ValueError names the resource that makes no sense."""
+    instances = {i.gateway: i for i in _each(snapshot, INSTANCE, epic_pb2.Instance, _instance)}
+    tunnels = {t.id: t for t in _each(snapshot, TUNNEL, epic_pb2.Tunnel, _tunnel) if t.gateway in instances}
+    endpoints = dict(_each(snapshot, ENDPOINT, epic_pb2.Endpoint, _endpoint))
+    return Desired(
+        instances=instances,
+        tunnels=tunnels,
+        endpoints={key: tunnel for key, tunnel in endpoints.items() if tunnel in tunnels},
+        used=frozenset(_used(snapshot, instances)),
+    )
+
+
+def check(type_url: str, resources: Resources) -> None:
+    """Raise ValueError when one of the resources makes no sense by itself."""
+    if type_url in ENVOY_TYPES:
+        for name, resource in resources.items():
+            split(name)
+            _parse(name, resource, _ENVOY_MESSAGES[type_url])
+    else:
+        desired({type_url: resources})
+
+
+def split(name: str) -> tuple[str, str]:
+    """Gateway id and native name of an Envoy resource on the control plane's stream."""
+    gateway, slash, native = name.partition("/")
+    if not slash or not native:
+        raise ValueError(f"{name!r}: a resource's name is GATEWAY/NAME")
+    GatewayId.parse(gateway)
+    return gateway, native
+
+
+def envoy_snapshots(snapshot: Snapshot) -> dict[str, Snapshot]:
+    """Each gateway's part of the Envoy resources, under the native names."""
+    parts: dict[str, dict[str, dict[str, Versioned]]] = {}
+    for type_url in ENVOY_TYPES:
+        for name, resource in snapshot.get(type_url, {}).items():
+            gateway, native = split(name)
+            parts.setdefault(gateway, {url: {} for url in ENVOY_TYPES})[type_url][native] = resource
+    return dict(parts)
+
+
+def _each(snapshot: Snapshot, type_url: str, kind: type[M], convert: Callable[[M], T]) -> Iterator[T]:
+    for name, resource in snapshot.get(type_url, {}).items():
+        message = _parse(name, resource, kind)
+        try:
+            yield convert(message)
+        except ValueError as error:
+            raise ValueError(f"{kind.DESCRIPTOR.name} {name}: {error}") from error
+
+
+def _parse(name: str, resource: Versioned, kind: type[M]) -> M:
+    message = kind()
+    try:
+        message.ParseFromString(resource.body.value)
+    except DecodeError as error:
+        raise ValueError(f"{kind.DESCRIPTOR.name} {name}: cannot be decoded: {error}") from error
+    return message
+
+
+def _instance(message: epic_pb2.Instance) -> Instance:
+    GatewayId.parse(message.gateway)
+    public, inside = IPv4Address(message.public_address), IPv4Address(message.inside_address)
+    if message.interface != instance_interface(inside):
+        raise ValueError(f"interface {message.interface!r}; of {inside} it is {instance_interface(inside)}")
+    elements = frozenset(Element(public, _protocol(p.protocol), _port(p.number)) for p in message.ports)
+    return Instance(message.gateway, public, inside, message.interface, elements, message.revision)
+
+
+def _protocol(text: str) -> str:
+    if text not in {"tcp", "udp"}:
+        raise ValueError(f"protocol {text!r}; it is tcp or udp")
+    return text
+
+
+def _port(number: int) -> int:
+    if not 1 <= number <= 65535:
+        raise ValueError(f"port {number}; it is 1 to 65535")
+    return number
+
+
+def _tunnel(message: epic_pb2.Tunnel) -> Tunnel:
+    keys, active = key_slots([(k.epoch, k.secret) for k in message.keys])
+    inside = IPv4Address(message.inside_address)
+    return Tunnel(message.id, message.gateway, message.service, inside, keys, active)
+
+
+def key_slots(keys: Iterable[tuple[int, bytes]]) -> tuple[tuple[bytes | None, bytes | None], int]:
+    """The two slots of a tunnel's keys, by the epoch's parity, and the slot of the highest epoch."""
+    slots: list[bytes | None] = [None, None]
+    newest = -1
+    for epoch, secret in sorted(keys)[-2:]:
+        if len(secret) != KEY_BYTES:
+            raise ValueError(f"the key of epoch {epoch} has {len(secret)} bytes instead of {KEY_BYTES}")
+        slots[epoch % 2] = secret
+        newest = epoch
+    if newest < 0:
+        raise ValueError("a tunnel has at least one key")
+    return (slots[0], slots[1]), newest % 2
+
+
+def _endpoint(message: epic_pb2.Endpoint) -> tuple[EndpointKey, int]:
+    return (IPv4Address(message.inside_address), IPv4Address(message.address)), message.tunnel
+
+
+def _used(snapshot: Snapshot, instances: Mapping[str, Instance]) -> Iterator[EndpointKey]:
+    for name, resource in snapshot.get(LOAD_ASSIGNMENT, {}).items():
+        gateway, _ = split(name)
+        if gateway in instances:
+            for address in _addresses(resource):
+                yield instances[gateway].inside, address
+
+
+def _addresses(resource: Versioned) -> Iterator[IPv4Address]:
+    assignment = endpoint_pb2.ClusterLoadAssignment.FromString(resource.body.value)
+    for locality in assignment.endpoints:
+        for endpoint in locality.lb_endpoints:
+            # Only addresses in figures are reached by tunnels.
+            with suppress(ValueError):
+                yield IPv4Address(endpoint.endpoint.address.socket_address.address)

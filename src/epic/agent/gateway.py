@@ -1,0 +1,160 @@
+"""The gateway role: relay the control plane's resources, keep tunnels, ports and flag routes right."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from epic.ads.client import DeltaClient, mtls_channel
+from epic.ads.snapshot import INSTANCE, TYPES, Resources, Snapshot
+from epic.agent import hello, netlink, relay, report, state
+from epic.agent.desired import check
+from epic.agent.flags import FlagRoutes
+from epic.agent.fleet import Fleet
+from epic.agent.kernel import GatewayKernel
+from epic.agent.notify import notify
+from epic.agent.probe import watch_ready
+from epic.agent.reconcile import Reconciler
+from epic.agent.settings import GatewaySettings
+from epic.agent.worker import Worker
+from epic.bpf.dataplane import Dataplane
+from epic.proto import epic_pb2
+
+log = logging.getLogger(__name__)
+
+_TICK_SECONDS = 1.0
+
+
+class GatewayAgent:
+    """One EPIC node."""
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        self._settings = settings
+        self._snapshot: Snapshot = {}
+        self._worker = Worker("kernel")
+        self._dataplane = Dataplane(settings.pin_directory, settings.object)
+        self._routes = FlagRoutes()
+        self._fleet = Fleet(self._fleet_changed)
+        self._server = relay.LocalServer(self._fleet)
+        self._saver = state.Saver(settings.state_directory)
+        self._announce = asyncio.Event()
+        self._probes: dict[str, asyncio.Task[None]] = {}
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until `stop`; the kernel state stays, for traffic goes on while the agent restarts."""
+        settings = self._settings
+        settings.run_directory.mkdir(parents=True, exist_ok=True)
+        settings.state_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        kernel = await self._worker.run(GatewayKernel, self._dataplane, settings.underlay)
+        await self._worker.run(kernel.start)
+        await self._routes.open()
+        self._reconciler = Reconciler(kernel, self._worker, self._fleet, self._server, self._routes)
+        client = self._client(self._restore())
+        self._reporter = report.Reporter(
+            settings.node_name, lambda: client.channel, self._instances, self._tunnels
+        )
+        socket = settings.run_directory / "xds.sock"
+        listener = await relay.serve(self._server, socket, settings.envoy_group)
+        responder = await hello.respond(settings.underlay.address, lambda: self._reconciler.desired.tunnels)
+        unwatch = netlink.watch(self._reconciler.wake)
+        try:
+            await self._serve(client, stop)
+        finally:
+            unwatch()
+            responder.close()
+            await relay.stop(listener)
+            self._routes.close()
+            self._worker.close()
+            kernel.close()
+
+    async def apply(self, type_url: str, updated: Resources, removed: Sequence[str]) -> str | None:
+        """See `epic.ads.client.Handler`."""
+        try:
+            check(type_url, updated)
+        except ValueError as error:
+            return str(error)
+        gone = set(removed)
+        kept = {n: r for n, r in self._snapshot.get(type_url, {}).items() if n not in gone}
+        self._snapshot = {**self._snapshot, type_url: {**kept, **updated}}
+        if updated or gone:
+            self._saver.save(self._snapshot)
+        # Without instances the rest means nothing, and an agent without state must not remove anything.
+        if INSTANCE in self._snapshot:
+            self._take()
+        return None
+
+    async def _serve(self, client: DeltaClient, stop: asyncio.Event) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            running = [
+                tasks.create_task(work, name=name)
+                for name, work in (
+                    ("saver", self._saver.run()),
+                    ("client", client.run()),
+                    ("reconciler", self._reconciler.run(self._reporter.wake)),
+                    ("announcer", self._announcer()),
+                    ("reporter", self._reporter.run()),
+                )
+            ]
+            self._reconciler.wake()
+            notify("READY=1")
+            await stop.wait()
+            notify("STOPPING=1")
+            for task in (*running, *self._probes.values()):
+                task.cancel()
+
+    def _restore(self) -> Snapshot:
+        stored = state.load(self._settings.state_directory)
+        if stored is not None:
+            self._snapshot = {url: stored.get(url, {}) for url in TYPES}
+            self._take()
+        return self._snapshot
+
+    def _client(self, held: Snapshot) -> DeltaClient:
+        control = self._settings.control
+        return DeltaClient(
+            lambda: mtls_channel(control.address, control.ca, control.certificate, control.key),
+            self._settings.node_name,
+            TYPES,
+            self,
+            {url: {name: r.version for name, r in resources.items()} for url, resources in held.items()},
+        )
+
+    def _take(self) -> None:
+        self._reconciler.take(self._snapshot)
+        gateways = self._fleet.envoys.keys()
+        for gateway in self._probes.keys() - gateways:
+            self._probes.pop(gateway).cancel()
+        for gateway in gateways - self._probes.keys():
+            self._probes[gateway] = asyncio.create_task(self._probe(gateway), name=f"probe {gateway}")
+
+    async def _probe(self, gateway: str) -> None:
+        socket: Path = self._settings.run_directory / "gateways" / gateway / "admin.sock"
+        await watch_ready(socket, lambda ready: self._fleet.set_ready(gateway, ready))
+
+    def _fleet_changed(self) -> None:
+        self._announce.set()
+
+    async def _announcer(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(_TICK_SECONDS):
+                    await self._announce.wait()
+            except TimeoutError:
+                # Some conclusions come with time alone.
+                pass
+            changed = self._announce.is_set()
+            self._announce.clear()
+            if await self._reconciler.announce() or changed:
+                self._reporter.wake()
+            if changed:
+                self._reconciler.wake_if_waiting()
+
+    def _instances(self) -> list[epic_pb2.InstanceStatus]:
+        return report.instance_statuses(self._reconciler.desired, self._fleet.envoys, self._routes.standing)
+
+    async def _tunnels(self) -> list[epic_pb2.TunnelStatus]:
+        ids = set(self._reconciler.desired.tunnels)
+        return await self._worker.run(report.tunnel_statuses, self._dataplane, ids, time.monotonic_ns())

@@ -1,0 +1,55 @@
+"""The command `epic-agent`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+from pathlib import Path
+
+from epic.agent import settings as configuration
+from epic.agent.cleanup import clean_up
+from epic.agent.gateway import GatewayAgent
+from epic.agent.workload import WorkloadAgent
+from epic.errors import EpicError
+
+
+def main() -> None:
+    """Run the agent, or clean up after it."""
+    options = _options()
+    logging.basicConfig(
+        level=options.log_level, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
+    try:
+        settings = configuration.load(options.config)
+        if options.cleanup:
+            clean_up(settings)
+        else:
+            asyncio.run(_run(settings))
+    except EpicError as error:
+        sys.exit(f"epic-agent: {error}")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser("epic-agent", description="EPIC's agent on a node.")
+    parser.add_argument("--config", type=Path, default=Path("/etc/epic/agent.yaml"), metavar="FILE")
+    parser.add_argument(
+        "--cleanup",
+        action="store_true",
+        help="remove all kernel state of the agent (it must be stopped) and exit",
+    )
+    parser.add_argument("--log-level", default="INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
+    return parser.parse_args()
+
+
+async def _run(settings: configuration.Settings) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    if isinstance(settings, configuration.GatewaySettings):
+        await GatewayAgent(settings).run(stop)
+    else:
+        await WorkloadAgent(settings).run(stop)

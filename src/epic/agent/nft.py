@@ -1,0 +1,90 @@
+"""The elements of the nft set `inet epic gateway_ports`; the set itself and the rules are the role's."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+from collections.abc import Collection, Iterator
+from ipaddress import IPv4Address
+
+from epic.agent.desired import Element
+from epic.errors import Unavailable
+
+log = logging.getLogger(__name__)
+
+TABLE = "epic"
+SET = "gateway_ports"
+_SECONDS = 10
+
+
+class PortSet:
+    """The set in the network namespace of the process. Its absence is said and borne."""
+
+    def __init__(self) -> None:
+        self._missing = False
+
+    def elements(self) -> frozenset[Element]:
+        """What is in the set now."""
+        done = _nft(["--json", "list", "set", "inet", TABLE, SET])
+        if done.returncode == 0:
+            self._missing = False
+            return frozenset(parse(done.stdout))
+        if "No such file or directory" not in done.stderr:
+            raise Unavailable(f"nft cannot list set inet {TABLE} {SET}: {_first_line(done.stderr)}")
+        if not self._missing:
+            self._missing = True
+            log.error(
+                "there is no nft set inet %s %s: epic-node.service has not loaded the firewall's base rules; "
+                "gateways' ports are not opened until it has",
+                TABLE,
+                SET,
+            )
+        return frozenset()
+
+    def change(self, *, add: Collection[Element] = (), delete: Collection[Element] = ()) -> None:
+        """Add and delete elements in one transaction."""
+        if self._missing:
+            return
+        script = commands(add, delete)
+        done = _nft(["--file", "-"], script)
+        if done.returncode != 0:
+            raise Unavailable(f"nft refuses a change of {SET}: {_first_line(done.stderr)}")
+
+
+def commands(add: Collection[Element], delete: Collection[Element]) -> str:
+    """The script for nft."""
+    lines = [
+        f"{verb} element inet {TABLE} {SET} {{ {', '.join(_text(e) for e in sorted(elements))} }}\n"
+        for verb, elements in (("delete", delete), ("add", add))
+        if elements
+    ]
+    return "".join(lines)
+
+
+def parse(listing: str) -> Iterator[Element]:
+    """The elements in the output of `nft --json list set`."""
+    for item in json.loads(listing)["nftables"]:
+        for element in item.get("set", {}).get("elem", ()):
+            value = element.get("elem", {}).get("val", element) if "elem" in element else element
+            address, protocol, port = value["concat"]
+            yield Element(IPv4Address(address), str(protocol), int(port))
+
+
+def _text(element: Element) -> str:
+    return f"{element.address} . {element.protocol} . {element.port}"
+
+
+def _nft(arguments: list[str], script: str | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["nft", "--numeric-service", *arguments],
+        input=script,
+        capture_output=True,
+        text=True,
+        timeout=_SECONDS,
+        check=False,
+    )
+
+
+def _first_line(text: str) -> str:
+    return text.strip().partition("\n")[0] or "no message"

@@ -1,0 +1,208 @@
+"""Pure: from what is wanted and what is there to what must be done, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+from epic.agent.desired import Desired, Element, EndpointKey, Instance, Tunnel
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A tunnel as the kernel has it: with the index of its instance's interface."""
+
+    tunnel: Tunnel
+    interface: str
+    link: int
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What is on the node.
+
+    What an earlier agent made is known by name only: such a tunnel is None, such an attachment has link 0.
+    """
+
+    links: Mapping[str, int]
+    attached: Mapping[str, int]
+    tunnels: Mapping[int, Placed | None]
+    endpoints: Mapping[EndpointKey, int]
+    elements: frozenset[Element]
+
+
+@dataclass(frozen=True)
+class AttachInstance:
+    """Take the packets of an instance's interface."""
+
+    instance: Instance
+    link: int
+
+    def __str__(self) -> str:
+        return f"attach interface {self.instance.interface} of gateway {self.instance.gateway}"
+
+
+@dataclass(frozen=True)
+class DetachInstance:
+    """Leave an interface alone, or forget one that is gone."""
+
+    interface: str
+
+    def __str__(self) -> str:
+        return f"detach interface {self.interface}"
+
+
+@dataclass(frozen=True)
+class SetTunnel:
+    """Make or change a tunnel."""
+
+    placed: Placed
+
+    def __str__(self) -> str:
+        return f"set tunnel {self.placed.tunnel.id} of gateway {self.placed.tunnel.gateway}"
+
+
+@dataclass(frozen=True)
+class DeleteTunnel:
+    """Remove a tunnel."""
+
+    id: int
+
+    def __str__(self) -> str:
+        return f"delete tunnel {self.id}"
+
+
+@dataclass(frozen=True)
+class SetEndpoint:
+    """Send packets for a backend through a tunnel."""
+
+    key: EndpointKey
+    tunnel: int
+    gateway: str
+
+    def __str__(self) -> str:
+        return f"send packets from {self.key[0]} to {self.key[1]} through tunnel {self.tunnel}"
+
+
+@dataclass(frozen=True)
+class DeleteEndpoint:
+    """Drop packets for a backend."""
+
+    key: EndpointKey
+
+    def __str__(self) -> str:
+        return f"drop packets from {self.key[0]} to {self.key[1]}"
+
+
+@dataclass(frozen=True)
+class OpenPorts:
+    """Let traffic to these ports be forwarded."""
+
+    elements: frozenset[Element]
+
+    def __str__(self) -> str:
+        return f"open {len(self.elements)} ports"
+
+
+@dataclass(frozen=True)
+class ClosePorts:
+    """No longer let traffic to these ports be forwarded."""
+
+    elements: frozenset[Element]
+
+    def __str__(self) -> str:
+        return f"close {len(self.elements)} ports"
+
+
+Action = (
+    AttachInstance
+    | DetachInstance
+    | SetTunnel
+    | DeleteTunnel
+    | SetEndpoint
+    | DeleteEndpoint
+    | OpenPorts
+    | ClosePorts
+)
+
+
+def additions(desired: Desired, observed: Observed) -> list[Action]:
+    """What must be there before Envoys hear of new endpoints and before gateways are announced."""
+    present = {g: i for g, i in desired.instances.items() if i.interface in observed.links}
+    actions: list[Action] = []
+    for _, instance in sorted(present.items()):
+        link = observed.links[instance.interface]
+        if observed.attached.get(instance.interface) != link:
+            actions.append(AttachInstance(instance, link))
+    for _, tunnel in sorted(desired.tunnels.items()):
+        instance_of = present.get(tunnel.gateway)
+        if instance_of is not None:
+            placed = Placed(tunnel, instance_of.interface, observed.links[instance_of.interface])
+            if observed.tunnels.get(tunnel.id) != placed:
+                actions.append(SetTunnel(placed))
+    for key, id_ in sorted(desired.endpoints.items()):
+        tunnel = desired.tunnels[id_]
+        if observed.endpoints.get(key) != id_ and tunnel.gateway in present:
+            actions.append(SetEndpoint(key, id_, tunnel.gateway))
+    missing = desired.elements - observed.elements
+    if missing:
+        actions.append(OpenPorts(missing))
+    return actions
+
+
+def removals(desired: Desired, observed: Observed, settled: Collection[str]) -> list[Action]:
+    """What may go: of gateways that are gone, and what the Envoys of `settled` gateways no longer use."""
+    surplus = observed.elements - desired.elements
+    actions: list[Action] = [ClosePorts(surplus)] if surplus else []
+    gone = set(_unused_endpoints(desired, observed, settled))
+    actions += (DeleteEndpoint(key) for key in sorted(gone))
+    kept = {id_ for key, id_ in observed.endpoints.items() if key not in gone}
+    actions += (DeleteTunnel(id_) for id_ in sorted(observed.tunnels.keys() - desired.tunnels.keys() - kept))
+    wanted = {i.interface for i in desired.instances.values()}
+    actions += (DetachInstance(interface) for interface in sorted(observed.attached.keys() - wanted))
+    return actions
+
+
+def waiting(desired: Desired, observed: Observed) -> set[str]:
+    """Gateways with entries that must stay until their Envoys let go of them."""
+    gateways = {instance.inside: gateway for gateway, instance in desired.instances.items()}
+    return {
+        gateways[key[0]]
+        for key in observed.endpoints.keys() - desired.endpoints.keys() - desired.used
+        if key[0] in gateways
+    }
+
+
+def _unused_endpoints(
+    desired: Desired, observed: Observed, settled: Collection[str]
+) -> Iterator[EndpointKey]:
+    gateways: dict[IPv4Address, str] = {i.inside: gateway for gateway, i in desired.instances.items()}
+    for key in observed.endpoints.keys() - desired.endpoints.keys():
+        gateway = gateways.get(key[0])
+        if gateway is None or (gateway in settled and key not in desired.used):
+            yield key
+
+
+def gateway_of(action: Action) -> str | None:
+    """The one gateway that an addition is for."""
+    match action:
+        case AttachInstance(instance):
+            return instance.gateway
+        case SetTunnel(placed):
+            return placed.tunnel.gateway
+        case SetEndpoint(_, _, gateway):
+            return gateway
+        case _:
+            return None
+
+
+def unplumbed(desired: Desired, observed: Observed, failed: Collection[Action]) -> set[str]:
+    """Gateways that must not be announced yet: without interface, or with an addition that failed."""
+    closed = frozenset[Element]().union(*(a.elements for a in failed if isinstance(a, OpenPorts)))
+    mine = {gateway_of(action) for action in failed}
+    return {
+        gateway
+        for gateway, instance in desired.instances.items()
+        if instance.interface not in observed.links or gateway in mine or instance.elements & closed
+    }

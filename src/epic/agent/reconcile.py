@@ -1,0 +1,124 @@
+"""Brings the node to what the control plane asks for, again after each change."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+
+from epic.ads.snapshot import Snapshot
+from epic.agent import plan
+from epic.agent.desired import EMPTY, Desired, desired, envoy_snapshots
+from epic.agent.envoys import LET_GO_SECONDS, lets_go
+from epic.agent.flags import FlagRoutes
+from epic.agent.fleet import Fleet, node_of
+from epic.agent.kernel import GatewayKernel
+from epic.agent.relay import LocalServer
+from epic.agent.worker import Worker
+
+log = logging.getLogger(__name__)
+
+_GATHER_SECONDS = 0.005
+_RETRY_SECONDS = 1.0
+_RESYNC_SECONDS = 10.0
+
+
+class Reconciler:
+    """Owns the order: withdraw, add to the kernel, tell Envoys, take from the kernel, announce."""
+
+    def __init__(
+        self,
+        kernel: GatewayKernel,
+        worker: Worker,
+        fleet: Fleet,
+        server: LocalServer,
+        routes: FlagRoutes,
+    ) -> None:
+        self._kernel = kernel
+        self._worker = worker
+        self._fleet = fleet
+        self._server = server
+        self._routes = routes
+        self._wake = asyncio.Event()
+        self._trusted = False
+        self._waiting = False
+        self._plumbed: set[str] = set()
+        self._parts: Mapping[str, Snapshot] = {}
+        self.desired: Desired = EMPTY
+
+    def take(self, snapshot: Snapshot) -> None:
+        """Work towards this from now on.
+
+        Before the first call nothing is removed: an agent that lost its state must not take down what works.
+        """
+        self.desired = desired(snapshot)
+        self._parts = envoy_snapshots(snapshot)
+        for gateway in self._fleet.envoys.keys() - self.desired.instances.keys():
+            self._server.forget(node_of(gateway))
+        standing = self._routes.standing
+        announced = (g for g, i in self.desired.instances.items() if i.public in standing)
+        self._fleet.keep(self.desired.instances, announced)
+        self._trusted = True
+        self.wake()
+
+    def wake(self) -> None:
+        """Something changed: look at everything."""
+        self._wake.set()
+
+    async def run(self, done: Callable[[], None]) -> None:
+        """Reconcile until cancelled; `done` is called after each round."""
+        while True:
+            try:
+                async with asyncio.timeout(_RESYNC_SECONDS):
+                    await self._wake.wait()
+            except TimeoutError:
+                await self._routes.observe()
+            # What the control plane sends at once arrives within this time.
+            await asyncio.sleep(_GATHER_SECONDS)
+            self._wake.clear()
+            await self.round()
+            done()
+
+    def wake_if_waiting(self) -> None:
+        """An Envoy has answered: endpoints that it let go of may now be removed."""
+        if self._waiting:
+            self.wake()
+
+    async def announce(self) -> bool:
+        """Make the flag routes right; True when one changed."""
+        if not self._trusted:
+            return False
+        addresses = {g: i.public for g, i in self.desired.instances.items()}
+        return await self._routes.sync(addresses, self._fleet.envoys, self._plumbed)
+
+    async def round(self) -> None:
+        """Look at everything once and make it right."""
+        wanted, parts = self.desired, self._parts
+        await self.announce()
+        observed = await self._worker.run(self._kernel.observe)
+        failed = await self._worker.run(self._kernel.apply, plan.additions(wanted, observed))
+        broken = plan.unplumbed(wanted, observed, failed)
+        self._publish(wanted, parts, {g for a in failed if (g := plan.gateway_of(a)) is not None})
+        if self._trusted:
+            now = time.monotonic()
+            settled = {
+                g for g, e in self._fleet.envoys.items() if lets_go(e, now, self._fleet.published_at(g))
+            }
+            failed += await self._worker.run(self._kernel.apply, plan.removals(wanted, observed, settled))
+            self._waiting = bool(plan.waiting(wanted, observed) - settled)
+            if self._waiting:
+                asyncio.get_running_loop().call_later(LET_GO_SECONDS, self.wake)
+        self._plumbed = set(wanted.instances) - broken
+        await self.announce()
+        if failed:
+            asyncio.get_running_loop().call_later(_RETRY_SECONDS, self.wake)
+
+    def _publish(self, wanted: Desired, parts: Mapping[str, Snapshot], broken: set[str]) -> None:
+        """Tell the Envoys, except those whose new endpoints have no tunnels yet."""
+        for gateway, instance in wanted.instances.items():
+            part = parts.get(gateway)
+            if part is None or gateway in broken or gateway not in self._fleet.envoys:
+                continue
+            if self._fleet.publish(gateway, part, instance.revision):
+                self._server.publish(node_of(gateway), part)

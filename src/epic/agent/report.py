@@ -1,0 +1,110 @@
+"""What the agent says of its node to the control plane."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from ipaddress import IPv4Address
+
+import grpc
+
+from epic import __version__
+from epic.agent.desired import Desired
+from epic.agent.envoys import Envoy
+from epic.bpf.dataplane import Dataplane
+from epic.proto import epic_pb2, epic_pb2_grpc
+
+log = logging.getLogger(__name__)
+
+REPORT_SECONDS = 5.0
+_CALL_SECONDS = 5.0
+# Changes come in bursts (an Envoy acknowledges four types); this is what a report may be late.
+_GATHER_SECONDS = 0.02
+
+
+def instance_statuses(
+    desired: Desired, envoys: Mapping[str, Envoy], standing: Collection[IPv4Address]
+) -> list[epic_pb2.InstanceStatus]:
+    """The state of each instance, by name."""
+    return [
+        epic_pb2.InstanceStatus(
+            gateway=gateway,
+            ready=envoy.ready,
+            serving_revision=envoy.revision,
+            announced=desired.instances[gateway].public in standing,
+            error=envoy.error,
+        )
+        for gateway, envoy in sorted(envoys.items())
+        if gateway in desired.instances
+    ]
+
+
+def tunnel_statuses(dataplane: Dataplane, ids: Collection[int], now_ns: int) -> list[epic_pb2.TunnelStatus]:
+    """Counters and observed address of each tunnel; blocks."""
+    counters = dataplane.tunnel_counters()
+    statuses = []
+    for id_ in sorted(ids):
+        status = epic_pb2.TunnelStatus(id=id_, hello_age=-1)
+        if (count := counters.get(id_)) is not None:
+            status.rx_packets, status.rx_bytes = count.rx_packets, count.rx_bytes
+            status.tx_packets, status.tx_bytes = count.tx_packets, count.tx_bytes
+        peer = dataplane.peer(id_)
+        if peer is not None and peer.last_hello_ns:
+            status.observed_address, status.observed_port = str(peer.address), peer.port
+            status.hello_age = max(0.0, (now_ns - peer.last_hello_ns) / 1e9)
+        statuses.append(status)
+    return statuses
+
+
+class Reporter:
+    """Sends a report after each change and every few seconds, on the connection of the ADS stream."""
+
+    def __init__(
+        self,
+        node: str,
+        channel: Callable[[], grpc.aio.Channel | None],
+        instances: Callable[[], list[epic_pb2.InstanceStatus]],
+        tunnels: Callable[[], Awaitable[list[epic_pb2.TunnelStatus]]],
+    ) -> None:
+        self._node = node
+        self._channel = channel
+        self._instances = instances
+        self._tunnels = tunnels
+        self._wake = asyncio.Event()
+
+    def wake(self) -> None:
+        """Something changed."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Report until cancelled."""
+        while True:
+            try:
+                async with asyncio.timeout(REPORT_SECONDS):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            await asyncio.sleep(_GATHER_SECONDS)
+            self._wake.clear()
+            await self._send()
+
+    async def _send(self) -> None:
+        channel = self._channel()
+        if channel is None:
+            return
+        report = epic_pb2.NodeReport(
+            node=self._node,
+            agent_version=__version__,
+            instances=self._instances(),
+            tunnels=await self._tunnels(),
+        )
+        try:
+            await epic_pb2_grpc.AgentServiceStub(channel).Report(report, timeout=_CALL_SECONDS)
+        except (grpc.RpcError, grpc.aio.UsageError) as error:
+            log.debug("the control plane took no report: %s", error)
+        except asyncio.CancelledError:
+            # So gRPC tells that the channel was closed meanwhile, too.
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
