@@ -98,7 +98,7 @@ def _parse(task: Task, body: dict[str, object]) -> Message:
     try:
         ParseDict(body, message)
     except (ParseError, ValueError, TypeError, AttributeError) as error:
-        raise Invalid(f"{title(task)}: {error}") from error
+        raise Invalid(f"{title(task)}: {' '.join(str(error).split())}") from error
     broken = violations(message)
     if broken:
         raise Invalid(f"{title(task)}: {'; '.join(broken[:_MESSAGES])}")

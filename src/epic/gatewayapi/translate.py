@@ -85,6 +85,10 @@ def _is_service(ref: BackendRef) -> bool:
     return (ref.kind or "Service") == "Service" and not ref.group
 
 
+def _title(ref: BackendRef) -> str:
+    return f"{ref.kind or 'Service'}/{ref.name}"
+
+
 def _clusters(routes: Iterable[GWRoute], services: Collection[str]) -> dict[tuple[str, int | None], Cluster]:
     """Clusters of existing Services by UID and port; the lowest port of a Service has its UID as name."""
     ports: dict[str, set[int | None]] = defaultdict(set)
@@ -104,7 +108,7 @@ def _weights(clusters: dict[tuple[str, int | None], Cluster]) -> Backends:
         shares: dict[WeightedCluster, int] = defaultdict(int)
         for ref in refs:
             cluster = clusters.get((ref.name, ref.port)) if _is_service(ref) else None
-            name = cluster.name if cluster else f"{ref.kind or 'Service'}/{ref.name}"
+            name = cluster.name if cluster else _title(ref)
             shares[WeightedCluster(name, 0, exists=cluster is not None)] += ref.weight
         return tuple(WeightedCluster(s.cluster, weight, s.exists) for s, weight in shares.items() if weight)
 
@@ -182,7 +186,7 @@ def _http_routes(
 
 
 def _parent_status(route: GWRoute, attachment: Attachment, services: Collection[str]) -> ParentStatus:
-    missing = {ref.name for ref in _references(route) if not _is_service(ref) or ref.name not in services}
+    missing = {_title(r) for r in _references(route) if not _is_service(r) or r.name not in services}
     return ParentStatus(
         route=route.name,
         section_name=attachment.parent.section_name,

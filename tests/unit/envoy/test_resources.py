@@ -1,0 +1,131 @@
+"""Envoy resources from rendered objects: checks, revision, instances, endpoints' ports."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address
+from typing import Any
+
+import pytest
+
+from epic.envoy.endpoints import target_port
+from epic.envoy.resources import bound_to, build
+from epic.errors import Invalid
+from epic.gatewayapi.routing import Cluster, HTTPRoute, Port, Routing, VirtualHost, WeightedCluster
+from epic.model.gatewayapi import EndpointPort
+from epic.model.naming import GatewayId
+from epic.model.resources import EnvoyResources
+
+EXTENSIONS = "type.googleapis.com/envoy.extensions"
+HCM = f"{EXTENSIONS}.filters.network.http_connection_manager.v3.HttpConnectionManager"
+FILE_LOG = f"{EXTENSIONS}.access_loggers.file.v3.FileAccessLog"
+LUA = f"{EXTENSIONS}.filters.http.lua.v3.Lua"
+PIPE = "{endpoint: {address: {pipe: {path: /x}}}}"
+SERVER = "{eds_config: {api_config_source: {api_type: GRPC}}}"
+
+
+def routing(path: str = "/", address: str = "203.0.113.1") -> Routing:
+    route = HTTPRoute("r", "PathPrefix", path, (), (WeightedCluster("svc", 1),))
+    return Routing(
+        gateway=GatewayId("root", "U1"),
+        display_name="",
+        public_address=IPv4Address(address),
+        ports=(Port(80, "HTTP", virtual_hosts=(VirtualHost("*", (route,)),)),),
+        clusters=(Cluster("svc", "svc", 80),),
+    )
+
+
+def templates(kind: str, *values: str) -> EnvoyResources:
+    return EnvoyResources.model_validate(
+        {kind: [{"name": f"t{i}", "value": v} for i, v in enumerate(values)]}
+    )
+
+
+def listener(body: str, address: str = "203.0.113.1", port: int = 80) -> EnvoyResources:
+    socket = f"{{socket_address: {{address: {address}, port_value: {port}}}}}"
+    return templates("listeners", f"name: l\naddress: {socket}\n{body}")
+
+
+def filters(kind: str, fields: str = "") -> EnvoyResources:
+    config = f"{{'@type': {kind}{fields}}}"
+    return listener(f"filter_chains: [{{filters: [{{name: f, typed_config: {config}}}]}}]")
+
+
+def test_equal_inputs_have_the_same_revision_and_others_another() -> None:
+    revision = build(routing(), EnvoyResources()).revision
+    assert build(routing(), EnvoyResources()).revision == revision
+    assert build(routing("/x"), EnvoyResources()).revision != revision
+    assert build(routing(address="203.0.113.2"), EnvoyResources()).revision != revision
+
+
+def test_connections_of_an_instance_come_from_its_inside_address() -> None:
+    (cluster,) = build(routing(), EnvoyResources()).clusters.values()
+    bound = bound_to(cluster, IPv4Address("100.64.0.7"))
+    assert bound.upstream_bind_config.source_address.address == "100.64.0.7"
+    assert not cluster.HasField("upstream_bind_config"), "the shared cluster stays as it is"
+
+
+@pytest.mark.parametrize(
+    ("given", "fault"),
+    [
+        (
+            listener("", address="198.51.100.1"),
+            "Listener 'l' binds 198.51.100.1:80; it may bind only 203.0.113.1:80",
+        ),
+        (listener("", port=81), "it may bind only 203.0.113.1:80"),
+        (
+            templates("listeners", "name: l\naddress: {pipe: {path: /run/x}}"),
+            "Listener.address.pipe names a Unix socket",
+        ),
+        (templates("clusters", "type: EDS"), "renders no name"),
+        (templates("clusters", "name: a", "name: a"), "the name 'a' a second time"),
+        (templates("clusters", "name: other\ntype: EDS"), "must have ClusterName as its name"),
+        (templates("routes", "name: other"), "route configurations that no template renders: HTTP-80"),
+        (
+            templates(
+                "clusters",
+                f"name: a\nload_assignment: {{endpoints: [{{lb_endpoints: [{PIPE}]}}]}}",
+            ),
+            "Cluster.load_assignment.endpoints[0].lb_endpoints[0].endpoint.address.pipe names a Unix socket",
+        ),
+        (
+            filters(HCM, f", access_log: [{{name: x, typed_config: {{'@type': {FILE_LOG}, path: /etc/x}}}}]"),
+            "path must be /dev/stdout or /dev/stderr",
+        ),
+        (
+            filters("type.googleapis.com/google.protobuf.StringValue", ", value: x"),
+            "is not among the extensions",
+        ),
+        (filters(LUA), "envoy.extensions.filters.http.lua.v3.Lua"),
+        (templates("clusters", "name: svc\nconnect_timeout: soon"), "connect_timeout"),
+        (templates("clusters", "name: svc\nnonsense: 1"), 'no field named "nonsense"'),
+        (
+            templates(
+                "clusters",
+                f"name: svc\ntype: EDS\neds_cluster_config: {SERVER}",
+            ),
+            "api_config_source names a management server",
+        ),
+    ],
+)
+def test_what_a_template_may_not_render(given: EnvoyResources, fault: str) -> None:
+    with pytest.raises(Invalid) as refusal:
+        build(routing(), given)
+    assert fault in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("ports", "wanted", "chosen"),
+    [
+        ([], 80, None),
+        ([{"port": 8080}], 80, 8080),
+        ([{"port": 8080}], None, 8080),
+        ([{"name": "a", "port": 8080}, {"name": "b", "port": 80}], 80, 80),
+        ([{"name": "a", "port": 8080}, {"name": "80", "port": 9090}], 80, 9090),
+        ([{"name": "a", "port": 8080}, {"name": "b", "port": 9090}], 80, 8080),
+        ([{"name": "a", "port": 53, "protocol": "UDP"}, {"name": "b", "port": 9090}], 53, 9090),
+    ],
+)
+def test_which_port_of_a_slice_serves_a_port_of_the_service(
+    ports: list[Any], wanted: int | None, chosen: int | None
+) -> None:
+    assert target_port([EndpointPort.model_validate(port) for port in ports], wanted) == chosen

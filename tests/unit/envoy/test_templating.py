@@ -1,0 +1,60 @@
+"""Templates: what they render, and what they cannot do."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from epic.envoy.templating import Task, load, quoted
+from epic.errors import Invalid
+from epic.model.resources import Template
+
+
+def render(text: str, **variables: object) -> dict[str, object] | None:
+    return load(Task("cluster", Template(name="mine", value=text), {"ClusterName": "svc", **variables}))
+
+
+@given(
+    st.text()
+    | st.lists(st.text())
+    | st.dictionaries(st.text(min_size=1, max_size=20), st.text() | st.integers())
+)
+def test_whatever_is_quoted_is_read_back_as_it_was(value: object) -> None:
+    assert yaml.load(f"a: {quoted(value)}\n", Loader=yaml.CSafeLoader) == {"a": value}
+
+
+def test_a_value_cannot_add_fields() -> None:
+    assert render("name: {{ Name | tojson }}\n", Name='x"\ntype: STATIC') == {"name": 'x"\ntype: STATIC'}
+
+
+def test_nothing_rendered_is_nothing() -> None:
+    assert render("{% if False %}name: x{% endif %}\n# only a comment\n") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("name: {{ Unknown }}", "'Unknown' is undefined"),
+        ("name: {{ ClusterName", "in line 1"),
+        ("a\nb: {% nonsense %}", "unknown tag 'nonsense'. in line 2"),
+        ("name: [", "renders no YAML"),
+        ("- a\n- b", "renders a list; it must render one object"),
+        ("a: &x 1\nb: *x", "aliases"),
+        ("a: !!python/object/apply:os.system [id]", "renders no YAML"),
+        ("a: {{ 1 / 0 }}", "ZeroDivisionError"),
+        ("a: {{ ClusterName.__class__.__mro__ }}", "unsafe"),
+        ("a: {{ ''.__class__ }}", "unsafe"),
+        ("a: {{ ClusterName | attr('__class__') }}", "unsafe"),
+        ("a: {{ cycler.__init__.__globals__ }}", "unsafe"),
+        ("{{ Names.append(1) }}", "unsafe"),
+        ("{% include '/etc/passwd' %}", "no loader"),
+        ("{% for i in range(99999) %}0123456789abcdef{% endfor %}", "renders more than 1048576 characters"),
+        ("{% for i in range(1000000) %}{% endfor %}", "Range too big"),
+    ],
+)
+def test_a_faulty_template_is_refused_with_its_name(text: str, fault: str) -> None:
+    with pytest.raises(Invalid, match=r"^Cluster template 'mine' for svc") as refusal:
+        render(text, Names=[])
+    assert fault in str(refusal.value)

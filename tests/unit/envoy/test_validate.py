@@ -1,0 +1,74 @@
+"""Validation by the pinned Envoy binary."""
+
+from __future__ import annotations
+
+import shutil
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+
+from epic.envoy.resources import build
+from epic.envoy.validate import validate
+from epic.errors import Invalid, Unavailable
+from epic.gatewayapi.routing import Cluster, Header, HTTPRoute, Port, Routing, VirtualHost, WeightedCluster
+from epic.model.naming import GatewayId
+from epic.model.resources import EnvoyResources
+
+ENVOY = shutil.which("envoy")
+pytestmark = pytest.mark.skipif(ENVOY is None, reason="the pinned Envoy is not on the PATH")
+
+SHARES = (WeightedCluster("svc", 1), WeightedCluster("Service/missing", 1, exists=False))
+ROUTES = (
+    HTTPRoute("r/0", "Exact", "/a", (Header("x", "y"),), SHARES),
+    HTTPRoute("r/1", "PathPrefix", "/b c\"'{}", (), SHARES),
+    HTTPRoute("r/2", "PathPrefix", "/", (), ()),
+)
+ROUTING = Routing(
+    gateway=GatewayId("root", "U1"),
+    display_name="",
+    public_address=IPv4Address("203.0.113.1"),
+    ports=(
+        Port(80, "HTTP", virtual_hosts=(VirtualHost("*", ROUTES), VirtualHost("*.example.com", ()))),
+        Port(5432, "TCP", backends=SHARES),
+        Port(5433, "TCP"),
+    ),
+    clusters=(Cluster("svc", "svc", 80), Cluster("svc:81", "svc", 81)),
+)
+
+
+async def refusal(kind: str, body: str) -> str:
+    templates = EnvoyResources.model_validate({kind: [{"name": "mine", "value": body}]})
+    with pytest.raises(Invalid) as raised:
+        await validate(Path(str(ENVOY)), build(ROUTING, templates))
+    return str(raised.value)
+
+
+async def test_envoy_takes_what_the_default_templates_render() -> None:
+    await validate(Path(str(ENVOY)), build(ROUTING, EnvoyResources()))
+
+
+async def test_the_place_of_a_broken_constraint_is_told_in_one_line() -> None:
+    message = await refusal(
+        "routes", "name: {{ PortName | tojson }}\nvirtual_hosts: [{name: a, domains: []}]"
+    )
+    assert message == (
+        "Envoy refuses the configuration: HttpConnectionManager.RouteConfig"
+        " > RouteConfiguration.VirtualHosts[0] > VirtualHost.Domains: value must contain at least 1 item(s)"
+    )
+
+
+async def test_another_fault_is_told_in_envoys_words() -> None:
+    message = await refusal("clusters", "name: {{ ClusterName | tojson }}\ntype: EDS")
+    assert message == "Envoy refuses the configuration: cannot create an EDS cluster without an EDS config"
+
+
+async def test_routes_are_validated_though_they_come_by_rds() -> None:
+    hosts = "[{name: a, domains: ['*']}, {name: b, domains: ['*']}]"
+    message = await refusal("routes", f"name: {{{{ PortName | tojson }}}}\nvirtual_hosts: {hosts}")
+    assert "Only a single wildcard domain is permitted in route HTTP-80" in message
+
+
+async def test_a_missing_binary_is_no_verdict(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match="cannot run Envoy"):
+        await validate(tmp_path / "envoy", build(ROUTING, EnvoyResources()))
