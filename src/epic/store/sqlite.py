@@ -29,6 +29,7 @@ _REVISION = ".revision"
 _HORIZON = ".horizon"
 _DELETIONS_KEPT = 10_000
 _WATCH_BATCH = 500
+_PARSED_KEPT = 200_000
 
 
 class _Parsed:
@@ -43,6 +44,8 @@ class _Parsed:
             found = kind.model_validate_json(body).at(revision)
             # A revision that rolls back will be given to another object.
             if durable:
+                if len(self._objects) >= _PARSED_KEPT:
+                    self._objects.clear()
                 self._objects[revision] = found
         assert isinstance(found, kind)  # noqa: S101
         return found
