@@ -31,8 +31,8 @@ static __always_inline bool peer_advance(struct peer *peer, __u64 counter, union
 }
 
 /*
- * Each end takes one type only, so that a packet turned back to its sender is nothing. `learn` stores
- * where the packet came from.
+ * Each end takes one type only, so that a packet turned back to its sender is nothing. `learn`
+ * stores where the packet came from.
  */
 static __always_inline int control_receive(const struct received *received, __u8 type, bool learn)
 {
@@ -41,7 +41,8 @@ static __always_inline int control_receive(const struct received *received, __u8
 	struct tunnel *tunnel;
 	struct peer *peer;
 	__u32 id = bpf_ntohl(control->tunnel);
-	__u64 counter = (__u64)bpf_ntohl(control->counter[0]) << 32 | bpf_ntohl(control->counter[1]);
+	__u64 counter =
+		(__u64)bpf_ntohl(control->counter[0]) << 32 | bpf_ntohl(control->counter[1]);
 
 	if ((control->base.version_control_hlen & GUE_HLEN_MASK) != GUE_CONTROL_HLEN)
 		return drop(DROP_GUE_HEADER_LENGTH);

@@ -27,7 +27,8 @@ _Static_assert(RECEIVED_MIN == ETH_HLEN + sizeof(struct iphdr) + sizeof(struct u
 				       sizeof(struct gue_control),
 	       "data and control packets have the same smallest size");
 
-/* Whether this is UDP to our port at an address of ours; later fragments have no port and are not. */
+/* Whether this is UDP to our port at an address of ours; later fragments have no port and are not.
+ */
 static __always_inline bool is_gue(struct __sk_buff *skb)
 {
 	struct cursor cursor;
@@ -137,7 +138,8 @@ static __always_inline int data_authentic(const struct received *received,
 	return TC_ACT_OK;
 }
 
-/* What an authentic packet may say: between the tunnel's inside address and one of its endpoints. */
+/* What an authentic packet may say: between the tunnel's inside address and one of its endpoints.
+ */
 static __always_inline int data_permitted(const struct tunnel *tunnel, __u32 id, __be32 inside,
 					  __be32 endpoint)
 {

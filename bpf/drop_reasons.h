@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Why a packet was dropped: the only list. The Python names are generated from it, so keep one reason
- * per line. The number is the index of the counter: append, never insert, so that a running agent and
- * a newer program mean the same.
+ * Why a packet was dropped: the only list. The Python names are generated from it, so keep one
+ * reason per line. The number is the index of the counter: append, never insert, so that a running
+ * agent and a newer program mean the same.
  */
 #ifndef EPIC_DROP_REASONS_H
 #define EPIC_DROP_REASONS_H
@@ -15,7 +15,7 @@
 	X(INNER_LENGTH, "the inner and the outer length disagree")                                 \
 	X(INNER_SPOOFED, "the inner address is not the inside address of the tunnel")              \
 	X(ENDPOINT_UNKNOWN, "the inner address is no endpoint that this tunnel serves")            \
-	X(SOURCE_NOT_ENDPOINT, "a local address sent to an inside address without being its endpoint") \
+	X(SOURCE_NOT_ENDPOINT, "a sender to an inside address is not its endpoint")                \
 	X(TUNNEL_UNKNOWN, "there is no tunnel of this number")                                     \
 	X(TUNNEL_UNRESOLVED, "the tunnel's far end was not heard of yet")                          \
 	X(TUNNEL_ADDRESS, "the packet came to an address that is not the tunnel's local one")      \

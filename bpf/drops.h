@@ -27,5 +27,7 @@
 	X(CONTROL_UNEXPECTED, "a control packet of a type that this end does not take")
 
 #define DROP_ENUM(name, text) DROP_##name,
-enum drop_reason { DROP_REASONS(DROP_ENUM) DROP_REASON_COUNT };
+enum drop_reason {
+	DROP_REASONS(DROP_ENUM) DROP_REASON_COUNT
+};
 #undef DROP_ENUM

@@ -63,8 +63,9 @@ static __always_inline __u32 segment_length(struct __sk_buff *skb, const struct 
 }
 
 /*
- * Grow the packet by the outer header. The kernel would take the overhead off each segment; it must not
- * when the segments fit already. TCP segments that do not fit are made smaller, datagrams cannot be.
+ * Grow the packet by the outer header. The kernel would take the overhead off each segment; it must
+ * not when the segments fit already. TCP segments that do not fit are made smaller, datagrams
+ * cannot be.
  */
 static __always_inline int make_room(struct __sk_buff *skb, const struct inner *inner, __u32 mtu)
 {

@@ -22,8 +22,8 @@ struct tunnel {
 	__be32 local;
 	__be32 remote; /* 0: only what a control packet shows */
 	__be16 remote_port;
-	__u8 active; /* slot of the key that signs */
-	__u8 valid;  /* bit n: the key in slot n verifies */
+	__u8 active;    /* slot of the key that signs */
+	__u8 valid;     /* bit n: the key in slot n verifies */
 	__u32 underlay; /* ifindex */
 	__u32 underlay_mtu;
 	__u32 reserved;
@@ -61,7 +61,8 @@ struct instance {
 	char name[IFNAME_LENGTH];
 };
 
-/* An inside address known here: an instance of ours (gateway role) or the far end's (workload role). */
+/* An inside address known here: an instance of ours (gateway role) or the far end's (workload
+ * role). */
 struct inside {
 	__u32 ifindex; /* host side of the instance's veth; 0 on workload nodes */
 	__u32 flags;

@@ -12,8 +12,8 @@
 #include <bpf/bpf_helpers.h>
 
 #define IP_OFFSET_MASK 0x1fff
-#define IP_MF	       0x2000
-#define IP_DF	       0x4000
+#define IP_MF          0x2000
+#define IP_DF          0x4000
 
 #ifndef IPPROTO_IPIP
 #define IPPROTO_IPIP 4

@@ -45,8 +45,8 @@ static __always_inline void siphash_block(struct siphash_state *s, __u64 block)
 }
 
 /*
- * The message is `count` words followed by the `rest` bytes (fewer than 8) in the low end of `last`.
- * `count` must be a constant: the loop is unrolled.
+ * The message is `count` words followed by the `rest` bytes (fewer than 8) in the low end of
+ * `last`. `count` must be a constant: the loop is unrolled.
  */
 static __always_inline __u64 siphash(const struct siphash_key *key, const __u64 *words, int count,
 				     __u64 last, int rest)

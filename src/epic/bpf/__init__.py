@@ -1,1 +1,1 @@
-"""The tunnel programs on a host: loading, attaching, maps, and the wire format of control packets."""
+"""The tunnel programs in the kernel: loading, attaching and their maps."""

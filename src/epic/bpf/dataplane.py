@@ -1,222 +1,223 @@
-"""What the agent does with the tunnel programs: tunnels, endpoints, attachments, counters."""
+"""The tunnel of this host: the one door to the programs and their maps."""
 
 from __future__ import annotations
 
+import fcntl
+import logging
+import os
+import socket
 import struct
-from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import suppress
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Literal
 
-from epic.bpf.drop_reasons import DROP_REASONS
-from epic.bpf.programs import EGRESS, INGRESS, Programs, interface_index, interfaces
-from epic.bpf.syscalls import LOCK, PinnedMap, possible_cpus
+from epic.bpf import records
+from epic.bpf.filters import HOOKS, Filters, Hook, Link
+from epic.bpf.loader import Loader
+from epic.bpf.maps import Maps
+from epic.bpf.records import Peer, Tunnel, TunnelCounters
+from epic.bpf.syscalls import open_pinned, program_info
+from epic.errors import Invalid, NotFound
 
-_ID = struct.Struct("=I")
-_TUNNEL = struct.Struct("=16s16s4s4s4s4sII2sHBBBx")
-_PEER = struct.Struct("=4x4s2s2x4xQQ")
-_COUNTERS = struct.Struct("=QQQQ")
-_ENDPOINT = struct.Struct("=4s4s")
-_COUNT = struct.Struct("=Q")
-_LEARN = 1
-_NOWHERE = IPv4Address(0)
+__all__ = ["Dataplane", "Peer", "Role", "Tunnel", "TunnelCounters"]
+
+log = logging.getLogger(__name__)
 
 Role = Literal["gateway", "workload"]
-_PROGRAMS: dict[Role, dict[int, str]] = {
-    "gateway": {INGRESS: "gateway_underlay_ingress"},
-    "workload": {INGRESS: "workload_underlay_ingress", EGRESS: "workload_underlay_egress"},
+
+_UNDERLAY_PROGRAMS: dict[Role, dict[Hook, str]] = {
+    "gateway": {"ingress": "gateway_underlay_ingress"},
+    "workload": {"ingress": "workload_underlay_ingress", "egress": "workload_underlay_egress"},
 }
-
-
-@dataclass(frozen=True)
-class Tunnel:
-    """One end of a tunnel. `remote` None: learnt from hello packets only (the EPIC end).
-
-    `interface` is the host end of the instance's veth pair (EPIC end) or None (workload end). `keys` are the
-    two slots (epoch modulo 2) of 16 bytes each; `active` is the slot that signs. `mtu` is the underlay's.
-    """
-
-    id: int
-    service: int
-    inside: IPv4Address
-    local: IPv4Address
-    remote: IPv4Address | None
-    remote_port: int
-    underlay: str
-    interface: str | None
-    keys: tuple[bytes | None, bytes | None]
-    active: int
-    mtu: int = 1500
-
-
-@dataclass(frozen=True)
-class Peer:
-    """What verified control packets told of the other end; `last_hello_ns` is CLOCK_MONOTONIC, 0: none."""
-
-    address: IPv4Address
-    port: int
-    counter: int
-    last_hello_ns: int
-
-
-@dataclass(frozen=True)
-class TunnelCounters:
-    """Tunnel packets and their bytes (outer IP), received and sent at this end."""
-
-    rx_packets: int
-    rx_bytes: int
-    tx_packets: int
-    tx_bytes: int
-
-
-class _Maps:
-    """The pinned maps, open."""
-
-    def __init__(self, directory: Path) -> None:
-        cpus = possible_cpus()
-        self.tunnels = PinnedMap(directory / "tunnels", _ID.size, _TUNNEL.size)
-        self.peers = PinnedMap(directory / "peers", _ID.size, _PEER.size, LOCK)
-        self.stats = PinnedMap(directory / "tunnel_stats", _ID.size, _COUNTERS.size * cpus)
-        self.endpoints = PinnedMap(directory / "endpoints", _ENDPOINT.size, _ID.size)
-        self.insides = PinnedMap(directory / "insides", 4, _ID.size)
-        self.instances = PinnedMap(directory / "instances", _ID.size, _ENDPOINT.size)
-        self.drops = PinnedMap(directory / "drops", _ID.size, _COUNT.size * cpus)
-
-    def close(self) -> None:
-        for opened in vars(self).values():
-            opened.close()
+_PAIRS = ("veth", "netkit")
+_SIOCGIFMTU = 0x8921
 
 
 class Dataplane:
-    """The tunnel on this host. All methods are idempotent; `load` comes first."""
+    """Loads, attaches and programs the tunnel in the current network namespace. One writer at a time."""
 
     def __init__(self, pin_directory: Path, object_file: Path) -> None:
-        self._programs = Programs(pin_directory, object_file)
-        self._opened: _Maps | None = None
-
-    @property
-    def _maps(self) -> _Maps:
-        if self._opened is None:
-            self._opened = _Maps(self._programs.maps)
-        return self._opened
+        self._loader = Loader(pin_directory, object_file)
+        self._opened: Maps | None = None
 
     def load(self) -> None:
-        """Load and pin the programs; those of another version are replaced where they are attached."""
-        if self._programs.load():
-            for found in self._programs.attached():
-                self._programs.attach(found.interface, found.parent, found.program)
-        self._programs.remove_other_versions()
+        """Load the object unless it is; running programs of another version are replaced in place."""
+        self._loader.load()
+        self._close()
+        with Filters() as filters:
+            for attached in filters.attached():
+                pin = self._program(attached.program)
+                if attached.program_id != _program_id(pin):
+                    filters.attach(attached.index, attached.hook, pin)
+        self._loader.remove_others()
+
+    def unload(self) -> None:
+        """Detach everything and remove all pins; nothing of the tunnel is left."""
+        with Filters() as filters:
+            for attached in filters.attached():
+                filters.detach(attached.index, attached.hook)
+        self._close()
+        self._loader.remove()
 
     def attach_underlay(self, interface: str, role: Role) -> None:
-        """Attach the role's programs to an underlay interface."""
-        for parent, program in _PROGRAMS[role].items():
-            self._programs.attach(interface, parent, program)
+        """Take part in the tunnel on this interface."""
+        with Filters() as filters:
+            link = filters.link(interface)
+            if not link.ethernet:
+                raise Invalid(f"interface {interface} has no Ethernet header; the tunnel needs one")
+            self._set_locals(link.index, filters.addresses(link.index))
+            for hook in HOOKS:
+                program = _UNDERLAY_PROGRAMS[role].get(hook)
+                if program:
+                    filters.attach(link.index, hook, self._program(program))
+                else:
+                    filters.detach(link.index, hook)
 
     def attach_instance(self, interface: str, inside: IPv4Address, public: IPv4Address) -> None:
-        """Attach to the host end of an instance's veth pair, and say which addresses it may use."""
-        key = _ID.pack(interface_index(interface))
-        self._maps.instances.set(key, _ENDPOINT.pack(inside.packed, public.packed))
-        self._programs.attach(interface, INGRESS, "instance_ingress")
+        """Guard what an instance sends by the host side of its veth, and deliver to it."""
+        with Filters() as filters:
+            link = filters.link(interface)
+            self._forget_instance(interface, keep=(link.index, inside.packed))
+            self._maps.instances.set(
+                records.ID.pack(link.index),
+                records.INSTANCE.pack(inside.packed, public.packed, interface.encode()),
+            )
+            self._maps.insides.set(inside.packed, _inside_record(link))
+            filters.attach(link.index, "ingress", self._program("instance_ingress"))
 
     def detach_instance(self, interface: str) -> None:
-        """Detach from an instance, also when its interface is gone; entries of vanished interfaces go too."""
-        self._programs.detach(interface, INGRESS)
-        kept = {index for index, name in interfaces().items() if name != interface}
-        for key in list(self._maps.instances):
-            if _ID.unpack(key)[0] not in kept:
-                self._maps.instances.delete(key)
+        """The inverse; also when the interface is gone already."""
+        with Filters() as filters, suppress(NotFound):
+            filters.detach(filters.link(interface).index, "ingress")
+        self._forget_instance(interface)
 
     def set_tunnel(self, tunnel: Tunnel) -> None:
-        """Create or change a tunnel; what was observed of its other end stays."""
-        key = _ID.pack(tunnel.id)
-        self._maps.peers.set(key, bytes(_PEER.size), only_new=True)
-        self._maps.stats.set(key, b"", only_new=True)
-        self._maps.tunnels.set(key, _pack_tunnel(tunnel))
+        """Create or change a tunnel; what was observed of its far end stays."""
+        maps, key = self._maps, records.ID.pack(tunnel.id)
+        value = records.pack_tunnel(tunnel, *_underlay(tunnel.underlay))
+        maps.peers.add(key, bytes(records.PEER.size))
+        maps.traffic.add(key, bytes(records.TRAFFIC.size * maps.cpus))
+        maps.locals.set(tunnel.local.packed, records.ID.pack(socket.if_nametoindex(tunnel.underlay)))
+        before = maps.tunnels.get(key)
         if tunnel.interface is None:
-            self._maps.insides.set(tunnel.inside.packed, key)
+            maps.insides.set(tunnel.inside.packed, records.INSIDE.pack(0, 0, tunnel.id, 0))
+        maps.tunnels.set(key, value)
+        if before and (old := records.unpack_tunnel(before).inside) != tunnel.inside:
+            self._forget_inside(old, tunnel.id)
 
     def delete_tunnel(self, id: int) -> None:
-        """Remove a tunnel with all that was observed of it."""
-        key = _ID.pack(id)
-        stored = self._maps.tunnels.get(key)
-        if stored is not None:
-            inside = _TUNNEL.unpack(stored)[2]
-            if self._maps.insides.get(inside) == key:
-                self._maps.insides.delete(inside)
-        for each in (self._maps.tunnels, self._maps.peers, self._maps.stats):
-            each.delete(key)
+        """Remove a tunnel and what was observed of it."""
+        maps, key = self._maps, records.ID.pack(id)
+        before = maps.tunnels.get(key)
+        maps.tunnels.delete(key)
+        maps.peers.delete(key)
+        maps.traffic.delete(key)
+        if before:
+            self._forget_inside(records.unpack_tunnel(before).inside, id)
 
     def tunnel_ids(self) -> set[int]:
-        """The tunnels that there are."""
-        return {_ID.unpack(key)[0] for key in self._maps.tunnels}
+        """All tunnels."""
+        return {records.ID.unpack(key)[0] for key, _ in self._maps.tunnels.items()}
 
     def set_endpoint(self, inside: IPv4Address, endpoint: IPv4Address, tunnel_id: int) -> None:
-        """Lead packets between an inside address and an endpoint through a tunnel."""
-        self._maps.endpoints.set(_ENDPOINT.pack(inside.packed, endpoint.packed), _ID.pack(tunnel_id))
+        """Let the pair of addresses talk through the tunnel."""
+        key = records.ENDPOINT_KEY.pack(inside.packed, endpoint.packed)
+        self._maps.endpoints.set(key, records.ID.pack(tunnel_id))
 
     def delete_endpoint(self, inside: IPv4Address, endpoint: IPv4Address) -> None:
-        """Stop doing so."""
-        self._maps.endpoints.delete(_ENDPOINT.pack(inside.packed, endpoint.packed))
+        """The inverse."""
+        self._maps.endpoints.delete(records.ENDPOINT_KEY.pack(inside.packed, endpoint.packed))
 
     def endpoints(self) -> dict[tuple[IPv4Address, IPv4Address], int]:
-        """{inside, endpoint} -> tunnel id."""
+        """All pairs (inside, endpoint) and their tunnels."""
         return {
-            (IPv4Address(inside), IPv4Address(endpoint)): _ID.unpack(value)[0]
+            (IPv4Address(key[:4]), IPv4Address(key[4:])): records.ID.unpack(value)[0]
             for key, value in self._maps.endpoints.items()
-            for inside, endpoint in [_ENDPOINT.unpack(key)]
         }
 
     def peer(self, tunnel_id: int) -> Peer | None:
-        """What was observed of a tunnel's other end; None when there is no such tunnel."""
-        stored = self._maps.peers.get(_ID.pack(tunnel_id))
-        if stored is None:
+        """The far end as observed, else as declared; None when neither is known."""
+        key = records.ID.pack(tunnel_id)
+        observed, declared = self._maps.peers.get(key), self._maps.tunnels.get(key)
+        if observed is None or declared is None:
             return None
-        address, port, counter, last = _PEER.unpack(stored)
-        return Peer(IPv4Address(address), int.from_bytes(port, "big"), counter, last)
+        peer, ends = records.unpack_peer(observed), records.unpack_tunnel(declared)
+        if peer.address != records.NO_ADDRESS:
+            return peer
+        if ends.remote is None:
+            return None
+        return Peer(ends.remote, ends.remote_port, peer.counter, peer.last_hello_ns)
 
     def tunnel_counters(self) -> dict[int, TunnelCounters]:
-        """The counters of all tunnels."""
+        """Traffic of each tunnel."""
         return {
-            _ID.unpack(key)[0]: TunnelCounters(*map(sum, zip(*_COUNTERS.iter_unpack(value), strict=True)))
-            for key, value in self._maps.stats.items()
+            records.ID.unpack(key)[0]: records.sum_traffic(value) for key, value in self._maps.traffic.items()
         }
 
     def drop_counters(self) -> dict[str, int]:
-        """Packets dropped, by the reason's name."""
-        return dict(zip(DROP_REASONS, self._drop_counts(), strict=True))
+        """Packets dropped, by reason."""
+        return self._maps.dropped()
 
-    def unload(self) -> None:
-        """Detach from all interfaces and remove programs and maps."""
-        for found in self._programs.attached():
-            self._programs.detach(found.interface, found.parent)
+    @property
+    def _maps(self) -> Maps:
+        if self._opened is None:
+            self._opened = Maps(self._loader.directory / "maps")
+        return self._opened
+
+    def _close(self) -> None:
         if self._opened is not None:
             self._opened.close()
             self._opened = None
-        self._programs.unpin()
 
-    def _drop_counts(self) -> Iterator[int]:
-        for index in range(len(DROP_REASONS)):
-            value = self._maps.drops.get(_ID.pack(index)) or b""
-            yield sum(count for (count,) in _COUNT.iter_unpack(value))
+    def _program(self, name: str) -> Path:
+        return self._loader.directory / "programs" / name
+
+    def _set_locals(self, index: int, addresses: set[bytes]) -> None:
+        used = {records.unpack_tunnel(value).local.packed for _, value in self._maps.tunnels.items()}
+        for key, value in list(self._maps.locals.items()):
+            if records.ID.unpack(value)[0] == index and key not in addresses | used:
+                self._maps.locals.delete(key)
+        for address in addresses:
+            self._maps.locals.set(address, records.ID.pack(index))
+
+    def _forget_instance(self, interface: str, keep: tuple[int, bytes] | None = None) -> None:
+        for key, value in list(self._maps.instances.items()):
+            inside, _, name = records.INSTANCE.unpack(value)
+            index = records.ID.unpack(key)[0]
+            if name.rstrip(b"\0") != interface.encode() or (index, inside) == keep:
+                continue
+            self._maps.instances.delete(key)
+            delivery = self._maps.insides.get(inside)
+            if delivery and records.INSIDE.unpack(delivery)[0] == index:
+                self._maps.insides.delete(inside)
+
+    def _forget_inside(self, inside: IPv4Address, tunnel_id: int) -> None:
+        entry = self._maps.insides.get(inside.packed)
+        if entry and records.INSIDE.unpack(entry)[2] == tunnel_id:
+            self._maps.insides.delete(inside.packed)
 
 
-def _pack_tunnel(tunnel: Tunnel) -> bytes:
-    even, odd = tunnel.keys
-    if tunnel.keys[tunnel.active] is None:
-        raise ValueError(f"tunnel {tunnel.id}: the active key slot {tunnel.active} is empty")
-    return _TUNNEL.pack(
-        even or bytes(16),
-        odd or bytes(16),
-        tunnel.inside.packed,
-        tunnel.service.to_bytes(4, "big"),
-        tunnel.local.packed,
-        (tunnel.remote or _NOWHERE).packed,
-        interface_index(tunnel.underlay),
-        interface_index(tunnel.interface) if tunnel.interface else 0,
-        tunnel.remote_port.to_bytes(2, "big"),
-        tunnel.mtu,
-        (even is not None) | (odd is not None) << 1,
-        tunnel.active,
-        _LEARN if tunnel.interface else 0,
-    )
+def _inside_record(link: Link) -> bytes:
+    flags = records.INSIDE_REDIRECT_PEER if link.kind in _PAIRS else 0
+    return records.INSIDE.pack(link.index, flags, 0, 0)
+
+
+def _program_id(pin: Path) -> int:
+    fd = open_pinned(pin)
+    try:
+        return program_info(fd).id
+    finally:
+        os.close(fd)
+
+
+def _underlay(interface: str) -> tuple[int, int]:
+    """Index and MTU, without netlink: it is asked for each tunnel."""
+    try:
+        index = socket.if_nametoindex(interface)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+            request = struct.pack("16si12x", interface.encode(), 0)
+            reply = fcntl.ioctl(any_socket, _SIOCGIFMTU, request)
+    except OSError as error:
+        raise NotFound(f"the underlay interface {interface} cannot be used: {error.strerror}") from error
+    return index, struct.unpack_from("16si", reply)[1]

@@ -12,7 +12,7 @@ DROP_REASONS: Final[tuple[tuple[str, str], ...]] = (
     ("inner_length", "the inner and the outer length disagree"),
     ("inner_spoofed", "the inner address is not the inside address of the tunnel"),
     ("endpoint_unknown", "the inner address is no endpoint that this tunnel serves"),
-    ("source_not_endpoint", "a local address sent to an inside address without being its endpoint"),
+    ("source_not_endpoint", "a sender to an inside address is not its endpoint"),
     ("tunnel_unknown", "there is no tunnel of this number"),
     ("tunnel_unresolved", "the tunnel's far end was not heard of yet"),
     ("tunnel_address", "the packet came to an address that is not the tunnel's local one"),

@@ -1,123 +1,147 @@
-"""bpf(2) on pinned objects, by ctypes: no library is kept that does this without compiling."""
+"""bpf(2): the few commands that pinned maps and programs need, by ctypes."""
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
+import platform
+import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
-_SYS_BPF = {"x86_64": 321, "aarch64": 280}[os.uname().machine]
-_MAP_LOOKUP, _MAP_UPDATE, _MAP_DELETE, _MAP_NEXT_KEY, _OBJ_GET = 1, 2, 3, 4, 7
-ANY, NOEXIST = 0, 1
-LOCK = 4
-"""Flag of maps whose value holds a bpf_spin_lock."""
+_NUMBER = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}
+
+_MAP_LOOKUP_ELEM = 1
+_MAP_UPDATE_ELEM = 2
+_MAP_DELETE_ELEM = 3
+_OBJ_GET = 7
+_OBJ_GET_INFO_BY_FD = 15
+_MAP_LOOKUP_BATCH = 24
+
+UPDATE_ANY = 0
+UPDATE_NEW = 1
+
+_BPFFS_MAGIC = 0xCAFE4A11
+_PROGRAM_INFO_SIZE = 232
+_BATCH = 4096
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-class _Element(ctypes.Structure):
-    _fields_ = (
-        ("map_fd", ctypes.c_uint32),
-        ("key", ctypes.c_uint64),
-        ("value", ctypes.c_uint64),
-        ("flags", ctypes.c_uint64),
-    )
+class ProgramInfo(NamedTuple):
+    """Which program a descriptor holds."""
+
+    id: int
+    tag: bytes
 
 
-class _Object(ctypes.Structure):
-    _fields_ = (("pathname", ctypes.c_uint64), ("bpf_fd", ctypes.c_uint32), ("file_flags", ctypes.c_uint32))
-
-
-def _bpf(command: int, attributes: ctypes.Structure, what: str) -> int:
-    result: int = _libc.syscall(
-        _SYS_BPF, command, ctypes.byref(attributes), ctypes.c_uint32(ctypes.sizeof(attributes))
-    )
+def bpf(command: int, attributes: ctypes.Array[ctypes.c_char]) -> int:
+    """The system call; raises OSError."""
+    result = int(_libc.syscall(_NUMBER[platform.machine()], command, attributes, len(attributes)))
     if result < 0:
         number = ctypes.get_errno()
-        raise OSError(number, f"bpf: {what}: {os.strerror(number)}")
+        raise OSError(number, os.strerror(number))
     return result
 
 
+def attributes(layout: str, *values: int) -> ctypes.Array[ctypes.c_char]:
+    """A `union bpf_attr` with these fields at its start."""
+    return ctypes.create_string_buffer(struct.pack(layout, *values), 128)
+
+
+def address(buffer: ctypes.Array[ctypes.c_char]) -> int:
+    """Where the buffer lies, as the kernel wants pointers."""
+    return ctypes.addressof(buffer)
+
+
 def open_pinned(path: Path) -> int:
-    """A file descriptor of the map or program pinned at `path`; the caller closes it."""
+    """A descriptor of the map or program pinned there."""
     name = ctypes.create_string_buffer(os.fsencode(path))
-    return _bpf(_OBJ_GET, _Object(ctypes.addressof(name), 0, 0), f"open {path}")
+    try:
+        return bpf(_OBJ_GET, attributes("=QII", address(name), 0, 0))
+    except OSError as error:
+        raise OSError(error.errno, os.strerror(error.errno or 0), str(path)) from None
+
+
+def lookup(fd: int, key: bytes, size: int) -> bytes | None:
+    """The value of a key; None when there is none."""
+    held, value = ctypes.create_string_buffer(key, len(key)), ctypes.create_string_buffer(size)
+    try:
+        bpf(_MAP_LOOKUP_ELEM, attributes("=IIQQQ", fd, 0, address(held), address(value), 0))
+    except OSError as error:
+        if error.errno == errno.ENOENT:
+            return None
+        raise
+    return value.raw
+
+
+def update(fd: int, key: bytes, value: bytes, flags: int = UPDATE_ANY) -> bool:
+    """Store; False when `flags` is UPDATE_NEW and the key is there already."""
+    held, new = ctypes.create_string_buffer(key, len(key)), ctypes.create_string_buffer(value, len(value))
+    try:
+        bpf(_MAP_UPDATE_ELEM, attributes("=IIQQQ", fd, 0, address(held), address(new), flags))
+    except OSError as error:
+        if flags == UPDATE_NEW and error.errno == errno.EEXIST:
+            return False
+        raise
+    return True
+
+
+def delete(fd: int, key: bytes) -> bool:
+    """Remove; False when the key was not there."""
+    held = ctypes.create_string_buffer(key, len(key))
+    try:
+        bpf(_MAP_DELETE_ELEM, attributes("=IIQ", fd, 0, address(held)))
+    except OSError as error:
+        if error.errno == errno.ENOENT:
+            return False
+        raise
+    return True
+
+
+def items(fd: int, key_size: int, value_size: int) -> Iterator[tuple[bytes, bytes]]:
+    """All of a hash map. Entries that come or go meanwhile may be seen or not."""
+    position, first, last = ctypes.create_string_buffer(8), True, False
+    keys = ctypes.create_string_buffer(key_size * _BATCH)
+    values = ctypes.create_string_buffer(value_size * _BATCH)
+    while not last:
+        start = 0 if first else address(position)
+        request = attributes(
+            "=QQQQIIQQ", start, address(position), address(keys), address(values), _BATCH, fd, 0, 0
+        )
+        try:
+            bpf(_MAP_LOOKUP_BATCH, request)
+        except OSError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            last = True
+        first, count = False, struct.unpack_from("=I", request, 32)[0]
+        yield from zip(_split(keys.raw, key_size, count), _split(values.raw, value_size, count), strict=True)
+
+
+def _split(data: bytes, size: int, count: int) -> Iterator[bytes]:
+    return (data[start : start + size] for start in range(0, size * count, size))
+
+
+def program_info(fd: int) -> ProgramInfo:
+    """Id and tag of a program."""
+    info = ctypes.create_string_buffer(_PROGRAM_INFO_SIZE)
+    bpf(_OBJ_GET_INFO_BY_FD, attributes("=IIQ", fd, len(info), address(info)))
+    _, id_, tag = struct.unpack_from("=II8s", info)
+    return ProgramInfo(id_, tag)
+
+
+def is_bpffs(path: Path) -> bool:
+    """Whether pins can be made there."""
+    status = ctypes.create_string_buffer(256)
+    if _libc.statfs(os.fsencode(path), status) != 0:
+        return False
+    return bool(struct.unpack_from("=I", status)[0] == _BPFFS_MAGIC)
 
 
 def possible_cpus() -> int:
-    """How many values a per-CPU element has."""
-    ranges = Path("/sys/devices/system/cpu/possible").read_text(encoding="ascii").strip()
-    return int(ranges.rpartition(",")[2].rpartition("-")[2]) + 1
-
-
-class PinnedMap:
-    """A pinned map whose keys and values are bytes; `value_size` is that of all CPUs together."""
-
-    def __init__(self, path: Path, key_size: int, value_size: int, flags: int = 0) -> None:
-        self._fd = open_pinned(path)
-        self._name = path.name
-        self._key_size = key_size
-        self._value_size = value_size
-        self._flags = flags
-
-    def close(self) -> None:
-        """Give the file descriptor back."""
-        os.close(self._fd)
-
-    def get(self, key: bytes) -> bytes | None:
-        """The value of `key`."""
-        value = ctypes.create_string_buffer(self._value_size)
-        try:
-            self._element(_MAP_LOOKUP, key, value, self._flags)
-        except FileNotFoundError:
-            return None
-        return value.raw
-
-    def set(self, key: bytes, value: bytes, *, only_new: bool = False) -> bool:
-        """Write an element; False when `only_new` is asked for and the key is there."""
-        buffer = ctypes.create_string_buffer(value, self._value_size)
-        flags = NOEXIST if only_new else ANY | self._flags
-        try:
-            self._element(_MAP_UPDATE, key, buffer, flags)
-        except FileExistsError:
-            return False
-        return True
-
-    def delete(self, key: bytes) -> None:
-        """Remove an element if it is there."""
-        try:
-            self._element(_MAP_DELETE, key, None, 0)
-        except FileNotFoundError:
-            return
-
-    def __iter__(self) -> Iterator[bytes]:
-        """All keys; those that come or go meanwhile may be missed."""
-        key: bytes | None = None
-        following = ctypes.create_string_buffer(self._key_size)
-        while True:
-            try:
-                self._element(_MAP_NEXT_KEY, key, following, 0)
-            except FileNotFoundError:
-                return
-            key = following.raw
-            yield key
-
-    def items(self) -> Iterator[tuple[bytes, bytes]]:
-        """All elements."""
-        for key in list(self):
-            value = self.get(key)
-            if value is not None:
-                yield key, value
-
-    def _element(
-        self, command: int, key: bytes | None, value: ctypes.Array[ctypes.c_char] | None, flags: int
-    ) -> None:
-        key_buffer = None if key is None else ctypes.create_string_buffer(key, self._key_size)
-        attributes = _Element(
-            self._fd,
-            0 if key_buffer is None else ctypes.addressof(key_buffer),
-            0 if value is None else ctypes.addressof(value),
-            flags,
-        )
-        _bpf(command, attributes, f"map {self._name}")
+    """How many values an entry of a per-CPU map has."""
+    text = Path("/sys/devices/system/cpu/possible").read_text(encoding="ascii")
+    return int(text.strip().replace(",", "-").split("-")[-1]) + 1

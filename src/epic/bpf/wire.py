@@ -1,80 +1,91 @@
-"""The tunnel's packets as bytes: control packets, and the tag of data packets (docs/transport.md)."""
+"""The tunnel's packets as bytes; docs/transport.md draws them. The C twin is bpf/gue.h."""
 
 from __future__ import annotations
 
+import enum
 import hmac
 import struct
 from dataclasses import dataclass
-from enum import IntEnum
 from ipaddress import IPv4Address
 
-from epic.bpf.siphash import siphash
+from epic.bpf.siphash import siphash24
+from epic.errors import EpicError
 
-GUE_PORT = 6080
-KEY_BYTES = 16
-_CONTROL_BASE = 0x29  # version 0, control bit, 9 words
-_SIGNED = struct.Struct("!BBHIQQQ")
-CONTROL_BYTES = _SIGNED.size + 8
+OVERHEAD = 48
+"""Bytes that the tunnel adds to an IPv4 packet over IPv4."""
+
+_CONTROL_BIT = 0x20
+_TAGGED = struct.Struct("!BBHIQQQ")
+_TAG_LENGTH = 8
+CONTROL_LENGTH = _TAGGED.size + _TAG_LENGTH
 
 
-class WireError(ValueError):
-    """The bytes are no valid control packet."""
+class WireError(EpicError):
+    """A datagram that is not a control packet of this tunnel."""
 
 
-class ControlKind(IntEnum):
-    """The ctype of a control packet."""
+class Kind(enum.IntEnum):
+    """Type of a control packet, in the range that GUE leaves to the user."""
 
-    HELLO = 1
-    HELLO_ACK = 2
+    HELLO = 128
+    """Workload node to EPIC node."""
+    HELLO_ACK = 129
+    """The answer: EPIC node to workload node."""
 
 
 @dataclass(frozen=True)
 class Control:
-    """A control packet; times are the sender's nanoseconds, `echo_ns` answers the hello's `sent_ns`."""
+    """A control packet. The counter rises strictly, also over restarts: take the clock's nanoseconds."""
 
-    kind: ControlKind
+    kind: Kind
     tunnel: int
     counter: int
     sent_ns: int
-    echo_ns: int = 0
+    """Sender's clock; only the sender reads it again."""
+    echo_ns: int
+    """`sent_ns` of the hello that is answered; 0 in a hello."""
 
 
 def encode(control: Control, key: bytes) -> bytes:
-    """The UDP payload, signed with the tunnel's key of 16 bytes."""
-    signed = _SIGNED.pack(
-        _CONTROL_BASE,
-        control.kind,
-        0,
-        control.tunnel,
-        control.counter,
-        control.sent_ns,
-        control.echo_ns,
+    """The UDP payload, signed with `key`."""
+    body = _TAGGED.pack(
+        _CONTROL_BIT, control.kind, 0, control.tunnel, control.counter, control.sent_ns, control.echo_ns
     )
-    return signed + siphash(key, signed).to_bytes(8, "little")
+    return body + siphash24(key, body)
 
 
 def tunnel_of(payload: bytes) -> int:
-    """The tunnel that a control packet names, unverified: to find its key."""
-    if len(payload) != CONTROL_BYTES:
-        raise WireError(f"a control packet has {CONTROL_BYTES} bytes, this one {len(payload)}")
-    return int.from_bytes(payload[4:8], "big")
+    """Which tunnel's keys decode this UDP payload."""
+    return _parse(payload).tunnel
 
 
 def decode(payload: bytes, key: bytes) -> Control:
-    """The control packet in a UDP payload; raises WireError when it is malformed or the tag is wrong."""
-    tunnel = tunnel_of(payload)
-    base, kind, flags, _, counter, sent, echo = _SIGNED.unpack(payload[: _SIGNED.size])
-    if base != _CONTROL_BASE or flags or kind not in tuple(ControlKind):
-        raise WireError("header length, type or flags are none that EPIC sends")
-    tag = siphash(key, payload[: _SIGNED.size]).to_bytes(8, "little")
-    if not hmac.compare_digest(tag, payload[_SIGNED.size :]):
-        raise WireError(f"the tag of a control packet for tunnel {tunnel} is wrong")
-    return Control(ControlKind(kind), tunnel, counter, sent, echo)
+    """Parse and verify a UDP payload."""
+    control = _parse(payload)
+    if not hmac.compare_digest(siphash24(key, payload[: _TAGGED.size]), payload[_TAGGED.size :]):
+        raise WireError(f"control packet of tunnel {control.tunnel}: the tag does not fit the key")
+    return control
+
+
+def _parse(payload: bytes) -> Control:
+    if len(payload) != CONTROL_LENGTH:
+        raise WireError(f"a control packet has {CONTROL_LENGTH} bytes, this datagram has {len(payload)}")
+    first, kind, flags, tunnel, counter, sent_ns, echo_ns = _TAGGED.unpack_from(payload)
+    if first != _CONTROL_BIT or flags:
+        raise WireError(
+            f"a control packet begins with {_CONTROL_BIT:02x} and has no flags,"
+            f" this one begins with {first:02x} and has {flags:04x}"
+        )
+    try:
+        return Control(Kind(kind), tunnel, counter, sent_ns, echo_ns)
+    except ValueError:
+        types = ", ".join(str(int(known)) for known in Kind)
+        raise WireError(f"control packets are of the types {types}, this one is of type {kind}") from None
 
 
 def data_tag(
-    key: bytes, tunnel: int, service: int, source: IPv4Address, target: IPv4Address, protocol: int
+    key: bytes, tunnel: int, service: int, source: IPv4Address, destination: IPv4Address, protocol: int
 ) -> bytes:
-    """The tag of a data packet: over the tunnel, the service and the inner addresses and protocol."""
-    words = struct.pack("!II4s4sB7x", tunnel, service, source.packed, target.packed, protocol)
-    return siphash(key, words).to_bytes(8, "little")
+    """The tag of a data packet: equal for all packets of a flow."""
+    message = struct.pack("!II4s4sB", tunnel, service, source.packed, destination.packed, protocol)
+    return siphash24(key, message)

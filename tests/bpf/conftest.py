@@ -1,0 +1,31 @@
+"""Fixtures: a bpf file system of the tests' own, and one host's dataplane for tests of single packets."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+OBJECT = Path(__file__).parents[2] / "src/epic/bpf/gue.bpf.o"
+
+
+@pytest.fixture(scope="session")
+def bpffs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A bpf file system; each user takes a directory of it."""
+    if os.geteuid():
+        pytest.skip("loading bpf programs needs root")
+    if not OBJECT.exists():
+        pytest.skip(f"{OBJECT} is not compiled: make bpf")
+    directory = tmp_path_factory.mktemp("bpffs")
+    subprocess.run(["mount", "-t", "bpf", "bpf", directory], check=True)
+    yield directory
+    subprocess.run(["umount", directory], check=True)
+
+
+@pytest.fixture(scope="session")
+def object_file() -> Path:
+    """The compiled programs."""
+    return OBJECT
