@@ -172,7 +172,7 @@ class GWProxySpec(Kebab):
 
 
 class ProxyInstance(Kebab):
-    """An Envoy of the gateway on an EPIC node, and what the last run there and the node's agent said of it."""
+    """An Envoy of the gateway on an EPIC node, and what the last run and the node's agent said of it."""
 
     node: str
     inside_address: IPv4Address
