@@ -62,8 +62,9 @@ def apply(run: Run, actions: list[Action]) -> None:
     for name in removed:
         _forget(run, name)
     for action in actions:
-        if action.changed and action.after:
-            _write(action)
+        for path, _before, after in action.differences():
+            if after:
+                _write(Path(path), after)
     if removed or replaced:
         # units that systemd has read have other drop-ins now; a new one it has not read yet
         run(["systemctl", "daemon-reload"])
@@ -99,14 +100,12 @@ def _forget(run: Run, gateway: str) -> None:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def _write(action: Action) -> None:
-    for name, content in action.after.items():
-        path = Path(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.part")
-        part.write_text(content, "utf-8")
-        part.chmod(0o644)
-        part.replace(path)
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text, "utf-8")
+    part.chmod(0o644)
+    part.replace(path)
 
 
 def _systemctl(run: Run, verb: str, units: list[str], *options: str) -> None:
@@ -114,7 +113,7 @@ def _systemctl(run: Run, verb: str, units: list[str], *options: str) -> None:
         return
     code, _out, err = run(["systemctl", verb, *options, *units])
     if code:
-        raise ApplyError(f"systemctl {verb} failed: {err.strip()}; see journalctl -u {units[0]} on this host")
+        raise ApplyError(f"systemctl {verb} failed: {err.strip()}; see journalctl -u 'epic-*' on this host")
 
 
 def _files(gateway: str) -> dict[str, str]:
