@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0 */
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /* Numbers of the wire and of the maps; docs/transport.md explains them. */
 #ifndef EPIC_CONSTS_H
 #define EPIC_CONSTS_H

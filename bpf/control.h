@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0 */
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /* Control packets: verified here, answered by the agent. */
 #ifndef EPIC_CONTROL_H
 #define EPIC_CONTROL_H

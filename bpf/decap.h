@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0 */
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /* Out of the tunnel: a packet is verified wholly before a byte of it is changed. */
 #ifndef EPIC_DECAP_H
 #define EPIC_DECAP_H

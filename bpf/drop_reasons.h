@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0 */
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /*
  * Why a packet was dropped: the only list. The Python names are generated from it, so keep one
  * reason per line. The number is the index of the counter: append, never insert, so that a running

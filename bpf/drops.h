@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 OR Apache-2.0 */
 /* Why packets are dropped: the one list, from which the agent's names are generated. */
 #pragma once
 

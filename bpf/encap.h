@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0 */
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /* Into the tunnel. */
 #ifndef EPIC_ENCAP_H
 #define EPIC_ENCAP_H

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 /*
  * The tunnel between Envoy instances and the endpoints on workload nodes: GUE variant 0 with an
  * authenticated private header. One program per place it is attached to.

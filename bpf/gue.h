@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0 */
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /* The tunnel's headers and tags, drawn in docs/transport.md. */
 #ifndef EPIC_GUE_H
 #define EPIC_GUE_H

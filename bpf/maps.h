@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0 */
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /* All state of the programs. src/epic/bpf/records.py packs the same structs. */
 #ifndef EPIC_MAPS_H
 #define EPIC_MAPS_H

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0 */
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /* A cursor over the packet: each parser checks its bounds and moves on, or returns NULL. */
 #ifndef EPIC_PACKET_H
 #define EPIC_PACKET_H

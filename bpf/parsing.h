@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 OR Apache-2.0 */
 /* Bounds-checked access to headers that lie in the linear part of the packet. */
 #pragma once
 

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0 */
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /* SipHash-2-4 (Aumasson, Bernstein) of a message given as 64-bit little-endian words. */
 #ifndef EPIC_SIPHASH_H
 #define EPIC_SIPHASH_H
