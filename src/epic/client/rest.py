@@ -66,6 +66,11 @@ class EpicClient:
     ) -> None:
         self.close()
 
+    def as_user(self, username: str, password: str) -> EpicClient:
+        """A session of another user with the same server."""
+        ca_file = self._session.verify if isinstance(self._session.verify, str) else None
+        return EpicClient(self.server, username, password, ca_file)
+
     def close(self) -> None:
         """Close the connections."""
         self._session.close()

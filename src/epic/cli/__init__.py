@@ -1,0 +1,1 @@
+"""epicctl: the command line of EPIC, over the REST API."""

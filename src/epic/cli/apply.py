@@ -1,0 +1,132 @@
+"""`epicctl apply` and `delete`: manifests of both kinds, EPIC's own and the Gateway API's."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from epic.cli import platform
+from epic.client import EpicClient
+from epic.controller.apply import remove, write_item
+from epic.controller.classes import CoreSettings
+from epic.controller.core import translate
+from epic.controller.desired import Desired
+from epic.controller.documents import manifest_files, read_file, read_text
+from epic.controller.objects import Document, Objects, parse
+from epic.controller.state import Owned
+from epic.errors import EpicError, Invalid
+
+STDIN = Path("-")
+
+
+@dataclass
+class Report:
+    """What is told while it goes: a line per object, and what went wrong."""
+
+    problems: list[str] = field(default_factory=list)
+
+    def done(self, what: object, action: str) -> None:
+        """Say what was done with an object."""
+        print(f"{what} {action}", flush=True)
+
+    def warn(self, message: str) -> None:
+        """Say what is odd."""
+        print(f"epicctl: {message}", file=sys.stderr, flush=True)
+
+    def failed(self, message: str) -> None:
+        """Say what went wrong; the command fails at its end."""
+        self.problems.append(message)
+        self.warn(message)
+
+
+def read_manifests(paths: Iterable[Path]) -> list[Document]:
+    """The documents of files, of directories' files, and of standard input for `-`."""
+    return [document for path in paths for document in _read(path)]
+
+
+def _read(path: Path) -> Iterator[Document]:
+    if path == STDIN:
+        yield from read_text(sys.stdin.read(), "standard input")
+    elif path.is_dir():
+        files = manifest_files(path)
+        if not files:
+            raise Invalid(f"{path}: there are no files *.yaml, *.yml or *.json in this directory")
+        for file in files:
+            yield from read_file(file)
+    else:
+        yield from read_file(path)
+
+
+def split(
+    documents: Iterable[Document], account: str
+) -> tuple[list[platform.PlatformObject], list[Document]]:
+    """EPIC's own objects in the order of their creation, and the others."""
+    own, others = [], []
+    for document in documents:
+        if document.content.get("apiVersion") == platform.API_VERSION:
+            own.append(platform.parse(document, account))
+        else:
+            others.append(document)
+    return sorted(own, key=lambda obj: platform.ORDER.index(obj.kind)), others
+
+
+def understood(documents: Iterable[Document], settings: CoreSettings, report: Report) -> Desired:
+    """What the Gateway API's objects ask for; what is wrong with them is told."""
+    objects, problems = parse(documents)
+    if problems:
+        raise Invalid("\n".join(map(str, problems)))
+    desired = translate(Objects(objects), settings)
+    for problem in desired.problems:
+        report.failed(str(problem))
+    return desired
+
+
+def apply(
+    client: EpicClient,
+    documents: Iterable[Document],
+    settings: CoreSettings,
+    prompt: platform.Prompt,
+    account: str = "",
+) -> Report:
+    """Create or change every object; one that fails does not stop the others."""
+    report = Report()
+    own, others = split(documents, account)
+    for obj in own:
+        try:
+            report.done(obj, platform.write(client, obj, prompt, report.warn))
+        except EpicError as error:
+            report.failed(f"{obj}: {error}")
+    for item in understood(others, settings, report).items:
+        what = _label(item.ref.kind, item.ref.namespace, item.ref.name)
+        try:
+            report.done(what, write_item(client, item))
+        except EpicError as error:
+            report.failed(f"{what}: {error}")
+    return report
+
+
+def delete(
+    client: EpicClient, documents: Iterable[Document], settings: CoreSettings, account: str = ""
+) -> Report:
+    """Delete every object, in the reverse order of creation."""
+    report = Report()
+    own, others = split(documents, account)
+    for item in reversed(understood(others, settings, report).items):
+        what = _label(item.ref.kind, item.ref.namespace, item.ref.name)
+        try:
+            there = client.find(item.address.path) is not None
+            report.done(what, remove(client, Owned.of(item)) if there else "not found")
+        except EpicError as error:
+            report.failed(f"{what}: {error}")
+    for obj in reversed(own):
+        try:
+            report.done(obj, platform.remove(client, obj))
+        except EpicError as error:
+            report.failed(f"{obj}: {error}")
+    return report
+
+
+def _label(kind: str, namespace: str, name: str) -> str:
+    return f"{kind.lower()}/{namespace}/{name}"

@@ -1,0 +1,110 @@
+"""`epicctl status`: how nodes, gateways and runs are, and what is wrong. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from epic.cli.listing import age, condition, dig
+
+_SILENT = timedelta(seconds=45)
+_CONDITIONS = ("Accepted", "Programmed", "Ready")
+
+
+@dataclass(frozen=True)
+class Line:
+    """An object's state in a few words, and what is wrong with it."""
+
+    name: str
+    state: str
+    details: str = ""
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Health:
+    """The state of the cluster as far as the user may see it."""
+
+    nodes: tuple[Line, ...] = ()
+    gateways: tuple[Line, ...] = ()
+    runs: tuple[Line, ...] = ()
+    hidden: bool = field(default=False)
+
+    @property
+    def problems(self) -> list[str]:
+        """What is wrong."""
+        lines = (*self.nodes, *self.gateways, *self.runs)
+        return [f"{line.name}: {line.problem}" for line in lines if line.problem]
+
+
+def node_line(node: dict[str, Any], now: datetime) -> Line:
+    """How a node is."""
+    name, last = node["metadata"]["name"], dig(node, "status", "last-report")
+    details = f"{dig(node, 'spec', 'address')}, agent {dig(node, 'status', 'agent-version') or '-'}"
+    if last is None:
+        return Line(name, "unknown", details, "its agent has never reported; see epic-agent.service there")
+    if now - datetime.fromisoformat(last) > _SILENT:
+        problem = f"its agent is silent for {age(last, now)}; see epic-agent.service there"
+        return Line(name, "silent", details, problem)
+    return Line(name, "ready" if dig(node, "spec", "schedulable") else "not schedulable", details)
+
+
+def gateway_line(proxy: dict[str, Any]) -> Line:
+    """How a gateway is: what its conditions say."""
+    metadata = proxy["metadata"]
+    name = f"{metadata.get('namespace', '')}/{dig(proxy, 'spec', 'display-name')}"
+    states = [f"{kind} {dig(condition(proxy, kind), 'status') or 'Unknown'}" for kind in _CONDITIONS]
+    wrong = [c for kind in _CONDITIONS if (c := condition(proxy, kind)).get("status") == "False"]
+    problem = "; ".join(f"{c['type']}: {c.get('message') or c.get('reason')}" for c in wrong)
+    instances = dig(proxy, "status", "instances") or []
+    serving = sum(bool(i.get("announced")) for i in instances)
+    if not problem and serving < len(instances):
+        problem = f"{serving} of {len(instances)} instances serve"
+    details = f"{dig(proxy, 'spec', 'public-address') or '-'}, {metadata['name']}"
+    return Line(name, ", ".join(states), details, problem)
+
+
+def run_lines(runs: Iterable[dict[str, Any]], shown: int) -> tuple[Line, ...]:
+    """The last runs; only the newest finished one of a node says how the node is."""
+    judged: set[str] = set()
+    lines: list[Line] = []
+    for run in runs:
+        state = dig(run, "status", "state") or "queued"
+        results = dig(run, "status", "nodes") or {}
+        failed = []
+        for node in dig(run, "spec", "nodes") or ():
+            if state in {"succeeded", "failed"} and node not in judged:
+                judged.add(node)
+                failed += _failure(node, results.get(node, {}))
+        summary = ", ".join(f"{n}: {r.get('state')}" for n, r in sorted(results.items()))
+        problem = "; ".join(failed) or (
+            dig(run, "status", "message") if state == "failed" and not results else ""
+        )
+        if len(lines) < shown:
+            lines.append(Line(f"run {run['metadata']['name']}", state, summary, problem or ""))
+    return tuple(lines)
+
+
+def _failure(node: str, result: dict[str, Any]) -> list[str]:
+    if result.get("state") not in {"failed", "unreachable"}:
+        return []
+    task = f" at task {result['task']!r}" if result.get("task") else ""
+    return [f"{node} {result['state']}{task}: {result.get('message', '')}"]
+
+
+def judge(
+    nodes: Iterable[dict[str, Any]] | None,
+    proxies: Iterable[dict[str, Any]],
+    runs: Iterable[dict[str, Any]] | None,
+    now: datetime | None = None,
+) -> Health:
+    """The whole; `nodes` and `runs` are None for those who may not see them."""
+    time = now or datetime.now(UTC)
+    return Health(
+        nodes=tuple(node_line(node, time) for node in nodes or ()),
+        gateways=tuple(gateway_line(proxy) for proxy in proxies),
+        runs=run_lines(runs or (), shown=5),
+        hidden=nodes is None,
+    )

@@ -1,0 +1,260 @@
+"""`epicctl get`: the kinds, their aliases and the columns of their tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from epic.client import PREFIX, EpicClient
+from epic.errors import Invalid, NotFound
+
+Row = dict[str, Any]
+Column = tuple[str, Callable[[Row], str]]
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A kind that can be listed; `key` is its key in the body of one object."""
+
+    names: tuple[str, ...]
+    key: str
+    collection: str
+    columns: tuple[Column, ...]
+
+    @property
+    def of_account(self) -> bool:
+        """Whether each account has its own."""
+        return self.collection.startswith("accounts/")
+
+
+def dig(row: Any, *keys: str) -> Any:
+    """A value inside an object; None when anything on the way is absent."""
+    for key in keys:
+        row = row.get(key) if isinstance(row, dict) else None
+    return row
+
+
+def _field(*keys: str) -> Callable[[Row], str]:
+    def text(row: Row) -> str:
+        value = dig(row, *keys)
+        return "-" if value in (None, "") else str(value)
+
+    return text
+
+
+def age(text: Any, now: datetime | None = None) -> str:
+    """How long ago, in one unit."""
+    if not isinstance(text, str) or not text:
+        return "-"
+    seconds = int(((now or datetime.now(UTC)) - datetime.fromisoformat(text)).total_seconds())
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds // length}{unit}"
+    return f"{max(seconds, 0)}s"
+
+
+def condition(row: Row, kind: str) -> Row:
+    """An object's condition of a type; empty when it has none."""
+    return next((c for c in dig(row, "status", "conditions") or () if c.get("type") == kind), {})
+
+
+def _ready(row: Row) -> str:
+    instances = dig(row, "status", "instances") or []
+    return f"{sum(bool(i.get('announced')) for i in instances)}/{len(instances)}"
+
+
+def _dns(row: Row) -> str:
+    return ", ".join(e["dnsName"] for e in dig(row, "spec", "endpoints") or ()) or "-"
+
+
+def _nodes(row: Row) -> str:
+    return ", ".join(i["node"] for i in dig(row, "status", "instances") or ()) or "-"
+
+
+def _ports(row: Row) -> str:
+    return ", ".join(str(p["port"]) for p in dig(row, "spec", "public-ports") or ())
+
+
+def _client(row: Row) -> str:
+    ref = dig(row, "spec", "clientRef") or {}
+    return f"{ref.get('clusterID', '')}:{ref.get('namespace', '')}/{ref.get('name', '')}"
+
+
+def _service(row: Row) -> str:
+    ref = dig(row, "spec", "parentRef") or {}
+    return f"{ref.get('namespace', '')}/{ref.get('name', '')}"
+
+
+def _parents(row: Row) -> str:
+    spec = dig(row, "spec", "http") or dig(row, "spec", "tcp") or {}
+    return ", ".join(p["name"] for p in spec.get("parentRefs", ())) or "-"
+
+
+def _endpoints(row: Row) -> str:
+    endpoints = dig(row, "spec", "endpoints") or []
+    ready = sum(dig(e, "conditions", "ready") is not False for e in endpoints)
+    return f"{ready}/{len(endpoints)}"
+
+
+def _age(row: Row) -> str:
+    return age(dig(row, "metadata", "creationTimestamp"))
+
+
+def _node_results(row: Row) -> str:
+    results = dig(row, "status", "nodes") or {}
+    wanted = dig(row, "spec", "nodes") or []
+    return ", ".join(f"{n}: {dig(results, n, 'state') or 'pending'}" for n in wanted)
+
+
+def _run_message(row: Row) -> str:
+    results = dig(row, "status", "nodes") or {}
+    messages = [f"{n}: {r['message']}" for n, r in results.items() if r.get("message")]
+    return "; ".join(filter(None, [dig(row, "status", "message"), *messages])).replace("\n", " ")[:100] or "-"
+
+
+_NAME: Column = ("NAME", _field("metadata", "name"))
+_ACCOUNT: Column = ("ACCOUNT", _field("metadata", "namespace"))
+
+KINDS = (
+    Listed(
+        ("accounts", "account"),
+        "account",
+        "accounts",
+        (_NAME, ("GATEWAY LIMIT", _field("spec", "proxyLimit")), ("AGE", _age)),
+    ),
+    Listed(("users", "user"), "user", "accounts/{account}/users", (_ACCOUNT, _NAME, ("AGE", _age))),
+    Listed(
+        ("service-prefixes", "service-prefix", "prefixes", "pools", "sp"),
+        "service-prefix",
+        "service-prefixes",
+        (
+            _NAME,
+            ("POOL", _field("spec", "public-pool", "pool")),
+            ("SUBNET", _field("spec", "public-pool", "subnet")),
+            ("AGE", _age),
+        ),
+    ),
+    Listed(
+        ("groups", "group", "templates", "lbsg"),
+        "group",
+        "accounts/{account}/groups",
+        (
+            _ACCOUNT,
+            _NAME,
+            ("POOL", _field("spec", "service-prefix")),
+            ("REPLICAS", _field("spec", "envoy-replica-count")),
+            ("AGE", _age),
+        ),
+    ),
+    Listed(
+        ("proxies", "proxy", "gateways", "gateway", "gw", "gwp"),
+        "proxy",
+        "accounts/{account}/proxies",
+        (
+            _ACCOUNT,
+            _NAME,
+            ("GATEWAY", _field("spec", "display-name")),
+            ("ADDRESS", _field("spec", "public-address")),
+            ("PORTS", _ports),
+            ("DNS NAME", _dns),
+            ("SERVING", _ready),
+            ("NODES", _nodes),
+            ("AGE", _age),
+        ),
+    ),
+    Listed(
+        ("routes", "route", "gwr"),
+        "route",
+        "accounts/{account}/routes",
+        (
+            _ACCOUNT,
+            _NAME,
+            ("CLIENT OBJECT", _client),
+            ("TYPE", lambda row: "HTTP" if dig(row, "spec", "http") else "TCP"),
+            ("HOSTNAMES", lambda row: ", ".join(dig(row, "spec", "http", "hostnames") or ()) or "*"),
+            ("GATEWAYS", _parents),
+            ("AGE", _age),
+        ),
+    ),
+    Listed(
+        ("slices", "slice", "gwes"),
+        "slice",
+        "accounts/{account}/slices",
+        (
+            _ACCOUNT,
+            _NAME,
+            ("CLIENT OBJECT", _client),
+            ("SERVICE", _service),
+            ("READY", _endpoints),
+            ("NODES", lambda row: ", ".join(dig(row, "spec", "nodeAddresses") or ()) or "-"),
+            ("AGE", _age),
+        ),
+    ),
+    Listed(
+        ("nodes", "node"),
+        "node",
+        "nodes",
+        (
+            _NAME,
+            ("ADDRESS", _field("spec", "address")),
+            ("SCHEDULABLE", lambda row: "yes" if dig(row, "spec", "schedulable") else "no"),
+            ("CAPACITY", _field("spec", "capacity")),
+            ("LAST REPORT", lambda row: age(dig(row, "status", "last-report"))),
+            ("AGENT", _field("status", "agent-version")),
+        ),
+    ),
+    Listed(
+        ("runs", "run"),
+        "run",
+        "runs",
+        (
+            _NAME,
+            ("STATE", _field("status", "state")),
+            ("PLAYBOOK", _field("spec", "playbook")),
+            ("NODES", _node_results),
+            ("STARTED", lambda row: age(dig(row, "status", "started"))),
+            ("MESSAGE", _run_message),
+        ),
+    ),
+)
+
+
+def kind_of(name: str) -> Listed:
+    """The kind of that name or alias."""
+    found = next((kind for kind in KINDS if name.lower() in kind.names), None)
+    if found is None:
+        raise Invalid(f"there is no kind {name!r}; use {', '.join(kind.names[0] for kind in KINDS)}")
+    return found
+
+
+def accounts(client: EpicClient, account: str) -> list[str]:
+    """The account given, else the user's own, else (of an administrator) all."""
+    if account:
+        return [account]
+    own = dig(client.get(PREFIX), "link", "account")
+    if isinstance(own, str):
+        return [own.rpartition("/")[2]]
+    return [item["metadata"]["name"] for item in client.get(f"{PREFIX}/accounts")["items"]]
+
+
+def fetch(client: EpicClient, kind: Listed, name: str, account: str) -> list[Row]:
+    """The objects of a kind, or the one named."""
+    places = accounts(client, account) if kind.of_account else [""]
+    paths = [f"{PREFIX}/{kind.collection.format(account=place)}" for place in places]
+    if not name:
+        return [row for path in paths for row in client.get(path)["items"]]
+    bodies = [client.find(f"{path}/{name}") for path in paths]
+    found = [body[kind.key] for body in bodies if body is not None]
+    if not found:
+        where = (
+            f" in {'accounts' if len(places) > 1 else 'account'} {', '.join(places)}" if any(places) else ""
+        )
+        raise NotFound(f"there is no {kind.names[1]} {name!r}{where}")
+    return found
+
+
+def cells(kind: Listed, rows: Iterable[Row]) -> list[list[str]]:
+    """The table's lines."""
+    return [[text(row) for _, text in kind.columns] for row in rows]

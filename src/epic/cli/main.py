@@ -1,0 +1,226 @@
+"""The commands of epicctl."""
+
+from __future__ import annotations
+
+import getpass
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version as package_version
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from epic.cli import apply as manifests
+from epic.cli import listing, settings
+from epic.cli.health import judge
+from epic.cli.output import Format, console, print_health, print_rows
+from epic.client import PREFIX, Denied, EpicClient
+from epic.controller.classes import CoreSettings, Login
+from epic.controller.objects import EpicParameters
+from epic.errors import EpicError, Invalid
+
+app = typer.Typer(
+    help="Gateways as a service: create, look at and remove what is on an EPIC cluster.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+runs_app = typer.Typer(help="Playbook runs.", no_args_is_help=True)
+app.add_typer(runs_app, name="runs")
+
+
+@dataclass
+class Session:
+    """The server and the user, connected when first needed."""
+
+    config: Path | None
+
+    @cached_property
+    def settings(self) -> settings.Settings:
+        """The configuration."""
+        return settings.load(self.config)
+
+    @cached_property
+    def login(self) -> Login:
+        """Server and credentials."""
+        found = self.settings
+        return Login(found.server.rstrip("/"), found.username, found.secret())
+
+    @cached_property
+    def client(self) -> EpicClient:
+        """The REST client."""
+        return settings.connect(self.settings, self.login.password)
+
+
+Files = Annotated[
+    list[Path],
+    typer.Option("-f", "--filename", help="A manifest, a directory of them, or - for standard input."),
+]
+Account = Annotated[str, typer.Option("-A", "--account", help="The account; by default the user's own.")]
+Template = Annotated[
+    str, typer.Option("--template", help="Gateway template for Gateways whose class is not in the manifests.")
+]
+Cluster = Annotated[
+    str,
+    typer.Option("--cluster", help="The client's cluster, where the manifests' configuration names none."),
+]
+
+
+@app.callback()
+def main(
+    context: typer.Context,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config", envvar="EPICCTL_CONFIG", help="Configuration file [default: ~/.epicctl.yaml]."
+        ),
+    ] = None,
+) -> None:
+    """Read the configuration's place."""
+    context.obj = Session(config)
+
+
+@app.command(
+    epilog="Examples:\n\n`epicctl apply -f platform.yaml -f gateway.yaml`\n\n"
+    "`epicctl apply -A shop --template http -f - < gateway.yaml`"
+)
+def apply(
+    context: typer.Context,
+    filename: Files,
+    account: Account = "",
+    template: Template = "",
+    cluster: Cluster = "",
+) -> None:
+    """Create or change what the manifests describe.
+
+    Objects of epic.acnodal.io/v1 (Account, ServicePrefix, LBServiceGroup, Node, User) are written as they
+    are. Objects of the Gateway API (Gateway, HTTPRoute, TCPRoute, Service, EndpointSlice) become gateways,
+    routes and slices, in the account and by the template that their GatewayClassConfig names, or the options.
+    """
+    session: Session = context.obj
+    documents = manifests.read_manifests(filename)
+    core = _core(session, account, template, cluster)
+    _end(manifests.apply(session.client, documents, core, _new_password, account))
+
+
+@app.command(epilog="Example:\n\n`epicctl delete -f gateway.yaml`")
+def delete(
+    context: typer.Context,
+    filename: Files,
+    account: Account = "",
+    template: Template = "",
+    cluster: Cluster = "",
+) -> None:
+    """Delete what the manifests describe."""
+    session: Session = context.obj
+    documents = manifests.read_manifests(filename)
+    core = _core(session, account, template, cluster)
+    _end(manifests.delete(session.client, documents, core, account))
+
+
+def _complete_kind(incomplete: str) -> list[str]:
+    return [kind.names[0] for kind in listing.KINDS if kind.names[0].startswith(incomplete)]
+
+
+@app.command(epilog="Examples:\n\n`epicctl get gateways -A shop`\n\n`epicctl get runs 17 -o yaml`")
+def get(
+    context: typer.Context,
+    kind: Annotated[
+        str,
+        typer.Argument(
+            help=", ".join(kind.names[0] for kind in listing.KINDS),
+            autocompletion=_complete_kind,
+            metavar="KIND",
+        ),
+    ],
+    name: Annotated[str, typer.Argument(help="Only the object of this name.")] = "",
+    account: Account = "",
+    output: Annotated[Format, typer.Option("-o", "--output", help="How to print.")] = Format.TABLE,
+) -> None:
+    """Show objects."""
+    session: Session = context.obj
+    chosen = listing.kind_of(kind)
+    rows = listing.fetch(session.client, chosen, name, account)
+    print_rows(chosen, rows, output, single=bool(name))
+
+
+@app.command(epilog="Example:\n\n`epicctl status && echo all is well`")
+def status(context: typer.Context, account: Account = "") -> None:
+    """Show how nodes, gateways and runs are; exit with 1 when something is wrong."""
+    session: Session = context.obj
+    client = session.client
+    proxies = listing.fetch(client, listing.kind_of("proxies"), "", account)
+    health = judge(_if_allowed(client, "nodes"), proxies, _if_allowed(client, "runs"))
+    print_health(health)
+    if health.problems:
+        raise typer.Exit(1)
+
+
+@runs_app.command("watch", epilog="Example:\n\n`epicctl runs watch 17`")
+def watch_run(context: typer.Context, run: Annotated[str, typer.Argument(help="The run's number.")]) -> None:
+    """Show what a run does, until it ends; exit with 1 when it fails."""
+    session: Session = context.obj
+    with session.client.watch(f"{PREFIX}/runs/{run}/events") as events:
+        for event in events:
+            console.print(_event_line(event), markup=False)
+            if event.get("event") == "finished" and event.get("state") != "succeeded":
+                raise typer.Exit(1)
+
+
+@app.command()
+def version() -> None:
+    """Show the version of epicctl."""
+    console.print(f"epicctl {package_version('epic-gateway')}")
+
+
+def _core(session: Session, account: str, template: str, cluster: str) -> CoreSettings:
+    fallback = None
+    if template:
+        if not account:
+            raise Invalid("--template needs --account: the account that has the template")
+        fallback = EpicParameters(user_namespace=account, gateway_template=template)
+    return CoreSettings(cluster=cluster or "epicctl", login=session.login, fallback=fallback)
+
+
+def _end(report: manifests.Report) -> None:
+    if report.problems:
+        raise typer.Exit(1)
+
+
+def _if_allowed(client: EpicClient, kind: str) -> list[dict[str, Any]] | None:
+    try:
+        return listing.fetch(client, listing.kind_of(kind), "", "")
+    except Denied:
+        return None
+
+
+def _event_line(event: dict[str, Any]) -> str:
+    name = event.get("event", "")
+    words = [str(event[key]) for key in ("node", "task", "state", "message") if event.get(key)]
+    nodes = event.get("nodes")
+    if nodes:
+        words.append(
+            ", ".join(f"{n}: {r['state']}" for n, r in nodes.items()) if isinstance(nodes, dict) else ""
+        )
+    return f"{name:9} {' · '.join(filter(None, words))}".rstrip()
+
+
+def _new_password(question: str) -> str:
+    if not sys.stdin.isatty():
+        raise Invalid(f"{question}: there is no terminal to ask at; name a file by spec.password-file")
+    first = getpass.getpass(f"{question}: ")
+    if first != getpass.getpass("Once more: "):
+        raise Invalid("the two passwords differ")
+    return first
+
+
+def run() -> None:
+    """Run epicctl; errors end with a line that says what is wrong, and status 1 (2: wrong use)."""
+    try:
+        app()
+    except EpicError as error:
+        print(f"epicctl: {error}", file=sys.stderr)
+        sys.exit(1)

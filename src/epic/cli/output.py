@@ -1,0 +1,77 @@
+"""What epicctl prints."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from typing import Any
+
+import yaml
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from epic.cli.health import Health, Line
+from epic.cli.listing import Listed, Row, cells
+
+console = Console(soft_wrap=True, highlight=False)
+
+
+class Format(StrEnum):
+    """How objects are printed."""
+
+    TABLE = "table"
+    YAML = "yaml"
+    JSON = "json"
+
+
+def print_rows(kind: Listed, rows: list[Row], form: Format, *, single: bool) -> None:
+    """Print objects; one asked for by name is printed by itself."""
+    value: Any = rows[0] if single and len(rows) == 1 else {"items": rows}
+    match form:
+        case Format.YAML:
+            console.print(Text(yaml.safe_dump(value, sort_keys=False, allow_unicode=True).rstrip()))
+        case Format.JSON:
+            console.print(Text(json.dumps(value, indent=2, ensure_ascii=False)))
+        case Format.TABLE if not rows:
+            console.print(f"There are no {kind.names[0]}.")
+        case Format.TABLE:
+            console.print(table([title for title, _ in kind.columns], cells(kind, rows)))
+
+
+def table(titles: list[str], lines: list[list[str]]) -> Table:
+    """A table that can be read by eye and by cut."""
+    found = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
+    for title in titles:
+        found.add_column(title, no_wrap=True)
+    for line in lines:
+        found.add_row(*(Text(cell) for cell in line))
+    return found
+
+
+def print_health(health: Health) -> None:
+    """Print how the cluster is."""
+    sections = (("Nodes", health.nodes), ("Gateways", health.gateways), ("Last runs", health.runs))
+    for title, lines in sections:
+        if title == "Gateways" or not health.hidden:
+            console.print(_section(title, lines))
+    problems = health.problems
+    if problems:
+        console.print(Text(f"{len(problems)} problem{'s' * (len(problems) > 1)}:", style="bold red"))
+        for problem in problems:
+            console.print(Text(f"  {problem}"))
+    else:
+        console.print(Text("Everything is well.", style="bold green"))
+
+
+def _section(title: str, lines: tuple[Line, ...]) -> Table:
+    found = Table(
+        title=f"{title} ({len(lines)})", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD
+    )
+    for name in ("Name", "State", "Details"):
+        found.add_column(name)
+    for line in lines:
+        style = "red" if line.problem else ""
+        found.add_row(Text(line.name), Text(line.state, style=style), Text(line.details))
+    return found

@@ -1,0 +1,179 @@
+"""epicctl as a user runs it, against the real API: apply, get, delete, status, errors."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from epic.model.resources import GWProxy
+
+EXAMPLES = Path(__file__).parents[3] / "examples" / "shop"
+Epicctl = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def epicctl(tmp_path: Path, live_api: Any) -> Epicctl:
+    config = tmp_path / "epicctl.yaml"
+    config.write_text(
+        yaml.safe_dump({"server": live_api.url, "username": live_api.username, "password": live_api.password})
+    )
+    config.chmod(0o600)
+
+    def run(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        code = "from epic.cli.main import run; run()"
+        return subprocess.run(
+            [sys.executable, "-c", code, "--config", str(config), *arguments],
+            input=stdin, capture_output=True, text=True, timeout=60, check=False, env={"COLUMNS": "200"},
+        )  # fmt: skip
+
+    return run
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    """A copy of the example, with a password for its user."""
+    for name in ("platform.yaml", "gateway.yaml"):
+        (tmp_path / name).write_text((EXAMPLES / name).read_text())
+    (tmp_path / "shop.key").write_text("shop-password\n")
+    return tmp_path
+
+
+def test_the_example_is_applied_twice_shown_and_deleted(epicctl: Epicctl, shop: Path, live_api: Any) -> None:
+    files = ("-f", str(shop / "platform.yaml"), "-f", str(shop / "gateway.yaml"))
+    made = epicctl("apply", *files)
+    assert (made.returncode, made.stderr) == (0, "")
+    assert made.stdout.splitlines() == [
+        "account/shop created",
+        "serviceprefix/default created",
+        "lbservicegroup/shop/http created",
+        "user/shop/shop created",
+        "gateway/shop/web created",
+        "httproute/shop/web created",
+    ]
+    again = epicctl("apply", *files)
+    assert {line.split()[-1] for line in again.stdout.splitlines()} == {"unchanged"}, again
+
+    listed = epicctl("get", "gateways")
+    assert listed.stdout.split()[:4] == ["ACCOUNT", "NAME", "GATEWAY", "ADDRESS"]
+    assert "203.0.113.1" in listed.stdout
+    body = json.loads(epicctl("get", "proxies", "-o", "json").stdout)
+    name = body["items"][0]["metadata"]["name"]
+    one = yaml.safe_load(epicctl("get", "proxy", name, "-A", "shop", "-o", "yaml").stdout)
+    assert one["spec"]["endpoints"][0]["dnsName"] == "web-shop-shop.example.net"
+
+    gone = epicctl("delete", *files)
+    assert gone.stdout.splitlines()[:2] == ["httproute/shop/web deleted", "gateway/shop/web deleted"]
+    assert "account/shop deleted" in gone.stdout
+    assert not live_api.store.list(GWProxy)
+
+
+def test_changes_are_configured_and_new_passwords_noticed(epicctl: Epicctl, shop: Path) -> None:
+    epicctl("apply", "-f", str(shop / "platform.yaml"))
+    text = (shop / "platform.yaml").read_text()
+    (shop / "platform.yaml").write_text(text.replace("proxyLimit: 100", "proxyLimit: 7"))
+    (shop / "shop.key").write_text("another-password\n")
+    lines = epicctl("apply", "-f", str(shop / "platform.yaml")).stdout.splitlines()
+    assert [line for line in lines if line.endswith("configured")] == [
+        "account/shop configured",
+        "user/shop/shop configured",
+    ]
+
+
+def test_standard_input_and_options_replace_files_and_classes(epicctl: Epicctl, shop: Path) -> None:
+    epicctl("apply", "-f", str(shop / "platform.yaml"))
+    objects = list(yaml.safe_load_all((shop / "gateway.yaml").read_text()))
+    gateway = yaml.safe_dump_all([o for o in objects if o["kind"] in {"Gateway", "HTTPRoute"}])
+    done = epicctl("apply", "-A", "shop", "--template", "http", "-f", "-", stdin=gateway)
+    assert done.stdout.splitlines() == ["gateway/shop/web created", "httproute/shop/web created"], done
+
+
+def test_a_problem_is_told_and_fails_the_command_but_not_the_rest(epicctl: Epicctl, shop: Path) -> None:
+    epicctl("apply", "-f", str(shop / "platform.yaml"))
+    text = (shop / "gateway.yaml").read_text().replace("- name: web\n  hostnames", "- name: wbe\n  hostnames")
+    (shop / "gateway.yaml").write_text(text)
+    done = epicctl("apply", "-f", str(shop / "gateway.yaml"))
+    assert (done.returncode, done.stdout) == (1, "gateway/shop/web created\n")
+    assert "there is no Gateway shop/wbe" in done.stderr
+
+
+def test_the_servers_message_is_shown(epicctl: Epicctl, shop: Path) -> None:
+    epicctl("apply", "-f", str(shop / "platform.yaml"))
+    text = (shop / "gateway.yaml").read_text().replace("gateway-template: http", "gateway-template: nonsense")
+    (shop / "gateway.yaml").write_text(text)
+    done = epicctl("apply", "-f", str(shop / "gateway.yaml"))
+    assert done.returncode == 1
+    assert "nonsense" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("manifest", "words"),
+    [
+        ("kind: [", "line 1"),
+        ("[]", "each document must be an object"),
+        ("apiVersion: epic.acnodal.io/v1\nkind: Acount\nmetadata: {name: x}", "use Account, ServicePrefix"),
+        (
+            "apiVersion: epic.acnodal.io/v1\nkind: Account\nmetadata: {name: x}\nspec: {proxyLimit: -1}",
+            "proxyLimit",
+        ),
+        ("apiVersion: epic.acnodal.io/v1\nkind: LBServiceGroup\nmetadata: {name: x}", "metadata.namespace"),
+        (
+            "apiVersion: epic.acnodal.io/v1\nkind: User\nmetadata: {name: x, namespace: y}\nspec: {password: z}",  # noqa: E501
+            "password-file",
+        ),
+        ("apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: x}", "known are"),
+    ],
+)
+def test_a_wrong_manifest_says_what_would_be_right(epicctl: Epicctl, manifest: str, words: str) -> None:
+    done = epicctl("apply", "-f", "-", stdin=manifest)
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert "standard input" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_misspelt_field_is_warned_about(epicctl: Epicctl) -> None:
+    manifest = "apiVersion: epic.acnodal.io/v1\nkind: Account\nmetadata: {name: x}\nspec: {proxylimit: 3}"
+    done = epicctl("apply", "-f", "-", stdin=manifest)
+    assert (done.returncode, done.stdout) == (0, "account/x created\n")
+    assert "spec.proxylimit is not known" in done.stderr
+
+
+def test_status_fails_while_nodes_are_silent(epicctl: Epicctl) -> None:
+    done = epicctl("status")
+    assert done.returncode == 1
+    assert "epic1: its agent has never reported" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["get", "things"], 1, "use accounts, users"),
+        (["get", "nodes", "epic9"], 1, "there is no node 'epic9'"),
+        (["get"], 2, "Missing argument"),
+        (["apply"], 2, "Missing option"),
+        (["apply", "-f", "/nonexistent.yaml"], 1, "/nonexistent.yaml"),
+        (["apply", "-f", "-", "--template", "http"], 1, "--template needs --account"),
+        (["runs", "watch", "1"], 1, "'1'"),
+    ],
+)
+def test_wrong_use_ends_with_a_message(
+    epicctl: Epicctl, arguments: list[str], status: int, words: str
+) -> None:
+    done = epicctl(*arguments)
+    assert done.returncode == status, done
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_missing_configuration_is_shown_by_example(tmp_path: Path, epicctl: Epicctl) -> None:
+    done = epicctl("--config", str(tmp_path / "none.yaml"), "get", "nodes")
+    assert done.returncode == 1
+    assert "server: https://epic1:8443" in done.stderr

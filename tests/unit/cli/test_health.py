@@ -1,0 +1,98 @@
+"""What `epicctl status` makes of nodes, gateways and runs."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from epic.cli.health import judge
+from epic.cli.listing import age
+
+NOW = datetime(2024, 1, 1, 12, 0, 0, tzinfo=UTC)
+
+
+def _node(**status: Any) -> dict[str, Any]:
+    return {
+        "metadata": {"name": "epic1"},
+        "spec": {"address": "192.0.2.1", "schedulable": True},
+        "status": status,
+    }
+
+
+def _gateway(announced: int, **conditions: str) -> dict[str, Any]:
+    return {
+        "metadata": {"name": "U1", "namespace": "shop"},
+        "spec": {"display-name": "web", "public-address": "203.0.113.1"},
+        "status": {
+            "instances": [{"node": f"epic{i}", "announced": i < announced} for i in range(2)],
+            "conditions": [{"type": t, "status": s, "message": f"{t} text"} for t, s in conditions.items()],
+        },
+    }
+
+
+def _run(name: str, state: str, **results: str) -> dict[str, Any]:
+    nodes = {n: {"state": s, "task": "Start", "message": "no room"} for n, s in results.items()}
+    return {
+        "metadata": {"name": name},
+        "spec": {"nodes": list(results)},
+        "status": {"state": state, "nodes": nodes},
+    }
+
+
+@pytest.mark.parametrize(
+    ("nodes", "gateways", "runs", "problems"),
+    [
+        pytest.param(
+            [_node(**{"last-report": "2024-01-01T11:59:50Z"})],
+            [_gateway(2, Ready="True", Programmed="True")],
+            [_run("1", "succeeded", epic1="changed")],
+            [],
+            id="well",
+        ),
+        pytest.param([_node()], [], [], ["epic1: its agent has never reported"], id="never-reported"),
+        pytest.param(
+            [_node(**{"last-report": "2024-01-01T11:50:00Z"})],
+            [],
+            [],
+            ["epic1: its agent is silent for 10m"],
+            id="silent",
+        ),
+        pytest.param([], [_gateway(0, Ready="False")], [], ["shop/web: Ready: Ready text"], id="not-ready"),
+        pytest.param([], [_gateway(1, Ready="True")], [], ["shop/web: 1 of 2 instances serve"], id="half"),
+        pytest.param(
+            [],
+            [],
+            [_run("1", "failed", epic1="unreachable")],
+            ["run 1: epic1 unreachable at task 'Start': no room"],
+            id="run",
+        ),
+        pytest.param(
+            [],
+            [],
+            [_run("2", "succeeded", epic1="changed"), _run("1", "failed", epic1="failed")],
+            [],
+            id="repaired-by-a-later-run",
+        ),
+    ],
+)
+def test_status(nodes: Any, gateways: Any, runs: Any, problems: list[str]) -> None:
+    found = judge(nodes, gateways, runs, NOW).problems
+    assert len(found) == len(problems)
+    assert all(line.startswith(expected) for line, expected in zip(found, problems, strict=True)), found
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (None, "-"),
+        ("2024-01-01T11:59:30Z", "30s"),
+        ("2024-01-01T11:50:00Z", "10m"),
+        ("2024-01-01T01:00:00Z", "11h"),
+        ("2023-12-01T12:00:00Z", "31d"),
+        ("2024-01-01T12:00:05Z", "0s"),
+    ],
+)
+def test_age(text: str | None, expected: str) -> None:
+    assert age(text, NOW) == expected
