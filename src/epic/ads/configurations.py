@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from epic.ads.assemble import Accepted
 from epic.ads.picture import Inputs
+from epic.ads.revisions import Revisions
 from epic.envoy.resources import Bundle, build
 from epic.errors import EpicError, Invalid
 from epic.gatewayapi.translate import translate
@@ -66,8 +67,9 @@ def key_of(inputs: Inputs) -> Key:
 class Configurations:
     """Builds configurations, each gateway in its own task; calls `settled` when a gateway's has changed."""
 
-    def __init__(self, validate: Validate, settled: Settled) -> None:
+    def __init__(self, validate: Validate, settled: Settled, revisions: Revisions) -> None:
         self._validate = validate
+        self._revisions = revisions
         self._settled = settled
         self._entries: dict[GatewayId, _Entry] = {}
 
@@ -101,9 +103,12 @@ class Configurations:
         entry = self._entries.pop(gateway, None)
         if entry is not None and entry.task is not None:
             entry.task.cancel()
+        self._revisions.forget(gateway)
 
     async def _build(self, entry: _Entry) -> None:
         try:
+            if entry.built is None:
+                entry.accepted = await asyncio.to_thread(self._revisions.load, entry.key.gateway)
             while entry.built != entry.key:
                 key, inputs = entry.key, entry.inputs
                 retry = await self._judge(entry, inputs, key)
@@ -121,6 +126,7 @@ class Configurations:
             candidate = await asyncio.to_thread(_translated, inputs, key)
             if entry.accepted is None or candidate.bundle.revision != entry.accepted.bundle.revision:
                 await self._validate(candidate.bundle)
+                await asyncio.to_thread(self._revisions.save, candidate)
         except EpicError as error:
             log.warning("gateway %s keeps its configuration: %s", key.gateway, error)
             entry.problem = error

@@ -16,6 +16,7 @@ from envoy.service.discovery.v3 import ads_pb2_grpc
 from epic.ads.assemble import gateway_parts, node_snapshot, parts_basis
 from epic.ads.configurations import Configurations
 from epic.ads.picture import KINDS, Picture
+from epic.ads.revisions import Revisions
 from epic.ads.server import Context, DeltaServer
 from epic.ads.snapshot import Snapshot
 from epic.ads.statuses import Statuses
@@ -36,7 +37,7 @@ _WATCH_SILENCE_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class AdsSettings:
-    """Where to listen, with which certificates, and which Envoy validates."""
+    """Where to listen, with which certificates, which Envoy validates, where accepted revisions are kept."""
 
     listen: str
     port: int
@@ -44,6 +45,7 @@ class AdsSettings:
     key: Path
     ca: Path
     envoy_binary: Path
+    revisions: Path | None = None
 
 
 class AdsService:
@@ -59,7 +61,8 @@ class AdsService:
         self._dirty: set[GatewayId] = set()
         self._wake = asyncio.Event()
         self._validations = asyncio.Semaphore(_VALIDATIONS)
-        self._configurations = Configurations(self._validate, self._touch)
+        self._revisions = Revisions(settings.revisions)
+        self._configurations = Configurations(self._validate, self._touch, self._revisions)
         self._server = DeltaServer(self, authorize)
         self._last_report: dict[str, float] = {}
         self._unsaved: dict[GatewayId, tuple[str, EpicError | None]] = {}
@@ -104,6 +107,8 @@ class AdsService:
             for obj in self._store.list(kind):
                 picture.apply(Change(revision, kind.kind, obj.account, obj.name, obj))
         self._picture = picture
+        for gateway in self._revisions.saved() - set(picture.gateways()):
+            self._revisions.forget(gateway)
         return revision
 
     async def _watch(self, revision: int) -> None:

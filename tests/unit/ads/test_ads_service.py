@@ -114,6 +114,7 @@ class Site:
             key=control / "server.key",
             ca=control / "ca.crt",
             envoy_binary=Path(str(ENVOY)),
+            revisions=directory / "revisions",
         )
         self.service = AdsService(self.store, self.settings)
         self.put(Node.model_validate({"metadata": {"name": "epic1"}, "spec": {"address": "172.30.11.2"}}))
@@ -258,33 +259,51 @@ async def test_a_deleted_gateway_leaves_nothing(site: Site) -> None:
         with site.store.transaction() as transaction:
             transaction.delete(GWProxy, "root", "U1")
         await eventually(lambda: not any(held.resources.values()))
+        assert list((site.directory / "revisions").iterdir()) == []
+
+
+def group(*cluster_templates: str) -> LBServiceGroup:
+    templates = [{"name": f"t{i}", "value": value} for i, value in enumerate(cluster_templates)]
+    envoy = {"envoyResources": {"clusters": templates}}
+    spec = {"service-prefix": "default", "envoy-template": envoy}
+    return LBServiceGroup.model_validate({"metadata": {"name": "g", "namespace": "root"}, "spec": spec})
+
+
+BAD = group("name: {{ ClusterName | tojson }}\ntype: EDS\nconnect_timeout: -2s\n")
 
 
 async def test_a_configuration_that_envoy_refuses_does_not_replace_the_good_one(site: Site) -> None:
-    template = {
-        "name": "mine",
-        "value": "name: {{ ClusterName | tojson }}\ntype: EDS\nconnect_timeout: -2s\n",
-    }
-    group = LBServiceGroup.model_validate(
-        {"metadata": {"name": "g", "namespace": "root"}, "spec": {"service-prefix": "default"}}
-    )
-    site.put(group, proxy(group="g"), route(), slice_of("10.1.0.1"), tunnel())
+    site.put(group(), proxy(group="g"), route(), slice_of("10.1.0.1"), tunnel())
     held = Held()
     async with site.serving(), site.agent(held):
         await eventually(lambda: held.resources[ROUTE_CONFIGURATION])
         good = dict(held.resources[CLUSTER])
         with site.store.transaction() as transaction:
             old = transaction.get(LBServiceGroup, "root", "g")
-            spec = {
-                "service-prefix": "default",
-                "envoy-template": {"envoyResources": {"clusters": [template]}},
-            }
-            bad = LBServiceGroup.model_validate({"metadata": {"name": "g"}, "spec": spec})
-            transaction.update(old.model_copy(update={"spec": bad.spec}))
+            transaction.update(old.model_copy(update={"spec": BAD.spec}))
         await eventually(lambda: site.condition("Accepted") == ("False", "InvalidConfiguration"))
         message = next(c.message for c in site.proxy().status.conditions if c.type == "Accepted")
         assert message == "Envoy refuses the configuration: Invalid duration: Expected positive duration"
         assert held.resources[CLUSTER] == good
+    site.service = AdsService(site.store, site.settings)
+    restarted = Held()
+    async with site.serving(), site.agent(restarted):
+        await eventually(lambda: restarted.resources[ROUTE_CONFIGURATION])
+        assert restarted.resources[CLUSTER] == good, "nor after a restart of the control plane"
+
+
+async def test_a_gateway_whose_first_configuration_is_bad_gets_none_and_recovers(site: Site) -> None:
+    site.put(BAD, proxy(group="g"), route(), slice_of("10.1.0.1"), tunnel())
+    held = Held()
+    async with site.serving(), site.agent(held):
+        await eventually(lambda: held.resources[INSTANCE])
+        assert not held.resources[LISTENER]
+        assert epic_pb2.Instance.FromString(held.resources[INSTANCE]["root.U1"].body.value).revision == ""
+        with site.store.transaction() as transaction:
+            old = transaction.get(LBServiceGroup, "root", "g")
+            transaction.update(old.model_copy(update={"spec": group().spec}))
+        await eventually(lambda: held.resources[ROUTE_CONFIGURATION])
+        await eventually(lambda: site.condition("Accepted") == ("True", "Accepted"))
 
 
 async def test_reports_become_the_status_of_gateway_and_node(site: Site) -> None:
