@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from epic.ads.assemble import Accepted
 from epic.ads.picture import Inputs
 from epic.ads.revisions import Revisions
-from epic.envoy.resources import Bundle, build
+from epic.envoy.isolated import documents
+from epic.envoy.resources import Bundle, assemble
+from epic.envoy.templating import tasks
 from epic.errors import EpicError, Invalid
 from epic.gatewayapi.translate import translate
 from epic.model.gatewayapi import GatewaySpec
@@ -24,6 +26,7 @@ Validate = Callable[[Bundle], Awaitable[None]]
 Settled = Callable[[GatewayId], None]
 
 _RETRY_SECONDS = 5.0
+_AT_ONCE = 4
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,7 @@ class Configurations:
         self._validate = validate
         self._revisions = revisions
         self._settled = settled
+        self._slots = asyncio.Semaphore(_AT_ONCE)
         self._entries: dict[GatewayId, _Entry] = {}
 
     def accepted(self, gateway: GatewayId) -> Accepted | None:
@@ -111,7 +115,8 @@ class Configurations:
                 entry.accepted = await asyncio.to_thread(self._revisions.load, entry.key.gateway)
             while entry.built != entry.key:
                 key, inputs = entry.key, entry.inputs
-                retry = await self._judge(entry, inputs, key)
+                async with self._slots:
+                    retry = await self._judge(entry, inputs, key)
                 entry.built = key
                 self._settled(key.gateway)
                 if retry:
@@ -123,7 +128,7 @@ class Configurations:
     async def _judge(self, entry: _Entry, inputs: Inputs, key: Key) -> bool:
         """Build and validate; returns whether the result says nothing of the configuration itself."""
         try:
-            candidate = await asyncio.to_thread(_translated, inputs, key)
+            candidate = await _translated(inputs, key)
             if entry.accepted is None or candidate.bundle.revision != entry.accepted.bundle.revision:
                 await self._validate(candidate.bundle)
                 await asyncio.to_thread(self._revisions.save, candidate)
@@ -135,8 +140,10 @@ class Configurations:
         return False
 
 
-def _translated(inputs: Inputs, key: Key) -> Accepted:
+async def _translated(inputs: Inputs, key: Key) -> Accepted:
     if inputs.proxy.spec.public_address is None:
         raise Invalid("The gateway has no public address yet")
-    routing = translate(inputs.proxy, inputs.routes, key.services).routing
-    return Accepted(routing, build(routing, inputs.templates))
+    translation = await asyncio.to_thread(translate, inputs.proxy, inputs.routes, key.services)
+    rendered = await documents(tasks(translation.routing, inputs.templates))
+    bundle = await asyncio.to_thread(assemble, translation.routing, rendered)
+    return Accepted(translation.routing, bundle)

@@ -30,7 +30,6 @@ from epic.store.interface import Change, Store
 log = logging.getLogger(__name__)
 
 _DEBOUNCE_SECONDS = 0.005
-_VALIDATIONS = 2
 _SILENCE_SECONDS = 30.0
 _WATCH_SILENCE_SECONDS = 5.0
 
@@ -60,7 +59,6 @@ class AdsService:
         self._basis: dict[GatewayId, tuple[object, ...]] = {}
         self._dirty: set[GatewayId] = set()
         self._wake = asyncio.Event()
-        self._validations = asyncio.Semaphore(_VALIDATIONS)
         self._revisions = Revisions(settings.revisions)
         self._configurations = Configurations(self._validate, self._touch, self._revisions)
         self._server = DeltaServer(self, authorize)
@@ -184,8 +182,7 @@ class AdsService:
                     await self._statuses.silent(self._gateways_on(node), node)
 
     async def _validate(self, bundle: Bundle) -> None:
-        async with self._validations:
-            await validate(self._settings.envoy_binary, bundle)
+        await validate(self._settings.envoy_binary, bundle)
 
     async def _save_statuses(self) -> None:
         while True:

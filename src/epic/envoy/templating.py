@@ -1,28 +1,19 @@
-"""Templates: Jinja2 in a sandbox that renders one YAML object from plain data."""
+"""Which templates a gateway needs rendered, with which variables."""
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Literal
 
-import jinja2
-import jinja2.sandbox
-import yaml
-
+from epic.envoy.rendering import RenderError, render
 from epic.errors import Invalid
 from epic.gatewayapi.routing import Port, Routing, WeightedCluster
 from epic.model.resources import EnvoyResources, Template
 
 Kind = Literal["cluster", "listener", "route"]
 Variables = Mapping[str, object]
-
-_LARGEST = 1 << 20
-# Characters that YAML takes as line breaks or does not take at all; JSON leaves them as they are.
-_UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 
 
 @dataclass(frozen=True)
@@ -32,22 +23,6 @@ class Task:
     kind: Kind
     template: Template
     variables: Variables
-
-
-def quoted(value: object) -> str:
-    """JSON that is YAML too, whatever the value holds."""
-    return _UNSAFE.sub(lambda m: f"\\u{ord(m[0]):04x}", json.dumps(value, ensure_ascii=False))
-
-
-def _environment() -> jinja2.sandbox.ImmutableSandboxedEnvironment:
-    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
-    )
-    environment.filters["tojson"] = quoted
-    return environment
-
-
-_ENVIRONMENT = _environment()
 
 
 def _default(name: str) -> Template:
@@ -84,20 +59,14 @@ def tasks(routing: Routing, templates: EnvoyResources) -> list[Task]:
 def load(task: Task) -> dict[str, object] | None:
     """Render and parse a template; None when it renders to nothing. Raises Invalid."""
     try:
-        body = _parse(_render(task))
-    except jinja2.TemplateError as error:
-        line = f" in line {error.lineno}" if isinstance(error, jinja2.TemplateSyntaxError) else ""
-        raise Invalid(f"{title(task)}: {error.message or type(error).__name__}{line}") from error
-    except yaml.YAMLError as error:
-        raise Invalid(f"{title(task)} renders no YAML: {_brief(error)}") from error
-    # Templates call methods of what they are given; their mistakes surface as Python's own errors.
-    except (TypeError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
-        raise Invalid(f"{title(task)}: {type(error).__name__}: {error}") from error
-    if body is None:
-        return None
-    if not isinstance(body, dict):
-        raise Invalid(f"{title(task)} renders a {type(body).__name__}; it must render one object")
-    return body
+        return render(task.template.value, task.variables)
+    except RenderError as error:
+        raise Invalid(f"{title(task)}: {error}") from error
+
+
+def is_default(task: Task) -> bool:
+    """Whether the template is one of EPIC's own."""
+    return task.template in (_CLUSTER, _ROUTES, *_LISTENERS.values())
 
 
 def title(task: Task) -> str:
@@ -105,49 +74,6 @@ def title(task: Task) -> str:
     variables = task.variables
     subject = variables["ClusterName"] if task.kind == "cluster" else variables["PortName"]
     return f"{task.kind.capitalize()} template {task.template.name!r} for {subject}"
-
-
-def _render(task: Task) -> str:
-    pieces, size = [], 0
-    for piece in _ENVIRONMENT.from_string(task.template.value).generate(task.variables):
-        pieces.append(piece)
-        size += len(piece)
-        if size > _LARGEST:
-            raise Invalid(f"{title(task)} renders more than {_LARGEST} characters")
-    return "".join(pieces)
-
-
-def _parse(text: str) -> object:
-    loader = yaml.CSafeLoader(text)
-    try:
-        node = loader.get_single_node()
-        if node is None:
-            return None
-        _refuse_aliases(node)
-        return loader.construct_document(node)
-    finally:
-        loader.dispose()
-
-
-def _refuse_aliases(root: yaml.Node) -> None:
-    # A few aliases of aliases can stand for gigabytes.
-    seen: set[int] = set()
-    waiting = [root]
-    while waiting:
-        node = waiting.pop()
-        if id(node) in seen:
-            raise yaml.YAMLError("aliases (`*name`) are not allowed")
-        seen.add(id(node))
-        if isinstance(node, yaml.SequenceNode):
-            waiting += node.value
-        elif isinstance(node, yaml.MappingNode):
-            waiting += [part for pair in node.value for part in pair]
-
-
-def _brief(error: yaml.YAMLError) -> str:
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
-        return f"{error.problem} in line {error.problem_mark.line + 1}"
-    return str(error)
 
 
 def _port_variables(port: Port) -> dict[str, object]:

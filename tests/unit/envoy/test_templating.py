@@ -7,7 +7,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from epic.envoy.templating import Task, load, quoted
+from epic.envoy.rendering import quoted
+from epic.envoy.templating import Task, load
 from epic.errors import Invalid
 from epic.model.resources import Template
 
@@ -40,7 +41,7 @@ def test_nothing_rendered_is_nothing() -> None:
         ("name: {{ ClusterName", "in line 1"),
         ("a\nb: {% nonsense %}", "unknown tag 'nonsense'. in line 2"),
         ("name: [", "renders no YAML"),
-        ("- a\n- b", "renders a list; it must render one object"),
+        ("- a\n- b", "it renders a list; it must render one object"),
         ("a: &x 1\nb: *x", "aliases"),
         ("a: !!python/object/apply:os.system [id]", "renders no YAML"),
         ("a: {{ 1 / 0 }}", "ZeroDivisionError"),

@@ -1,0 +1,53 @@
+"""Rendering of tenants' templates in a process of its own, for a template can be written to run for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Sequence
+
+from epic.envoy.resources import Document
+from epic.envoy.templating import Task, is_default, load, title
+from epic.errors import Invalid
+
+_SECONDS = 10
+_COMMAND = (sys.executable, "-I", "-m", "epic.envoy.worker")
+
+
+async def documents(tasks: Sequence[Task]) -> list[Document]:
+    """Render and parse all templates; what renders to nothing is left out. Raises Invalid."""
+    foreign = [task for task in tasks if not is_default(task)]
+    bodies = [(task, await asyncio.to_thread(load, task)) for task in tasks if is_default(task)]
+    if foreign:
+        bodies += zip(foreign, await _rendered(foreign), strict=True)
+    return [(task, body) for task, body in bodies if body is not None]
+
+
+async def _rendered(tasks: Sequence[Task]) -> list[dict[str, object] | None]:
+    job = json.dumps([[task.template.value, task.variables] for task in tasks]).encode()
+    output, code = await _run(job)
+    if code != 0:
+        names = ", ".join(sorted({repr(task.template.name) for task in tasks}))
+        raise Invalid(f"The templates {names} need too much time or memory to be rendered")
+    results = []
+    for task, (body, fault) in zip(tasks, json.loads(output), strict=True):
+        if fault is not None:
+            raise Invalid(f"{title(task)}: {fault}")
+        results.append(body)
+    return results
+
+
+async def _run(job: bytes) -> tuple[bytes, int]:
+    pipe, null = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
+    process = await asyncio.create_subprocess_exec(*_COMMAND, stdin=pipe, stdout=pipe, stderr=null, env={})
+    try:
+        async with asyncio.timeout(_SECONDS):
+            output, _ = await process.communicate(job)
+    except TimeoutError:
+        return b"", -1
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    return output, process.returncode or 0
