@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 
 _CLONE_NEWNET = 0x40000000
@@ -58,8 +59,8 @@ class Namespace:
         return output
 
     def sysctl(self, name: str, value: int) -> None:
-        with self, open(f"/proc/sys/net/ipv4/{name}", "w", encoding="ascii") as file:
-            file.write(str(value))
+        with self:
+            Path("/proc/sys/net/ipv4", name).write_text(str(value), encoding="ascii")
 
     def nft(self, rules: str) -> None:
         with self:
@@ -73,7 +74,9 @@ def _enter(fd: int) -> None:
 
 def join(left: Namespace, left_name: str, right: Namespace, right_name: str) -> None:
     """A pair of interfaces between two namespaces, both up."""
-    left.run(f"ip link add {left_name} type veth peer name {right_name} netns /proc/{os.getpid()}/fd/{right.fd}")
+    left.run(
+        f"ip link add {left_name} type veth peer name {right_name} netns /proc/{os.getpid()}/fd/{right.fd}"
+    )
     for namespace, name in ((left, left_name), (right, right_name)):
         namespace.run(f"ip link set {name} up")
 

@@ -66,7 +66,8 @@ class Network:
             namespace.sysctl("ip_forward", 1)
         self.nat.nft(
             """table ip nat {
-                 chain post { type nat hook postrouting priority srcnat; oifname "out" masquerade fully-random; }
+                 chain post { type nat hook postrouting priority srcnat;
+                              oifname "out" masquerade fully-random; }
                }
                table ip filter {
                  chain forward { type filter hook forward priority filter; policy drop;

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from namespaces import eventually
-from path_network import EPIC, NAT_OUTER, NODE, Network, hello, udp_socket
+from path_network import NODE, Network, hello, udp_socket
 
 pytestmark = pytest.mark.root
 

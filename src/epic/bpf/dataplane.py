@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import logging
 import os
 import socket
 import struct
@@ -21,8 +20,6 @@ from epic.bpf.syscalls import open_pinned, program_info
 from epic.errors import Invalid, NotFound
 
 __all__ = ["Dataplane", "Peer", "Role", "Tunnel", "TunnelCounters"]
-
-log = logging.getLogger(__name__)
 
 Role = Literal["gateway", "workload"]
 
@@ -95,10 +92,11 @@ class Dataplane:
     def set_tunnel(self, tunnel: Tunnel) -> None:
         """Create or change a tunnel; what was observed of its far end stays."""
         maps, key = self._maps, records.ID.pack(tunnel.id)
-        value = records.pack_tunnel(tunnel, *_underlay(tunnel.underlay))
+        underlay, mtu = _underlay(tunnel.underlay)
+        value = records.pack_tunnel(tunnel, underlay, mtu)
         maps.peers.add(key, bytes(records.PEER.size))
         maps.traffic.add(key, bytes(records.TRAFFIC.size * maps.cpus))
-        maps.locals.set(tunnel.local.packed, records.ID.pack(socket.if_nametoindex(tunnel.underlay)))
+        maps.locals.set(tunnel.local.packed, records.ID.pack(underlay))
         before = maps.tunnels.get(key)
         if tunnel.interface is None:
             maps.insides.set(tunnel.inside.packed, records.INSIDE.pack(0, 0, tunnel.id, 0))

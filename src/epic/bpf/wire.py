@@ -42,7 +42,7 @@ class Control:
     counter: int
     sent_ns: int
     """Sender's clock; only the sender reads it again."""
-    echo_ns: int
+    echo_ns: int = 0
     """`sent_ns` of the hello that is answered; 0 in a hello."""
 
 
