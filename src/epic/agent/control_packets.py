@@ -7,8 +7,8 @@ from typing import Protocol
 
 from epic.bpf import wire
 
-HELLO = wire.ControlKind.HELLO
-HELLO_ACK = wire.ControlKind.HELLO_ACK
+HELLO = wire.Kind.HELLO
+HELLO_ACK = wire.Kind.HELLO_ACK
 
 
 class Keyed(Protocol):

@@ -49,10 +49,11 @@ class GatewayAgent:
         settings.run_directory.mkdir(parents=True, exist_ok=True)
         settings.state_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         kernel = await self._worker.run(GatewayKernel, self._dataplane, settings.underlay)
-        await self._worker.run(kernel.start)
         await self._routes.open()
         self._reconciler = Reconciler(kernel, self._worker, self._fleet, self._server, self._routes)
         client = self._client(self._restore())
+        interfaces = {i.interface for i in self._reconciler.desired.instances.values()}
+        await self._worker.run(kernel.start, interfaces)
         self._reporter = report.Reporter(
             settings.node_name, lambda: client.channel, self._instances, self._tunnels
         )

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from epic.agent import plan
+from epic.agent.desired import Tunnel
 from epic.agent.netlink import Netlink
 from epic.agent.nft import PortSet
 from epic.agent.settings import UnderlaySettings
 from epic.bpf import dataplane as bpf
+from epic.model.naming import instance_interface
 from epic.model.resources import GUE_PORT
 
 log = logging.getLogger(__name__)
 
 _INSTANCE_PREFIX = "epg"
 _UNKNOWN_LINK = 0
-_NO_INTERFACE = f"{_INSTANCE_PREFIX}-none"
 
 
 class GatewayKernel:
@@ -28,16 +29,17 @@ class GatewayKernel:
         self._netlink = Netlink()
         self._ports = PortSet()
         self._attached: dict[str, int] = {}
-        self._placed: dict[int, plan.Placed] = {}
+        self._tunnels: dict[int, Tunnel] = {}
 
-    def start(self) -> None:
-        """Load the programs and attach them to the underlay; what was there stays and goes on working."""
+    def start(self, interfaces: Collection[str]) -> None:
+        """Load the programs and attach them to the underlay; what was there stays and goes on working.
+
+        `interfaces` are the instances' that an earlier agent knew; they may be gone and still need detaching.
+        """
         self._dataplane.load()
         self._dataplane.attach_underlay(self._underlay.interface, "gateway")
-        links = self._netlink.links()
-        # An interface that went while no agent ran left an entry behind; detaching removes all such.
-        self._dataplane.detach_instance(_NO_INTERFACE)
-        self._attached = {name: _UNKNOWN_LINK for name in links if name.startswith(_INSTANCE_PREFIX)}
+        ours = {name for name in self._netlink.links() if name.startswith(_INSTANCE_PREFIX)}
+        self._attached = dict.fromkeys(ours | set(interfaces), _UNKNOWN_LINK)
 
     def close(self) -> None:
         """Close the sockets; the kernel state stays."""
@@ -48,7 +50,7 @@ class GatewayKernel:
         return plan.Observed(
             links=self._netlink.links(),
             attached=dict(self._attached),
-            tunnels={id_: self._placed.get(id_) for id_ in self._dataplane.tunnel_ids()},
+            tunnels={id_: self._tunnels.get(id_) for id_ in self._dataplane.tunnel_ids()},
             endpoints=self._dataplane.endpoints(),
             elements=self._ports.elements(),
         )
@@ -73,14 +75,14 @@ class GatewayKernel:
             case plan.DetachInstance(interface):
                 self._dataplane.detach_instance(interface)
                 self._attached.pop(interface, None)
-            case plan.SetTunnel(placed):
-                self._dataplane.set_tunnel(self._tunnel(placed))
-                self._placed[placed.tunnel.id] = placed
+            case plan.SetTunnel(tunnel):
+                self._dataplane.set_tunnel(self._bpf_tunnel(tunnel))
+                self._tunnels[tunnel.id] = tunnel
             case plan.DeleteTunnel(id_):
                 self._dataplane.delete_tunnel(id_)
-                self._placed.pop(id_, None)
-            case plan.SetEndpoint((inside, address), tunnel):
-                self._dataplane.set_endpoint(inside, address, tunnel)
+                self._tunnels.pop(id_, None)
+            case plan.SetEndpoint((inside, address), id_):
+                self._dataplane.set_endpoint(inside, address, id_)
             case plan.DeleteEndpoint((inside, address)):
                 self._dataplane.delete_endpoint(inside, address)
             case plan.OpenPorts(elements):
@@ -88,8 +90,7 @@ class GatewayKernel:
             case plan.ClosePorts(elements):
                 self._ports.change(delete=elements)
 
-    def _tunnel(self, placed: plan.Placed) -> bpf.Tunnel:
-        tunnel = placed.tunnel
+    def _bpf_tunnel(self, tunnel: Tunnel) -> bpf.Tunnel:
         return bpf.Tunnel(
             id=tunnel.id,
             service=tunnel.service,
@@ -98,8 +99,7 @@ class GatewayKernel:
             remote=None,
             remote_port=GUE_PORT,
             underlay=self._underlay.interface,
-            interface=placed.interface,
+            interface=instance_interface(tunnel.inside),
             keys=tunnel.keys,
             active=tunnel.active,
-            mtu=self._netlink.mtu(self._underlay.interface),
         )

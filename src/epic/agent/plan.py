@@ -10,15 +10,6 @@ from epic.agent.desired import Desired, Element, EndpointKey, Instance, Tunnel
 
 
 @dataclass(frozen=True)
-class Placed:
-    """A tunnel as the kernel has it: with the index of its instance's interface."""
-
-    tunnel: Tunnel
-    interface: str
-    link: int
-
-
-@dataclass(frozen=True)
 class Observed:
     """What is on the node.
 
@@ -27,7 +18,7 @@ class Observed:
 
     links: Mapping[str, int]
     attached: Mapping[str, int]
-    tunnels: Mapping[int, Placed | None]
+    tunnels: Mapping[int, Tunnel | None]
     endpoints: Mapping[EndpointKey, int]
     elements: frozenset[Element]
 
@@ -57,10 +48,10 @@ class DetachInstance:
 class SetTunnel:
     """Make or change a tunnel."""
 
-    placed: Placed
+    tunnel: Tunnel
 
     def __str__(self) -> str:
-        return f"set tunnel {self.placed.tunnel.id} of gateway {self.placed.tunnel.gateway}"
+        return f"set tunnel {self.tunnel.id} of gateway {self.tunnel.gateway}"
 
 
 @dataclass(frozen=True)
@@ -129,22 +120,15 @@ Action = (
 
 def additions(desired: Desired, observed: Observed) -> list[Action]:
     """What must be there before Envoys hear of new endpoints and before gateways are announced."""
-    present = {g: i for g, i in desired.instances.items() if i.interface in observed.links}
     actions: list[Action] = []
-    for _, instance in sorted(present.items()):
-        link = observed.links[instance.interface]
-        if observed.attached.get(instance.interface) != link:
+    for _, instance in sorted(desired.instances.items()):
+        link = observed.links.get(instance.interface)
+        if link is not None and observed.attached.get(instance.interface) != link:
             actions.append(AttachInstance(instance, link))
-    for _, tunnel in sorted(desired.tunnels.items()):
-        instance_of = present.get(tunnel.gateway)
-        if instance_of is not None:
-            placed = Placed(tunnel, instance_of.interface, observed.links[instance_of.interface])
-            if observed.tunnels.get(tunnel.id) != placed:
-                actions.append(SetTunnel(placed))
+    actions += (SetTunnel(t) for id_, t in sorted(desired.tunnels.items()) if observed.tunnels.get(id_) != t)
     for key, id_ in sorted(desired.endpoints.items()):
-        tunnel = desired.tunnels[id_]
-        if observed.endpoints.get(key) != id_ and tunnel.gateway in present:
-            actions.append(SetEndpoint(key, id_, tunnel.gateway))
+        if observed.endpoints.get(key) != id_:
+            actions.append(SetEndpoint(key, id_, desired.tunnels[id_].gateway))
     missing = desired.elements - observed.elements
     if missing:
         actions.append(OpenPorts(missing))
@@ -189,8 +173,8 @@ def gateway_of(action: Action) -> str | None:
     match action:
         case AttachInstance(instance):
             return instance.gateway
-        case SetTunnel(placed):
-            return placed.tunnel.gateway
+        case SetTunnel(tunnel):
+            return tunnel.gateway
         case SetEndpoint(_, _, gateway):
             return gateway
         case _:

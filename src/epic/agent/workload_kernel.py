@@ -79,7 +79,6 @@ class WorkloadKernel:
                 interface=None,
                 keys=tunnel.keys,
                 active=tunnel.active,
-                mtu=self._netlink.mtu(self._underlay.interface),
             )
         )
         self._set[tunnel.id] = tunnel
