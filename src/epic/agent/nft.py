@@ -22,34 +22,37 @@ class PortSet:
     """The set in the network namespace of the process. Its absence is said and borne."""
 
     def __init__(self) -> None:
-        self._missing = False
+        self._known: frozenset[Element] = frozenset()
+        self._trouble = ""
 
     def elements(self) -> frozenset[Element]:
-        """What is in the set now."""
+        """What is in the set now; what was there last when that cannot be told."""
         done = _nft(["--json", "list", "set", "inet", TABLE, SET])
         if done.returncode == 0:
-            self._missing = False
-            return frozenset(parse(done.stdout))
-        if "No such file or directory" not in done.stderr:
-            raise Unavailable(f"nft cannot list set inet {TABLE} {SET}: {_first_line(done.stderr)}")
-        if not self._missing:
-            self._missing = True
-            log.error(
-                "there is no nft set inet %s %s: epic-node.service has not loaded the firewall's base rules; "
-                "gateways' ports are not opened until it has",
-                TABLE,
-                SET,
+            self._trouble = ""
+            self._known = frozenset(parse(done.stdout))
+        elif "No such file or directory" in done.stderr:
+            self._say(
+                f"there is no nft set inet {TABLE} {SET}: epic-node.service has not loaded the firewall's "
+                "base rules; gateways' ports are not opened until it has"
             )
-        return frozenset()
+            self._known = frozenset()
+        else:
+            self._say(f"nft cannot list set inet {TABLE} {SET}: {_first_line(done.stderr)}")
+        return self._known
 
     def change(self, *, add: Collection[Element] = (), delete: Collection[Element] = ()) -> None:
         """Add and delete elements in one transaction."""
-        if self._missing:
+        if self._trouble:
             return
-        script = commands(add, delete)
-        done = _nft(["--file", "-"], script)
+        done = _nft(["--file", "-"], commands(add, delete))
         if done.returncode != 0:
             raise Unavailable(f"nft refuses a change of {SET}: {_first_line(done.stderr)}")
+
+    def _say(self, trouble: str) -> None:
+        if trouble != self._trouble:
+            log.error("%s", trouble)
+        self._trouble = trouble
 
 
 def commands(add: Collection[Element], delete: Collection[Element]) -> str:
@@ -77,7 +80,7 @@ def _text(element: Element) -> str:
 
 def _nft(arguments: list[str], script: str | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["nft", "--numeric-service", *arguments],
+        ["nft", *arguments],
         input=script,
         capture_output=True,
         text=True,

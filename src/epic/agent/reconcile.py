@@ -7,6 +7,8 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 
+from pyroute2 import NetlinkError
+
 from epic.ads.snapshot import Snapshot
 from epic.agent import plan
 from epic.agent.desired import EMPTY, Desired, desired, envoy_snapshots
@@ -16,6 +18,7 @@ from epic.agent.fleet import Fleet, node_of
 from epic.agent.kernel import GatewayKernel
 from epic.agent.relay import LocalServer
 from epic.agent.worker import Worker
+from epic.errors import EpicError
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +80,11 @@ class Reconciler:
             # What the control plane sends at once arrives within this time.
             await asyncio.sleep(_GATHER_SECONDS)
             self._wake.clear()
-            await self.round()
+            try:
+                await self.round()
+            except (EpicError, OSError, NetlinkError) as error:
+                log.error("the node cannot be looked at: %s; trying again", error)
+                asyncio.get_running_loop().call_later(_RETRY_SECONDS, self.wake)
             done()
 
     def wake_if_waiting(self) -> None:

@@ -1,0 +1,35 @@
+"""A node for each test; its bpf file system for all."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from node import Node
+
+import epic.bpf
+
+
+@pytest.fixture(scope="session")
+def bpffs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A bpf file system of the tests' own."""
+    if os.geteuid():
+        pytest.skip("network namespaces and bpf need root")
+    if not Path(epic.bpf.__file__).with_name("gue.bpf.o").exists():
+        pytest.skip("the tunnel programs are not compiled: make bpf")
+    directory = tmp_path_factory.mktemp("bpffs")
+    subprocess.run(["mount", "-t", "bpf", "bpf", directory], check=True)
+    yield directory
+    subprocess.run(["umount", directory], check=True)
+
+
+@pytest.fixture
+async def node(tmp_path: Path, bpffs: Path) -> AsyncIterator[Node]:
+    """A node with nothing running but the control plane."""
+    made = Node(tmp_path, bpffs)
+    await made.start_control()
+    yield made
+    await made.close()

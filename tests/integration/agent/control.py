@@ -1,0 +1,197 @@
+"""A control plane in the test's process: publishes snapshots, takes reports; mTLS as in production."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import grpc
+from envoy.config.cluster.v3 import cluster_pb2
+from envoy.config.endpoint.v3 import endpoint_pb2
+from envoy.config.listener.v3 import listener_pb2
+from envoy.config.route.v3 import route_pb2
+from envoy.extensions.filters.http.router.v3 import router_pb2 as _router  # noqa: F401 - for Any
+from envoy.extensions.filters.network.http_connection_manager.v3 import (
+    http_connection_manager_pb2 as _manager,  # noqa: F401 - for Any
+)
+from envoy.service.discovery.v3 import ads_pb2_grpc
+from google.protobuf.json_format import ParseDict
+from google.protobuf.message import Message
+
+from epic.ads.server import DeltaServer
+from epic.ads.snapshot import (
+    CLUSTER,
+    ENDPOINT,
+    INSTANCE,
+    LISTENER,
+    LOAD_ASSIGNMENT,
+    ROUTE_CONFIGURATION,
+    TUNNEL,
+    Snapshot,
+    versioned,
+)
+from epic.model.naming import instance_interface
+from epic.pki import certificates as certs
+from epic.pki import directory as files
+from epic.proto import epic_pb2, epic_pb2_grpc
+
+NODE = "epic1"
+GATEWAY = "shop.web"
+PUBLIC, INSIDE = IPv4Address("203.0.113.7"), IPv4Address("100.64.0.1")
+INTERFACE = instance_interface(INSIDE)
+TUNNEL_ID, SERVICE, KEY = 7, 3, bytes(range(16))
+
+_ADS = {"ads": {}, "resource_api_version": "V3"}
+_EXTENSIONS = "type.googleapis.com/envoy.extensions.filters"
+
+
+def snapshot(*backends: str, revision: str = "r1", broken: bool = False, port: int = 80) -> Snapshot:
+    """A gateway that answers by itself, with endpoints at `backends`; `broken`: its listener is refused."""
+    instance = epic_pb2.Instance(
+        gateway=GATEWAY,
+        account="shop",
+        service=SERVICE,
+        public_address=str(PUBLIC),
+        inside_address=str(INSIDE),
+        interface=INTERFACE,
+        ports=[epic_pb2.Port(number=port, protocol="tcp")],
+        revision=revision,
+    )
+    tunnel = epic_pb2.Tunnel(
+        id=TUNNEL_ID,
+        gateway=GATEWAY,
+        service=SERVICE,
+        inside_address=str(INSIDE),
+        declared_address="192.168.50.11",
+        keys=[epic_pb2.Key(epoch=1, secret=KEY)],
+    )
+    endpoints = [
+        epic_pb2.Endpoint(gateway=GATEWAY, inside_address=str(INSIDE), address=a, tunnel=TUNNEL_ID)
+        for a in backends
+    ]
+    return {
+        INSTANCE: {GATEWAY: versioned(instance)},
+        TUNNEL: {str(TUNNEL_ID): versioned(tunnel)},
+        ENDPOINT: {f"{GATEWAY}/{e.address}": versioned(e) for e in endpoints},
+        CLUSTER: {f"{GATEWAY}/backend": versioned(_cluster())},
+        LOAD_ASSIGNMENT: {f"{GATEWAY}/backend": versioned(_assignment(backends))},
+        LISTENER: {f"{GATEWAY}/http": versioned(_listener(broken, port))},
+        ROUTE_CONFIGURATION: {f"{GATEWAY}/http": versioned(_route())},
+    }
+
+
+def _cluster() -> Message:
+    data = {
+        "name": "backend",
+        "type": "EDS",
+        "connect_timeout": "1s",
+        "eds_cluster_config": {"eds_config": _ADS},
+    }
+    return ParseDict(data, cluster_pb2.Cluster())
+
+
+def _assignment(backends: tuple[str, ...]) -> Message:
+    hosts = [
+        {"endpoint": {"address": {"socket_address": {"address": a, "port_value": 8080}}}} for a in backends
+    ]
+    data = {"cluster_name": "backend", "endpoints": [{"lb_endpoints": hosts}] if hosts else []}
+    return ParseDict(data, endpoint_pb2.ClusterLoadAssignment())
+
+
+def _listener(broken: bool, port: int) -> Message:
+    manager = {
+        "@type": f"{_EXTENSIONS}.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "http",
+        "rds": {"route_config_name": "http", "config_source": _ADS},
+        "http_filters": [
+            {
+                "name": "router",
+                "typed_config": {"@type": f"{_EXTENSIONS}.http.router.v3.Router"},
+            }
+        ],
+    }
+    chain = {"filters": [{"name": "http", "typed_config": manager}]}
+    # An address that the instance does not have: no socket can be bound to it.
+    address = "198.51.100.1" if broken else str(PUBLIC)
+    data = {
+        "name": "http",
+        "address": {"socket_address": {"address": address, "port_value": port}},
+        "filter_chains": [chain],
+    }
+    return ParseDict(data, listener_pb2.Listener())
+
+
+def _route() -> Message:
+    answer = {"match": {"prefix": "/"}, "direct_response": {"status": 200, "body": {"inline_string": "hi\n"}}}
+    data = {"name": "http", "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [answer]}]}
+    return ParseDict(data, route_pb2.RouteConfiguration())
+
+
+def write_certificates(directory: Path) -> None:
+    """An authority, the server's certificate and the node's, under their names in production."""
+    now = datetime.now(UTC)
+    keys = {name: files.new_key() for name in ("ca", "server", "agent")}
+    authority = certs.make_authority(keys["ca"], "test", now)
+    validity = certs.Validity(now, 1)
+    server = certs.server_certificate(authority, keys["server"].public_key(), ["127.0.0.1"], validity)
+    request = certs.agent_request(keys["agent"], NODE)
+    agent = certs.agent_certificate(authority, request, NODE, validity)
+    for name, certificate in (("ca", authority.certificate), ("server", server), ("agent", agent)):
+        (directory / f"{name}.crt").write_bytes(files.certificate_pem(certificate))
+        (directory / f"{name}.key").write_bytes(files.key_pem(keys[name]))
+
+
+class Control(epic_pb2_grpc.AgentServiceServicer):
+    """What the agent connects to. `refusals` are the agent's own NACKs."""
+
+    def __init__(self) -> None:
+        self.refusals: list[str] = []
+        self.reports: list[epic_pb2.NodeReport] = []
+        self._reported = asyncio.Event()
+        self._ads = DeltaServer(self, lambda node, _: None if node == NODE else f"node {node} is unknown")
+        self._server: grpc.aio.Server | None = None
+
+    async def start(self, pki: Path, port: int) -> None:
+        """Listen on the loopback address of the thread's network namespace."""
+        pair = ((pki / "server.key").read_bytes(), (pki / "server.crt").read_bytes())
+        credentials = grpc.ssl_server_credentials([pair], (pki / "ca.crt").read_bytes(), True)
+        self._server = grpc.aio.server()
+        ads_pb2_grpc.add_AggregatedDiscoveryServiceServicer_to_server(self._ads, self._server)
+        epic_pb2_grpc.add_AgentServiceServicer_to_server(self, self._server)
+        self._server.add_secure_port(f"127.0.0.1:{port}", credentials)
+        await self._server.start()
+
+    async def stop(self) -> None:
+        """Be gone."""
+        if self._server is not None:
+            await self._server.stop(None)
+            self._server = None
+
+    def publish(self, content: Snapshot) -> None:
+        """This is what the node should have."""
+        self._ads.publish(NODE, content)
+
+    async def Report(  # noqa: N802 - the name that gRPC calls
+        self, request: epic_pb2.NodeReport, context: object
+    ) -> epic_pb2.NodeReportReply:
+        self.reports.append(request)
+        self._reported.set()
+        return epic_pb2.NodeReportReply()
+
+    async def report(self, matches: object, within: float = 8) -> epic_pb2.NodeReport:
+        """The first report from now on, or the last one before, for which `matches` is true."""
+        assert callable(matches)
+        async with asyncio.timeout(within):
+            while not self.reports or not matches(self.reports[-1]):
+                self._reported.clear()
+                await self._reported.wait()
+        return self.reports[-1]
+
+    def on_ack(self, node_id: str, type_url: str, acked: dict[str, str]) -> None: ...
+
+    def on_nack(self, node_id: str, type_url: str, message: str) -> None:
+        self.refusals.append(message)
+
+    def on_disconnect(self, node_id: str) -> None: ...

@@ -1,0 +1,181 @@
+"""An EPIC node in network namespaces: the agent, an instance with its Envoy, a client, a tunnel's far end."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import yaml
+from control import GATEWAY, INSIDE, INTERFACE, NODE, PUBLIC, Control, write_certificates
+from jinja2 import Template
+from namespaces import Namespace
+
+ROOT = Path(__file__).parents[3]
+FIREWALL = ROOT / "roles/gateway_node/templates/firewall.nft.j2"
+ENVOY = Path(sys.executable).with_name("envoy")
+ADS_PORT = 18000
+UNDERLAY, FAR = "172.30.11.2", "172.30.11.1"
+
+
+def _instances() -> ModuleType:
+    path = ROOT / "plugins/module_utils/_instances.py"
+    spec = importlib.util.spec_from_file_location("epic_instances", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+async def eventually(condition: Callable[[], bool], within: float = 5.0, what: str = "it") -> float:
+    """Wait until the condition holds; how long that took."""
+    start = time.monotonic()
+    while not condition():
+        assert time.monotonic() - start < within, f"{what} did not come true within {within} s"
+        await asyncio.sleep(0.005)
+    return time.monotonic() - start
+
+
+class Node:
+    """One node and what is around it."""
+
+    def __init__(self, directory: Path, bpffs: Path) -> None:
+        self.directory = directory
+        self.control = Control()
+        self.pins = bpffs / directory.name
+        self.run_directory = directory / "run"
+        (self.run_directory / "gateways" / GATEWAY).mkdir(parents=True)
+        self.node, self.instance, self.client, self.far = (Namespace() for _ in range(4))
+        self._agent: subprocess.Popen[bytes] | None = None
+        self._envoy: subprocess.Popen[bytes] | None = None
+        self._wire()
+        write_certificates(directory)
+        self._config = directory / "agent.yaml"
+        self._config.write_text(yaml.safe_dump(self._settings()), encoding="utf-8")
+
+    def _settings(self) -> dict[str, object]:
+        control = {
+            "address": f"127.0.0.1:{ADS_PORT}",
+            "ca": str(self.directory / "ca.crt"),
+            "certificate": str(self.directory / "agent.crt"),
+            "key": str(self.directory / "agent.key"),
+        }
+        return {
+            "role": "gateway",
+            "node_name": NODE,
+            "control": control,
+            "underlay": {"interface": "up0", "address": UNDERLAY},
+            "state_directory": str(self.directory / "state"),
+            "run_directory": str(self.run_directory),
+            "pin_directory": str(self.pins),
+        }
+
+    def _wire(self) -> None:
+        self.node.sysctl("ip_forward", 1)
+        self.node.sysctl("conf/all/rp_filter", 0)
+        self.node.veth("up0", self.far, "up0")
+        self.node.veth("cl0", self.client, "up0")
+        self.node.run(f"ip addr add {UNDERLAY}/24 dev up0", "ip addr add 172.30.20.1/24 dev cl0")
+        self.far.run(f"ip addr add {FAR}/24 dev up0")
+        self.client.run("ip addr add 172.30.20.2/24 dev up0", "ip route add default via 172.30.20.1")
+        self.load_firewall()
+        self.node.run("ip rule add pref 100 lookup 200")
+
+    def load_firewall(self) -> None:
+        """What the unit epic-node does."""
+        rules = Template(FIREWALL.read_text(encoding="utf-8")).render(cluster_inside_pool="100.64.0.0/10")
+        path = self.directory / "firewall.nft"
+        path.write_text(rules, encoding="utf-8")
+        self.node.run(f"nft -f {path}")
+
+    def add_instance(self) -> None:
+        """What the unit epic-netns@ does."""
+        self.node.veth(INTERFACE, self.instance, "eth0")
+        self.node.run(
+            f"ip addr add 169.254.0.1/32 dev {INTERFACE}",
+            f"ip route add {PUBLIC}/32 dev {INTERFACE} proto 50 table 200",
+            f"ip route add {INSIDE}/32 dev {INTERFACE} proto 50 table 200",
+        )
+        self.instance.run(
+            f"ip addr replace {PUBLIC}/32 dev lo",
+            f"ip addr add {INSIDE}/32 dev eth0",
+            "ip route add default via 169.254.0.1 dev eth0 onlink",
+        )
+
+    def remove_instance(self) -> None:
+        """What stopping the units does."""
+        self.stop_envoy()
+        self.node.run(f"ip link del {INTERFACE}")
+
+    def start_agent(self, *arguments: str) -> None:
+        """Start epic-agent as its unit does."""
+        command = [sys.executable, "-c", "from epic.agent.main import main; main()", "--config", self._config]
+        with self.node:
+            self._agent = subprocess.Popen([*command, *arguments])
+
+    def stop_agent(self) -> None:
+        """SIGTERM, and wait."""
+        assert self._agent is not None
+        self._agent.terminate()
+        assert self._agent.wait(10) == 0
+        self._agent = None
+
+    def clean_up(self) -> None:
+        """`epic-agent --cleanup`."""
+        self.start_agent("--cleanup")
+        assert self._agent is not None
+        assert self._agent.wait(20) == 0
+        self._agent = None
+
+    def start_envoy(self) -> None:
+        """Start the instance's Envoy with the bootstrap that playbook runs write."""
+        module = _instances()
+        instance = module.Instance(
+            GATEWAY, "shop", f"epic-{GATEWAY}", str(PUBLIC), str(INSIDE), INTERFACE, 1452, "1.40.0", 1
+        )
+        text = json.dumps(module.bootstrap(instance)).replace("/run/epic", str(self.run_directory))
+        path = self.directory / "bootstrap.json"
+        path.write_text(text, encoding="utf-8")
+        options = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"]
+        with self.instance:
+            self._envoy = subprocess.Popen([ENVOY, "--config-path", path, *options])
+
+    def stop_envoy(self) -> None:
+        """SIGKILL."""
+        if self._envoy is not None:
+            self._envoy.kill()
+            self._envoy.wait()
+            self._envoy = None
+
+    async def start_control(self) -> None:
+        with self.node:
+            await self.control.start(self.directory, ADS_PORT)
+
+    def is_announced(self) -> bool:
+        """Whether the flag route stands."""
+        return f"blackhole {PUBLIC} proto 50" in self.node.run("ip route show table main")
+
+    def ports(self) -> str:
+        """The set of open ports, as nft prints it."""
+        return self.node.run("nft list set inet epic gateway_ports")
+
+    def get(self) -> str:
+        """The reply to a request from the client."""
+        return self.client.run(f"curl -sS --max-time 3 http://{PUBLIC}/")
+
+    async def close(self) -> None:
+        self.stop_envoy()
+        if self._agent is not None:
+            self._agent.kill()
+            self._agent.wait()
+        await self.control.stop()
+        self.clean_up()
+        for namespace in (self.node, self.instance, self.client, self.far):
+            namespace.close()
