@@ -21,6 +21,7 @@ from ansible_collections.epic.gateway.plugins.module_utils._lab_plan import (
     Seen,
     State,
     Step,
+    bridge_command,
     expected_network,
     link_command,
     network_commands,
@@ -110,7 +111,7 @@ def connect(names: Names, topology: Topology) -> None:
     for host in topology.hosts:
         network.add_namespace(names.namespace(host.name))
     if not network.has_link(names.bridge):
-        network.batch([f"link add {names.bridge} type bridge"])
+        network.batch([bridge_command(names)])
     ports = network.bridge_ports(names.bridge)
     missing = [host.name for host in topology.hosts if names.namespace(host.name) not in ports]
     network.batch(port_commands(names, topology, missing))
@@ -161,6 +162,7 @@ def remove(names: Names, ssh_directory: Path) -> None:
     network.delete_link(names.bridge)
     for host in hosts:
         machines.unmount(Path(names.directory(host)) / "root")
+    machines.tidy_nspawn()
     cgroups.remove_cgroups(cgroups.lab_cgroups(names))
     machines.unmount(Path(names.runtime))
     for directory in (Path(names.runtime), ssh_directory):

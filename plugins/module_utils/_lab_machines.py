@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -108,6 +109,17 @@ def forget_machine(names: Names, host: str) -> None:
     """Remove what systemd-nspawn keeps about a machine that was killed together with it."""
     for leftover in _NSPAWN_STATE.glob(f"*/{names.namespace(host)}"):
         shutil.rmtree(leftover, ignore_errors=True)
+    root = Path(names.directory(host)) / "root"
+    if root.is_mount():
+        status = root.stat()
+        (_NSPAWN_STATE / f"locks/inode-{status.st_dev}:{status.st_ino}").unlink(missing_ok=True)
+
+
+def tidy_nspawn() -> None:
+    """Remove systemd-nspawn's own directories when no machine is left in them."""
+    for directory in (*_NSPAWN_STATE.glob("*"), _NSPAWN_STATE):
+        with contextlib.suppress(OSError):
+            directory.rmdir()
 
 
 def close_ssh(names: Names) -> None:

@@ -204,17 +204,32 @@ def describe(wanted: Iterable[Machine], seen: Mapping[str, Seen], todo: Mapping[
     return {"before": "".join(before), "after": "".join(after)}
 
 
+def hardware_address(host: str, interface: str) -> str:
+    """An interface's own MAC. It survives a power cycle, or neighbours would go on using the old one."""
+    digest = hashlib.sha256(f"epic lab {host} {interface}".encode()).hexdigest()
+    return ":".join(["02", *(digest[at : at + 2] for at in range(0, 10, 2))])
+
+
 def link_command(names: Names, link: Link) -> str:
     """For `ip -batch` in the left host's namespace."""
-    peer = names.namespace(link.right.host)
-    return f"link add {link.left.interface} type veth peer name {link.right.interface} netns {peer}"
+    left, right = link.left, link.right
+    return (
+        f"link add {left.interface} address {hardware_address(left.host, left.interface)} type veth "
+        f"peer name {right.interface} address {hardware_address(right.host, right.interface)} "
+        f"netns {names.namespace(right.host)}"
+    )
+
+
+def bridge_command(names: Names) -> str:
+    """For `ip -batch` here: the management network's bridge."""
+    return f"link add {names.bridge} address {hardware_address('', names.bridge)} type bridge"
 
 
 def port_commands(names: Names, topology: Topology, missing: Collection[str]) -> list[str]:
     """For `ip -batch` here: the bridge's address, and a port for each missing host."""
     ports = [
-        f"link add {names.namespace(host)} up master {names.bridge} type veth peer name {MANAGEMENT} "
-        f"netns {names.namespace(host)}"
+        f"link add {names.namespace(host)} up master {names.bridge} type veth "
+        f"peer name {MANAGEMENT} address {hardware_address(host, MANAGEMENT)} netns {names.namespace(host)}"
         for host in missing
     ]
     return [

@@ -168,9 +168,10 @@ def _sysctls(entry: Mapping[str, Any], where: str) -> tuple[tuple[str, str], ...
 
 def _check_name(name: str, lab: str) -> None:
     longest = _LONGEST_INTERFACE - len(lab) - 1
-    if not re.fullmatch(r"[a-z]([a-z0-9-]*[a-z0-9])?", name) or len(name) > longest:
+    if not re.fullmatch(r"[a-z]([a-z0-9-]*[a-z0-9])?", name) or len(name) > longest or name == MANAGEMENT:
         raise TopologyError(
-            f"hosts.{name}: a host's name is a lower-case DNS label of at most {longest} characters"
+            f"hosts.{name}: a host's name is a lower-case DNS label of at most {longest} characters, "
+            f"and {MANAGEMENT!r} is taken"
         )
 
 
