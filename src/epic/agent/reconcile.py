@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 _GATHER_SECONDS = 0.005
 _RETRY_SECONDS = 1.0
-_RESYNC_SECONDS = 10.0
+_RESYNC_SECONDS = 5.0
 
 
 class Reconciler:

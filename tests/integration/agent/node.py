@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
+import signal
+import socket
 import subprocess
 import sys
 import time
@@ -154,6 +156,16 @@ class Node:
             self._envoy.wait()
             self._envoy = None
 
+    def freeze_envoy(self) -> None:
+        """Envoy answers nothing."""
+        assert self._envoy is not None
+        self._envoy.send_signal(signal.SIGSTOP)
+
+    def thaw_envoy(self) -> None:
+        """Envoy goes on."""
+        assert self._envoy is not None
+        self._envoy.send_signal(signal.SIGCONT)
+
     async def start_control(self) -> None:
         with self.node:
             await self.control.start(self.directory, ADS_PORT)
@@ -165,6 +177,19 @@ class Node:
     def ports(self) -> str:
         """The set of open ports, as nft prints it."""
         return self.node.run("nft list set inet epic gateway_ports")
+
+    def filters(self) -> str:
+        """The programs on the instance's interface."""
+        if INTERFACE not in self.node.run("ip -o link"):
+            return ""
+        return self.node.run(f"tc filter show dev {INTERFACE} ingress")
+
+    def udp(self, address: str, port: int) -> socket.socket:
+        """A socket in the network namespace of the thread."""
+        channel = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        channel.bind((address, port))
+        channel.settimeout(3)
+        return channel
 
     def get(self) -> str:
         """The reply to a request from the client."""

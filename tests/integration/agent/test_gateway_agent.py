@@ -1,31 +1,225 @@
 """The gateway role with a real Envoy, nft and kernel.
 
-- A gateway is announced when its Envoy serves the whole configuration, and only then.
+- A gateway is announced while its Envoy serves the whole configuration, and only then.
 - A dead Envoy's gateway is withdrawn at once and comes back by itself.
+- A refused change is reported; the gateway stays with its last good configuration.
+- Tunnels and endpoints follow the control plane; an endpoint outlives its removal till Envoy lets go.
+- Nothing depends on the control plane being up, nor on the agent.
+- What is gone leaves nothing, also when the agent was down meanwhile; nor does the agent after a clean-up.
 """
 
 from __future__ import annotations
 
+import asyncio
+from ipaddress import IPv4Address
+from pathlib import Path
+
 import pytest
-from control import snapshot
-from node import Node, eventually
+from control import INSIDE, INTERFACE, KEY, PUBLIC, TUNNEL_ID, snapshot
+from node import FAR, UNDERLAY, Node, eventually
+
+import epic.bpf
+from epic.bpf import wire
+from epic.bpf.dataplane import Dataplane
 
 pytestmark = pytest.mark.root
+BACKEND, OTHER = IPv4Address("192.168.50.11"), IPv4Address("192.168.50.12")
 
 
-async def test_a_gateway_is_announced_while_its_envoy_serves(node: Node) -> None:
-    node.control.publish(snapshot("192.168.50.11"))
+@pytest.fixture
+async def serving(node: Node) -> Node:
+    """A node whose gateway is announced."""
+    node.control.publish(snapshot(str(BACKEND)))
+    node.start_agent()
+    node.add_instance()
+    node.start_envoy()
+    await eventually(node.is_announced, 15, "the announcement")
+    return node
+
+
+def dataplane(node: Node) -> Dataplane:
+    return Dataplane(node.pins, Path(epic.bpf.__file__).with_name("gue.bpf.o"))
+
+
+async def test_a_gateway_is_announced_when_its_envoy_serves(node: Node) -> None:
+    node.control.publish(snapshot(str(BACKEND)))
     node.start_agent()
     await eventually((node.run_directory / "xds.sock").exists, 10)
     node.add_instance()
+    await asyncio.sleep(0.3)
     assert not node.is_announced()
 
     node.start_envoy()
     await eventually(node.is_announced, 10, "the announcement")
     assert node.get() == "hi\n"
+    report = await node.control.report(lambda r: r.instances and r.instances[0].announced)
+    assert (report.instances[0].ready, report.instances[0].serving_revision) == (True, "r1")
 
-    node.stop_envoy()
-    withdrawn = await eventually(lambda: not node.is_announced(), 2, "the withdrawal")
+
+async def test_a_dead_envoys_gateway_is_withdrawn_at_once_and_comes_back(serving: Node) -> None:
+    serving.stop_envoy()
+    assert await eventually(lambda: not serving.is_announced(), 2, "the withdrawal") < 0.3
+    serving.start_envoy()
+    await eventually(serving.is_announced, 10, "the second announcement")
+    assert serving.get() == "hi\n"
+
+
+async def test_a_gateway_without_the_whole_configuration_is_not_announced(node: Node) -> None:
+    node.control.publish(snapshot(str(BACKEND), broken=True))
+    node.start_agent()
+    node.add_instance()
     node.start_envoy()
-    back = await eventually(node.is_announced, 10, "the second announcement")
-    print(f"withdrawn {withdrawn * 1000:.0f} ms, back {back * 1000:.0f} ms")
+    report = await node.control.report(lambda r: r.instances and r.instances[0].error, 15)
+    assert "198.51.100.1" in report.instances[0].error
+    assert not report.instances[0].announced
+    assert not node.is_announced()
+
+
+async def test_a_refused_change_leaves_the_gateway_as_it_was(serving: Node) -> None:
+    serving.control.publish(snapshot(str(BACKEND), revision="r2", broken=True))
+    report = await serving.control.report(lambda r: r.instances and r.instances[0].error)
+    assert report.instances[0].serving_revision == "r1"
+    assert serving.is_announced()
+    assert serving.get() == "hi\n"
+
+    serving.control.publish(snapshot(str(BACKEND), revision="r3"))
+    report = await serving.control.report(lambda r: r.instances[0].serving_revision == "r3")
+    assert not report.instances[0].error
+
+
+async def test_endpoints_follow_the_control_plane(serving: Node) -> None:
+    assert dataplane(serving).endpoints() == {(INSIDE, BACKEND): TUNNEL_ID}
+    serving.control.publish(snapshot(str(BACKEND), str(OTHER)))
+    await eventually(lambda: len(dataplane(serving).endpoints()) == 2, what="the new endpoint")
+    serving.control.publish(snapshot(str(OTHER)))
+    await eventually(lambda: dataplane(serving).endpoints() == {(INSIDE, OTHER): TUNNEL_ID})
+
+
+async def test_an_endpoint_keeps_its_tunnel_while_envoy_may_use_it(serving: Node) -> None:
+    serving.freeze_envoy()
+    serving.control.publish(snapshot(str(OTHER)))
+    await eventually(lambda: (INSIDE, OTHER) in dataplane(serving).endpoints())
+    await asyncio.sleep(0.5)
+    assert (INSIDE, BACKEND) in dataplane(serving).endpoints()
+    serving.thaw_envoy()
+    await eventually(lambda: (INSIDE, BACKEND) not in dataplane(serving).endpoints(), 10)
+
+
+async def test_ports_are_open_for_what_the_gateway_listens_on(serving: Node) -> None:
+    assert f"{PUBLIC} . tcp . 80" in serving.ports()
+    serving.control.publish(snapshot(str(BACKEND), port=8080))
+    await eventually(lambda: f"{PUBLIC} . tcp . 8080" in serving.ports())
+    await eventually(lambda: f"{PUBLIC} . tcp . 80 " not in serving.ports())
+
+
+async def test_an_envoy_restarts_while_the_control_plane_is_down(serving: Node) -> None:
+    await serving.control.stop()
+    serving.stop_envoy()
+    await eventually(lambda: not serving.is_announced())
+    serving.start_envoy()
+    assert await eventually(serving.is_announced, 10) < 2
+    assert serving.get() == "hi\n"
+
+
+async def test_the_agent_serves_from_its_stored_state(serving: Node) -> None:
+    await serving.control.stop()
+    serving.stop_agent()
+    serving.stop_envoy()
+    serving.start_agent()
+    await eventually(lambda: not serving.is_announced(), 10)
+    serving.start_envoy()
+    await eventually(serving.is_announced, 10)
+    assert serving.get() == "hi\n"
+    assert (serving.directory / "state" / "resources.bin").stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_restart_of_the_agent_touches_nothing(serving: Node) -> None:
+    serving.stop_agent()
+    assert serving.is_announced()
+    assert serving.get() == "hi\n"
+    serving.control.reports.clear()
+    serving.start_agent()
+    async with asyncio.timeout(15):
+        while not any(r.instances and r.instances[0].serving_revision for r in serving.control.reports):
+            assert serving.is_announced()
+            await asyncio.sleep(0.02)
+    assert serving.is_announced()
+
+
+async def test_a_removed_gateway_leaves_nothing(serving: Node) -> None:
+    serving.control.publish({})
+    await eventually(lambda: not serving.is_announced())
+    await eventually(lambda: not dataplane(serving).tunnel_ids(), what="the removal of the tunnel")
+    await eventually(lambda: is_clean(serving), what="the removal of everything")
+    serving.remove_instance()
+
+
+async def test_a_gateway_that_went_while_the_agent_was_down_leaves_nothing(serving: Node) -> None:
+    serving.stop_agent()
+    serving.control.publish({})
+    serving.remove_instance()
+    serving.start_agent()
+    await eventually(lambda: not serving.is_announced(), 10)
+    await eventually(lambda: is_clean(serving), what="the removal of everything")
+
+
+async def test_an_agent_without_state_removes_nothing_before_it_knows(serving: Node) -> None:
+    await serving.control.stop()
+    serving.stop_agent()
+    (serving.directory / "state" / "resources.bin").unlink()
+    serving.start_agent()
+    await asyncio.sleep(2)
+    assert serving.is_announced()
+    assert serving.get() == "hi\n"
+
+
+async def test_a_hello_is_answered_and_shows_in_the_report(serving: Node) -> None:
+    reply = await asyncio.to_thread(say_hello, serving)
+    assert (reply.kind, reply.tunnel, reply.counter, reply.echo_ns) == (wire.Kind.HELLO_ACK, TUNNEL_ID, 5, 77)
+    report = await serving.control.report(lambda r: r.tunnels and r.tunnels[0].hello_age >= 0)
+    assert (report.tunnels[0].observed_address, report.tunnels[0].observed_port) == (FAR, 6080)
+
+
+def say_hello(node: Node) -> wire.Control:
+    """Exchange a hello from the far end of the underlay."""
+    hello = wire.encode(wire.Control(wire.Kind.HELLO, TUNNEL_ID, 5, 77, 0), KEY)
+    with node.far, node.udp(FAR, 6080) as channel:
+        channel.sendto(hello, (UNDERLAY, 6080))
+        return wire.decode(channel.recv(2048), KEY)
+
+
+async def test_a_lost_route_and_lost_ports_come_back(serving: Node) -> None:
+    serving.node.run("nft flush set inet epic gateway_ports", f"ip route del blackhole {PUBLIC}")
+    await eventually(serving.is_announced, 15)
+    await eventually(lambda: f"{PUBLIC} . tcp . 80" in serving.ports(), 15)
+
+
+async def test_the_gateway_works_without_firewall_rules(node: Node) -> None:
+    node.node.run("nft delete table inet epic")
+    node.control.publish(snapshot(str(BACKEND)))
+    node.start_agent()
+    node.add_instance()
+    node.start_envoy()
+    await eventually(node.is_announced, 15)
+    node.load_firewall()
+    await eventually(lambda: f"{PUBLIC} . tcp . 80" in node.ports(), 15)
+
+
+async def test_a_clean_up_leaves_nothing(serving: Node) -> None:
+    serving.stop_agent()
+    serving.clean_up()
+    assert not serving.is_announced()
+    assert "elements" not in serving.ports()
+    assert not serving.pins.exists() or not list(serving.pins.iterdir())
+    assert "bpf" not in serving.node.run(f"tc filter show dev {INTERFACE} ingress")
+
+
+def is_clean(node: Node) -> bool:
+    plane = dataplane(node)
+    return (
+        not plane.endpoints()
+        and not plane.tunnel_ids()
+        and "elements" not in node.ports()
+        and "bpf" not in node.filters()
+        and f"blackhole {PUBLIC}" not in node.node.run("ip route show table main")
+    )
