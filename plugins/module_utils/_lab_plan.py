@@ -235,6 +235,8 @@ def port_commands(names: Names, topology: Topology, missing: Collection[str]) ->
     return [
         f"address replace {topology.controller} dev {names.bridge}",
         f"link set {names.bridge} up",
+        # An address may have moved to another host.
+        f"neighbour flush dev {names.bridge}",
         *ports,
     ]
 

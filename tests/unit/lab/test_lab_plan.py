@@ -199,6 +199,7 @@ def test_networks_are_built_by_these_commands() -> None:
     assert port_commands(NAMES, lab, ["b"]) == [
         "address replace 10.9.0.1/24 dev lab-mgmt",
         "link set lab-mgmt up",
+        "neighbour flush dev lab-mgmt",
         f"link add lab-b up master lab-mgmt type veth peer name mgmt address {b_mgmt} netns lab-b",
     ]
     assert link_command(NAMES, lab.links[0]) == (
