@@ -25,7 +25,7 @@ from epic.ads.snapshot import (
     Versioned,
     versioned,
 )
-from epic.envoy.endpoints import load_assignment
+from epic.envoy.endpoints import load_assignment, usable
 from epic.envoy.resources import Bundle, bound_to
 from epic.gatewayapi.routing import Routing
 from epic.model.naming import GatewayId, instance_interface
@@ -158,7 +158,7 @@ def _endpoints(inputs: Inputs, instance: ProxyInstance) -> dict[str, Versioned]:
             tunnels[key_of(tunnel).workload].append(int(tunnel.name))
     for workload, (_, addresses) in workload_endpoints(services, inputs.slices).items():
         for number in tunnels[workload]:
-            for address in addresses:
+            for address in filter(usable, addresses):
                 # An address on two nodes can be reached through one of them: the older tunnel stays.
                 behind[address] = min(number, behind.get(address, number))
     return {

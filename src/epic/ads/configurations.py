@@ -136,6 +136,13 @@ class Configurations:
             log.warning("gateway %s keeps its configuration: %s", key.gateway, error)
             entry.problem = error
             return not isinstance(error, Invalid)
+        except Exception:
+            # A fault of ours with one gateway's input must not hold up the others.
+            log.exception("gateway %s keeps its configuration", key.gateway)
+            entry.problem = EpicError(
+                "The configuration cannot be translated; the control plane's log says why"
+            )
+            return False
         entry.accepted, entry.problem = candidate, None
         return False
 

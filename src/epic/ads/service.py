@@ -16,6 +16,7 @@ from envoy.service.discovery.v3 import ads_pb2_grpc
 from epic.ads.assemble import gateway_parts, node_snapshot, parts_basis
 from epic.ads.configurations import Configurations
 from epic.ads.picture import KINDS, Picture
+from epic.ads.reports import configured
 from epic.ads.revisions import Revisions
 from epic.ads.server import Context, DeltaServer
 from epic.ads.snapshot import Snapshot
@@ -73,8 +74,8 @@ class AdsService:
             while True:
                 try:
                     await self._follow()
-                except Conflict as error:
-                    log.warning("reading the store anew: %s", error)
+                except* Conflict as errors:
+                    log.warning("reading the store anew: %s", errors.exceptions[0])
 
     def on_ack(self, node_id: str, type_url: str, acked: dict[str, str]) -> None:
         """Nothing to do: what a node serves is in its reports."""
@@ -155,8 +156,10 @@ class AdsService:
             self._basis[gateway] = basis
         after = self._parts[gateway]
         revision = accepted.bundle.revision if accepted else ""
-        self._unsaved[gateway] = (revision, self._configurations.problem(gateway))
-        self._save.set()
+        problem = self._configurations.problem(gateway)
+        if configured(inputs.proxy, revision, problem) != inputs.proxy:
+            self._unsaved[gateway] = (revision, problem)
+            self._save.set()
         return {node for node in before.keys() | after.keys() if before.get(node) != after.get(node)}
 
     def _publish(self, nodes: set[str]) -> None:

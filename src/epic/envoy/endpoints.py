@@ -27,7 +27,7 @@ def load_assignment(cluster: Cluster, slices: Iterable[GWEndpointSlice]) -> Clus
         for endpoint in piece.spec.endpoints
         if endpoint.conditions.ready is not False
         for text in endpoint.addresses
-        if (address := _address(text)) is not None
+        if (address := usable(text)) is not None
     }
     assignment = ClusterLoadAssignment(cluster_name=cluster.name)
     if places:
@@ -46,8 +46,11 @@ def target_port(ports: Sequence[EndpointPort], wanted: int | None) -> int | None
     return next(iter([*by_number, *by_name, *(p.port for p in usable)]), None)
 
 
-def _address(text: str) -> IPv4Address | None:
+def usable(text: str) -> IPv4Address | None:
+    """An endpoint's address; None when it is none, or one that means the EPIC node itself."""
     try:
-        return IPv4Address(text)
+        address = IPv4Address(text)
     except AddressValueError:
         return None
+    own = address.is_loopback or address.is_link_local or address.is_multicast or address.is_unspecified
+    return None if own else address

@@ -213,7 +213,6 @@ async def test_an_agent_gets_all_of_a_gateway(site: Site) -> None:
         assert held.names(LOAD_ASSIGNMENT) == {"root.U1/S1"}
         instance = epic_pb2.Instance.FromString(held.resources[INSTANCE]["root.U1"].body.value)
         assert (instance.interface, instance.ports[0].number) == ("epg64400001", 80)
-        assert instance.revision == site.proxy().status.revision
         cluster = Cluster.FromString(held.resources[CLUSTER]["root.U1/S1"].body.value)
         assert cluster.upstream_bind_config.source_address.address == "100.64.0.1"
         made = epic_pb2.Tunnel.FromString(held.resources[TUNNEL]["7"].body.value)
@@ -221,6 +220,7 @@ async def test_an_agent_gets_all_of_a_gateway(site: Site) -> None:
         endpoint = epic_pb2.Endpoint.FromString(held.resources[ENDPOINT]["root.U1/10.1.0.1"].body.value)
         assert (endpoint.tunnel, endpoint.inside_address) == (7, "100.64.0.1")
         await eventually(lambda: site.condition("Accepted") == ("True", "Accepted"))
+        assert instance.revision == site.proxy().status.revision
 
 
 async def test_endpoints_change_without_a_new_revision(site: Site) -> None:

@@ -105,7 +105,7 @@ async def test_a_client_follows_what_is_published(tmp_path: Path) -> None:
         await eventually(lambda: handler.state == {(CLUSTER, "a"): "2"})
         await eventually(lambda: heard.acked["n1", CLUSTER].keys() == {"a"})
         assert servicer.nodes == {"n1"}
-    assert heard.gone == ["n1"]
+    await eventually(lambda: heard.gone == ["n1"])
 
 
 async def test_a_node_that_is_not_published_yet_is_answered_later(tmp_path: Path) -> None:
