@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -53,6 +54,8 @@ class AnsibleExecutor:
         directory.chmod(0o700)
         # No configuration of the machine's or of a home directory may change what runs do.
         _write(directory / "ansible.cfg", "[defaults]\n")
+        # ansible-runner keeps the environment that it finds there, be it of other settings.
+        shutil.rmtree(directory / "env", ignore_errors=True)
         hosts = directory / "hosts.json"
         _write(hosts, json.dumps(inventory(plans, self._settings)))
 

@@ -97,3 +97,13 @@ def test_a_running_playbook_is_cancelled_soon(executor: AnsibleExecutor, tmp_pat
     outcome, _ = execute(executor, "e1")
     assert not outcome.succeeded
     assert time.monotonic() - start < 6
+
+
+def test_settings_of_an_earlier_start_are_forgotten(executor: AnsibleExecutor, tmp_path: Path) -> None:
+    play(
+        tmp_path,
+        "    - name: Check\n      ansible.builtin.assert:\n        quiet: true\n"
+        "        that: lookup('ansible.builtin.env', 'ANSIBLE_FORKS') == '2'\n",
+    )
+    assert not execute(executor, "e1")[0].succeeded
+    assert execute(executor, "e1", "e2")[0].succeeded
