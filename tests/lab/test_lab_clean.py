@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import NAME, ROOT, SmallLab
+from small_lab import NAME, ROOT, SmallLab
 
 pytestmark = pytest.mark.root
 

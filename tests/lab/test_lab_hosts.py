@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import NAME, SmallLab, call
+from small_lab import NAME, SmallLab, call
 
 pytestmark = pytest.mark.root
 
