@@ -1,0 +1,78 @@
+"""The collection as a site installs it: built from the checkout, used from an empty folder."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+BIN = Path(sys.executable).parent
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("archive")
+    run(ROOT, place, "ansible-galaxy", "collection", "build", "--output-path", str(place))
+    (built,) = place.glob("epic-gateway-*.tar.gz")
+    return built
+
+
+@pytest.fixture(scope="module")
+def site(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty folder beside which the collection is installed."""
+    place = tmp_path_factory.mktemp("site")
+    options = ("--offline", "--collections-path", str(place / "collections"))
+    run(place, place, "ansible-galaxy", "collection", "install", "--force", *options, str(archive))
+    return place
+
+
+def run(folder: Path, home: Path, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a program of Ansible with no configuration but where the site's collections are."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
+    environment |= {
+        "ANSIBLE_COLLECTIONS_PATH": str(home / "collections"),
+        "ANSIBLE_HOME": str(home / ".ansible"),
+    }
+    command = [str(BIN / program), *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
+
+
+def test_it_holds_what_ansible_uses_and_nothing_else(archive: Path) -> None:
+    with tarfile.open(archive) as tar:
+        names = set(tar.getnames())
+    tops = {name.partition("/")[0] for name in names}
+    assert {"plugins", "roles", "playbooks", "meta", "site.yml", "README.md"} <= tops
+    assert tops.isdisjoint({"src", "tests", "collections", "build", "bpf", ".venv", ".cache", ".git"})
+    assert not [name for name in names if name.endswith(".pyc")]
+
+
+def test_modules_and_roles_are_found(site: Path) -> None:
+    for module in ("files", "gateway_instances", "node"):
+        assert "OPTIONS" in run(site, site, "ansible-doc", f"epic.gateway.{module}").stdout
+    listed = run(site, site, "ansible-doc", "-t", "role", "--list", "epic.gateway").stdout
+    for role in ("base", "cluster", "control_plane", "gateway_node", "linux_controller", "router"):
+        assert f"epic.gateway.{role}:" in listed
+
+
+def test_a_playbook_uses_them(site: Path) -> None:
+    target = site / "written"
+    (site / "play.yml").write_text(
+        "- hosts: localhost\n  gather_facts: false\n  tasks:\n"
+        "    - ansible.builtin.include_role: {name: epic.gateway.cluster}\n"
+        f"    - epic.gateway.files:\n        files: [{{path: {target}, content: found}}]\n"
+    )
+    python = f"ansible_python_interpreter={sys.executable}"
+    run(site, site, "ansible-playbook", "-i", "localhost,", "-c", "local", "-e", python, "play.yml")
+    assert target.read_text() == "found"
+
+
+def test_without_a_bundle_it_says_how_to_get_one(site: Path) -> None:
+    (site / "hosts.yml").write_text("epic_control: {hosts: {localhost: {ansible_connection: local}}}\n")
+    with pytest.raises(subprocess.CalledProcessError) as failed:
+        run(site, site, "ansible-playbook", "-i", "hosts.yml", "epic.gateway.site")
+    assert "set cluster_bundle to that directory" in failed.value.stdout + failed.value.stderr
