@@ -8,7 +8,7 @@
 #define EPIC_DROP_REASONS_H
 
 #define EPIC_DROP_REASONS(X)                                                                       \
-	X(INSTANCE_UNKNOWN, "the interface belongs to no instance")                                \
+	X(INSTANCE_UNKNOWN, "the interface or the inside address is no instance's")                \
 	X(INSTANCE_PROTOCOL, "an instance sent something other than IPv4 and ARP")                 \
 	X(INSTANCE_SOURCE, "an instance sent from an address that is not its own")                 \
 	X(INNER_HEADER, "the inner IPv4 header is malformed")                                      \

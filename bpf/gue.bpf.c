@@ -54,16 +54,13 @@ int instance_ingress(struct __sk_buff *skb)
 	return encapsulate(skb, &inner, *id);
 }
 
-static __always_inline int deliver(__be32 inside)
+static __always_inline int deliver(const struct inside *instance, __be32 inside)
 {
-	struct inside *entry = bpf_map_lookup_elem(&insides, &inside);
 	struct bpf_redir_neigh next_hop = {.nh_family = ADDRESS_FAMILY_INET, .ipv4_nh = inside};
 
-	if (!entry || !entry->ifindex)
-		return drop(DROP_INSTANCE_UNKNOWN);
-	if (entry->flags & INSIDE_REDIRECT_PEER)
-		return bpf_redirect_peer(entry->ifindex, 0);
-	return bpf_redirect_neigh(entry->ifindex, &next_hop, sizeof(next_hop), 0);
+	if (instance->flags & INSIDE_REDIRECT_PEER)
+		return bpf_redirect_peer(instance->ifindex, 0);
+	return bpf_redirect_neigh(instance->ifindex, &next_hop, sizeof(next_hop), 0);
 }
 
 /* To an EPIC node: learn from hellos where a workload node is seen; data goes into the instance. */
@@ -74,6 +71,7 @@ int gateway_underlay_ingress(struct __sk_buff *skb)
 	const struct gue_data *gue;
 	const struct iphdr *ip;
 	struct tunnel *tunnel;
+	struct inside *instance;
 	__be32 inside;
 	__u32 id;
 
@@ -93,10 +91,14 @@ int gateway_underlay_ingress(struct __sk_buff *skb)
 		return drop(DROP_TUNNEL_UNKNOWN);
 	inside = ip->daddr;
 	if (data_authentic(&received, tunnel) != TC_ACT_OK ||
-	    data_permitted(tunnel, id, inside, ip->saddr) != TC_ACT_OK ||
-	    strip(skb, id, bpf_ntohs(ip->tot_len), received.outer->tos) != TC_ACT_OK)
+	    data_permitted(tunnel, id, inside, ip->saddr) != TC_ACT_OK)
 		return TC_ACT_SHOT;
-	return deliver(inside);
+	instance = bpf_map_lookup_elem(&insides, &inside);
+	if (!instance || !instance->ifindex)
+		return drop(DROP_INSTANCE_UNKNOWN);
+	if (strip(skb, id, bpf_ntohs(ip->tot_len), received.outer->tos) != TC_ACT_OK)
+		return TC_ACT_SHOT;
+	return deliver(instance, inside);
 }
 
 /* To a workload node: the stack delivers, as any CNI wants it. */

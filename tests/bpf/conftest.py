@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from host import Host
 
 OBJECT = Path(__file__).parents[2] / "src/epic/bpf/gue.bpf.o"
 
@@ -29,3 +30,19 @@ def bpffs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def object_file() -> Path:
     """The compiled programs."""
     return OBJECT
+
+
+@pytest.fixture(scope="session")
+def shared_host(bpffs: Path, object_file: Path) -> Iterator[Host]:
+    """One host for all tests of single packets."""
+    built = Host(bpffs / "host", object_file)
+    yield built
+    built.close()
+
+
+@pytest.fixture
+def host(shared_host: Host) -> Iterator[Host]:
+    """A host on which the tunnel is set up as new; the test runs in its namespace."""
+    shared_host.reset()
+    with shared_host.namespace:
+        yield shared_host

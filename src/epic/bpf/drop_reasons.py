@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 DROP_REASONS: Final[tuple[tuple[str, str], ...]] = (
-    ("instance_unknown", "the interface belongs to no instance"),
+    ("instance_unknown", "the interface or the inside address is no instance's"),
     ("instance_protocol", "an instance sent something other than IPv4 and ARP"),
     ("instance_source", "an instance sent from an address that is not its own"),
     ("inner_header", "the inner IPv4 header is malformed"),
