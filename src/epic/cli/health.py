@@ -10,6 +10,7 @@ from typing import Any
 from epic.cli.listing import age, condition, dig
 
 _SILENT = timedelta(seconds=45)
+_MESSAGE_SHOWN = 300
 _CONDITIONS = ("Accepted", "Programmed", "Ready")
 
 
@@ -91,7 +92,7 @@ def _failure(node: str, result: dict[str, Any]) -> list[str]:
     if result.get("state") not in {"failed", "unreachable"}:
         return []
     task = f" at task {result['task']!r}" if result.get("task") else ""
-    return [f"{node} {result['state']}{task}: {result.get('message', '')}"]
+    return [f"{node} {result['state']}{task}: {result.get('message', '')[:_MESSAGE_SHOWN]}"]
 
 
 def judge(

@@ -37,17 +37,17 @@ def print_rows(kind: Listed, rows: list[Row], form: Format, *, single: bool) -> 
         case Format.TABLE if not rows:
             console.print(f"There are no {kind.names[0]}.")
         case Format.TABLE:
-            console.print(table([title for title, _ in kind.columns], cells(kind, rows)))
+            for line in lines_of([title for title, _ in kind.columns], cells(kind, rows)):
+                console.print(line)
 
 
-def table(titles: list[str], lines: list[list[str]]) -> Table:
-    """A table that can be read by eye and by cut."""
-    found = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
-    for title in titles:
-        found.add_column(title, no_wrap=True)
-    for line in lines:
-        found.add_row(*(Text(cell) for cell in line))
-    return found
+def lines_of(titles: list[str], lines: list[list[str]]) -> list[Text]:
+    """Aligned columns; nothing is cut off, whatever the terminal's width."""
+    widths = [max(len(line[i]) for line in (titles, *lines)) for i in range(len(titles))]
+    texts = [
+        "  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in (titles, *lines)
+    ]
+    return [Text(text, style="" if number else "bold") for number, text in enumerate(texts)]
 
 
 def print_health(health: Health) -> None:
