@@ -1,9 +1,14 @@
 """The server's side of one delta-ADS stream as a state machine without I/O.
 
 Feed it the client's requests (`receive`) and ask what may be sent now (`advance`). Between types it makes
-before it breaks: additions and changes go out in the order of the types, removals in the opposite order once
-the client has answered everything else. Additions do not wait for answers: a stream keeps their order, and
-Envoy holds back its answer to a changed cluster until it has received the cluster's endpoints.
+before it breaks. Additions and changes go out in the order of the types, removals in the opposite order when
+the client has answered for all of them. For a client that takes one response after the other that will do.
+An Envoy does not, so its stream is paced: a type waits for the answers for the types before it, but
+
+- endpoints do not wait for clusters: Envoy answers for a cluster when it is warm, that is, has its endpoints.
+  The answer so means that a route may lead to the cluster;
+- what a gateway is (clusters, listeners, routes) is brought to the client one state after the other, so that
+  a stream of changes cannot keep the routes waiting for ever. Its endpoints are always the newest.
 """
 
 from __future__ import annotations
@@ -13,11 +18,23 @@ from dataclasses import dataclass, field
 
 from envoy.service.discovery.v3 import discovery_pb2 as pb
 
-from epic.ads.snapshot import CLUSTER, LOAD_ASSIGNMENT, TYPES, Resources, Snapshot, Versioned
+from epic.ads.snapshot import (
+    CLUSTER,
+    ENDPOINT,
+    LOAD_ASSIGNMENT,
+    TUNNEL,
+    TYPES,
+    Resources,
+    Snapshot,
+    Versioned,
+)
 
 WILDCARD = "*"
+# Always sent as they are in the newest snapshot.
+_LIVE = frozenset({TUNNEL, ENDPOINT, LOAD_ASSIGNMENT})
 # gRPC receivers refuse messages above 4 MiB by default.
 _RESPONSE_BYTES = 3 << 20
+_NOTHING: Resources = {}
 
 
 @dataclass(frozen=True)
@@ -61,8 +78,11 @@ class _Subscription:
     """Names from a refused response of several; sent one by one to find the culprit."""
     greeted: bool = False
     outstanding: dict[str, _Sent] = field(default_factory=dict)
+    complete: Resources | None = None
+    """The resources of which nothing was left to send when last looked at."""
 
     def subscribe(self, names: Iterable[str], *, first: bool) -> None:
+        self.complete = None
         for name in names:
             if name == WILDCARD:
                 self.wildcard = True
@@ -74,6 +94,7 @@ class _Subscription:
                 self.owed.add(name)
 
     def unsubscribe(self, names: Iterable[str]) -> None:
+        self.complete = None
         for name in names:
             if name == WILDCARD:
                 self.wildcard = False
@@ -86,9 +107,16 @@ class _Subscription:
                 for name in versions.keys() - self.names:
                     del versions[name]
 
+    def owe(self, names: Iterable[str]) -> None:
+        self.complete = None
+        self.owed.update(names)
+
     def changed(self, resources: Resources) -> list[str]:
         """Names to send, sorted: changed ones, and owed ones (present or not)."""
+        if resources is self.complete:
+            return []
         found = [name for name in self._wanted(resources) if self._is_due(name, resources.get(name))]
+        self.complete = None if found else resources
         return sorted(found)
 
     def gone(self, resources: Resources) -> list[str]:
@@ -110,6 +138,7 @@ class _Subscription:
         self.alone.difference_update(sent.updated)
 
     def refuse(self, sent: _Sent) -> None:
+        self.complete = None
         for name, version in sent.updated.items():
             if self.sent.get(name) == version:
                 del self.sent[name]
@@ -133,10 +162,12 @@ class _Subscription:
 class Stream:
     """One stream's subscriptions; `order` ranks the types, others come last."""
 
-    def __init__(self, order: Sequence[str] = TYPES) -> None:
+    def __init__(self, *, paced: bool = True, order: Sequence[str] = TYPES) -> None:
+        self._paced = paced
         self._order = order
         self._subscriptions: dict[str, _Subscription] = {}
         self._nonce = 0
+        self._target: Snapshot = {}
 
     def receive(self, request: pb.DeltaDiscoveryRequest) -> Acked | Refused | None:
         """Take in a request; returns what it says of an earlier response, if it does."""
@@ -147,26 +178,47 @@ class Stream:
             wildcard = not request.resource_names_subscribe
             subscription = _Subscription(wildcard=wildcard, held=held, sent=dict(held))
             self._subscriptions[request.type_url] = subscription
-        subscription.subscribe(request.resource_names_subscribe, first=first)
-        subscription.unsubscribe(request.resource_names_unsubscribe)
+        if request.resource_names_subscribe:
+            subscription.subscribe(request.resource_names_subscribe, first=first)
+        if request.resource_names_unsubscribe:
+            subscription.unsubscribe(request.resource_names_unsubscribe)
         return _answer(subscription, request)
 
     def advance(self, snapshot: Snapshot) -> list[pb.DeltaDiscoveryResponse]:
         """The responses that may be sent now, in order, to bring the client towards `snapshot`."""
-        responses: list[pb.DeltaDiscoveryResponse] = []
         types = sorted(self._subscriptions, key=self._rank)
+        if not self._unsent(types):
+            self._target = snapshot
+        responses = list(self._additions(types, snapshot))
+        if self._target is snapshot and not self._unsent(types):
+            responses += self._removals(types, snapshot)
+        return responses
+
+    def _additions(self, types: Sequence[str], snapshot: Snapshot) -> Iterator[pb.DeltaDiscoveryResponse]:
+        unanswered: set[str] = set()
         for type_url in types:
             subscription = self._subscriptions[type_url]
-            resources = snapshot.get(type_url, {})
-            responses += self._send(type_url, subscription.changed(resources), resources)
-            if subscription.wildcard and not subscription.greeted:
-                responses.append(self._respond(type_url, (), resources))
+            if not self._paced or not unanswered - ({CLUSTER} if type_url == LOAD_ASSIGNMENT else set()):
+                source = snapshot if type_url in _LIVE else self._target
+                resources = source.get(type_url, _NOTHING)
+                yield from self._send(type_url, subscription.changed(resources), resources)
+                if subscription.wildcard and not subscription.greeted:
+                    yield self._respond(type_url, (), resources)
+            if subscription.outstanding:
+                unanswered.add(type_url)
+
+    def _removals(self, types: Sequence[str], snapshot: Snapshot) -> Iterator[pb.DeltaDiscoveryResponse]:
         for type_url in reversed(types):
             if any(s.outstanding for s in self._subscriptions.values()):
-                break
-            resources = snapshot.get(type_url, {})
-            responses += self._send(type_url, self._subscriptions[type_url].gone(resources), resources)
-        return responses
+                return
+            resources = snapshot.get(type_url, _NOTHING)
+            yield from self._send(type_url, self._subscriptions[type_url].gone(resources), resources)
+
+    def _unsent(self, types: Iterable[str]) -> bool:
+        """Whether the client has yet to be sent something of the state that it is being brought to."""
+        return any(
+            self._subscriptions[t].changed(self._target.get(t, _NOTHING)) for t in types if t not in _LIVE
+        )
 
     def _rank(self, type_url: str) -> tuple[int, str]:
         rank = self._order.index(type_url) if type_url in self._order else len(self._order)
@@ -209,7 +261,7 @@ class Stream:
         # Envoy warms a changed cluster anew and waits for its endpoints, though they have not changed.
         endpoints = self._subscriptions.get(LOAD_ASSIGNMENT)
         if endpoints is not None:
-            endpoints.owed.update(endpoints.names.intersection(clusters))
+            endpoints.owe(endpoints.names.intersection(clusters))
 
 
 def _answer(subscription: _Subscription, request: pb.DeltaDiscoveryRequest) -> Acked | Refused | None:

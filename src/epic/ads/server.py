@@ -37,8 +37,8 @@ class Listener(Protocol):
 class _Connection:
     """One stream of a node: its state, and the event that something is to be looked at."""
 
-    def __init__(self) -> None:
-        self.stream = Stream()
+    def __init__(self, *, paced: bool) -> None:
+        self.stream = Stream(paced=paced)
         self.wake = asyncio.Event()
         self.requests: asyncio.Queue[pb.DeltaDiscoveryRequest] = asyncio.Queue()
         self.ended = False
@@ -55,9 +55,13 @@ class _Connection:
 
 
 class DeltaServer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ignore[misc]
-    """Brings every node's streams to the snapshot that was published for the node."""
+    """Brings every node's streams to the snapshot that was published for the node.
 
-    def __init__(self, listener: Listener, authorize: Authorize) -> None:
+    Streams are paced (see `epic.ads.protocol`) as Envoys need it; clients of `epic.ads.client` do not.
+    """
+
+    def __init__(self, listener: Listener, authorize: Authorize, *, paced: bool = True) -> None:
+        self._paced = paced
         self._listener = listener
         self._authorize = authorize
         self._snapshots: dict[str, Snapshot] = {}
@@ -74,7 +78,10 @@ class DeltaServer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ign
         return frozenset(self._snapshots)
 
     def publish(self, node_id: str, snapshot: Snapshot) -> None:
-        """Replace what the node should have; the difference goes out to its streams at once."""
+        """Replace what the node should have; the difference goes out to its streams at once.
+
+        The snapshot must not be changed afterwards: publish another.
+        """
         self._snapshots[node_id] = snapshot
         for connection in self._connections.get(node_id, ()):
             connection.wake.set()
@@ -97,7 +104,7 @@ class DeltaServer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ign
         if refusal is not None:
             log.warning("refused node %r: %s", node_id, refusal)
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, refusal)
-        connection = _Connection()
+        connection = _Connection(paced=self._paced)
         connection.requests.put_nowait(first)
         connection.wake.set()
         self._connections.setdefault(node_id, set()).add(connection)

@@ -62,7 +62,7 @@ class AdsService:
         self._wake = asyncio.Event()
         self._revisions = Revisions(settings.revisions)
         self._configurations = Configurations(self._validate, self._touch, self._revisions)
-        self._server = DeltaServer(self, authorize)
+        self._server = DeltaServer(self, authorize, paced=False)
         self._last_report: dict[str, float] = {}
         self._unsaved: dict[GatewayId, tuple[str, EpicError | None]] = {}
         self._save = asyncio.Event()

@@ -144,3 +144,27 @@ async def test_envoy_takes_up_again_after_the_server_was_away(tmp_path: Path) ->
                 await until_served(port, name)
             assert await get(port) == name
     assert answers.nacks == []
+
+
+async def test_while_everything_changes_requests_meet_no_cluster_that_is_not_warm(tmp_path: Path) -> None:
+    port, answers, replies = free_port(), Answers(), set()
+    async with backend("one") as one, serving(tmp_path / "xds", answers) as server:
+
+        def state(turn: int) -> Snapshot:
+            backends = {f"c{i % 20}": one for i in range(turn, turn + 5)}
+            return snapshot(
+                port=port, cluster_timeout=f"{1 + turn % 7}s", target=f"c{turn % 20}", backends=backends
+            )
+
+        server.publish(NODE, state(0))
+        async with envoy(tmp_path):
+            await until_served(port, "one")
+            for turn in range(1, 200):
+                server.publish(NODE, state(turn))
+                await asyncio.sleep(0.002)
+                if turn % 5 == 0:
+                    replies.add(await get(port))
+            await eventually(lambda: answers.acked[CLUSTER].keys() == state(199)[CLUSTER].keys())
+            await eventually(lambda: answers.acked[LOAD_ASSIGNMENT].keys() == state(199)[CLUSTER].keys())
+    assert replies == {"one"}
+    assert answers.nacks == []

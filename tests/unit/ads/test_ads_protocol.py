@@ -169,24 +169,73 @@ def test_of_a_refused_response_the_innocent_resources_get_through() -> None:
     assert held.keys() == {"a", "c"}
 
 
-def test_additions_go_in_order_of_types_without_waiting_for_answers() -> None:
-    stream = Stream()
+def all_types(*, paced: bool = True) -> Stream:
+    stream = Stream(paced=paced)
     for type_url in (ROUTE_CONFIGURATION, LISTENER, LOAD_ASSIGNMENT, CLUSTER, ENDPOINT):
         stream.receive(subscribe(type_url))
+    return stream
+
+
+def test_additions_go_in_order_of_types_each_after_the_answers_to_those_before() -> None:
+    stream = all_types()
     wanted = snapshot(rds={"r": "1"}, lds={"l": "1"}, eds={"c": "1"}, cds={"c": "1"}, map={"e": "1"})
-    order = [response.type_url for response in stream.advance(wanted)]
+    order = []
+    while responses := stream.advance(wanted):
+        order.append([response.type_url for response in responses])
+        for response in responses:
+            stream.receive(ack(response))
+    assert order == [[ENDPOINT], [CLUSTER, LOAD_ASSIGNMENT], [LISTENER], [ROUTE_CONFIGURATION]]
+
+
+def test_a_stream_that_is_not_paced_has_all_additions_at_once() -> None:
+    wanted = snapshot(rds={"r": "1"}, lds={"l": "1"}, eds={"c": "1"}, cds={"c": "1"}, map={"e": "1"})
+    order = [response.type_url for response in all_types(paced=False).advance(wanted)]
     assert order == [ENDPOINT, CLUSTER, LOAD_ASSIGNMENT, LISTENER, ROUTE_CONFIGURATION]
+
+
+def test_a_route_waits_until_its_cluster_is_answered_for_but_endpoints_do_not() -> None:
+    stream = all_types()
+    settle(stream, snapshot(cds={"c": "1"}, eds={"c": "1"}, rds={"r": "c"}))
+    wanted = snapshot(cds={"c": "1", "d": "1"}, eds={"c": "2", "d": "1"}, rds={"r": "d"})
+    cluster, endpoints = stream.advance(wanted)
+    assert brief(endpoints) == (LOAD_ASSIGNMENT, ["c", "d"], [])
+    stream.receive(ack(endpoints))
     assert stream.advance(wanted) == []
+    stream.receive(ack(cluster))
+    assert [brief(r) for r in stream.advance(wanted)] == [(ROUTE_CONFIGURATION, ["r"], [])]
+
+
+def test_a_stream_of_changes_does_not_keep_the_routes_waiting() -> None:
+    stream = all_types()
+    settle(stream, snapshot(cds={"a": "0"}, rds={"r": "0"}))
+    routes = 0
+    outstanding: list[pb.DeltaDiscoveryResponse] = []
+    for turn in range(1, 30):
+        outstanding += stream.advance(snapshot(cds={"a": str(turn)}, rds={"r": str(turn)}))
+        routes += sum(response.type_url == ROUTE_CONFIGURATION for response in outstanding)
+        if turn % 3 == 0:
+            for response in outstanding:
+                stream.receive(ack(response))
+            outstanding = []
+    assert routes >= 4
+
+
+def test_endpoints_are_the_newest_even_while_a_cluster_is_awaited() -> None:
+    stream = all_types()
+    settle(stream, snapshot(cds={"c": "1"}, eds={"c": "1"}))
+    stream.advance(snapshot(cds={"c": "2"}, eds={"c": "1"}, rds={"r": "1"}))
+    (response,) = stream.advance(snapshot(cds={"c": "3"}, eds={"c": "2"}, rds={"r": "1"}))
+    assert brief(response) == (LOAD_ASSIGNMENT, ["c"], [])
 
 
 def test_removals_wait_until_everything_else_is_answered() -> None:
-    stream = Stream()
-    stream.receive(subscribe(CLUSTER))
-    stream.receive(subscribe(ROUTE_CONFIGURATION))
+    stream = all_types()
     settle(stream, snapshot(cds={"c": "1"}, rds={"r": "c"}))
     wanted = snapshot(cds={"d": "1"}, rds={"r": "d"})
-    cluster, route = stream.advance(wanted)
+    (cluster,) = stream.advance(wanted)
     stream.receive(ack(cluster))
+    (route,) = stream.advance(wanted)
+    assert brief(route) == (ROUTE_CONFIGURATION, ["r"], [])
     assert stream.advance(wanted) == []
     stream.receive(ack(route))
     assert [brief(r) for r in stream.advance(wanted)] == [(CLUSTER, [], ["c"])]
