@@ -13,7 +13,7 @@ _MIN = 14 + 48 + 20
 
 
 def fate(frame: bytes, tunnel: Tunnel, endpoint: IPv4Address, locals_: set[IPv4Address]) -> str:
-    """What must happen to a frame on the underlay; counters of control packets are taken to be high enough."""
+    """What must happen to a frame on the underlay; control counters count as high enough."""
     if not _is_gue(frame, locals_):
         return NOT_OURS
     length = int.from_bytes(frame[16:18], "big")

@@ -26,6 +26,7 @@ class Network:
     def __init__(self, pins: Path, object_file: Path) -> None:
         self.instance, self.epic, self.nat, self.node = (Namespace() for _ in range(4))
         self._wire()
+        self._pins, self.object_file = pins, object_file
         self.gateway = Dataplane(pins / "gateway", object_file)
         self.workload = Dataplane(pins / "workload", object_file)
         with self.epic:
@@ -43,6 +44,15 @@ class Network:
             self.workload.unload()
         for namespace in (self.instance, self.epic, self.nat, self.node):
             namespace.close()
+
+    def reload(self, object_file: Path) -> None:
+        """What a restart of both agents with other programs does."""
+        self.gateway = Dataplane(self._pins / "gateway", object_file)
+        self.workload = Dataplane(self._pins / "workload", object_file)
+        with self.epic:
+            self.gateway.load()
+        with self.node:
+            self.workload.load()
 
     def _wire(self) -> None:
         join(self.epic, INSTANCE_INTERFACE, self.instance, "eth0")
@@ -63,7 +73,7 @@ class Network:
         self.nat.run(f"ip addr add {NAT_OUTER}/24 dev out", f"ip addr add {NAT_INNER}/24 dev in")
         self.node.run(f"ip addr add {NODE}/24 dev up0", f"ip route add default via {NAT_INNER}")
         for namespace in (self.epic, self.nat):
-            namespace.sysctl("ip_forward", 1)
+            namespace.sysctl("ipv4/ip_forward", 1)
         self.nat.nft(
             """table ip nat {
                  chain post { type nat hook postrouting priority srcnat;

@@ -1,4 +1,4 @@
-"""Mutated packets: the kernel accepts exactly those that the rules accept, and nothing changed is accepted."""
+"""Mutated packets: the kernel accepts exactly those that the rules accept, and no changed one."""
 
 from __future__ import annotations
 

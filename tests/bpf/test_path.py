@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from namespaces import eventually
-from path_network import NODE, Network, hello, udp_socket
+from path_network import EPIC, INSIDE, KEY, NAT_OUTER, NODE, PUBLIC, TUNNEL, Network, hello, udp_socket
+
+from epic.bpf import wire
 
 pytestmark = pytest.mark.root
+
+DATA = hashlib.shake_128(b"epic").digest(4 << 20)
 
 
 @pytest.fixture
@@ -19,10 +26,204 @@ def network(bpffs: Path, object_file: Path) -> Iterator[Network]:
     built.close()
 
 
-def test_ping_crosses_after_the_first_hello(network: Network) -> None:
+@pytest.fixture
+def agent(network: Network) -> Iterator[socket.socket]:
+    """The workload agent's socket, after its first hello."""
     network.program()
-    agent = udp_socket(network.node, NODE, 6080)
-    hello(agent)
-    assert eventually(lambda: network.gateway.peer(7) is not None)
-    print(network.gateway.peer(7))
-    print(network.instance.run(f"ping -c 2 -W 1 {NODE}"))
+    with udp_socket(network.node, NODE, 6080) as opened:
+        hello(opened)
+        assert eventually(lambda: network.gateway.peer(TUNNEL) is not None)
+        yield opened
+
+
+def pings(network: Network, count: int = 1) -> bool:
+    with network.instance as namespace:
+        try:
+            namespace.run(f"ping -c {count} -i 0.05 -W 0.3 -I {INSIDE} {NODE}")
+        except AssertionError:
+            return False
+    return True
+
+
+def tcp_pair(network: Network) -> tuple[socket.socket, socket.socket]:
+    """A connection from the instance to the node: the instance's socket, then the node's."""
+    with network.node:
+        listener = socket.create_server((str(NODE), 8080))
+    with network.instance:
+        client = socket.create_connection((str(NODE), 8080), 5, (str(INSIDE), 0))
+    server, peer = listener.accept()
+    listener.close()
+    assert peer[0] == str(INSIDE)
+    server.settimeout(5)
+    return client, server
+
+
+def transfer(sender: socket.socket, receiver: socket.socket) -> bytes:
+    """All of DATA from one to the other."""
+    received = bytearray()
+    with ThreadPoolExecutor(1) as pool:
+        sending = pool.submit(sender.sendall, DATA)
+        while len(received) < len(DATA):
+            received += receiver.recv(1 << 20)
+        sending.result()
+    return bytes(received)
+
+
+def moved_to(network: Network, address: str) -> bool:
+    peer = network.gateway.peer(TUNNEL)
+    return peer is not None and str(peer.address) == address
+
+
+def test_before_the_first_hello_nothing_leaves(network: Network) -> None:
+    network.program()
+    assert not pings(network)
+    assert network.gateway.drop_counters()["tunnel_unresolved"] == 1
+
+
+def test_after_the_first_hello_packets_cross_both_ways(network: Network, agent: socket.socket) -> None:
+    assert pings(network, 3)
+    peer = network.gateway.peer(TUNNEL)
+    assert peer is not None
+    assert peer.address == NAT_OUTER
+    near, far = network.gateway.tunnel_counters()[TUNNEL], network.workload.tunnel_counters()[TUNNEL]
+    assert (near.tx_packets, near.rx_packets) == (3, 3)
+    assert (near.tx_packets, near.tx_bytes) == (far.rx_packets, far.rx_bytes)
+    assert (near.rx_packets, near.rx_bytes) == (far.tx_packets, far.tx_bytes)
+
+
+def test_a_hello_is_answered_to_where_it_came_from(network: Network, agent: socket.socket) -> None:
+    with udp_socket(network.epic, EPIC, 6080) as epic_agent:
+        payload = hello(agent)
+        received, source = epic_agent.recvfrom(100)
+        assert received == payload
+        request = wire.decode(received, KEY)
+        peer = network.gateway.peer(TUNNEL)
+        assert peer is not None
+        assert source == (str(peer.address), peer.port)
+        answer = wire.Control(wire.Kind.HELLO_ACK, TUNNEL, request.counter, 5, request.sent_ns)
+        epic_agent.sendto(wire.encode(answer, KEY), source)
+        assert wire.decode(agent.recv(100), KEY) == answer
+    far = network.workload.peer(TUNNEL)
+    assert far is not None
+    assert (far.address, far.counter) == (EPIC, request.counter)
+
+
+def test_a_wrong_tag_moves_nothing_and_is_counted(network: Network, agent: socket.socket) -> None:
+    before = network.gateway.peer(TUNNEL)
+    with udp_socket(network.node, NODE, 6081) as stranger:
+        hello(stranger, key=bytes(16))
+    assert eventually(lambda: network.gateway.drop_counters()["tag_wrong"] == 1)
+    assert network.gateway.peer(TUNNEL) == before
+    assert pings(network)
+
+
+def test_a_connection_survives_another_nat_address(network: Network, agent: socket.socket) -> None:
+    client, server = tcp_pair(network)
+    network.nat.run(f"ip addr del {NAT_OUTER}/24 dev out", "ip addr add 172.30.2.9/24 dev out")
+    assert eventually(lambda: bool(hello(agent)) and moved_to(network, "172.30.2.9"))
+    with client, server:
+        client.sendall(b"still here")
+        assert server.recv(100) == b"still here"
+        server.sendall(b"me too")
+        assert client.recv(100) == b"me too"
+
+
+@pytest.mark.parametrize(
+    "offloads", ["tso on gso on gro on", "tso off gso off gro on", "tso off gso off gro off tx off"]
+)
+@pytest.mark.parametrize("direction", ["request", "reply"])
+def test_bulk_data_arrives_whole(
+    network: Network, agent: socket.socket, offloads: str, direction: str
+) -> None:
+    for namespace in (network.epic, network.node):
+        namespace.run(f"ethtool -K up0 {offloads}")
+    client, server = tcp_pair(network)
+    with client, server:
+        ends = (client, server) if direction == "request" else (server, client)
+        assert transfer(*ends) == DATA
+    assert not any(network.gateway.drop_counters().values())
+    assert not any(network.workload.drop_counters().values())
+
+
+def test_a_fragmented_inner_datagram_arrives_whole(network: Network, agent: socket.socket) -> None:
+    with udp_socket(network.instance, INSIDE, 1000) as client, udp_socket(network.node, NODE, 2000) as server:
+        client.sendto(DATA[:6000], (str(NODE), 2000))
+        assert server.recv(10000) == DATA[:6000]
+        assert network.gateway.tunnel_counters()[TUNNEL].tx_packets > 1
+
+
+def test_no_inside_address_is_seen_between_the_nodes(network: Network, agent: socket.socket) -> None:
+    network.nat.nft(
+        """table ip watch {
+             counter inside { }
+             counter tunnel { }
+             chain first {
+               type filter hook prerouting priority raw;
+               ip saddr 100.64.0.0/10 counter name inside
+               ip daddr 100.64.0.0/10 counter name inside
+               udp dport 6080 counter name tunnel
+             }
+           }"""
+    )
+    assert pings(network, 2)
+    with network.node:
+        stranger = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with stranger:
+        network.node.run("ip addr add 192.168.50.12/32 dev up0")
+        stranger.bind(("192.168.50.12", 0))
+        stranger.sendto(b"in the clear?", (str(INSIDE), 1))
+    assert eventually(lambda: network.workload.drop_counters()["source_not_endpoint"] == 1)
+    assert "packets 0 " in network.nat.run("nft list counter ip watch inside")
+    assert "packets 0 " not in network.nat.run("nft list counter ip watch tunnel")
+
+
+def test_an_instance_behind_a_bridge_is_served_too(network: Network, agent: socket.socket) -> None:
+    with network.epic:
+        network.gateway.detach_instance("epg64400001")
+    network.epic.run(
+        "ip link set epg64400001 down",
+        "ip link set epg64400001 name port0",
+        "ip addr flush dev port0",
+        "ip link add epg64400001 type bridge",
+        "ip link set port0 master epg64400001 up",
+        "ip addr add 169.254.0.1/32 dev epg64400001",
+        "ip link set epg64400001 up",
+    )
+    with network.epic:
+        network.gateway.attach_instance("epg64400001", INSIDE, PUBLIC)
+    assert eventually(lambda: pings(network))
+
+
+def test_the_programs_are_replaced_under_a_running_connection(
+    network: Network, agent: socket.socket, tmp_path: Path
+) -> None:
+    client, server = tcp_pair(network)
+    with client, server:
+        network.reload(another_version(network, tmp_path))
+        assert transfer(client, server) == DATA
+    assert not any(network.gateway.drop_counters().values())
+
+
+def another_version(network: Network, directory: Path) -> Path:
+    """The same programs in a file that differs."""
+    changed = directory / "gue.bpf.o"
+    changed.write_bytes(network.object_file.read_bytes() + b"\0")
+    return changed
+
+
+def test_what_others_attached_stays(network: Network, agent: socket.socket) -> None:
+    foreign = "tc filter add dev up0 ingress prio 1 protocol ip u32 match ip dport 9 0xffff classid 1:1"
+    network.epic.run(foreign)
+    assert pings(network)
+    with network.epic:
+        network.gateway.unload()
+    assert "u32" in network.epic.run("tc filter show dev up0 ingress")
+    assert "epic" not in network.epic.run("tc filter show dev up0 ingress")
+
+
+def test_unload_leaves_nothing(network: Network, agent: socket.socket, bpffs: Path) -> None:
+    with network.epic:
+        network.gateway.unload()
+    for interface in ("up0", "epg64400001"):
+        assert "clsact" not in network.epic.run(f"tc qdisc show dev {interface}")
+    assert not (bpffs / "gateway").exists()
