@@ -1,0 +1,84 @@
+"""What reports, and their absence, do to the status of gateways and nodes."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
+
+import pytest
+
+from epic.ads.reports import configured, heard, reported, silent
+from epic.errors import EpicError, Invalid, Unavailable
+from epic.model.resources import GWProxy, Node, ProxyInstance
+from epic.proto.epic_pb2 import InstanceStatus
+
+
+def proxy() -> GWProxy:
+    found = GWProxy.model_validate({"metadata": {"name": "U1", "namespace": "root"}, "spec": {}})
+    instances = tuple(
+        ProxyInstance(node=f"epic{i}", inside_address=IPv4Address(f"100.64.0.{i}")) for i in (1, 2)
+    )
+    return found.model_copy(update={"status": found.status.model_copy(update={"instances": instances})})
+
+
+def serving(proxy: GWProxy, *nodes: str) -> GWProxy:
+    state = {"root.U1": InstanceStatus(gateway="root.U1", ready=True, announced=True, serving_revision="r")}
+    for node in nodes:
+        proxy = reported(proxy, node, state)
+    return proxy
+
+
+def condition(proxy: GWProxy, kind: str) -> tuple[str, str, str]:
+    (found,) = (c for c in proxy.status.conditions if c.type == kind)
+    return found.status, found.reason, found.message
+
+
+def test_a_gateway_is_ready_when_any_instance_is_announced() -> None:
+    assert condition(serving(proxy(), "epic1"), "Ready") == (
+        "True",
+        "SomeInstancesServe",
+        "1 of 2 instances serve.",
+    )
+    assert condition(serving(proxy(), "epic1", "epic2"), "Ready")[:2] == ("True", "AllInstancesServe")
+
+
+def test_an_instance_that_the_node_does_not_mention_does_not_serve() -> None:
+    found = reported(serving(proxy(), "epic1"), "epic1", {})
+    assert condition(found, "Ready") == ("False", "NoInstanceServes", "0 of 2 instances serve.")
+
+
+def test_a_node_that_is_silent_serves_nothing() -> None:
+    found = silent(serving(proxy(), "epic1", "epic2"), "epic2")
+    message = "1 of 2 instances serve; epic2: the node does not report."
+    assert condition(found, "Ready") == ("True", "SomeInstancesServe", message)
+
+
+def test_the_same_again_changes_nothing() -> None:
+    once = configured(serving(proxy(), "epic1", "epic2"), "r", None)
+    assert configured(serving(once, "epic1", "epic2"), "r", None) == once
+
+
+@pytest.mark.parametrize(
+    ("problem", "outcome"),
+    [
+        (None, ("True", "Accepted", "")),
+        (Invalid("bad"), ("False", "InvalidConfiguration", "bad")),
+        (Unavailable("no Envoy"), ("False", "NotValidated", "no Envoy")),
+    ],
+)
+def test_a_refused_configuration_is_told(problem: EpicError | None, outcome: tuple[str, str, str]) -> None:
+    found = configured(proxy(), "r1", problem)
+    assert found.status.revision == "r1"
+    assert condition(found, "Accepted") == outcome
+
+
+def test_the_time_of_a_report_is_noted_every_ten_seconds() -> None:
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    node = Node.model_validate({"metadata": {"name": "epic1"}, "spec": {"address": "192.0.2.1"}})
+    first = heard(node, "1", start)
+    assert first.status.last_report == start
+    assert heard(first, "1", start + timedelta(seconds=9)) is first
+    assert heard(first, "2", start + timedelta(seconds=1)).status.agent_version == "2"
+    assert heard(first, "1", start + timedelta(seconds=10)).status.last_report == start + timedelta(
+        seconds=10
+    )
