@@ -47,8 +47,13 @@ _ADS = {"ads": {}, "resource_api_version": "V3"}
 _EXTENSIONS = "type.googleapis.com/envoy.extensions.filters"
 
 
-def snapshot(*backends: str, revision: str = "r1", broken: bool = False, port: int = 80) -> Snapshot:
-    """A gateway that answers by itself, with endpoints at `backends`; `broken`: its listener is refused."""
+def snapshot(
+    *backends: str, revision: str = "r1", broken: bool = False, port: int = 80, forward: bool = False
+) -> Snapshot:
+    """A gateway with endpoints at `backends`.
+
+    It answers by itself unless it is to `forward` to them; Envoy refuses the listener of a `broken` one.
+    """
     instance = epic_pb2.Instance(
         gateway=GATEWAY,
         account="shop",
@@ -78,7 +83,7 @@ def snapshot(*backends: str, revision: str = "r1", broken: bool = False, port: i
         CLUSTER: {f"{GATEWAY}/backend": versioned(_cluster())},
         LOAD_ASSIGNMENT: {f"{GATEWAY}/backend": versioned(_assignment(backends))},
         LISTENER: {f"{GATEWAY}/http": versioned(_listener(broken, port))},
-        ROUTE_CONFIGURATION: {f"{GATEWAY}/http": versioned(_route())},
+        ROUTE_CONFIGURATION: {f"{GATEWAY}/http": versioned(_route(forward))},
     }
 
 
@@ -123,9 +128,11 @@ def _listener(broken: bool, port: int) -> Message:
     return ParseDict(data, listener_pb2.Listener())
 
 
-def _route() -> Message:
-    answer = {"match": {"prefix": "/"}, "direct_response": {"status": 200, "body": {"inline_string": "hi\n"}}}
-    data = {"name": "http", "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [answer]}]}
+def _route(forward: bool) -> Message:
+    answer = {"status": 200, "body": {"inline_string": "hi\n"}}
+    action = {"route": {"cluster": "backend"}} if forward else {"direct_response": answer}
+    routes = [{"match": {"prefix": "/"}, **action}]
+    data = {"name": "http", "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes}]}
     return ParseDict(data, route_pb2.RouteConfiguration())
 
 

@@ -192,8 +192,10 @@ class Node:
         return channel
 
     def get(self) -> str:
-        """The reply to a request from the client."""
-        return self.client.run(f"curl -sS --max-time 3 http://{PUBLIC}/")
+        """The body of the reply to a request from the client; empty when there is none."""
+        command = ["curl", "-sS", "--max-time", "2", f"http://{PUBLIC}/"]
+        with self.client:
+            return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
     async def close(self) -> None:
         self.stop_envoy()

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import cache
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -37,6 +38,7 @@ async def serving(node: Node) -> Node:
     return node
 
 
+@cache
 def dataplane(node: Node) -> Dataplane:
     return Dataplane(node.pins, Path(epic.bpf.__file__).with_name("gue.bpf.o"))
 
