@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from node import Node
+from agent_node import Node
 
 import epic.bpf
 

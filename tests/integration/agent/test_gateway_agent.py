@@ -16,8 +16,8 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
-from control import INSIDE, INTERFACE, KEY, PUBLIC, TUNNEL_ID, snapshot
-from node import FAR, UNDERLAY, Node, eventually
+from agent_control import INSIDE, INTERFACE, KEY, PUBLIC, TUNNEL_ID, snapshot
+from agent_node import FAR, UNDERLAY, Node, eventually
 
 import epic.bpf
 from epic.bpf import wire

@@ -13,9 +13,9 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
-from control import INSIDE, TUNNEL_ID, snapshot
-from node import Node, eventually
-from workload import ADDRESS, ROUTER, Workload, tunnel_list
+from agent_control import INSIDE, TUNNEL_ID, snapshot
+from agent_node import Node, eventually
+from agent_workload import ADDRESS, ROUTER, Workload, tunnel_list
 
 import epic.bpf
 from epic.bpf.dataplane import Dataplane

@@ -15,9 +15,9 @@ from pathlib import Path
 from types import ModuleType
 
 import yaml
-from control import GATEWAY, INSIDE, INTERFACE, NODE, PUBLIC, Control, write_certificates
+from agent_control import GATEWAY, INSIDE, INTERFACE, NODE, PUBLIC, Control, write_certificates
+from agent_namespaces import Namespace
 from jinja2 import Template
-from namespaces import Namespace
 
 ROOT = Path(__file__).parents[3]
 FIREWALL = ROOT / "roles/gateway_node/templates/firewall.nft.j2"

@@ -12,9 +12,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import yaml
-from control import GATEWAY, INSIDE, KEY, SERVICE, TUNNEL_ID
-from namespaces import Namespace
-from node import UNDERLAY, Node
+from agent_control import GATEWAY, INSIDE, KEY, SERVICE, TUNNEL_ID
+from agent_namespaces import Namespace
+from agent_node import UNDERLAY, Node
 
 ADDRESS = "192.168.50.11"
 ROUTER = "192.168.50.1"

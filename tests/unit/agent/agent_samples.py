@@ -1,0 +1,79 @@
+"""Short ways to write what the agent works with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from ipaddress import IPv4Address
+
+from google.protobuf.message import Message
+
+from epic.ads.snapshot import Versioned, versioned
+from epic.agent.desired import Desired, Element, Instance, Tunnel
+from epic.agent.tunnels import WorkloadTunnel
+from epic.model.naming import instance_interface
+from epic.proto import epic_pb2
+
+KEY = bytes(range(16))
+PUBLIC = IPv4Address("203.0.113.7")
+INSIDE = IPv4Address("100.64.0.1")
+A, B = IPv4Address("192.168.50.11"), IPv4Address("192.168.50.12")
+WEB = "shop.web"
+INTERFACE = instance_interface(INSIDE)
+HTTP = Element(PUBLIC, "tcp", 80)
+
+
+def instance(gateway: str = WEB, inside: IPv4Address = INSIDE, public: IPv4Address = PUBLIC) -> Instance:
+    ports = frozenset({Element(public, "tcp", 80)})
+    return Instance(gateway, public, inside, instance_interface(inside), ports, "r1")
+
+
+def tunnel(id_: int = 7, gateway: str = WEB, inside: IPv4Address = INSIDE) -> Tunnel:
+    return Tunnel(id_, gateway, 3, inside, (None, KEY), 1)
+
+
+def wanted(*addresses: IPv4Address, used: tuple[IPv4Address, ...] | None = None) -> Desired:
+    """One gateway with endpoints at these addresses, all of them in use unless `used` says otherwise."""
+    in_use = addresses if used is None else used
+    return Desired(
+        instances={WEB: instance()},
+        tunnels={7: tunnel()},
+        endpoints={(INSIDE, a): 7 for a in addresses},
+        used=frozenset((INSIDE, a) for a in in_use),
+    )
+
+
+def workload_tunnel(*endpoints: IPv4Address, id_: int = 7, inside: IPv4Address = INSIDE) -> WorkloadTunnel:
+    address = IPv4Address("172.30.11.2")
+    return WorkloadTunnel(id_, WEB, 3, inside, address, 6080, (None, KEY), 1, frozenset(endpoints))
+
+
+def instance_message(**changes: object) -> epic_pb2.Instance:
+    fields: dict[str, object] = {
+        "gateway": WEB,
+        "account": "shop",
+        "service": 3,
+        "public_address": str(PUBLIC),
+        "inside_address": str(INSIDE),
+        "interface": INTERFACE,
+        "ports": [epic_pb2.Port(number=80, protocol="tcp")],
+        "revision": "r1",
+    }
+    return epic_pb2.Instance(**{**fields, **changes})
+
+
+def tunnel_message(*keys: tuple[int, bytes]) -> epic_pb2.Tunnel:
+    return epic_pb2.Tunnel(
+        id=7,
+        gateway=WEB,
+        service=3,
+        inside_address=str(INSIDE),
+        keys=[epic_pb2.Key(epoch=epoch, secret=secret) for epoch, secret in keys],
+    )
+
+
+def endpoint_message(address: IPv4Address) -> epic_pb2.Endpoint:
+    return epic_pb2.Endpoint(gateway=WEB, inside_address=str(INSIDE), address=str(address), tunnel=7)
+
+
+def named(**messages: Message) -> Mapping[str, Versioned]:
+    return {name: versioned(message) for name, message in messages.items()}

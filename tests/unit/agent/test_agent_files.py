@@ -1,0 +1,113 @@
+"""What the agent reads and writes: settings, the stored state, nft's listing and commands."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+from agent_samples import HTTP, PUBLIC, instance_message
+
+from epic.ads.snapshot import INSTANCE, versioned
+from epic.agent import state, workload_state
+from epic.agent.desired import Element
+from epic.agent.nft import commands, parse
+from epic.agent.settings import GatewaySettings, load
+from epic.errors import Invalid
+
+GATEWAY = """
+role: gateway
+node_name: epic1
+control: {address: "epic1:18000", ca: /c, certificate: /d, key: /e}
+underlay: {interface: up0, address: 172.30.11.2}
+"""
+WORKLOAD = """
+role: workload
+node_name: node1
+cluster: lab
+underlay: {interface: up0, address: 192.168.50.11}
+manifests: /etc/epic/manifests
+"""
+
+
+def write(path: Path, text: str) -> Path:
+    (path / "agent.yaml").write_text(text, encoding="utf-8")
+    return path / "agent.yaml"
+
+
+def test_settings_have_defaults(tmp_path: Path) -> None:
+    settings = load(write(tmp_path, GATEWAY))
+    assert isinstance(settings, GatewaySettings)
+    assert settings.run_directory == Path("/run/epic")
+    assert settings.object.name == "gue.bpf.o"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        pytest.param(GATEWAY + "colour: red\n", "agent.yaml: colour: there is no such key", id="unknown"),
+        pytest.param(WORKLOAD.replace("cluster: lab\n", ""), "cluster: is missing", id="missing"),
+        pytest.param(WORKLOAD.replace("192.168.50.11", "here"), "underlay.address: ", id="address"),
+        pytest.param(GATEWAY.replace("18000", "x"), "control.address: ", id="port"),
+        pytest.param("role: router\n", "role: must be `gateway`", id="role"),
+        pytest.param("node_name: x\n", "role: must be `gateway`", id="no role"),
+        pytest.param("[]", "must be a mapping", id="no mapping"),
+        pytest.param("a: [", "is not YAML", id="no yaml"),
+    ],
+)
+def test_wrong_settings_are_named(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(Invalid, match=message):
+        load(write(tmp_path, text))
+
+
+def test_missing_settings_are_said(tmp_path: Path) -> None:
+    with pytest.raises(Invalid, match="cannot be read"):
+        load(tmp_path / "agent.yaml")
+
+
+def test_a_stored_snapshot_comes_back_with_its_versions() -> None:
+    snapshot = {INSTANCE: {"shop.web": versioned(instance_message())}}
+    assert state.decode(state.encode(snapshot)) == snapshot
+
+
+def test_damaged_state_counts_as_none(tmp_path: Path) -> None:
+    assert state.load(tmp_path) is None
+    (tmp_path / state.FILE).write_bytes(b"\xff\xff")
+    assert state.load(tmp_path) is None
+    (tmp_path / workload_state.FILE).write_text("{", encoding="utf-8")
+    assert workload_state.load(tmp_path) == {}
+
+
+async def test_state_is_written_for_root_only(tmp_path: Path) -> None:
+    saver = state.Saver(tmp_path)
+    task = asyncio.create_task(saver.run())
+    await asyncio.sleep(0)
+    saver.save({INSTANCE: {}})
+    saver.save({INSTANCE: {"shop.web": versioned(instance_message())}})
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    stored = state.load(tmp_path)
+    assert stored is not None
+    assert stored[INSTANCE].keys() == {"shop.web"}
+    assert (tmp_path / state.FILE).stat().st_mode & 0o777 == 0o600
+
+
+def test_the_hello_counter_survives(tmp_path: Path) -> None:
+    assert workload_state.load_counter(tmp_path) == 0
+    workload_state.save_counter(tmp_path, 12)
+    assert workload_state.load_counter(tmp_path) == 12
+
+
+def test_nfts_listing_is_read() -> None:
+    elements = [{"concat": [str(PUBLIC), "tcp", 80]}, {"concat": [str(PUBLIC), "udp", 53]}]
+    listing = json.dumps({"nftables": [{"metainfo": {}}, {"set": {"name": "x", "elem": elements}}]})
+    assert set(parse(listing)) == {HTTP, Element(PUBLIC, "udp", 53)}
+    assert set(parse(json.dumps({"nftables": [{"set": {"name": "x"}}]}))) == set()
+
+
+def test_changes_of_ports_are_one_script() -> None:
+    assert commands([HTTP], [Element(PUBLIC, "udp", 53)]) == (
+        "delete element inet epic gateway_ports { 203.0.113.7 . udp . 53 }\n"
+        "add element inet epic gateway_ports { 203.0.113.7 . tcp . 80 }\n"
+    )

@@ -1,0 +1,102 @@
+"""From what is wanted and what is there to what is done.
+
+- Additions: attach, tunnels, endpoints, ports; nothing when all is there; again when an interface was remade.
+- Removals: ports, endpoints, tunnels, attachments; an endpoint in use stays, and its tunnel with it.
+- A gateway is plumbed when its interface is there and none of its additions failed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from agent_samples import HTTP, INSIDE, INTERFACE, WEB, A, B, instance, tunnel, wanted
+
+from epic.agent.desired import EMPTY
+from epic.agent.plan import (
+    AttachInstance,
+    ClosePorts,
+    DeleteEndpoint,
+    DeleteTunnel,
+    DetachInstance,
+    Observed,
+    OpenPorts,
+    SetEndpoint,
+    SetTunnel,
+    additions,
+    removals,
+    unplumbed,
+    waiting,
+)
+
+NOTHING = Observed({INTERFACE: 9}, {}, {}, {}, frozenset())
+DONE = Observed({INTERFACE: 9}, {INTERFACE: 9}, {7: tunnel()}, {(INSIDE, A): 7}, frozenset({HTTP}))
+
+
+def test_a_new_gateway_gets_everything_in_order() -> None:
+    assert additions(wanted(A), NOTHING) == [
+        AttachInstance(instance(), 9),
+        SetTunnel(tunnel()),
+        SetEndpoint((INSIDE, A), 7, WEB),
+        OpenPorts(frozenset({HTTP})),
+    ]
+
+
+def test_nothing_is_done_when_all_is_there() -> None:
+    assert additions(wanted(A), DONE) == []
+    assert removals(wanted(A), DONE, {WEB}) == []
+
+
+def test_an_interface_that_was_made_anew_is_attached_again() -> None:
+    assert additions(wanted(A), replace(DONE, links={INTERFACE: 12})) == [AttachInstance(instance(), 12)]
+
+
+def test_an_interface_that_is_not_there_is_not_attached() -> None:
+    observed = replace(NOTHING, links={})
+    assert not any(isinstance(action, AttachInstance) for action in additions(wanted(A), observed))
+    assert unplumbed(wanted(A), observed, []) == {WEB}
+
+
+def test_a_tunnel_of_an_earlier_agent_is_set_again_for_its_keys_are_unknown() -> None:
+    assert additions(wanted(A), replace(DONE, tunnels={7: None})) == [SetTunnel(tunnel())]
+
+
+def test_everything_of_a_gateway_that_is_gone_goes() -> None:
+    assert removals(EMPTY, DONE, ()) == [
+        ClosePorts(frozenset({HTTP})),
+        DeleteEndpoint((INSIDE, A)),
+        DeleteTunnel(7),
+        DetachInstance(INTERFACE),
+    ]
+
+
+def test_an_endpoint_goes_when_the_envoy_has_let_go_of_it() -> None:
+    observed = replace(DONE, endpoints={(INSIDE, A): 7, (INSIDE, B): 7})
+    assert removals(wanted(A), observed, {WEB}) == [DeleteEndpoint((INSIDE, B))]
+
+
+def test_an_endpoint_stays_while_the_envoy_may_use_it() -> None:
+    observed = replace(DONE, endpoints={(INSIDE, A): 7, (INSIDE, B): 7})
+    assert removals(wanted(A), observed, ()) == []
+    assert waiting(wanted(A), observed) == {WEB}
+
+
+def test_an_endpoint_stays_while_the_envoys_configuration_names_it() -> None:
+    observed = replace(DONE, endpoints={(INSIDE, A): 7, (INSIDE, B): 7})
+    assert removals(wanted(A, used=(A, B)), observed, {WEB}) == []
+
+
+def test_a_tunnel_stays_while_an_endpoint_needs_it() -> None:
+    desired = replace(wanted(A), tunnels={8: tunnel(8)}, endpoints={(INSIDE, A): 8})
+    observed = replace(DONE, endpoints={(INSIDE, A): 8, (INSIDE, B): 7}, tunnels={7: tunnel(), 8: tunnel(8)})
+    assert removals(desired, observed, ()) == []
+    assert removals(desired, observed, {WEB}) == [DeleteEndpoint((INSIDE, B)), DeleteTunnel(7)]
+
+
+def test_a_gateway_with_a_failed_addition_is_not_plumbed() -> None:
+    assert unplumbed(wanted(A), DONE, []) == set()
+    assert unplumbed(wanted(A), DONE, [SetEndpoint((INSIDE, A), 7, WEB)]) == {WEB}
+    assert unplumbed(wanted(A), DONE, [OpenPorts(frozenset({HTTP}))]) == {WEB}
+
+
+def test_logs_show_no_keys() -> None:
+    assert "\\x" not in f"{SetTunnel(tunnel())} {SetTunnel(tunnel())!r} {wanted(A)!r}"
