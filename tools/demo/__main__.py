@@ -12,7 +12,6 @@ import picture
 import steps
 from load import Client, Reply, Target, since
 from rich.console import Console, Group
-from rich.padding import Padding
 from rich.panel import Panel
 from rich.rule import Rule
 from rich.text import Text
@@ -106,7 +105,7 @@ def show(shown: picture.Shown) -> None:
     console.print("What to try next:", style="bold")
     for what, command in next_steps(shown):
         console.print(f"  [dim]# {what}[/]")
-        console.print(Padding(Text(command, overflow="fold"), (0, 0, 0, 2)), soft_wrap=True)
+        console.print(Text(f"  {command}"), soft_wrap=True)
 
 
 def next_steps(shown: picture.Shown) -> list[tuple[str, str]]:
@@ -135,7 +134,8 @@ def next_steps(shown: picture.Shown) -> list[tuple[str, str]]:
 def main() -> int:
     """Run the demo; the exit status."""
     try:
-        show(demo())
+        shown = demo()
+        show(shown)
     except StepFailed as error:
         console.print(f"[bold red]✗[/] {error}", markup=True)
         console.print("Look at:", style="bold")
@@ -144,7 +144,10 @@ def main() -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    return 0
+    failed = sum(reply.status != 200 for reply in shown.replies)
+    if failed:
+        console.print(f"[bold red]✗[/] {failed} requests were not answered with 200; the table says how")
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

@@ -54,9 +54,10 @@ def topology(shown: Shown) -> Tree:
     """The network from the client on, with what is where."""
     notes: dict[str, list[str]] = defaultdict(list)
     for inside, node in shown.nodes.items():
-        notes[node] += [f"[cyan]Envoy {inside}[/]", f"announces [bold]{shown.address}/32[/] by BGP"]
-    for tunnel in shown.tunnels:
-        notes[tunnel.workload_node].append(f"[magenta]tunnel {tunnel.id} to {tunnel.epic_node}[/]")
+        notes[node] += [f"[cyan]Envoy {inside}[/]", f"announces [bold]{shown.address}[/]"]
+    for node in {tunnel.workload_node for tunnel in shown.tunnels}:
+        ends = [f"{t.id} to {t.epic_node}" for t in shown.tunnels if t.workload_node == node]
+        notes[node].append(f"[magenta]tunnels {', '.join(ends)}[/]")
     for backend in shown.backends:
         notes[backend].insert(0, "[green]backend :8080[/]")
     root = Tree(_host(shown.topology, "client", shown.topology.address("client"), notes), guide_style="bold")

@@ -33,6 +33,8 @@ EXAMPLES = CHECKOUT / "examples" / "shop"
 KEY = STATE / "shop.key"
 PLAYBOOK_LOG = STATE / "demo.log"
 
+# Of a long message the beginning says what matters; the logs have the rest.
+_SAID = 300
 _READ_COUNTERS = """
 import json, pathlib, epic.bpf
 from epic.bpf.dataplane import Dataplane
@@ -176,9 +178,9 @@ def diagnosis(client: EpicClient, wanted: Desired) -> list[str]:
     said = []
     if body is not None:
         line = gateway_line(body["proxy"])
-        said.append(f"# {line.state}. {line.problem}")
+        said.append(f"# gateway: {line.state}. {line.problem[:_SAID]}")
     runs = run_lines(client.get(f"{PREFIX}/runs")["items"], shown=3)
-    said += [f"# {line.name}: {line.state}. {line.details} {line.problem}" for line in runs]
+    said += [f"# {line.name}: {line.state}. {line.details} {line.problem[:_SAID]}" for line in runs]
     nodes = [i["node"] for i in (body or {}).get("proxy", {}).get("status", {}).get("instances") or ()]
     units = [(control_host(), "epic-control"), *((node, "epic-agent") for node in nodes)]
     gateway = f"{ACCOUNT}.{wanted.proxies[0].uid}"

@@ -186,17 +186,28 @@ def _is_ipv4(text: str) -> bool:
 
 
 def _ports(slice_: EndpointSlice, service: Ref, context: _Context) -> list[dict[str, Any]]:
-    """The slice's ports; a hand-written slice may leave them to the Service's target ports."""
-    if slice_.ports:
-        return [port.wire() for port in slice_.ports]
+    """The slice's ports; a hand-written slice may leave them to the Service's target ports.
+
+    Of a Service with several ports each is named by its number there: so EPIC finds that of a backendRef.
+    """
     found = context.objects.find(Service, service.namespace, service.name)
-    ports = found.spec.ports if found else ()
-    resolved = [
-        {"name": p.name, "protocol": p.protocol, "port": p.port if p.target_port is None else p.target_port}
-        for p in ports
-        if not isinstance(p.target_port, str)
-    ]
-    if not resolved:
+    known = found.spec.ports if found else ()
+    if not slice_.ports:
+        ports = [
+            {
+                "name": p.name,
+                "protocol": p.protocol,
+                "port": p.port if p.target_port is None else p.target_port,
+            }
+            for p in known
+            if not isinstance(p.target_port, str)
+        ]
+    else:
+        ports = [port.wire() for port in slice_.ports]
+    if not ports:
         text = f"ports: none given, and {service} has no port with a number as targetPort; give ports here"
         context.result.problem(slice_, "Invalid", text)
-    return resolved
+    numbers = {p.name: str(p.port) for p in known} if len(known) > 1 else {}
+    return [
+        {**port, "name": numbers[port["name"]]} if port.get("name") in numbers else port for port in ports
+    ]

@@ -131,6 +131,14 @@ def test_an_unlisted_port_falls_back_to_the_services_target_port() -> None:
     ]
 
 
+def test_the_ports_of_a_service_with_several_are_named_by_number() -> None:
+    several = [{"name": "http", "port": 80, "targetPort": "web"}, {"name": "admin", "port": 81}]
+    ports = [{"name": "admin", "port": 9000}, {"name": "http", "port": 8080}]
+    changes = {"Service": _set("spec/ports", several), "EndpointSlice": _set("ports", ports)}
+    found = translated(shop(**changes)).slices[0].spec["ports"]
+    assert [(port["name"], port["port"]) for port in found] == [("81", 9000), ("80", 8080)]
+
+
 def _set(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
     def change(content: dict[str, Any]) -> None:
         *keys, last = path.split("/")
