@@ -208,6 +208,4 @@ def _ports(slice_: EndpointSlice, service: Ref, context: _Context) -> list[dict[
         text = f"ports: none given, and {service} has no port with a number as targetPort; give ports here"
         context.result.problem(slice_, "Invalid", text)
     numbers = {p.name: str(p.port) for p in known} if len(known) > 1 else {}
-    return [
-        {**port, "name": numbers[port["name"]]} if port.get("name") in numbers else port for port in ports
-    ]
+    return [{**port, "name": numbers.get(str(port.get("name", "")), port.get("name", ""))} for port in ports]
