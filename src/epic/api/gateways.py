@@ -10,9 +10,10 @@ from epic.api.bodies import ProxySpecInput
 from epic.api.names import dns_endpoint
 from epic.api.ports import ports_and_gateway
 from epic.api.tunnelling import delete_tunnels, replan
-from epic.errors import Exhausted, NotFound, QuotaExceeded
+from epic.errors import Exhausted, Invalid, NotFound, QuotaExceeded
 from epic.ipam import first_free, inside_range, public_range
 from epic.model.base import Condition, Metadata, with_condition
+from epic.model.naming import GATEWAY_ID_MAX
 from epic.model.resources import (
     Account,
     GWProxy,
@@ -48,6 +49,12 @@ def create_gateway(
             service_prefix=group.spec.service_prefix,
         ),
     )
+    if len(str(proxy.id)) > GATEWAY_ID_MAX:
+        most = GATEWAY_ID_MAX - len(group.account) - 1
+        raise Invalid(
+            f"proxy.spec.clientRef.uid: {proxy.name!r} has {len(proxy.name)} characters; "
+            f"a gateway of account {group.account!r} may have {most}"
+        )
     chosen = place(str(proxy.id), _candidates(transaction, everything), group.spec.envoy_replica_count)
     with_address = {"public_address": _public_address(transaction, group, everything)}
     proxy = proxy.model_copy(update={"spec": proxy.spec.model_copy(update=with_address)})

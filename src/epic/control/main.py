@@ -66,6 +66,7 @@ def _ads_settings(settings: ControlSettings) -> AdsServiceSettings:
         key=ads.key,
         ca=ads.ca,
         envoy_binary=settings.envoy_binary,
+        revisions=settings.database.parent / "revisions",
     )
 
 

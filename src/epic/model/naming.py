@@ -8,14 +8,17 @@ from typing import Annotated, NamedTuple
 
 from pydantic import StringConstraints
 
-ACCOUNT_PATTERN = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
+ACCOUNT_PATTERN = r"^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$"
 OBJECT_PATTERN = r"^[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
 
 AccountName = Annotated[str, StringConstraints(pattern=ACCOUNT_PATTERN)]
-"""A DNS label: letters a-z, digits and inner dashes, at most 63."""
+"""A DNS label: letters a-z, digits and inner dashes; at most 40, so that a UID fits into the gateway id."""
 
 ObjectName = Annotated[str, StringConstraints(pattern=OBJECT_PATTERN)]
 """Letters, digits and inner `-`, `_`, `.`, at most 63; a Gateway's UID or sharing key, for example."""
+
+GATEWAY_ID_MAX = 77
+"""Characters of a gateway id: Envoy's admin socket carries it, and Unix socket paths have at most 107."""
 
 _OBJECT = re.compile(OBJECT_PATTERN)
 

@@ -111,6 +111,16 @@ async def test_unknown_template_is_404_with_those_that_exist(tenant: httpx.Async
     assert reply.headers["x-epic-error-message"] == reply.json()["error"]
 
 
+async def test_name_too_long_for_the_paths_of_a_gateway_is_400_with_the_limit(
+    tenant: httpx.AsyncClient,
+) -> None:
+    reply = await tenant.post(PROXIES, json=proxy_body("x" * 63))
+    assert reply.status_code == 302
+    long_account = proxy_body("x" * 64)
+    reply = await tenant.post(PROXIES, json=long_account)
+    assert (reply.status_code, "proxy.spec.clientRef.uid" in reply.json()["error"]) == (400, True)
+
+
 async def test_no_node_is_503(tenant: httpx.AsyncClient, store: SqliteStore) -> None:
     with store.transaction() as transaction:
         for node in transaction.list(Node):
