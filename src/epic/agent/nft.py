@@ -16,6 +16,8 @@ log = logging.getLogger(__name__)
 TABLE = "epic"
 SET = "gateway_ports"
 _SECONDS = 10
+# By name or by number: nft looks names up in /etc/protocols, which a small host may lack.
+_PROTOCOLS = {"6": "tcp", "17": "udp"}
 
 
 class PortSet:
@@ -71,7 +73,7 @@ def parse(listing: str) -> Iterator[Element]:
         for element in item.get("set", {}).get("elem", ()):
             value = element.get("elem", {}).get("val", element) if "elem" in element else element
             address, protocol, port = value["concat"]
-            yield Element(IPv4Address(address), str(protocol), int(port))
+            yield Element(IPv4Address(address), _PROTOCOLS.get(str(protocol), str(protocol)), int(port))
 
 
 def _text(element: Element) -> str:
