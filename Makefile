@@ -11,6 +11,7 @@ export ANSIBLE_FORCE_COLOR ?= $(if $(CI),0,1)
 export ANSIBLE_STRATEGY_PLUGINS := $(CURDIR)/.venv/lib/python3.11/site-packages/ansible_mitogen/plugins/strategy
 export ANSIBLE_STRATEGY ?= mitogen_linear
 PYTEST := python -m pytest -q
+PYTHON := src tests plugins tools/demo
 LAB := inventories/lab/hosts.yml
 
 help: ## Show this list
@@ -25,8 +26,8 @@ setup-lab: ## Install what the lab and the root tests need too (root)
 check: setup lint types unit ## Lint, types and unit tests: under a minute, without root
 
 lint:
-	ruff format --check -q src tests plugins
-	ruff check -q src tests plugins
+	ruff format --check -q $(PYTHON)
+	ruff check -q $(PYTHON)
 	lint-imports --no-cache | tail -n 4
 	find bpf -name '*.[ch]' -print0 | xargs -0 -r clang-format --dry-run --Werror
 	yamllint -s .
@@ -34,6 +35,7 @@ lint:
 
 types:
 	mypy
+	cd tools/demo && MYPYPATH=$(CURDIR)/src:. mypy --config-file $(CURDIR)/pyproject.toml *.py
 
 unit:
 	$(PYTEST) tests/unit tests/golden
@@ -74,4 +76,4 @@ clean-lab: setup ## Remove the lab and all it left
 	ansible-playbook -i localhost, playbooks/lab_clean.yml
 
 clean: ## Remove what was built (not the lab)
-	rm -rf build dist .cache/bundle src/epic/bpf/gue.bpf.o
+	rm -rf build dist src/epic/bpf/gue.bpf.o

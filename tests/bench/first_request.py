@@ -19,7 +19,7 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "e2e"))
 
-from hosts import CHECKOUT, INVENTORY, STATE, Lab, load_lab
+from hosts import CHECKOUT, CREDENTIAL, INVENTORY, Lab, load_lab
 
 from epic.client import EpicClient
 
@@ -42,7 +42,7 @@ while time.time() < deadline:
 
 def connect() -> EpicClient:
     """The lab's REST API."""
-    file = yaml.safe_load((STATE / "epicctl.yaml").read_text())
+    file = yaml.safe_load(CREDENTIAL.read_text())
     return EpicClient(file["server"], file["username"], file["password"], file["ca-file"])
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hosts import STATE, Lab, Target, eventually, load_lab
+from hosts import CREDENTIAL, Lab, Target, eventually, load_lab
 
 from epic.client import EpicClient
 
@@ -28,7 +28,7 @@ def lab() -> Lab:
 @pytest.fixture(scope="session")
 def api() -> EpicClient:
     """The REST API, as the administrator."""
-    credential = yaml.safe_load((STATE / "epicctl.yaml").read_text())
+    credential = yaml.safe_load(CREDENTIAL.read_text())
     return EpicClient(
         credential["server"], credential["username"], credential["password"], credential["ca-file"]
     )

@@ -15,7 +15,8 @@ import yaml
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 INVENTORY = CHECKOUT / "inventories/lab/hosts.yml"
-STATE = CHECKOUT / ".cache/lab"
+SSH_CONFIG = CHECKOUT / ".cache/lab/ssh/config"
+CREDENTIAL = Path("/run/epic-lab/epicctl.yaml")
 T = TypeVar("T")
 
 REQUESTS = """
@@ -58,7 +59,7 @@ class Host:
 
     def ssh(self, command: str) -> list[str]:
         """The argument list that runs `command` there."""
-        return ["ssh", "-F", str(STATE / "ssh/config"), *_OPTIONS, self.name, command]
+        return ["ssh", "-F", str(SSH_CONFIG), *_OPTIONS, self.name, command]
 
     def run(self, command: str, *, stdin: str = "", timeout: float = 60, check: bool = True) -> str:
         """What `command` prints there."""

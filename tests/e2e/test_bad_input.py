@@ -10,14 +10,14 @@ import pytest
 import requests
 import yaml
 from conftest import GROUP, PROXIES, condition
-from hosts import STATE, eventually
+from hosts import CREDENTIAL, eventually
 
 from epic.client import EpicClient
 
 
 @pytest.fixture(scope="module")
 def credential() -> dict[str, str]:
-    text: dict[str, str] = yaml.safe_load((STATE / "epicctl.yaml").read_text())
+    text: dict[str, str] = yaml.safe_load(CREDENTIAL.read_text())
     return text
 
 

@@ -12,8 +12,9 @@ from typing import Any
 import yaml
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-STATE = CHECKOUT / ".cache/lab"
-SSH_CONFIG = STATE / "ssh/config"
+# The lab's runtime directory goes with the lab.
+STATE = Path("/run/epic-lab")
+SSH_CONFIG = CHECKOUT / ".cache/lab/ssh/config"
 CONFIGURATION = STATE / "epicctl.yaml"
 
 

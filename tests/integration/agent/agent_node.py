@@ -122,11 +122,11 @@ class Node:
         with self.node:
             self._agent = subprocess.Popen([*command, *arguments])
 
-    def stop_agent(self) -> None:
-        """SIGTERM, and wait."""
+    def stop_agent(self, *, crash: bool = False) -> None:
+        """SIGTERM, or SIGKILL, and wait."""
         assert self._agent is not None
-        self._agent.terminate()
-        assert self._agent.wait(10) == 0
+        self._agent.send_signal(signal.SIGKILL if crash else signal.SIGTERM)
+        assert self._agent.wait(10) == (-signal.SIGKILL if crash else 0)
         self._agent = None
 
     def clean_up(self) -> None:

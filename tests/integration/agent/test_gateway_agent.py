@@ -135,8 +135,9 @@ async def test_the_agent_serves_from_its_stored_state(serving: Node) -> None:
     assert (serving.directory / "state" / "resources.bin").stat().st_mode & 0o777 == 0o600
 
 
-async def test_a_restart_of_the_agent_touches_nothing(serving: Node) -> None:
-    serving.stop_agent()
+@pytest.mark.parametrize("crash", [False, True], ids=["stopped", "killed"])
+async def test_a_restart_of_the_agent_touches_nothing(serving: Node, crash: bool) -> None:
+    serving.stop_agent(crash=crash)
     assert serving.is_announced()
     assert serving.get() == "hi\n"
     serving.control.reports.clear()

@@ -88,6 +88,9 @@ def test_flags_are_added_removed_and_left_where_nothing_is_known() -> None:
 
 def test_an_envoy_lets_go_when_it_has_acknowledged_or_is_away() -> None:
     assert lets_go(SERVING, 100, 100)
+    more = replace(SERVING, held={**V1, LOAD_ASSIGNMENT: {"old": "1"}})
+    assert not lets_go(more, 100 + LET_GO_SECONDS - 0.1, 100)
+    assert lets_go(more, 100 + LET_GO_SECONDS, 100)
     assert not lets_go(replace(SERVING, wanted=V2), 1000, 100)
     assert not lets_go(replace(SERVING, connected=False), 100 + LET_GO_SECONDS - 0.1, 100)
     assert lets_go(replace(SERVING, connected=False), 100 + LET_GO_SECONDS, 100)
