@@ -17,7 +17,7 @@ ABSENT_SECONDS = 60.0
 """How long a ready Envoy may be without a stream to the agent, for example while the agent restarts."""
 
 LET_GO_SECONDS = 3.0
-"""After so long, an Envoy without a stream is taken to use no removed endpoint any more."""
+"""After so long, an Envoy that is current or has no stream is taken to use no removed endpoint any more."""
 
 Versions = Mapping[str, Mapping[str, str]]
 """Versions by type and native name."""
@@ -51,6 +51,13 @@ class Envoy:
                 for url, names in self.wanted.items()
                 for name, version in names.items()
             )
+        )
+
+    @property
+    def exact(self) -> bool:
+        """It has acknowledged all that was published for it, and holds nothing else."""
+        return self.connected and all(
+            self.held.get(url, {}) == self.wanted.get(url, {}) for url in ENVOY_TYPES
         )
 
     @property
@@ -103,8 +110,12 @@ def is_announced(envoy: Envoy, now: float) -> bool:
 
 
 def lets_go(envoy: Envoy, now: float, published_at: float) -> bool:
-    """Whether endpoints that are no longer published may lose their tunnels."""
-    return envoy.current or (not envoy.connected and now - published_at >= LET_GO_SECONDS)
+    """Whether endpoints that are no longer published may lose their tunnels.
+
+    An Envoy may give up the endpoints of a removed cluster without a word, hence the time.
+    """
+    late = now - published_at >= LET_GO_SECONDS
+    return envoy.exact or (late and (envoy.current or not envoy.connected))
 
 
 def flags(

@@ -10,6 +10,7 @@ from ipaddress import IPv4Address
 
 from epic.agent.control_packets import answer
 from epic.agent.desired import Tunnel
+from epic.errors import Unavailable
 from epic.model.resources import GUE_PORT
 
 _IP_FREEBIND = 15  # linux/in.h; the socket module does not have it
@@ -37,7 +38,13 @@ def control_socket(address: IPv4Address) -> socket.socket:
     """A socket for control packets from `address`, port 6080; the address may come up later."""
     channel = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
     channel.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
-    channel.bind((str(address), GUE_PORT))
+    try:
+        channel.bind((str(address), GUE_PORT))
+    except OSError as error:
+        channel.close()
+        raise Unavailable(
+            f"UDP port {GUE_PORT} of {address} cannot be had ({error.strerror}); tunnels need it alone"
+        ) from error
     return channel
 
 

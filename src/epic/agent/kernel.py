@@ -27,6 +27,8 @@ class GatewayKernel:
         self._dataplane = dataplane
         self._underlay = underlay
         self._netlink = Netlink()
+        self._underlay_link: tuple[int, int] | None = None
+        self._underlay_missing = False
         self._ports = PortSet()
         self._attached: dict[str, int] = {}
         self._tunnels: dict[int, Tunnel] = {}
@@ -37,9 +39,19 @@ class GatewayKernel:
         `interfaces` are the instances' that an earlier agent knew; they may be gone and still need detaching.
         """
         self._dataplane.load()
-        self._dataplane.attach_underlay(self._underlay.interface, "gateway")
+        self._follow_underlay()
         ours = {name for name in self._netlink.links() if name.startswith(_INSTANCE_PREFIX)}
         self._attached = dict.fromkeys(ours | set(interfaces), _UNKNOWN_LINK)
+
+    def _follow_underlay(self) -> None:
+        """Attach to the underlay; one that was made anew, or has another MTU, concerns all tunnels."""
+        found = self._netlink.identity(self._underlay.interface)
+        if found is not None and found != self._underlay_link:
+            self._dataplane.attach_underlay(self._underlay.interface, "gateway")
+            self._tunnels.clear()
+        if found is None and not self._underlay_missing:
+            log.error("there is no underlay interface %s; tunnels wait for it", self._underlay.interface)
+        self._underlay_link, self._underlay_missing = found, found is None
 
     def close(self) -> None:
         """Close the sockets; the kernel state stays."""
@@ -47,6 +59,7 @@ class GatewayKernel:
 
     def observe(self) -> plan.Observed:
         """What there is now."""
+        self._follow_underlay()
         return plan.Observed(
             links=self._netlink.links(),
             attached=dict(self._attached),

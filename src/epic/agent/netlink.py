@@ -59,6 +59,11 @@ class Netlink:
         """The interface's MTU."""
         return int(self._ipr.get_links(ifname=interface)[0].get_attr("IFLA_MTU"))
 
+    def identity(self, interface: str) -> tuple[int, int] | None:
+        """Index and MTU of an interface; None without one of that name."""
+        index = self.links().get(interface)
+        return None if index is None else (index, self.mtu(interface))
+
     def flags(self) -> frozenset[IPv4Address]:
         """Addresses that have a flag route."""
         return frozenset(address for address, route in self._ours() if route["type"] == _BLACKHOLE)

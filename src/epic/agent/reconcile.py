@@ -124,7 +124,8 @@ class Reconciler:
     def _publish(self, wanted: Desired, parts: Mapping[str, Snapshot], broken: set[str]) -> None:
         """Tell the Envoys, except those whose new endpoints have no tunnels yet."""
         for gateway, instance in wanted.instances.items():
-            part = parts.get(gateway)
+            # Without a revision there is no accepted configuration: what the Envoy has stays.
+            part = parts.get(gateway, {} if instance.revision else None)
             if part is None or gateway in broken or gateway not in self._fleet.envoys:
                 continue
             if self._fleet.publish(gateway, part, instance.revision):

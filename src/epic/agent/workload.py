@@ -8,6 +8,8 @@ import time
 from collections.abc import Collection
 from typing import Any
 
+from pyroute2 import NetlinkError
+
 from epic.agent import netlink, tunnels, workload_state
 from epic.agent.desired import EndpointKey
 from epic.agent.hello import control_socket
@@ -20,6 +22,7 @@ from epic.agent.workload_kernel import WorkloadKernel
 from epic.bpf.dataplane import Dataplane
 from epic.controller.desired import EpicConnection
 from epic.controller.linux import LinuxController
+from epic.errors import EpicError
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +148,11 @@ class WorkloadAgent:
 
     async def _reconcile(self) -> None:
         while True:
-            pause = await self._round()
+            try:
+                pause = await self._round()
+            except (EpicError, OSError, NetlinkError) as error:
+                log.error("the node cannot be looked at: %s; trying again", error)
+                pause = _RETRY_SECONDS
             try:
                 async with asyncio.timeout(pause):
                     await self._wake.wait()

@@ -21,13 +21,25 @@ class WorkloadKernel:
         self._dataplane = dataplane
         self._underlay = underlay
         self._netlink = Netlink()
+        self._underlay_link: tuple[int, int] | None = None
+        self._underlay_missing = False
         self._set: dict[int, WorkloadTunnel] = {}
         self._said = ""
 
     def start(self) -> None:
         """Load the programs and attach them; what was there goes on working."""
         self._dataplane.load()
-        self._dataplane.attach_underlay(self._underlay.interface, "workload")
+        self._follow_underlay()
+
+    def _follow_underlay(self) -> None:
+        """Attach to the underlay; one that was made anew, or has another MTU, concerns all tunnels."""
+        found = self._netlink.identity(self._underlay.interface)
+        if found is not None and found != self._underlay_link:
+            self._dataplane.attach_underlay(self._underlay.interface, "workload")
+            self._set.clear()
+        if found is None and not self._underlay_missing:
+            log.error("there is no underlay interface %s; tunnels wait for it", self._underlay.interface)
+        self._underlay_link, self._underlay_missing = found, found is None
 
     def close(self) -> None:
         """Close the sockets; the kernel state stays."""
@@ -35,6 +47,7 @@ class WorkloadKernel:
 
     def observe(self) -> tunnels.Observed:
         """What there is now."""
+        self._follow_underlay()
         return tunnels.Observed(
             tunnels={id_: self._set.get(id_) for id_ in self._dataplane.tunnel_ids()},
             endpoints=self._dataplane.endpoints(),
@@ -43,13 +56,15 @@ class WorkloadKernel:
 
     def routes(self, wanted: Mapping[int, WorkloadTunnel]) -> list[HostRoute]:
         """The routes that replies need now."""
+        if self._underlay_link is None:
+            return []
         hops = {
             t.epic_address: hop
             for t in wanted.values()
             if (hop := self._netlink.next_hop(t.epic_address)) is not None
         }
         interface = self._underlay.interface
-        found = list(tunnels.routes(wanted, hops, interface, self._netlink.mtu(interface)))
+        found = list(tunnels.routes(wanted, hops, interface, self._underlay_link[1]))
         routed = {route.destination for route in found}
         self._complain({str(t.epic_address) for t in wanted.values() if t.inside not in routed})
         return found
