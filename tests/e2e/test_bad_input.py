@@ -103,7 +103,7 @@ def test_an_exhausted_pool_is_503_names_the_pool_and_leaves_nothing(
         {
             "service-prefix": {
                 "metadata": {"name": "tiny"},
-                "spec": {"public-pool": {"pool": "203.0.113.250-203.0.113.250", "subnet": "203.0.113.0/24"}},
+                "spec": {"public-pool": {"pool": "198.51.100.1-198.51.100.1", "subnet": "198.51.100.0/24"}},
             }
         },
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from hosts import CHECKOUT, INVENTORY
@@ -15,7 +17,7 @@ RECAP = re.compile(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)\s+unreachable=(\d+)\s+fai
 @pytest.mark.parametrize("options", [(), ("--check",)], ids=["run", "check"])
 def test_site_yml_on_a_converged_lab_changes_nothing(options: tuple[str, ...]) -> None:
     done = subprocess.run(
-        ["ansible-playbook", "-i", str(INVENTORY), "site.yml", *options],
+        [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(INVENTORY), "site.yml", *options],
         cwd=CHECKOUT,
         env=os.environ | {"ANSIBLE_CONFIG": str(CHECKOUT / "ansible.cfg"), "ANSIBLE_FORCE_COLOR": "0"},
         capture_output=True,

@@ -111,7 +111,7 @@ def show(shown: picture.Shown) -> None:
 def next_steps(shown: picture.Shown) -> list[tuple[str, str]]:
     """Commands to copy, in the checkout's directory."""
     node = next(iter(shown.nodes.values()))
-    epicctl = f".venv/bin/epicctl --config {CONFIGURATION.relative_to(CHECKOUT)}"
+    epicctl = f".venv/bin/epicctl --config {CONFIGURATION}"
     unit = f"epic-envoy@{steps.ACCOUNT}.{shown.proxy['metadata']['name']}"
     return [
         ("a request by hand", shown_ssh("client", f"curl -s -H Host:{HOSTNAME} http://{shown.address}/")),
@@ -120,7 +120,7 @@ def next_steps(shown: picture.Shown) -> list[tuple[str, str]]:
         ("both ways to it in the upstream router", shown_ssh("router", f"ip route show {shown.address}")),
         (
             "only the tunnel is seen before the NAT",
-            shown_ssh("router", "timeout 10 tcpdump -ni nat0 udp port 6080"),
+            shown_ssh("router", "timeout 10 tcpdump -ni nat udp port 6080"),
         ),
         (
             f"stop the Envoy on {node}: requests go on through the other",

@@ -1,0 +1,10 @@
+"""Every benchmark of the cluster, one after the other, on the lab as `make demo` leaves it."""
+
+from __future__ import annotations
+
+import first_request
+import site_runs
+
+if __name__ == "__main__":
+    first_request.main()
+    site_runs.main()
