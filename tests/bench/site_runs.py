@@ -1,6 +1,6 @@
 """How long does `site.yml` take, on hosts that were just booted and again?
 
-Boots the lab anew, so what was on it is gone. The first run is given as a ratio to the second, a minute later.
+Boots the lab anew, so what was on it is gone. The first run is given as a ratio to the second.
 """
 
 from __future__ import annotations
