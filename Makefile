@@ -38,7 +38,7 @@ types:
 	cd tools/demo && MYPYPATH=$(CURDIR)/src:. mypy --config-file $(CURDIR)/pyproject.toml *.py
 
 unit:
-	$(PYTEST) tests/unit tests/golden
+	$(PYTEST) -n 2 --dist loadfile tests/unit tests/golden
 
 golden: setup ## Write the golden outputs again (read the difference before you commit it)
 	$(PYTEST) tests/golden --update

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from epic.client import EpicClient
 from epic.controller.desired import Desired
-from lab import CHECKOUT, CONFIGURATION, StepFailed, read_topology, shown_ssh
+from lab import CONFIGURATION, StepFailed, read_topology, shown_ssh
 
 HOSTNAME = "shop.example.net"
 REQUESTS = 120
