@@ -62,8 +62,7 @@ test: setup-lab bpf check ## Run every test, from unit tests to the lab (root)
 	$(PYTEST) tests/bpf tests/integration
 	$(MAKE) demo
 	$(PYTEST) tests/e2e
-	$(MAKE) clean-lab
-	$(PYTEST) tests/lab
+	$(PYTEST) tests/lab/test_cluster_lab_clean.py tests/lab
 	molecule test
 
 e2e: site ## Run the journeys on the lab

@@ -43,7 +43,7 @@ _OPTIONS = (
     "-oConnectTimeout=5",
     "-oControlMaster=auto",
     "-oControlPersist=60",
-    "-oControlPath=/tmp/epic-e2e-%n",
+    "-oControlPath=/run/epic-lab/e2e-%n",
 )
 
 

@@ -2,43 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from remains import remains
 from small_lab import NAME, ROOT, SmallLab
 
 pytestmark = pytest.mark.root
-
-
-def remains() -> list[str]:
-    """Everything on this machine that bears the small lab's name."""
-    links = json.loads(subprocess.run(["ip", "-j", "link"], capture_output=True, check=True).stdout)
-    mounts = Path("/proc/self/mounts").read_text().splitlines()
-    groups = Path("/sys/fs/cgroup").glob(f"*/epic-{NAME}"), Path("/sys/fs/cgroup").glob(f"epic-{NAME}")
-    return [
-        *(link["ifname"] for link in links if link["ifname"].startswith(f"{NAME}-")),
-        *(mount for mount in mounts if f"{NAME}-" in mount or f"epic-{NAME}" in mount),
-        *(str(path) for pattern in groups for path in pattern),
-        *(str(path) for path in Path("/run").glob(f"*/{NAME}-*")),
-        *(str(path) for path in Path("/run/systemd").glob(f"nspawn/*/{NAME}-*")),
-        *(str(path) for path in Path("/run").glob(f"epic-{NAME}")),
-        *processes(),
-    ]
-
-
-def processes() -> Iterator[str]:
-    """Processes whose command line bears the small lab's name or network."""
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            command = path.read_text().replace("\0", " ")
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if f"{NAME}-" in command or "10.97.0." in command:
-            yield command
 
 
 def nspawn_locks() -> set[str]:
@@ -48,7 +20,7 @@ def nspawn_locks() -> set[str]:
 def test_a_whole_lab_is_removed(small: SmallLab) -> None:
     locks = nspawn_locks()
     assert small.clean().changed == 1
-    assert remains() == []
+    assert remains(NAME, "10.97.0.") == []
     assert not small.ssh.exists()
     assert len(locks - nspawn_locks()) == 2
 
@@ -63,7 +35,7 @@ def test_ansibles_kept_connections_are_closed(small: SmallLab) -> None:
     ping = [str(ROOT / ".venv/bin/ansible"), "-i", str(hosts), "left", "-m", "ansible.builtin.ping"]
     assert "pong" in subprocess.run(ping, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert small.clean().changed == 1
-    assert remains() == []
+    assert remains(NAME, "10.97.0.") == []
 
 
 def test_a_half_built_lab_is_removed(small: SmallLab) -> None:
@@ -73,13 +45,13 @@ def test_a_half_built_lab_is_removed(small: SmallLab) -> None:
     subprocess.run(["umount", "--lazy", f"/run/epic-{NAME}/hosts/right/root"], check=True)
     shutil.rmtree(small.ssh)
     assert small.clean().changed == 1
-    assert remains() == []
+    assert remains(NAME, "10.97.0.") == []
 
 
 def test_a_lab_whose_files_are_gone_is_removed(small: SmallLab) -> None:
     subprocess.run(["umount", "--lazy", f"/run/epic-{NAME}"], check=True)
     assert small.clean().changed == 1
-    assert remains() == []
+    assert remains(NAME, "10.97.0.") == []
 
 
 def test_what_others_run_in_the_labs_namespaces_ends(small: SmallLab) -> None:
