@@ -17,6 +17,7 @@ from epic.control.admin import ensure_admin
 from epic.control.serve import end_process_soon, serve
 from epic.control.settings import ControlSettings, load_settings
 from epic.errors import EpicError
+from epic.live import Live
 from epic.runs.ansible import AnsibleExecutor
 from epic.runs.events import EventHub
 from epic.runs.queue import RunQueue
@@ -46,8 +47,9 @@ async def control(settings: ControlSettings) -> None:
     hub = EventHub()
     executor = AnsibleExecutor(settings.run_settings())
     queue = RunQueue(store, executor, hub, settings.envoy_version)
-    ads = AdsService(store, _ads_settings(settings))
-    context = Context(store=store, inside_pool=settings.inside_pool, run_events=hub)
+    live = Live()
+    ads = AdsService(store, _ads_settings(settings), live)
+    context = Context(store=store, inside_pool=settings.inside_pool, run_events=hub, live=live)
 
     def on_stop() -> None:
         context.closing.set()
