@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from datetime import timedelta
 
 from epic.model.resources import Tunnel
 from epic.rotation import NOTHING, Holds
@@ -58,7 +59,9 @@ class NodeReport:
 
     ends: Mapping[int, End]
     drops: Mapping[str, int]
-    heard: float = field(default=0.0)
+    heard: float
+    signing_since: Mapping[int, float]
+    """For each tunnel, since when the node signs with the key that it says (monotonic)."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,8 @@ class Heard:
 
     end: End
     age: float
+    signing_for: float = 0.0
+    """Seconds since it said first that it signs with its key."""
 
     @property
     def fresh(self) -> bool:
@@ -96,7 +101,9 @@ class Live:
         """A node has reported."""
         now = self._clock()
         with self._lock:
-            self._nodes[place] = NodeReport(dict(ends), dict(drops), now)
+            before = self._nodes.get(place)
+            since = {id_: _signing_since(id_, end, before, now) for id_, end in ends.items()}
+            self._nodes[place] = NodeReport(dict(ends), dict(drops), now, since)
             for old in [p for p, r in self._nodes.items() if now - r.heard > _FORGET_SECONDS]:
                 del self._nodes[old]
 
@@ -106,7 +113,8 @@ class Live:
             report = self._nodes.get(place)
         if report is None or tunnel not in report.ends:
             return None
-        return Heard(report.ends[tunnel], self._clock() - report.heard)
+        now = self._clock()
+        return Heard(report.ends[tunnel], now - report.heard, now - report.signing_since[tunnel])
 
     def ends(self, tunnel: Tunnel) -> tuple[Heard | None, Heard | None]:
         """The EPIC end and the workload end of a tunnel."""
@@ -123,4 +131,12 @@ class Live:
 
 def holds(heard: Heard | None) -> Holds:
     """The keys that an end has for sure."""
-    return heard.end.holds if heard is not None and heard.fresh else NOTHING
+    if heard is None or not heard.fresh:
+        return NOTHING
+    return replace(heard.end.holds, signing_for=timedelta(seconds=heard.signing_for))
+
+
+def _signing_since(id_: int, end: End, before: NodeReport | None, now: float) -> float:
+    if before is None or id_ not in before.ends or before.ends[id_].holds.signing != end.holds.signing:
+        return now
+    return before.signing_since[id_]

@@ -16,6 +16,8 @@ from pydantic import SecretStr
 
 from epic.model.resources import Tunnel, TunnelKey, TunnelSpec
 
+KEY_BYTES = 16
+
 
 class Step(Enum):
     """What can be done to a tunnel's keys."""
@@ -31,6 +33,8 @@ class Holds:
 
     epochs: frozenset[int]
     signing: int
+    signing_for: timedelta = timedelta(0)
+    """How long it is known to sign with that."""
 
 
 NOTHING = Holds(frozenset(), 0)
@@ -65,7 +69,9 @@ def next_step(tunnel: Tunnel, ends: Collection[Holds], now: datetime, policy: Po
         return Step.BEGIN if age >= policy.period else None
     if tunnel.spec.signing != _newest(tunnel.spec):
         return Step.SIGN
-    return Step.FINISH if age >= policy.grace else None
+    # Counted from when both ends signed with the new key: packets of the old one may still be under way.
+    quiet = min((end.signing_for for end in ends), default=timedelta(0))
+    return Step.FINISH if quiet >= policy.grace else None
 
 
 def waits_for(spec: TunnelSpec, ends: Collection[Holds]) -> list[bool]:

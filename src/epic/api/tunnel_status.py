@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
@@ -11,11 +11,12 @@ from pydantic import Field
 
 from epic.api.bodies import Body
 from epic.api.context import Context, Ctx, admin_only
+from epic.api.rotating import advance, both_ends
 from epic.live import End, Heard, Place, RoundTrip, epic_place, holds, workload_place
 from epic.model.base import Kebab, now
 from epic.model.naming import GatewayId
 from epic.model.resources import Account, Node, Tunnel
-from epic.rotation import Holds, is_rotating, signing_since, waits_for
+from epic.rotation import Holds, Policy, Step, is_rotating, signing_since, waits_for
 
 router = APIRouter(tags=["tunnels"])
 DEAD_SECONDS = 16.0
@@ -97,6 +98,22 @@ def of_all(ctx: Ctx) -> dict[str, Any]:
     return _reply(ctx, tunnels, places | {Place("", "", node.name) for node in ctx.store.list(Node)})
 
 
+@router.post("/tunnels/rotate", dependencies=[Depends(admin_only)])
+def rotate(ctx: Ctx) -> dict[str, Any]:
+    """Give every tunnel a new key now.
+
+    `waiting` are tunnels an end of which is not known to have the present keys: it must report first.
+    """
+    done = advance(ctx.store, ctx.live, Policy(period=timedelta(0)), {Step.BEGIN})
+    tunnels = ctx.store.list(Tunnel)
+    blocked = {t.name for t in tunnels if waits_for(t.spec, both_ends(ctx.live, t))}
+    return {
+        "started": done[Step.BEGIN],
+        "under-way": sum(is_rotating(t.spec) for t in tunnels) - done[Step.BEGIN],
+        "waiting": sorted(int(t.name) for t in tunnels if t.name in blocked and not is_rotating(t.spec)),
+    }
+
+
 @router.get("/nodes/{name}/drops", dependencies=[Depends(admin_only)])
 def of_node(ctx: Ctx, name: str) -> dict[str, Any]:
     """What an EPIC node drops, by reason; `age` is absent while it has not reported."""
@@ -171,10 +188,10 @@ def _key(tunnel: Tunnel, epic: Heard | None, workload: Heard | None, time: datet
     }
     if since is not None:
         found["age"] = max(0, int((time - since).total_seconds()))
-    if is_rotating(tunnel.spec):
-        waiting = waits_for(tunnel.spec, [holds(epic), holds(workload)])
+    waiting = waits_for(tunnel.spec, [holds(epic), holds(workload)])
+    if waiting:
         ends = (tunnel.spec.epic_node, f"{tunnel.spec.cluster_id}/{tunnel.spec.node_name}")
-        found["waits-for"] = [end for end, late in zip(ends, waiting, strict=False) if late]
+        found["waits-for"] = [end for end, late in zip(ends, waiting, strict=True) if late]
     return found
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+from datetime import timedelta
 from typing import Any
 
 import httpx
 import pytest
 from api_requests import ADMIN, API, PROXIES, TENANT, proxy_body, route_body, slice_body
 
-from epic.live import End, Live, Place
+from epic.api.rotating import advance
+from epic.control.rotate import Rotator
+from epic.live import End, Live, Place, epic_place, workload_place
 from epic.model.resources import Tunnel
-from epic.rotation import Holds
+from epic.rotation import Holds, Policy, Step
 from epic.store.sqlite import SqliteStore
 
 STATUS = f"{API}/accounts/root/tunnels/status"
@@ -117,3 +121,62 @@ async def test_administrators_see_all_tunnels_and_what_nodes_drop(
     body = (await admin.get(f"{API}/tunnels")).json()
     assert len(body["items"]) == 2
     assert [node["node"] for node in body["nodes"]] == [tunnel.spec.epic_node]
+
+
+def confirm(live: Live, tunnel: Tunnel, places: tuple[Place, ...]) -> None:
+    keys = Holds(frozenset(key.epoch for key in tunnel.spec.keys), tunnel.spec.signing)
+    for place in places:
+        live.take(place, {int(tunnel.name): End(holds=keys)}, {})
+
+
+async def test_an_administrator_rotates_keys_and_sees_who_holds_it_up(
+    admin: httpx.AsyncClient, tunnel: Tunnel, store: SqliteStore, live: Live
+) -> None:
+    rotate = f"{API}/tunnels/rotate"
+    assert (await admin.post(rotate)).status_code == 403
+    admin.auth = httpx.BasicAuth(*ADMIN)
+    ids = sorted(int(t.name) for t in store.list(Tunnel))
+    assert (await admin.post(rotate)).json() == {"started": 0, "under-way": 0, "waiting": ids}
+
+    epic, workload = epic_place(tunnel), workload_place(tunnel)
+    confirm(live, tunnel, (epic, workload))
+    waiting = [id_ for id_ in ids if id_ != int(tunnel.name)]
+    assert (await admin.post(rotate)).json() == {"started": 1, "under-way": 0, "waiting": waiting}
+    assert (await admin.post(rotate)).json() == {"started": 0, "under-way": 1, "waiting": waiting}
+
+    begun = store.get(Tunnel, "root", tunnel.name)
+    assert (await shown(admin, tunnel))["key"]["waits-for"] == [epic.node, "c1/n1"]
+    listed = (await admin.get(f"{API}/accounts/root/tunnels", params=NODE)).json()["tunnels"]
+    ours = next(item for item in listed if item["id"] == int(tunnel.name))
+    assert ([key["epoch"] for key in ours["keys"]], ours["signing-epoch"]) == ([1, 2], 1)
+    confirm(live, begun, (epic,))
+    assert (await shown(admin, tunnel))["key"]["waits-for"] == ["c1/n1"]
+
+
+async def test_keys_go_through_all_steps_as_the_ends_confirm(
+    tunnel: Tunnel, store: SqliteStore, live: Live
+) -> None:
+    policy = Policy(timedelta(0), timedelta(0))
+    places = (epic_place(tunnel), workload_place(tunnel))
+    steps: list[Step] = []
+    for _ in range(3):
+        assert not advance(store, live, policy) or not steps
+        confirm(live, store.get(Tunnel, "root", tunnel.name), places)
+        steps += advance(store, live, policy)
+    assert steps == [Step.BEGIN, Step.SIGN, Step.FINISH]
+    spec = store.get(Tunnel, "root", tunnel.name).spec
+    assert ([key.epoch for key in spec.keys], spec.signing) == ([2], 2)
+    assert spec.keys[0].secret != tunnel.spec.keys[0].secret
+    # The other tunnel, whose ends say nothing, is as it was.
+    (other,) = (t for t in store.list(Tunnel) if t.name != tunnel.name)
+    assert [key.epoch for key in other.spec.keys] == [1]
+
+
+async def test_the_service_rotates_by_itself(tunnel: Tunnel, store: SqliteStore, live: Live) -> None:
+    task = asyncio.create_task(Rotator(store, live, Policy(timedelta(0), timedelta(0)), 0.01).run())
+    async with asyncio.timeout(10):
+        while store.get(Tunnel, "root", tunnel.name).spec.signing < 3:
+            places = (epic_place(tunnel), workload_place(tunnel))
+            confirm(live, store.get(Tunnel, "root", tunnel.name), places)
+            await asyncio.sleep(0.005)
+    task.cancel()
