@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 TELL_SECONDS = 10.0
 # New keys are confirmed soon, but all those of a burst at once.
 _GATHER_SECONDS = 0.5
+_BUSY_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,9 @@ class Teller:
     def _tell_aside(self, connection: EpicConnection, content: dict[str, Any]) -> None:
         # A daemon's thread of its own: a server that does not answer holds up neither others nor the end.
         before = self._threads.get(connection)
-        if content["tunnels"] and not (before and before.is_alive()):
+        if before is not None and before.is_alive():
+            asyncio.get_running_loop().call_later(_BUSY_SECONDS, self.wake)
+        elif content["tunnels"]:
             name = f"tell {connection.account}"
             thread = threading.Thread(target=self._tell, args=(connection, content), name=name, daemon=True)
             self._threads[connection] = thread
