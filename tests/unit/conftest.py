@@ -16,6 +16,7 @@ from argon2 import PasswordHasher
 from epic.api import auth
 from epic.api.app import create_app
 from epic.api.context import Context
+from epic.live import Live
 from epic.model.base import Metadata
 from epic.model.resources import Node, User, UserSpec
 from epic.store.sqlite import SqliteStore
@@ -37,6 +38,7 @@ class LiveAPI:
     username: str
     password: str
     store: SqliteStore
+    live: Live
 
 
 @pytest.fixture
@@ -59,7 +61,7 @@ def live_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LiveAP
     while not server.started and time.monotonic() < deadline:
         time.sleep(0.01)
     port = server.servers[0].sockets[0].getsockname()[1]
-    yield LiveAPI(f"http://127.0.0.1:{port}", *ADMIN, store)
+    yield LiveAPI(f"http://127.0.0.1:{port}", *ADMIN, store, context.live)
     server.should_exit = True
     thread.join()
     store.close()

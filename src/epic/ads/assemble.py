@@ -143,6 +143,7 @@ def _tunnels(inputs: Inputs, instance: ProxyInstance) -> Iterable[_Named]:
             inside_address=str(spec.inside_address),
             declared_address=str(spec.node_address),
             keys=keys,
+            signing_epoch=spec.signing,
         )
         yield _Named(tunnel.name, message)
 

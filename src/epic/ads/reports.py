@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from epic.errors import EpicError, Invalid
+from epic.live import End
 from epic.model.base import Condition, with_condition
 from epic.model.resources import GWProxy, Node, ProxyInstance
 from epic.proto import epic_pb2
+from epic.rotation import Holds
 
 READY = "Ready"
 ACCEPTED = "Accepted"
@@ -32,6 +34,22 @@ def reported(proxy: GWProxy, node: str, states: Mapping[str, epic_pb2.InstanceSt
 def silent(proxy: GWProxy, node: str) -> GWProxy:
     """The gateway when `node` has not been heard of for too long."""
     return _with_instances(proxy, node, {"ready": False, "announced": False, "error": _SILENT})
+
+
+def ends(report: epic_pb2.NodeReport) -> dict[int, End]:
+    """The EPIC ends of the node's tunnels."""
+    return {
+        said.id: End(
+            holds=Holds(frozenset(said.epochs), said.signing_epoch),
+            rx_packets=said.rx_packets,
+            rx_bytes=said.rx_bytes,
+            tx_packets=said.tx_packets,
+            tx_bytes=said.tx_bytes,
+            hello_age=said.hello_age if said.hello_age >= 0 else None,
+            observed=(said.observed_address, said.observed_port) if said.observed_address else None,
+        )
+        for said in report.tunnels
+    }
 
 
 def heard(node: Node, agent_version: str, time: datetime) -> Node:

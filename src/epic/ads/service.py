@@ -16,7 +16,7 @@ from envoy.service.discovery.v3 import ads_pb2_grpc
 from epic.ads.assemble import gateway_parts, node_snapshot, parts_basis
 from epic.ads.configurations import Configurations
 from epic.ads.picture import KINDS, Picture
-from epic.ads.reports import configured
+from epic.ads.reports import configured, ends
 from epic.ads.revisions import Revisions
 from epic.ads.server import Context, DeltaServer
 from epic.ads.snapshot import Snapshot
@@ -24,6 +24,7 @@ from epic.ads.statuses import Statuses
 from epic.envoy.resources import Bundle
 from epic.envoy.validate import validate
 from epic.errors import Conflict, EpicError
+from epic.live import Live, Place
 from epic.model.naming import GatewayId
 from epic.proto import epic_pb2, epic_pb2_grpc
 from epic.store.interface import Change, Store
@@ -51,8 +52,9 @@ class AdsSettings:
 class AdsService:
     """Watches the store, builds and validates configurations, serves agents, notes what they report."""
 
-    def __init__(self, store: Store, settings: AdsSettings) -> None:
+    def __init__(self, store: Store, settings: AdsSettings, live: Live | None = None) -> None:
         self._store = store
+        self._live = live or Live()
         self._settings = settings
         self._statuses = Statuses(store)
         self._picture = Picture()
@@ -89,6 +91,7 @@ class AdsService:
     async def report(self, report: epic_pb2.NodeReport) -> None:
         """Take in what a node says of itself."""
         self._last_report[report.node] = time.monotonic()
+        self._live.take(Place("", "", report.node), ends(report), report.drops)
         await self._statuses.reported(self._gateways_on(report.node), report)
 
     async def _follow(self) -> None:

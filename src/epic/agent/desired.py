@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
@@ -76,6 +76,9 @@ class Tunnel:
     inside: IPv4Address
     keys: tuple[bytes | None, bytes | None] = field(repr=False)
     active: int
+    declared: IPv4Address | None = None
+    epochs: tuple[int, ...] = ()
+    signing: int = 0
 
 
 @dataclass(frozen=True)
@@ -178,23 +181,45 @@ def _port(number: int) -> int:
 
 
 def _tunnel(message: epic_pb2.Tunnel) -> Tunnel:
-    keys, active = key_slots([(k.epoch, k.secret) for k in message.keys])
-    inside = IPv4Address(message.inside_address)
-    return Tunnel(message.id, message.gateway, message.service, inside, keys, active)
+    keys = key_slots([(k.epoch, k.secret) for k in message.keys], message.signing_epoch)
+    return Tunnel(
+        id=message.id,
+        gateway=message.gateway,
+        service=message.service,
+        inside=IPv4Address(message.inside_address),
+        keys=keys.slots,
+        active=keys.signing % 2,
+        declared=IPv4Address(message.declared_address) if message.declared_address else None,
+        epochs=keys.epochs,
+        signing=keys.signing,
+    )
 
 
-def key_slots(keys: Iterable[tuple[int, bytes]]) -> tuple[tuple[bytes | None, bytes | None], int]:
-    """The two slots of a tunnel's keys, by the epoch's parity, and the slot of the highest epoch."""
+class KeySlots(NamedTuple):
+    """A tunnel's keys by the parity of their epochs, which epochs these are, and the one that signs."""
+
+    slots: tuple[bytes | None, bytes | None]
+    epochs: tuple[int, ...]
+    signing: int
+
+
+def key_slots(keys: Iterable[tuple[int, bytes]], signing: int = 0) -> KeySlots:
+    """The two slots of a tunnel's keys; without `signing` the newest one signs."""
     slots: list[bytes | None] = [None, None]
-    newest = -1
-    for epoch, secret in sorted(keys)[-2:]:
+    newest = sorted(keys)[-2:]
+    epochs = tuple(epoch for epoch, _ in newest)
+    for epoch, secret in newest:
         if len(secret) != KEY_BYTES:
             raise ValueError(f"the key of epoch {epoch} has {len(secret)} bytes instead of {KEY_BYTES}")
         slots[epoch % 2] = secret
-        newest = epoch
-    if newest < 0:
+    if not epochs:
         raise ValueError("a tunnel has at least one key")
-    return (slots[0], slots[1]), newest % 2
+    if len(epochs) == 2 and (epochs[0] - epochs[1]) % 2 == 0:
+        raise ValueError(f"the keys' epochs {epochs[0]} and {epochs[1]} need the same slot")
+    signing = signing or epochs[-1]
+    if signing not in epochs:
+        raise ValueError(f"the key of epoch {signing} is to sign, but the keys are of {epochs}")
+    return KeySlots((slots[0], slots[1]), epochs, signing)
 
 
 def _endpoint(message: epic_pb2.Endpoint) -> tuple[EndpointKey, int]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from epic.ads.client import DeltaClient, mtls_channel
 from epic.ads.snapshot import INSTANCE, TYPES, Resources, Snapshot
-from epic.agent import hello, netlink, relay, report, state
+from epic.agent import events, hello, metrics, netlink, relay, report, state
 from epic.agent.desired import check
 from epic.agent.flags import FlagRoutes
 from epic.agent.fleet import Fleet
@@ -42,6 +43,8 @@ class GatewayAgent:
         self._saver = state.Saver(settings.state_directory)
         self._announce = asyncio.Event()
         self._probes: dict[str, asyncio.Task[None]] = {}
+        self._seen: dict[int, events.Seen] = {}
+        self._events: events.Events = Counter()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop`; the kernel state stays, for traffic goes on while the agent restarts."""
@@ -49,6 +52,7 @@ class GatewayAgent:
         settings.run_directory.mkdir(parents=True, exist_ok=True)
         settings.state_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         kernel = await self._worker.run(GatewayKernel, self._dataplane, settings.underlay)
+        self._kernel = kernel
         await self._routes.open()
         self._reconciler = Reconciler(kernel, self._worker, self._fleet, self._server, self._routes)
         client = self._client(self._restore())
@@ -97,6 +101,7 @@ class GatewayAgent:
                     ("reconciler", self._reconciler.run(self._reporter.wake)),
                     ("announcer", self._announcer()),
                     ("reporter", self._reporter.run()),
+                    ("metrics", metrics.serve(self._settings.metrics, self._metrics)),
                 )
             ]
             self._reconciler.wake()
@@ -156,6 +161,19 @@ class GatewayAgent:
     def _instances(self) -> list[epic_pb2.InstanceStatus]:
         return report.instance_statuses(self._reconciler.desired, self._fleet.envoys, self._routes.standing)
 
-    async def _tunnels(self) -> list[epic_pb2.TunnelStatus]:
-        ids = set(self._reconciler.desired.tunnels)
-        return await self._worker.run(report.tunnel_statuses, self._dataplane, ids, time.monotonic_ns())
+    async def _tunnels(self) -> report.TunnelReport:
+        found = await self._worker.run(self._look)
+        seen = events.look(found.statuses)
+        for event in events.between(self._seen, seen):
+            log.log(logging.WARNING if event.what == "down" else logging.INFO, "%s", event.text)
+            self._events[event.tunnel, event.what] += 1
+        self._seen = seen
+        return found
+
+    async def _metrics(self) -> str:
+        tunnels = await self._tunnels()
+        gateways = {id_: tunnel.gateway for id_, tunnel in self._reconciler.desired.tunnels.items()}
+        return metrics.gateway_text(tunnels, gateways, self._instances(), self._events)
+
+    def _look(self) -> report.TunnelReport:
+        return report.tunnel_report(self._dataplane, self._kernel.installed, time.monotonic_ns())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import logging
 import random
 import time
@@ -10,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from epic.agent.control_packets import HELLO_ACK, hello, verified
+from epic.agent.events import Events
 from epic.agent.tunnels import WorkloadTunnel
 
 log = logging.getLogger(__name__)
@@ -21,12 +23,25 @@ _DEAD_SECONDS = 16.0
 _JITTER = 0.1
 
 
+# Without an answer for so long a hello counts as lost.
+_LATE_SECONDS = 2.0
+_REMEMBERED = 60
+
+
+@dataclass(frozen=True)
+class Hello:
+    """A hello, when it was sent, and what its answer tells."""
+
+    counter: int
+    at: float
+    round_trip: float | None = None
+
+
 @dataclass(frozen=True)
 class Health:
     """What hellos and their answers tell of a tunnel; times are monotonic seconds."""
 
-    sent: int = 0
-    answered: int = 0
+    last: tuple[Hello, ...] = ()
     round_trip: float | None = None
     last_answer: float | None = None
     next_hello: float = 0.0
@@ -34,23 +49,29 @@ class Health:
     alive: bool = False
 
     @property
-    def lost(self) -> int:
-        """Hellos without an answer, the last one perhaps still on its way."""
-        return self.sent - self.answered
+    def round_trips(self) -> tuple[float, ...]:
+        """Those of the last hellos that were answered."""
+        return tuple(h.round_trip for h in self.last if h.round_trip is not None)
+
+    def loss(self, now: float) -> float | None:
+        """The part of the last hellos that was lost; None while there are none to tell by."""
+        told = [h for h in self.last if h.round_trip is not None or now - h.at > _LATE_SECONDS]
+        return sum(h.round_trip is None for h in told) / len(told) if told else None
 
 
-def sent(health: Health, now: float, spread: float) -> Health:
-    """After a hello; `spread` is a random number from -1 to 1."""
+def sent(health: Health, counter: int, now: float, spread: float) -> Health:
+    """After a hello with this counter; `spread` is a random number from -1 to 1."""
     is_new = now - health.since < HELLO_SECONDS
     pause = _FIRST_SECONDS if is_new and not health.alive else HELLO_SECONDS
-    return replace(health, sent=health.sent + 1, next_hello=now + pause * (1 + _JITTER * spread))
+    last = (*health.last, Hello(counter, now))[-_REMEMBERED:]
+    return replace(health, last=last, next_hello=now + pause * (1 + _JITTER * spread))
 
 
-def answered(health: Health, now: float, round_trip: float) -> Health:
-    """After an answer."""
+def answered(health: Health, counter: int, now: float, round_trip: float) -> Health:
+    """After the answer to the hello with this counter."""
     return replace(
         health,
-        answered=health.answered + 1,
+        last=tuple(replace(h, round_trip=round_trip) if h.counter == counter else h for h in health.last),
         round_trip=round_trip,
         last_answer=now,
         alive=True,
@@ -94,6 +115,7 @@ class HelloSender(asyncio.DatagramProtocol):
         self._health: dict[int, Health] = {}
         self._transport: asyncio.DatagramTransport | None = None
         self._wake = asyncio.Event()
+        self.events: Events = collections.Counter()
 
     @property
     def health(self) -> Mapping[int, Health]:
@@ -104,7 +126,7 @@ class HelloSender(asyncio.DatagramProtocol):
         """Say hello in these from now on, at once in those that are new or changed."""
         now = time.monotonic()
         self._health = {
-            id_: self._health[id_] if self._tunnels.get(id_) == tunnel else Health(since=now)
+            id_: _after_change(self._health.get(id_), self._tunnels.get(id_), tunnel, now)
             for id_, tunnel in tunnels.items()
         }
         self._tunnels = dict(tunnels)
@@ -127,8 +149,10 @@ class HelloSender(asyncio.DatagramProtocol):
         now = time.monotonic()
         health = self._health[ack.tunnel]
         if not health.alive:
-            log.info("tunnel %d to %s answers", ack.tunnel, self._tunnels[ack.tunnel].epic_address)
-        self._health[ack.tunnel] = answered(health, now, (time.monotonic_ns() - ack.echo_ns) / 1e9)
+            log.info("tunnel %d to %s is up", ack.tunnel, self._tunnels[ack.tunnel].epic_address)
+            self.events[ack.tunnel, "up"] += 1
+        round_trip = max(0.0, (time.monotonic_ns() - ack.echo_ns) / 1e9)
+        self._health[ack.tunnel] = answered(health, ack.counter, now, round_trip)
 
     async def run(self) -> None:
         """Say hello until cancelled."""
@@ -136,7 +160,9 @@ class HelloSender(asyncio.DatagramProtocol):
             now = time.monotonic()
             for id_, health in list(self._health.items()):
                 if is_silent(health, now):
-                    log.warning("tunnel %d to %s no longer answers", id_, self._tunnels[id_].epic_address)
+                    address = self._tunnels[id_].epic_address
+                    log.warning("tunnel %d to %s is down: no answer to hellos", id_, address)
+                    self.events[id_, "down"] += 1
                     self._health[id_] = replace(health, alive=False)
                 if now >= health.next_hello:
                     self._send(self._tunnels[id_], now)
@@ -154,4 +180,13 @@ class HelloSender(asyncio.DatagramProtocol):
         if self._transport is not None:
             self._transport.sendto(packet, (str(tunnel.epic_address), tunnel.epic_port))
         spread = random.uniform(-1, 1)  # noqa: S311 - spreads packets
-        self._health[tunnel.id] = sent(self._health[tunnel.id], now, spread)
+        self._health[tunnel.id] = sent(self._health[tunnel.id], counter, now, spread)
+
+
+def _after_change(
+    health: Health | None, before: WorkloadTunnel | None, tunnel: WorkloadTunnel, now: float
+) -> Health:
+    """What is known of a tunnel once it is `tunnel`; a change makes the next hello go out at once."""
+    if health is None or before is None or before.epic_address != tunnel.epic_address:
+        return Health(since=now)
+    return health if before == tunnel else replace(health, next_hello=now)

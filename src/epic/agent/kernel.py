@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 from epic.agent import plan
 from epic.agent.desired import Tunnel
@@ -32,6 +32,11 @@ class GatewayKernel:
         self._ports = PortSet()
         self._attached: dict[str, int] = {}
         self._tunnels: dict[int, Tunnel] = {}
+
+    @property
+    def installed(self) -> Mapping[int, Tunnel]:
+        """The tunnels as this agent has set them."""
+        return self._tunnels
 
     def start(self, interfaces: Collection[str]) -> None:
         """Load the programs and attach them to the underlay; what was there stays and goes on working.

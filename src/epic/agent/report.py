@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 import grpc
 
 from epic import __version__
-from epic.agent.desired import Desired
+from epic.agent.desired import Desired, Tunnel
 from epic.agent.envoys import Envoy
 from epic.bpf.dataplane import Dataplane
 from epic.proto import epic_pb2, epic_pb2_grpc
@@ -21,6 +22,14 @@ REPORT_SECONDS = 5.0
 _CALL_SECONDS = 5.0
 # Changes come in bursts (an Envoy acknowledges four types); this is what a report may be late.
 _GATHER_SECONDS = 0.02
+
+
+@dataclass(frozen=True)
+class TunnelReport:
+    """What the tunnel programs say."""
+
+    statuses: list[epic_pb2.TunnelStatus]
+    drops: dict[str, int]
 
 
 def instance_statuses(
@@ -40,12 +49,16 @@ def instance_statuses(
     ]
 
 
-def tunnel_statuses(dataplane: Dataplane, ids: Collection[int], now_ns: int) -> list[epic_pb2.TunnelStatus]:
-    """Counters and observed address of each tunnel; blocks."""
+def tunnel_statuses(
+    dataplane: Dataplane, tunnels: Mapping[int, Tunnel], now_ns: int
+) -> list[epic_pb2.TunnelStatus]:
+    """Counters, observed address and keys of each tunnel that the programs have; blocks."""
     counters = dataplane.tunnel_counters()
     statuses = []
-    for id_ in sorted(ids):
-        status = epic_pb2.TunnelStatus(id=id_, hello_age=-1)
+    for id_, tunnel in sorted(tunnels.items()):
+        status = epic_pb2.TunnelStatus(
+            id=id_, hello_age=-1, epochs=tunnel.epochs, signing_epoch=tunnel.signing
+        )
         if (count := counters.get(id_)) is not None:
             status.rx_packets, status.rx_bytes = count.rx_packets, count.rx_bytes
             status.tx_packets, status.tx_bytes = count.tx_packets, count.tx_bytes
@@ -57,6 +70,11 @@ def tunnel_statuses(dataplane: Dataplane, ids: Collection[int], now_ns: int) -> 
     return statuses
 
 
+def tunnel_report(dataplane: Dataplane, tunnels: Mapping[int, Tunnel], now_ns: int) -> TunnelReport:
+    """All that the tunnel programs say; blocks."""
+    return TunnelReport(tunnel_statuses(dataplane, tunnels, now_ns), dataplane.drop_counters())
+
+
 class Reporter:
     """Sends a report after each change and every few seconds, on the connection of the ADS stream."""
 
@@ -65,7 +83,7 @@ class Reporter:
         node: str,
         channel: Callable[[], grpc.aio.Channel | None],
         instances: Callable[[], list[epic_pb2.InstanceStatus]],
-        tunnels: Callable[[], Awaitable[list[epic_pb2.TunnelStatus]]],
+        tunnels: Callable[[], Awaitable[TunnelReport]],
     ) -> None:
         self._node = node
         self._channel = channel
@@ -93,11 +111,13 @@ class Reporter:
         channel = self._channel()
         if channel is None:
             return
+        tunnels = await self._tunnels()
         report = epic_pb2.NodeReport(
             node=self._node,
             agent_version=__version__,
             instances=self._instances(),
-            tunnels=await self._tunnels(),
+            tunnels=tunnels.statuses,
+            drops=tunnels.drops,
         )
         try:
             await epic_pb2_grpc.AgentServiceStub(channel).Report(report, timeout=_CALL_SECONDS)

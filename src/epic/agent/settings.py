@@ -32,6 +32,13 @@ class UnderlaySettings(_Strict):
     address: IPv4Address
 
 
+class MetricsSettings(_Strict):
+    """Where Prometheus finds metrics; port 0 serves none."""
+
+    address: IPv4Address = IPv4Address("127.0.0.1")
+    port: Annotated[int, Field(ge=0, le=65535)] = 9101
+
+
 class CommonSettings(_Strict):
     """What both roles need."""
 
@@ -40,6 +47,7 @@ class CommonSettings(_Strict):
     state_directory: Path = Path("/var/lib/epic/agent")
     run_directory: Path = Path("/run/epic")
     pin_directory: Path = Path("/sys/fs/bpf/epic")
+    metrics: MetricsSettings = MetricsSettings()
     object: Path = Path(__file__).parent.parent / "bpf" / "gue.bpf.o"
 
 

@@ -27,6 +27,7 @@ class TunnelDocument(Kebab):
     epic_address: IPv4Address
     epic_port: int = Field(default=GUE_PORT, ge=1, le=65535)
     keys: tuple[TunnelKey, ...]
+    signing_epoch: int = Field(default=0, ge=0)
     endpoints: tuple[IPv4Address, ...] = ()
 
 
@@ -49,6 +50,8 @@ class WorkloadTunnel:
     keys: tuple[bytes | None, bytes | None] = field(repr=False)
     active: int
     endpoints: frozenset[IPv4Address]
+    epochs: tuple[int, ...] = ()
+    signing: int = 0
 
     @property
     def signing_key(self) -> bytes:
@@ -71,7 +74,8 @@ def parse(data: object) -> tuple[WorkloadTunnel, ...]:
 
 
 def _tunnel(document: TunnelDocument) -> WorkloadTunnel:
-    keys, active = key_slots((key.epoch, _secret(key.secret)) for key in document.keys)
+    secrets = ((key.epoch, _secret(key.secret)) for key in document.keys)
+    keys = key_slots(secrets, document.signing_epoch)
     return WorkloadTunnel(
         id=document.id,
         gateway=document.gateway,
@@ -79,9 +83,11 @@ def _tunnel(document: TunnelDocument) -> WorkloadTunnel:
         inside=document.inside_address,
         epic_address=document.epic_address,
         epic_port=document.epic_port,
-        keys=keys,
-        active=active,
+        keys=keys.slots,
+        active=keys.signing % 2,
         endpoints=frozenset(document.endpoints),
+        epochs=keys.epochs,
+        signing=keys.signing,
     )
 
 

@@ -6,14 +6,16 @@ import asyncio
 import logging
 import time
 from collections.abc import Collection
+from contextlib import suppress
 from typing import Any
 
 from pyroute2 import NetlinkError
 
-from epic.agent import netlink, tunnels, workload_state
+from epic.agent import metrics, netlink, tunnels, workload_state
 from epic.agent.desired import EndpointKey
 from epic.agent.hello import control_socket
 from epic.agent.hello_sender import Counter, HelloSender
+from epic.agent.measure import Look, Teller
 from epic.agent.notify import notify
 from epic.agent.settings import WorkloadSettings
 from epic.agent.watch import TunnelWatch
@@ -46,6 +48,7 @@ class WorkloadAgent:
         self._leaving: dict[EndpointKey, float] = {}
         self._watches: dict[EpicConnection, TunnelWatch] = {}
         self._wake = asyncio.Event()
+        self._teller = Teller(settings.node_name, settings.ca, self._look, self._own)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop`; the kernel state stays as it is."""
@@ -87,6 +90,8 @@ class WorkloadAgent:
                     self._follow_connections(controller),
                     self._reconcile(),
                     self._sender.run(),
+                    self._teller.run(),
+                    metrics.serve(settings.metrics, self._metrics),
                 )
             ]
             notify("READY=1")
@@ -172,10 +177,37 @@ class WorkloadAgent:
         plan = tunnels.plan(wanted, routes, observed, kept)
         fine = await self._worker.run(self._kernel.apply, plan)
         self._sender.set_tunnels(wanted)
+        if plan.set_tunnels:
+            self._teller.wake()
         if not fine:
             return _RETRY_SECONDS
         soonest = min((self._leaving[key] + LEAVE_SECONDS for key in kept), default=now + _RESYNC_SECONDS)
         return max(0.1, soonest - now)
+
+    async def _look(self) -> Look:
+        """How the tunnels are."""
+        return await self._worker.run(self._measure)
+
+    def _measure(self) -> Look:
+        return Look(
+            tunnels=dict(self._kernel.installed),
+            counters=self._dataplane.tunnel_counters(),
+            drops=self._dataplane.drop_counters(),
+            health=dict(self._sender.health),
+            now=time.monotonic(),
+        )
+
+    def _own(self) -> dict[EpicConnection, set[int]]:
+        """Which tunnels each server listed."""
+        found: dict[EpicConnection, set[int]] = {}
+        for connection in self._watches:
+            with suppress(ValueError):
+                listed = tunnels.parse(self._lists.get(_label(connection), {}))
+                found[connection] = {tunnel.id for tunnel in listed}
+        return found
+
+    async def _metrics(self) -> str:
+        return metrics.workload_text(await self._look(), self._sender.events)
 
 
 def _label(connection: EpicConnection) -> str:

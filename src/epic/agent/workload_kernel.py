@@ -26,6 +26,11 @@ class WorkloadKernel:
         self._set: dict[int, WorkloadTunnel] = {}
         self._said = ""
 
+    @property
+    def installed(self) -> Mapping[int, WorkloadTunnel]:
+        """The tunnels as this agent has set them."""
+        return self._set
+
     def start(self) -> None:
         """Load the programs and attach them; what was there goes on working."""
         self._dataplane.load()

@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI
 
-from epic.api import accounts, groups, nodes, proxies, routes, runs, tunnels
+from epic.api import accounts, groups, nodes, proxies, routes, runs, tunnel_status, tunnels
 from epic.api.auth import Authenticator, Gate
 from epic.api.context import Asking, Context
 from epic.api.replies import PREFIX, install_error_handlers
@@ -30,7 +30,8 @@ def start(principal: Asking) -> dict[str, Any]:
     if principal.account:
         link["account"] = f"{PREFIX}/accounts/{principal.account}"
     else:
-        link |= {name: f"{PREFIX}/{name}" for name in ("accounts", "service-prefixes", "nodes", "runs")}
+        collections = ("accounts", "service-prefixes", "nodes", "tunnels", "runs")
+        link |= {name: f"{PREFIX}/{name}" for name in collections}
     return {"link": link}
 
 
@@ -55,7 +56,7 @@ def create_app(context: Context) -> FastAPI:
     app.state.context = context
     install_error_handlers(app)
     app.add_middleware(Gate, authenticator=Authenticator(context.store))
-    for module in (accounts, groups, proxies, routes, tunnels, nodes, runs):
+    for module in (accounts, groups, proxies, routes, tunnels, tunnel_status, nodes, runs):
         app.include_router(module.router, prefix=PREFIX)
     app.include_router(_general, prefix=PREFIX)
     return app

@@ -5,7 +5,9 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable
 
-from epic.model.base import Metadata
+from pydantic import SecretStr
+
+from epic.model.base import Metadata, now
 from epic.model.resources import (
     GWEndpointSlice,
     GWProxy,
@@ -84,6 +86,8 @@ def _new_tunnel(number: int, proxy: GWProxy, wanted: WantedTunnel) -> Tunnel:
             cluster_id=wanted.key.workload.cluster_id,
             node_name=wanted.key.workload.name,
             node_address=wanted.node_address,
-            keys=(TunnelKey(epoch=1, secret=secrets.token_hex(16)),),
+            keys=(TunnelKey(epoch=1, secret=SecretStr(secrets.token_hex(16))),),
+            signing_epoch=1,
+            signing_since=now(),
         ),
     )

@@ -71,6 +71,7 @@ def _tunnel(tunnel: Tunnel, epic_node: Node, endpoints: list[str]) -> dict[str, 
         "epic-address": str(epic_node.spec.address),
         "epic-port": GUE_PORT,
         "keys": [key.wire() for key in spec.keys],
+        "signing-epoch": spec.signing,
         "endpoints": endpoints,
     }
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from epic.cli import apply as manifests
-from epic.cli import listing, settings
+from epic.cli import listing, settings, tunnels
 from epic.cli.health import judge
 from epic.cli.output import Format, console, print_health, print_rows
 from epic.client import PREFIX, Denied, EpicClient
@@ -30,6 +30,7 @@ app = typer.Typer(
 )
 runs_app = typer.Typer(help="Playbook runs.", no_args_is_help=True)
 app.add_typer(runs_app, name="runs")
+app.add_typer(tunnels.app, name="tunnels")
 
 
 @dataclass

@@ -14,9 +14,11 @@ from epic.ads.service import AdsSettings as AdsServiceSettings
 from epic.api.app import create_app
 from epic.api.context import Context
 from epic.control.admin import ensure_admin
+from epic.control.rotate import Rotator
 from epic.control.serve import end_process_soon, serve
 from epic.control.settings import ControlSettings, load_settings
 from epic.errors import EpicError
+from epic.live import Live
 from epic.runs.ansible import AnsibleExecutor
 from epic.runs.events import EventHub
 from epic.runs.queue import RunQueue
@@ -46,15 +48,19 @@ async def control(settings: ControlSettings) -> None:
     hub = EventHub()
     executor = AnsibleExecutor(settings.run_settings())
     queue = RunQueue(store, executor, hub, settings.envoy_version)
-    ads = AdsService(store, _ads_settings(settings))
-    context = Context(store=store, inside_pool=settings.inside_pool, run_events=hub)
+    live = Live()
+    ads = AdsService(store, _ads_settings(settings), live)
+    context = Context(store=store, inside_pool=settings.inside_pool, run_events=hub, live=live)
+
+    rotator = Rotator(store, live, settings.tunnels.policy())
+    services = {"xDS": ads.run, "runs": queue.run, "keys": rotator.run}
 
     def on_stop() -> None:
         context.closing.set()
         executor.cancel()
         end_process_soon()
 
-    await serve(create_app(context), settings.rest, {"xDS": ads.run, "runs": queue.run}, on_stop)
+    await serve(create_app(context), settings.rest, services, on_stop)
 
 
 def _ads_settings(settings: ControlSettings) -> AdsServiceSettings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from epic.errors import Invalid
 from epic.model.gatewayapi import PortNumber
 from epic.model.naming import ObjectName
+from epic.rotation import Policy
 from epic.runs.settings import RunSettings
 
 _PLAYBOOK = "ansible_collections/epic/gateway/playbooks/gateways.yml"
@@ -50,6 +52,17 @@ class RunsSection(_Section):
     timeout_seconds: Annotated[int, Field(ge=10)] = 600
 
 
+class TunnelsSection(_Section):
+    """How long a tunnel's key signs, and how long it still verifies afterwards."""
+
+    key_hours: Annotated[float, Field(gt=0, le=24 * 365)] = 24
+    grace_seconds: Annotated[float, Field(ge=1, le=3600)] = 30
+
+    def policy(self) -> Policy:
+        """The same for the rotation."""
+        return Policy(timedelta(hours=self.key_hours), timedelta(seconds=self.grace_seconds))
+
+
 class ControlSettings(_Section):
     """The whole file."""
 
@@ -61,6 +74,7 @@ class ControlSettings(_Section):
     envoy_version: str
     inside_pool: Annotated[IPv4Network, Field()] = IPv4Network("100.64.0.0/10")
     runs: RunsSection
+    tunnels: TunnelsSection = TunnelsSection()
 
     def run_settings(self) -> RunSettings:
         """What runs need to know."""

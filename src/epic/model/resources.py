@@ -286,6 +286,13 @@ class TunnelSpec(Kebab):
     node_name: str
     node_address: IPv4Address
     keys: tuple[TunnelKey, ...]
+    signing_epoch: int = 0
+    signing_since: datetime | None = None
+
+    @property
+    def signing(self) -> int:
+        """Epoch of the key that both ends sign with; tunnels of earlier versions sign with their newest."""
+        return self.signing_epoch or max((key.epoch for key in self.keys), default=0)
 
 
 class Tunnel(Resource):

@@ -101,12 +101,15 @@ class Tunnel(_message.Message):
     INSIDE_ADDRESS_FIELD_NUMBER: _builtins.int
     DECLARED_ADDRESS_FIELD_NUMBER: _builtins.int
     KEYS_FIELD_NUMBER: _builtins.int
+    SIGNING_EPOCH_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     gateway: _builtins.str
     service: _builtins.int
     inside_address: _builtins.str
     declared_address: _builtins.str
     """What the workload node says its address is; behind NAT it is not what is observed."""
+    signing_epoch: _builtins.int
+    """Epoch of the key that signs; all keys verify. 0: the highest."""
     @_builtins.property
     def keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___Key]: ...
     def __init__(
@@ -118,10 +121,11 @@ class Tunnel(_message.Message):
         inside_address: _builtins.str = ...,
         declared_address: _builtins.str = ...,
         keys: _abc.Iterable[Global___Key] | None = ...,
+        signing_epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["declared_address", b"declared_address", "gateway", b"gateway", "id", b"id", "inside_address", b"inside_address", "keys", b"keys", "service", b"service"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["declared_address", b"declared_address", "gateway", b"gateway", "id", b"id", "inside_address", b"inside_address", "keys", b"keys", "service", b"service", "signing_epoch", b"signing_epoch"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -134,7 +138,7 @@ class Key(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     SECRET_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
-    """The slot in the tunnel's key table is epoch modulo 2; the highest epoch signs."""
+    """The slot in the tunnel's key table is epoch modulo 2."""
     secret: _builtins.bytes
     """16 bytes, SipHash-2-4."""
     def __init__(
@@ -185,16 +189,41 @@ Global___Endpoint: _TypeAlias = Endpoint  # noqa: Y015
 class NodeReport(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class DropsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NODE_FIELD_NUMBER: _builtins.int
     AGENT_VERSION_FIELD_NUMBER: _builtins.int
     INSTANCES_FIELD_NUMBER: _builtins.int
     TUNNELS_FIELD_NUMBER: _builtins.int
+    DROPS_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     agent_version: _builtins.str
     @_builtins.property
     def instances(self) -> _containers.RepeatedCompositeFieldContainer[Global___InstanceStatus]: ...
     @_builtins.property
     def tunnels(self) -> _containers.RepeatedCompositeFieldContainer[Global___TunnelStatus]: ...
+    @_builtins.property
+    def drops(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Packets that the tunnel programs dropped since they were loaded, by reason."""
+
     def __init__(
         self,
         *,
@@ -202,10 +231,11 @@ class NodeReport(_message.Message):
         agent_version: _builtins.str = ...,
         instances: _abc.Iterable[Global___InstanceStatus] | None = ...,
         tunnels: _abc.Iterable[Global___TunnelStatus] | None = ...,
+        drops: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "instances", b"instances", "node", b"node", "tunnels", b"tunnels"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "drops", b"drops", "instances", b"instances", "node", b"node", "tunnels", b"tunnels"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -258,6 +288,8 @@ class TunnelStatus(_message.Message):
     TX_PACKETS_FIELD_NUMBER: _builtins.int
     TX_BYTES_FIELD_NUMBER: _builtins.int
     HELLO_AGE_FIELD_NUMBER: _builtins.int
+    EPOCHS_FIELD_NUMBER: _builtins.int
+    SIGNING_EPOCH_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     observed_address: _builtins.str
     observed_port: _builtins.int
@@ -267,6 +299,11 @@ class TunnelStatus(_message.Message):
     tx_bytes: _builtins.int
     hello_age: _builtins.float
     """Seconds since the last verified control packet; negative when there was none."""
+    signing_epoch: _builtins.int
+    @_builtins.property
+    def epochs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The keys that the tunnel programs have; what is only on its way there is not among them."""
+
     def __init__(
         self,
         *,
@@ -278,10 +315,12 @@ class TunnelStatus(_message.Message):
         tx_packets: _builtins.int = ...,
         tx_bytes: _builtins.int = ...,
         hello_age: _builtins.float = ...,
+        epochs: _abc.Iterable[_builtins.int] | None = ...,
+        signing_epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hello_age", b"hello_age", "id", b"id", "observed_address", b"observed_address", "observed_port", b"observed_port", "rx_bytes", b"rx_bytes", "rx_packets", b"rx_packets", "tx_bytes", b"tx_bytes", "tx_packets", b"tx_packets"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epochs", b"epochs", "hello_age", b"hello_age", "id", b"id", "observed_address", b"observed_address", "observed_port", b"observed_port", "rx_bytes", b"rx_bytes", "rx_packets", b"rx_packets", "signing_epoch", b"signing_epoch", "tx_bytes", b"tx_bytes", "tx_packets", b"tx_packets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

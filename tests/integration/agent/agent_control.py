@@ -42,13 +42,20 @@ GATEWAY = "shop.web"
 PUBLIC, INSIDE = IPv4Address("203.0.113.7"), IPv4Address("100.64.0.1")
 INTERFACE = instance_interface(INSIDE)
 TUNNEL_ID, SERVICE, KEY = 7, 3, bytes(range(16))
+Keys = tuple[tuple[int, bytes], ...]
 
 _ADS = {"ads": {}, "resource_api_version": "V3"}
 _EXTENSIONS = "type.googleapis.com/envoy.extensions.filters"
 
 
 def snapshot(
-    *backends: str, revision: str = "r1", broken: bool = False, port: int = 80, forward: bool = False
+    *backends: str,
+    revision: str = "r1",
+    broken: bool = False,
+    port: int = 80,
+    forward: bool = False,
+    keys: Keys = ((1, KEY),),
+    signing: int = 1,
 ) -> Snapshot:
     """A gateway with endpoints at `backends`.
 
@@ -70,7 +77,8 @@ def snapshot(
         service=SERVICE,
         inside_address=str(INSIDE),
         declared_address="192.168.50.11",
-        keys=[epic_pb2.Key(epoch=1, secret=KEY)],
+        keys=[epic_pb2.Key(epoch=epoch, secret=secret) for epoch, secret in keys],
+        signing_epoch=signing,
     )
     endpoints = [
         epic_pb2.Endpoint(gateway=GATEWAY, inside_address=str(INSIDE), address=a, tunnel=TUNNEL_ID)

@@ -10,9 +10,10 @@ import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import yaml
-from agent_control import GATEWAY, INSIDE, KEY, SERVICE, TUNNEL_ID
+from agent_control import GATEWAY, INSIDE, KEY, SERVICE, TUNNEL_ID, Keys
 from agent_namespaces import Namespace
 from agent_node import UNDERLAY, Node
 
@@ -50,7 +51,7 @@ table inet firewall {
 """
 
 
-def tunnel_list(*backends: str) -> dict[str, object]:
+def tunnel_list(*backends: str, keys: Keys = ((1, KEY),), signing: int = 1) -> dict[str, object]:
     """What the REST API lists for the node."""
     tunnel = {
         "id": TUNNEL_ID,
@@ -59,14 +60,15 @@ def tunnel_list(*backends: str) -> dict[str, object]:
         "inside-address": str(INSIDE),
         "epic-address": UNDERLAY,
         "epic-port": 6080,
-        "keys": [{"epoch": 1, "secret": KEY.hex()}],
+        "keys": [{"epoch": epoch, "secret": secret.hex()} for epoch, secret in keys],
+        "signing-epoch": signing,
         "endpoints": list(backends),
     }
     return {"tunnels": [tunnel] if backends else []}
 
 
 class Api:
-    """GET /api/epic/accounts/shop/tunnels with watch, for user shop; nothing else."""
+    """GET /api/epic/accounts/shop/tunnels with watch, and PUT of measurements; nothing else."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -74,6 +76,7 @@ class Api:
         self._watchers: list[queue.Queue[dict[str, object] | None]] = []
         self.content = tunnel_list(ADDRESS)
         self.paths: list[str] = []
+        self.measured: list[dict[str, Any]] = []
 
     def start(self) -> None:
         """Listen in the network namespace of the thread."""
@@ -96,6 +99,14 @@ class Api:
                     event = f"event: tunnels\ndata: {json.dumps(data)}\n\n".encode()
                     self.wfile.write(b"%x\r\n%s\r\n" % (len(event), event))
                 self.wfile.write(b"0\r\n\r\n")
+
+            def do_PUT(self) -> None:
+                length = int(self.headers["Content-Length"])
+                api.measured.append(json.loads(self.rfile.read(length)))
+                self.send_response(200)
+                self.send_header("Content-Length", "2")
+                self.end_headers()
+                self.wfile.write(b"{}")
 
             def log_message(self, *arguments: object) -> None: ...
 

@@ -13,7 +13,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
-from agent_control import INSIDE, TUNNEL_ID, snapshot
+from agent_control import INSIDE, KEY, TUNNEL_ID, snapshot
 from agent_node import Node, eventually
 from agent_workload import ADDRESS, ROUTER, Workload, tunnel_list
 
@@ -66,6 +66,63 @@ async def test_requests_cross_the_tunnel(node: Node, workload: Workload) -> None
     report = await node.control.report(lambda r: r.tunnels and r.tunnels[0].rx_packets)
     assert report.tunnels[0].observed_address == "172.30.11.1"
     assert 0 <= report.tunnels[0].hello_age < 8
+
+
+async def test_both_ends_tell_how_the_tunnel_is(node: Node, workload: Workload) -> None:
+    workload.start_agent()
+    await eventually(lambda: reached(node), 15, "an answer of the backend")
+    report = await node.control.report(lambda r: r.tunnels and r.tunnels[0].hello_age >= 0)
+    assert (list(report.tunnels[0].epochs), report.tunnels[0].signing_epoch) == ([1], 1)
+    assert "tag_wrong" in report.drops
+    await eventually(lambda: "round-trip" in str(workload.api.measured), 15, "a measurement")
+    (measured,) = workload.api.measured[-1]["tunnels"]
+    assert (measured["id"], measured["epochs"], measured["loss"]) == (TUNNEL_ID, [1], 0)
+    assert 0 < measured["round-trip"]["min"] <= measured["round-trip"]["avg"] < 1
+    for namespace, words in (
+        (workload.namespace, f'epic_tunnel_up{{tunnel="{TUNNEL_ID}",gateway="shop.web"}} 1'),
+        (node.node, 'epic_instance_announced{gateway="shop.web"} 1'),
+    ):
+        text = namespace.run("curl -sS http://127.0.0.1:9101/metrics")
+        assert words in text
+        assert 'epic_drops_total{reason="tag_wrong"} 0' in text
+
+
+def confirmed(workload: Workload) -> tuple[list[int], int] | None:
+    """The keys that the workload node said last that it has."""
+    for measured in workload.api.measured[-1:]:
+        (tunnel,) = measured["tunnels"]
+        return tunnel["epochs"], tunnel["signing-epoch"]
+    return None
+
+
+async def test_keys_are_rotated_under_traffic_without_a_lost_packet(node: Node, workload: Workload) -> None:
+    new = bytes(range(16, 32))
+    both = ((1, KEY), (2, new))
+    workload.start_agent()
+    await eventually(lambda: reached(node), 15, "an answer of the backend")
+    # The ends hear of each step at different times, in either order.
+    for epic_first, keys, signing in ((True, both, 1), (True, both, 2), (False, ((2, new),), 2)):
+        steps = [
+            lambda k=keys, s=signing: node.control.publish(
+                snapshot(ADDRESS, forward=True, keys=k, signing=s)
+            ),
+            lambda k=keys, s=signing: workload.api.publish(tunnel_list(ADDRESS, keys=k, signing=s)),
+        ]
+        for step in steps if epic_first else reversed(steps):
+            step()
+            for _ in range(5):
+                assert reached(node)
+        epochs = [epoch for epoch, _ in keys]
+        await node.control.report(
+            lambda r, e=epochs, s=signing: (list(r.tunnels[0].epochs), r.tunnels[0].signing_epoch) == (e, s)
+        )
+        await eventually(
+            lambda e=epochs, s=signing: confirmed(workload) == (e, s), 15, "the confirmation of the keys"
+        )
+    report = await node.control.report(lambda r: r.tunnels[0].hello_age < 3)
+    assert (report.drops["tag_wrong"], report.drops["key_missing"]) == (0, 0)
+    drops = dataplane(workload).drop_counters()
+    assert (drops["tag_wrong"], drops["key_missing"]) == (0, 0)
 
 
 async def test_a_reboot_without_the_rest_api_changes_nothing(node: Node, workload: Workload) -> None:

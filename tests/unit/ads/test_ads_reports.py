@@ -7,10 +7,12 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from epic.ads.reports import configured, heard, reported, silent
+from epic.ads.reports import configured, ends, heard, reported, silent
 from epic.errors import EpicError, Invalid, Unavailable
+from epic.live import End
 from epic.model.resources import GWProxy, Node, ProxyInstance
-from epic.proto.epic_pb2 import InstanceStatus
+from epic.proto.epic_pb2 import InstanceStatus, NodeReport, TunnelStatus
+from epic.rotation import Holds
 
 
 def proxy() -> GWProxy:
@@ -82,3 +84,14 @@ def test_the_time_of_a_report_is_noted_every_ten_seconds() -> None:
     assert heard(first, "1", start + timedelta(seconds=10)).status.last_report == start + timedelta(
         seconds=10
     )
+
+
+def test_a_report_tells_of_the_epic_ends_of_tunnels() -> None:
+    said = TunnelStatus(id=7, observed_address="198.51.100.7", observed_port=40000, hello_age=2, rx_bytes=5)
+    said.epochs.extend([1, 2])
+    said.signing_epoch = 1
+    found = ends(NodeReport(node="epic1", tunnels=[said, TunnelStatus(id=8, hello_age=-1)]))
+    assert found == {
+        7: End(Holds(frozenset({1, 2}), 1), rx_bytes=5, hello_age=2, observed=("198.51.100.7", 40000)),
+        8: End(),
+    }

@@ -44,7 +44,8 @@ def wanted(*addresses: IPv4Address, used: tuple[IPv4Address, ...] | None = None)
 
 def workload_tunnel(*endpoints: IPv4Address, id_: int = 7, inside: IPv4Address = INSIDE) -> WorkloadTunnel:
     address = IPv4Address("172.30.11.2")
-    return WorkloadTunnel(id_, WEB, 3, inside, address, 6080, (None, KEY), 1, frozenset(endpoints))
+    keys = (None, KEY)
+    return WorkloadTunnel(id_, WEB, 3, inside, address, 6080, keys, 1, frozenset(endpoints), (1,), 1)
 
 
 def instance_message(**changes: object) -> epic_pb2.Instance:

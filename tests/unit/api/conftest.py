@@ -14,6 +14,7 @@ from argon2 import PasswordHasher
 from epic.api import auth
 from epic.api.app import create_app
 from epic.api.context import Context
+from epic.live import Live
 from epic.model.base import Metadata
 from epic.model.resources import Account, LBServiceGroup, Node, ServicePrefix, User, UserSpec
 from epic.store.sqlite import SqliteStore
@@ -59,8 +60,13 @@ def events() -> Events:
 
 
 @pytest.fixture
-async def anyone(store: SqliteStore, events: Events) -> AsyncIterator[httpx.AsyncClient]:
-    context = Context(store=store, inside_pool=IPv4Network("100.64.0.0/10"), run_events=events)
+def live() -> Live:
+    return Live()
+
+
+@pytest.fixture
+async def anyone(store: SqliteStore, events: Events, live: Live) -> AsyncIterator[httpx.AsyncClient]:
+    context = Context(store=store, inside_pool=IPv4Network("100.64.0.0/10"), run_events=events, live=live)
     transport = httpx.ASGITransport(create_app(context), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="https://epic") as client:
         yield client

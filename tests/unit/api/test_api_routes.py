@@ -138,6 +138,7 @@ async def test_workload_node_reads_its_tunnels_with_keys_and_endpoints(
         "epic-address": "192.0.2.1",
         "epic-port": 6080,
         "keys": [{"epoch": 1, "secret": stored.spec.keys[0].secret.get_secret_value()}],
+        "signing-epoch": 1,
         "endpoints": ["10.1.2.2"],
     }
     assert len(tunnels[0]["keys"][0]["secret"]) == 32

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from epic.control.settings import load_settings
 from epic.errors import Invalid
+from epic.rotation import Policy
 
 GOOD = """
 node_name: epic1
@@ -57,3 +59,9 @@ def test_a_mistake_is_told_with_file_and_key(file: Path, old: str, new: str, mes
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(Invalid, match="nope: No such file"):
         load_settings(tmp_path / "nope")
+
+
+def test_keys_of_tunnels_live_a_day_unless_said_otherwise(file: Path) -> None:
+    assert load_settings(file).tunnels.policy() == Policy(timedelta(hours=24), timedelta(seconds=30))
+    file.write_text(GOOD + "tunnels: {key_hours: 0.5, grace_seconds: 5}\n")
+    assert load_settings(file).tunnels.policy() == Policy(timedelta(minutes=30), timedelta(seconds=5))

@@ -1,0 +1,197 @@
+"""`epicctl tunnels`: how tunnels are, and rotating their keys."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable
+from typing import Annotated, Any, Protocol, cast
+
+import typer
+import yaml
+from rich.console import Group
+from rich.live import Live
+from rich.text import Text
+
+from epic.cli.listing import Row, accounts, dig
+from epic.cli.output import Format, console, lines_of
+from epic.client import PREFIX, Denied, EpicClient
+from epic.errors import EpicError, Invalid
+
+app = typer.Typer(
+    help="Tunnels between gateways and workload nodes: show how they are, rotate their keys.",
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Examples:\n\n`epicctl tunnels -A shop --watch`\n\n`epicctl tunnels -o json`",
+)
+_WATCH_SECONDS = 2.0
+_TITLES = ["TUNNEL", "GATEWAY", "EPIC NODE", "WORKLOAD", "STATE", "PEER", "NAT", "RTT", "LOSS"]
+_TITLES += ["RECEIVED", "SENT", "HELLO", "KEY"]
+_YES_NO = {"True": "yes", "False": "no"}
+_UNITS = ("B", "KB", "MB", "GB", "TB", "PB")
+
+
+class _Connected(Protocol):
+    @property
+    def client(self) -> EpicClient: ...
+
+
+@app.callback()
+def show(
+    context: typer.Context,
+    account: Annotated[
+        str, typer.Option("-A", "--account", help="Only of this account; by default the user's own, or all.")
+    ] = "",
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Show them again every two seconds.")] = False,
+    output: Annotated[Format, typer.Option("-o", "--output", help="How to print.")] = Format.TABLE,
+) -> None:
+    """Show each tunnel's far end as observed, round trips, loss, traffic and keys, and what nodes drop.
+
+    Traffic is as the EPIC node counts it: RECEIVED came from the workload node, SENT went there.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    client = cast("_Connected", context.obj).client
+    if watch:
+        if output is not Format.TABLE:
+            raise Invalid("--watch shows a table; -o json and -o yaml show the tunnels once")
+        _watch(client, account)
+        return
+    body = fetch(client, account)
+    match output:
+        case Format.JSON:
+            console.print(Text(json.dumps(body, indent=2, ensure_ascii=False)))
+        case Format.YAML:
+            console.print(Text(yaml.safe_dump(body, sort_keys=False, allow_unicode=True).rstrip()))
+        case Format.TABLE:
+            for line in table(body):
+                console.print(line)
+
+
+@app.command(epilog="Example:\n\n`epicctl tunnels rotate`")
+def rotate(context: typer.Context) -> None:
+    """Give every tunnel a new key now (administrators); exit with 1 when some cannot get one yet."""
+    done = cast("_Connected", context.obj).client.post(f"{PREFIX}/tunnels/rotate", {})
+    console.print(f"Rotation of {done['started']} tunnels has begun, of {done['under-way']} was under way.")
+    if done["waiting"]:
+        ids = ", ".join(map(str, done["waiting"]))
+        console.print(f"Ends of these do not report the keys they have; see epicctl tunnels: {ids}")
+        raise typer.Exit(1)
+
+
+def fetch(client: EpicClient, account: str) -> dict[str, list[Row]]:
+    """Tunnels and nodes: all that the user may see, or one account's."""
+    if not account:
+        try:
+            return _checked(client.get(f"{PREFIX}/tunnels"))
+        except Denied:
+            (account,) = accounts(client, "")
+    return _checked(client.get(f"{PREFIX}/accounts/{account}/tunnels/status"))
+
+
+def table(body: dict[str, list[Row]]) -> list[Text]:
+    """The table of tunnels, and a line for each node that drops something."""
+    if not body["items"]:
+        return [Text("There are no tunnels.")]
+    lines = lines_of(_TITLES, [cells(tunnel) for tunnel in body["items"]])
+    for line, tunnel in zip(lines[1:], body["items"], strict=True):
+        if tunnel.get("state") == "down":
+            line.stylize("red")
+    return [*lines, *drop_lines(body["nodes"])]
+
+
+def cells(tunnel: Row) -> list[str]:
+    """A tunnel's line."""
+    trip = dig(tunnel, "workload-end", "round-trip")
+    observed = tunnel.get("observed-address")
+    return [
+        str(tunnel["id"]),
+        str(tunnel["gateway"]),
+        str(tunnel["epic-node"]),
+        f"{tunnel['cluster']}/{tunnel['node']}",
+        str(tunnel["state"]),
+        f"{observed}:{tunnel['observed-port']}" if observed else "-",
+        _YES_NO.get(str(tunnel.get("nat")), "-"),
+        f"{_milliseconds(trip['last'])}/{_milliseconds(trip['avg'])} ms" if trip else "-",
+        _percent(dig(tunnel, "workload-end", "loss")),
+        _traffic(tunnel, "rx"),
+        _traffic(tunnel, "tx"),
+        _ago(_hello_age(tunnel)),
+        _key(tunnel.get("key", {})),
+    ]
+
+
+def drop_lines(nodes: Iterable[Row]) -> list[Text]:
+    """What nodes have dropped since their programs were loaded."""
+    return [
+        Text(f"{_node(node)} dropped: " + ", ".join(f"{name} {count}" for name, count in drops.items()))
+        for node in nodes
+        if (drops := node.get("drops"))
+    ]
+
+
+def _checked(body: dict[str, Any]) -> dict[str, list[Row]]:
+    return {"items": body.get("items", []), "nodes": body.get("nodes", [])}
+
+
+def _watch(client: EpicClient, account: str) -> None:
+    with Live(console=console, auto_refresh=False) as live:
+        while True:
+            try:
+                shown = Group(*table(fetch(client, account)))
+            except EpicError as error:
+                shown = Group(Text(f"{error}; trying again", style="red"))
+            live.update(shown, refresh=True)
+            time.sleep(_WATCH_SECONDS)
+
+
+def _node(node: Row) -> str:
+    return f"{node['cluster']}/{node['node']}" if node.get("cluster") else str(node["node"])
+
+
+def _hello_age(tunnel: Row) -> Any:
+    age = dig(tunnel, "epic-end", "hello-age")
+    return dig(tunnel, "workload-end", "hello-age") if age is None else age
+
+
+def _traffic(tunnel: Row, way: str) -> str:
+    end, mine = tunnel.get("epic-end"), way
+    if end is None:
+        # The workload end counts the same the other way round.
+        end, mine = tunnel.get("workload-end"), {"rx": "tx", "tx": "rx"}[way]
+    if end is None:
+        return "-"
+    return f"{_bytes(end[f'{mine}-bytes'])} ({end[f'{mine}-packets']})"
+
+
+def _bytes(count: float) -> str:
+    unit = 0
+    while count >= 1000 and unit < len(_UNITS) - 1:
+        count /= 1000
+        unit += 1
+    return f"{count:.1f} {_UNITS[unit]}" if unit else f"{count:.0f} B"
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1000:.2f}"
+
+
+def _percent(part: Any) -> str:
+    return "-" if part is None else f"{part * 100:.1f} %"
+
+
+def _ago(seconds: Any) -> str:
+    if seconds is None:
+        return "-"
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f}{unit}"
+    return f"{seconds:.0f}s"
+
+
+def _key(key: Row) -> str:
+    text = f"{key.get('epoch', '-')} ({_ago(key.get('age'))})"
+    if len(key.get("epochs", ())) > 1:
+        text += ", rotating"
+    waits = key.get("waits-for")
+    return f"{text}, waits for {', '.join(waits)}" if waits else text

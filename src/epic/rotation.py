@@ -1,0 +1,102 @@
+"""Rotating a tunnel's keys without losing a packet, pure: the next step, and the tunnel after it.
+
+A new key goes to both ends; when both have it, it signs; when both sign with it and packets under way have
+arrived, the old key goes. At every moment each end has the key that the other signs with, however late the
+ends hear of a step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import Enum
+
+from pydantic import SecretStr
+
+from epic.model.resources import Tunnel, TunnelKey, TunnelSpec
+
+KEY_BYTES = 16
+
+
+class Step(Enum):
+    """What can be done to a tunnel's keys."""
+
+    BEGIN = "give a new key to both ends"
+    SIGN = "let the new key sign"
+    FINISH = "remove the old key"
+
+
+@dataclass(frozen=True)
+class Holds:
+    """What one end has said of its keys."""
+
+    epochs: frozenset[int]
+    signing: int
+    signing_for: timedelta = timedelta(0)
+    """How long it is known to sign with that."""
+
+
+NOTHING = Holds(frozenset(), 0)
+"""What an end holds that has not been heard of."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """When to rotate, and how long an old key still verifies what was signed with it."""
+
+    period: timedelta = timedelta(hours=24)
+    grace: timedelta = timedelta(seconds=30)
+
+
+def signing_since(tunnel: Tunnel) -> datetime | None:
+    """Since when the tunnel's key signs."""
+    return tunnel.spec.signing_since or tunnel.metadata.creation_timestamp
+
+
+def is_rotating(spec: TunnelSpec) -> bool:
+    """Whether there is a second key."""
+    return len(spec.keys) > 1
+
+
+def next_step(tunnel: Tunnel, ends: Collection[Holds], now: datetime, policy: Policy) -> Step | None:
+    """What may be done now; `ends` are both ends of the tunnel."""
+    if waits_for(tunnel.spec, ends):
+        return None
+    since = signing_since(tunnel)
+    age = now - since if since is not None else policy.period
+    if not is_rotating(tunnel.spec):
+        return Step.BEGIN if age >= policy.period else None
+    if tunnel.spec.signing != _newest(tunnel.spec):
+        return Step.SIGN
+    # Counted from when both ends signed with the new key: packets of the old one may still be under way.
+    quiet = min((end.signing_for for end in ends), default=timedelta(0))
+    return Step.FINISH if quiet >= policy.grace else None
+
+
+def waits_for(spec: TunnelSpec, ends: Collection[Holds]) -> list[bool]:
+    """For each end whether the next step waits for it to do what is asked; empty when for none."""
+    newest = _newest(spec)
+    if spec.signing == newest:
+        waiting = [newest not in end.epochs or end.signing != newest for end in ends]
+    else:
+        waiting = [newest not in end.epochs for end in ends]
+    return waiting if any(waiting) else []
+
+
+def take(spec: TunnelSpec, step: Step, now: datetime, secret: str = "") -> TunnelSpec:
+    """The tunnel after the step; `secret` is the new key of `BEGIN`."""
+    match step:
+        case Step.BEGIN:
+            new = TunnelKey(epoch=_newest(spec) + 1, secret=SecretStr(secret))
+            # Said explicitly: from now on the newest key is not the one that signs.
+            return spec.model_copy(update={"keys": (*spec.keys, new), "signing_epoch": spec.signing})
+        case Step.SIGN:
+            return spec.model_copy(update={"signing_epoch": _newest(spec), "signing_since": now})
+        case Step.FINISH:
+            kept = tuple(key for key in spec.keys if key.epoch == spec.signing)
+            return spec.model_copy(update={"keys": kept})
+
+
+def _newest(spec: TunnelSpec) -> int:
+    return max((key.epoch for key in spec.keys), default=0)

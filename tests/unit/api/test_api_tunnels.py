@@ -1,0 +1,182 @@
+"""How tunnels are, over REST: what ends said, who may say and see it."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+from api_requests import ADMIN, API, PROXIES, TENANT, proxy_body, route_body, slice_body
+
+from epic.api.rotating import advance
+from epic.control.rotate import Rotator
+from epic.live import End, Live, Place, epic_place, workload_place
+from epic.model.resources import Tunnel
+from epic.rotation import Holds, Policy, Step
+from epic.store.sqlite import SqliteStore
+
+STATUS = f"{API}/accounts/root/tunnels/status"
+NODE = {"cluster": "c1", "node": "n1"}
+
+
+@pytest.fixture
+async def tunnel(tenant: httpx.AsyncClient, store: SqliteStore) -> Tunnel:
+    await tenant.post(PROXIES, json=proxy_body())
+    await tenant.post(f"{API}/accounts/root/routes", json=route_body())
+    await tenant.post(f"{API}/accounts/root/slices", json=slice_body(nodes=("n1",)))
+    return store.list(Tunnel)[0]
+
+
+def said(tunnel: Tunnel, **more: Any) -> dict[str, Any]:
+    trip = {"last": 0.002, "min": 0.001, "avg": 0.0015}
+    measured = {"id": int(tunnel.name), "epochs": [1], "signing-epoch": 1, "hello-age": 1.0}
+    return {"tunnels": [{**measured, "rx-packets": 9, "round-trip": trip, "loss": 0.25, **more}]}
+
+
+async def shown(client: httpx.AsyncClient, tunnel: Tunnel) -> dict[str, Any]:
+    items = (await client.get(STATUS)).json()["items"]
+    return next(item for item in items if item["id"] == int(tunnel.name))
+
+
+def epic_end(live: Live, tunnel: Tunnel, address: str = "198.51.100.7", age: float = 1.0) -> None:
+    end = End(holds=Holds(frozenset({1}), 1), hello_age=age, observed=(address, 40000), tx_packets=4)
+    live.take(Place("", "", tunnel.spec.epic_node), {int(tunnel.name): end}, {"tag_wrong": 3, "too_big": 0})
+
+
+async def test_a_tunnel_that_nobody_spoke_of_is_shown_as_unknown(
+    tenant: httpx.AsyncClient, tunnel: Tunnel
+) -> None:
+    found = await shown(tenant, tunnel)
+    assert (found["state"], found["key"]["epoch"], found["key"]["epochs"]) == ("unknown", 1, [1])
+    assert found["gateway"] == "root.U1"
+    assert not {"epic-end", "workload-end", "observed-address"} & found.keys()
+    assert tunnel.spec.keys[0].secret.get_secret_value() not in str(found)
+
+
+async def test_both_ends_are_shown(tenant: httpx.AsyncClient, tunnel: Tunnel, live: Live) -> None:
+    reply = await tenant.put(STATUS, params=NODE, json={**said(tunnel), "drops": {"tag_wrong": 2}})
+    assert (reply.status_code, reply.json()) == (200, {"tunnels": 1})
+    epic_end(live, tunnel)
+    found = await shown(tenant, tunnel)
+    assert found["state"] == "up"
+    assert (found["observed-address"], found["observed-port"], found["nat"]) == ("198.51.100.7", 40000, True)
+    assert found["epic-end"]["tx-packets"] == 4
+    assert found["workload-end"]["round-trip"] == {"last": 0.002, "min": 0.001, "avg": 0.0015}
+    assert (found["workload-end"]["loss"], found["workload-end"]["rx-packets"]) == (0.25, 9)
+    (node,) = (await tenant.get(STATUS)).json()["nodes"]
+    assert (node["cluster"], node["node"], node["drops"]) == ("c1", "n1", {"tag_wrong": 2})
+
+
+async def test_a_tunnel_is_down_when_an_end_hears_nothing(
+    tenant: httpx.AsyncClient, tunnel: Tunnel, live: Live
+) -> None:
+    await tenant.put(STATUS, params=NODE, json=said(tunnel))
+    epic_end(live, tunnel, age=17)
+    assert (await shown(tenant, tunnel))["state"] == "down"
+
+
+async def test_without_nat_the_observed_address_is_the_declared_one(
+    tenant: httpx.AsyncClient, tunnel: Tunnel, live: Live
+) -> None:
+    epic_end(live, tunnel, address=str(tunnel.spec.node_address))
+    assert (await shown(tenant, tunnel))["nat"] is False
+
+
+async def test_an_account_speaks_only_of_its_own_tunnels(
+    anyone: httpx.AsyncClient, tunnel: Tunnel, live: Live
+) -> None:
+    anyone.auth = httpx.BasicAuth(*TENANT)
+    elsewhere = await anyone.put(STATUS, params={**NODE, "node": "n9"}, json=said(tunnel))
+    assert elsewhere.json() == {"tunnels": 0}
+    unknown = await anyone.put(STATUS, params=NODE, json=said(tunnel, id=999))
+    assert unknown.json() == {"tunnels": 0}
+    assert (await anyone.put(STATUS.replace("root", "other"), params=NODE, json={})).status_code == 403
+    assert (await anyone.get(f"{API}/tunnels")).status_code == 403
+    anyone.auth = httpx.BasicAuth(*ADMIN)
+    other = f"{API}/accounts/other/tunnels/status"
+    assert (await anyone.put(other, params=NODE, json=said(tunnel))).json() == {"tunnels": 0}
+    assert live.ends(tunnel) == (None, None)
+
+
+@pytest.mark.parametrize("wrong", [{"loss": 2}, {"hello-age": -1}, {"rx-packets": -1}, {"id": 0}])
+async def test_measurements_that_cannot_be_are_refused(
+    tenant: httpx.AsyncClient, tunnel: Tunnel, wrong: dict[str, Any]
+) -> None:
+    reply = await tenant.put(STATUS, params=NODE, json=said(tunnel, **wrong))
+    assert reply.status_code == 400
+    assert "tunnels.0" in reply.json()["error"]
+
+
+async def test_administrators_see_all_tunnels_and_what_nodes_drop(
+    admin: httpx.AsyncClient, tunnel: Tunnel, live: Live
+) -> None:
+    admin.auth = httpx.BasicAuth(*ADMIN)
+    drops = f"{API}/nodes/{tunnel.spec.epic_node}/drops"
+    assert (await admin.get(drops)).json() == {"node": tunnel.spec.epic_node, "drops": {}}
+    epic_end(live, tunnel)
+    assert (await admin.get(drops)).json()["drops"] == {"tag_wrong": 3}
+    assert (await admin.get(f"{API}/nodes/nowhere/drops")).status_code == 404
+    body = (await admin.get(f"{API}/tunnels")).json()
+    assert len(body["items"]) == 2
+    assert [node["node"] for node in body["nodes"]] == [tunnel.spec.epic_node]
+
+
+def confirm(live: Live, tunnel: Tunnel, places: tuple[Place, ...]) -> None:
+    keys = Holds(frozenset(key.epoch for key in tunnel.spec.keys), tunnel.spec.signing)
+    for place in places:
+        live.take(place, {int(tunnel.name): End(holds=keys)}, {})
+
+
+async def test_an_administrator_rotates_keys_and_sees_who_holds_it_up(
+    admin: httpx.AsyncClient, tunnel: Tunnel, store: SqliteStore, live: Live
+) -> None:
+    rotate = f"{API}/tunnels/rotate"
+    assert (await admin.post(rotate)).status_code == 403
+    admin.auth = httpx.BasicAuth(*ADMIN)
+    ids = sorted(int(t.name) for t in store.list(Tunnel))
+    assert (await admin.post(rotate)).json() == {"started": 0, "under-way": 0, "waiting": ids}
+
+    epic, workload = epic_place(tunnel), workload_place(tunnel)
+    confirm(live, tunnel, (epic, workload))
+    waiting = [id_ for id_ in ids if id_ != int(tunnel.name)]
+    assert (await admin.post(rotate)).json() == {"started": 1, "under-way": 0, "waiting": waiting}
+    assert (await admin.post(rotate)).json() == {"started": 0, "under-way": 1, "waiting": waiting}
+
+    begun = store.get(Tunnel, "root", tunnel.name)
+    assert (await shown(admin, tunnel))["key"]["waits-for"] == [epic.node, "c1/n1"]
+    listed = (await admin.get(f"{API}/accounts/root/tunnels", params=NODE)).json()["tunnels"]
+    ours = next(item for item in listed if item["id"] == int(tunnel.name))
+    assert ([key["epoch"] for key in ours["keys"]], ours["signing-epoch"]) == ([1, 2], 1)
+    confirm(live, begun, (epic,))
+    assert (await shown(admin, tunnel))["key"]["waits-for"] == ["c1/n1"]
+
+
+async def test_keys_go_through_all_steps_as_the_ends_confirm(
+    tunnel: Tunnel, store: SqliteStore, live: Live
+) -> None:
+    policy = Policy(timedelta(0), timedelta(0))
+    places = (epic_place(tunnel), workload_place(tunnel))
+    steps: list[Step] = []
+    for _ in range(3):
+        assert not advance(store, live, policy) or not steps
+        confirm(live, store.get(Tunnel, "root", tunnel.name), places)
+        steps += advance(store, live, policy)
+    assert steps == [Step.BEGIN, Step.SIGN, Step.FINISH]
+    spec = store.get(Tunnel, "root", tunnel.name).spec
+    assert ([key.epoch for key in spec.keys], spec.signing) == ([2], 2)
+    assert spec.keys[0].secret != tunnel.spec.keys[0].secret
+    # The other tunnel, whose ends say nothing, is as it was.
+    (other,) = (t for t in store.list(Tunnel) if t.name != tunnel.name)
+    assert [key.epoch for key in other.spec.keys] == [1]
+
+
+async def test_the_service_rotates_by_itself(tunnel: Tunnel, store: SqliteStore, live: Live) -> None:
+    task = asyncio.create_task(Rotator(store, live, Policy(timedelta(0), timedelta(0)), 0.01).run())
+    async with asyncio.timeout(10):
+        while store.get(Tunnel, "root", tunnel.name).spec.signing < 3:
+            places = (epic_place(tunnel), workload_place(tunnel))
+            confirm(live, store.get(Tunnel, "root", tunnel.name), places)
+            await asyncio.sleep(0.005)
+    task.cancel()
