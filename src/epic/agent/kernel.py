@@ -10,6 +10,7 @@ from epic.agent.desired import Tunnel
 from epic.agent.netlink import Netlink
 from epic.agent.nft import PortSet
 from epic.agent.settings import UnderlaySettings
+from epic.agent.underlay import Underlay
 from epic.bpf import dataplane as bpf
 from epic.model.naming import instance_interface
 from epic.model.resources import GUE_PORT
@@ -27,8 +28,7 @@ class GatewayKernel:
         self._dataplane = dataplane
         self._underlay = underlay
         self._netlink = Netlink()
-        self._underlay_link: tuple[int, int] | None = None
-        self._underlay_missing = False
+        self._underlay_link = Underlay(dataplane, self._netlink, underlay.interface, "gateway")
         self._ports = PortSet()
         self._attached: dict[str, int] = {}
         self._tunnels: dict[int, Tunnel] = {}
@@ -49,14 +49,8 @@ class GatewayKernel:
         self._attached = dict.fromkeys(ours | set(interfaces), _UNKNOWN_LINK)
 
     def _follow_underlay(self) -> None:
-        """Attach to the underlay; one that was made anew, or has another MTU, concerns all tunnels."""
-        found = self._netlink.identity(self._underlay.interface)
-        if found is not None and found != self._underlay_link:
-            self._dataplane.attach_underlay(self._underlay.interface, "gateway")
+        if self._underlay_link.follow():
             self._tunnels.clear()
-        if found is None and not self._underlay_missing:
-            log.error("there is no underlay interface %s; tunnels wait for it", self._underlay.interface)
-        self._underlay_link, self._underlay_missing = found, found is None
 
     def close(self) -> None:
         """Close the sockets; the kernel state stays."""

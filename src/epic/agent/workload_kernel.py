@@ -9,6 +9,7 @@ from epic.agent import tunnels
 from epic.agent.netlink import HostRoute, Netlink
 from epic.agent.settings import UnderlaySettings
 from epic.agent.tunnels import WorkloadTunnel
+from epic.agent.underlay import Underlay
 from epic.bpf import dataplane as bpf
 
 log = logging.getLogger(__name__)
@@ -21,8 +22,7 @@ class WorkloadKernel:
         self._dataplane = dataplane
         self._underlay = underlay
         self._netlink = Netlink()
-        self._underlay_link: tuple[int, int] | None = None
-        self._underlay_missing = False
+        self._underlay_link = Underlay(dataplane, self._netlink, underlay.interface, "workload")
         self._set: dict[int, WorkloadTunnel] = {}
         self._said = ""
 
@@ -37,14 +37,8 @@ class WorkloadKernel:
         self._follow_underlay()
 
     def _follow_underlay(self) -> None:
-        """Attach to the underlay; one that was made anew, or has another MTU, concerns all tunnels."""
-        found = self._netlink.identity(self._underlay.interface)
-        if found is not None and found != self._underlay_link:
-            self._dataplane.attach_underlay(self._underlay.interface, "workload")
+        if self._underlay_link.follow():
             self._set.clear()
-        if found is None and not self._underlay_missing:
-            log.error("there is no underlay interface %s; tunnels wait for it", self._underlay.interface)
-        self._underlay_link, self._underlay_missing = found, found is None
 
     def close(self) -> None:
         """Close the sockets; the kernel state stays."""
@@ -61,7 +55,8 @@ class WorkloadKernel:
 
     def routes(self, wanted: Mapping[int, WorkloadTunnel]) -> list[HostRoute]:
         """The routes that replies need now."""
-        if self._underlay_link is None:
+        mtu = self._underlay_link.mtu
+        if mtu is None:
             return []
         hops = {
             t.epic_address: hop
@@ -69,7 +64,7 @@ class WorkloadKernel:
             if (hop := self._netlink.next_hop(t.epic_address)) is not None
         }
         interface = self._underlay.interface
-        found = list(tunnels.routes(wanted, hops, interface, self._underlay_link[1]))
+        found = list(tunnels.routes(wanted, hops, interface, mtu))
         routed = {route.destination for route in found}
         self._complain({str(t.epic_address) for t in wanted.values() if t.inside not in routed})
         return found
