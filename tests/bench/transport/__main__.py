@@ -44,7 +44,7 @@ class Extent:
     rebinds: int
 
 
-FULL = Extent(rounds=5, seconds=1.0, pings=20_000, rebinds=10)
+FULL = Extent(rounds=5, seconds=0.6, pings=15_000, rebinds=10)
 QUICK = Extent(rounds=1, seconds=0.4, pings=5_000, rebinds=3)
 
 
@@ -81,8 +81,8 @@ def _measure(extent: Extent, scratch: Path, pins: Path, alternative: bool) -> li
     load = Load(compile_load(scratch), extent.seconds, extent.pings)
     with _networks(pins, alternative) as networks:
         plain, tunnel = networks[0], next(item for item in networks if isinstance(item, GueNetwork))
-        results, noise = measuring.measure(load, networks, extent.rounds, _say)
         spent = costs.measure(load, plain, tunnel, scratch)
+        results, noise = measuring.measure(load, networks, extent.rounds, _say)
         dropped = {name: count for name, count in _drops(tunnel).items() if count}
     names = [network.name for network in networks]
     rebinds = rebinding.measure(pins, OBJECT, extent.rebinds)

@@ -2,6 +2,7 @@
 /* What the kernel's statistics say of this program is the cost of measuring. */
 #include <linux/bpf.h>
 #include <linux/pkt_cls.h>
+
 #include <bpf/bpf_helpers.h>
 
 SEC("tc")

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * The load generators: `load CPU MODE ARGUMENTS`. Each pins itself to one processor and prints its
- * result as one line of JSON; servers print "ready" first and end with SIGTERM or with their client.
+ * The load generators: `load CPU MODE ARGUMENTS`. Each pins itself to one
+ * processor and prints its result as one line of JSON; servers print "ready"
+ * first and end with SIGTERM or with their client.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -20,10 +21,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#define BATCH 64
+#define BATCH       64
 #define STREAMS_MAX 16
 #define PAYLOAD_MAX 2048
-#define CHUNK (128 * 1024)
+#define CHUNK       (128 * 1024)
 
 static volatile sig_atomic_t ended;
 
@@ -122,7 +123,8 @@ static void udp_echo(char **arg)
 	int fd = served(SOCK_DGRAM, arg[0]);
 
 	while (!ended) {
-		ssize_t n = recvfrom(fd, payload, sizeof(payload), 0, (struct sockaddr *)&from, &length);
+		ssize_t n = recvfrom(fd, payload, sizeof(payload), 0, (struct sockaddr *)&from,
+				     &length);
 
 		if (n > 0)
 			sendto(fd, payload, n, 0, (struct sockaddr *)&from, length);
@@ -148,12 +150,14 @@ static void udp_ping(char **arg)
 	for (int i = 0; i < count; i++) {
 		double begun = now();
 
-		if (send(fd, payload, sizeof(payload), 0) < 0 || recv(fd, payload, sizeof(payload), 0) < 0)
+		if (send(fd, payload, sizeof(payload), 0) < 0 ||
+		    recv(fd, payload, sizeof(payload), 0) < 0)
 			lost++;
 		times[i] = (now() - begun) * 1e6;
 	}
 	qsort(times, count, sizeof(*times), by_value);
-	printf("{\"p50\": %f, \"p99\": %f, \"lost\": %d}\n", times[count / 2], times[count * 99 / 100], lost);
+	printf("{\"p50\": %f, \"p99\": %f, \"lost\": %d}\n", times[count / 2],
+	       times[count * 99 / 100], lost);
 }
 
 static void tcp_sink(char **arg)
@@ -235,7 +239,8 @@ static void connections(char **arg)
 	while (now() < until) {
 		int fd = connected(SOCK_STREAM, arg[0], arg[1]);
 
-		if (send(fd, &byte, 1, 0) == 1 && recv(fd, &byte, 1, 0) == 1 && recv(fd, &byte, 1, 0) == 0)
+		if (send(fd, &byte, 1, 0) == 1 && recv(fd, &byte, 1, 0) == 1 &&
+		    recv(fd, &byte, 1, 0) == 0)
 			count++;
 		close(fd);
 	}
@@ -247,9 +252,14 @@ static const struct mode {
 	void (*run)(char **arguments);
 	int arguments;
 } modes[] = {
-	{"udp-sink", udp_sink, 1},	  {"udp-blast", udp_blast, 4},	  {"udp-echo", udp_echo, 1},
-	{"udp-ping", udp_ping, 3},	  {"tcp-sink", tcp_sink, 2},	  {"tcp-blast", tcp_blast, 4},
-	{"connection-sink", connection_sink, 1}, {"connections", connections, 3},
+	{"udp-sink", udp_sink, 1},
+	{"udp-blast", udp_blast, 4},
+	{"udp-echo", udp_echo, 1},
+	{"udp-ping", udp_ping, 3},
+	{"tcp-sink", tcp_sink, 2},
+	{"tcp-blast", tcp_blast, 4},
+	{"connection-sink", connection_sink, 1},
+	{"connections", connections, 3},
 };
 
 int main(int argc, char **argv)
