@@ -71,6 +71,9 @@ e2e: site ## Run the journeys on the lab
 bench: site ## Measure the figures of docs/benchmarks.md
 	@$(BIN)/python tests/bench/run.py
 
+bench-transport: bpf ## Measure the tunnel against plain routing and VXLAN (root); ARGS=--quick is a smoke test
+	@$(BIN)/python tests/bench/transport $(ARGS)
+
 clean-lab: setup ## Remove the lab and all it left
 	ansible-playbook -i localhost, playbooks/lab_clean.yml
 

@@ -28,7 +28,7 @@ class GatewayKernel:
         self._dataplane = dataplane
         self._underlay = underlay
         self._netlink = Netlink()
-        self._underlay_link = Underlay(dataplane, self._netlink, underlay.interface, "gateway")
+        self._underlay_watch = Underlay(dataplane, self._netlink, underlay.interface, "gateway")
         self._ports = PortSet()
         self._attached: dict[str, int] = {}
         self._tunnels: dict[int, Tunnel] = {}
@@ -49,7 +49,7 @@ class GatewayKernel:
         self._attached = dict.fromkeys(ours | set(interfaces), _UNKNOWN_LINK)
 
     def _follow_underlay(self) -> None:
-        if self._underlay_link.follow():
+        if self._underlay_watch.follow():
             self._tunnels.clear()
 
     def close(self) -> None:

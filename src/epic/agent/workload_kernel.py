@@ -22,7 +22,7 @@ class WorkloadKernel:
         self._dataplane = dataplane
         self._underlay = underlay
         self._netlink = Netlink()
-        self._underlay_link = Underlay(dataplane, self._netlink, underlay.interface, "workload")
+        self._underlay_watch = Underlay(dataplane, self._netlink, underlay.interface, "workload")
         self._set: dict[int, WorkloadTunnel] = {}
         self._said = ""
 
@@ -37,7 +37,7 @@ class WorkloadKernel:
         self._follow_underlay()
 
     def _follow_underlay(self) -> None:
-        if self._underlay_link.follow():
+        if self._underlay_watch.follow():
             self._set.clear()
 
     def close(self) -> None:
@@ -55,7 +55,7 @@ class WorkloadKernel:
 
     def routes(self, wanted: Mapping[int, WorkloadTunnel]) -> list[HostRoute]:
         """The routes that replies need now."""
-        mtu = self._underlay_link.mtu
+        mtu = self._underlay_watch.mtu
         if mtu is None:
             return []
         hops = {
