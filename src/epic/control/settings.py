@@ -47,7 +47,7 @@ class RunsSection(_Section):
     ssh_key: Path
     user: str = "root"
     python: str = "/usr/bin/python3"
-    strategy: str | None = None
+    strategy: str = "linear"
     playbook: Path | None = None
     timeout_seconds: Annotated[int, Field(ge=10)] = 600
 

@@ -111,11 +111,10 @@ class AnsibleExecutor:
             "ANSIBLE_RETRY_FILES_ENABLED": "False",
             "ANSIBLE_DEPRECATION_WARNINGS": "False",
             "ANSIBLE_NOCOLOR": "True",
+            "ANSIBLE_STRATEGY": settings.strategy,
         }
-        if settings.strategy:
-            environment["ANSIBLE_STRATEGY"] = settings.strategy
-            if settings.strategy.startswith("mitogen"):
-                environment["ANSIBLE_STRATEGY_PLUGINS"] = str(_mitogen_strategies())
+        if settings.strategy.startswith("mitogen"):
+            environment["ANSIBLE_STRATEGY_PLUGINS"] = str(_mitogen_strategies())
         return environment
 
 

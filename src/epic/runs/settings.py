@@ -17,5 +17,5 @@ class RunSettings:
     envoy_version: str
     user: str = "root"
     python: str = "/usr/bin/python3"
-    strategy: str | None = None
+    strategy: str = "linear"
     timeout_seconds: int = 600
