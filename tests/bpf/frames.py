@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 from gue_scapy import GUE, HELLO, HELLO_ACK, PORT
-from scapy.layers.inet import IP, UDP
-from scapy.layers.inet6 import IPv6
+from scapy.layers.inet import IP, UDP, IPerror
+from scapy.layers.inet6 import IPerror6, IPv6
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet
 
@@ -206,10 +206,10 @@ def acknowledgement(families: Families, counter: int, key: bytes = KEY, **change
 
 
 def recomputed(frame: Packet | bytes) -> bytes:
-    """The frame with all checksums of its innermost IP packet computed anew, and no other change."""
+    """The frame with all checksums computed anew, but for those of a packet that an ICMP error quotes."""
     packet = Ether(bytes(frame))
     layer: Any = packet
-    while layer:
+    while layer and not isinstance(layer, (IPerror, IPerror6)):
         if "chksum" in layer.fields:
             del layer.chksum
         if "cksum" in layer.fields:
