@@ -17,7 +17,10 @@ from frames import (
     KEY,
     LOCALS,
     OLD_KEY,
+    OTHER_INSIDE,
+    OTHER_INSIDE6,
     OTHER_INTERFACE,
+    OTHER_TUNNEL,
     POD_INTERFACE,
     PUBLIC,
     SERVICE,
@@ -42,7 +45,7 @@ INSTANCE, EGRESS, POD = (
 GATEWAY_XDP, WORKLOAD_XDP = "gateway gateway_underlay_xdp", "workload workload_underlay_xdp"
 LANES = range(4)
 
-_VALID_OFFSET = 25  # `valid` in `struct tunnel`
+_VALID_OFFSET = 29  # `valid` in `struct tunnel`
 _MAP_INFO_SIZE = 80
 
 
@@ -97,11 +100,12 @@ class Host:
                 for id_ in plane.tunnel_ids():
                     plane.delete_tunnel(id_)
                 plane.delete_endpoints(list(plane.endpoints()))
-                plane.set_endpoint(INSIDE, ENDPOINT, Endpoint(TUNNEL))
-                plane.set_endpoint(INSIDE6, ENDPOINT6, Endpoint(TUNNEL))
             self.gateway.attach_instance(INSTANCE_INTERFACE, INSIDE, INSIDE6, PUBLIC)
             self.gateway.set_tunnel(gateway_tunnel())
             self.workload.set_tunnel(workload_tunnel(over))
+            for plane in self._planes.values():
+                plane.set_endpoint(INSIDE, ENDPOINT, Endpoint(TUNNEL))
+                plane.set_endpoint(INSIDE6, ENDPOINT6, Endpoint(TUNNEL))
             self.run(GATEWAY, hello(Families(over, 4), 1))
 
     def program(self, name: str) -> Program:
@@ -115,10 +119,25 @@ class Host:
 
     def invalidate_keys(self, role: str) -> None:
         """Leave the tunnel without keys, which no caller of the dataplane can."""
-        held, key = self.map(role, "tunnels"), struct.pack("=I", TUNNEL)
+        held, key = self.map(role, "tunnels"), self.slot(role)
         value = bytearray(held.get(key))
         value[_VALID_OFFSET] = 0
         held.set(key, bytes(value))
+
+    def slot(self, role: str) -> bytes:
+        """Where the tunnel's data are in the maps that are arrays."""
+        return self.map(role, "slots").get(struct.pack("=I", TUNNEL))
+
+    def add_other_tunnel(self) -> None:
+        """A tunnel of another instance."""
+        inside = {"id": OTHER_TUNNEL, "inside": OTHER_INSIDE, "inside6": OTHER_INSIDE6}
+        self.gateway.set_tunnel(gateway_tunnel(interface=OTHER_INTERFACE, **inside))
+        self.workload.set_tunnel(workload_tunnel(**inside))
+
+    def forget_other_tunnel(self) -> None:
+        """Endpoints that it has stay behind."""
+        self.gateway.delete_tunnel(OTHER_TUNNEL)
+        self.workload.delete_tunnel(OTHER_TUNNEL)
 
     def run(self, program: str, packet: Packet | bytes, ifindex: int | None = None) -> Ran:
         """One packet through one program; `program` is the role and the name."""

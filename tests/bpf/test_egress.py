@@ -11,6 +11,7 @@ from frames import (
     ETHER,
     FAMILIES,
     OLD_KEY,
+    OTHER_TUNNEL,
     TUNNEL,
     Families,
     ip,
@@ -109,8 +110,10 @@ def test_what_does_not_fit_is_dropped_behind_the_stack(host: Host, families: Fam
 @EXITS
 @FAMILIES
 def test_an_endpoint_without_its_tunnel_is_dropped(host: Host, exit_: str, families: Families) -> None:
-    host.workload.set_endpoint(families.inside, families.endpoint, Endpoint(99))
-    assert host.dropped(exit_, ETHER / families.reply() / TCP()) == "source_not_endpoint"
+    host.add_other_tunnel()
+    host.workload.set_endpoint(families.inside, families.endpoint, Endpoint(OTHER_TUNNEL))
+    host.forget_other_tunnel()
+    assert host.dropped(exit_, ETHER / families.reply() / TCP()) == "tunnel_unknown"
     host.workload.delete_endpoint(families.inside, families.endpoint)
     assert host.dropped(exit_, ETHER / families.reply() / TCP()) == "source_not_endpoint"
 
@@ -135,6 +138,7 @@ def test_a_deleted_tunnel_leaves_its_inside_addresses_to_others(
     host: Host, exit_: str, families: Families
 ) -> None:
     host.workload.delete_tunnel(TUNNEL)
+    host.workload.delete_endpoint(families.inside, families.endpoint)
     packet = ETHER / families.reply() / TCP()
     assert host.run(exit_, packet) == (PASS, bytes(packet))
 
@@ -144,10 +148,10 @@ def test_a_deleted_tunnel_leaves_its_inside_addresses_to_others(
 def test_a_tunnel_that_took_over_an_inside_address_keeps_it(
     host: Host, exit_: str, families: Families
 ) -> None:
-    host.workload.set_tunnel(workload_tunnel(families.over, id=TUNNEL + 1))
+    host.workload.set_tunnel(workload_tunnel(families.over, id=OTHER_TUNNEL))
     host.workload.delete_tunnel(TUNNEL)
-    assert host.workload.tunnel_ids() == {TUNNEL + 1}
-    host.workload.set_endpoint(families.inside, families.endpoint, Endpoint(TUNNEL + 1))
+    assert host.workload.tunnel_ids() == {OTHER_TUNNEL}
+    host.workload.set_endpoint(families.inside, families.endpoint, Endpoint(OTHER_TUNNEL))
     assert host.run(exit_, ETHER / families.reply() / TCP()).verdict == REDIRECT
 
 
@@ -203,9 +207,9 @@ def test_an_error_about_something_else_is_not_passed_on(host: Host, exit_: str, 
     assert host.dropped(exit_, ETHER / about_other) == "source_not_endpoint"
     short = error_about(families, families.foreign, Raw(b"\x45"))
     assert host.dropped(exit_, ETHER / short) == "source_not_endpoint"
-    host.workload.set_endpoint(families.inside, families.endpoint, Endpoint(TUNNEL + 1))
-    foreign = error_about(families, families.foreign, quoted_request(families, families.endpoint))
-    assert host.dropped(exit_, ETHER / foreign) == "source_not_endpoint"
+    host.workload.delete_endpoint(families.inside, families.endpoint)
+    removed = error_about(families, families.foreign, quoted_request(families, families.endpoint))
+    assert host.dropped(exit_, ETHER / removed) == "source_not_endpoint"
 
 
 @FAMILIES

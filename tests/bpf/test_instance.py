@@ -13,6 +13,8 @@ from frames import (
     INSTANCE_INTERFACE,
     KEY,
     OLD_KEY,
+    OTHER_INTERFACE,
+    OTHER_TUNNEL,
     PUBLIC,
     TUNNEL,
     Families,
@@ -242,7 +244,7 @@ def test_other_protocols_than_ip_and_arp_are_dropped(host: Host) -> None:
 
 def _forget_far_end(host: Host) -> None:
     host.gateway.delete_tunnel(TUNNEL)
-    host.gateway.set_tunnel(gateway_tunnel(id=TUNNEL + 1))
+    host.add_other_tunnel()
     host.gateway.set_tunnel(gateway_tunnel())
 
 
@@ -252,8 +254,10 @@ def _delete_endpoint(host: Host) -> None:
 
 
 def _point_to_nothing(host: Host) -> None:
+    host.add_other_tunnel()
     for each in ALL[:2]:
-        host.gateway.set_endpoint(each.inside, each.endpoint, Endpoint(99))
+        host.gateway.set_endpoint(each.inside, each.endpoint, Endpoint(OTHER_TUNNEL))
+    host.forget_other_tunnel()
 
 
 def _take_key(host: Host) -> None:
@@ -297,7 +301,7 @@ def test_an_interface_that_is_no_instances_is_closed(host: Host, families: Famil
 
 @ANY_INNER
 def test_an_instance_cannot_use_the_tunnel_of_another(host: Host, families: Families) -> None:
-    host.gateway.set_tunnel(gateway_tunnel(interface="epg64400002"))
+    host.gateway.set_tunnel(gateway_tunnel(interface=OTHER_INTERFACE))
     assert host.dropped(INSTANCE, ETHER / families.request() / UDP()) == "instance_source"
 
 

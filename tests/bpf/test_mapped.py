@@ -8,6 +8,7 @@ import pytest
 from frames import (
     ETHER,
     FAMILIES,
+    OTHER_TUNNEL,
     TUNNEL,
     Families,
     gue,
@@ -16,7 +17,7 @@ from frames import (
     recomputed,
     wrapped,
 )
-from host import GATEWAY, GATEWAY_XDP, INSTANCE, Host
+from host import GATEWAY, GATEWAY_XDP, INSTANCE, Host, gateway_tunnel
 from scapy.layers.inet import ICMP, TCP, UDP, IPerror, IPOption_NOP, UDPerror
 from scapy.layers.inet6 import (
     ICMPv6EchoReply,
@@ -167,11 +168,13 @@ def test_checksums_stay_right_whatever_the_payload(mapped: Host, families: Famil
 def test_the_other_network_may_use_the_same_address(mapped: Host, families: Families) -> None:
     """A reply of another tunnel from the same address is the other endpoint's."""
     f = families
-    mapped.gateway.set_endpoint(f.inside, f.endpoint, Endpoint(TUNNEL + 1))
+    mapped.add_other_tunnel()
+    mapped.gateway.set_endpoint(f.inside, f.endpoint, Endpoint(OTHER_TUNNEL))
     sent = f.reply() / UDP()
     ran = mapped.run(GATEWAY, outer(f.nat, f.epic) / gue(sent) / sent)
     assert ran.packet == bytes(ETHER / ip(f.mapped, f.inside) / UDP())
-    assert mapped.dropped(INSTANCE, ETHER / f.request() / UDP()) == "tunnel_unknown"
+    mapped.gateway.set_tunnel(gateway_tunnel(id=OTHER_TUNNEL))
+    assert mapped.dropped(INSTANCE, ETHER / f.request() / UDP()) == "tunnel_unresolved"
 
 
 @FAMILIES

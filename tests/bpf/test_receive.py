@@ -13,6 +13,7 @@ from frames import (
     INSTANCE_INTERFACE,
     KEY,
     OLD_KEY,
+    OTHER_TUNNEL,
     POD_INTERFACE,
     TUNNEL,
     WRONG_KEY,
@@ -148,7 +149,7 @@ def test_each_end_listens_on_its_ports(host: Host, end: str, families: Families,
     [
         pytest.param({"tag": bytes(8)}, "tag_wrong", id="no tag"),
         pytest.param({"key": WRONG_KEY}, "tag_wrong", id="unknown key"),
-        pytest.param({"tunnel": 8}, "tunnel_unknown", id="tunnel"),
+        pytest.param({"tunnel": 99}, "tunnel_unknown", id="tunnel"),
         pytest.param({"service": 4}, "service_wrong", id="service"),
         pytest.param({"version": 1}, "gue_version", id="version 1"),
         pytest.param({"version": 3}, "gue_version", id="version 3"),
@@ -266,8 +267,9 @@ def test_an_authentic_packet_may_only_speak_for_its_tunnel(
 def test_an_endpoint_of_another_tunnel_is_not_served_by_this_one(
     host: Host, end: str, families: Families
 ) -> None:
+    host.add_other_tunnel()
     for plane in (host.gateway, host.workload):
-        plane.set_endpoint(families.inside, families.endpoint, Endpoint(TUNNEL + 1))
+        plane.set_endpoint(families.inside, families.endpoint, Endpoint(OTHER_TUNNEL))
     assert host.dropped(end, frame_of(end, families)) == "endpoint_unknown"
 
 

@@ -71,7 +71,9 @@ class Program:
 
     def take_out(self, data: bytes) -> TakenOut:
         """One packet through an XDP program."""
-        self._test(data, (0, _XDP_MD, 0, ctypes.addressof(self._context)))
+        struct.pack_into("=6I", self._context, 0, 0, len(data), 0, 0, 0, 0)
+        context = ctypes.addressof(self._context)
+        self._test(data, (_XDP_MD, _XDP_MD, context, context))
         verdict, size = struct.unpack_from("=i4xI", self._request, 4)
         start, _, meta = struct.unpack_from("=III", self._context)
         out = ctypes.string_at(self._out, size)
