@@ -131,7 +131,7 @@ def changed_frames(good: bytes, families: Families, source: random.Random) -> It
     """Frames of which something changed that is bound."""
     positions = fuzzing.bound(families.over, families.inner)
     fixed = [place - positions[0] for place in positions]
-    free = {21, 24, 25, 26, 27, 28, 30, 31} if families.inner == 4 else {20, 21, 22, 23, 27}
+    free = {20, 21, 24, 25, 26, 27, 28, 30, 31} if families.inner == 4 else {20, 21, 22, 23, 27}
     for frame in fuzzing.mutations(source, [good], positions):
         start = positions[0]
         if any(
