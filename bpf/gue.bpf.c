@@ -173,7 +173,7 @@ static __always_inline int instance_send(struct __sk_buff *skb, struct inner *in
 	struct tunnel *tunnel;
 
 	inner->flow.tunnel = endpoint->tunnel;
-	tunnel = bpf_map_lookup_elem(&tunnels, &inner->flow.tunnel);
+	tunnel = tunnel_of(endpoint);
 	if (!tunnel)
 		return drop(DROP_TUNNEL_UNKNOWN);
 	if (tunnel->interface != skb->ifindex)
@@ -299,7 +299,7 @@ static __always_inline const struct endpoint *adopt_error(struct __sk_buff *skb,
 	return endpoint;
 }
 
-static __always_inline int reply(struct __sk_buff *skb, struct inner *inner, __u32 id,
+static __always_inline int reply(struct __sk_buff *skb, struct inner *inner, __u32 slot,
 				 const bool ingress, const bool six)
 {
 	const struct endpoint *endpoint =
@@ -309,10 +309,10 @@ static __always_inline int reply(struct __sk_buff *skb, struct inner *inner, __u
 
 	if (!endpoint)
 		endpoint = adopt_error(skb, inner, six);
-	if (!endpoint || endpoint->tunnel != id)
+	if (!endpoint || endpoint->slot != slot)
 		return drop(DROP_SOURCE_NOT_ENDPOINT);
-	inner->flow.tunnel = id;
-	tunnel = bpf_map_lookup_elem(&tunnels, &id);
+	inner->flow.tunnel = endpoint->tunnel;
+	tunnel = tunnel_of(endpoint);
 	if (!tunnel)
 		return drop(DROP_TUNNEL_UNKNOWN);
 	return encapsulate(skb, inner, tunnel, &entrance, six);
@@ -325,7 +325,7 @@ static __always_inline int workload_send4(struct __sk_buff *skb, const bool ingr
 	struct view view;
 	struct iphdr *ip;
 	__be32 to;
-	__u32 *id;
+	__u32 *slot;
 
 	if (!view_open(&view, skb, ETH_HLEN + sizeof(*ip)))
 		return NOT_OURS;
@@ -333,12 +333,12 @@ static __always_inline int workload_send4(struct __sk_buff *skb, const bool ingr
 	if (!ip)
 		return NOT_OURS;
 	to = ip->daddr;
-	id = bpf_map_lookup_elem(&insides, &to);
-	if (!id)
+	slot = bpf_map_lookup_elem(&insides, &to);
+	if (!slot)
 		return NOT_OURS;
 	if (!inner4_read(&inner, &view, ip))
 		return drop(DROP_INNER_HEADER);
-	return reply(skb, &inner, *id, ingress, false);
+	return reply(skb, &inner, *slot, ingress, false);
 }
 
 static __always_inline int workload_send6(struct __sk_buff *skb, const bool ingress)
@@ -347,7 +347,7 @@ static __always_inline int workload_send6(struct __sk_buff *skb, const bool ingr
 	struct view view;
 	struct ipv6hdr *ip;
 	union address to;
-	__u32 *id;
+	__u32 *slot;
 
 	if (!view_open(&view, skb, ETH_HLEN + sizeof(*ip)))
 		return NOT_OURS;
@@ -355,12 +355,12 @@ static __always_inline int workload_send6(struct __sk_buff *skb, const bool ingr
 	if (!ip)
 		return NOT_OURS;
 	to = address_v6(&ip->daddr);
-	id = bpf_map_lookup_elem(&insides6, &to);
-	if (!id)
+	slot = bpf_map_lookup_elem(&insides6, &to);
+	if (!slot)
 		return NOT_OURS;
 	if (!inner6_read(&inner, &view, ip))
 		return drop(DROP_INNER_HEADER);
-	return reply(skb, &inner, *id, ingress, true);
+	return reply(skb, &inner, *slot, ingress, true);
 }
 
 static __always_inline int workload_send(struct __sk_buff *skb, const bool ingress)
@@ -399,7 +399,7 @@ static __always_inline int segment_send(struct __sk_buff *skb, struct inner *inn
 	if (!endpoint)
 		return drop(DROP_ENDPOINT_UNKNOWN);
 	inner->flow.tunnel = endpoint->tunnel;
-	tunnel = bpf_map_lookup_elem(&tunnels, &inner->flow.tunnel);
+	tunnel = tunnel_of(endpoint);
 	if (!tunnel)
 		return drop(DROP_TUNNEL_UNKNOWN);
 	if (address_known(&endpoint->real))
