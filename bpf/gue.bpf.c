@@ -299,17 +299,31 @@ static __always_inline const struct endpoint *adopt_error(struct __sk_buff *skb,
 	return endpoint;
 }
 
-static __always_inline int reply(struct __sk_buff *skb, struct inner *inner, __u32 slot,
-				 const bool ingress, const bool six)
+static __always_inline bool is_inside_address(const union address *address, const bool six)
+{
+	__be32 short_key = address_ipv4(address);
+
+	return six ? bpf_map_lookup_elem(&insides6, address)
+		   : bpf_map_lookup_elem(&insides, &short_key);
+}
+
+/*
+ * Replies to an inside address go back into the tunnel they came from. On the underlay most packets
+ * are others', so the destination alone is looked at first; a pod's are mostly replies.
+ */
+static __always_inline int reply(struct __sk_buff *skb, struct inner *inner, const bool pod,
+				 const bool six)
 {
 	const struct endpoint *endpoint =
 		pair_find(&inner->flow.destination, &inner->flow.source, six);
-	struct entrance entrance = {.answers = ingress};
+	struct entrance entrance = {.answers = pod};
 	struct tunnel *tunnel;
 
+	if (!endpoint && pod && !is_inside_address(&inner->flow.destination, six))
+		return NOT_OURS;
 	if (!endpoint)
 		endpoint = adopt_error(skb, inner, six);
-	if (!endpoint || endpoint->slot != slot)
+	if (!endpoint)
 		return drop(DROP_SOURCE_NOT_ENDPOINT);
 	inner->flow.tunnel = endpoint->tunnel;
 	tunnel = tunnel_of(endpoint);
@@ -318,57 +332,52 @@ static __always_inline int reply(struct __sk_buff *skb, struct inner *inner, __u
 	return encapsulate(skb, inner, tunnel, &entrance, six);
 }
 
-/* Replies to an inside address go back into the tunnel they came from. */
-static __always_inline int workload_send4(struct __sk_buff *skb, const bool ingress)
+static __always_inline int workload_send4(struct __sk_buff *skb, const bool pod)
 {
+	union address destination;
 	struct inner inner;
 	struct view view;
 	struct iphdr *ip;
-	__be32 to;
-	__u32 *slot;
 
 	if (!view_open(&view, skb, ETH_HLEN + sizeof(*ip)))
 		return NOT_OURS;
 	ip = view_at(&view, ETH_HLEN, sizeof(*ip));
 	if (!ip)
 		return NOT_OURS;
-	to = ip->daddr;
-	slot = bpf_map_lookup_elem(&insides, &to);
-	if (!slot)
+	destination = address_v4(ip->daddr);
+	if (!pod && !is_inside_address(&destination, false))
 		return NOT_OURS;
 	if (!inner4_read(&inner, &view, ip))
-		return drop(DROP_INNER_HEADER);
-	return reply(skb, &inner, *slot, ingress, false);
+		return is_inside_address(&destination, false) ? drop(DROP_INNER_HEADER) : NOT_OURS;
+	return reply(skb, &inner, pod, false);
 }
 
-static __always_inline int workload_send6(struct __sk_buff *skb, const bool ingress)
+static __always_inline int workload_send6(struct __sk_buff *skb, const bool pod)
 {
+	union address destination;
 	struct inner inner;
 	struct view view;
 	struct ipv6hdr *ip;
-	union address to;
-	__u32 *slot;
 
 	if (!view_open(&view, skb, ETH_HLEN + sizeof(*ip)))
 		return NOT_OURS;
 	ip = view_at(&view, ETH_HLEN, sizeof(*ip));
 	if (!ip)
 		return NOT_OURS;
-	to = address_v6(&ip->daddr);
-	slot = bpf_map_lookup_elem(&insides6, &to);
-	if (!slot)
+	destination = address_v6(&ip->daddr);
+	if (!pod && !is_inside_address(&destination, true))
 		return NOT_OURS;
 	if (!inner6_read(&inner, &view, ip))
-		return drop(DROP_INNER_HEADER);
-	return reply(skb, &inner, *slot, ingress, true);
+		return is_inside_address(&destination, true) ? drop(DROP_INNER_HEADER) : NOT_OURS;
+	return reply(skb, &inner, pod, true);
 }
 
-static __always_inline int workload_send(struct __sk_buff *skb, const bool ingress)
+static __always_inline int workload_send(struct __sk_buff *skb, const bool pod)
 {
 	if (is_ipv4(skb))
-		return workload_send4(skb, ingress);
+		return workload_send4(skb, pod);
 	if (is_ipv6(skb))
-		return workload_send6(skb, ingress);
+		return workload_send6(skb, pod);
 	return NOT_OURS;
 }
 
