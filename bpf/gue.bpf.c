@@ -99,8 +99,8 @@ static __always_inline int refuse_options(struct __sk_buff *skb, const struct vi
 	struct received received = {};
 	__be16 port;
 
-	if (!ip || ip->protocol != IPPROTO_UDP || ip->ihl <= IPV4_MIN_IHL ||
-	    ip->frag_off & bpf_htons(IPV4_FRAGMENT_OFFSET))
+	if (!ip || ip->version != IPV4_VERSION || ip->ihl <= IPV4_MIN_IHL ||
+	    ip->protocol != IPPROTO_UDP || ip->frag_off & bpf_htons(IPV4_FRAGMENT_OFFSET))
 		return NOT_OURS;
 	received.destination = address_v4(ip->daddr);
 	if (bpf_skb_load_bytes(skb, ETH_HLEN + ip->ihl * 4 + offsetof(struct udphdr, dest), &port,
@@ -220,14 +220,25 @@ static __always_inline int instance_ingress4(struct __sk_buff *skb)
 	return instance_send(skb, &inner, endpoint, false);
 }
 
-/* Neighbour discovery (RFC 4861) stays on the link: it is the only thing with this hop limit. */
+/* fe80::/10 and ff02::/16: no router passes these on. */
+static __always_inline bool stays_on_link(const struct in6_addr *address)
+{
+	const __u8 *bytes = (const __u8 *)address;
+
+	return (bytes[0] == 0xfe && (bytes[1] & 0xc0) == 0x80) ||
+	       (bytes[0] == 0xff && bytes[1] == 0x02);
+}
+
+/* What a host has to say to its neighbours. */
 static __always_inline bool is_discovery(struct __sk_buff *skb, const struct ipv6hdr *ip)
 {
 	__u8 type;
 
 	return ip->nexthdr == IPPROTO_ICMPV6 && ip->hop_limit == DISCOVERY_HOP_LIMIT &&
+	       stays_on_link(&ip->daddr) &&
 	       !bpf_skb_load_bytes(skb, ETH_HLEN + sizeof(*ip), &type, sizeof(type)) &&
-	       type >= DISCOVERY_FIRST && type <= DISCOVERY_LAST;
+	       (type == DISCOVERY_ROUTER_SOLICITATION || type == DISCOVERY_NEIGHBOR_SOLICITATION ||
+		type == DISCOVERY_NEIGHBOR_ADVERTISEMENT);
 }
 
 static __always_inline int instance_ingress6(struct __sk_buff *skb)

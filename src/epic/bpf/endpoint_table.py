@@ -32,10 +32,17 @@ class EndpointTable:
         names: dict[int, str | None] = {0: None}
         found: dict[Pair, Endpoint] = {}
         for key, value in self._maps.endpoints.items():
-            found[IPv4Address(key[:4]), IPv4Address(key[4:])] = _unpack(value, names)
+            if self._leads(value):
+                found[IPv4Address(key[:4]), IPv4Address(key[4:])] = _unpack(value, names)
         for key, value in self._maps.endpoints6.items():
-            found[IPv6Address(key[:16]), IPv6Address(key[16:])] = _unpack(value, names)
+            if self._leads(value):
+                found[IPv6Address(key[:16]), IPv6Address(key[16:])] = _unpack(value, names)
         return found
+
+    def _leads(self, value: bytes) -> bool:
+        """Not when the tunnel was removed and set anew since: the endpoint must be set again, too."""
+        slot, tunnel, *_ = records.ENDPOINT.unpack(value)
+        return not self._tunnels.has(tunnel) or self._tunnels.slot(tunnel) == slot
 
     def set(self, endpoints: Mapping[Pair, Endpoint]) -> None:
         """Let these pairs talk; NotFound when a tunnel of theirs is not there."""

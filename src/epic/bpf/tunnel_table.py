@@ -32,6 +32,10 @@ class TunnelTable:
         """All tunnels."""
         return set(self._slots)
 
+    def has(self, id_: int) -> bool:
+        """Whether there is such a tunnel."""
+        return id_ in self._slots
+
     def slot(self, id_: int) -> int:
         """A tunnel's slot; NotFound."""
         try:
