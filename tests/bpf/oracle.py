@@ -122,7 +122,7 @@ def _outer4(frame: bytes, ports: range) -> str | None:
     words = frame[14] & 15
     udp = 14 + words * 4
     fragment = int.from_bytes(frame[20:22], "big")
-    if frame[23] != 17 or words < 5 or fragment & 0x1FFF or len(frame) < udp + 4:
+    if frame[14] >> 4 != 4 or frame[23] != 17 or words < 5 or fragment & 0x1FFF or len(frame) < udp + 4:
         return None
     if int.from_bytes(frame[udp + 2 : udp + 4], "big") not in ports:
         return None
@@ -135,7 +135,7 @@ def _outer4(frame: bytes, ports: range) -> str | None:
 
 
 def _outer6(frame: bytes, ports: range) -> str | None:
-    if frame[20] != 17 or int.from_bytes(frame[56:58], "big") not in ports:
+    if frame[14] >> 4 != 6 or frame[20] != 17 or int.from_bytes(frame[56:58], "big") not in ports:
         return None
     length = int.from_bytes(frame[18:20], "big")
     return "outer_length" if length + 54 > len(frame) or frame[58:60] != frame[18:20] else ""
@@ -236,7 +236,7 @@ def _deliver(frame: bytes, gue: int, pair_of: tuple[int, bytes, bytes], world: W
     if name is not None:
         try:
             oracle_rewrite.replace(taken, version, oracle_rewrite.SOURCE, name)
-        except oracle_rewrite.TooShort:
+        except oracle_rewrite.Impossible:
             return DROPPED, frame, "inner_header"
     world.received[0] += 1
     world.received[1] += total

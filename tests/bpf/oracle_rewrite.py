@@ -12,10 +12,11 @@ SOURCE, DESTINATION = 0, 1
 _CHECKSUM = {TCP: 16, UDP: 6, ICMP6: 2}
 _PLACE = {4: (12, 16), 6: (8, 24)}
 _ERRORS4 = (3, 11, 12)
+_EXTENSIONS = (0, 43, 60)
 
 
-class TooShort(Exception):
-    """The packet ends within something that must be written."""
+class Impossible(Exception):
+    """A checksum cannot be kept right: it is cut off, or behind extension headers."""
 
 
 def adjusted(checksum: int, before: bytes, after: bytes) -> int:
@@ -30,7 +31,7 @@ def adjusted(checksum: int, before: bytes, after: bytes) -> int:
 def adjust(frame: bytearray, place: int, before: bytes, after: bytes) -> None:
     """The checksum at `place`."""
     if place + 2 > len(frame):
-        raise TooShort
+        raise Impossible
     value = adjusted(int.from_bytes(frame[place : place + 2], "big"), before, after)
     frame[place : place + 2] = value.to_bytes(2, "big")
 
@@ -73,6 +74,8 @@ def replace(frame: bytearray, version: int, field: int, after: bytes) -> None:
     before = bytes(frame[place : place + len(after)])
     found = transport(frame, version)
     if found:
+        if version == 6 and found[1] in _EXTENSIONS:
+            raise Impossible
         _pseudo(frame, version, found, before, after)
         start = quoted(frame, version, found)
         if start:

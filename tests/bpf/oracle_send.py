@@ -47,7 +47,7 @@ def instance_sends(frame: bytes, world: World) -> Outcome:
     if pair.real is not None:
         try:
             oracle_rewrite.replace(packet, version, oracle_rewrite.DESTINATION, pair.real)
-        except oracle_rewrite.TooShort:
+        except oracle_rewrite.Impossible:
             return DROPPED, frame, "inner_header"
     return _wrap(bytes(packet), version, pair.tunnel, world)
 
@@ -71,7 +71,7 @@ def workload_sends(frame: bytes, world: World, pod: bool) -> Outcome:
             return DROPPED, frame, "source_not_endpoint"
         try:
             oracle_rewrite.replace(packet, version, oracle_rewrite.SOURCE, about)
-        except oracle_rewrite.TooShort:
+        except oracle_rewrite.Impossible:
             return DROPPED, frame, "source_not_endpoint"
     too_big = _too_big(bytes(packet), version, world.tunnels[pair.tunnel], world.mtu)
     if too_big:

@@ -39,7 +39,7 @@ from scapy.layers.l2 import ARP, Dot1Q
 from scapy.packet import Packet, Raw
 from testrun import PASS, REDIRECT, SHOT
 
-from epic.bpf.dataplane import Endpoint, Route
+from epic.bpf.dataplane import Endpoint, Route, Tunnel
 
 pytestmark = pytest.mark.root
 
@@ -242,10 +242,16 @@ def test_other_protocols_than_ip_and_arp_are_dropped(host: Host) -> None:
         assert host.dropped(INSTANCE, frame) == "instance_protocol", hex(ethertype)
 
 
-def _forget_far_end(host: Host) -> None:
+def renew_tunnel(host: Host, tunnel: Tunnel) -> None:
+    """With its endpoints, which keep to the tunnel that they were set for."""
     host.gateway.delete_tunnel(TUNNEL)
-    host.add_other_tunnel()
-    host.gateway.set_tunnel(gateway_tunnel())
+    host.gateway.set_tunnel(tunnel)
+    for each in ALL[:2]:
+        host.gateway.set_endpoint(each.inside, each.endpoint, Endpoint(TUNNEL))
+
+
+def _forget_far_end(host: Host) -> None:
+    renew_tunnel(host, gateway_tunnel())
 
 
 def _delete_endpoint(host: Host) -> None:
@@ -283,8 +289,7 @@ def test_an_unresolved_tunnel_fails_closed(
 
 @FAMILIES
 def test_a_declared_far_end_is_not_sent_to_before_it_was_heard(host: Host, families: Families) -> None:
-    host.gateway.delete_tunnel(TUNNEL)
-    host.gateway.set_tunnel(gateway_tunnel(remote=families.nat))
+    renew_tunnel(host, gateway_tunnel(remote=families.nat))
     assert host.dropped(INSTANCE, ETHER / families.request() / UDP()) == "tunnel_unresolved"
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 from frames import (
+    ALL,
     ETHER,
     FAMILIES,
     OTHER_TUNNEL,
@@ -217,3 +218,12 @@ def test_before_the_stack_mapped_packets_are_left_to_the_filter(mapped: Host, fa
     assert mapped.take_out(GATEWAY_XDP, frame) == (XDP_PASS, frame, b"")
 
 
+@pytest.mark.parametrize("families", [ALL[1], ALL[3]], ids=str)
+@pytest.mark.parametrize("number", [0, 43, 60], ids=["hop-by-hop", "routing", "destination options"])
+def test_what_has_extension_headers_is_dropped(mapped: Host, families: Families, number: int) -> None:
+    """No checksum is looked for behind them, and a wrong one is not delivered."""
+    f = families
+    behind = Raw(bytes([17, 0, 1, 4, 0, 0, 0, 0]) + bytes(UDP()))
+    assert mapped.dropped(INSTANCE, ETHER / ip(f.inside, f.mapped, nh=number) / behind) == "inner_header"
+    reply = ip(f.endpoint, f.inside, nh=number) / behind
+    assert mapped.dropped(GATEWAY, outer(f.nat, f.epic) / gue(reply) / reply) == "inner_header"

@@ -378,6 +378,7 @@ def others(families: Families) -> dict[str, Packet | bytes]:
     to_us = ip(families.nat, families.epic)
     found: dict[str, Packet | bytes] = {
         "TCP": ETHER / to_us / TCP(dport=6080) / Raw(bytes(60)),
+        "another version": outer(families.nat, families.epic, version=5) / gue(inner) / inner,
         "VLAN": ETHER / Dot1Q(vlan=5) / to_us / UDP(dport=6080) / Raw(bytes(60)),
         "somebody else's": outer(families.nat, families.stranger) / gue(inner) / inner,
         "somebody else's, broken": outer(families.nat, families.stranger) / gue(inner, version=2) / inner,
