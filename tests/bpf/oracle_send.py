@@ -28,8 +28,8 @@ def instance_sends(frame: bytes, world: World) -> Outcome:
     version = _VERSION.get(frame[12:14])
     if version is None:
         return (NOT_OURS, frame, "") if frame[12:14] == _ARP else (DROPPED, frame, "instance_protocol")
-    if version == 6 and _is_discovery(frame):
-        return NOT_OURS, frame, ""
+    if version == 6 and _stays_on_link(frame):
+        return (NOT_OURS, frame, "") if _is_discovery(frame) else (DROPPED, frame, "instance_protocol")
     if not _is_sane(frame, version):
         return DROPPED, frame, "inner_header"
     source, destination = _ends(frame, version)
@@ -83,11 +83,12 @@ def _ends(frame: bytes, version: int) -> tuple[bytes, bytes]:
     return (frame[26:30], frame[30:34]) if version == 4 else (frame[22:38], frame[38:54])
 
 
+def _stays_on_link(frame: bytes) -> bool:
+    return (frame[38] == 0xFE and frame[39] & 0xC0 == 0x80) or frame[38:40] == b"\xff\x02"
+
+
 def _is_discovery(frame: bytes) -> bool:
-    on_link = frame[38] == 0xFE and frame[39] & 0xC0 == 0x80 or frame[38:40] == b"\xff\x02"
-    return (
-        frame[20] == 58 and frame[21] == 255 and on_link and len(frame) > 54 and frame[54] in _ON_LINK_TYPES
-    )
+    return frame[20] == 58 and frame[21] == 255 and len(frame) > 54 and frame[54] in _ON_LINK_TYPES
 
 
 def _length(frame: bytes, version: int) -> int:
