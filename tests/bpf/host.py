@@ -167,7 +167,6 @@ class Host:
         assert before[:2] == after[:2]
         ((reason, times),) = counted.items()
         assert times == 1
-        PROVOKED.add(reason)
         return reason
 
     def state(self, role: str) -> State:
@@ -178,8 +177,6 @@ class Host:
         return State(peers, counters, plane.drop_counters())
 
 
-PROVOKED: set[str] = set()
-"""Reasons that packets of this run were dropped for."""
 
 
 class Map:

@@ -17,7 +17,7 @@ from frames import (
     ip,
     recomputed,
 )
-from host import EGRESS, INSTANCE, POD, PROVOKED, Host
+from host import EGRESS, INSTANCE, POD, Host
 from scapy.layers.inet import ICMP, TCP, UDP, IPerror, IPOption_NOP
 from scapy.layers.inet6 import (
     ICMPv6EchoRequest,
@@ -68,7 +68,6 @@ def run(host: Host, program: str, sent: Packet) -> tuple[int, bytes, dict[str, i
     after = host.state(role)
     assert before[:2] == after[:2]
     counted = {name: n - before.drops[name] for name, n in after.drops.items() if n != before.drops[name]}
-    PROVOKED.update(counted)
     return ran.verdict, ran.packet, counted
 
 
