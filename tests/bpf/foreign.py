@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import struct
 from pathlib import Path
 
@@ -43,13 +44,13 @@ class Counter:
     def __init__(self, namespace: Namespace, interface: str, priority: int, pin: Path) -> None:
         self._map = syscalls.bpf(_MAP_CREATE, syscalls.attributes("=IIII", _ARRAY, 4, _VALUE, 1))
         code = _program(self._map)
-        held = syscalls.ctypes.create_string_buffer(code, len(code))
-        licence = syscalls.ctypes.create_string_buffer(b"GPL")
+        held = ctypes.create_string_buffer(code, len(code))
+        licence = ctypes.create_string_buffer(b"GPL")
         load = syscalls.attributes(
             "=IIQQ", _SCHED_CLS, len(code) // 8, syscalls.address(held), syscalls.address(licence)
         )
         program = syscalls.bpf(_PROG_LOAD, load)
-        path = syscalls.ctypes.create_string_buffer(bytes(pin))
+        path = ctypes.create_string_buffer(bytes(pin))
         syscalls.bpf(_OBJ_PIN, syscalls.attributes("=QI", syscalls.address(path), program))
         namespace.run(
             f"tc filter add dev {interface} ingress prio {priority} bpf direct-action object-pinned {pin}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
@@ -32,10 +31,10 @@ ETHER = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")
 INSTANCE_INTERFACE, OTHER_INTERFACE, POD_INTERFACE = "epg64400001", "epg64400002", "pod0"
 UNDERLAY_MTU = 1500
 
-_EPIC = {4: IPv4Address("172.30.2.2"), 6: IPv6Address("2001:db8:2::2")}
-_EPIC_SECOND = {4: IPv4Address("172.30.2.22"), 6: IPv6Address("2001:db8:2::22")}
-_NODE = {4: IPv4Address("192.168.50.1"), 6: IPv6Address("2001:db8:50::1")}
-_NAT = {4: IPv4Address("172.30.2.1"), 6: IPv6Address("2001:db8:2::1")}
+_EPIC: dict[int, Address] = {4: IPv4Address("172.30.2.2"), 6: IPv6Address("2001:db8:2::2")}
+_EPIC_SECOND: dict[int, Address] = {4: IPv4Address("172.30.2.22"), 6: IPv6Address("2001:db8:2::22")}
+_NODE: dict[int, Address] = {4: IPv4Address("192.168.50.1"), 6: IPv6Address("2001:db8:50::1")}
+_NAT: dict[int, Address] = {4: IPv4Address("172.30.2.1"), 6: IPv6Address("2001:db8:2::1")}
 LOCALS = {*_EPIC.values(), *_EPIC_SECOND.values(), *_NODE.values()}
 
 
@@ -143,10 +142,7 @@ def set_traffic_class(packet: Packet, value: int) -> None:
 
 def tag(key: bytes, tunnel: int, service: int, inner: bytes) -> bytes:
     """What signs this inner packet."""
-    if inner[0] >> 4 == 4:
-        flow = inner[12:20] + inner[9:10]
-    else:
-        flow = inner[8:40] + inner[6:7]
+    flow = inner[12:20] + inner[9:10] if inner[0] >> 4 == 4 else inner[8:40] + inner[6:7]
     return siphash24(key, struct.pack("!II", tunnel, service) + flow)
 
 
@@ -217,5 +213,3 @@ def recomputed(frame: Packet | bytes) -> bytes:
             del layer.cksum
         layer = layer.payload
     return bytes(packet)
-
-

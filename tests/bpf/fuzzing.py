@@ -172,5 +172,3 @@ def bound(over: int, inner: int) -> range:
     """Positions that the tag, the lengths and the entries bind: GUE header and inner addresses."""
     start = 42 if over == 4 else 62
     return range(start, start + 20 + (20 if inner == 4 else 40))
-
-

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import socket
 import struct
 from pathlib import Path
@@ -130,7 +131,7 @@ class Host:
 
     def add_other_tunnel(self) -> None:
         """A tunnel of another instance."""
-        inside = {"id": OTHER_TUNNEL, "inside": OTHER_INSIDE, "inside6": OTHER_INSIDE6}
+        inside: dict[str, Any] = {"id": OTHER_TUNNEL, "inside": OTHER_INSIDE, "inside6": OTHER_INSIDE6}
         self.gateway.set_tunnel(gateway_tunnel(interface=OTHER_INTERFACE, **inside))
         self.workload.set_tunnel(workload_tunnel(**inside))
 
@@ -177,14 +178,12 @@ class Host:
         return State(peers, counters, plane.drop_counters())
 
 
-
-
 class Map:
     """A pinned map whose value size is asked for."""
 
     def __init__(self, pin: Path) -> None:
         self._fd = syscalls.open_pinned(pin)
-        buffer = syscalls.ctypes.create_string_buffer(_MAP_INFO_SIZE)
+        buffer = ctypes.create_string_buffer(_MAP_INFO_SIZE)
         request = syscalls.attributes("=IIQ", self._fd, len(buffer), syscalls.address(buffer))
         syscalls.bpf(15, request)
         self.value_size = struct.unpack_from("=I", buffer, 12)[0]

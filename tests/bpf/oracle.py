@@ -149,7 +149,9 @@ def _gue(payload: bytes, length: int) -> str:
     return "gue_flags" if payload[2:4] != b"\0\0" else ""
 
 
-def _control(payload: bytes, length: int, destination: bytes, world: World) -> str:
+def _control(  # noqa: PLR0911 (one for each reason)
+    payload: bytes, length: int, destination: bytes, world: World
+) -> str:
     if len(payload) < 48:
         return "control_length"
     if payload[0] & 0x1F:
@@ -175,7 +177,9 @@ def _control(payload: bytes, length: int, destination: bytes, world: World) -> s
     return ""
 
 
-def _data(frame: bytes, gue: int, length: int, destination: bytes, world: World) -> Outcome:
+def _data(  # noqa: PLR0911 (one for each reason)
+    frame: bytes, gue: int, length: int, destination: bytes, world: World
+) -> Outcome:
     payload = frame[gue:]
     inner = payload[20:]
     reason = _inner(payload, length)

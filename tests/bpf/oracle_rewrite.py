@@ -1,7 +1,7 @@
 """Addresses replaced in packets, as bytes: the rules of docs/transport.md once more, for fuzzing.
 
-Offsets are those of frames: the IP header begins at 14. What lies behind the IP packet may be looked at, as the
-programs bound their reads by the frame.
+Offsets are those of frames: the IP header begins at 14. What lies behind the IP packet may be looked at, as
+the programs bound their reads by the frame.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def adjust(frame: bytearray, place: int, before: bytes, after: bytes) -> None:
     frame[place : place + 2] = value.to_bytes(2, "big")
 
 
-def transport(frame: bytes, version: int) -> tuple[int, int, bool] | None:
-    """Offset and protocol of the transport header, and whether this is no fragment; None: not the first one."""
+def transport(frame: bytes | bytearray, version: int) -> tuple[int, int, bool] | None:
+    """Offset and protocol of the transport header, and whether this is no fragment; None: a later one."""
     if version == 4:
         fragment = int.from_bytes(frame[20:22], "big")
         if fragment & 0x1FFF:
@@ -50,7 +50,7 @@ def transport(frame: bytes, version: int) -> tuple[int, int, bool] | None:
     return 62, frame[54], False
 
 
-def quoted(frame: bytes, version: int, found: tuple[int, int, bool]) -> int:
+def quoted(frame: bytes | bytearray, version: int, found: tuple[int, int, bool]) -> int:
     """Offset of the IP header that an ICMP error quotes; 0: this is none."""
     offset, protocol, whole = found
     if protocol != (ICMP if version == 4 else ICMP6) or not whole or len(frame) <= offset:

@@ -23,7 +23,7 @@ def complement(data: bytes) -> bytes:
     return (total ^ 0xFFFF).to_bytes(2, "big")
 
 
-def instance_sends(frame: bytes, world: World) -> Outcome:
+def instance_sends(frame: bytes, world: World) -> Outcome:  # noqa: PLR0911 (one for each fate)
     """From an instance of an EPIC node."""
     version = _VERSION.get(frame[12:14])
     if version is None:
@@ -52,7 +52,7 @@ def instance_sends(frame: bytes, world: World) -> Outcome:
     return _wrap(bytes(packet), version, pair.tunnel, world)
 
 
-def workload_sends(frame: bytes, world: World, pod: bool) -> Outcome:
+def workload_sends(frame: bytes, world: World, pod: bool) -> Outcome:  # noqa: PLR0911
     """From a workload node; `pod`: at the interface of a pod, which can be answered."""
     version = _VERSION.get(frame[12:14])
     if version is None:

@@ -1,4 +1,4 @@
-"""instance -- epic -- nat -- node: the smallest network in which a request crosses the tunnel, and variants."""
+"""instance -- epic -- nat -- node: the smallest network with a tunnel in it, and variants."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from namespaces import Namespace, eventually, join
 
 from epic.bpf import wire
-from epic.bpf.dataplane import Dataplane, Endpoint, Receive, Tunnel
+from epic.bpf.dataplane import Dataplane, Endpoint, Pair, Receive, Tunnel
 
 Address = IPv4Address | IPv6Address
 
@@ -55,7 +55,7 @@ class Plan:
 class Network:
     """The namespaces, with both dataplanes loaded and nothing programmed."""
 
-    def __init__(self, pins: Path, object_file: Path, plan: Plan = Plan()) -> None:  # noqa: B008
+    def __init__(self, pins: Path, object_file: Path, plan: Plan = Plan()) -> None:
         self.plan = plan
         six = plan.six or plan.over == 6
         self.instance, self.epic, self.nat, self.node, self.second = (Namespace(six) for _ in range(5))
@@ -180,7 +180,10 @@ class Network:
 
     def program(self, far: dict[str, object] | None = None, **near: object) -> None:
         """Both ends of the tunnel, with changes, and its endpoints."""
-        endpoints = {(INSIDE, NODE): Endpoint(TUNNEL), (INSIDE6, NODE6): Endpoint(TUNNEL)}
+        endpoints: dict[Pair, Endpoint] = {
+            (INSIDE, NODE): Endpoint(TUNNEL),
+            (INSIDE6, NODE6): Endpoint(TUNNEL),
+        }
         with self.epic:
             self.gateway.set_tunnel(self.tunnel(**near))
             self.gateway.set_endpoints(endpoints)

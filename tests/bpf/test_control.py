@@ -5,10 +5,12 @@ from __future__ import annotations
 import select
 import time
 from ipaddress import IPv4Address
+from typing import Any
 
 import pytest
 from frames import (
     ALL,
+    ETHER,
     FAMILIES,
     KEY,
     NAT_PORT,
@@ -81,8 +83,6 @@ def test_an_acknowledgement_shows_life_and_moves_nothing(host: Host, families: F
 
 
 def replying(families: Families) -> Packet:
-    from frames import ETHER
-
     return ETHER / families.reply() / UDP()
 
 
@@ -141,17 +141,17 @@ def test_each_lane_is_learnt_by_itself(host: Host, families: Families) -> None:
 @OVER
 def test_what_a_hello_asks_for_is_kept(host: Host, families: Families) -> None:
     host.gateway.set_tunnel(gateway_tunnel(remote=families.nat))
-    cases = ((SPREAD, True, False), (CHECKSUM, False, True), (SPREAD | CHECKSUM, True, True), (0, False, False))
-    for counter, (flags, spread, checksum) in enumerate(cases, 10):
+    for counter, flags in enumerate((SPREAD, CHECKSUM, SPREAD | CHECKSUM, 0), 10):
         assert host.dropped(GATEWAY, hello(families, counter, lane_flags=flags, sport=6080)) is None
         peer = peer_of(host)
-        assert (peer.spread, peer.checksum) == (spread, checksum), flags
+        assert (peer.spread, peer.checksum) == (bool(flags & SPREAD), bool(flags & CHECKSUM))
 
 
 @OVER
 def test_behind_a_nat_spreading_is_not_believed(host: Host, families: Families) -> None:
     def spread(counter: int, **changes: object) -> bool:
-        packet = hello(families, counter, lane_flags=SPREAD, **({"sport": 6080} | changes))
+        fields: dict[str, Any] = {"sport": 6080} | changes
+        packet = hello(families, counter, lane_flags=SPREAD, **fields)
         assert host.dropped(GATEWAY, packet) is None
         return peer_of(host).spread
 

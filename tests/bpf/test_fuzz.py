@@ -70,7 +70,9 @@ def judge(host: Host, program: str, world: World, frames: list[bytes]) -> Counte
             assert len(frame) < 54
             continue
         wrong = ran.verdict != verdict or (verdict != DROPPED and ran.packet != packet)
-        assert not wrong, f"{frame.hex()}: {ran.verdict} {ran.packet.hex()}, not {verdict} {packet.hex()} {reason}"
+        assert not wrong, (
+            f"{frame.hex()}: {ran.verdict} {ran.packet.hex()}, not {verdict} {packet.hex()} {reason}"
+        )
         if reason:
             seen[reason] += 1
         seen["dropped" if verdict == DROPPED else "left" if verdict == NOT_OURS else "redirected"] += 1

@@ -1,13 +1,14 @@
 """What older kernels ask of the programs, as far as it can be shown on this one.
 
-The oldest supported is Linux 5.15. Its verifier cannot be run here; it knows the same limits of stack and length,
-fewer instructions and fewer helpers, and it may look at more states than a newer one before it has understood a
-program, for which there is a wide margin. The stack (512 bytes of all functions that call each other) is counted alike
-by all: that the programs load here is the proof.
+The oldest supported is Linux 5.15. Its verifier cannot be run here; it knows the same limits of stack and
+length, fewer instructions and fewer helpers, and it may look at more states than a newer one before it has
+understood a program, for which there is a wide margin. The stack (512 bytes of all functions that call each
+other) is counted alike by all: that the programs load here is the proof.
 """
 
 from __future__ import annotations
 
+import ctypes
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,7 +73,9 @@ def test_there_are_programs_to_look_at(object_file: Path) -> None:
 
 
 def test_no_helper_is_newer_than_the_oldest_kernel(object_file: Path) -> None:
-    helpers = {each.immediate for each in instructions(object_file) if each.code == _CALL and each.source == 0}
+    helpers = {
+        each.immediate for each in instructions(object_file) if each.code == _CALL and each.source == 0
+    }
     assert helpers
     assert max(helpers) <= LAST_HELPER
     assert not helpers & set(UNUSED_HELPERS)
@@ -98,7 +101,7 @@ def test_atomic_instructions_only_add(object_file: Path) -> None:
 
 
 def info(host: Host, program: str) -> bytes:
-    buffer = syscalls.ctypes.create_string_buffer(_INFO_SIZE)
+    buffer = ctypes.create_string_buffer(_INFO_SIZE)
     held = host.program(program).fd
     syscalls.bpf(_INFO_COMMAND, syscalls.attributes("=IIQ", held, len(buffer), syscalls.address(buffer)))
     return buffer.raw
@@ -110,5 +113,3 @@ def test_the_verifier_is_done_soon(host: Host, program: str) -> None:
     (verified,) = struct.unpack_from("=I", info(host, f"{role} {program}"), _VERIFIED)
     print(f"{program}: {verified} instructions verified")
     assert 0 < verified < VERIFIER_LIMIT // MARGIN
-
-

@@ -56,10 +56,10 @@ def first_fragment(f: Families, header: Packet, other_end: Packet) -> Packet:
 
 Make = Callable[[Families, Packet], Packet]
 KINDS: dict[str, Make] = {
-    "tcp": lambda f, h: h / TCP(flags="SA") / b"segment",
-    "tcp with options": lambda f, h: h / TCP(options=[("MSS", 1400), ("Timestamp", (1, 2))]) / b"odd",
-    "udp": lambda f, h: h / UDP(sport=1, dport=2) / b"datagram",
-    "udp without checksum": lambda f, h: h / UDP(sport=1, dport=2, chksum=0) / b"datagram",
+    "tcp": lambda _, h: h / TCP(flags="SA") / b"segment",
+    "tcp with options": lambda _, h: h / TCP(options=[("MSS", 1400), ("Timestamp", (1, 2))]) / b"odd",
+    "udp": lambda _, h: h / UDP(sport=1, dport=2) / b"datagram",
+    "udp without checksum": lambda _, h: h / UDP(sport=1, dport=2, chksum=0) / b"datagram",
     "echo": lambda f, h: h / (ICMP() if f.inner == 4 else ICMPv6EchoRequest()) / b"ping",
     "echo reply": lambda f, h: h / (ICMP(type=0) if f.inner == 4 else ICMPv6EchoReply()) / b"pong",
     "later fragment": lambda f, h: (
@@ -142,7 +142,12 @@ def test_an_error_that_quotes_others_is_passed_on_as_it_is(mapped: Host, familie
 @FAMILIES
 def test_a_packet_cut_inside_its_transport_header_does_no_harm(mapped: Host, families: Families) -> None:
     f = families
-    for protocol, header in ((6, bytes(TCP())), (17, bytes(UDP())), (58, bytes(8)), (1, bytes([3, 1]) + bytes(30))):
+    for protocol, header in (
+        (6, bytes(TCP())),
+        (17, bytes(UDP())),
+        (58, bytes(8)),
+        (1, bytes([3, 1]) + bytes(30)),
+    ):
         for length in range(len(header)):
             field = {"proto": protocol} if f.inner == 4 else {"nh": protocol}
             sent = ip(f.inside, f.mapped, **field) / Raw(header[:length])

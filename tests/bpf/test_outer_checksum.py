@@ -41,15 +41,17 @@ def udp_with_options(header: Packet) -> Packet:
 
 Make = Callable[[Families, Packet], Packet]
 KINDS: dict[str, Make] = {
-    "udp": lambda f, h: h / UDP() / Raw(PAYLOAD[:64]),
-    "udp, odd": lambda f, h: h / UDP() / Raw(PAYLOAD[:63]),
-    "udp, empty": lambda f, h: h / UDP(),
-    "udp without checksum": lambda f, h: h / UDP(chksum=0) / Raw(PAYLOAD[:301]),
-    "udp with options": lambda f, h: udp_with_options(h),
-    "tcp": lambda f, h: h / TCP(flags="PA") / Raw(PAYLOAD[:1000]),
-    "tcp, odd": lambda f, h: h / TCP(flags="PA", options=[("MSS", 1400)]) / Raw(PAYLOAD[:777]),
+    "udp": lambda _, h: h / UDP() / Raw(PAYLOAD[:64]),
+    "udp, odd": lambda _, h: h / UDP() / Raw(PAYLOAD[:63]),
+    "udp, empty": lambda _, h: h / UDP(),
+    "udp without checksum": lambda _, h: h / UDP(chksum=0) / Raw(PAYLOAD[:301]),
+    "udp with options": lambda _, h: udp_with_options(h),
+    "tcp": lambda _, h: h / TCP(flags="PA") / Raw(PAYLOAD[:1000]),
+    "tcp, odd": lambda _, h: h / TCP(flags="PA", options=[("MSS", 1400)]) / Raw(PAYLOAD[:777]),
     "echo": lambda f, h: h / (ICMP() if f.inner == 4 else ICMPv6EchoRequest()) / Raw(PAYLOAD[:99]),
-    "one byte": lambda f, h: ip(h.src, h.dst, **({"proto": 200} if f.inner == 4 else {"nh": 200})) / Raw(b"x"),
+    "one byte": lambda f, h: (
+        ip(h.src, h.dst, **({"proto": 200} if f.inner == 4 else {"nh": 200})) / Raw(b"x")
+    ),
     "nothing": lambda f, h: ip(h.src, h.dst, **({"proto": 200} if f.inner == 4 else {"nh": 59})),
     "fragment": lambda f, h: (
         ip(h.src, h.dst, frag=9, proto=6) / Raw(PAYLOAD[:1111])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from contextlib import closing
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,6 @@ from path_network import (
     KEY,
     TUNNEL,
     Address,
-    IPv4Address,
-    IPv6Address,
     Network,
     Plan,
     udp_socket,
@@ -44,7 +43,9 @@ class Overlap(Network):
         self.epic.run("ip route add 192.168.60.0/24 via 172.30.2.1")
         self.second.run(f"ip addr add {SECOND_NODE}/24 dev up0", "ip route add default via 192.168.60.1")
         self.nat.run("ip addr add 2001:db8:60::1/64 dev in2")
-        self.second.run("ip addr add 2001:db8:60::11/64 dev up0", "ip -6 route add default via 2001:db8:60::1")
+        self.second.run(
+            "ip addr add 2001:db8:60::11/64 dev up0", "ip -6 route add default via 2001:db8:60::1"
+        )
         for node in (self.node, self.second):
             node.run(f"ip addr add {POD}/32 dev lo", f"ip addr add {POD6}/128 dev lo")
         self.twin = Dataplane(pins / "twin", object_file)
@@ -72,9 +73,7 @@ class Overlap(Network):
             )
         with self.node:
             self.workload.set_tunnel(self.far_tunnel())
-            self.workload.set_endpoints(
-                {(INSIDE, POD): Endpoint(TUNNEL), (INSIDE6, POD6): Endpoint(TUNNEL)}
-            )
+            self.workload.set_endpoints({(INSIDE, POD): Endpoint(TUNNEL), (INSIDE6, POD6): Endpoint(TUNNEL)})
         with self.second:
             self.twin.set_tunnel(self.far_tunnel(id=SECOND_TUNNEL, local=SECOND_NODE))
             self.twin.set_endpoints(

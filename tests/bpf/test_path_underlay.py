@@ -1,4 +1,4 @@
-"""Underlays of several links and addresses, addresses that change, programs that change, and other filters."""
+"""Underlays of several links and addresses, addresses and programs that change, and filters of others."""
 
 from __future__ import annotations
 
@@ -46,9 +46,7 @@ def equal_cost(network: Network) -> Network:
         "ip nexthop add id 10 group 1/2",
         "ip route replace 192.168.50.0/24 nhid 10",
     )
-    network.nat.run(
-        f"ip route add {LOOPBACK} nexthop via 172.30.2.2 dev out nexthop via 172.30.3.2 dev out1"
-    )
+    network.nat.run(f"ip route add {LOOPBACK} nexthop via 172.30.2.2 dev out nexthop via 172.30.3.2 dev out1")
     return network
 
 
@@ -123,9 +121,7 @@ def test_a_tunnel_may_move_to_another_link_and_address_of_the_epic_node(network:
             network.workload.set_tunnel(network.far_tunnel(remote=SECOND_EPIC))
         with udp_socket(network.node, NODE, 6080) as agent:
             hello(agent, to=SECOND_EPIC)
-        assert eventually(
-            lambda: bool((peer := network.gateway.peer(TUNNEL)) and peer.local == SECOND_EPIC)
-        )
+        assert eventually(lambda: bool((peer := network.gateway.peer(TUNNEL)) and peer.local == SECOND_EPIC))
         before = packets(network.epic, "up0")
         exchange(client, server)
         after = packets(network.epic, "up0")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from frames import (
     ALL,
     ETHER,
-    STRANGER,
     OTHER_TUNNEL,
+    STRANGER,
     gue,
     hello,
     ip,
@@ -33,7 +34,9 @@ REPLY, REQUEST = F.reply() / TCP() / b"x", F.request() / TCP() / b"x"
 LOOPBACK_INDEX = 1
 
 
-def received(inner: Packet | bytes = REPLY, outer_fields: dict[str, object] | None = None, **changes: object) -> Packet:
+def received(
+    inner: Packet | bytes = REPLY, outer_fields: dict[str, object] | None = None, **changes: Any
+) -> Packet:
     """At the EPIC node."""
     frame = outer(F.nat, F.epic) / gue(REPLY, **changes) / Raw(bytes(inner))
     for name, value in (outer_fields or {}).items():
@@ -141,5 +144,3 @@ def test_no_reason_is_left_out() -> None:
 @pytest.mark.parametrize("reason", PROVOKED)
 def test_the_reason_is_counted(host: Host, reason: str) -> None:
     assert PROVOKED[reason](host) == reason
-
-

@@ -57,8 +57,11 @@ def test_without_lanes_there_is_one_port(host: Host) -> None:
     families = Families(4, 4)
     for exit_ in (INSTANCE, EGRESS, POD):
         to_node = exit_ == INSTANCE
-        seen = ports(host, families, exit_, lambda inner, _, to=to_node: bytes(wrapped(families, inner, to_node=to)))  # type: ignore[misc]
-        assert len(seen) == 1
+
+        def expected(inner: Packet, _: bytes, to_node: bool = to_node) -> bytes:
+            return bytes(wrapped(families, inner, to_node=to_node))
+
+        assert len(ports(host, families, exit_, expected)) == 1
 
 
 @EXITS

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from frames import (
     ALL,
@@ -40,7 +42,7 @@ def outer_of(end: str, families: Families) -> Packet:
     return outer(families.epic, families.node)
 
 
-def frame_of(end: str, families: Families, **changes: object) -> Packet:
+def frame_of(end: str, families: Families, **changes: Any) -> Packet:
     inner = inner_of(end, families)
     return outer_of(end, families) / gue(inner, **changes) / inner
 
