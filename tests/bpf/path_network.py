@@ -203,7 +203,7 @@ class Network:
         found: dict[str, int] = {}
         for plane in (self.gateway, self.workload):
             for name, count in plane.drop_counters().items():
-                if count and name != "endpoint_unknown":
+                if count:
                     found[name] = found.get(name, 0) + count
         return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import get_args
 
@@ -24,7 +24,7 @@ from path_network import (
 from traffic import DATA, exchange, pings, send_segments, tcp_between, tcp_pair
 
 from epic.bpf import wire
-from epic.bpf.dataplane import Endpoint, Pair, Receive
+from epic.bpf.dataplane import Endpoint, Pair, Receive, Route
 
 pytestmark = pytest.mark.root
 
@@ -82,6 +82,22 @@ def test_connections_carry_data_both_ways(network: Network, offloads: str) -> No
     near, far = network.gateway.tunnel_counters()[TUNNEL], network.workload.tunnel_counters()[TUNNEL]
     # How long a packet was is known before a receiver merges packets, not after.
     assert min(near.rx_bytes, near.tx_bytes, far.rx_bytes, far.tx_bytes) > 2 * len(DATA)
+
+
+@PLANS
+def test_a_route_that_the_agent_found_is_taken(network: Network) -> None:
+    """With the kernel's own table leading nowhere, so that only the given next hops can have led there."""
+    six = network.plan.over == 6
+    near = Route(network.plan.node, "up0", ip_address("2001:db8:2::1" if six else "172.30.2.1"))
+    far = Route(network.plan.epic, "up0", ip_address("2001:db8:50::1" if six else "192.168.50.1"))
+    network.program(far={"route": far}, route=near)
+    target = "default" if six else "192.168.50.0/24"
+    network.epic.run(f"ip {'-6' if six else '-4'} route del {target}")
+    for inner in INNER:
+        client, server = tcp_pair(network, inner)
+        with client, server:
+            exchange(client, server)
+    assert network.dropped() == {}
 
 
 @BOTH_RECEIVE
@@ -168,13 +184,22 @@ def test_who_sends_too_much_is_told_and_goes_on(network: Network, inner: int) ->
 
 
 @COMBINATIONS
-def test_a_connection_finds_its_size_by_being_told(network: Network, inner: int) -> None:
+@pytest.mark.parametrize("checksum", [False, True], ids=["plain", "checksum"])
+def test_a_connection_finds_its_size_by_being_told(network: Network, inner: int, checksum: bool) -> None:
+    if checksum:
+        ask_for_checksums(network)
     network.instance.run("ip link set eth0 mtu 1500")
     client, server = tcp_pair(network, inner)
     with client, server:
         exchange(client, server)
     assert network.dropped().keys() <= {"too_big"}
     assert network.gateway.drop_counters()["too_big"] < 200
+
+
+def ask_for_checksums(network: Network) -> None:
+    network.program(far={"checksum": True})
+    network.connect(flags=wire.Flags.CHECKSUM)
+    assert eventually(lambda: bool((peer := network.gateway.peer(TUNNEL)) and peer.checksum))
 
 
 def insist_on_checksums(network: Network) -> None:
@@ -202,9 +227,7 @@ def test_without_checksums_a_middlebox_that_insists_lets_nothing_through(network
 def test_with_checksums_everything_passes_a_middlebox_that_insists(network: Network, offloads: str) -> None:
     insist_on_checksums(network)
     set_offloads(network, offloads)
-    network.program(far={"checksum": True})
-    network.connect(flags=wire.Flags.CHECKSUM)
-    assert eventually(lambda: bool((peer := network.gateway.peer(TUNNEL)) and peer.checksum))
+    ask_for_checksums(network)
     for inner in INNER:
         assert pings(network, 2, inner, 1001)
         client, server = tcp_pair(network, inner)

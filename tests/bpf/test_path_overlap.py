@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from ipaddress import IPv4Address, IPv6Address
@@ -80,12 +81,18 @@ class Overlap(Network):
                 {(INSIDE, POD): Endpoint(SECOND_TUNNEL), (INSIDE6, POD6): Endpoint(SECOND_TUNNEL)}
             )
 
-    def connect_both(self) -> None:
+    def connect_both(self, flags: wire.Flags = wire.NO_FLAGS) -> None:
         self.connect()
-        hello = wire.Control(wire.Kind.HELLO, SECOND_TUNNEL, 1, 1)
+        now = time.time_ns()
+        hello = wire.Control(wire.Kind.HELLO, SECOND_TUNNEL, now, now, flags=flags)
         with udp_socket(self.second, SECOND_NODE, 6080) as agent:
             agent.sendto(wire.encode(hello, KEY), (str(self.plan.epic), 6080))
-        assert eventually(lambda: self.gateway.peer(SECOND_TUNNEL) is not None)
+        assert eventually(lambda: self.heard() == now)
+
+    def heard(self) -> int:
+        """Counter of the second node's last hello."""
+        peer = self.gateway.peer(SECOND_TUNNEL)
+        return peer.counter if peer else 0
 
 
 @pytest.fixture
@@ -115,6 +122,21 @@ def test_connections_reach_the_network_that_is_meant(overlap: Overlap, version: 
         exchange(*first)
         exchange(*second)
     assert overlap.dropped() == {}
+
+
+@FAMILIES
+def test_superpackets_for_mapped_addresses_get_checksums_too(overlap: Overlap, version: int) -> None:
+    with overlap.second:
+        overlap.twin.set_tunnel(overlap.far_tunnel(id=SECOND_TUNNEL, local=SECOND_NODE, checksum=True))
+    overlap.connect_both(wire.Flags.CHECKSUM)
+    near, pod, mapped = addresses(version)
+    client, server = tcp_between(overlap.instance, near, overlap.second, pod, mapped)
+    with client, server:
+        exchange(client, server)
+    assert overlap.dropped() == {}
+    peer = overlap.gateway.peer(SECOND_TUNNEL)
+    assert peer is not None
+    assert peer.checksum
 
 
 @FAMILIES
