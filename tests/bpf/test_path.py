@@ -51,8 +51,28 @@ def test_any_number_of_nats_may_be_in_between(bpffs: Path, object_file: Path, na
         network.close()
 
 
-def moved_to(network: Network, address: str) -> bool:
-    peer = network.gateway.peer(TUNNEL)
+def test_lanes_cross_a_nat_and_survive_its_change(bpffs: Path, object_file: Path) -> None:
+    network = Network(bpffs, object_file)
+    try:
+        network.program(far={"lanes": 4})
+        network.connect(4)
+        client, server = tcp_pair(network)
+        with client, server:
+            seen = [network.gateway.peer(TUNNEL, lane) for lane in range(4)]
+            assert len({peer.port for peer in seen if peer}) == 4
+            assert transfer(client, server) == DATA
+            network.nat.run(f"ip addr del {NAT_OUTER}/24 dev out", "ip addr add 172.30.2.9/24 dev out")
+            network.connect(4)
+            assert eventually(lambda: all(moved_to(network, "172.30.2.9", lane) for lane in range(4)))
+            assert transfer(client, server) == DATA
+            assert transfer(server, client) == DATA
+        assert network.dropped() == {}
+    finally:
+        network.close()
+
+
+def moved_to(network: Network, address: str, lane: int = 0) -> bool:
+    peer = network.gateway.peer(TUNNEL, lane)
     return peer is not None and str(peer.address) == address
 
 

@@ -6,7 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 import pytest
@@ -21,7 +21,8 @@ from epic.bpf.dataplane import Endpoint
 pytestmark = pytest.mark.root
 
 ROUTED = Plan(nats=0, links=2)
-LOOPBACK = IPv4Address("172.30.100.2")
+LOOPBACKS = {4: IPv4Address("172.30.100.2"), 6: IPv6Address("2001:db8:100::2")}
+OVER = pytest.mark.parametrize("over", [4, 6])
 SECOND_EPIC = IPv4Address("172.30.3.2")
 POD = IPv4Address("10.8.0.5")
 SMALL = bytes(1000)
@@ -35,19 +36,26 @@ def network(bpffs: Path, object_file: Path) -> Iterator[Network]:
 
 
 @pytest.fixture
-def equal_cost(network: Network) -> Network:
+def equal_cost(bpffs: Path, object_file: Path, over: int) -> Iterator[Network]:
     """Both links lead to both ends, and each packet's ports say by which one it goes."""
+    network = Network(bpffs, object_file, Plan(over=over, nats=0, links=2))
+    family, loopback = f"ip -{over}", LOOPBACKS[over]
+    first, second = ("172.30.2", "172.30.3") if over == 4 else ("2001:db8:2:", "2001:db8:3:")
+    dot = "." if over == 4 else ":"
     for namespace in (network.epic, network.nat):
-        namespace.sysctl("ipv4/fib_multipath_hash_policy", 1)
+        namespace.sysctl(f"ipv{over}/fib_multipath_hash_policy", 1)
     network.epic.run(
-        f"ip addr add {LOOPBACK}/32 dev lo",
-        "ip nexthop add id 1 via 172.30.2.1 dev up0",
-        "ip nexthop add id 2 via 172.30.3.1 dev up1",
+        f"ip addr add {loopback}/{32 if over == 4 else 128} dev lo",
+        f"{family} nexthop add id 1 via {first}{dot}1 dev up0",
+        f"{family} nexthop add id 2 via {second}{dot}1 dev up1",
         "ip nexthop add id 10 group 1/2",
-        "ip route replace 192.168.50.0/24 nhid 10",
+        f"{family} route replace {'192.168.50.0/24' if over == 4 else '2001:db8:50::/64'} nhid 10",
     )
-    network.nat.run(f"ip route add {LOOPBACK} nexthop via 172.30.2.2 dev out nexthop via 172.30.3.2 dev out1")
-    return network
+    network.nat.run(
+        f"{family} route add {loopback} nexthop via {first}{dot}2 dev out nexthop via {second}{dot}2 dev out1"
+    )
+    yield network
+    network.close()
 
 
 def packets(namespace: Namespace, interface: str) -> tuple[int, int]:
@@ -67,21 +75,24 @@ def load_of_links(network: Network, connections: int = 40) -> list[tuple[int, in
     return [(new[0] - old[0], new[1] - old[1]) for old, new in zip(before, after, strict=True)]
 
 
-def test_one_port_takes_one_link(equal_cost: Network) -> None:
-    equal_cost.program(far={"remote": LOOPBACK}, local=LOOPBACK)
-    equal_cost.connect(to=LOOPBACK)
+@OVER
+def test_one_port_takes_one_link(equal_cost: Network, over: int) -> None:
+    loopback = LOOPBACKS[over]
+    equal_cost.program(far={"remote": loopback}, local=loopback)
+    equal_cost.connect(to=loopback)
     load = load_of_links(equal_cost, 5)
     assert min(sent for _, sent in load) < 5 < max(sent for _, sent in load)
 
 
+@OVER
 @pytest.mark.parametrize("lanes", [1, 4], ids=["any port", "lanes"])
-def test_flows_spread_over_equal_links(equal_cost: Network, lanes: int) -> None:
-    spread = lanes == 1
-    far = {"remote": LOOPBACK, "lanes": lanes, "spread": spread}
-    equal_cost.program(far=far, local=LOOPBACK, remote=NODE if spread else None)
+def test_flows_spread_over_equal_links(equal_cost: Network, over: int, lanes: int) -> None:
+    spread, loopback = lanes == 1, LOOPBACKS[over]
+    far = {"remote": loopback, "lanes": lanes, "spread": spread}
+    equal_cost.program(far=far, local=loopback, remote=equal_cost.plan.node if spread else None)
     flags = wire.Flags.SPREAD if spread else wire.NO_FLAGS
     # Which link a lane takes is up to the hash: other ports are as good, and a node has four.
-    equal_cost.connect(lanes, flags, LOOPBACK)
+    equal_cost.connect(lanes, flags, loopback)
     load = load_of_links(equal_cost)
     if spread:
         # What is received was spread by the router, which knows more of these packets than their ports.
@@ -91,21 +102,23 @@ def test_flows_spread_over_equal_links(equal_cost: Network, lanes: int) -> None:
     assert ports == set(range(6080, 6080 + lanes))
 
 
-def test_lanes_differ_on_the_wire(equal_cost: Network) -> None:
+@OVER
+def test_lanes_differ_on_the_wire(equal_cost: Network, over: int) -> None:
     """Routers and network cards see as many flows as there are lanes, both ways."""
-    equal_cost.program(far={"remote": LOOPBACK, "lanes": 4}, local=LOOPBACK)
-    equal_cost.connect(4, to=LOOPBACK)
+    loopback = LOOPBACKS[over]
+    equal_cost.program(far={"remote": loopback, "lanes": 4}, local=loopback)
+    equal_cost.connect(4, to=loopback)
     counters = [f"counter {way}{port} {{ }}" for port in range(6080, 6084) for way in ("up", "down")]
     rules = ["type filter hook prerouting priority raw"]
     for port in range(6080, 6084):
         rules.append(f"udp sport {port} udp dport 6080 counter name up{port}")
         rules.append(f"udp sport 6080 udp dport {port} counter name down{port}")
     chain = ["chain first {", *rules, "}"]
-    equal_cost.nat.nft("\n".join(["table ip watch {", *counters, *chain, "}\n"]))
+    equal_cost.nat.nft("\n".join(["table inet watch {", *counters, *chain, "}\n"]))
     load_of_links(equal_cost)
     for port in range(6080, 6084):
         for way in ("up", "down"):
-            listed = equal_cost.nat.run(f"nft list counter ip watch {way}{port}")
+            listed = equal_cost.nat.run(f"nft list counter inet watch {way}{port}")
             assert "packets 0 " not in listed, (way, port)
 
 

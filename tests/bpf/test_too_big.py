@@ -14,10 +14,12 @@ from frames import (
     TUNNEL,
     UNDERLAY_MTU,
     Families,
+    hello,
     ip,
     recomputed,
 )
-from host import EGRESS, INSTANCE, POD, Host
+from gue_scapy import CHECKSUM
+from host import EGRESS, GATEWAY, INSTANCE, POD, Host
 from scapy.layers.inet import ICMP, TCP, UDP, IPerror, IPOption_NOP
 from scapy.layers.inet6 import (
     ICMPv6EchoRequest,
@@ -178,3 +180,15 @@ def test_a_superpacket_of_an_unknown_protocol_is_too_big(
     header = header_of(entrance, families, **(unfragmented(families) | changes))
     host.program(entrance).gso(500, 3)
     assert run(host, entrance, filled(header, 1400))[2] == {"too_big": 1}
+
+
+@FAMILIES
+def test_with_checksums_segments_that_do_not_fit_are_answered(host: Host, families: Families) -> None:
+    """Nobody makes them smaller when they are cut up, so their sender is told as of a single packet."""
+    host.run(GATEWAY, hello(families, 50, lane_flags=CHECKSUM))
+    header = header_of(INSTANCE, families, **unfragmented(families))
+    sent = filled(header / TCP(), 3500)
+    host.program(INSTANCE).gso(families.largest - families.header - 19, 3)
+    assert run(host, INSTANCE, sent) == (REDIRECT, bytes(answer_to(families, sent)), {"too_big": 1})
+    host.program(INSTANCE).gso(families.largest - families.header - 20, 3)
+    assert run(host, INSTANCE, sent) == (REDIRECT, bytes(ETHER / sent), {})
