@@ -9,13 +9,25 @@
 #define GUE_CTYPE_HELLO     128 /* GUE leaves 128..255 to the user */
 #define GUE_CTYPE_HELLO_ACK 129
 
+/* Flags of control packets: what a workload node asks for, and what an EPIC node sees. */
+#define CONTROL_SPREAD   1
+#define CONTROL_CHECKSUM 2
+#define CONTROL_DIRECT   4
+
+#define LANES            4 /* ports GUE_PORT.. of a workload node; a power of 2 */
+#define SPREAD_PORT      49152
+#define SPREAD_PORT_MASK 0x3fff
+
 #define OUTER_TTL            64
 #define IPV4_VERSION         4
 #define IPV4_MIN_IHL         5
-#define IPV4_MAX_LENGTH      65535
+#define IP_MAX_LENGTH        65535
 #define IPV4_DONT_FRAGMENT   0x4000
 #define IPV4_MORE_FRAGMENTS  0x2000
 #define IPV4_FRAGMENT_OFFSET 0x1fff
+#define IPV6_VERSION         6
+#define IPV6_FRAGMENT_OFFSET 0xfff8
+#define IPV6_FRAGMENT_LENGTH 8
 #define ECN_MASK             0x03
 #define ECN_CE               0x03
 
@@ -25,11 +37,20 @@
 #define MAX_INSIDES   16384
 #define MAX_INSTANCES 16384
 #define MAX_ENDPOINTS 262144
-#define MAX_LOCALS    256
+#define MAX_LOCALS    1024
+#define EVENTS_BYTES  65536
+
+/* After so long without a control packet the next one is news. */
+#define SILENCE_NS 16000000000ULL
 
 #define IFNAME_LENGTH 16
 
 /* linux/bpf.h has no address families, sys/socket.h cannot be included here */
-#define ADDRESS_FAMILY_INET 2
+#define ADDRESS_FAMILY_INET  2
+#define ADDRESS_FAMILY_INET6 10
+
+/* Since Linux 6.3; headers of older systems lack them. */
+#define ADJ_ROOM_DECAP_L3_IPV4 (1ULL << 7)
+#define ADJ_ROOM_DECAP_L3_IPV6 (1ULL << 8)
 
 #endif

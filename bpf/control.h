@@ -8,63 +8,136 @@
 #include <bpf/bpf_helpers.h>
 
 #include "counters.h"
-#include "decap.h"
+#include "ends.h"
 #include "gue.h"
 #include "maps.h"
+#include "receive.h"
 
-/* Take a higher counter, and with it what the packet shows; under the lock, for two may race. */
-static __always_inline bool peer_advance(struct peer *peer, __u64 counter, union outer_end end)
+static __always_inline __u64 counter_of(const struct gue_control *control)
 {
-	__u64 now = bpf_ktime_get_ns();
-	bool higher;
-
-	bpf_spin_lock(&peer->lock);
-	higher = counter > peer->counter;
-	if (higher) {
-		peer->counter = counter;
-		peer->seen_ns = now;
-		if (end.address)
-			*(volatile __u64 *)&peer->end.word = end.word;
-	}
-	bpf_spin_unlock(&peer->lock);
-	return higher;
+	return (__u64)bpf_ntohl(control->counter[0]) << 32 | bpf_ntohl(control->counter[1]);
 }
 
-/*
- * Each end takes one type only, so that a packet turned back to its sender is nothing. `learn`
- * stores where the packet came from.
- */
-static __always_inline int control_receive(const struct received *received, __u8 type, bool learn)
+/* Each end takes one type only, so that a packet turned back to its sender is nothing. */
+static __always_inline int control_well_formed(const struct received *received,
+					       const struct gue_control *control, __u8 type)
 {
-	const struct gue_control *control = (const void *)received->gue;
-	union outer_end end = {};
-	struct tunnel *tunnel;
-	struct peer *peer;
-	__u32 id = bpf_ntohl(control->tunnel);
-	__u64 counter =
-		(__u64)bpf_ntohl(control->counter[0]) << 32 | bpf_ntohl(control->counter[1]);
+	const __u16 known =
+		type == GUE_CTYPE_HELLO ? CONTROL_SPREAD | CONTROL_CHECKSUM : CONTROL_DIRECT;
 
 	if ((control->base.version_control_hlen & GUE_HLEN_MASK) != GUE_CONTROL_HLEN)
-		return drop(DROP_GUE_HEADER_LENGTH);
+		return DROP_GUE_HEADER_LENGTH;
 	if (control->base.protocol != type)
-		return drop(DROP_CONTROL_TYPE);
-	if (received->udp->len != bpf_htons(sizeof(struct udphdr) + sizeof(*control)))
-		return drop(DROP_CONTROL_LENGTH);
-	tunnel = bpf_map_lookup_elem(&tunnels, &id);
-	peer = bpf_map_lookup_elem(&peers, &id);
-	if (!tunnel || !peer)
-		return drop(DROP_TUNNEL_UNKNOWN);
-	if (received->outer->daddr != tunnel->local)
-		return drop(DROP_TUNNEL_ADDRESS);
-	if (!control_tag_verified(tunnel, control))
-		return drop(DROP_TAG_WRONG);
-	if (learn) {
-		end.address = received->outer->saddr;
-		end.port = received->udp->source;
+		return DROP_CONTROL_TYPE;
+	if (received->length != sizeof(*control))
+		return DROP_CONTROL_LENGTH;
+	if (control->lanes > LANES || control->lane >= control->lanes || control->reserved ||
+	    bpf_ntohs(control->flags) & ~known)
+		return DROP_CONTROL_FIELD;
+	return FINE;
+}
+
+/* What a hello shows of its sender. Only one who is where he says he is can do without one port. */
+static __always_inline struct end end_of(const struct received *received,
+					 const struct tunnel *tunnel,
+					 const struct gue_control *control)
+{
+	struct end end = {
+		.address = received->source,
+		.local = received->destination,
+		.port = received->port,
+		.flags = bpf_ntohs(control->flags),
+	};
+
+	if (!address_equal(&end.address, &tunnel->declared.address) ||
+	    end.port != bpf_htons(GUE_PORT + control->lane))
+		end.flags &= ~CONTROL_SPREAD;
+	return end;
+}
+
+static __always_inline void tell(__u32 tunnel, __u16 kind, __u16 lane, const struct end *before,
+				 const struct end *after)
+{
+	struct event *event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
+
+	if (!event)
+		return;
+	event->tunnel = tunnel;
+	event->kind = kind;
+	event->lane = lane;
+	event->at_ns = bpf_ktime_get_ns();
+	event->before = *before;
+	event->after = *after;
+	bpf_ringbuf_submit(event, 0);
+}
+
+/* Take a higher counter, and with it what the packet shows; under the lock, for two may race. */
+static __always_inline int lane_advance(struct peer *peer, __u32 tunnel,
+					const struct gue_control *control, const struct end *end)
+{
+	__u32 index = control->lane % LANES;
+	struct lane *lane = &peer->lane[index];
+	__u64 counter = counter_of(control), now = bpf_ktime_get_ns(), seen;
+	__u32 lanes = control->lanes;
+	struct end before = *lane_end(lane);
+	bool moved = !address_equal(&before.address, &end->address) || before.port != end->port;
+	bool changed =
+		moved || before.flags != end->flags || !address_equal(&before.local, &end->local);
+
+	bpf_spin_lock(&peer->lock);
+	if (counter <= lane->counter) {
+		bpf_spin_unlock(&peer->lock);
+		return DROP_CONTROL_REPLAYED;
 	}
-	if (!peer_advance(peer, counter, end))
-		return drop(DROP_CONTROL_REPLAYED);
-	return NOT_OURS;
+	seen = lane->seen_ns;
+	lane->counter = counter;
+	lane->seen_ns = now;
+	peer->lanes = lanes;
+	if (changed) {
+		if (lane->current & 1)
+			lane->ends[0] = *end;
+		else
+			lane->ends[1] = *end;
+		lane->current = !(lane->current & 1);
+	}
+	bpf_spin_unlock(&peer->lock);
+	if (!seen || now - seen > SILENCE_NS)
+		tell(tunnel, EVENT_UP, index, &before, end);
+	else if (moved)
+		tell(tunnel, EVENT_MOVED, index, &before, end);
+	return FINE;
+}
+
+/* `hello`: this is an EPIC node, which takes hellos and learns from them. */
+static __always_inline int control_verify(const struct received *received, const bool hello)
+{
+	const struct gue_control *control = (const void *)received->gue;
+	struct tunnel *tunnel;
+	struct peer *peer;
+	struct end end;
+	__u32 id, slot;
+	int reason;
+
+	if ((const void *)(control + 1) > received->readable_end)
+		return DROP_CONTROL_LENGTH;
+	reason = control_well_formed(received, control,
+				     hello ? GUE_CTYPE_HELLO : GUE_CTYPE_HELLO_ACK);
+	if (reason != FINE)
+		return reason;
+	id = bpf_ntohl(control->tunnel);
+	tunnel = bpf_map_lookup_elem(&tunnels, &id);
+	if (!tunnel || is_gateway(tunnel) != hello)
+		return DROP_TUNNEL_UNKNOWN;
+	if (!is_addressed(tunnel, &received->destination))
+		return DROP_TUNNEL_ADDRESS;
+	if (!control_tag_verified(tunnel, control))
+		return DROP_TAG_WRONG;
+	slot = tunnel->slot;
+	peer = bpf_map_lookup_elem(&peers, &slot);
+	if (!peer)
+		return DROP_TUNNEL_UNKNOWN;
+	end = end_of(received, tunnel, control);
+	return lane_advance(peer, id, control, &end);
 }
 
 #endif

@@ -12,7 +12,10 @@
 /* A verdict: what a program returns. "Not ours" leaves the packet to the filters after us. */
 #define NOT_OURS TC_ACT_UNSPEC
 
-static __always_inline int drop(enum drop_reason reason)
+/* What checks return when there is no reason to drop. */
+#define FINE -1
+
+static __always_inline int drop(int reason)
 {
 	__u32 index = reason;
 	__u64 *count = bpf_map_lookup_elem(&drops, &index);
@@ -27,9 +30,9 @@ static __always_inline __u32 segments_of(struct __sk_buff *skb)
 	return skb->gso_segs ? skb->gso_segs : 1;
 }
 
-static __always_inline void count_received(struct __sk_buff *skb, __u32 tunnel, __u32 bytes)
+static __always_inline void count_received(struct __sk_buff *skb, __u32 slot, __u32 bytes)
 {
-	struct traffic *t = bpf_map_lookup_elem(&traffic, &tunnel);
+	struct traffic *t = bpf_map_lookup_elem(&traffic, &slot);
 
 	if (!t)
 		return;
@@ -37,9 +40,9 @@ static __always_inline void count_received(struct __sk_buff *skb, __u32 tunnel, 
 	t->rx_bytes += bytes;
 }
 
-static __always_inline void count_sent(struct __sk_buff *skb, __u32 tunnel, __u32 bytes)
+static __always_inline void count_sent(struct __sk_buff *skb, __u32 slot, __u32 bytes)
 {
-	struct traffic *t = bpf_map_lookup_elem(&traffic, &tunnel);
+	struct traffic *t = bpf_map_lookup_elem(&traffic, &slot);
 
 	if (!t)
 		return;

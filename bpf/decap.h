@@ -5,172 +5,184 @@
 
 #include <linux/bpf.h>
 #include <linux/in.h>
-#include <stddef.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
 #include "counters.h"
+#include "ends.h"
 #include "gue.h"
+#include "inner.h"
 #include "maps.h"
 #include "packet.h"
+#include "receive.h"
 
-/* A packet to our port: the outer header, and whichever of the two kinds it is. */
-struct received {
-	const struct iphdr *outer;
-	const struct udphdr *udp;
-	const struct gue_base *gue;
+/* What is known of a data packet once it is verified. */
+struct verified {
+	struct inner inner;
+	const struct tunnel *tunnel;
+	const union address *mapped; /* what the sender is called on our side; NULL: the same */
+	__u32 interface;             /* where to deliver to; 0: the stack knows */
+	__u8 tos;                    /* of the outer packet */
 };
 
-/* Data and control packets have the same smallest size, so one check serves both. */
-#define RECEIVED_MIN (ETH_HLEN + OVERHEAD + (int)sizeof(struct iphdr))
-_Static_assert(RECEIVED_MIN == ETH_HLEN + sizeof(struct iphdr) + sizeof(struct udphdr) +
-				       sizeof(struct gue_control),
-	       "data and control packets have the same smallest size");
-
-/* Whether this is UDP to our port at an address of ours; later fragments have no port and are not.
- */
-static __always_inline bool is_gue(struct __sk_buff *skb)
-{
-	struct cursor cursor;
-	struct iphdr *ip;
-	struct udphdr *udp;
-	__be32 destination;
-
-	if (!is_ipv4(skb) ||
-	    !cursor_open(&cursor, skb, ETH_HLEN + sizeof(struct iphdr) + sizeof(struct udphdr)))
-		return false;
-	if (!parse_ethernet(&cursor))
-		return false;
-	ip = parse_ipv4(&cursor);
-	if (!ip || ip->protocol != IPPROTO_UDP || ip->ihl < IPV4_MIN_IHL ||
-	    ip->frag_off & bpf_htons(IPV4_FRAGMENT_OFFSET))
-		return false;
-	destination = ip->daddr;
-	if (ip->ihl > IPV4_MIN_IHL) {
-		__be16 port;
-		__u32 offset = ETH_HLEN + ip->ihl * 4 + offsetof(struct udphdr, dest);
-
-		if (bpf_skb_load_bytes(skb, offset, &port, sizeof(port)) ||
-		    port != bpf_htons(GUE_PORT))
-			return false;
-	} else {
-		udp = parse_udp(&cursor);
-		if (!udp || udp->dest != bpf_htons(GUE_PORT))
-			return false;
-	}
-	return bpf_map_lookup_elem(&locals, &destination);
-}
-
-/* The checks that need no map, of the outer headers; TC_ACT_OK or the verdict. */
-static __always_inline int receive(struct __sk_buff *skb, struct received *received)
-{
-	struct cursor cursor;
-	__u32 length;
-
-	if (!cursor_open(&cursor, skb, RECEIVED_MIN))
-		return drop(DROP_TRUNCATED);
-	if (!parse_ethernet(&cursor))
-		return drop(DROP_TRUNCATED);
-	received->outer = parse_ipv4(&cursor);
-	if (!received->outer)
-		return drop(DROP_TRUNCATED);
-	if (received->outer->ihl != IPV4_MIN_IHL)
-		return drop(DROP_OUTER_OPTIONS);
-	if (received->outer->frag_off & bpf_htons(IPV4_MORE_FRAGMENTS))
-		return drop(DROP_OUTER_FRAGMENT);
-	received->udp = parse_udp(&cursor);
-	received->gue = cursor_take(&cursor, sizeof(struct gue_control));
-	if (!received->udp || !received->gue)
-		return drop(DROP_TRUNCATED);
-	length = bpf_ntohs(received->outer->tot_len);
-	if (length + ETH_HLEN > skb->len || length < RECEIVED_MIN - ETH_HLEN ||
-	    bpf_ntohs(received->udp->len) + sizeof(struct iphdr) != length)
-		return drop(DROP_OUTER_LENGTH);
-	if (received->gue->version_control_hlen & GUE_VERSION_MASK)
-		return drop(DROP_GUE_VERSION);
-	if (received->gue->flags)
-		return drop(DROP_GUE_FLAGS);
-	return TC_ACT_OK;
-}
-
-static __always_inline bool is_control(const struct received *received)
-{
-	return received->gue->version_control_hlen & GUE_CONTROL_BIT;
-}
-
-/* The headers of a data packet in order and consistent; TC_ACT_OK or the verdict. */
-static __always_inline int data_well_formed(const struct received *received)
+static __always_inline int inner4_verify(struct verified *verified, const struct received *received)
 {
 	const struct gue_data *gue = (const void *)received->gue;
 	const struct iphdr *ip = (const void *)(gue + 1);
 
-	if ((gue->base.version_control_hlen & GUE_HLEN_MASK) != GUE_DATA_HLEN)
-		return drop(DROP_GUE_HEADER_LENGTH);
-	if (gue->base.protocol != IPPROTO_IPIP)
-		return drop(DROP_GUE_PROTOCOL);
 	if (!ipv4_header_sane(ip))
-		return drop(DROP_INNER_HEADER);
-	if (bpf_ntohs(ip->tot_len) + OVERHEAD != bpf_ntohs(received->outer->tot_len))
-		return drop(DROP_INNER_LENGTH);
-	return TC_ACT_OK;
+		return DROP_INNER_HEADER;
+	verified->inner.length = bpf_ntohs(ip->tot_len);
+	verified->inner.header_length = ip->ihl * 4;
+	verified->inner.flow.source = address_v4(ip->saddr);
+	verified->inner.flow.destination = address_v4(ip->daddr);
+	verified->inner.flow.protocol = ip->protocol;
+	return FINE;
 }
 
-/* The packet was made by the tunnel's far end, for this tunnel; TC_ACT_OK or the verdict. */
-static __always_inline int data_authentic(const struct received *received,
-					  const struct tunnel *tunnel)
+static __always_inline int inner6_verify(struct verified *verified, const struct received *received)
 {
 	const struct gue_data *gue = (const void *)received->gue;
-	const struct iphdr *ip = (const void *)(gue + 1);
-	struct flow flow = {
-		.tunnel = bpf_ntohl(gue->tunnel),
-		.service = tunnel->service,
-		.source = ip->saddr,
-		.destination = ip->daddr,
-		.protocol = ip->protocol,
-	};
+	const struct ipv6hdr *ip = (const void *)(gue + 1);
 
-	if (received->outer->daddr != tunnel->local)
-		return drop(DROP_TUNNEL_ADDRESS);
+	if ((const void *)(ip + 1) > received->readable_end || received->length < data_min(true))
+		return DROP_TRUNCATED;
+	if (ip->version != IPV6_VERSION)
+		return DROP_INNER_HEADER;
+	verified->inner.length = bpf_ntohs(ip->payload_len) + sizeof(*ip);
+	verified->inner.header_length = sizeof(*ip);
+	verified->inner.flow.source = address_v6(&ip->saddr);
+	verified->inner.flow.destination = address_v6(&ip->daddr);
+	verified->inner.flow.protocol = ip->nexthdr;
+	return FINE;
+}
+
+/* The headers of a data packet in order and consistent. */
+static __always_inline int data_well_formed(struct verified *verified,
+					    const struct received *received, const bool six)
+{
+	int reason = six ? inner6_verify(verified, received) : inner4_verify(verified, received);
+
+	if (reason != FINE)
+		return reason;
+	if (verified->inner.length + sizeof(struct gue_data) != received->length)
+		return DROP_INNER_LENGTH;
+	return FINE;
+}
+
+/* The packet was made by the tunnel's far end, for this tunnel. */
+static __always_inline int data_authentic(struct verified *verified,
+					  const struct received *received, const bool six)
+{
+	const struct gue_data *gue = (const void *)received->gue;
+	const struct tunnel *tunnel = verified->tunnel;
+
+	if (!is_addressed(tunnel, &received->destination))
+		return DROP_TUNNEL_ADDRESS;
 	if (bpf_ntohl(gue->service) != tunnel->service)
-		return drop(DROP_SERVICE_WRONG);
-	if (!data_tag_verified(tunnel, &flow, tag_word(&gue->tag)))
-		return drop(DROP_TAG_WRONG);
-	return TC_ACT_OK;
+		return DROP_SERVICE_WRONG;
+	verified->inner.flow.service = tunnel->service;
+	if (!data_tag_verified(tunnel, &verified->inner.flow, tag_word(&gue->tag), six))
+		return DROP_TAG_WRONG;
+	return FINE;
+}
+
+static __always_inline bool is_inside(const struct tunnel *tunnel, const union address *address,
+				      const bool six)
+{
+	return six ? address_equal(address, &tunnel->inside6)
+		   : address_ipv4(address) == tunnel->inside;
+}
+
+static __always_inline struct endpoint *pair_find(const union address *inside,
+						  const union address *endpoint, const bool six)
+{
+	return six ? endpoint6_find(inside, endpoint)
+		   : endpoint_find(address_ipv4(inside), address_ipv4(endpoint));
+}
+
+/* The endpoint of this tunnel that the workload's network calls so. */
+static __always_inline const union address *mapped_find(__u32 tunnel, const union address *real)
+{
+	struct real_key key = {.tunnel = tunnel, .real = *real};
+
+	return bpf_map_lookup_elem(&mapped, &key);
 }
 
 /* What an authentic packet may say: between the tunnel's inside address and one of its endpoints.
  */
-static __always_inline int data_permitted(const struct tunnel *tunnel, __u32 id, __be32 inside,
-					  __be32 endpoint)
+static __always_inline int data_permitted(struct verified *verified, const bool six,
+					  const bool gateway)
 {
-	struct endpoint_key key = {.inside = inside, .endpoint = endpoint};
-	__u32 *served;
+	const struct flow *flow = &verified->inner.flow;
+	const union address *inside = gateway ? &flow->destination : &flow->source;
+	const union address *far = gateway ? &flow->source : &flow->destination;
+	const struct endpoint *endpoint;
 
-	if (inside != tunnel->inside)
-		return drop(DROP_INNER_SPOOFED);
-	served = bpf_map_lookup_elem(&endpoints, &key);
-	if (!served || *served != id)
-		return drop(DROP_ENDPOINT_UNKNOWN);
-	return TC_ACT_OK;
+	if (!is_inside(verified->tunnel, inside, six))
+		return DROP_INNER_SPOOFED;
+	endpoint = pair_find(inside, far, six);
+	if (endpoint && endpoint->tunnel == flow->tunnel && !address_known(&endpoint->real)) {
+		verified->interface = gateway ? verified->tunnel->interface : endpoint->interface;
+		return FINE;
+	}
+	if (!gateway)
+		return DROP_ENDPOINT_UNKNOWN;
+	verified->mapped = mapped_find(flow->tunnel, far);
+	verified->interface = verified->tunnel->interface;
+	return verified->mapped ? FINE : DROP_ENDPOINT_UNKNOWN;
+}
+
+static __always_inline int data_verify(struct verified *verified, const struct received *received,
+				       const bool six, const bool gateway)
+{
+	const struct gue_data *gue = (const void *)received->gue;
+	int reason = data_well_formed(verified, received, six);
+
+	if (reason != FINE)
+		return reason;
+	verified->inner.flow.tunnel = bpf_ntohl(gue->tunnel);
+	verified->tunnel = bpf_map_lookup_elem(&tunnels, &verified->inner.flow.tunnel);
+	if (!verified->tunnel || is_gateway(verified->tunnel) != gateway)
+		return DROP_TUNNEL_UNKNOWN;
+	verified->tos = received->tos;
+	reason = data_authentic(verified, received, six);
+	if (reason != FINE)
+		return reason;
+	return data_permitted(verified, six, gateway);
+}
+
+/* The inner family that a data packet says it has; another one is an error. */
+static __always_inline int data_family(const struct received *received, bool *six)
+{
+	if ((received->gue->version_control_hlen & GUE_HLEN_MASK) != GUE_DATA_HLEN)
+		return DROP_GUE_HEADER_LENGTH;
+	*six = received->gue->protocol == IPPROTO_IPV6;
+	return *six || received->gue->protocol == IPPROTO_IPIP ? FINE : DROP_GUE_PROTOCOL;
 }
 
 /* RFC 6040: a mark that the underlay made goes on inside, or drops what cannot carry it. */
-static __always_inline int congestion_carry(struct __sk_buff *skb, __u8 outer_tos)
+static __always_inline int congestion_carry(struct __sk_buff *skb, __u8 tos)
 {
-	if ((outer_tos & ECN_MASK) != ECN_CE || bpf_skb_ecn_set_ce(skb))
-		return TC_ACT_OK;
-	return drop(DROP_CONGESTION);
+	if ((tos & ECN_MASK) != ECN_CE || bpf_skb_ecn_set_ce(skb))
+		return FINE;
+	return DROP_CONGESTION;
 }
 
-/* Remove the outer header of a verified packet; TC_ACT_OK or the verdict. */
-static __always_inline int strip(struct __sk_buff *skb, __u32 id, __u32 bytes, __u8 outer_tos)
+/* Remove the outer header of a verified packet. */
+static __always_inline int strip(struct __sk_buff *skb, const struct verified *verified,
+				 const bool over6, const bool six)
 {
-	if (bpf_skb_adjust_room(skb, -OVERHEAD, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO))
-		return drop(DROP_NO_ROOM);
-	if (congestion_carry(skb, outer_tos) != TC_ACT_OK)
-		return TC_ACT_SHOT;
-	count_received(skb, id, bytes);
-	return TC_ACT_OK;
+	__u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO;
+
+	/* Linux before 6.3 knows neither flag and refuses; within a family none is needed. */
+	if (over6 != six)
+		flags |= six ? ADJ_ROOM_DECAP_L3_IPV6 : ADJ_ROOM_DECAP_L3_IPV4;
+	if (bpf_skb_adjust_room(skb, -overhead(over6), BPF_ADJ_ROOM_MAC, flags))
+		return DROP_NO_ROOM;
+	if (over6 != six && !ethertype_write(skb, six))
+		return DROP_NO_ROOM;
+	return congestion_carry(skb, verified->tos);
 }
 
 #endif

@@ -9,9 +9,9 @@
 
 #define EPIC_DROP_REASONS(X)                                                                       \
 	X(INSTANCE_UNKNOWN, "the interface or the inside address is no instance's")                \
-	X(INSTANCE_PROTOCOL, "an instance sent something other than IPv4 and ARP")                 \
+	X(INSTANCE_PROTOCOL, "an instance sent something other than IP and ARP")                   \
 	X(INSTANCE_SOURCE, "an instance sent from an address that is not its own")                 \
-	X(INNER_HEADER, "the inner IPv4 header is malformed")                                      \
+	X(INNER_HEADER, "the inner IP header is malformed")                                        \
 	X(INNER_LENGTH, "the inner and the outer length disagree")                                 \
 	X(INNER_SPOOFED, "the inner address is not the inside address of the tunnel")              \
 	X(ENDPOINT_UNKNOWN, "the inner address is no endpoint that this tunnel serves")            \
@@ -29,13 +29,15 @@
 	X(GUE_VERSION, "the GUE version is not 0")                                                 \
 	X(GUE_HEADER_LENGTH, "the GUE header length is not the one of this kind of packet")        \
 	X(GUE_FLAGS, "the GUE header has flags")                                                   \
-	X(GUE_PROTOCOL, "the GUE payload is not IPv4")                                             \
+	X(GUE_PROTOCOL, "the GUE payload is neither IPv4 nor IPv6")                                \
 	X(CONTROL_TYPE, "the control packet is of a type that this end does not take")             \
 	X(CONTROL_LENGTH, "the control packet has not the length of its type")                     \
 	X(CONTROL_REPLAYED, "the control packet's counter is not higher than the last one")        \
 	X(TOO_BIG, "the packet does not fit the underlay with its outer header")                   \
 	X(CONGESTION, "congestion was marked on a packet whose sender cannot understand it")       \
-	X(NO_ROOM, "the kernel could not add or remove the outer header")
+	X(NO_ROOM, "the kernel could not add or remove the outer header")                          \
+	X(CONTROL_FIELD, "the control packet has a lane or flag that does not exist")              \
+	X(NO_SEGMENTER, "a superpacket needs checksums and nothing is there to cut it up")
 
 enum drop_reason {
 #define EPIC_DROP_REASON_NUMBER(name, text) DROP_##name,

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
-/* Into the tunnel. */
+/* Into the tunnel. `six` is the inner packet's family, `over6` the outer one's. */
 #ifndef EPIC_ENCAP_H
 #define EPIC_ENCAP_H
 
@@ -8,45 +8,16 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
+#include "checksum.h"
 #include "counters.h"
+#include "ends.h"
 #include "gue.h"
+#include "inner.h"
 #include "maps.h"
 #include "packet.h"
-
-/* The inner packet, read before its place in memory moves. */
-struct inner {
-	struct flow flow;
-	__u32 length;
-	__u32 header_length;
-	__u8 tos;
-};
-
-static __always_inline bool inner_read(struct inner *inner, struct __sk_buff *skb,
-				       const struct iphdr *ip)
-{
-	if (!ipv4_header_sane(ip))
-		return false;
-	inner->flow.source = ip->saddr;
-	inner->flow.destination = ip->daddr;
-	inner->flow.protocol = ip->protocol;
-	inner->length = bpf_ntohs(ip->tot_len);
-	inner->header_length = ip->ihl * 4;
-	inner->tos = ip->tos;
-	return inner->length + ETH_HLEN <= skb->len;
-}
-
-/* Where to send: what was observed, else what was declared; a zero address says "nowhere yet". */
-static __always_inline union outer_end tunnel_remote(const struct tunnel *tunnel, __u32 id)
-{
-	union outer_end declared = {.address = tunnel->remote, .port = tunnel->remote_port};
-	struct peer *peer = bpf_map_lookup_elem(&peers, &id);
-	union outer_end observed;
-
-	if (!peer)
-		return declared;
-	observed.word = *(volatile __u64 *)&peer->end.word;
-	return observed.address ? observed : declared;
-}
+#include "sum.h"
+#include "toobig.h"
+#include "translate.h"
 
 /* Length of a superpacket's segment without link header; 0 when it cannot be told. */
 static __always_inline __u32 segment_length(struct __sk_buff *skb, const struct inner *inner)
@@ -63,79 +34,247 @@ static __always_inline __u32 segment_length(struct __sk_buff *skb, const struct 
 }
 
 /*
- * Grow the packet by the outer header. The kernel would take the overhead off each segment; it must
- * not when the segments fit already. TCP segments that do not fit are made smaller, datagrams
- * cannot be.
+ * How to grow the packet by the outer header. The kernel would take the overhead off each segment;
+ * it must not when the segments fit already. TCP segments that do not fit are made smaller,
+ * datagrams cannot be. A superpacket beyond 64 KB says no length that could be wrapped.
  */
-static __always_inline int make_room(struct __sk_buff *skb, const struct inner *inner, __u32 mtu)
+static __always_inline int room_flags(struct __sk_buff *skb, const struct inner *inner, __u32 mtu,
+				      const bool over6, __u64 *flags)
 {
-	__u64 flags = BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_ENCAP_L4_UDP;
+	const int added = overhead(over6);
 	__u32 length = inner->length;
 
+	*flags = BPF_F_ADJ_ROOM_ENCAP_L4_UDP |
+		 (over6 ? BPF_F_ADJ_ROOM_ENCAP_L3_IPV6 : BPF_F_ADJ_ROOM_ENCAP_L3_IPV4);
 	if (skb->gso_size) {
 		length = segment_length(skb, inner);
-		if (!length || inner->length + OVERHEAD > IPV4_MAX_LENGTH)
-			return drop(DROP_TOO_BIG);
+		if (!length || inner->length + added > IP_MAX_LENGTH)
+			return DROP_TOO_BIG;
 	}
-	if (length + OVERHEAD <= mtu)
-		flags |= BPF_F_ADJ_ROOM_FIXED_GSO;
+	if (length + added <= mtu)
+		*flags |= BPF_F_ADJ_ROOM_FIXED_GSO;
 	else if (!skb->gso_size || inner->flow.protocol != IPPROTO_TCP)
-		return drop(DROP_TOO_BIG);
-	if (bpf_skb_adjust_room(skb, OVERHEAD, BPF_ADJ_ROOM_MAC, flags))
-		return drop(DROP_NO_ROOM);
-	return TC_ACT_OK;
+		return DROP_TOO_BIG;
+	return FINE;
 }
 
-static __always_inline void outer_fill(struct outer_header *outer, const struct tunnel *tunnel,
-				       const struct inner *inner, union outer_end remote)
+static __always_inline void tunnel_fill(struct tunnel_header *header, const struct tunnel *tunnel,
+					const struct inner *inner, const bool six)
 {
-	__u64 tag = data_tag(&tunnel->keys[tunnel->active % KEY_SLOTS], &inner->flow);
+	__u64 tag = data_tag(&tunnel->keys[tunnel->active % KEY_SLOTS], &inner->flow, six);
 
-	outer->ip.version = IPV4_VERSION;
-	outer->ip.ihl = IPV4_MIN_IHL;
-	outer->ip.tos = inner->tos;
-	outer->ip.tot_len = bpf_htons(inner->length + OVERHEAD);
-	outer->ip.frag_off = bpf_htons(IPV4_DONT_FRAGMENT);
-	outer->ip.ttl = OUTER_TTL;
-	outer->ip.protocol = IPPROTO_UDP;
-	outer->ip.saddr = tunnel->local;
-	outer->ip.daddr = remote.address;
-	outer->ip.check = ipv4_checksum(&outer->ip);
-	outer->udp.source = bpf_htons(GUE_PORT);
-	outer->udp.dest = remote.port;
-	outer->udp.len = bpf_htons(inner->length + OVERHEAD - sizeof(struct iphdr));
-	outer->gue.base.version_control_hlen = GUE_DATA_HLEN;
-	outer->gue.base.protocol = IPPROTO_IPIP;
-	outer->gue.tunnel = bpf_htonl(inner->flow.tunnel);
-	outer->gue.service = bpf_htonl(inner->flow.service);
-	outer->gue.tag.low = (__u32)tag;
-	outer->gue.tag.high = tag >> 32;
+	header->udp.len = bpf_htons(inner->length + sizeof(*header));
+	header->udp.check = 0;
+	header->gue.base.version_control_hlen = GUE_DATA_HLEN;
+	header->gue.base.protocol = six ? IPPROTO_IPV6 : IPPROTO_IPIP;
+	header->gue.base.flags = 0;
+	header->gue.tunnel = bpf_htonl(inner->flow.tunnel);
+	header->gue.service = bpf_htonl(inner->flow.service);
+	header->gue.tag.low = (__u32)tag;
+	header->gue.tag.high = tag >> 32;
+}
+
+static __always_inline void outer4_fill(struct iphdr *ip, const struct inner *inner,
+					const struct end *end)
+{
+	ip->version = IPV4_VERSION;
+	ip->ihl = IPV4_MIN_IHL;
+	ip->tos = inner->tos;
+	ip->tot_len = bpf_htons(inner->length + sizeof(struct outer_header));
+	ip->id = 0;
+	ip->frag_off = bpf_htons(IPV4_DONT_FRAGMENT);
+	ip->ttl = OUTER_TTL;
+	ip->protocol = IPPROTO_UDP;
+	ip->check = 0;
+	ip->saddr = address_ipv4(&end->local);
+	ip->daddr = address_ipv4(&end->address);
+	ip->check = sum_finish(sum_words(ip, sizeof(*ip)));
+}
+
+static __always_inline void outer6_fill(struct ipv6hdr *ip, const struct inner *inner,
+					const struct end *end)
+{
+	ip->version = IPV6_VERSION;
+	ip->priority = inner->tos >> 4;
+	ip->flow_lbl[0] = inner->tos << 4;
+	ip->flow_lbl[1] = 0;
+	ip->flow_lbl[2] = 0;
+	ip->payload_len = bpf_htons(inner->length + sizeof(struct tunnel_header));
+	ip->nexthdr = IPPROTO_UDP;
+	ip->hop_limit = OUTER_TTL;
+	__builtin_memcpy(&ip->saddr, &end->local, sizeof(ip->saddr));
+	__builtin_memcpy(&ip->daddr, &end->address, sizeof(ip->daddr));
+}
+
+/* The outer UDP checksum of an inner packet whose bytes sum up to inner->sum. */
+static __always_inline __sum16 outer_sum(const struct tunnel_header *header,
+					 const struct inner *inner, const struct end *end,
+					 const bool over6)
+{
+	__u64 sum = sum_words(header, sizeof(*header)) + inner->sum + header->udp.len +
+		    bpf_htons(IPPROTO_UDP);
+	__sum16 check;
+
+	if (over6)
+		sum += sum_words(&end->local, sizeof(end->local)) +
+		       sum_words(&end->address, sizeof(end->address));
+	else
+		sum += (__u64)address_ipv4(&end->local) + address_ipv4(&end->address);
+	check = sum_finish(sum);
+	return check ? check : 0xffff;
+}
+
+/* Several next hops, or none that the agent knows: ask the routing table, by the outer packet. */
+static __noinline int leave_by_table(struct __sk_buff *skb, const struct tunnel *tunnel,
+				     const struct end *end)
+{
+	struct bpf_fib_lookup fib = {.ifindex = 0};
+	struct bpf_redir_neigh next_hop = {};
+	long found;
+
+	fib.ifindex = tunnel->underlay;
+	fib.l4_protocol = IPPROTO_UDP;
+	fib.dport = end->port;
+	if (bpf_skb_load_bytes(skb, ETH_HLEN + (address_is_v4(&end->address) ? 20 : 40), &fib.sport,
+			       sizeof(fib.sport)))
+		return drop(DROP_NO_ROOM);
+	if (address_is_v4(&end->address)) {
+		fib.family = ADDRESS_FAMILY_INET;
+		fib.ipv4_src = address_ipv4(&end->local);
+		fib.ipv4_dst = address_ipv4(&end->address);
+	} else {
+		fib.family = ADDRESS_FAMILY_INET6;
+		__builtin_memcpy(fib.ipv6_src, &end->local, sizeof(fib.ipv6_src));
+		__builtin_memcpy(fib.ipv6_dst, &end->address, sizeof(fib.ipv6_dst));
+	}
+	found = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);
+	if (found != BPF_FIB_LKUP_RET_SUCCESS && found != BPF_FIB_LKUP_RET_NO_NEIGH)
+		return bpf_redirect_neigh(tunnel->underlay, NULL, 0, 0);
+	next_hop.nh_family = fib.family;
+	__builtin_memcpy(next_hop.ipv6_nh, fib.ipv6_dst, sizeof(next_hop.ipv6_nh));
+	return bpf_redirect_neigh(fib.ifindex, &next_hop, sizeof(next_hop), 0);
+}
+
+static __always_inline int leave(struct __sk_buff *skb, struct tunnel *tunnel,
+				 const struct end *end)
+{
+	if (!address_equal(&tunnel->routed, &end->address))
+		return leave_by_table(skb, tunnel, end);
+	return bpf_redirect_neigh(tunnel->routed_interface, &tunnel->next_hop,
+				  sizeof(tunnel->next_hop), 0);
+}
+
+static __always_inline int wrap4(struct __sk_buff *skb, const struct inner *inner,
+				 const struct tunnel *tunnel, const struct end *end, __u64 flags,
+				 const bool six)
+{
+	struct outer_header outer;
+
+	outer.tunnel.udp.source = source_port(skb, tunnel, end);
+	outer.tunnel.udp.dest = end->port;
+	tunnel_fill(&outer.tunnel, tunnel, inner, six);
+	outer4_fill(&outer.ip, inner, end);
+	if (end->flags & CONTROL_CHECKSUM)
+		outer.tunnel.udp.check = outer_sum(&outer.tunnel, inner, end, false);
+	if (bpf_skb_adjust_room(skb, sizeof(outer), BPF_ADJ_ROOM_MAC, flags) ||
+	    (six && !ethertype_write(skb, false)) ||
+	    bpf_skb_store_bytes(skb, ETH_HLEN, &outer, sizeof(outer), 0))
+		return DROP_NO_ROOM;
+	return FINE;
+}
+
+static __always_inline int wrap6(struct __sk_buff *skb, const struct inner *inner,
+				 const struct tunnel *tunnel, const struct end *end, __u64 flags,
+				 const bool six)
+{
+	struct outer6_header outer;
+
+	outer.tunnel.udp.source = source_port(skb, tunnel, end);
+	outer.tunnel.udp.dest = end->port;
+	tunnel_fill(&outer.tunnel, tunnel, inner, six);
+	outer6_fill(&outer.ip, inner, end);
+	if (end->flags & CONTROL_CHECKSUM)
+		outer.tunnel.udp.check = outer_sum(&outer.tunnel, inner, end, true);
+	if (bpf_skb_adjust_room(skb, sizeof(outer), BPF_ADJ_ROOM_MAC, flags) ||
+	    (!six && !ethertype_write(skb, true)) ||
+	    bpf_skb_store_bytes(skb, ETH_HLEN, &outer, sizeof(outer), 0))
+		return DROP_NO_ROOM;
+	return FINE;
+}
+
+/* From where a packet enters: what may be done with it besides wrapping it. */
+struct entrance {
+	const union address *real; /* the endpoint's address in its own network; NULL: the same */
+	bool answers;              /* the sender is on the other side of the interface */
+	bool segmented;            /* superpackets were cut up already */
+};
+
+/* To be cut up, and back into `segment_ingress`. */
+static __always_inline int segment(const struct entrance *entrance)
+{
+	const struct settings *settings = settings_get();
+
+	if (entrance->segmented || !settings || !settings->segmenter)
+		return drop(DROP_NO_SEGMENTER);
+	return bpf_redirect(settings->segmenter, 0);
+}
+
+static __always_inline bool restore_real(struct __sk_buff *skb, struct inner *inner,
+					 const union address *real, const bool six)
+{
+	struct replacement change = {
+		.from = inner->flow.destination,
+		.to = *real,
+		.field = FIELD_DESTINATION,
+	};
+
+	inner->flow.destination = *real;
+	return six ? replace6(skb, inner, &change) : replace4(skb, inner, &change);
+}
+
+static __always_inline int encapsulate_over(struct __sk_buff *skb, struct inner *inner,
+					    struct tunnel *tunnel, const struct end *end,
+					    const struct entrance *entrance, const bool six,
+					    const bool over6)
+{
+	__u64 flags;
+	int reason = room_flags(skb, inner, tunnel->underlay_mtu, over6, &flags);
+
+	if (reason != FINE) {
+		if (entrance->answers)
+			return too_big(skb, inner, tunnel->underlay_mtu - overhead(over6), six);
+		return drop(reason);
+	}
+	if (end->flags & CONTROL_CHECKSUM && skb->gso_size)
+		return segment(entrance);
+	if (entrance->real && !restore_real(skb, inner, entrance->real, six))
+		return drop(DROP_INNER_HEADER);
+	if (end->flags & CONTROL_CHECKSUM)
+		inner->sum = inner_sum(skb, inner, six);
+	reason = over6 ? wrap6(skb, inner, tunnel, end, flags, six)
+		       : wrap4(skb, inner, tunnel, end, flags, six);
+	if (reason != FINE)
+		return drop(reason);
+	count_sent(skb, tunnel->slot, inner->length);
+	return leave(skb, tunnel, end);
 }
 
 /* Wrap the packet and hand it to the underlay; every failure drops, nothing leaves in the clear. */
-static __always_inline int encapsulate(struct __sk_buff *skb, struct inner *inner, __u32 id)
+static __always_inline int encapsulate(struct __sk_buff *skb, struct inner *inner,
+				       struct tunnel *tunnel, const struct entrance *entrance,
+				       const bool six)
 {
-	struct outer_header outer = {};
-	struct tunnel *tunnel = bpf_map_lookup_elem(&tunnels, &id);
-	union outer_end remote;
+	const struct end *end;
 
-	if (!tunnel)
-		return drop(DROP_TUNNEL_UNKNOWN);
 	if (!slot_valid(tunnel, tunnel->active % KEY_SLOTS))
 		return drop(DROP_KEY_MISSING);
-	remote = tunnel_remote(tunnel, id);
-	if (!remote.address)
+	end = far_end(skb, tunnel);
+	if (!end)
 		return drop(DROP_TUNNEL_UNRESOLVED);
-
-	inner->flow.tunnel = id;
 	inner->flow.service = tunnel->service;
-	outer_fill(&outer, tunnel, inner, remote);
-	if (make_room(skb, inner, tunnel->underlay_mtu) != TC_ACT_OK)
-		return TC_ACT_SHOT;
-	if (bpf_skb_store_bytes(skb, ETH_HLEN, &outer, sizeof(outer), 0))
-		return drop(DROP_NO_ROOM);
-	count_sent(skb, id, inner->length);
-	return bpf_redirect_neigh(tunnel->underlay, NULL, 0, 0);
+	if (address_is_v4(&end->address))
+		return encapsulate_over(skb, inner, tunnel, end, entrance, six, false);
+	return encapsulate_over(skb, inner, tunnel, end, entrance, six, true);
 }
 
 #endif

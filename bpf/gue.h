@@ -5,9 +5,11 @@
 
 #include <linux/types.h>
 #include <linux/ip.h>
+#include <linux/ipv6.h>
 #include <linux/udp.h>
 #include <stdbool.h>
 
+#include "address.h"
 #include "consts.h"
 #include "maps.h"
 #include "siphash.h"
@@ -41,29 +43,54 @@ struct gue_control {
 	__be32 counter[2];
 	__be32 sent_ns[2];
 	__be32 echo_ns[2];
+	__u8 lane;
+	__u8 lanes;
+	__be16 flags;
+	__be32 reserved;
 	struct gue_tag tag;
 };
 
-#define CONTROL_TAGGED_WORDS 4 /* all before the tag, in 64-bit words */
+#define CONTROL_TAGGED_WORDS 5 /* all before the tag, in 64-bit words */
 _Static_assert(sizeof(struct gue_control) == CONTROL_TAGGED_WORDS * 8 + sizeof(struct gue_tag),
 	       "the control tag covers whole words");
 
-struct outer_header {
-	struct iphdr ip;
+/* What follows the outer IP header. */
+struct tunnel_header {
 	struct udphdr udp;
 	struct gue_data gue;
 };
 
-#define OVERHEAD ((int)sizeof(struct outer_header))
-_Static_assert(OVERHEAD == 48, "the instances' MTU is the underlay's minus 48");
+struct outer_header {
+	struct iphdr ip;
+	struct tunnel_header tunnel;
+};
+
+struct outer6_header {
+	struct ipv6hdr ip;
+	struct tunnel_header tunnel;
+};
+
+_Static_assert(sizeof(struct outer_header) == 48 && sizeof(struct outer6_header) == 68,
+	       "the instances' MTU is the underlay's minus these");
+
+static __always_inline __u32 ip_length(const bool six)
+{
+	return six ? sizeof(struct ipv6hdr) : sizeof(struct iphdr);
+}
+
+/* What the tunnel adds to a packet over IPv4 or IPv6. */
+static __always_inline int overhead(const bool six)
+{
+	return ip_length(six) + sizeof(struct tunnel_header);
+}
 
 /* What the data tag covers: equal for all packets and segments of a flow. */
 struct flow {
 	__u32 tunnel;
 	__u32 service;
-	__be32 source;
-	__be32 destination;
-	__u8 protocol;
+	union address source;
+	union address destination;
+	__u8 protocol; /* IPv6: of the fixed header */
 };
 
 static __always_inline __u64 word_of(__u32 first, __u32 second)
@@ -76,14 +103,30 @@ static __always_inline __u64 tag_word(const struct gue_tag *tag)
 	return word_of(tag->low, tag->high);
 }
 
-static __always_inline __u64 data_tag(const struct siphash_key *key, const struct flow *flow)
+/* The messages of the families differ in length, so no tag of one is a tag of the other. */
+static __always_inline __u64 data_tag(const struct siphash_key *key, const struct flow *flow,
+				      const bool six)
 {
-	const __u64 words[] = {
-		word_of(bpf_htonl(flow->tunnel), bpf_htonl(flow->service)),
-		word_of(flow->source, flow->destination),
-	};
+	const __u64 first = word_of(bpf_htonl(flow->tunnel), bpf_htonl(flow->service));
 
-	return siphash(key, words, 2, flow->protocol, 1);
+	if (six) {
+		const __u64 words[] = {
+			first,
+			flow->source.halves[0],
+			flow->source.halves[1],
+			flow->destination.halves[0],
+			flow->destination.halves[1],
+		};
+
+		return siphash(key, words, 5, flow->protocol, 1);
+	} else {
+		const __u64 words[] = {
+			first,
+			word_of(address_ipv4(&flow->source), address_ipv4(&flow->destination)),
+		};
+
+		return siphash(key, words, 2, flow->protocol, 1);
+	}
 }
 
 static __always_inline __u64 control_tag(const struct siphash_key *key,
@@ -105,12 +148,12 @@ static __always_inline bool slot_valid(const struct tunnel *tunnel, __u32 slot)
 
 /* During a rotation the far end may still, or already, sign with the other key. */
 static __always_inline bool data_tag_verified(const struct tunnel *tunnel, const struct flow *flow,
-					      __u64 tag)
+					      __u64 tag, const bool six)
 {
 	__u32 slot = tunnel->active % KEY_SLOTS;
 
 	for (int i = 0; i < KEY_SLOTS; i++) {
-		if (slot_valid(tunnel, slot) && data_tag(&tunnel->keys[slot], flow) == tag)
+		if (slot_valid(tunnel, slot) && data_tag(&tunnel->keys[slot], flow, six) == tag)
 			return true;
 		slot = (slot + 1) % KEY_SLOTS;
 	}

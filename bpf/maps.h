@@ -6,46 +6,53 @@
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
+#include "address.h"
 #include "consts.h"
 #include "drop_reasons.h"
 #include "siphash.h"
 
-/* Key of `endpoints`: the same pair at both ends of a tunnel. */
-struct endpoint_key {
-	__be32 inside;
-	__be32 endpoint;
+/* Where a tunnel leads to, and from which address of ours. */
+struct end {
+	union address address; /* 0: not known */
+	union address local;
+	__be16 port;
+	__u16 flags; /* CONTROL_SPREAD, CONTROL_CHECKSUM */
+	__u32 reserved;
 };
 
 struct tunnel {
 	__u32 service;
-	__be32 inside;
-	__be32 local;
-	__be32 remote; /* 0: only what a control packet shows */
-	__be16 remote_port;
-	__u8 active;    /* slot of the key that signs */
-	__u8 valid;     /* bit n: the key in slot n verifies */
-	__u32 underlay; /* ifindex */
+	__u32 slot;      /* in `peers` and `traffic` */
+	__u32 interface; /* host side of the instance's veth; 0: this is the workload node's end */
+	__u32 underlay;  /* ifindex */
 	__u32 underlay_mtu;
-	__u32 reserved;
+	__be32 inside;
+	__u8 active; /* slot of the key that signs */
+	__u8 valid;  /* bit n: the key in slot n verifies */
+	__u8 lanes;  /* that a workload node sends from */
+	__u8 reserved;
+	__u32 routed_interface;
 	struct siphash_key keys[KEY_SLOTS];
+	union address inside6;
+	struct end declared;  /* EPIC node: only what hellos show is sent to */
+	union address routed; /* the far address that the next hop is for; 0: none */
+	struct bpf_redir_neigh next_hop;
+	__u32 reserved2;
 };
 
-/* Where the far end was seen; one word, so that it is read and written whole. */
-union outer_end {
-	struct {
-		__be32 address;
-		__be16 port;
-		__u16 reserved;
-	};
-	__u64 word;
+/* Two places for the far end, so that one can be written while the other is read. */
+struct lane {
+	__u64 counter; /* highest verified */
+	__u64 seen_ns; /* CLOCK_MONOTONIC of that packet */
+	__u32 current;
+	__u32 reserved;
+	struct end ends[2];
 };
 
 struct peer {
-	struct bpf_spin_lock lock;
-	__u32 reserved;
-	__u64 counter; /* highest verified */
-	__u64 seen_ns; /* CLOCK_MONOTONIC of that packet */
-	union outer_end end;
+	struct bpf_spin_lock lock; /* of those who write */
+	__u32 lanes;               /* that the far end says it has */
+	struct lane lane[LANES];
 };
 
 struct traffic {
@@ -55,22 +62,55 @@ struct traffic {
 	__u64 tx_bytes;
 };
 
+/* Key of `endpoints`: the same pair at both ends of a tunnel, unless the endpoint is mapped. */
+struct endpoint_key {
+	__be32 inside;
+	__be32 endpoint;
+};
+
+struct endpoint6_key {
+	union address inside;
+	union address endpoint;
+};
+
+struct endpoint {
+	__u32 tunnel;
+	__u32 interface;    /* workload node: host side of the pod's veth; 0: the stack delivers */
+	union address real; /* EPIC node: what the workload's network calls it; 0: the same */
+};
+
+/* Key of `mapped`: an endpoint as the workload's network calls it. */
+struct real_key {
+	__u32 tunnel;
+	union address real;
+};
+
 struct instance {
 	__be32 inside;
 	__be32 public;
+	union address inside6;
 	char name[IFNAME_LENGTH];
 };
 
-/* An inside address known here: an instance of ours (gateway role) or the far end's (workload
- * role). */
-struct inside {
-	__u32 ifindex; /* host side of the instance's veth; 0 on workload nodes */
-	__u32 flags;
-	__u32 tunnel; /* that made the entry; 0 on gateway nodes */
+struct settings {
+	__u64 cookie;    /* proves to the tc program that the XDP program took a packet out */
+	__u32 segmenter; /* interface that cuts superpackets up; 0: there is none */
 	__u32 reserved;
 };
 
-#define INSIDE_REDIRECT_PEER 1 /* the interface is one of a pair across namespaces */
+enum event_kind {
+	EVENT_UP,
+	EVENT_MOVED,
+};
+
+struct event {
+	__u32 tunnel;
+	__u16 kind;
+	__u16 lane;
+	__u64 at_ns;
+	struct end before;
+	struct end after;
+};
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -81,36 +121,61 @@ struct {
 } tunnels SEC(".maps");
 
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, MAX_TUNNELS);
 	__type(key, __u32);
 	__type(value, struct peer);
 } peers SEC(".maps");
 
 struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, MAX_TUNNELS);
 	__type(key, __u32);
 	__type(value, struct traffic);
 } traffic SEC(".maps");
 
+/* IPv4 has a map of its own, for a short key is hashed faster. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, MAX_ENDPOINTS);
 	__type(key, struct endpoint_key);
-	__type(value, __u32); /* tunnel id */
+	__type(value, struct endpoint);
 } endpoints SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MAX_ENDPOINTS);
+	__type(key, struct endpoint6_key);
+	__type(value, struct endpoint);
+} endpoints6 SEC(".maps");
+
+/* EPIC node: from what the workload's network calls an endpoint to what Envoy calls it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MAX_ENDPOINTS);
+	__type(key, struct real_key);
+	__type(value, union address);
+} mapped SEC(".maps");
+
+/* Workload node: the inside addresses that replies go to. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, MAX_INSIDES);
 	__type(key, __be32);
-	__type(value, struct inside);
+	__type(value, __u32); /* tunnel id */
 } insides SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MAX_INSIDES);
+	__type(key, union address);
+	__type(value, __u32); /* tunnel id */
+} insides6 SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -125,9 +190,21 @@ struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, MAX_LOCALS);
-	__type(key, __be32);
+	__type(key, union address);
 	__type(value, __u32); /* ifindex */
 } locals SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct settings);
+} settings SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, EVENTS_BYTES);
+} events SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -135,5 +212,28 @@ struct {
 	__type(key, __u32);
 	__type(value, __u64);
 } drops SEC(".maps");
+
+/* The pair's entry; NULL when they may not talk. */
+static __always_inline struct endpoint *endpoint_find(__be32 inside, __be32 endpoint)
+{
+	struct endpoint_key key = {.inside = inside, .endpoint = endpoint};
+
+	return bpf_map_lookup_elem(&endpoints, &key);
+}
+
+static __always_inline struct endpoint *endpoint6_find(const union address *inside,
+						       const union address *endpoint)
+{
+	struct endpoint6_key key = {.inside = *inside, .endpoint = *endpoint};
+
+	return bpf_map_lookup_elem(&endpoints6, &key);
+}
+
+static __always_inline const struct settings *settings_get(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&settings, &zero);
+}
 
 #endif

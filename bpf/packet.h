@@ -1,63 +1,61 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
-/* A cursor over the packet: each parser checks its bounds and moves on, or returns NULL. */
+/* Looking into packets: every pointer is bounded before it is read. */
 #ifndef EPIC_PACKET_H
 #define EPIC_PACKET_H
 
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
 #include <linux/ip.h>
+#include <linux/ipv6.h>
 #include <linux/udp.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
+#include "address.h"
 #include "consts.h"
 
-struct cursor {
-	void *position;
+/* The readable part of a packet, and how long all of it is. */
+struct view {
+	void *data;
 	void *end;
+	__u32 length;
 };
 
+static __always_inline void view_refresh(struct view *view, struct __sk_buff *skb)
+{
+	view->data = (void *)(long)skb->data;
+	view->end = (void *)(long)skb->data_end;
+	view->length = skb->len;
+}
+
 /* Make the first `length` bytes readable; the packet's rest may lie in fragments of the buffer. */
-static __always_inline bool cursor_open(struct cursor *cursor, struct __sk_buff *skb, __u32 length)
+static __always_inline bool view_open(struct view *view, struct __sk_buff *skb, __u32 length)
 {
 	if (skb->data_end - skb->data < length && bpf_skb_pull_data(skb, length))
 		return false;
-	cursor->position = (void *)(long)skb->data;
-	cursor->end = (void *)(long)skb->data_end;
+	view_refresh(view, skb);
 	return true;
 }
 
-static __always_inline void *cursor_take(struct cursor *cursor, __u32 length)
+/* The bytes at `offset`, which must be a constant; NULL when they are not all readable. */
+static __always_inline void *view_at(const struct view *view, __u32 offset, __u32 length)
 {
-	void *taken = cursor->position;
-
-	if (taken + length > cursor->end)
+	if (view->data + offset + length > view->end)
 		return NULL;
-	cursor->position = taken + length;
-	return taken;
+	return view->data + offset;
 }
 
-static __always_inline struct ethhdr *parse_ethernet(struct cursor *cursor)
-{
-	return cursor_take(cursor, sizeof(struct ethhdr));
-}
-
-/* The fixed part of the header; options stay ahead of the cursor. */
-static __always_inline struct iphdr *parse_ipv4(struct cursor *cursor)
-{
-	return cursor_take(cursor, sizeof(struct iphdr));
-}
-
-static __always_inline struct udphdr *parse_udp(struct cursor *cursor)
-{
-	return cursor_take(cursor, sizeof(struct udphdr));
-}
-
-/* Untagged IPv4: what carries a VLAN tag here belongs to the VLAN's own interface. */
+/* What carries a VLAN tag here belongs to the VLAN's own interface. */
 static __always_inline bool is_ipv4(struct __sk_buff *skb)
 {
 	return skb->protocol == bpf_htons(ETH_P_IP) && !skb->vlan_present;
+}
+
+static __always_inline bool is_ipv6(struct __sk_buff *skb)
+{
+	return skb->protocol == bpf_htons(ETH_P_IPV6) && !skb->vlan_present;
 }
 
 static __always_inline bool ipv4_header_sane(const struct iphdr *ip)
@@ -66,18 +64,17 @@ static __always_inline bool ipv4_header_sane(const struct iphdr *ip)
 	       bpf_ntohs(ip->tot_len) >= ip->ihl * 4;
 }
 
-/* The one's complement sum of a header without options, as its checksum field wants it. */
-static __always_inline __sum16 ipv4_checksum(const struct iphdr *ip)
+static __always_inline __u8 ipv6_traffic_class(const struct ipv6hdr *ip)
 {
-	const __u16 *words = (const __u16 *)ip;
-	__u32 sum = 0;
+	return ip->priority << 4 | ip->flow_lbl[0] >> 4;
+}
 
-#pragma unroll
-	for (unsigned int i = 0; i < sizeof(*ip) / sizeof(*words); i++)
-		sum += words[i];
-	sum = (sum & 0xffff) + (sum >> 16);
-	sum = (sum & 0xffff) + (sum >> 16);
-	return (__sum16)~sum;
+/* The link header goes on saying what follows it. */
+static __always_inline bool ethertype_write(struct __sk_buff *skb, const bool six)
+{
+	__be16 type = six ? bpf_htons(ETH_P_IPV6) : bpf_htons(ETH_P_IP);
+
+	return !bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_proto), &type, sizeof(type), 0);
 }
 
 #endif

@@ -2,33 +2,50 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import socket
-import struct
+import secrets
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Literal
 
-from epic.bpf import records
+from epic.bpf import records, segmenter
+from epic.bpf.endpoint_table import EndpointTable, Pair
+from epic.bpf.events import EventRing
 from epic.bpf.filters import HOOKS, Filters, Hook, Link
 from epic.bpf.loader import Loader
 from epic.bpf.maps import Maps
-from epic.bpf.records import Peer, Tunnel, TunnelCounters
+from epic.bpf.records import Address, Endpoint, Peer, Route, Tunnel, TunnelCounters, TunnelEvent
 from epic.bpf.syscalls import open_pinned, program_info
+from epic.bpf.tunnel_table import TunnelTable
 from epic.errors import Invalid, NotFound
 
-__all__ = ["Dataplane", "Peer", "Role", "Tunnel", "TunnelCounters"]
+__all__ = [
+    "Address",
+    "Dataplane",
+    "Endpoint",
+    "EventRing",
+    "Pair",
+    "Peer",
+    "Receive",
+    "Role",
+    "Route",
+    "Tunnel",
+    "TunnelCounters",
+    "TunnelEvent",
+]
 
 Role = Literal["gateway", "workload"]
+Receive = Literal["tc", "xdp"]
 
 _UNDERLAY_PROGRAMS: dict[Role, dict[Hook, str]] = {
     "gateway": {"ingress": "gateway_underlay_ingress"},
     "workload": {"ingress": "workload_underlay_ingress", "egress": "workload_underlay_egress"},
 }
+_XDP_PROGRAMS: dict[Role, str] = {"gateway": "gateway_underlay_xdp", "workload": "workload_underlay_xdp"}
 _PAIRS = ("veth", "netkit")
-_SIOCGIFMTU = 0x8921
+_ONLY = records.ID.pack(0)
 
 
 class Dataplane:
@@ -36,17 +53,20 @@ class Dataplane:
 
     def __init__(self, pin_directory: Path, object_file: Path) -> None:
         self._loader = Loader(pin_directory, object_file)
-        self._opened: Maps | None = None
+        self._opened: tuple[Maps, TunnelTable, EndpointTable] | None = None
 
     def load(self) -> None:
         """Load the object unless it is; running programs of another version are replaced in place."""
         self._loader.load()
         self._close()
+        self._set_cookie()
         with Filters() as filters:
             for attached in filters.attached():
                 pin = self._program(attached.program)
                 if attached.program_id != _program_id(pin):
                     filters.attach(attached.index, attached.hook, pin)
+            for index, program in filters.attached_xdp().items():
+                filters.attach_xdp(index, self._program(program))
         self._loader.remove_others()
 
     def unload(self) -> None:
@@ -54,15 +74,16 @@ class Dataplane:
         with Filters() as filters:
             for attached in filters.attached():
                 filters.detach(attached.index, attached.hook)
+            for index in filters.attached_xdp():
+                filters.detach_xdp(index)
+        segmenter.remove()
         self._close()
         self._loader.remove()
 
-    def attach_underlay(self, interface: str, role: Role) -> None:
-        """Take part in the tunnel on this interface."""
+    def attach_underlay(self, interface: str, role: Role, receive: Receive = "tc") -> None:
+        """Take part in the tunnel on this interface; `xdp`: data is taken out before packets are merged."""
         with Filters() as filters:
-            link = filters.link(interface)
-            if not link.ethernet:
-                raise Invalid(f"interface {interface} has no Ethernet header; the tunnel needs one")
+            link = _ethernet(filters, interface)
             self._set_locals(link.index, filters.addresses(link.index))
             for hook in HOOKS:
                 program = _UNDERLAY_PROGRAMS[role].get(hook)
@@ -70,135 +91,184 @@ class Dataplane:
                     filters.attach(link.index, hook, self._program(program))
                 else:
                     filters.detach(link.index, hook)
+            if receive == "xdp":
+                filters.attach_xdp(link.index, self._program(_XDP_PROGRAMS[role]))
+            else:
+                filters.detach_xdp(link.index)
+            if role == "gateway":
+                self._ensure_segmenter(filters)
 
-    def attach_instance(self, interface: str, inside: IPv4Address, public: IPv4Address) -> None:
-        """Guard what an instance sends by the host side of its veth, and deliver to it."""
+    def detach_underlay(self, interface: str) -> None:
+        """The inverse; also when the interface is gone already."""
+        with Filters() as filters, suppress(NotFound):
+            index = filters.link(interface).index
+            filters.detach_xdp(index)
+            for hook in HOOKS:
+                filters.detach(index, hook)
+            self._set_locals(index, set())
+
+    def attach_instance(
+        self, interface: str, inside: IPv4Address, inside6: IPv6Address | None, public: IPv4Address
+    ) -> None:
+        """Guard what an instance sends by the host side of its veth."""
         with Filters() as filters:
-            link = filters.link(interface)
-            self._forget_instance(interface, keep=(link.index, inside.packed))
-            self._maps.instances.set(
-                records.ID.pack(link.index),
-                records.INSTANCE.pack(inside.packed, public.packed, interface.encode()),
-            )
-            self._maps.insides.set(inside.packed, _inside_record(link))
+            link = _pair(filters, interface)
+            self._forget_instance(interface, keep=link.index)
+            six = inside6.packed if inside6 else bytes(16)
+            record = records.INSTANCE.pack(inside.packed, public.packed, six, interface.encode())
+            self._maps.instances.set(records.ID.pack(link.index), record)
             filters.attach(link.index, "ingress", self._program("instance_ingress"))
 
     def detach_instance(self, interface: str) -> None:
         """The inverse; also when the interface is gone already."""
-        with Filters() as filters, suppress(NotFound):
-            filters.detach(filters.link(interface).index, "ingress")
+        self._detach_ingress(interface)
         self._forget_instance(interface)
+
+    def instances(self) -> set[str]:
+        """The interfaces of all instances."""
+        return {_name(value) for _, value in self._maps.instances.items()}
+
+    def attach_pod(self, interface: str) -> None:
+        """Take a pod's replies at the host side of its veth, for endpoints with an `interface`."""
+        with Filters() as filters:
+            filters.attach(_pair(filters, interface).index, "ingress", self._program("pod_ingress"))
+
+    def detach_pod(self, interface: str) -> None:
+        """The inverse; also when the interface is gone already."""
+        self._detach_ingress(interface)
 
     def set_tunnel(self, tunnel: Tunnel) -> None:
         """Create or change a tunnel; what was observed of its far end stays."""
-        maps, key = self._maps, records.ID.pack(tunnel.id)
-        underlay, mtu = _underlay(tunnel.underlay)
-        value = records.pack_tunnel(tunnel, underlay, mtu)
-        maps.peers.add(key, bytes(records.PEER.size))
-        maps.traffic.add(key, bytes(records.TRAFFIC.size * maps.cpus))
-        maps.locals.set(tunnel.local.packed, records.ID.pack(underlay))
-        before = maps.tunnels.get(key)
-        if tunnel.interface is None:
-            maps.insides.set(tunnel.inside.packed, records.INSIDE.pack(0, 0, tunnel.id, 0))
-        maps.tunnels.set(key, value)
-        if before and (old := records.unpack_tunnel(before).inside) != tunnel.inside:
-            self._forget_inside(old, tunnel.id)
+        if tunnel.checksum:
+            with Filters() as filters:
+                self._ensure_segmenter(filters)
+        self._tunnels.put(tunnel)
 
     def delete_tunnel(self, id: int) -> None:
         """Remove a tunnel and what was observed of it."""
-        maps, key = self._maps, records.ID.pack(id)
-        before = maps.tunnels.get(key)
-        maps.tunnels.delete(key)
-        maps.peers.delete(key)
-        maps.traffic.delete(key)
-        if before:
-            self._forget_inside(records.unpack_tunnel(before).inside, id)
+        self._tunnels.delete(id)
 
     def tunnel_ids(self) -> set[int]:
         """All tunnels."""
-        return {records.ID.unpack(key)[0] for key, _ in self._maps.tunnels.items()}
+        return self._tunnels.ids()
 
-    def set_endpoint(self, inside: IPv4Address, endpoint: IPv4Address, tunnel_id: int) -> None:
+    def set_endpoint(self, inside: Address, endpoint: Address, data: Endpoint) -> None:
         """Let the pair of addresses talk through the tunnel."""
-        key = records.ENDPOINT_KEY.pack(inside.packed, endpoint.packed)
-        self._maps.endpoints.set(key, records.ID.pack(tunnel_id))
+        self._endpoints.set({(inside, endpoint): data})
 
-    def delete_endpoint(self, inside: IPv4Address, endpoint: IPv4Address) -> None:
-        """The inverse."""
-        self._maps.endpoints.delete(records.ENDPOINT_KEY.pack(inside.packed, endpoint.packed))
+    def set_endpoints(self, endpoints: Mapping[Pair, Endpoint]) -> None:
+        """Let many pairs of addresses talk."""
+        self._endpoints.set(endpoints)
 
-    def endpoints(self) -> dict[tuple[IPv4Address, IPv4Address], int]:
-        """All pairs (inside, endpoint) and their tunnels."""
-        return {
-            (IPv4Address(key[:4]), IPv4Address(key[4:])): records.ID.unpack(value)[0]
-            for key, value in self._maps.endpoints.items()
-        }
+    def delete_endpoint(self, inside: Address, endpoint: Address) -> None:
+        """The inverse of setting it."""
+        self._endpoints.delete([(inside, endpoint)])
 
-    def peer(self, tunnel_id: int) -> Peer | None:
-        """The far end as observed, else as declared; None when neither is known."""
-        key = records.ID.pack(tunnel_id)
-        observed, declared = self._maps.peers.get(key), self._maps.tunnels.get(key)
-        if observed is None or declared is None:
-            return None
-        peer, ends = records.unpack_peer(observed), records.unpack_tunnel(declared)
-        if peer.address != records.NO_ADDRESS:
-            return peer
-        if ends.remote is None:
-            return None
-        return Peer(ends.remote, ends.remote_port, peer.counter, peer.last_hello_ns)
+    def delete_endpoints(self, pairs: Iterable[Pair]) -> None:
+        """The inverse of setting many."""
+        self._endpoints.delete(pairs)
+
+    def endpoints(self) -> dict[Pair, Endpoint]:
+        """All pairs (inside, endpoint) and how they are reached."""
+        return self._endpoints.all()
+
+    def peer(self, tunnel_id: int, lane: int = 0) -> Peer | None:
+        """The far end as observed, else on workload nodes as declared; None when neither is known."""
+        return self._tunnels.peer(tunnel_id, lane)
 
     def tunnel_counters(self) -> dict[int, TunnelCounters]:
         """Traffic of each tunnel."""
-        return {
-            records.ID.unpack(key)[0]: records.sum_traffic(value) for key, value in self._maps.traffic.items()
-        }
+        return self._tunnels.counters()
 
     def drop_counters(self) -> dict[str, int]:
         """Packets dropped, by reason."""
         return self._maps.dropped()
 
+    def events(self) -> EventRing:
+        """What control packets show, as it happens; there must be one reader only."""
+        return EventRing(self._loader.directory / "maps" / "events")
+
     @property
     def _maps(self) -> Maps:
+        return self._open()[0]
+
+    @property
+    def _tunnels(self) -> TunnelTable:
+        return self._open()[1]
+
+    @property
+    def _endpoints(self) -> EndpointTable:
+        return self._open()[2]
+
+    def _open(self) -> tuple[Maps, TunnelTable, EndpointTable]:
         if self._opened is None:
-            self._opened = Maps(self._loader.directory / "maps")
+            maps = Maps(self._loader.directory / "maps")
+            self._opened = maps, TunnelTable(maps), EndpointTable(maps)
         return self._opened
 
     def _close(self) -> None:
         if self._opened is not None:
-            self._opened.close()
+            self._opened[0].close()
             self._opened = None
 
     def _program(self, name: str) -> Path:
         return self._loader.directory / "programs" / name
 
-    def _set_locals(self, index: int, addresses: set[bytes]) -> None:
-        used = {records.unpack_tunnel(value).local.packed for _, value in self._maps.tunnels.items()}
+    def _set_cookie(self) -> None:
+        cookie, segments = self._settings()
+        if not cookie:
+            self._maps.settings.set(_ONLY, records.SETTINGS.pack(secrets.randbits(64) or 1, segments))
+
+    def _settings(self) -> tuple[int, int]:
+        cookie, segments = records.SETTINGS.unpack(self._maps.settings.get(_ONLY) or b"")
+        return cookie, segments
+
+    def _ensure_segmenter(self, filters: Filters) -> None:
+        cookie, before = self._settings()
+        index = segmenter.ensure()
+        if index != before:
+            filters.attach(filters.link(segmenter.EXIT).index, "ingress", self._program("segment_ingress"))
+            self._maps.settings.set(_ONLY, records.SETTINGS.pack(cookie, index))
+
+    def _set_locals(self, index: int, addresses: set[Address]) -> None:
+        packed = {records.pack_address(address) for address in addresses}
+        used = packed | self._tunnels.locals()
         for key, value in list(self._maps.locals.items()):
-            if records.ID.unpack(value)[0] == index and key not in addresses | used:
+            if records.ID.unpack(value)[0] == index and key not in used:
                 self._maps.locals.delete(key)
-        for address in addresses:
+        for address in packed:
             self._maps.locals.set(address, records.ID.pack(index))
 
-    def _forget_instance(self, interface: str, keep: tuple[int, bytes] | None = None) -> None:
+    def _detach_ingress(self, interface: str) -> None:
+        with Filters() as filters, suppress(NotFound):
+            filters.detach(filters.link(interface).index, "ingress")
+
+    def _forget_instance(self, interface: str, keep: int | None = None) -> None:
         for key, value in list(self._maps.instances.items()):
-            inside, _, name = records.INSTANCE.unpack(value)
-            index = records.ID.unpack(key)[0]
-            if name.rstrip(b"\0") != interface.encode() or (index, inside) == keep:
-                continue
-            self._maps.instances.delete(key)
-            delivery = self._maps.insides.get(inside)
-            if delivery and records.INSIDE.unpack(delivery)[0] == index:
-                self._maps.insides.delete(inside)
-
-    def _forget_inside(self, inside: IPv4Address, tunnel_id: int) -> None:
-        entry = self._maps.insides.get(inside.packed)
-        if entry and records.INSIDE.unpack(entry)[2] == tunnel_id:
-            self._maps.insides.delete(inside.packed)
+            if _name(value) == interface and records.ID.unpack(key)[0] != keep:
+                self._maps.instances.delete(key)
 
 
-def _inside_record(link: Link) -> bytes:
-    flags = records.INSIDE_REDIRECT_PEER if link.kind in _PAIRS else 0
-    return records.INSIDE.pack(link.index, flags, 0, 0)
+def _name(instance: bytes) -> str:
+    *_, name = records.INSTANCE.unpack(instance)
+    return bytes(name).rstrip(b"\0").decode()
+
+
+def _ethernet(filters: Filters, interface: str) -> Link:
+    link = filters.link(interface)
+    if not link.ethernet:
+        raise Invalid(f"interface {interface} has no Ethernet header; the tunnel needs one")
+    return link
+
+
+def _pair(filters: Filters, interface: str) -> Link:
+    link = filters.link(interface)
+    if link.kind not in _PAIRS:
+        raise Invalid(
+            f"interface {interface} is {link.kind or 'hardware'}; packets are handed over only to "
+            f"one side of a pair ({', '.join(_PAIRS)})"
+        )
+    return link
 
 
 def _program_id(pin: Path) -> int:
@@ -207,15 +277,3 @@ def _program_id(pin: Path) -> int:
         return program_info(fd).id
     finally:
         os.close(fd)
-
-
-def _underlay(interface: str) -> tuple[int, int]:
-    """Index and MTU, without netlink: it is asked for each tunnel."""
-    try:
-        index = socket.if_nametoindex(interface)
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-            request = struct.pack("16si12x", interface.encode(), 0)
-            reply = fcntl.ioctl(any_socket, _SIOCGIFMTU, request)
-    except OSError as error:
-        raise NotFound(f"the underlay interface {interface} cannot be used: {error.strerror}") from error
-    return index, struct.unpack_from("16si", reply)[1]

@@ -6,9 +6,9 @@ from typing import Final
 
 DROP_REASONS: Final[tuple[tuple[str, str], ...]] = (
     ("instance_unknown", "the interface or the inside address is no instance's"),
-    ("instance_protocol", "an instance sent something other than IPv4 and ARP"),
+    ("instance_protocol", "an instance sent something other than IP and ARP"),
     ("instance_source", "an instance sent from an address that is not its own"),
-    ("inner_header", "the inner IPv4 header is malformed"),
+    ("inner_header", "the inner IP header is malformed"),
     ("inner_length", "the inner and the outer length disagree"),
     ("inner_spoofed", "the inner address is not the inside address of the tunnel"),
     ("endpoint_unknown", "the inner address is no endpoint that this tunnel serves"),
@@ -26,12 +26,14 @@ DROP_REASONS: Final[tuple[tuple[str, str], ...]] = (
     ("gue_version", "the GUE version is not 0"),
     ("gue_header_length", "the GUE header length is not the one of this kind of packet"),
     ("gue_flags", "the GUE header has flags"),
-    ("gue_protocol", "the GUE payload is not IPv4"),
+    ("gue_protocol", "the GUE payload is neither IPv4 nor IPv6"),
     ("control_type", "the control packet is of a type that this end does not take"),
     ("control_length", "the control packet has not the length of its type"),
     ("control_replayed", "the control packet's counter is not higher than the last one"),
     ("too_big", "the packet does not fit the underlay with its outer header"),
     ("congestion", "congestion was marked on a packet whose sender cannot understand it"),
     ("no_room", "the kernel could not add or remove the outer header"),
+    ("control_field", "the control packet has a lane or flag that does not exist"),
+    ("no_segmenter", "a superpacket needs checksums and nothing is there to cut it up"),
 )
 """Name and meaning of each; the position is the counter's index."""

@@ -9,6 +9,7 @@ import errno
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +29,8 @@ _FILTER_HANDLE = 0xE71C
 _PREFIX = "epic_"
 _ETH_P_ALL = 0x0003
 _ARPHRD_ETHER = 1
+_XDP_DRIVER_MODE = 1 << 2
+_XDP_NAMES = {name[:15]: name for name in ("gateway_underlay_xdp", "workload_underlay_xdp")}
 
 
 @dataclass(frozen=True)
@@ -74,11 +77,11 @@ class Filters:
         kind = info.get_attr("IFLA_INFO_KIND") if info else None
         return Link(message["index"], kind, message["ifi_type"] == _ARPHRD_ETHER)
 
-    def addresses(self, index: int) -> set[bytes]:
-        """The interface's IPv4 addresses in network order."""
-        found = self._netlink.get_addr(family=2, index=index)
+    def addresses(self, index: int) -> set[IPv4Address | IPv6Address]:
+        """The interface's addresses."""
+        found = self._netlink.get_addr(index=index)
         texts = (message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS") for message in found)
-        return {bytes(map(int, text.split("."))) for text in texts}
+        return {ip_address(text) for text in texts}
 
     def attach(self, index: int, hook: Hook, pin: Path) -> None:
         """Run the pinned program at this hook; a program of ours that runs there is replaced in place."""
@@ -132,6 +135,44 @@ class Filters:
             for name, program_id in self._ours(index, hook)
         ]
 
+    def attach_xdp(self, index: int, pin: Path) -> None:
+        """Run the pinned program before the kernel makes buffers of packets; ours is replaced in place."""
+        self._refuse_foreign_xdp(index)
+        fd = syscalls.open_pinned(pin)
+        try:
+            self._set_xdp(index, fd)
+        except NetlinkError as error:
+            raise Unavailable(
+                f"the driver of interface {index} does not run {pin.name}: {error}; receive with tc instead"
+            ) from error
+        finally:
+            os.close(fd)
+
+    def detach_xdp(self, index: int) -> None:
+        """Remove our program."""
+        if _xdp_program(self._link_message(index)) in _XDP_NAMES:
+            self._set_xdp(index, -1)
+
+    def attached_xdp(self) -> dict[int, str]:
+        """Our programs by the index of the interface."""
+        found = {message["index"]: _xdp_program(message) for message in self._netlink.get_links()}
+        return {index: _XDP_NAMES[name] for index, name in found.items() if name in _XDP_NAMES}
+
+    def _refuse_foreign_xdp(self, index: int) -> None:
+        name = _xdp_program(self._link_message(index))
+        if name is not None and name not in _XDP_NAMES:
+            raise Unavailable(
+                f"interface {index} runs the XDP program {name} already; receive with tc instead"
+            )
+
+    def _link_message(self, index: int) -> Any:
+        (message,) = self._netlink.link("get", index=index)
+        return message
+
+    def _set_xdp(self, index: int, fd: int) -> None:
+        attributes = [["IFLA_XDP_FD", fd], ["IFLA_XDP_FLAGS", _XDP_DRIVER_MODE]]
+        self._netlink.link("set", index=index, IFLA_XDP={"attrs": attributes})
+
     def _ours(self, index: int, hook: Hook) -> Iterator[tuple[str, int]]:
         for message in self._filters(index, hook):
             options = message.get_attr("TCA_OPTIONS")
@@ -154,3 +195,15 @@ class Filters:
         except NetlinkError as error:
             if error.code != errno.EEXIST:
                 raise
+
+
+def _xdp_program(link: Any) -> str | None:
+    xdp = link.get_attr("IFLA_XDP")
+    id_ = xdp.get_attr("IFLA_XDP_PROG_ID") if xdp else None
+    if not id_:
+        return None
+    fd = syscalls.program_by_id(id_)
+    try:
+        return syscalls.program_info(fd).name
+    finally:
+        os.close(fd)

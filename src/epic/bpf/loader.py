@@ -20,9 +20,13 @@ log = logging.getLogger(__name__)
 
 PROGRAMS = (
     "gateway_underlay_ingress",
+    "gateway_underlay_xdp",
     "instance_ingress",
+    "pod_ingress",
+    "segment_ingress",
     "workload_underlay_egress",
     "workload_underlay_ingress",
+    "workload_underlay_xdp",
 )
 _BPFTOOL_PLACES = (Path("/usr/sbin/bpftool"), Path("/usr/local/sbin/bpftool"))
 

@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 from epic.bpf import records, syscalls
 from epic.bpf.drop_reasons import DROP_REASONS
 
-NAMES = ("drops", "endpoints", "insides", "instances", "locals", "peers", "traffic", "tunnels")
+NAMES = (
+    "drops",
+    "endpoints",
+    "endpoints6",
+    "events",
+    "insides",
+    "insides6",
+    "instances",
+    "locals",
+    "mapped",
+    "peers",
+    "settings",
+    "traffic",
+    "tunnels",
+)
 
 
 class Map:
-    """A hash map with keys and values of fixed size; per-CPU values come as one string of bytes."""
+    """A map with keys and values of fixed size; per-CPU values come as one string of bytes."""
 
     def __init__(self, path: Path, key_size: int, value_size: int) -> None:
         self._fd = syscalls.open_pinned(path)
@@ -31,13 +46,17 @@ class Map:
         """Store, whether the key was there or not."""
         syscalls.update(self._fd, key, value)
 
-    def add(self, key: bytes, value: bytes) -> bool:
-        """Store unless the key is there; whether it was stored."""
-        return syscalls.update(self._fd, key, value, syscalls.UPDATE_NEW)
+    def set_all(self, entries: Mapping[bytes, bytes]) -> None:
+        """Store many at once."""
+        syscalls.update_batch(self._fd, entries)
 
     def delete(self, key: bytes) -> bool:
         """Remove; whether the key was there."""
         return syscalls.delete(self._fd, key)
+
+    def delete_all(self, keys: Iterable[bytes]) -> None:
+        """Remove many at once; keys that are not there do not matter."""
+        syscalls.delete_batch(self._fd, list(keys))
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
         """All entries."""
@@ -45,24 +64,35 @@ class Map:
 
 
 class Maps:
-    """All maps of one loaded object."""
+    """All maps of one loaded object, but for the ring of events."""
 
     def __init__(self, directory: Path) -> None:
-        cpus = syscalls.possible_cpus()
-        self.cpus = cpus
-        self.drops = Map(directory / "drops", records.ID.size, records.COUNT.size * cpus)
-        self.endpoints = Map(directory / "endpoints", records.ENDPOINT_KEY.size, records.ID.size)
-        self.insides = Map(directory / "insides", records.ADDRESS.size, records.INSIDE.size)
-        self.instances = Map(directory / "instances", records.ID.size, records.INSTANCE.size)
-        self.locals = Map(directory / "locals", records.ADDRESS.size, records.ID.size)
-        self.peers = Map(directory / "peers", records.ID.size, records.PEER.size)
-        self.traffic = Map(directory / "traffic", records.ID.size, records.TRAFFIC.size * cpus)
-        self.tunnels = Map(directory / "tunnels", records.ID.size, records.TUNNEL.size)
+        self.cpus = syscalls.possible_cpus()
+        with ExitStack() as opened:
+
+            def open_map(name: str, key_size: int, value_size: int) -> Map:
+                found = Map(directory / name, key_size, value_size)
+                opened.callback(found.close)
+                return found
+
+            id_, address, endpoint = records.ID.size, records.ADDRESS.size, records.ENDPOINT.size
+            self.drops = open_map("drops", id_, records.COUNT.size * self.cpus)
+            self.endpoints = open_map("endpoints", records.ENDPOINT_KEY.size, endpoint)
+            self.endpoints6 = open_map("endpoints6", records.ENDPOINT6_KEY.size, endpoint)
+            self.insides = open_map("insides", records.IPV4.size, id_)
+            self.insides6 = open_map("insides6", address, id_)
+            self.instances = open_map("instances", id_, records.INSTANCE.size)
+            self.locals = open_map("locals", address, id_)
+            self.mapped = open_map("mapped", records.REAL_KEY.size, address)
+            self.peers = open_map("peers", id_, records.PEER.size)
+            self.settings = open_map("settings", id_, records.SETTINGS.size)
+            self.traffic = open_map("traffic", id_, records.TRAFFIC.size * self.cpus)
+            self.tunnels = open_map("tunnels", id_, records.TUNNEL.size)
+            self._opened = opened.pop_all()
 
     def close(self) -> None:
         """Give all descriptors back."""
-        for name in NAMES:
-            getattr(self, name).close()
+        self._opened.close()
 
     def dropped(self) -> dict[str, int]:
         """Packets dropped by name of the reason, all CPUs together."""

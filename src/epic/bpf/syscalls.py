@@ -7,7 +7,7 @@ import errno
 import os
 import platform
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,13 +18,17 @@ _MAP_UPDATE_ELEM = 2
 _MAP_DELETE_ELEM = 3
 _OBJ_GET = 7
 _OBJ_GET_INFO_BY_FD = 15
+_PROG_GET_FD_BY_ID = 13
 _MAP_LOOKUP_BATCH = 24
+_MAP_UPDATE_BATCH = 26
+_MAP_DELETE_BATCH = 27
 
 UPDATE_ANY = 0
 UPDATE_NEW = 1
 
 _BPFFS_MAGIC = 0xCAFE4A11
 _PROGRAM_INFO_SIZE = 232
+_PROGRAM_NAME_OFFSET = 64
 _BATCH = 4096
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -35,6 +39,8 @@ class ProgramInfo(NamedTuple):
 
     id: int
     tag: bytes
+    name: str
+    """Its first 15 characters."""
 
 
 def bpf(command: int, attributes: ctypes.Array[ctypes.c_char]) -> int:
@@ -121,6 +127,31 @@ def items(fd: int, key_size: int, value_size: int) -> Iterator[tuple[bytes, byte
         yield from zip(_split(keys.raw, key_size, count), _split(values.raw, value_size, count), strict=True)
 
 
+def update_batch(fd: int, entries: Mapping[bytes, bytes]) -> None:
+    """Store many entries of a hash map."""
+    if entries:
+        keys, values = b"".join(entries), b"".join(entries.values())
+        held, new = ctypes.create_string_buffer(keys), ctypes.create_string_buffer(values)
+        pointers = (0, 0, address(held), address(new))
+        bpf(_MAP_UPDATE_BATCH, attributes("=QQQQIIQQ", *pointers, len(entries), fd, 0, 0))
+
+
+def delete_batch(fd: int, keys: Sequence[bytes]) -> None:
+    """Remove many entries of a hash map; those that are not there do not matter."""
+    done = 0
+    while done < len(keys):
+        held = ctypes.create_string_buffer(b"".join(keys[done:]))
+        request = attributes("=QQQQIIQQ", 0, 0, address(held), 0, len(keys) - done, fd, 0, 0)
+        try:
+            bpf(_MAP_DELETE_BATCH, request)
+        except OSError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            # The kernel stops at a key that is not there.
+            done += 1
+        done += struct.unpack_from("=I", request, 32)[0]
+
+
 def _split(data: bytes, size: int, count: int) -> Iterator[bytes]:
     return (data[start : start + size] for start in range(0, size * count, size))
 
@@ -130,7 +161,13 @@ def program_info(fd: int) -> ProgramInfo:
     info = ctypes.create_string_buffer(_PROGRAM_INFO_SIZE)
     bpf(_OBJ_GET_INFO_BY_FD, attributes("=IIQ", fd, len(info), address(info)))
     _, id_, tag = struct.unpack_from("=II8s", info)
-    return ProgramInfo(id_, tag)
+    (name,) = struct.unpack_from("=16s", info, _PROGRAM_NAME_OFFSET)
+    return ProgramInfo(id_, tag, name.rstrip(b"\0").decode("ascii"))
+
+
+def program_by_id(id_: int) -> int:
+    """A descriptor of a loaded program."""
+    return bpf(_PROG_GET_FD_BY_ID, attributes("=III", id_, 0, 0))
 
 
 def is_bpffs(path: Path) -> bool:

@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/* Where the far end of a tunnel is: learnt from its control packets on EPIC nodes. */
+#ifndef EPIC_ENDS_H
+#define EPIC_ENDS_H
+
+#include <linux/bpf.h>
+#include <stdbool.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "address.h"
+#include "consts.h"
+#include "maps.h"
+
+static __always_inline bool is_gateway(const struct tunnel *tunnel)
+{
+	return tunnel->interface;
+}
+
+static __always_inline const struct end *lane_end(const struct lane *lane)
+{
+	return &lane->ends[lane->current & 1];
+}
+
+/* A NAT may have given a silent lane's port to somebody else. */
+static __always_inline bool lane_lives(const struct lane *lane)
+{
+	return lane->seen_ns && bpf_ktime_get_coarse_ns() - lane->seen_ns < SILENCE_NS;
+}
+
+/* Where a packet of this flow goes; NULL: nowhere yet. */
+static __always_inline const struct end *learnt_end(struct __sk_buff *skb,
+						    const struct tunnel *tunnel)
+{
+	__u32 slot = tunnel->slot;
+	const struct peer *peer = bpf_map_lookup_elem(&peers, &slot);
+	const struct lane *lane;
+	const struct end *end;
+
+	if (!peer)
+		return NULL;
+	lane = &peer->lane[0];
+	if (peer->lanes > 1) {
+		const struct lane *spread =
+			&peer->lane[bpf_get_hash_recalc(skb) % peer->lanes % LANES];
+
+		if (lane_lives(spread))
+			lane = spread;
+	}
+	end = lane_end(lane);
+	return address_known(&end->address) ? end : NULL;
+}
+
+static __always_inline const struct end *far_end(struct __sk_buff *skb, const struct tunnel *tunnel)
+{
+	if (is_gateway(tunnel))
+		return learnt_end(skb, tunnel);
+	return address_known(&tunnel->declared.address) ? &tunnel->declared : NULL;
+}
+
+static __always_inline bool is_local(const union address *address)
+{
+	return bpf_map_lookup_elem(&locals, address);
+}
+
+/*
+ * Whether packets of the tunnel may come to this address of ours. On EPIC nodes any address of
+ * ours will do; the one that hellos come to is looked at first, for it needs no search.
+ */
+static __always_inline bool is_addressed(const struct tunnel *tunnel, const union address *address)
+{
+	__u32 slot = tunnel->slot;
+	const struct peer *peer;
+
+	if (!is_gateway(tunnel))
+		return address_equal(address, &tunnel->declared.local);
+	peer = bpf_map_lookup_elem(&peers, &slot);
+	if (peer && address_equal(address, &lane_end(&peer->lane[0])->local))
+		return true;
+	return is_local(address);
+}
+
+/* The flow's UDP source port: firewalls and NATs on the way allow no spreading unless asked to. */
+static __always_inline __be16 source_port(struct __sk_buff *skb, const struct tunnel *tunnel,
+					  const struct end *end)
+{
+	if (end->flags & CONTROL_SPREAD)
+		return bpf_htons(SPREAD_PORT + (bpf_get_hash_recalc(skb) & SPREAD_PORT_MASK));
+	if (!is_gateway(tunnel) && tunnel->lanes > 1)
+		return bpf_htons(GUE_PORT + bpf_get_hash_recalc(skb) % tunnel->lanes);
+	return bpf_htons(GUE_PORT);
+}
+
+#endif
