@@ -16,6 +16,7 @@ from epic.agent.settings import UnderlaySettings
 from epic.agent.underlay import Underlay
 from epic.agent.ways import Ways, route
 from epic.bpf import dataplane as bpf
+from epic.errors import EpicError
 from epic.model.naming import instance_interface
 from epic.model.resources import GUE_PORT
 
@@ -87,10 +88,15 @@ class GatewayKernel:
         """The far ends of these tunnels are elsewhere: find the way there at once."""
         for id_ in ids:
             made = self._made.get(id_)
-            if made is not None:
+            if made is None:
+                continue
+            try:
                 tunnel = self._bpf_tunnel(made.wanted)
                 if tunnel != made.tunnel:
                     self._set_tunnel(made.wanted, tunnel)
+            except (EpicError, OSError) as error:
+                log.error("the way of tunnel %d cannot be set: %s", id_, error)
+                self._stale.add(id_)
 
     def apply(self, actions: Iterable[plan.Action]) -> list[plan.Action]:
         """Do what the plan says, in order; returns what failed, which is in the log."""

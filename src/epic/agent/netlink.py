@@ -6,6 +6,7 @@ import errno
 import ipaddress
 import socket
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import NamedTuple
@@ -51,12 +52,14 @@ class HostRoute(NamedTuple):
 
 
 class Way(NamedTuple):
-    """How packets to an address leave now; `next_hop` is None on the link, and `single` false for many ways."""
+    """How packets to an address leave now."""
 
     interface: str
     next_hop: Address | None
+    """None: it is on the link."""
     local: Address | None
     single: bool = True
+    """False: the kernel chooses among several for each flow."""
 
 
 class Netlink:
@@ -99,10 +102,8 @@ class Netlink:
 
     def add_flag(self, address: IPv4Address) -> None:
         """Make the flag route of `address`, which the routing daemon announces; there may be one."""
-        try:
+        with suppress(FileExistsError):
             self._channel.change(rt.Request(rt.NEWROUTE, rt.CREATE, _route(address, _BLACKHOLE)))
-        except FileExistsError:
-            pass
 
     def remove_flag(self, address: IPv4Address) -> None:
         """Remove the flag route of `address`; there need be none."""

@@ -1,4 +1,4 @@
-"""Route netlink as bytes: a node has thousands of routes, so messages are read and written without a library."""
+"""Route netlink as bytes: a node has thousands of routes, so no library stands in between."""
 
 from __future__ import annotations
 
