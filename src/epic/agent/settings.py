@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from epic.bpf.dataplane import Receive
 from epic.bpf.wire import MAX_LANES
 from epic.errors import Invalid
 
+UnderlayAddress = Annotated[
+    IPv4Address | IPv6Address,
+    PlainValidator(lambda given: ip_address(given if isinstance(given, str) else "")),
+]
 Interface = Annotated[str, Field(min_length=1, max_length=15, pattern=r"^[^\s/]+$")]
 
 
@@ -34,7 +46,7 @@ class UnderlaySettings(_Strict):
 
     interface: Interface | None = None
     interfaces: tuple[Interface, ...] = ()
-    address: IPv4Address | IPv6Address | None = None
+    address: UnderlayAddress | None = None
     receive: Receive = "tc"
 
     @property
