@@ -142,7 +142,8 @@ def _explain(error: Any) -> str:
             section = _section(error["loc"][:-1])
             return f"{key} is not known; known here are {', '.join(section.model_fields)}"
         case _:
-            return f"{key}: {error['msg']} (it is {error['input']!r})"
+            message = str(error["msg"]).removeprefix("Value error, ")
+            return f"{key}: {message} (it is {error['input']!r})"
 
 
 def _section(location: tuple[str, ...]) -> type[BaseModel]:

@@ -16,7 +16,7 @@ from epic.cli.main import app
 from epic.live import End, Place, RoundTrip, epic_place, workload_place
 from epic.model.base import Metadata
 from epic.model.resources import Account, Tunnel
-from epic.rotation import Holds
+from epic.rotation import NOTHING, Holds
 
 Epicctl = Callable[..., Result]
 
@@ -82,6 +82,13 @@ def test_the_table_shows_how_a_tunnel_is(epicctl: Epicctl, live_api: Any, tunnel
     ):
         assert words in [cell.strip() for cell in line.split("  ")], (words, line)
     assert dropped == "epic1 dropped: tag_wrong 3"
+
+
+def test_the_port_stands_apart_from_an_ipv6_address(epicctl: Epicctl, live_api: Any, tunnel: Tunnel) -> None:
+    live_api.live.take(epic_place(tunnel), {7: End(NOTHING, observed=("2001:db8::7", 6080))}, {})
+    assert " [2001:db8::7]:6080 " in epicctl("tunnels").output
+    (shown,) = json.loads(epicctl("tunnels", "-o", "json").output)["items"]
+    assert shown["inside-address6"] == "fd65:7069:6300::6440:1"
 
 
 def test_what_is_not_known_is_a_dash_and_what_is_down_is_said(
