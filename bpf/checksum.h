@@ -50,17 +50,17 @@ static __always_inline __u64 pseudo_sum(const struct inner *inner, __u32 length,
 	return sum + address_ipv4(&inner->flow.source) + address_ipv4(&inner->flow.destination);
 }
 
-/* UDP over IPv4 may do without. */
-static __always_inline bool has_checksum(struct __sk_buff *skb, const struct transport *transport)
+/* UDP over IPv4 may do without, and may cover less than the packet (RFC 9868). */
+static __always_inline bool is_summed(struct __sk_buff *skb, const struct transport *transport,
+				      __u32 length)
 {
-	__sum16 check = 0;
+	struct udphdr udp;
 
 	if (transport->protocol == IPPROTO_TCP)
 		return true;
 	return transport->protocol == IPPROTO_UDP &&
-	       !bpf_skb_load_bytes(skb, transport->offset + offsetof(struct udphdr, check), &check,
-				   sizeof(check)) &&
-	       check;
+	       !bpf_skb_load_bytes(skb, transport->offset, &udp, sizeof(udp)) && udp.check &&
+	       bpf_ntohs(udp.len) == length;
 }
 
 static __always_inline __u64 inner_sum(struct __sk_buff *skb, const struct inner *inner,
@@ -71,7 +71,7 @@ static __always_inline __u64 inner_sum(struct __sk_buff *skb, const struct inner
 	__u32 length = inner->length - inner->header_length;
 
 	if (!transport_find(&transport, skb, inner, six) || !transport.whole ||
-	    !has_checksum(skb, &transport))
+	    !is_summed(skb, &transport, length))
 		return sum_bytes(skb, ETH_HLEN, inner->length);
 	/* A good IPv4 header sums up to nothing. */
 	if (six)

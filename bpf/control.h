@@ -125,7 +125,7 @@ static __always_inline int control_verify(const struct received *received, const
 	if (reason != FINE)
 		return reason;
 	id = bpf_ntohl(control->tunnel);
-	tunnel = bpf_map_lookup_elem(&tunnels, &id);
+	tunnel = tunnel_find(id);
 	if (!tunnel || is_gateway(tunnel) != hello)
 		return DROP_TUNNEL_UNKNOWN;
 	if (!is_addressed(tunnel, &received->destination))

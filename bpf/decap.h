@@ -109,26 +109,52 @@ static __always_inline const union address *mapped_find(__u32 tunnel, const unio
 	return bpf_map_lookup_elem(&mapped, &key);
 }
 
+static __always_inline const union address *inside_of(const struct flow *flow, const bool gateway)
+{
+	return gateway ? &flow->destination : &flow->source;
+}
+
+static __always_inline const union address *far_of(const struct flow *flow, const bool gateway)
+{
+	return gateway ? &flow->source : &flow->destination;
+}
+
+/*
+ * The tunnel that the packet says, and its endpoint. The pair of addresses leads to the tunnel
+ * faster than the number; whatever it leads to must have that number.
+ */
+static __always_inline const struct endpoint *data_find(struct verified *verified, const bool six,
+							const bool gateway)
+{
+	const struct flow *flow = &verified->inner.flow;
+	const struct endpoint *endpoint =
+		pair_find(inside_of(flow, gateway), far_of(flow, gateway), six);
+
+	if (endpoint && endpoint->tunnel == flow->tunnel) {
+		verified->tunnel = tunnel_of(endpoint);
+		return endpoint;
+	}
+	verified->tunnel = tunnel_find(flow->tunnel);
+	return NULL;
+}
+
 /* What an authentic packet may say: between the tunnel's inside address and one of its endpoints.
  */
-static __always_inline int data_permitted(struct verified *verified, const bool six,
+static __always_inline int data_permitted(struct verified *verified,
+					  const struct endpoint *endpoint, const bool six,
 					  const bool gateway)
 {
 	const struct flow *flow = &verified->inner.flow;
-	const union address *inside = gateway ? &flow->destination : &flow->source;
-	const union address *far = gateway ? &flow->source : &flow->destination;
-	const struct endpoint *endpoint;
 
-	if (!is_inside(verified->tunnel, inside, six))
+	if (!is_inside(verified->tunnel, inside_of(flow, gateway), six))
 		return DROP_INNER_SPOOFED;
-	endpoint = pair_find(inside, far, six);
-	if (endpoint && endpoint->tunnel == flow->tunnel && !address_known(&endpoint->real)) {
+	if (endpoint && !address_known(&endpoint->real)) {
 		verified->interface = gateway ? verified->tunnel->interface : endpoint->interface;
 		return FINE;
 	}
 	if (!gateway)
 		return DROP_ENDPOINT_UNKNOWN;
-	verified->mapped = mapped_find(flow->tunnel, far);
+	verified->mapped = mapped_find(flow->tunnel, far_of(flow, gateway));
 	verified->interface = verified->tunnel->interface;
 	return verified->mapped ? FINE : DROP_ENDPOINT_UNKNOWN;
 }
@@ -137,19 +163,20 @@ static __always_inline int data_verify(struct verified *verified, const struct r
 				       const bool six, const bool gateway)
 {
 	const struct gue_data *gue = (const void *)received->gue;
+	const struct endpoint *endpoint;
 	int reason = data_well_formed(verified, received, six);
 
 	if (reason != FINE)
 		return reason;
 	verified->inner.flow.tunnel = bpf_ntohl(gue->tunnel);
-	verified->tunnel = bpf_map_lookup_elem(&tunnels, &verified->inner.flow.tunnel);
+	verified->tos = received->tos;
+	endpoint = data_find(verified, six, gateway);
 	if (!verified->tunnel || is_gateway(verified->tunnel) != gateway)
 		return DROP_TUNNEL_UNKNOWN;
-	verified->tos = received->tos;
 	reason = data_authentic(verified, received, six);
 	if (reason != FINE)
 		return reason;
-	return data_permitted(verified, six, gateway);
+	return data_permitted(verified, endpoint, six, gateway);
 }
 
 /* The inner family that a data packet says it has; another one is an error. */

@@ -168,7 +168,8 @@ static __always_inline int wrap4(struct __sk_buff *skb, const struct inner *inne
 				 const struct tunnel *tunnel, const struct end *end, __u64 flags,
 				 const bool six)
 {
-	struct outer_header outer;
+	struct outer_header outer, *there;
+	struct view view;
 
 	outer.tunnel.udp.source = source_port(skb, tunnel, end);
 	outer.tunnel.udp.dest = end->port;
@@ -177,9 +178,13 @@ static __always_inline int wrap4(struct __sk_buff *skb, const struct inner *inne
 	if (end->flags & CONTROL_CHECKSUM)
 		outer.tunnel.udp.check = outer_sum(&outer.tunnel, inner, end, false);
 	if (bpf_skb_adjust_room(skb, sizeof(outer), BPF_ADJ_ROOM_MAC, flags) ||
-	    (six && !ethertype_write(skb, false)) ||
-	    bpf_skb_store_bytes(skb, ETH_HLEN, &outer, sizeof(outer), 0))
+	    (six && !ethertype_write(skb, false)))
 		return DROP_NO_ROOM;
+	view_refresh(&view, skb);
+	there = view_at(&view, ETH_HLEN, sizeof(outer));
+	if (!there)
+		return DROP_NO_ROOM;
+	*there = outer;
 	return FINE;
 }
 
@@ -187,7 +192,8 @@ static __always_inline int wrap6(struct __sk_buff *skb, const struct inner *inne
 				 const struct tunnel *tunnel, const struct end *end, __u64 flags,
 				 const bool six)
 {
-	struct outer6_header outer;
+	struct outer6_header outer, *there;
+	struct view view;
 
 	outer.tunnel.udp.source = source_port(skb, tunnel, end);
 	outer.tunnel.udp.dest = end->port;
@@ -196,9 +202,13 @@ static __always_inline int wrap6(struct __sk_buff *skb, const struct inner *inne
 	if (end->flags & CONTROL_CHECKSUM)
 		outer.tunnel.udp.check = outer_sum(&outer.tunnel, inner, end, true);
 	if (bpf_skb_adjust_room(skb, sizeof(outer), BPF_ADJ_ROOM_MAC, flags) ||
-	    (!six && !ethertype_write(skb, true)) ||
-	    bpf_skb_store_bytes(skb, ETH_HLEN, &outer, sizeof(outer), 0))
+	    (!six && !ethertype_write(skb, true)))
 		return DROP_NO_ROOM;
+	view_refresh(&view, skb);
+	there = view_at(&view, ETH_HLEN, sizeof(outer));
+	if (!there)
+		return DROP_NO_ROOM;
+	*there = outer;
 	return FINE;
 }
 

@@ -22,10 +22,12 @@ static __always_inline const struct end *lane_end(const struct lane *lane)
 	return &lane->ends[lane->current & 1];
 }
 
-/* A NAT may have given a silent lane's port to somebody else. */
+/* A NAT may have given a silent lane's port to somebody else. The coarse clock may be behind. */
 static __always_inline bool lane_lives(const struct lane *lane)
 {
-	return lane->seen_ns && bpf_ktime_get_coarse_ns() - lane->seen_ns < SILENCE_NS;
+	__s64 silent = bpf_ktime_get_coarse_ns() - lane->seen_ns;
+
+	return lane->seen_ns && silent < (__s64)SILENCE_NS;
 }
 
 /* Where a packet of this flow goes; NULL: nowhere yet. */

@@ -99,8 +99,8 @@ static __always_inline int refuse_options(struct __sk_buff *skb, const struct vi
 	struct received received = {};
 	__be16 port;
 
-	if (!ip || ip->protocol != IPPROTO_UDP || ip->ihl <= IPV4_MIN_IHL ||
-	    ip->frag_off & bpf_htons(IPV4_FRAGMENT_OFFSET))
+	if (!ip || ip->version != IPV4_VERSION || ip->ihl <= IPV4_MIN_IHL ||
+	    ip->protocol != IPPROTO_UDP || ip->frag_off & bpf_htons(IPV4_FRAGMENT_OFFSET))
 		return NOT_OURS;
 	received.destination = address_v4(ip->daddr);
 	if (bpf_skb_load_bytes(skb, ETH_HLEN + ip->ihl * 4 + offsetof(struct udphdr, dest), &port,
@@ -173,7 +173,7 @@ static __always_inline int instance_send(struct __sk_buff *skb, struct inner *in
 	struct tunnel *tunnel;
 
 	inner->flow.tunnel = endpoint->tunnel;
-	tunnel = bpf_map_lookup_elem(&tunnels, &inner->flow.tunnel);
+	tunnel = tunnel_of(endpoint);
 	if (!tunnel)
 		return drop(DROP_TUNNEL_UNKNOWN);
 	if (tunnel->interface != skb->ifindex)
@@ -220,14 +220,25 @@ static __always_inline int instance_ingress4(struct __sk_buff *skb)
 	return instance_send(skb, &inner, endpoint, false);
 }
 
-/* Neighbour discovery (RFC 4861) stays on the link: it is the only thing with this hop limit. */
+/* fe80::/10 and ff02::/16: no router passes these on. */
+static __always_inline bool stays_on_link(const struct in6_addr *address)
+{
+	const __u8 *bytes = (const __u8 *)address;
+
+	return (bytes[0] == 0xfe && (bytes[1] & 0xc0) == 0x80) ||
+	       (bytes[0] == 0xff && bytes[1] == 0x02);
+}
+
+/* What a host has to say to its neighbours. */
 static __always_inline bool is_discovery(struct __sk_buff *skb, const struct ipv6hdr *ip)
 {
 	__u8 type;
 
 	return ip->nexthdr == IPPROTO_ICMPV6 && ip->hop_limit == DISCOVERY_HOP_LIMIT &&
+	       stays_on_link(&ip->daddr) &&
 	       !bpf_skb_load_bytes(skb, ETH_HLEN + sizeof(*ip), &type, sizeof(type)) &&
-	       type >= DISCOVERY_FIRST && type <= DISCOVERY_LAST;
+	       (type == DISCOVERY_ROUTER_SOLICITATION || type == DISCOVERY_NEIGHBOR_SOLICITATION ||
+		type == DISCOVERY_NEIGHBOR_ADVERTISEMENT);
 }
 
 static __always_inline int instance_ingress6(struct __sk_buff *skb)
@@ -299,76 +310,85 @@ static __always_inline const struct endpoint *adopt_error(struct __sk_buff *skb,
 	return endpoint;
 }
 
-static __always_inline int reply(struct __sk_buff *skb, struct inner *inner, __u32 id,
-				 const bool ingress, const bool six)
+static __always_inline bool is_inside_address(const union address *address, const bool six)
+{
+	__be32 short_key = address_ipv4(address);
+
+	return six ? bpf_map_lookup_elem(&insides6, address)
+		   : bpf_map_lookup_elem(&insides, &short_key);
+}
+
+/*
+ * Replies to an inside address go back into the tunnel they came from. On the underlay most packets
+ * are others', so the destination alone is looked at first; a pod's are mostly replies.
+ */
+static __always_inline int reply(struct __sk_buff *skb, struct inner *inner, const bool pod,
+				 const bool six)
 {
 	const struct endpoint *endpoint =
 		pair_find(&inner->flow.destination, &inner->flow.source, six);
-	struct entrance entrance = {.answers = ingress};
+	struct entrance entrance = {.answers = pod};
 	struct tunnel *tunnel;
 
+	if (!endpoint && pod && !is_inside_address(&inner->flow.destination, six))
+		return NOT_OURS;
 	if (!endpoint)
 		endpoint = adopt_error(skb, inner, six);
-	if (!endpoint || endpoint->tunnel != id)
+	if (!endpoint)
 		return drop(DROP_SOURCE_NOT_ENDPOINT);
-	inner->flow.tunnel = id;
-	tunnel = bpf_map_lookup_elem(&tunnels, &id);
+	inner->flow.tunnel = endpoint->tunnel;
+	tunnel = tunnel_of(endpoint);
 	if (!tunnel)
 		return drop(DROP_TUNNEL_UNKNOWN);
 	return encapsulate(skb, inner, tunnel, &entrance, six);
 }
 
-/* Replies to an inside address go back into the tunnel they came from. */
-static __always_inline int workload_send4(struct __sk_buff *skb, const bool ingress)
+static __always_inline int workload_send4(struct __sk_buff *skb, const bool pod)
 {
+	union address destination;
 	struct inner inner;
 	struct view view;
 	struct iphdr *ip;
-	__be32 to;
-	__u32 *id;
 
 	if (!view_open(&view, skb, ETH_HLEN + sizeof(*ip)))
 		return NOT_OURS;
 	ip = view_at(&view, ETH_HLEN, sizeof(*ip));
 	if (!ip)
 		return NOT_OURS;
-	to = ip->daddr;
-	id = bpf_map_lookup_elem(&insides, &to);
-	if (!id)
+	destination = address_v4(ip->daddr);
+	if (!pod && !is_inside_address(&destination, false))
 		return NOT_OURS;
 	if (!inner4_read(&inner, &view, ip))
-		return drop(DROP_INNER_HEADER);
-	return reply(skb, &inner, *id, ingress, false);
+		return is_inside_address(&destination, false) ? drop(DROP_INNER_HEADER) : NOT_OURS;
+	return reply(skb, &inner, pod, false);
 }
 
-static __always_inline int workload_send6(struct __sk_buff *skb, const bool ingress)
+static __always_inline int workload_send6(struct __sk_buff *skb, const bool pod)
 {
+	union address destination;
 	struct inner inner;
 	struct view view;
 	struct ipv6hdr *ip;
-	union address to;
-	__u32 *id;
 
 	if (!view_open(&view, skb, ETH_HLEN + sizeof(*ip)))
 		return NOT_OURS;
 	ip = view_at(&view, ETH_HLEN, sizeof(*ip));
 	if (!ip)
 		return NOT_OURS;
-	to = address_v6(&ip->daddr);
-	id = bpf_map_lookup_elem(&insides6, &to);
-	if (!id)
+	destination = address_v6(&ip->daddr);
+	if (!pod && !is_inside_address(&destination, true))
 		return NOT_OURS;
 	if (!inner6_read(&inner, &view, ip))
-		return drop(DROP_INNER_HEADER);
-	return reply(skb, &inner, *id, ingress, true);
+		return is_inside_address(&destination, true) ? drop(DROP_INNER_HEADER) : NOT_OURS;
+	return reply(skb, &inner, pod, true);
 }
 
-static __always_inline int workload_send(struct __sk_buff *skb, const bool ingress)
+static __always_inline int workload_send(struct __sk_buff *skb, const bool pod)
 {
 	if (is_ipv4(skb))
-		return workload_send4(skb, ingress);
+		return workload_send4(skb, pod);
 	if (is_ipv6(skb))
-		return workload_send6(skb, ingress);
+		return workload_send6(skb, pod);
 	return NOT_OURS;
 }
 
@@ -399,7 +419,7 @@ static __always_inline int segment_send(struct __sk_buff *skb, struct inner *inn
 	if (!endpoint)
 		return drop(DROP_ENDPOINT_UNKNOWN);
 	inner->flow.tunnel = endpoint->tunnel;
-	tunnel = bpf_map_lookup_elem(&tunnels, &inner->flow.tunnel);
+	tunnel = tunnel_of(endpoint);
 	if (!tunnel)
 		return drop(DROP_TUNNEL_UNKNOWN);
 	if (address_known(&endpoint->real))

@@ -13,10 +13,11 @@
 #define ICMPV6_PKT_TOOBIG   2
 #define ICMPV6_ECHO_REQUEST 128 /* errors have lower types */
 
-/* Neighbour discovery (RFC 4861): router solicitation to redirect */
-#define DISCOVERY_FIRST     133
-#define DISCOVERY_LAST      137
-#define DISCOVERY_HOP_LIMIT 255
+/* Neighbour discovery (RFC 4861), as far as hosts speak it. */
+#define DISCOVERY_ROUTER_SOLICITATION    133
+#define DISCOVERY_NEIGHBOR_SOLICITATION  135
+#define DISCOVERY_NEIGHBOR_ADVERTISEMENT 136
+#define DISCOVERY_HOP_LIMIT              255
 
 /* Of both families; errors quote the packet behind it. */
 struct icmp_header {

@@ -21,8 +21,9 @@ struct end {
 };
 
 struct tunnel {
+	__u32 id; /* 0: the slot is free */
 	__u32 service;
-	__u32 slot;      /* in `peers` and `traffic` */
+	__u32 slot;      /* of this, in `peers` and in `traffic` */
 	__u32 interface; /* host side of the instance's veth; 0: this is the workload node's end */
 	__u32 underlay;  /* ifindex */
 	__u32 underlay_mtu;
@@ -32,12 +33,12 @@ struct tunnel {
 	__u8 lanes;  /* that a workload node sends from */
 	__u8 reserved;
 	__u32 routed_interface;
+	__u32 reserved2;
 	struct siphash_key keys[KEY_SLOTS];
 	union address inside6;
 	struct end declared;  /* EPIC node: only what hellos show is sent to */
 	union address routed; /* the far address that the next hop is for; 0: none */
 	struct bpf_redir_neigh next_hop;
-	__u32 reserved2;
 };
 
 /* Two places for the far end, so that one can be written while the other is read. */
@@ -74,14 +75,17 @@ struct endpoint6_key {
 };
 
 struct endpoint {
-	__u32 tunnel;
-	__u32 interface;    /* workload node: host side of the pod's veth; 0: the stack delivers */
+	__u32 slot;
+	__u32 tunnel;    /* id, for a slot may be given to another tunnel */
+	__u32 interface; /* workload node: host side of the pod's veth; 0: the stack delivers */
+	__u32 reserved;
 	union address real; /* EPIC node: what the workload's network calls it; 0: the same */
 };
 
 /* Key of `mapped`: an endpoint as the workload's network calls it. */
 struct real_key {
 	__u32 tunnel;
+	__u32 reserved;
 	union address real;
 };
 
@@ -112,13 +116,21 @@ struct event {
 	struct end after;
 };
 
+/* By slot: arrays are looked up in next to no time. */
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, MAX_TUNNELS);
 	__type(key, __u32);
 	__type(value, struct tunnel);
 } tunnels SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MAX_TUNNELS);
+	__type(key, __u32); /* tunnel id */
+	__type(value, __u32);
+} slots SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -166,7 +178,7 @@ struct {
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, MAX_INSIDES);
 	__type(key, __be32);
-	__type(value, __u32); /* tunnel id */
+	__type(value, __u32); /* slot of the tunnel */
 } insides SEC(".maps");
 
 struct {
@@ -174,7 +186,7 @@ struct {
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, MAX_INSIDES);
 	__type(key, union address);
-	__type(value, __u32); /* tunnel id */
+	__type(value, __u32); /* slot of the tunnel */
 } insides6 SEC(".maps");
 
 struct {
@@ -212,6 +224,27 @@ struct {
 	__type(key, __u32);
 	__type(value, __u64);
 } drops SEC(".maps");
+
+static __always_inline struct tunnel *tunnel_at(__u32 slot)
+{
+	return bpf_map_lookup_elem(&tunnels, &slot);
+}
+
+static __always_inline struct tunnel *tunnel_find(__u32 id)
+{
+	__u32 *slot = bpf_map_lookup_elem(&slots, &id);
+	struct tunnel *tunnel = slot ? tunnel_at(*slot) : NULL;
+
+	return tunnel && tunnel->id == id ? tunnel : NULL;
+}
+
+/* The tunnel that an endpoint is reached through. */
+static __always_inline struct tunnel *tunnel_of(const struct endpoint *endpoint)
+{
+	struct tunnel *tunnel = tunnel_at(endpoint->slot);
+
+	return tunnel && tunnel->id == endpoint->tunnel ? tunnel : NULL;
+}
 
 /* The pair's entry; NULL when they may not talk. */
 static __always_inline struct endpoint *endpoint_find(__be32 inside, __be32 endpoint)

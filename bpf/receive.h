@@ -47,8 +47,9 @@ static __always_inline bool is_gue4(const struct view *view, const __u32 ports)
 	const struct iphdr *ip = view_at(view, ETH_HLEN, sizeof(*ip));
 	const struct udphdr *udp = view_at(view, ETH_HLEN + sizeof(*ip), sizeof(*udp));
 
-	return ip && udp && ip->protocol == IPPROTO_UDP && ip->ihl == IPV4_MIN_IHL &&
-	       !(ip->frag_off & bpf_htons(IPV4_FRAGMENT_OFFSET)) && is_our_port(udp->dest, ports);
+	return ip && udp && ip->version == IPV4_VERSION && ip->ihl == IPV4_MIN_IHL &&
+	       ip->protocol == IPPROTO_UDP && !(ip->frag_off & bpf_htons(IPV4_FRAGMENT_OFFSET)) &&
+	       is_our_port(udp->dest, ports);
 }
 
 static __always_inline bool is_gue6(const struct view *view, const __u32 ports)
@@ -56,7 +57,8 @@ static __always_inline bool is_gue6(const struct view *view, const __u32 ports)
 	const struct ipv6hdr *ip = view_at(view, ETH_HLEN, sizeof(*ip));
 	const struct udphdr *udp = view_at(view, ETH_HLEN + sizeof(*ip), sizeof(*udp));
 
-	return ip && udp && ip->nexthdr == IPPROTO_UDP && is_our_port(udp->dest, ports);
+	return ip && udp && ip->version == IPV6_VERSION && ip->nexthdr == IPPROTO_UDP &&
+	       is_our_port(udp->dest, ports);
 }
 
 static __always_inline bool is_gue(const struct view *view, const __u32 ports, const bool over6)

@@ -139,7 +139,15 @@ static __always_inline bool replace_header(struct __sk_buff *skb, const struct r
 	       !bpf_skb_store_bytes(skb, place, &to4, sizeof(to4), 0);
 }
 
-/* False: the packet is too short for what it says it is. */
+/* What stands behind these is not looked for. */
+static __always_inline bool is_extension(__u8 protocol)
+{
+	return protocol == IPPROTO_HOPOPTS || protocol == IPPROTO_ROUTING ||
+	       protocol == IPPROTO_DSTOPTS;
+}
+
+/* False: the checksum cannot be kept right, for the packet is too short or has extension headers.
+ */
 static __always_inline bool replace(struct __sk_buff *skb, const struct inner *inner,
 				    const struct replacement *change, const bool six)
 {
@@ -147,6 +155,8 @@ static __always_inline bool replace(struct __sk_buff *skb, const struct inner *i
 	__u32 quoted;
 
 	if (transport_find(&transport, skb, inner, six)) {
+		if (six && is_extension(transport.protocol))
+			return false;
 		if (!replace_pseudo(skb, &transport, change, six))
 			return false;
 		quoted = quoted_offset(skb, &transport, six);

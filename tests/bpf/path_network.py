@@ -10,7 +10,7 @@ from pathlib import Path
 from namespaces import Namespace, join
 
 from epic.bpf import wire
-from epic.bpf.dataplane import Dataplane, Tunnel
+from epic.bpf.dataplane import Dataplane, Endpoint, Tunnel
 
 INSIDE, PUBLIC = IPv4Address("100.64.0.1"), IPv4Address("203.0.113.1")
 EPIC, NAT_OUTER, NAT_INNER, NODE = map(
@@ -32,7 +32,7 @@ class Network:
         with self.epic:
             self.gateway.load()
             self.gateway.attach_underlay("up0", "gateway")
-            self.gateway.attach_instance(INSTANCE_INTERFACE, INSIDE, PUBLIC)
+            self.gateway.attach_instance(INSTANCE_INTERFACE, INSIDE, None, PUBLIC)
         with self.node:
             self.workload.load()
             self.workload.attach_underlay("up0", "workload")
@@ -91,7 +91,8 @@ class Network:
             "id": TUNNEL,
             "service": SERVICE,
             "inside": INSIDE,
-            "local": EPIC,
+            "inside6": None,
+            "local": None,
             "remote": None,
             "remote_port": 6080,
             "underlay": "up0",
@@ -109,10 +110,10 @@ class Network:
         """Both ends of the tunnel and its endpoint."""
         with self.epic:
             self.gateway.set_tunnel(self.tunnel())
-            self.gateway.set_endpoint(INSIDE, NODE, TUNNEL)
+            self.gateway.set_endpoint(INSIDE, NODE, Endpoint(TUNNEL))
         with self.node:
             self.workload.set_tunnel(self.far_tunnel())
-            self.workload.set_endpoint(INSIDE, NODE, TUNNEL)
+            self.workload.set_endpoint(INSIDE, NODE, Endpoint(TUNNEL))
 
 
 def udp_socket(namespace: Namespace, address: IPv4Address, port: int) -> socket.socket:

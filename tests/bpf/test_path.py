@@ -177,23 +177,6 @@ def test_no_inside_address_is_seen_between_the_nodes(network: Network, agent: so
     assert "packets 0 " not in network.nat.run("nft list counter ip watch tunnel")
 
 
-def test_an_instance_behind_a_bridge_is_served_too(network: Network, agent: socket.socket) -> None:
-    with network.epic:
-        network.gateway.detach_instance("epg64400001")
-    network.epic.run(
-        "ip link set epg64400001 down",
-        "ip link set epg64400001 name port0",
-        "ip addr flush dev port0",
-        "ip link add epg64400001 type bridge",
-        "ip link set port0 master epg64400001 up",
-        "ip addr add 169.254.0.1/32 dev epg64400001",
-        "ip link set epg64400001 up",
-    )
-    with network.epic:
-        network.gateway.attach_instance("epg64400001", INSIDE, PUBLIC)
-    assert eventually(lambda: pings(network))
-
-
 def test_the_programs_are_replaced_under_a_running_connection(
     network: Network, agent: socket.socket, tmp_path: Path
 ) -> None:

@@ -203,7 +203,8 @@ class Dataplane:
     def _open(self) -> tuple[Maps, TunnelTable, EndpointTable]:
         if self._opened is None:
             maps = Maps(self._loader.directory / "maps")
-            self._opened = maps, TunnelTable(maps), EndpointTable(maps)
+            tunnels = TunnelTable(maps)
+            self._opened = maps, tunnels, EndpointTable(maps, tunnels)
         return self._opened
 
     def _close(self) -> None:
@@ -232,7 +233,7 @@ class Dataplane:
 
     def _set_locals(self, index: int, addresses: set[Address]) -> None:
         packed = {records.pack_address(address) for address in addresses}
-        used = packed | self._tunnels.locals()
+        used = packed | {records.pack_address(address) for address in self._tunnels.locals()}
         for key, value in list(self._maps.locals.items()):
             if records.ID.unpack(value)[0] == index and key not in used:
                 self._maps.locals.delete(key)

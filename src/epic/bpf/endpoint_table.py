@@ -10,6 +10,7 @@ from ipaddress import IPv4Address, IPv6Address
 from epic.bpf import records
 from epic.bpf.maps import Maps
 from epic.bpf.records import Address, Endpoint
+from epic.bpf.tunnel_table import TunnelTable
 from epic.errors import Invalid, NotFound
 
 Pair = tuple[Address, Address]
@@ -19,8 +20,9 @@ Pair = tuple[Address, Address]
 class EndpointTable:
     """Endpoints by pair."""
 
-    def __init__(self, maps: Maps) -> None:
+    def __init__(self, maps: Maps, tunnels: TunnelTable) -> None:
         self._maps = maps
+        self._tunnels = tunnels
         self._real_keys = {
             pair: _real_key(endpoint) for pair, endpoint in self.all().items() if endpoint.real is not None
         }
@@ -30,17 +32,25 @@ class EndpointTable:
         names: dict[int, str | None] = {0: None}
         found: dict[Pair, Endpoint] = {}
         for key, value in self._maps.endpoints.items():
-            found[IPv4Address(key[:4]), IPv4Address(key[4:])] = _unpack(value, names)
+            if self._leads(value):
+                found[IPv4Address(key[:4]), IPv4Address(key[4:])] = _unpack(value, names)
         for key, value in self._maps.endpoints6.items():
-            found[IPv6Address(key[:16]), IPv6Address(key[16:])] = _unpack(value, names)
+            if self._leads(value):
+                found[IPv6Address(key[:16]), IPv6Address(key[16:])] = _unpack(value, names)
         return found
 
+    def _leads(self, value: bytes) -> bool:
+        """Not when the tunnel was removed and set anew since: the endpoint must be set again, too."""
+        slot, tunnel, *_ = records.ENDPOINT.unpack(value)
+        return not self._tunnels.has(tunnel) or self._tunnels.slot(tunnel) == slot
+
     def set(self, endpoints: Mapping[Pair, Endpoint]) -> None:
-        """Let these pairs talk."""
+        """Let these pairs talk; NotFound when a tunnel of theirs is not there."""
         indexes: dict[str, int] = {}
         values: dict[int, dict[bytes, bytes]] = {4: {}, 6: {}}
         for pair, endpoint in endpoints.items():
-            values[_version(pair, endpoint)][_key(pair)] = _pack(endpoint, indexes)
+            slot = self._tunnels.slot(endpoint.tunnel)
+            values[_version(pair, endpoint)][_key(pair)] = _pack(endpoint, slot, indexes)
         stale = [self._real_keys.get(pair) for pair in endpoints]
         names = {
             pair: _real_key(endpoint) for pair, endpoint in endpoints.items() if endpoint.real is not None
@@ -87,7 +97,7 @@ def _real_key(endpoint: Endpoint) -> bytes:
     return records.REAL_KEY.pack(endpoint.tunnel, records.pack_address(endpoint.real))
 
 
-def _pack(endpoint: Endpoint, indexes: dict[str, int]) -> bytes:
+def _pack(endpoint: Endpoint, slot: int, indexes: dict[str, int]) -> bytes:
     name = endpoint.interface
     if name is not None and name not in indexes:
         try:
@@ -95,11 +105,11 @@ def _pack(endpoint: Endpoint, indexes: dict[str, int]) -> bytes:
         except OSError as error:
             raise NotFound(f"the pod's interface {name} cannot be used: {error.strerror}") from error
     index = indexes[name] if name is not None else 0
-    return records.ENDPOINT.pack(endpoint.tunnel, index, records.pack_address(endpoint.real))
+    return records.ENDPOINT.pack(slot, endpoint.tunnel, index, records.pack_address(endpoint.real))
 
 
 def _unpack(value: bytes, names: dict[int, str | None]) -> Endpoint:
-    tunnel, index, real = records.ENDPOINT.unpack(value)
+    _, tunnel, index, real = records.ENDPOINT.unpack(value)
     if index not in names:
         # An interface that is gone has no name, but what is set must not look like what is wanted.
         names[index] = f"#{index}"

@@ -22,6 +22,7 @@ NAMES = (
     "mapped",
     "peers",
     "settings",
+    "slots",
     "traffic",
     "tunnels",
 )
@@ -86,6 +87,7 @@ class Maps:
             self.mapped = open_map("mapped", records.REAL_KEY.size, address)
             self.peers = open_map("peers", id_, records.PEER.size)
             self.settings = open_map("settings", id_, records.SETTINGS.size)
+            self.slots = open_map("slots", id_, id_)
             self.traffic = open_map("traffic", id_, records.TRAFFIC.size * self.cpus)
             self.tunnels = open_map("tunnels", id_, records.TUNNEL.size)
             self._opened = opened.pop_all()

@@ -18,8 +18,8 @@ ADDRESS = struct.Struct("=16s")
 COUNT = struct.Struct("=Q")
 ENDPOINT_KEY = struct.Struct("=4s4s")
 ENDPOINT6_KEY = struct.Struct("=16s16s")
-ENDPOINT = struct.Struct("=II16s")
-REAL_KEY = struct.Struct("=I16s")
+ENDPOINT = struct.Struct("=III4x16s")
+REAL_KEY = struct.Struct("=I4x16s")
 INSTANCE = struct.Struct("=4s4s16s16s")
 TRAFFIC = struct.Struct("=QQQQ")
 SETTINGS = struct.Struct("=QI4x")
@@ -28,7 +28,7 @@ LANE = struct.Struct(f"=QQI4x{END.size}s{END.size}s")
 LANES = 4
 PEER = struct.Struct(f"=4xI{LANES * LANE.size}s")
 EVENT = struct.Struct(f"=IHHQ{END.size}s{END.size}s")
-TUNNEL = struct.Struct(f"=IIIII4sBBBxI16s16s16s{END.size}s16sI16s4x")
+TUNNEL = struct.Struct(f"=IIIIII4sBBBxI4x16s16s16s{END.size}s16sI16s4x")
 
 SPREAD, CHECKSUM = 1, 2
 """Flags of `struct end`."""
@@ -165,7 +165,8 @@ def pack_tunnel(tunnel: Tunnel, slot: int, underlay: Underlay) -> bytes:
     route = tunnel.route if underlay.route else None
     hop = (route.next_hop or route.far) if route else None
     return TUNNEL.pack(
-        *(tunnel.service, slot, underlay.instance, underlay.interface, underlay.mtu, tunnel.inside.packed),
+        *(tunnel.id, tunnel.service, slot, underlay.instance, underlay.interface, underlay.mtu),
+        tunnel.inside.packed,
         *(tunnel.active, sum(1 << n for n, key in enumerate(tunnel.keys) if key is not None), tunnel.lanes),
         *(underlay.route, first, second, pack_address(tunnel.inside6)),
         END.pack(
@@ -198,6 +199,7 @@ def _check(tunnel: Tunnel) -> None:
 class TunnelRecord(NamedTuple):
     """The part of `struct tunnel` that is read back."""
 
+    id: int
     slot: int
     interface: int
     inside: IPv4Address
@@ -209,9 +211,10 @@ class TunnelRecord(NamedTuple):
 
 def unpack_tunnel(value: bytes) -> TunnelRecord:
     """`struct tunnel`."""
-    _, slot, interface, _, _, inside, _, _, _, _, _, _, inside6, declared, *_ = TUNNEL.unpack(value)
+    id_, _, slot, interface, _, _, inside, *_, inside6, declared, _, _, _ = TUNNEL.unpack(value)
     remote, local, port, _ = END.unpack(declared)
     return TunnelRecord(
+        id_,
         slot,
         interface,
         IPv4Address(inside),

@@ -9,7 +9,7 @@ from collections import deque
 
 from epic.bpf import records
 from epic.bpf.maps import Maps
-from epic.bpf.records import Peer, Tunnel, TunnelCounters, TunnelRecord, Underlay
+from epic.bpf.records import Address, Peer, Tunnel, TunnelCounters, TunnelRecord, Underlay
 from epic.errors import Invalid, NotFound
 
 MAX_TUNNELS = 16384
@@ -17,46 +17,68 @@ _SIOCGIFMTU = 0x8921
 
 
 class TunnelTable:
-    """Tunnels by id. Each has a slot in the arrays that the programs write to."""
+    """Tunnels by id. Each has a slot in the arrays of tunnels, far ends and traffic."""
 
     def __init__(self, maps: Maps) -> None:
         self._maps = maps
-        used = {records.unpack_tunnel(value).slot for _, value in maps.tunnels.items()}
+        self._slots: dict[int, int] = {
+            records.ID.unpack(key)[0]: records.ID.unpack(value)[0] for key, value in maps.slots.items()
+        }
+        used = set(self._slots.values())
         # A slot that was left is taken again as late as possible: packets may still be on their way.
         self._free = deque(slot for slot in range(MAX_TUNNELS) if slot not in used)
 
     def ids(self) -> set[int]:
         """All tunnels."""
-        return {records.ID.unpack(key)[0] for key, _ in self._maps.tunnels.items()}
+        return set(self._slots)
+
+    def has(self, id_: int) -> bool:
+        """Whether there is such a tunnel."""
+        return id_ in self._slots
+
+    def slot(self, id_: int) -> int:
+        """A tunnel's slot; NotFound."""
+        try:
+            return self._slots[id_]
+        except KeyError:
+            raise NotFound(f"there is no tunnel {id_} for the endpoint; set it first") from None
 
     def put(self, tunnel: Tunnel) -> None:
         """Create or change; what was observed of the far end stays."""
-        key, before = records.ID.pack(tunnel.id), self._get(tunnel.id)
+        before = self._get(tunnel.id)
         underlay = _underlay(tunnel)
-        slot = before.slot if before else self._take_slot()
-        value = records.pack_tunnel(tunnel, slot, underlay)
+        slot = before.slot if before else self._first_free()
+        key, value = records.ID.pack(slot), records.pack_tunnel(tunnel, slot, underlay)
+        if before is None:
+            self._clear(slot)
         if tunnel.local is not None:
             self._maps.locals.set(records.pack_address(tunnel.local), records.ID.pack(underlay.interface))
+        self._maps.tunnels.set(key, value)
+        if before is None:
+            self._maps.slots.set(records.ID.pack(tunnel.id), key)
+            self._slots[tunnel.id] = self._free.popleft()
         if tunnel.interface is None:
             self._maps.insides.set(tunnel.inside.packed, key)
             if tunnel.inside6 is not None:
                 self._maps.insides6.set(tunnel.inside6.packed, key)
-        self._maps.tunnels.set(key, value)
         if before:
-            self._forget_insides(before, tunnel.id, tunnel)
+            self._forget_insides(before, tunnel)
 
     def delete(self, id_: int) -> None:
         """Remove, with what was observed of it."""
         before = self._get(id_)
-        if before:
-            self._maps.tunnels.delete(records.ID.pack(id_))
-            self._forget_insides(before, id_)
-            self._free.append(before.slot)
+        if before is None:
+            return
+        self._maps.slots.delete(records.ID.pack(id_))
+        self._maps.tunnels.set(records.ID.pack(before.slot), bytes(records.TUNNEL.size))
+        self._forget_insides(before, None)
+        del self._slots[id_]
+        self._free.append(before.slot)
 
-    def locals(self) -> set[bytes]:
+    def locals(self) -> set[Address]:
         """Our addresses that tunnels use."""
-        found = (records.unpack_tunnel(value).local for _, value in self._maps.tunnels.items())
-        return {records.pack_address(address) for address in found if address is not None}
+        found = (self._get(id_) for id_ in self._slots)
+        return {tunnel.local for tunnel in found if tunnel is not None and tunnel.local is not None}
 
     def peer(self, id_: int, lane: int) -> Peer | None:
         """The far end as observed, else on workload nodes as declared; None when neither is known."""
@@ -71,34 +93,33 @@ class TunnelTable:
 
     def counters(self) -> dict[int, TunnelCounters]:
         """Traffic of each tunnel."""
-        found = {}
-        for key, value in self._maps.tunnels.items():
-            counted = self._maps.traffic.get(records.ID.pack(records.unpack_tunnel(value).slot))
-            found[records.ID.unpack(key)[0]] = records.sum_traffic(counted or b"")
-        return found
+        return {
+            id_: records.sum_traffic(self._maps.traffic.get(records.ID.pack(slot)) or b"")
+            for id_, slot in self._slots.items()
+        }
 
     def _get(self, id_: int) -> TunnelRecord | None:
-        value = self._maps.tunnels.get(records.ID.pack(id_))
+        slot = self._slots.get(id_)
+        value = None if slot is None else self._maps.tunnels.get(records.ID.pack(slot))
         return records.unpack_tunnel(value) if value else None
 
-    def _take_slot(self) -> int:
+    def _first_free(self) -> int:
         if not self._free:
             raise Invalid(f"there are {MAX_TUNNELS} tunnels on this node already, and no room for more")
-        slot = self._free.popleft()
+        return self._free[0]
+
+    def _clear(self, slot: int) -> None:
         key = records.ID.pack(slot)
         self._maps.peers.set(key, bytes(records.PEER.size))
         self._maps.traffic.set(key, bytes(records.TRAFFIC.size * self._maps.cpus))
-        return slot
 
-    def _forget_insides(self, before: TunnelRecord, id_: int, now: Tunnel | None = None) -> None:
-        key = records.ID.pack(id_)
-        insides, insides6 = self._maps.insides, self._maps.insides6
-        if (now is None or before.inside != now.inside) and insides.get(before.inside.packed) == key:
-            insides.delete(before.inside.packed)
-        if before.inside6 is None or (now is not None and before.inside6 == now.inside6):
-            return
-        if insides6.get(before.inside6.packed) == key:
-            insides6.delete(before.inside6.packed)
+    def _forget_insides(self, before: TunnelRecord, now: Tunnel | None) -> None:
+        """Of the tunnel as it was, unless another one has taken them."""
+        slot = records.ID.pack(before.slot)
+        kept = {now.inside, now.inside6} if now else set()
+        for insides, old in ((self._maps.insides, before.inside), (self._maps.insides6, before.inside6)):
+            if old is not None and old not in kept and insides.get(old.packed) == slot:
+                insides.delete(old.packed)
 
 
 def _underlay(tunnel: Tunnel) -> Underlay:

@@ -12,7 +12,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ import rebinding  # noqa: E402
 import report  # noqa: E402
 from load import Load, compile_load  # noqa: E402
 from namespaces import Namespace  # noqa: E402
-from networks import GueNetwork, Network, RedirectNetwork, VxlanNetwork  # noqa: E402
+from networks import GueNetwork, Network, PodsNetwork, VxlanNetwork, XdpNetwork  # noqa: E402
 
 OBJECT = ROOT / "src/epic/bpf/gue.bpf.o"
 DOCUMENT = ROOT / "docs/benchmarks-transport.md"
@@ -58,7 +59,7 @@ def main() -> None:
     chosen = QUICK if options.quick else FULL
     extent = Extent(options.rounds or chosen.rounds, chosen.seconds, chosen.pings, chosen.rebinds)
     with tempfile.TemporaryDirectory() as made, _bpf_file_system(Path(made)) as pins:
-        lines = _measure(extent, Path(made), pins, options.alternative)
+        lines = _measure(extent, Path(made), pins)
     print("\n".join(lines))
     if options.write:
         before, mark, _ = DOCUMENT.read_text(encoding="utf-8").partition(MARK)
@@ -71,19 +72,18 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one short round: does it all work?")
     parser.add_argument("--rounds", type=int, help="rounds instead of the usual number")
-    parser.add_argument("--alternative", action="store_true", help="also measure redirection at the pod")
     parser.add_argument("--write", action="store_true", help=f"write the figures to docs/{DOCUMENT.name}")
     return parser.parse_args()
 
 
-def _measure(extent: Extent, scratch: Path, pins: Path, alternative: bool) -> list[str]:
+def _measure(extent: Extent, scratch: Path, pins: Path) -> list[str]:
     begun = time.monotonic()
     load = Load(compile_load(scratch), extent.seconds, extent.pings)
-    with _networks(pins, alternative) as networks:
-        plain, tunnel = networks[0], next(item for item in networks if isinstance(item, GueNetwork))
-        spent = costs.measure(load, plain, tunnel, scratch)
+    with _networks(pins) as networks:
+        tunnels = {item.name: item for item in networks if isinstance(item, GueNetwork)}
+        spent = costs.measure(load, networks[0], tunnels, scratch)
         results, noise = measuring.measure(load, networks, extent.rounds, _say)
-        dropped = {name: count for name, count in _drops(tunnel).items() if count}
+        dropped = _drops(tunnels.values())
     names = [network.name for network in networks]
     rebinds = rebinding.measure(pins, OBJECT, extent.rebinds)
     lines = report.table(results, names)
@@ -100,11 +100,11 @@ def _measure(extent: Extent, scratch: Path, pins: Path, alternative: bool) -> li
 
 
 @contextmanager
-def _networks(pins: Path, alternative: bool) -> Iterator[list[Network]]:
+def _networks(pins: Path) -> Iterator[list[Network]]:
     made: list[Network] = []
     try:
-        made += [Network(), VxlanNetwork(), GueNetwork(pins, OBJECT)]
-        made += [RedirectNetwork(pins, OBJECT)] if alternative else []
+        made += [Network(), VxlanNetwork()]
+        made += [kind(pins, OBJECT) for kind in (GueNetwork, PodsNetwork, XdpNetwork)]
         yield made
     finally:
         for network in made:
@@ -122,9 +122,12 @@ def _bpf_file_system(directory: Path) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(pins)], check=True)
 
 
-def _drops(tunnel: GueNetwork) -> dict[str, int]:
-    there, back = tunnel.gateway.drop_counters(), tunnel.node.drop_counters()
-    return {name: count + back[name] for name, count in there.items()}
+def _drops(tunnels: Iterable[GueNetwork]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for tunnel in tunnels:
+        total.update(tunnel.gateway.drop_counters())
+        total.update(tunnel.node.drop_counters())
+    return {name: count for name, count in total.items() if count}
 
 
 def _program(pins: Path) -> dict[str, float]:

@@ -4,38 +4,57 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from load import SOURCES, Load
 from networks import NONE, GueNetwork, Network
 
 _SWITCH = Path("/proc/sys/kernel/bpf_stats_enabled")
 _EMPTY = "empty"
+
+
+class Cost(NamedTuple):
+    """A program of one of the networks, by the network's name."""
+
+    network: str
+    end: str
+    program: str
+    title: str
+    replies: bool
+    """The load is from the pod."""
+
+
 PROGRAMS = (
-    ("epic", "instance_ingress", "encap, EPIC node"),
-    ("node", "workload_underlay_ingress", "decap, workload node"),
-    ("node", "workload_underlay_egress", "encap, workload node"),
-    ("epic", "gateway_underlay_ingress", "decap, EPIC node"),
+    Cost("gue", "epic", "instance_ingress", "encap, EPIC node", False),
+    Cost("gue", "node", "workload_underlay_ingress", "decap, workload node", False),
+    Cost("gue", "node", "workload_underlay_egress", "encap, workload node", True),
+    Cost("gue", "epic", "gateway_underlay_ingress", "decap, EPIC node", True),
+    Cost("gue-pods", "node", "workload_underlay_ingress", "decap, workload node, into the pod", False),
+    Cost("gue-pods", "node", "pod_ingress", "encap, at the pod", True),
+    Cost("gue-xdp", "node", "workload_underlay_xdp", "decap, workload node, XDP", False),
+    Cost("gue-xdp", "epic", "gateway_underlay_xdp", "decap, EPIC node, XDP", True),
 )
-"""(end, program, what it does); the first two carry requests, the others replies."""
 
 
-def measure(load: Load, plain: Network, tunnel: GueNetwork, directory: Path) -> dict[str, float]:
+def measure(
+    load: Load, plain: Network, tunnels: Mapping[str, GueNetwork], directory: Path
+) -> dict[str, float]:
     """Nanoseconds a packet of the underlay's MTU, by what is done; net, and `empty` itself."""
-    for network in (plain, tunnel):
+    for network in (plain, *tunnels.values()):
         network.offload(NONE)
     with _statistics(), _empty_program(plain, directory):
         load.streams(plain, 1)
         empty = _mean(_attached(plain), (0, 0))
         costs = {_EMPTY: empty}
-        for number, (end, program, title) in enumerate(PROGRAMS):
-            pin = tunnel.pin(end, program)
+        for cost in PROGRAMS:
+            tunnel = tunnels[cost.network]
+            pin = tunnel.pin(cost.end, cost.program)
             before = _counted(_pinned(pin))
-            load.streams(tunnel, 1, reverse=number >= 2)
-            costs[title] = _mean(_pinned(pin), before) - empty
+            load.streams(tunnel, 1, reverse=cost.replies)
+            costs[cost.title] = _mean(_pinned(pin), before) - empty
     return costs
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
+import time
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
 
 from namespaces import Namespace, join
 
-from epic.bpf.dataplane import Dataplane, Tunnel
+from epic.bpf import wire
+from epic.bpf.dataplane import Dataplane, Endpoint, Receive, Route, Tunnel
 from epic.bpf.loader import Loader
 
 INSIDE, PUBLIC, POD = IPv4Address("100.64.0.1"), IPv4Address("203.0.113.1"), IPv4Address("10.42.0.2")
@@ -95,9 +98,11 @@ class VxlanNetwork(Network):
 
 
 class GueNetwork(Network):
-    """EPIC's tunnel as the agents set it up."""
+    """EPIC's tunnel as the agents set it up; the workload node's stack delivers."""
 
     name = "gue"
+    receive: Receive = "tc"
+    pods = False
 
     def __init__(self, pins: Path, object_file: Path) -> None:
         self._pins, self._object_file = pins, object_file
@@ -126,41 +131,48 @@ class GueNetwork(Network):
         self.workload.run(f"ip route add {INSIDE} via {EPIC} dev up0 mtu {mtu}")
         with self.epic:
             self.gateway.load()
-            self.gateway.attach_underlay("up0", "gateway")
-            self.gateway.attach_instance(PROXY_PORT, INSIDE, PUBLIC)
-            self.gateway.set_tunnel(_tunnel(INSIDE, EPIC, NODE, PROXY_PORT))
-            self.gateway.set_endpoint(INSIDE, POD, TUNNEL)
+            self.gateway.attach_underlay("up0", "gateway", self.receive)
+            self.gateway.attach_instance(PROXY_PORT, INSIDE, None, PUBLIC)
+            self.gateway.set_tunnel(_tunnel(None, NODE, PROXY_PORT))
+            self.gateway.set_endpoint(INSIDE, POD, Endpoint(TUNNEL))
         with self.workload:
             self.node.load()
-            self._attach_workload()
+            self.node.attach_underlay("up0", "workload", self.receive)
+            self.node.set_tunnel(_tunnel(NODE, EPIC, None))
+            self.node.set_endpoint(INSIDE, POD, Endpoint(TUNNEL, interface=POD_PORT if self.pods else None))
+            if self.pods:
+                self.node.attach_pod(POD_PORT)
+            self._say_hello()
 
-    def _attach_workload(self) -> None:
-        self.node.attach_underlay("up0", "workload")
-        self.node.set_tunnel(_tunnel(INSIDE, NODE, EPIC, None))
-        self.node.set_endpoint(INSIDE, POD, TUNNEL)
-
-
-class RedirectNetwork(GueNetwork):
-    """The same programs with the gateway's attachment on both nodes: what redirection at the pod would win.
-
-    The workload node treats the pod as an instance, so the stack of the node is passed by in both directions.
-    """
-
-    name = "gue-redirect"
-
-    def _attach_workload(self) -> None:
-        self.pod.run(f"ip link set eth0 mtu {UNDERLAY_MTU - OVERHEAD}")
-        self.node.attach_underlay("up0", "gateway")
-        self.node.attach_instance(POD_PORT, POD, PUBLIC)
-        self.node.set_tunnel(_tunnel(POD, NODE, EPIC, POD_PORT))
-        self.node.set_endpoint(POD, INSIDE, TUNNEL)
+    def _say_hello(self) -> None:
+        """So that the EPIC node knows where the workload node is."""
+        packet = wire.encode(wire.Control(wire.Kind.HELLO, TUNNEL, time.time_ns(), 0), KEY)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as channel:
+            channel.bind((str(NODE), 6080))
+            for _ in range(3):
+                channel.sendto(packet, (str(EPIC), 6080))
 
 
-def _tunnel(inside: IPv4Address, local: IPv4Address, remote: IPv4Address, interface: str | None) -> Tunnel:
+class PodsNetwork(GueNetwork):
+    """The same, delivered into the pod's interface, past the workload node's stack."""
+
+    name = "gue-pods"
+    pods = True
+
+
+class XdpNetwork(PodsNetwork):
+    """The same, with packets taken out of the tunnel before the kernel merges them."""
+
+    name = "gue-xdp"
+    receive: Receive = "xdp"
+
+
+def _tunnel(local: IPv4Address | None, remote: IPv4Address, interface: str | None) -> Tunnel:
     return Tunnel(
         id=TUNNEL,
         service=SERVICE,
-        inside=inside,
+        inside=INSIDE,
+        inside6=None,
         local=local,
         remote=remote,
         remote_port=6080,
@@ -168,6 +180,7 @@ def _tunnel(inside: IPv4Address, local: IPv4Address, remote: IPv4Address, interf
         interface=interface,
         keys=(None, KEY),
         active=1,
+        route=Route(remote, "up0", None),
     )
 
 

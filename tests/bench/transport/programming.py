@@ -11,7 +11,7 @@ import time
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from epic.bpf.dataplane import Dataplane, Tunnel
+from epic.bpf.dataplane import Dataplane, Endpoint, Pair, Tunnel
 
 _INSIDES = int(IPv4Address("100.64.0.0"))
 _ENDPOINTS = int(IPv4Address("10.0.0.0"))
@@ -36,9 +36,11 @@ def main() -> None:
 def _program(dataplane: Dataplane, tunnels: int, endpoints: int) -> None:
     for number in range(tunnels):
         dataplane.set_tunnel(_tunnel(number + 1))
+    wanted: dict[Pair, Endpoint] = {}
     for number in range(endpoints):
         tunnel = number % tunnels + 1
-        dataplane.set_endpoint(IPv4Address(_INSIDES + tunnel), IPv4Address(_ENDPOINTS + number), tunnel)
+        wanted[IPv4Address(_INSIDES + tunnel), IPv4Address(_ENDPOINTS + number)] = Endpoint(tunnel)
+    dataplane.set_endpoints(wanted)
 
 
 def _tunnel(id: int) -> Tunnel:
@@ -46,6 +48,7 @@ def _tunnel(id: int) -> Tunnel:
         id=id,
         service=id,
         inside=IPv4Address(_INSIDES + id),
+        inside6=None,
         local=_LOCAL,
         remote=None,
         remote_port=6080,
@@ -62,7 +65,7 @@ def _change(dataplane: Dataplane) -> float:
     for _ in range(100):
         begun = time.perf_counter()
         dataplane.delete_endpoint(inside, endpoint)
-        dataplane.set_endpoint(inside, endpoint, 1)
+        dataplane.set_endpoint(inside, endpoint, Endpoint(1))
         slowest = max(slowest, time.perf_counter() - begun)
     return slowest * 1000
 
