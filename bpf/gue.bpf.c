@@ -255,6 +255,8 @@ static __always_inline int instance_ingress6(struct __sk_buff *skb)
 		return drop(DROP_TRUNCATED);
 	if (is_discovery(skb, ip))
 		return NOT_OURS;
+	if (stays_on_link(&ip->daddr))
+		return drop(DROP_INSTANCE_PROTOCOL);
 	if (!inner6_read(&inner, &view, ip))
 		return drop(DROP_INNER_HEADER);
 	endpoint = endpoint6_find(&inner.flow.source, &inner.flow.destination);
