@@ -418,8 +418,9 @@ static __always_inline int segment_send(struct __sk_buff *skb, struct inner *inn
 
 	if (!endpoint)
 		endpoint = pair_find(&inner->flow.destination, &inner->flow.source, six);
+	/* What the kernel itself says on its interfaces. */
 	if (!endpoint)
-		return drop(DROP_ENDPOINT_UNKNOWN);
+		return TC_ACT_SHOT;
 	inner->flow.tunnel = endpoint->tunnel;
 	tunnel = tunnel_of(endpoint);
 	if (!tunnel)
