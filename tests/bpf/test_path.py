@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import socket
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from namespaces import eventually
-from path_network import EPIC, INSIDE, KEY, NAT_OUTER, NODE, PUBLIC, TUNNEL, Network, hello, udp_socket
+from path_network import EPIC, INSIDE, KEY, NAT_OUTER, NODE, TUNNEL, Network, Plan, hello, udp_socket
+from traffic import DATA, pings, tcp_pair, transfer
 
 from epic.bpf import wire
 
 pytestmark = pytest.mark.root
-
-DATA = hashlib.shake_128(b"epic").digest(4 << 20)
 
 
 @pytest.fixture
@@ -36,37 +33,22 @@ def agent(network: Network) -> Iterator[socket.socket]:
         yield opened
 
 
-def pings(network: Network, count: int = 1) -> bool:
-    with network.instance as namespace:
-        try:
-            namespace.run(f"ping -c {count} -i 0.05 -W 0.3 -I {INSIDE} {NODE}")
-        except AssertionError:
-            return False
-    return True
-
-
-def tcp_pair(network: Network) -> tuple[socket.socket, socket.socket]:
-    """A connection from the instance to the node: the instance's socket, then the node's."""
-    with network.node:
-        listener = socket.create_server((str(NODE), 8080))
-    with network.instance:
-        client = socket.create_connection((str(NODE), 8080), 5, (str(INSIDE), 0))
-    server, peer = listener.accept()
-    listener.close()
-    assert peer[0] == str(INSIDE)
-    server.settimeout(5)
-    return client, server
-
-
-def transfer(sender: socket.socket, receiver: socket.socket) -> bytes:
-    """All of DATA from one to the other."""
-    received = bytearray()
-    with ThreadPoolExecutor(1) as pool:
-        sending = pool.submit(sender.sendall, DATA)
-        while len(received) < len(DATA):
-            received += receiver.recv(1 << 20)
-        sending.result()
-    return bytes(received)
+@pytest.mark.parametrize("nats", [0, 2])
+def test_any_number_of_nats_may_be_in_between(bpffs: Path, object_file: Path, nats: int) -> None:
+    network = Network(bpffs, object_file, Plan(nats=nats))
+    try:
+        network.program()
+        network.connect()
+        peer = network.gateway.peer(TUNNEL)
+        assert peer is not None
+        assert (peer.address == NODE) == (nats == 0)
+        client, server = tcp_pair(network)
+        with client, server:
+            assert transfer(client, server) == DATA
+            assert transfer(server, client) == DATA
+        assert network.dropped() == {}
+    finally:
+        network.close()
 
 
 def moved_to(network: Network, address: str) -> bool:
