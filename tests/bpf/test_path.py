@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from namespaces import eventually
-from path_network import EPIC, INSIDE, KEY, NAT_OUTER, NODE, PUBLIC, TUNNEL, Network, hello, udp_socket
+from path_network import EPIC, INSIDE, KEY, NAT_OUTER, NODE, TUNNEL, Network, hello, udp_socket
 
 from epic.bpf import wire
 
