@@ -57,6 +57,7 @@ class WorkloadAgent:
             WorkloadKernel, self._dataplane, settings.underlay, settings.state_directory
         )
         await self._worker.run(self._kernel.start)
+        self._address = await self._worker.run(self._kernel.address)
         self._sender = self._hello_sender()
         self._sender.open()
         self._restore()
