@@ -61,7 +61,7 @@ static __always_inline int room_flags(struct __sk_buff *skb, const struct inner 
 static __always_inline void tunnel_fill(struct tunnel_header *header, const struct tunnel *tunnel,
 					const struct inner *inner, const bool six)
 {
-	__u64 tag = data_tag(&tunnel->keys[tunnel->active % KEY_SLOTS], &inner->flow, six);
+	__u64 tag = data_tag_signed(inner->kept, tunnel, &inner->flow, six);
 
 	header->udp.len = bpf_htons(inner->length + sizeof(*header));
 	header->udp.check = 0;

@@ -146,18 +146,47 @@ static __always_inline bool slot_valid(const struct tunnel *tunnel, __u32 slot)
 	return tunnel->valid & 1 << slot;
 }
 
-/* During a rotation the far end may still, or already, sign with the other key. */
-static __always_inline bool data_tag_verified(const struct tunnel *tunnel, const struct flow *flow,
-					      __u64 tag, const bool six)
+static __always_inline __u64 kept_for(const struct tunnel *tunnel, const struct flow *flow)
 {
-	__u32 slot = tunnel->active % KEY_SLOTS;
+	return tunnel->fingerprint ^ flow->protocol;
+}
 
-	for (int i = 0; i < KEY_SLOTS; i++) {
-		if (slot_valid(tunnel, slot) && data_tag(&tunnel->keys[slot], flow, six) == tag)
-			return true;
-		slot = (slot + 1) % KEY_SLOTS;
-	}
-	return false;
+static __always_inline bool tag_is_kept(const struct kept_tag *kept, const struct tunnel *tunnel,
+					const struct flow *flow)
+{
+	return (kept->tag ^ kept->check) == kept_for(tunnel, flow);
+}
+
+static __always_inline void tag_keep(struct kept_tag *kept, __u64 tag, const struct tunnel *tunnel,
+				     const struct flow *flow)
+{
+	kept->tag = tag;
+	kept->check = tag ^ kept_for(tunnel, flow);
+}
+
+/* The tag under the key that signs. `kept` belongs to the flow's pair and direction; NULL: none. */
+static __always_inline __u64 data_tag_signed(struct kept_tag *kept, const struct tunnel *tunnel,
+					     const struct flow *flow, const bool six)
+{
+	__u64 tag;
+
+	if (kept && tag_is_kept(kept, tunnel, flow))
+		return kept->tag;
+	tag = data_tag(&tunnel->keys[tunnel->active % KEY_SLOTS], flow, six);
+	if (kept)
+		tag_keep(kept, tag, tunnel, flow);
+	return tag;
+}
+
+/* During a rotation the far end may still, or already, sign with the other key. */
+static __always_inline bool data_tag_verified(struct kept_tag *kept, const struct tunnel *tunnel,
+					      const struct flow *flow, __u64 tag, const bool six)
+{
+	__u32 other = !(tunnel->active % KEY_SLOTS);
+
+	if (slot_valid(tunnel, !other) && data_tag_signed(kept, tunnel, flow, six) == tag)
+		return true;
+	return slot_valid(tunnel, other) && data_tag(&tunnel->keys[other], flow, six) == tag;
 }
 
 static __always_inline bool control_tag_verified(const struct tunnel *tunnel,

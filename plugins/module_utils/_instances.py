@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass
-from ipaddress import IPv4Address
+from dataclasses import asdict, dataclass, replace
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 CONFIGURATION = "/etc/epic/gateways"
@@ -35,15 +35,16 @@ class Instance:
     node_id: str
     public_address: str
     inside_address: str
+    inside_address6: str
     interface: str
     mtu: int
     envoy_version: str
     concurrency: int
 
     @property
-    def network(self) -> tuple[str, str, str, int]:
+    def network(self) -> tuple[str, str, str, str, int]:
         """What the network namespace is made from; a change of it needs a new one."""
-        return (self.public_address, self.inside_address, self.interface, self.mtu)
+        return (self.public_address, self.inside_address, self.inside_address6, self.interface, self.mtu)
 
     @property
     def admin_socket(self) -> str:
@@ -73,7 +74,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Action:
-    """What to do about one gateway: create, replace, update, start, remove or nothing."""
+    """What to do about one gateway: create, replace, update, extend, start, remove or nothing."""
 
     gateway: str
     action: str
@@ -98,8 +99,12 @@ def parse(values: dict[str, Any]) -> Instance:
     checks = {
         "gateway": (_GATEWAY.fullmatch(gateway), "ACCOUNT.PROXY, for example root.web"),
         "interface": (_INTERFACE.fullmatch(instance.interface), "epg and eight hexadecimal digits"),
-        "public_address": (_is_address(instance.public_address), "an IPv4 address"),
-        "inside_address": (_is_address(instance.inside_address), "an IPv4 address"),
+        "public_address": (_is(IPv4Address, instance.public_address), "an IPv4 address"),
+        "inside_address": (_is(IPv4Address, instance.inside_address), "an IPv4 address"),
+        "inside_address6": (
+            _is(IPv6Address, instance.inside_address6),
+            "an IPv6 address in its shortest form, without a zone",
+        ),
         "envoy_version": (_VERSION.fullmatch(instance.envoy_version), "an Envoy version, for example 1.40.0"),
         "mtu": (576 <= instance.mtu <= 65535, "between 576 and 65535"),
         "concurrency": (1 <= instance.concurrency <= 256, "between 1 and 256"),
@@ -116,7 +121,7 @@ def parse(values: dict[str, Any]) -> Instance:
 def parse_all(items: list[dict[str, Any]]) -> dict[str, Instance]:
     """The wanted instances by gateway; two may not share a name, an interface or an address."""
     instances = [parse(item) for item in items]
-    for option in ("gateway", "interface", "public_address", "inside_address"):
+    for option in ("gateway", "interface", "public_address", "inside_address", "inside_address6"):
         values = [getattr(instance, option) for instance in instances]
         twice = sorted({value for value in values if values.count(value) > 1})
         if twice:
@@ -141,17 +146,35 @@ def _kind(wanted: Instance | None, found: Found | None) -> str:
     if found is None or not found.files:
         return "create"
     if found.files != wanted.files():
-        return "update" if _network_of(found) == wanted.network else "replace"
+        return _change(wanted, found)
     return "none" if found.running and found.enabled and found.namespace else "start"
 
 
-def _network_of(found: Found) -> tuple[Any, ...]:
-    """The network that the found instance was made with; nothing if its file cannot tell."""
+def _change(wanted: Instance, found: Found) -> str:
+    """How the found instance becomes the wanted one, with as little interruption as can be."""
+    made = _instance_of(found)
+    if made is None:
+        return "replace"
+    if made.network == wanted.network:
+        return "update"
+    description, _, environment, _ = paths(wanted.gateway)
+    same = all(
+        found.files.get(path) == text
+        for path, text in wanted.files().items()
+        if path not in {description, environment}
+    )
+    # made before instances had IPv6: the namespace can get it while its Envoy goes on
+    older = made == replace(wanted, inside_address6="")
+    return "extend" if older and same and found.running and found.namespace else "replace"
+
+
+def _instance_of(found: Found) -> Instance | None:
+    """What the found instance was made from; None if its file cannot tell."""
     try:
         (text,) = [text for path, text in found.files.items() if path.endswith("/instance.json")]
-        return Instance(**json.loads(text)).network
+        return Instance(**{"inside_address6": "", **json.loads(text)})
     except (TypeError, ValueError):
-        return ()
+        return None
 
 
 def paths(gateway: str) -> tuple[str, str, str, str]:
@@ -225,6 +248,7 @@ def _environment(instance: Instance) -> str:
     values = {
         "PUBLIC": instance.public_address,
         "INSIDE": instance.inside_address,
+        "INSIDE6": instance.inside_address6,
         "INTERFACE": instance.interface,
         "MTU": instance.mtu,
         "ENVOY_VERSION": instance.envoy_version,
@@ -237,8 +261,8 @@ def _json(value: dict[str, Any]) -> str:
     return json.dumps(value, indent=2) + "\n"
 
 
-def _is_address(text: str) -> bool:
+def _is(kind: type[IPv4Address] | type[IPv6Address], text: str) -> bool:
     try:
-        return str(IPv4Address(text)) == text
+        return str(kind(text)) == text and "%" not in text
     except ValueError:
         return False

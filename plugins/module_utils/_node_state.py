@@ -51,7 +51,9 @@ def apply(run: Run, actions: list[Action]) -> None:
     removed = [action.gateway for action in actions if action.action == "remove"]
     replaced = [action.gateway for action in actions if action.action == "replace"]
     updated = [action.gateway for action in actions if action.action == "update"]
-    started = [action.gateway for action in actions if action.changed and action.action != "remove"]
+    extended = [action for action in actions if action.action == "extend"]
+    kept = {"remove", "extend"}
+    started = [action.gateway for action in actions if action.changed and action.action not in kept]
     gone = [unit(name) for name in removed for unit in (envoy_unit, namespace_unit)]
     down = gone + [unit(name) for name in replaced for unit in (envoy_unit, namespace_unit)]
     _systemctl(run, "stop", down + [envoy_unit(name) for name in updated])
@@ -62,15 +64,24 @@ def apply(run: Run, actions: list[Action]) -> None:
     for name in removed:
         _forget(run, name)
     for action in actions:
-        for path, _before, after in action.differences():
-            if after:
-                _write(Path(path), after)
+        if action not in extended:
+            _write_all(action.differences())
     if removed or replaced:
         # units that systemd has read have other drop-ins now; a new one it has not read yet
         run(["systemctl", "daemon-reload"])
     units = [envoy_unit(name) for name in started]
     _systemctl(run, "enable", units, "--no-reload", "--quiet")
     _systemctl(run, "start", units)
+    _extend(run, extended)
+
+
+def _extend(run: Run, actions: list[Action]) -> None:
+    """Let namespaces take up what is new in their environment; the description says that it was done."""
+    descriptions = {paths(action.gateway)[0] for action in actions}
+    differences = [difference for action in actions for difference in action.differences()]
+    _write_all([d for d in differences if d[0] not in descriptions])
+    _systemctl(run, "reload", [namespace_unit(action.gateway) for action in actions])
+    _write_all([d for d in differences if d[0] in descriptions])
 
 
 def _units(run: Run) -> dict[str, set[str]]:
@@ -98,6 +109,12 @@ def _forget(run: Run, gateway: str) -> None:
     drop_ins = f"{UNITS}/{envoy_unit(gateway)}.d"
     for place in (f"{CONFIGURATION}/{gateway}", f"{RUNTIME}/{gateway}", drop_ins):
         shutil.rmtree(place, ignore_errors=True)
+
+
+def _write_all(differences: list[tuple[str, str, str]]) -> None:
+    for path, _before, after in differences:
+        if after:
+            _write(Path(path), after)
 
 
 def _write(path: Path, text: str) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any
 
 Object = dict[str, Any]
@@ -40,4 +41,15 @@ def wanted_spec(values: Object) -> Object:
         "capacity": "capacity",
         "schedulable": "schedulable",
     }
-    return {field: values[option] for option, field in names.items() if values[option] is not None}
+    spec = {field: values[option] for option, field in names.items() if values[option] is not None}
+    if "address" in spec:
+        spec["address"] = _as_the_api_writes_it(spec["address"])
+    return spec
+
+
+def _as_the_api_writes_it(address: str) -> str:
+    """IPv6 addresses have many spellings; what is no address is left for the API to refuse."""
+    try:
+        return str(ip_address(address))
+    except ValueError:
+        return address

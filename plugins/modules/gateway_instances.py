@@ -12,6 +12,7 @@ description:
   - An instance is an Envoy in a network namespace of its own. Its units, C(epic-netns@) and C(epic-envoy@),
     and the Envoy binary are given to the node by the role P(epic.gateway.gateway_node#role).
   - A change of addresses makes the namespace anew; any other change restarts the Envoy only.
+  - A namespace from before instances had IPv6 is given it while its Envoy goes on.
 author:
   - The EPIC developers
 extends_documentation_fragment:
@@ -28,6 +29,7 @@ options:
       node_id: {description: Envoy's C(node.id)., type: str, required: true}
       public_address: {description: The gateway's address., type: str, required: true}
       inside_address: {description: The instance's own address to the tunnels., type: str, required: true}
+      inside_address6: {description: The same for IPv6., type: str, required: true}
       interface: {description: Name of the interface on the host's side., type: str, required: true}
       mtu: {description: MTU within the namespace., type: int, required: true}
       envoy_version: {description: Which installed Envoy to run., type: str, required: true}
@@ -43,6 +45,7 @@ EXAMPLES = r"""
         node_id: epic-root.web
         public_address: 203.0.113.7
         inside_address: 100.64.0.1
+        inside_address6: fd65:7069:6300::6440:1
         interface: epg64400001
         mtu: 1452
         envoy_version: 1.40.0
@@ -57,7 +60,9 @@ instances:
   contains:
     gateway: {description: The gateway's id., type: str}
     action:
-      description: C(create), C(replace) (namespace too), C(update), C(start), C(remove) or C(none).
+      description: >-
+        C(create), C(replace) (namespace too), C(update), C(extend) (IPv6 for the namespace), C(start),
+        C(remove) or C(none).
       type: str
   sample: [{gateway: root.web, action: create}]
 """
@@ -68,9 +73,10 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.epic.gateway.plugins.module_utils._instances import InstanceError, parse_all, plan
 from ansible_collections.epic.gateway.plugins.module_utils._node_state import ApplyError, apply, find
 
-_TEXTS = ("gateway", "account", "node_id", "public_address", "inside_address", "interface", "envoy_version")
+_TEXTS = ("gateway", "account", "node_id", "public_address", "inside_address", "inside_address6", "interface")
 _INSTANCE = {
     **{name: {"type": "str", "required": True} for name in _TEXTS},
+    "envoy_version": {"type": "str", "required": True},
     "mtu": {"type": "int", "required": True},
     "concurrency": {"type": "int", "default": 1},
 }

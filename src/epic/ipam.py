@@ -4,10 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import AddressValueError, IPv4Address, IPv4Network, NetmaskValueError
+from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address, IPv6Network, NetmaskValueError
 
 from epic.errors import Exhausted, Invalid
 from epic.model.resources import AddressPool
+
+
+@dataclass(frozen=True)
+class Pools:
+    """Networks that addresses are derived from, without allocating any.
+
+    `inside6` holds the IPv6 inside addresses; `mapped` and `mapped6` what Envoy gets instead of an
+    endpoint's own address where that is not unique.
+    """
+
+    inside6: IPv6Network
+    mapped: IPv4Network
+    mapped6: IPv6Network
+
+
+DEFAULT_POOLS = Pools(
+    inside6=IPv6Network("fd65:7069:6300::/96"),
+    mapped=IPv4Network("240.0.0.0/4"),
+    mapped6=IPv6Network("fd65:7069:6301::/64"),
+)
 
 
 @dataclass(frozen=True)
@@ -58,6 +78,11 @@ def public_range(pool: AddressPool) -> AddressRange:
 def inside_range(network: IPv4Network) -> AddressRange:
     """The usable host addresses of the inside pool: it is one network to the kernel's eyes."""
     return AddressRange(network.network_address + 1, network.broadcast_address - 1)
+
+
+def inside6(pool6: IPv6Network, inside: IPv4Address) -> IPv6Address:
+    """The IPv6 inside address of an instance: the /96 pool has one for each IPv4 address."""
+    return pool6.network_address + int(inside)
 
 
 def first_free(

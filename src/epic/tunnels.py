@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import NamedTuple
 
+from epic.model.addresses import Address, usable
 from epic.model.resources import (
     GWEndpointSlice,
     GWProxy,
@@ -39,7 +40,7 @@ class WantedTunnel:
 
     key: Connection
     inside_address: IPv4Address
-    node_address: IPv4Address
+    node_address: Address
 
 
 @dataclass(frozen=True)
@@ -72,13 +73,13 @@ def proxy_services(proxy: str, routes: Iterable[GWRoute]) -> set[str]:
 
 def workload_endpoints(
     services: set[str], slices: Iterable[GWEndpointSlice]
-) -> dict[WorkloadNode, tuple[IPv4Address, set[str]]]:
+) -> dict[WorkloadNode, tuple[Address, set[Address]]]:
     """The nodes that host endpoints of these Services: their address and their endpoints' addresses.
 
     Readiness does not matter: a tunnel must stand before its endpoint gets ready. An endpoint without
     a node, or on a node without an address, cannot be reached through a tunnel.
     """
-    found: dict[WorkloadNode, tuple[IPv4Address, set[str]]] = {}
+    found: dict[WorkloadNode, tuple[Address, set[Address]]] = {}
     for slice_ in sorted(slices, key=lambda s: s.name):
         if slice_.spec.parent_ref.uid not in services:
             continue
@@ -87,7 +88,7 @@ def workload_endpoints(
             if endpoint.node_name and address:
                 workload = WorkloadNode(slice_.spec.client_ref.cluster_id, endpoint.node_name)
                 _, addresses = found.setdefault(workload, (address, set()))
-                addresses.update(endpoint.addresses)
+                addresses.update(filter(None, map(usable, endpoint.addresses)))
     return found
 
 

@@ -1,7 +1,8 @@
 """Gateways and routes in, resources and statuses out: `input.yaml` and `output.yaml` in a directory each.
 
 `input.yaml` has `listeners` (of gateway U1 with address 203.0.113.1), `routes` (by name; `http` or `tcp`,
-and `age` in seconds), `slices` (by name) and `templates` of the service group. The output shows routes in
+and `age` in seconds), `slices` (by name; without a cluster they are of the one whose endpoints keep their
+addresses) and `templates` of the service group. The output shows routes in
 short, a line each in the order in which they are tried; `show: all` shows the Envoy resources as they are.
 `--update` writes the outputs.
 """
@@ -24,7 +25,9 @@ from epic.envoy.resources import build
 from epic.errors import Invalid
 from epic.gatewayapi.routing import HTTPRoute, Port, Routing, WeightedCluster
 from epic.gatewayapi.translate import Translation, translate
+from epic.ipam import DEFAULT_POOLS
 from epic.model.resources import EnvoyResources, GWEndpointSlice, GWProxy, GWRoute
+from epic.overlap import Place, endpoint_places, envoy_addresses
 
 CASES = sorted(
     path for path in Path(__file__).parent.iterdir() if path.is_dir() and path.name != "__pycache__"
@@ -103,9 +106,14 @@ def statuses(translation: Translation) -> Yaml:
 
 def resources(routing: Routing, given: Yaml, pieces: list[GWEndpointSlice]) -> Yaml:
     bundle = build(routing, EnvoyResources.model_validate(given.get("templates", {})))
+    services = {cluster.service for cluster in routing.clusters}
+    addresses = envoy_addresses(endpoint_places(services, pieces), "", DEFAULT_POOLS)
     output: Yaml = {
         "revision": bundle.revision,
-        "endpoints": {c.name: [*places(load_assignment(c, pieces))] for c in routing.clusters},
+        "endpoints": {
+            c.name: [*places(load_assignment(c, pieces, lambda *place: addresses.get(Place(*place))))]
+            for c in routing.clusters
+        },
     }
     if given.get("show") == "all":
         output["envoy"] = {
@@ -141,7 +149,8 @@ def places(assignment: Any) -> list[str]:
         for locality in assignment.endpoints
         for endpoint in locality.lb_endpoints
     ]
-    return [f"{address.address}:{address.port_value}" for address in addresses]
+    hosts = [f"[{a.address}]" if ":" in a.address else a.address for a in addresses]
+    return [f"{host}:{address.port_value}" for host, address in zip(hosts, addresses, strict=True)]
 
 
 def plain(message: Message) -> Yaml:

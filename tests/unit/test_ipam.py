@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from epic.errors import Exhausted, Invalid
-from epic.ipam import AddressRange, first_free, inside_range, parse_range, public_range
+from epic.ipam import AddressRange, first_free, inside6, inside_range, parse_range, public_range
 from epic.model.resources import AddressPool
 
 offsets = st.integers(0, 40)
@@ -79,3 +79,10 @@ def test_overlap_is_having_an_address_in_common(a: tuple[int, int], b: tuple[int
     first, second = (AddressRange(base + min(x), base + max(x)) for x in (a, b))
     common = any(base + n in first and base + n in second for n in range(41))
     assert first.overlaps(second) == common
+
+
+@given(st.ip_addresses(v=4))
+def test_the_ipv6_inside_address_ends_with_the_ipv4_one(inside: IPv4Address) -> None:
+    pool = IPv6Network("fd65:7069:6300::/96")
+    assert inside6(pool, inside) in pool
+    assert inside6(pool, inside).packed[-4:] == inside.packed

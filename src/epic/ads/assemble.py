@@ -6,7 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
+from typing import NamedTuple
 
 from google.protobuf.message import Message
 
@@ -25,13 +26,17 @@ from epic.ads.snapshot import (
     Versioned,
     versioned,
 )
-from epic.envoy.endpoints import load_assignment, usable
+from epic.envoy.endpoints import load_assignment
 from epic.envoy.resources import Bundle, bound_to
 from epic.gatewayapi.routing import Routing
+from epic.ipam import Pools, inside6
+from epic.model.addresses import Address, order
 from epic.model.naming import GatewayId, instance_interface
-from epic.model.resources import ProxyInstance
+from epic.overlap import Place, endpoint_places, envoy_addresses, unmapped_cluster
 from epic.proto import epic_pb2
 from epic.tunnels import WorkloadNode, key_of, proxy_services, workload_endpoints
+
+Workloads = Mapping[WorkloadNode, tuple[Address, set[Address]]]
 
 
 @dataclass(frozen=True)
@@ -50,31 +55,32 @@ class Accepted:
             ROUTE_CONFIGURATION: _prefixed(gateway, self.bundle.routes),
         }
 
-    def clusters(self, inside: IPv4Address) -> Resources:
-        """The clusters of the instance with this inside address."""
-        bound = {name: bound_to(cluster, inside) for name, cluster in self.bundle.clusters.items()}
+    def clusters(self, inside: IPv4Address, inside6: IPv6Address) -> Resources:
+        """The clusters of the instance with these inside addresses."""
+        bound = {name: bound_to(cluster, inside, inside6) for name, cluster in self.bundle.clusters.items()}
         return _prefixed(self.routing.gateway, bound)
 
 
-def gateway_parts(inputs: Inputs, accepted: Accepted | None) -> dict[str, Snapshot]:
+def gateway_parts(inputs: Inputs, accepted: Accepted | None, pools: Pools) -> dict[str, Snapshot]:
     """What the gateway contributes to each node; without an accepted configuration nothing for Envoy."""
+    workloads = workload_endpoints(proxy_services(inputs.proxy.name, inputs.routes), inputs.slices)
+    addresses = _envoy_addresses(inputs, workloads, pools)
     shared: dict[str, Resources] = {}
     if accepted is not None:
         shared |= accepted.shared
-        shared[LOAD_ASSIGNMENT] = _prefixed(
-            inputs.proxy.id,
-            {c.name: load_assignment(c, inputs.slices) for c in accepted.routing.clusters},
-        )
-    return {
-        instance.node: {
+        shared[LOAD_ASSIGNMENT] = _load_assignments(inputs, accepted, addresses)
+    parts: dict[str, Snapshot] = {}
+    for instance in inputs.proxy.status.instances:
+        inside = Inside(instance.inside_address, inside6(pools.inside6, instance.inside_address))
+        behind = _behind(inputs, instance.node, workloads)
+        parts[instance.node] = {
             **shared,
-            INSTANCE: {str(inputs.proxy.id): versioned(_instance(inputs, instance, accepted))},
-            TUNNEL: {m.id: versioned(m.message) for m in _tunnels(inputs, instance)},
-            ENDPOINT: _endpoints(inputs, instance),
-            CLUSTER: accepted.clusters(instance.inside_address) if accepted else {},
+            INSTANCE: {str(inputs.proxy.id): versioned(_instance(inputs, inside, accepted))},
+            TUNNEL: {m.id: versioned(m.message) for m in _tunnels(inputs, instance.node, pools)},
+            ENDPOINT: _endpoints(str(inputs.proxy.id), inside, behind, addresses),
+            CLUSTER: accepted.clusters(inside.ipv4, inside.ipv6) if accepted else {},
         }
-        for instance in inputs.proxy.status.instances
-    }
+    return parts
 
 
 def parts_basis(inputs: Inputs, accepted: Accepted | None) -> tuple[object, ...]:
@@ -86,6 +92,7 @@ def parts_basis(inputs: Inputs, accepted: Accepted | None) -> tuple[object, ...]
         revision,
         spec.public_address,
         status.service,
+        status.unmapped_cluster,
         places,
         inputs.routes,
         inputs.slices,
@@ -112,7 +119,38 @@ def _prefixed(gateway: GatewayId, messages: Mapping[str, Message]) -> dict[str, 
     return {f"{gateway}/{name}": versioned(message) for name, message in messages.items()}
 
 
-def _instance(inputs: Inputs, instance: ProxyInstance, accepted: Accepted | None) -> epic_pb2.Instance:
+class Inside(NamedTuple):
+    """The inside addresses of an instance."""
+
+    ipv4: IPv4Address
+    ipv6: IPv6Address
+
+    def of_family(self, address: Address) -> Address:
+        """The one that can speak to the address."""
+        return self.ipv4 if address.version == 4 else self.ipv6
+
+
+def _envoy_addresses(inputs: Inputs, workloads: Workloads, pools: Pools) -> dict[Place, Address]:
+    services = proxy_services(inputs.proxy.name, inputs.routes)
+    unmapped = unmapped_cluster(
+        inputs.proxy.status.unmapped_cluster, {workload.cluster_id for workload in workloads}
+    )
+    return envoy_addresses(endpoint_places(services, inputs.slices), unmapped, pools)
+
+
+def _load_assignments(
+    inputs: Inputs, accepted: Accepted, addresses: Mapping[Place, Address]
+) -> dict[str, Versioned]:
+    def address_of(cluster_id: str, own: Address) -> Address | None:
+        return addresses.get(Place(cluster_id, own))
+
+    return _prefixed(
+        inputs.proxy.id,
+        {c.name: load_assignment(c, inputs.slices, address_of) for c in accepted.routing.clusters},
+    )
+
+
+def _instance(inputs: Inputs, inside: Inside, accepted: Accepted | None) -> epic_pb2.Instance:
     proxy = inputs.proxy
     ports = accepted.routing.ports if accepted else ()
     return epic_pb2.Instance(
@@ -120,17 +158,18 @@ def _instance(inputs: Inputs, instance: ProxyInstance, accepted: Accepted | None
         account=proxy.account,
         service=proxy.status.service,
         public_address=str(proxy.spec.public_address or ""),
-        inside_address=str(instance.inside_address),
-        interface=instance_interface(instance.inside_address),
+        inside_address=str(inside.ipv4),
+        inside_address6=str(inside.ipv6),
+        interface=instance_interface(inside.ipv4),
         ports=[epic_pb2.Port(number=port.number, protocol="tcp") for port in ports],
         revision=accepted.bundle.revision if accepted else "",
     )
 
 
-def _tunnels(inputs: Inputs, instance: ProxyInstance) -> Iterable[_Named]:
+def _tunnels(inputs: Inputs, node: str, pools: Pools) -> Iterable[_Named]:
     for tunnel in inputs.tunnels:
         spec = tunnel.spec
-        if spec.epic_node != instance.node:
+        if spec.epic_node != node:
             continue
         keys = [
             epic_pb2.Key(epoch=key.epoch, secret=bytes.fromhex(key.secret.get_secret_value()))
@@ -141,6 +180,7 @@ def _tunnels(inputs: Inputs, instance: ProxyInstance) -> Iterable[_Named]:
             gateway=str(inputs.proxy.id),
             service=spec.service,
             inside_address=str(spec.inside_address),
+            inside_address6=str(inside6(pools.inside6, spec.inside_address)),
             declared_address=str(spec.node_address),
             keys=keys,
             signing_epoch=spec.signing,
@@ -148,25 +188,35 @@ def _tunnels(inputs: Inputs, instance: ProxyInstance) -> Iterable[_Named]:
         yield _Named(tunnel.name, message)
 
 
-def _endpoints(inputs: Inputs, instance: ProxyInstance) -> dict[str, Versioned]:
-    """Endpoints, ready or not, on workload nodes to which the instance has a tunnel."""
-    gateway = str(inputs.proxy.id)
-    services = proxy_services(inputs.proxy.name, inputs.routes)
-    behind: dict[str, int] = {}
+def _behind(inputs: Inputs, node: str, workloads: Workloads) -> dict[Place, int]:
+    """The tunnel to each endpoint, ready or not, on workload nodes to which the EPIC node has one."""
     tunnels: dict[WorkloadNode, list[int]] = defaultdict(list)
     for tunnel in inputs.tunnels:
-        if tunnel.spec.epic_node == instance.node:
+        if tunnel.spec.epic_node == node:
             tunnels[key_of(tunnel).workload].append(int(tunnel.name))
-    for workload, (_, addresses) in workload_endpoints(services, inputs.slices).items():
+    behind: dict[Place, int] = {}
+    for workload, (_, addresses) in workloads.items():
         for number in tunnels[workload]:
-            for address in filter(usable, addresses):
+            for place in (Place(workload.cluster_id, address) for address in addresses):
                 # An address on two nodes can be reached through one of them: the older tunnel stays.
-                behind[address] = min(number, behind.get(address, number))
+                behind[place] = min(number, behind.get(place, number))
+    return behind
+
+
+def _endpoints(
+    gateway: str, inside: Inside, behind: Mapping[Place, int], addresses: Mapping[Place, Address]
+) -> dict[str, Versioned]:
+    """What goes through which tunnel, by the addresses that Envoy uses."""
+    reached = {addresses[place]: place for place in behind if place in addresses}
     return {
         f"{gateway}/{address}": versioned(
             epic_pb2.Endpoint(
-                gateway=gateway, inside_address=str(instance.inside_address), address=address, tunnel=number
+                gateway=gateway,
+                inside_address=str(inside.of_family(address)),
+                address=str(address),
+                tunnel=behind[place],
+                real_address="" if address == place.address else str(place.address),
             )
         )
-        for address, number in sorted(behind.items())
+        for address, place in sorted(reached.items(), key=lambda item: order(item[0]))
     }

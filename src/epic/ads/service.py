@@ -24,6 +24,7 @@ from epic.ads.statuses import Statuses
 from epic.envoy.resources import Bundle
 from epic.envoy.validate import validate
 from epic.errors import Conflict, EpicError
+from epic.ipam import DEFAULT_POOLS, Pools
 from epic.live import Live, Place
 from epic.model.naming import GatewayId
 from epic.proto import epic_pb2, epic_pb2_grpc
@@ -47,6 +48,7 @@ class AdsSettings:
     ca: Path
     envoy_binary: Path
     revisions: Path | None = None
+    pools: Pools = DEFAULT_POOLS
 
 
 class AdsService:
@@ -155,7 +157,7 @@ class AdsService:
         accepted = self._configurations.accepted(gateway)
         basis = parts_basis(inputs, accepted)
         if self._basis.get(gateway) != basis:
-            self._parts[gateway] = gateway_parts(inputs, accepted)
+            self._parts[gateway] = gateway_parts(inputs, accepted, self._settings.pools)
             self._basis[gateway] = basis
         after = self._parts[gateway]
         revision = accepted.bundle.revision if accepted else ""

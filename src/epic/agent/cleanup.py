@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 
 from epic.agent.netlink import Netlink
 from epic.agent.nft import PortSet
 from epic.agent.settings import GatewaySettings, Settings
+from epic.agent.tunnels import DUMMIES
+from epic.agent.underlay import FILE
 from epic.bpf.dataplane import Dataplane
 
 log = logging.getLogger(__name__)
@@ -18,8 +21,12 @@ def clean_up(settings: Settings) -> None:
     try:
         for address in netlink.flags():
             netlink.remove_flag(address)
-        for route in netlink.host_routes():
-            netlink.remove_host_route(route)
+        netlink.remove_host_routes(netlink.host_routes())
+        for name, link in netlink.links().items():
+            if name in settings.underlay.names:
+                for dummy in DUMMIES.values():
+                    with suppress(OSError):
+                        netlink.remove_neighbour(link.index, dummy)
     finally:
         netlink.close()
     if isinstance(settings, GatewaySettings):
@@ -28,5 +35,6 @@ def clean_up(settings: Settings) -> None:
         if open_ports:
             ports.change(delete=open_ports)
         (settings.run_directory / "xds.sock").unlink(missing_ok=True)
+    (settings.state_directory / FILE).unlink(missing_ok=True)
     Dataplane(settings.pin_directory, settings.object).unload()
     log.info("removed routes, ports and tunnel programs of EPIC")

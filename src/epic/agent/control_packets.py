@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
+from epic.agent.desired import Tunnel
 from epic.bpf import wire
+from epic.bpf.dataplane import Address
+from epic.model.resources import GUE_PORT
 
 HELLO = wire.Kind.HELLO
 HELLO_ACK = wire.Kind.HELLO_ACK
@@ -34,16 +37,23 @@ def verified(payload: bytes, tunnels: Mapping[int, Keyed]) -> tuple[wire.Control
     return None
 
 
-def hello(tunnel: int, key: bytes, counter: int, now_ns: int) -> bytes:
-    """A hello."""
-    return wire.encode(wire.Control(HELLO, tunnel, counter, now_ns, 0), key)
-
-
-def answer(payload: bytes, tunnels: Mapping[int, Keyed], now_ns: int) -> bytes | None:
-    """The hello-ack to a hello; None for anything else."""
+def answer(
+    payload: bytes, tunnels: Mapping[int, Tunnel], now_ns: int, source: tuple[Address, int]
+) -> bytes | None:
+    """The hello-ack to a hello that was seen from `source`; None for anything else."""
     found = verified(payload, tunnels)
     if found is None or found[0].kind is not HELLO:
         return None
     request, key = found
-    ack = wire.Control(HELLO_ACK, request.tunnel, request.counter, now_ns, request.sent_ns)
+    direct = source == (tunnels[request.tunnel].declared, GUE_PORT + request.lane)
+    ack = wire.Control(
+        HELLO_ACK,
+        request.tunnel,
+        request.counter,
+        now_ns,
+        request.sent_ns,
+        request.lane,
+        request.lanes,
+        wire.Flags.DIRECT if direct else wire.NO_FLAGS,
+    )
     return wire.encode(ack, key)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import NamedTuple, TypeVar
 
 from envoy.config.cluster.v3 import cluster_pb2
@@ -27,14 +27,15 @@ from epic.ads.snapshot import (
     Snapshot,
     Versioned,
 )
+from epic.bpf.dataplane import Address, Endpoint
 from epic.model.naming import GatewayId, instance_interface
 from epic.proto import epic_pb2
 
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
 
-EndpointKey = tuple[IPv4Address, IPv4Address]
-"""Inside address of an instance, and address of a backend."""
+EndpointKey = tuple[Address, Address]
+"""Inside address of an instance, and address of a backend, of one family."""
 
 KEY_BYTES = 16
 _ENVOY_MESSAGES: dict[str, type[Message]] = {
@@ -64,6 +65,12 @@ class Instance:
     interface: str
     elements: frozenset[Element]
     revision: str
+    inside6: IPv6Address | None = None
+
+    @property
+    def insides(self) -> tuple[Address, ...]:
+        """Its inside addresses."""
+        return (self.inside,) if self.inside6 is None else (self.inside, self.inside6)
 
 
 @dataclass(frozen=True)
@@ -76,7 +83,8 @@ class Tunnel:
     inside: IPv4Address
     keys: tuple[bytes | None, bytes | None] = field(repr=False)
     active: int
-    declared: IPv4Address | None = None
+    declared: Address | None = None
+    inside6: IPv6Address | None = None
     epochs: tuple[int, ...] = ()
     signing: int = 0
 
@@ -87,7 +95,7 @@ class Desired:
 
     instances: Mapping[str, Instance]
     tunnels: Mapping[int, Tunnel]
-    endpoints: Mapping[EndpointKey, int]
+    endpoints: Mapping[EndpointKey, Endpoint]
     used: frozenset[EndpointKey]
 
     @property
@@ -107,7 +115,7 @@ def desired(snapshot: Snapshot) -> Desired:
     return Desired(
         instances=instances,
         tunnels=tunnels,
-        endpoints={key: tunnel for key, tunnel in endpoints.items() if tunnel in tunnels},
+        endpoints={key: endpoint for key, endpoint in endpoints.items() if endpoint.tunnel in tunnels},
         used=frozenset(_used(snapshot, instances)),
     )
 
@@ -162,10 +170,11 @@ def _parse(name: str, resource: Versioned, kind: type[M]) -> M:
 def _instance(message: epic_pb2.Instance) -> Instance:
     GatewayId.parse(message.gateway)
     public, inside = IPv4Address(message.public_address), IPv4Address(message.inside_address)
+    inside6 = _ipv6(message.inside_address6)
     if message.interface != instance_interface(inside):
         raise ValueError(f"interface {message.interface!r}; of {inside} it is {instance_interface(inside)}")
     elements = frozenset(Element(public, _protocol(p.protocol), _port(p.number)) for p in message.ports)
-    return Instance(message.gateway, public, inside, message.interface, elements, message.revision)
+    return Instance(message.gateway, public, inside, message.interface, elements, message.revision, inside6)
 
 
 def _protocol(text: str) -> str:
@@ -189,7 +198,8 @@ def _tunnel(message: epic_pb2.Tunnel) -> Tunnel:
         inside=IPv4Address(message.inside_address),
         keys=keys.slots,
         active=keys.signing % 2,
-        declared=IPv4Address(message.declared_address) if message.declared_address else None,
+        declared=ip_address(message.declared_address) if message.declared_address else None,
+        inside6=_ipv6(message.inside_address6),
         epochs=keys.epochs,
         signing=keys.signing,
     )
@@ -222,8 +232,16 @@ def key_slots(keys: Iterable[tuple[int, bytes]], signing: int = 0) -> KeySlots:
     return KeySlots((slots[0], slots[1]), epochs, signing)
 
 
-def _endpoint(message: epic_pb2.Endpoint) -> tuple[EndpointKey, int]:
-    return (IPv4Address(message.inside_address), IPv4Address(message.address)), message.tunnel
+def _ipv6(text: str) -> IPv6Address | None:
+    return IPv6Address(text) if text else None
+
+
+def _endpoint(message: epic_pb2.Endpoint) -> tuple[EndpointKey, Endpoint]:
+    inside, address = ip_address(message.inside_address), ip_address(message.address)
+    real = ip_address(message.real_address) if message.real_address else None
+    if len({a.version for a in (inside, address, real) if a is not None}) > 1:
+        raise ValueError(f"{inside}, {address} and {real or address} are not of one family")
+    return (inside, address), Endpoint(message.tunnel, None if real == address else real)
 
 
 def _used(snapshot: Snapshot, instances: Mapping[str, Instance]) -> Iterator[EndpointKey]:
@@ -231,13 +249,15 @@ def _used(snapshot: Snapshot, instances: Mapping[str, Instance]) -> Iterator[End
         gateway, _ = split(name)
         if gateway in instances:
             for address in _addresses(resource):
-                yield instances[gateway].inside, address
+                for inside in instances[gateway].insides:
+                    if inside.version == address.version:
+                        yield inside, address
 
 
-def _addresses(resource: Versioned) -> Iterator[IPv4Address]:
+def _addresses(resource: Versioned) -> Iterator[Address]:
     assignment = endpoint_pb2.ClusterLoadAssignment.FromString(resource.body.value)
     for locality in assignment.endpoints:
         for endpoint in locality.lb_endpoints:
             # Only addresses in figures are reached by tunnels.
             with suppress(ValueError):
-                yield IPv4Address(endpoint.endpoint.address.socket_address.address)
+                yield ip_address(endpoint.endpoint.address.socket_address.address)

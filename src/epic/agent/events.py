@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from epic.bpf.dataplane import TunnelEvent
 from epic.proto import epic_pb2
 
 DEAD_SECONDS = 16.0
@@ -18,15 +19,6 @@ Events = Counter[tuple[int, str]]
 
 
 @dataclass(frozen=True)
-class Seen:
-    """The far end of a tunnel as it was seen last."""
-
-    alive: bool
-    address: str
-    port: int
-
-
-@dataclass(frozen=True)
 class Event:
     """Something that happened to a tunnel."""
 
@@ -35,29 +27,39 @@ class Event:
     text: str
 
 
-def look(statuses: Iterable[epic_pb2.TunnelStatus]) -> dict[int, Seen]:
-    """Where the far ends are, and whether they live."""
-    return {
-        s.id: Seen(0 <= s.hello_age <= DEAD_SECONDS, s.observed_address, s.observed_port) for s in statuses
-    }
+def heard(found: Iterable[TunnelEvent], alive: Collection[int]) -> list[Event]:
+    """What the programs tell; a further lane of a tunnel that lives does not make it come up again."""
+    up: set[int] = set(alive)
+    events = []
+    for event in found:
+        if event.kind == "moved" or event.tunnel not in up:
+            events.append(Event(event.tunnel, event.kind, _text(event)))
+            up.add(event.tunnel)
+    return events
 
 
-def between(before: Mapping[int, Seen], after: Mapping[int, Seen]) -> list[Event]:
-    """What happened from one look to the next; a tunnel that was removed is not down."""
-    found: list[Event] = []
-    for id_, seen in sorted(after.items()):
-        last = before.get(id_)
-        where = f"{seen.address}:{seen.port}"
-        if last is not None and last.address and seen.address and _place(last) != _place(seen):
-            text = f"tunnel {id_} moved from {last.address}:{last.port} to {where}"
-            found.append(Event(id_, "moved", text))
-        was_alive = last is not None and last.alive
-        if seen.alive and not was_alive:
-            found.append(Event(id_, "up", f"tunnel {id_} is up: hellos come from {where}"))
-        elif was_alive and not seen.alive:
-            found.append(Event(id_, "down", f"tunnel {id_} is down: no more hellos from {where}"))
-    return found
+def silent(alive: Collection[int], statuses: Iterable[epic_pb2.TunnelStatus]) -> tuple[set[int], list[Event]]:
+    """Which tunnels live, and those of `alive` that do no more; one that was removed is not down."""
+    now: set[int] = set()
+    down = []
+    for status in statuses:
+        if 0 <= status.hello_age <= DEAD_SECONDS:
+            now.add(status.id)
+        elif status.id in alive:
+            where = place(status.observed_address, status.observed_port)
+            down.append(Event(status.id, "down", f"tunnel {status.id} is down: no more hellos from {where}"))
+    return now, down
 
 
-def _place(seen: Seen) -> tuple[str, int]:
-    return seen.address, seen.port
+def place(address: object, port: int) -> str:
+    """Address and port as they are written."""
+    return f"[{address}]:{port}" if ":" in str(address) else f"{address}:{port}"
+
+
+def _text(event: TunnelEvent) -> str:
+    where = place(*event.after)
+    if event.kind == "up":
+        return f"tunnel {event.tunnel} is up: hellos come from {where}"
+    before = place(*event.before) if event.before else "an unknown place"
+    lane = f" (lane {event.lane})" if event.lane else ""
+    return f"tunnel {event.tunnel}{lane} moved from {before} to {where}"

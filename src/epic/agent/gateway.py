@@ -11,7 +11,7 @@ from pathlib import Path
 
 from epic.ads.client import DeltaClient, mtls_channel
 from epic.ads.snapshot import INSTANCE, TYPES, Resources, Snapshot
-from epic.agent import events, hello, metrics, netlink, relay, report, state
+from epic.agent import changes, events, hello, metrics, relay, report, state
 from epic.agent.desired import check
 from epic.agent.flags import FlagRoutes
 from epic.agent.fleet import Fleet
@@ -21,12 +21,13 @@ from epic.agent.probe import watch_ready
 from epic.agent.reconcile import Reconciler
 from epic.agent.settings import GatewaySettings
 from epic.agent.worker import Worker
-from epic.bpf.dataplane import Dataplane
+from epic.bpf.dataplane import Dataplane, EventRing
 from epic.proto import epic_pb2
 
 log = logging.getLogger(__name__)
 
 _TICK_SECONDS = 1.0
+_ROUTES_SECONDS = 1.0
 
 
 class GatewayAgent:
@@ -43,7 +44,9 @@ class GatewayAgent:
         self._saver = state.Saver(settings.state_directory)
         self._announce = asyncio.Event()
         self._probes: dict[str, asyncio.Task[None]] = {}
-        self._seen: dict[int, events.Seen] = {}
+        self._alive: set[int] = set()
+        self._moves: set[asyncio.Task[None]] = set()
+        self._route_timer: asyncio.TimerHandle | None = None
         self._events: events.Events = Counter()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -51,23 +54,29 @@ class GatewayAgent:
         settings = self._settings
         settings.run_directory.mkdir(parents=True, exist_ok=True)
         settings.state_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        kernel = await self._worker.run(GatewayKernel, self._dataplane, settings.underlay)
+        kernel = await self._worker.run(
+            GatewayKernel, self._dataplane, settings.underlay, settings.state_directory
+        )
         self._kernel = kernel
         await self._routes.open()
         self._reconciler = Reconciler(kernel, self._worker, self._fleet, self._server, self._routes)
         client = self._client(self._restore())
-        interfaces = {i.interface for i in self._reconciler.desired.instances.values()}
-        await self._worker.run(kernel.start, interfaces)
+        await self._worker.run(kernel.start)
         self._reporter = report.Reporter(
             settings.node_name, lambda: client.channel, self._instances, self._tunnels
         )
         socket = settings.run_directory / "xds.sock"
         listener = await relay.serve(self._server, socket, settings.envoy_group)
-        responder = await hello.respond(settings.underlay.address, lambda: self._reconciler.desired.tunnels)
-        unwatch = netlink.watch(self._reconciler.wake)
+        responder = hello.Responder(lambda: self._reconciler.desired.tunnels)
+        responder.open()
+        unwatch = changes.watch(self._changed)
+        ring = self._dataplane.events()
+        asyncio.get_running_loop().add_reader(ring.fileno(), self._happened, ring)
         try:
             await self._serve(client, stop)
         finally:
+            asyncio.get_running_loop().remove_reader(ring.fileno())
+            ring.close()
             unwatch()
             responder.close()
             await relay.stop(listener)
@@ -158,17 +167,43 @@ class GatewayAgent:
             if changed:
                 self._reconciler.wake_if_waiting()
 
+    def _changed(self, found: changes.Changes) -> None:
+        self._kernel.pending.add(found)
+        # Routes may change all the time; others' are looked at a little later, all at once.
+        if found.links or found.addresses or found.lost:
+            self._reconciler.wake()
+        elif found.routes and not self._route_timer:
+            self._route_timer = asyncio.get_running_loop().call_later(_ROUTES_SECONDS, self._routes_changed)
+
+    def _routes_changed(self) -> None:
+        self._route_timer = None
+        self._reconciler.wake()
+
+    def _happened(self, ring: EventRing) -> None:
+        """The programs tell of far ends that came or moved."""
+        told = ring.read()
+        for event in events.heard(told, self._alive):
+            self._count(event)
+            self._alive.add(event.tunnel)
+        moved = {event.tunnel for event in told if event.lane == 0}
+        if moved:
+            task = asyncio.create_task(self._worker.run(self._kernel.move, moved), name="move")
+            self._moves.add(task)
+            task.add_done_callback(self._moves.discard)
+
     def _instances(self) -> list[epic_pb2.InstanceStatus]:
         return report.instance_statuses(self._reconciler.desired, self._fleet.envoys, self._routes.standing)
 
     async def _tunnels(self) -> report.TunnelReport:
         found = await self._worker.run(self._look)
-        seen = events.look(found.statuses)
-        for event in events.between(self._seen, seen):
-            log.log(logging.WARNING if event.what == "down" else logging.INFO, "%s", event.text)
-            self._events[event.tunnel, event.what] += 1
-        self._seen = seen
+        self._alive, down = events.silent(self._alive, found.statuses)
+        for event in down:
+            self._count(event)
         return found
+
+    def _count(self, event: events.Event) -> None:
+        log.log(logging.WARNING if event.what == "down" else logging.INFO, "%s", event.text)
+        self._events[event.tunnel, event.what] += 1
 
     async def _metrics(self) -> str:
         tunnels = await self._tunnels()

@@ -4,84 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import heapq
 import logging
 import random
+import socket
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from contextlib import suppress
 
-from epic.agent.control_packets import HELLO_ACK, hello, verified
+from epic.agent.control_packets import HELLO, HELLO_ACK, verified
 from epic.agent.events import Events
+from epic.agent.health import HELLO_SECONDS, Health
+from epic.agent.hello import control_socket, family_of
+from epic.agent.settings import WorkloadUnderlay
 from epic.agent.tunnels import WorkloadTunnel
+from epic.bpf import wire
+from epic.bpf.dataplane import Address
 
 log = logging.getLogger(__name__)
 
-HELLO_SECONDS = 5.0
-# Until the first answer: a new tunnel must not wait for the next regular hello when one was lost.
-_FIRST_SECONDS = 0.5
-_DEAD_SECONDS = 16.0
-_JITTER = 0.1
-
-
-# Without an answer for so long a hello counts as lost.
-_LATE_SECONDS = 2.0
-_REMEMBERED = 60
-
-
-@dataclass(frozen=True)
-class Hello:
-    """A hello, when it was sent, and what its answer tells."""
-
-    counter: int
-    at: float
-    round_trip: float | None = None
-
-
-@dataclass(frozen=True)
-class Health:
-    """What hellos and their answers tell of a tunnel; times are monotonic seconds."""
-
-    last: tuple[Hello, ...] = ()
-    round_trip: float | None = None
-    last_answer: float | None = None
-    next_hello: float = 0.0
-    since: float = 0.0
-    alive: bool = False
-
-    @property
-    def round_trips(self) -> tuple[float, ...]:
-        """Those of the last hellos that were answered."""
-        return tuple(h.round_trip for h in self.last if h.round_trip is not None)
-
-    def loss(self, now: float) -> float | None:
-        """The part of the last hellos that was lost; None while there are none to tell by."""
-        told = [h for h in self.last if h.round_trip is not None or now - h.at > _LATE_SECONDS]
-        return sum(h.round_trip is None for h in told) / len(told) if told else None
-
-
-def sent(health: Health, counter: int, now: float, spread: float) -> Health:
-    """After a hello with this counter; `spread` is a random number from -1 to 1."""
-    is_new = now - health.since < HELLO_SECONDS
-    pause = _FIRST_SECONDS if is_new and not health.alive else HELLO_SECONDS
-    last = (*health.last, Hello(counter, now))[-_REMEMBERED:]
-    return replace(health, last=last, next_hello=now + pause * (1 + _JITTER * spread))
-
-
-def answered(health: Health, counter: int, now: float, round_trip: float) -> Health:
-    """After the answer to the hello with this counter."""
-    return replace(
-        health,
-        last=tuple(replace(h, round_trip=round_trip) if h.counter == counter else h for h in health.last),
-        round_trip=round_trip,
-        last_answer=now,
-        alive=True,
-        next_hello=max(health.next_hello, now + HELLO_SECONDS * (1 - _JITTER)),
-    )
-
-
-def is_silent(health: Health, now: float) -> bool:
-    """Whether a tunnel that lived answers no more."""
-    return health.alive and health.last_answer is not None and now - health.last_answer > _DEAD_SECONDS
+_BYTES = 2048
+# So many hellos are sent, or answers taken, before others get a turn.
+_TURN = 64
 
 
 class Counter:
@@ -106,14 +50,24 @@ class Counter:
         return self._last
 
 
-class HelloSender(asyncio.DatagramProtocol):
-    """Says hello in every tunnel: at its start, at each change and every few seconds."""
+class HelloSender:
+    """Says hello in every lane of every tunnel: at its start, at each change and every few seconds.
 
-    def __init__(self, counter: Counter) -> None:
+    `changed` is called when another tunnel turns out to be direct, or to be so no more.
+    """
+
+    def __init__(self, counter: Counter, underlay: WorkloadUnderlay, changed: Callable[[], None]) -> None:
         self._counter = counter
+        self._underlay = underlay
+        self._changed = changed
+        self._flags = wire.Flags(
+            wire.Flags.SPREAD * underlay.spread | wire.Flags.CHECKSUM * underlay.checksum
+        )
         self._tunnels: dict[int, WorkloadTunnel] = {}
+        self._places: dict[int, Address | None] = {}
         self._health: dict[int, Health] = {}
-        self._transport: asyncio.DatagramTransport | None = None
+        self._due: list[tuple[float, int]] = []
+        self._sockets: dict[tuple[int, int], socket.socket] = {}
         self._wake = asyncio.Event()
         self.events: Events = collections.Counter()
 
@@ -122,71 +76,128 @@ class HelloSender(asyncio.DatagramProtocol):
         """What is known of each tunnel."""
         return self._health
 
-    def set_tunnels(self, tunnels: Mapping[int, WorkloadTunnel]) -> None:
-        """Say hello in these from now on, at once in those that are new or changed."""
+    @property
+    def direct(self) -> frozenset[int]:
+        """Tunnels without NAT on their way."""
+        return frozenset(id_ for id_, health in self._health.items() if health.direct)
+
+    def open(self) -> None:
+        """Take the ports of all lanes; answers are heard in the running loop."""
+        own = self._underlay.address
+        for family in (socket.AF_INET, socket.AF_INET6):
+            address = own if own is not None and family_of(own) == family else None
+            for lane in range(self._underlay.lanes):
+                channel = control_socket(family, address, lane)
+                if channel is not None:
+                    self._sockets[family, lane] = channel
+                    asyncio.get_running_loop().add_reader(channel, self._readable, channel)
+
+    def close(self) -> None:
+        """Give the ports back."""
+        for channel in self._sockets.values():
+            asyncio.get_running_loop().remove_reader(channel)
+            channel.close()
+        self._sockets.clear()
+
+    def set_tunnels(
+        self, tunnels: Mapping[int, WorkloadTunnel], places: Mapping[int, Address | None]
+    ) -> None:
+        """Say hello in these from now on, at once in those that are new, changed or elsewhere.
+
+        `places` are our addresses in them.
+        """
         now = time.monotonic()
-        self._health = {
-            id_: _after_change(self._health.get(id_), self._tunnels.get(id_), tunnel, now)
-            for id_, tunnel in tunnels.items()
-        }
-        self._tunnels = dict(tunnels)
+        health: dict[int, Health] = {}
+        before, self._health = self._health, health
+        for id_, tunnel in tunnels.items():
+            known, last = before.get(id_), self._tunnels.get(id_)
+            if known is None or last is None or last.epic_address != tunnel.epic_address:
+                health[id_] = Health(since=now)
+                self._schedule(id_, now)
+                continue
+            health[id_] = known
+            if last != tunnel or self._places.get(id_) != places.get(id_):
+                self._schedule(id_, now)
+        self._tunnels, self._places = dict(tunnels), dict(places)
         self._wake.set()
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """See asyncio."""
-        self._transport = transport  # type: ignore[assignment]
-
-    def error_received(self, exc: Exception) -> None:
-        """See asyncio: the other end, or the way there, is not up."""
-        log.debug("a hello was not taken: %s", exc)
-
-    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:  # noqa: ARG002 - asyncio's
-        """See asyncio: take in an answer."""
+    def receive(self, data: bytes) -> None:
+        """Take in an answer."""
         found = verified(data, self._tunnels)
         if found is None or found[0].kind is not HELLO_ACK:
             return
         ack = found[0]
-        now = time.monotonic()
-        health = self._health[ack.tunnel]
+        health, now = self._health[ack.tunnel], time.monotonic()
         if not health.alive:
             log.info("tunnel %d to %s is up", ack.tunnel, self._tunnels[ack.tunnel].epic_address)
             self.events[ack.tunnel, "up"] += 1
+        was_direct, due = health.direct, health.next_hello
         round_trip = max(0.0, (time.monotonic_ns() - ack.echo_ns) / 1e9)
-        self._health[ack.tunnel] = answered(health, ack.counter, now, round_trip)
+        health.answered(ack.counter, now, round_trip, direct=wire.Flags.DIRECT in ack.flags)
+        if health.next_hello != due:
+            self._schedule(ack.tunnel, health.next_hello)
+        if health.direct != was_direct:
+            self._changed()
 
     async def run(self) -> None:
         """Say hello until cancelled."""
         while True:
-            now = time.monotonic()
-            for id_, health in list(self._health.items()):
-                if is_silent(health, now):
-                    address = self._tunnels[id_].epic_address
-                    log.warning("tunnel %d to %s is down: no answer to hellos", id_, address)
-                    self.events[id_, "down"] += 1
-                    self._health[id_] = replace(health, alive=False)
-                if now >= health.next_hello:
-                    self._send(self._tunnels[id_], now)
-            due = min((h.next_hello for h in self._health.values()), default=now + HELLO_SECONDS)
             self._wake.clear()
-            try:
+            for _ in range(_TURN):
+                if not self._due or self._due[0][0] > time.monotonic():
+                    break
+                when, id_ = heapq.heappop(self._due)
+                # Of the times that were set for a tunnel only the last one counts.
+                if id_ in self._health and self._health[id_].next_hello == when:
+                    self._greet(id_)
+            due = self._due[0][0] if self._due else time.monotonic() + HELLO_SECONDS
+            with suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, due - time.monotonic())):
                     await self._wake.wait()
-            except TimeoutError:
-                continue
 
-    def _send(self, tunnel: WorkloadTunnel, now: float) -> None:
-        counter = self._counter.next(time.time_ns())
-        packet = hello(tunnel.id, tunnel.signing_key, counter, time.monotonic_ns())
-        if self._transport is not None:
-            self._transport.sendto(packet, (str(tunnel.epic_address), tunnel.epic_port))
-        spread = random.uniform(-1, 1)  # noqa: S311 - spreads packets
-        self._health[tunnel.id] = sent(self._health[tunnel.id], counter, now, spread)
+    def _schedule(self, id_: int, when: float) -> None:
+        self._health[id_].next_hello = when
+        heapq.heappush(self._due, (when, id_))
 
+    def _greet(self, id_: int) -> None:
+        tunnel, health, now = self._tunnels[id_], self._health[id_], time.monotonic()
+        if health.is_silent(now):
+            log.warning("tunnel %d to %s is down: no answer to hellos", id_, tunnel.epic_address)
+            self.events[id_, "down"] += 1
+            health.alive = False
+        for lane in range(self._underlay.lanes):
+            counter = self._counter.next(time.time_ns())
+            self._send(tunnel, lane, counter)
+            health.sent(counter, now)
+        self._schedule(id_, health.pause(now, random.uniform(-1, 1)))  # noqa: S311 - spreads packets
 
-def _after_change(
-    health: Health | None, before: WorkloadTunnel | None, tunnel: WorkloadTunnel, now: float
-) -> Health:
-    """What is known of a tunnel once it is `tunnel`; a change makes the next hello go out at once."""
-    if health is None or before is None or before.epic_address != tunnel.epic_address:
-        return Health(since=now)
-    return health if before == tunnel else replace(health, next_hello=now)
+    def _send(self, tunnel: WorkloadTunnel, lane: int, counter: int) -> None:
+        hello = wire.Control(
+            HELLO,
+            tunnel.id,
+            counter,
+            time.monotonic_ns(),
+            lane=lane,
+            lanes=self._underlay.lanes,
+            flags=self._flags,
+        )
+        channel = self._sockets.get((family_of(tunnel.epic_address), lane))
+        if channel is None:
+            return
+        try:
+            target = (str(tunnel.epic_address), tunnel.epic_port)
+            channel.sendto(wire.encode(hello, tunnel.signing_key), target)
+        except OSError as error:
+            log.debug("a hello was not taken: %s", error)
+
+    def _readable(self, channel: socket.socket) -> None:
+        for _ in range(_TURN):
+            try:
+                data = channel.recv(_BYTES)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                # The other end, or the way there, is not up.
+                log.debug("a hello was not taken: %s", error)
+                return
+            self.receive(data)

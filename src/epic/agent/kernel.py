@@ -3,54 +3,67 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
 
 from epic.agent import plan
-from epic.agent.desired import Tunnel
-from epic.agent.netlink import Netlink
+from epic.agent.changes import Changes, Pending
+from epic.agent.desired import EndpointKey, Tunnel
+from epic.agent.netlink import Link, Netlink
 from epic.agent.nft import PortSet
 from epic.agent.settings import UnderlaySettings
 from epic.agent.underlay import Underlay
+from epic.agent.ways import Ways, route
 from epic.bpf import dataplane as bpf
+from epic.errors import EpicError
 from epic.model.naming import instance_interface
 from epic.model.resources import GUE_PORT
 
 log = logging.getLogger(__name__)
 
-_INSTANCE_PREFIX = "epg"
 _UNKNOWN_LINK = 0
+
+
+class _Made(NamedTuple):
+    """A tunnel as it was set, and the interfaces that this rests on."""
+
+    wanted: Tunnel
+    tunnel: bpf.Tunnel
+    links: tuple[Link | None, ...]
 
 
 class GatewayKernel:
     """Tunnels, instances' interfaces and open ports of this node."""
 
-    def __init__(self, dataplane: bpf.Dataplane, underlay: UnderlaySettings) -> None:
+    def __init__(self, dataplane: bpf.Dataplane, underlay: UnderlaySettings, state: Path) -> None:
         self._dataplane = dataplane
-        self._underlay = underlay
+        self._settings = underlay
+        self._state = state
         self._netlink = Netlink()
-        self._underlay_watch = Underlay(dataplane, self._netlink, underlay.interface, "gateway")
+        self._underlay = Underlay(dataplane, self._netlink, underlay, "gateway")
+        self._ways = Ways(self._netlink)
         self._ports = PortSet()
+        self._links: Mapping[str, Link] = {}
         self._attached: dict[str, int] = {}
-        self._tunnels: dict[int, Tunnel] = {}
+        self._ids: set[int] = set()
+        self._made: dict[int, _Made] = {}
+        self._stale: set[int] = set()
+        self._endpoints: dict[EndpointKey, bpf.Endpoint] | None = None
+        self.pending = Pending()
 
     @property
     def installed(self) -> Mapping[int, Tunnel]:
         """The tunnels as this agent has set them."""
-        return self._tunnels
+        return {id_: made.wanted for id_, made in self._made.items()}
 
-    def start(self, interfaces: Collection[str]) -> None:
-        """Load the programs and attach them to the underlay; what was there stays and goes on working.
-
-        `interfaces` are the instances' that an earlier agent knew; they may be gone and still need detaching.
-        """
+    def start(self) -> None:
+        """Load the programs and attach them to the underlay; what was there stays and goes on working."""
         self._dataplane.load()
-        self._follow_underlay()
-        ours = {name for name in self._netlink.links() if name.startswith(_INSTANCE_PREFIX)}
-        self._attached = dict.fromkeys(ours | set(interfaces), _UNKNOWN_LINK)
-
-    def _follow_underlay(self) -> None:
-        if self._underlay_watch.follow():
-            self._tunnels.clear()
+        self._underlay.forget_others(self._state)
+        self._follow(self.pending.take())
+        self._attached = dict.fromkeys(self._dataplane.instances(), _UNKNOWN_LINK)
+        self._ids = self._dataplane.tunnel_ids()
 
     def close(self) -> None:
         """Close the sockets; the kernel state stays."""
@@ -58,14 +71,32 @@ class GatewayKernel:
 
     def observe(self) -> plan.Observed:
         """What there is now."""
-        self._follow_underlay()
+        changes = self.pending.take()
+        if changes or self._underlay.troubled:
+            self._follow(changes)
+        if self._endpoints is None:
+            self._endpoints = self._dataplane.endpoints()
         return plan.Observed(
-            links=self._netlink.links(),
+            links={name: link.index for name, link in self._links.items()},
             attached=dict(self._attached),
-            tunnels={id_: self._tunnels.get(id_) for id_ in self._dataplane.tunnel_ids()},
-            endpoints=self._dataplane.endpoints(),
+            tunnels={id_: self._current(id_) for id_ in self._ids},
+            endpoints=self._endpoints,
             elements=self._ports.elements(),
         )
+
+    def move(self, ids: Iterable[int]) -> None:
+        """The far ends of these tunnels are elsewhere: find the way there at once."""
+        for id_ in ids:
+            made = self._made.get(id_)
+            if made is None:
+                continue
+            try:
+                tunnel = self._bpf_tunnel(made.wanted)
+                if tunnel != made.tunnel:
+                    self._set_tunnel(made.wanted, tunnel)
+            except (EpicError, OSError) as error:
+                log.error("the way of tunnel %d cannot be set: %s", id_, error)
+                self._stale.add(id_)
 
     def apply(self, actions: Iterable[plan.Action]) -> list[plan.Action]:
         """Do what the plan says, in order; returns what failed, which is in the log."""
@@ -79,39 +110,86 @@ class GatewayKernel:
                 failed.append(action)
         return failed
 
+    def _follow(self, changes: Changes) -> None:
+        self._links = self._netlink.links()
+        self._underlay.follow(self._links)
+        if changes.links or changes.addresses or changes.routes or changes.lost:
+            self._ways.forget()
+            for id_, made in self._made.items():
+                links = self._links_of(made.tunnel)
+                if links != made.links or self._bpf_tunnel(made.wanted) != made.tunnel:
+                    self._stale.add(id_)
+
+    def _current(self, id_: int) -> Tunnel | None:
+        made = self._made.get(id_)
+        return None if made is None or id_ in self._stale else made.wanted
+
     def _apply(self, action: plan.Action) -> None:
         match action:
             case plan.AttachInstance(instance, link):
-                self._dataplane.attach_instance(instance.interface, instance.inside, instance.public)
+                self._dataplane.attach_instance(
+                    instance.interface, instance.inside, instance.inside6, instance.public
+                )
                 self._attached[instance.interface] = link
             case plan.DetachInstance(interface):
                 self._dataplane.detach_instance(interface)
                 self._attached.pop(interface, None)
             case plan.SetTunnel(tunnel):
-                self._dataplane.set_tunnel(self._bpf_tunnel(tunnel))
-                self._tunnels[tunnel.id] = tunnel
+                self._set_tunnel(tunnel, self._bpf_tunnel(tunnel))
             case plan.DeleteTunnel(id_):
                 self._dataplane.delete_tunnel(id_)
-                self._tunnels.pop(id_, None)
-            case plan.SetEndpoint((inside, address), id_):
-                self._dataplane.set_endpoint(inside, address, id_)
-            case plan.DeleteEndpoint((inside, address)):
-                self._dataplane.delete_endpoint(inside, address)
+                self._ids.discard(id_)
+                self._made.pop(id_, None)
+            case plan.SetEndpoints(_, endpoints):
+                self._change_endpoints(add=endpoints)
+            case plan.DeleteEndpoints(keys):
+                self._change_endpoints(delete=keys)
             case plan.OpenPorts(elements):
                 self._ports.change(add=elements)
             case plan.ClosePorts(elements):
                 self._ports.change(delete=elements)
 
+    def _change_endpoints(
+        self, *, add: Mapping[EndpointKey, bpf.Endpoint] | None = None, delete: Iterable[EndpointKey] = ()
+    ) -> None:
+        # What a call that fails leaves behind must be looked at.
+        known, self._endpoints = self._endpoints, None
+        self._dataplane.delete_endpoints(delete)
+        self._dataplane.set_endpoints(add or {})
+        if known is not None:
+            for key in delete:
+                known.pop(key, None)
+            known.update(add or {})
+            self._endpoints = known
+
+    def _set_tunnel(self, wanted: Tunnel, tunnel: bpf.Tunnel) -> None:
+        links = self._links_of(tunnel)
+        self._dataplane.set_tunnel(tunnel)
+        self._ids.add(tunnel.id)
+        self._made[tunnel.id] = _Made(wanted, tunnel, links)
+        self._stale.discard(tunnel.id)
+
+    def _links_of(self, tunnel: bpf.Tunnel) -> tuple[Link | None, ...]:
+        names = (tunnel.underlay, tunnel.interface, tunnel.route.interface if tunnel.route else None)
+        return tuple(self._links.get(name) if name else None for name in names)
+
     def _bpf_tunnel(self, tunnel: Tunnel) -> bpf.Tunnel:
+        peer = self._dataplane.peer(tunnel.id)
+        way = self._ways.to(peer.address, peer.local) if peer is not None else None
         return bpf.Tunnel(
             id=tunnel.id,
             service=tunnel.service,
             inside=tunnel.inside,
-            local=self._underlay.address,
-            remote=None,
+            inside6=tunnel.inside6,
+            local=None,
+            remote=tunnel.declared,
             remote_port=GUE_PORT,
-            underlay=self._underlay.interface,
+            underlay=way.interface if way is not None else self._usual_underlay(),
             interface=instance_interface(tunnel.inside),
             keys=tunnel.keys,
             active=tunnel.active,
+            route=route(peer.address, way) if peer is not None else None,
         )
+
+    def _usual_underlay(self) -> str:
+        return next(iter(self._underlay.links), self._settings.names[0])

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from epic.agent.hello_sender import Health
+from epic.agent.health import Health
 from epic.agent.tunnels import WorkloadTunnel
 from epic.bpf.dataplane import TunnelCounters
 from epic.client import PREFIX, EpicClient

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address
 
 from epic.agent.desired import Desired, Element, EndpointKey, Instance, Tunnel
+from epic.bpf.dataplane import Address, Endpoint
 
 
 @dataclass(frozen=True)
@@ -14,12 +14,13 @@ class Observed:
     """What is on the node.
 
     What an earlier agent made is known by name only: such a tunnel is None, such an attachment has link 0.
+    So is a tunnel whose way to its far end, or whose instance, is another now.
     """
 
     links: Mapping[str, int]
     attached: Mapping[str, int]
     tunnels: Mapping[int, Tunnel | None]
-    endpoints: Mapping[EndpointKey, int]
+    endpoints: Mapping[EndpointKey, Endpoint]
     elements: frozenset[Element]
 
 
@@ -65,25 +66,28 @@ class DeleteTunnel:
 
 
 @dataclass(frozen=True)
-class SetEndpoint:
-    """Send packets for a backend through a tunnel."""
+class SetEndpoints:
+    """Send packets for a gateway's backends through tunnels."""
 
-    key: EndpointKey
-    tunnel: int
     gateway: str
+    endpoints: Mapping[EndpointKey, Endpoint]
 
     def __str__(self) -> str:
-        return f"send packets from {self.key[0]} to {self.key[1]} through tunnel {self.tunnel}"
+        return f"send packets to {_addresses(self.endpoints)} of gateway {self.gateway} through tunnels"
 
 
 @dataclass(frozen=True)
-class DeleteEndpoint:
-    """Drop packets for a backend."""
+class DeleteEndpoints:
+    """Drop packets for backends."""
 
-    key: EndpointKey
+    keys: frozenset[EndpointKey]
 
     def __str__(self) -> str:
-        return f"drop packets from {self.key[0]} to {self.key[1]}"
+        return f"drop packets to {_addresses(self.keys)}"
+
+
+def _addresses(keys: Collection[EndpointKey]) -> str:
+    return str(next(iter(keys))[1]) if len(keys) == 1 else f"{len(keys)} addresses"
 
 
 @dataclass(frozen=True)
@@ -111,8 +115,8 @@ Action = (
     | DetachInstance
     | SetTunnel
     | DeleteTunnel
-    | SetEndpoint
-    | DeleteEndpoint
+    | SetEndpoints
+    | DeleteEndpoints
     | OpenPorts
     | ClosePorts
 )
@@ -125,23 +129,34 @@ def additions(desired: Desired, observed: Observed) -> list[Action]:
         link = observed.links.get(instance.interface)
         if link is not None and observed.attached.get(instance.interface) != link:
             actions.append(AttachInstance(instance, link))
-    actions += (SetTunnel(t) for id_, t in sorted(desired.tunnels.items()) if observed.tunnels.get(id_) != t)
-    for key, id_ in sorted(desired.endpoints.items()):
-        if observed.endpoints.get(key) != id_:
-            actions.append(SetEndpoint(key, id_, desired.tunnels[id_].gateway))
+    plugged = {g for g, i in desired.instances.items() if i.interface in observed.links}
+    for id_, tunnel in sorted(desired.tunnels.items()):
+        if tunnel.gateway in plugged and observed.tunnels.get(id_) != tunnel:
+            actions.append(SetTunnel(tunnel))
+    actions += _new_endpoints(desired, observed)
     missing = desired.elements - observed.elements
     if missing:
         actions.append(OpenPorts(missing))
     return actions
 
 
+def _new_endpoints(desired: Desired, observed: Observed) -> Iterator[SetEndpoints]:
+    found: dict[str, dict[EndpointKey, Endpoint]] = {}
+    for key, endpoint in desired.endpoints.items():
+        if observed.endpoints.get(key) != endpoint:
+            found.setdefault(desired.tunnels[endpoint.tunnel].gateway, {})[key] = endpoint
+    for gateway, endpoints in sorted(found.items()):
+        yield SetEndpoints(gateway, endpoints)
+
+
 def removals(desired: Desired, observed: Observed, settled: Collection[str]) -> list[Action]:
     """What may go: of gateways that are gone, and what the Envoys of `settled` gateways no longer use."""
     surplus = observed.elements - desired.elements
     actions: list[Action] = [ClosePorts(surplus)] if surplus else []
-    gone = set(_unused_endpoints(desired, observed, settled))
-    actions += (DeleteEndpoint(key) for key in sorted(gone))
-    kept = {id_ for key, id_ in observed.endpoints.items() if key not in gone}
+    gone = frozenset(_unused_endpoints(desired, observed, settled))
+    if gone:
+        actions.append(DeleteEndpoints(gone))
+    kept = {endpoint.tunnel for key, endpoint in observed.endpoints.items() if key not in gone}
     actions += (DeleteTunnel(id_) for id_ in sorted(observed.tunnels.keys() - desired.tunnels.keys() - kept))
     wanted = {i.interface for i in desired.instances.values()}
     actions += (DetachInstance(interface) for interface in sorted(observed.attached.keys() - wanted))
@@ -150,7 +165,7 @@ def removals(desired: Desired, observed: Observed, settled: Collection[str]) -> 
 
 def waiting(desired: Desired, observed: Observed) -> set[str]:
     """Gateways with entries that must stay until their Envoys let go of them."""
-    gateways = {instance.inside: gateway for gateway, instance in desired.instances.items()}
+    gateways = _by_inside(desired)
     return {
         gateways[key[0]]
         for key in observed.endpoints.keys() - desired.endpoints.keys() - desired.used
@@ -161,11 +176,15 @@ def waiting(desired: Desired, observed: Observed) -> set[str]:
 def _unused_endpoints(
     desired: Desired, observed: Observed, settled: Collection[str]
 ) -> Iterator[EndpointKey]:
-    gateways: dict[IPv4Address, str] = {i.inside: gateway for gateway, i in desired.instances.items()}
+    gateways = _by_inside(desired)
     for key in observed.endpoints.keys() - desired.endpoints.keys():
         gateway = gateways.get(key[0])
         if gateway is None or (gateway in settled and key not in desired.used):
             yield key
+
+
+def _by_inside(desired: Desired) -> dict[Address, str]:
+    return {inside: g for g, instance in desired.instances.items() for inside in instance.insides}
 
 
 def gateway_of(action: Action) -> str | None:
@@ -175,7 +194,7 @@ def gateway_of(action: Action) -> str | None:
             return instance.gateway
         case SetTunnel(tunnel):
             return tunnel.gateway
-        case SetEndpoint(_, _, gateway):
+        case SetEndpoints(gateway, _):
             return gateway
         case _:
             return None

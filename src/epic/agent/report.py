@@ -13,7 +13,8 @@ import grpc
 from epic import __version__
 from epic.agent.desired import Desired, Tunnel
 from epic.agent.envoys import Envoy
-from epic.bpf.dataplane import Dataplane
+from epic.bpf.dataplane import Dataplane, Peer
+from epic.bpf.wire import MAX_LANES
 from epic.proto import epic_pb2, epic_pb2_grpc
 
 log = logging.getLogger(__name__)
@@ -62,12 +63,21 @@ def tunnel_statuses(
         if (count := counters.get(id_)) is not None:
             status.rx_packets, status.rx_bytes = count.rx_packets, count.rx_bytes
             status.tx_packets, status.tx_bytes = count.tx_packets, count.tx_bytes
-        peer = dataplane.peer(id_)
-        if peer is not None and peer.last_hello_ns:
-            status.observed_address, status.observed_port = str(peer.address), peer.port
-            status.hello_age = max(0.0, (now_ns - peer.last_hello_ns) / 1e9)
+        lanes = _lanes(dataplane, id_)
+        if lanes:
+            status.observed_address, status.observed_port = str(lanes[0].address), lanes[0].port
+            heard = max(peer.last_hello_ns for peer in lanes)
+            status.hello_age = max(0.0, (now_ns - heard) / 1e9)
         statuses.append(status)
     return statuses
+
+
+def _lanes(dataplane: Dataplane, id_: int) -> list[Peer]:
+    """The far end as each lane shows it that was heard; the first lane first."""
+    first = dataplane.peer(id_)
+    others = range(1, first.lanes if first is not None else MAX_LANES)
+    found = (first, *(dataplane.peer(id_, lane) for lane in others))
+    return [peer for peer in found if peer is not None and peer.last_hello_ns]
 
 
 def tunnel_report(dataplane: Dataplane, tunnels: Mapping[int, Tunnel], now_ns: int) -> TunnelReport:

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
+from epic.bpf.dataplane import Receive
+from epic.bpf.wire import MAX_LANES
 from epic.errors import Invalid
+
+UnderlayAddress = Annotated[
+    IPv4Address | IPv6Address,
+    PlainValidator(lambda given: ip_address(given if isinstance(given, str) else "")),
+]
+Interface = Annotated[str, Field(min_length=1, max_length=15, pattern=r"^[^\s/]+$")]
 
 
 class _Strict(BaseModel):
@@ -26,10 +42,36 @@ class ControlSettings(_Strict):
 
 
 class UnderlaySettings(_Strict):
-    """The interface and address that tunnels use."""
+    """The interfaces that tunnels use."""
 
-    interface: Annotated[str, Field(min_length=1, max_length=15)]
-    address: IPv4Address
+    interface: Interface | None = None
+    interfaces: tuple[Interface, ...] = ()
+    address: UnderlayAddress | None = None
+    receive: Receive = "tc"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The interfaces, however they were given."""
+        return (self.interface,) if self.interface else self.interfaces
+
+    @model_validator(mode="after")
+    def _one_way_to_say_it(self) -> UnderlaySettings:
+        if (self.interface is None) == (not self.interfaces):
+            raise ValueError("either `interface` (one name) or `interfaces` (a list of names) is needed")
+        if len(set(self.interfaces)) != len(self.interfaces):
+            raise ValueError(f"`interfaces` names one twice: {', '.join(self.interfaces)}")
+        if self.address is not None and (self.address.is_unspecified or self.address.is_multicast):
+            raise ValueError(f"`address` {self.address} is no address of a host")
+        return self
+
+
+class WorkloadUnderlay(UnderlaySettings):
+    """The interfaces of a workload node, and how its ends of tunnels send and deliver."""
+
+    lanes: Annotated[int, Field(ge=1, le=MAX_LANES)] = 1
+    spread: bool = False
+    checksum: bool = False
+    delivery: Literal["stack", "pods"] = "stack"
 
 
 class MetricsSettings(_Strict):
@@ -43,7 +85,6 @@ class CommonSettings(_Strict):
     """What both roles need."""
 
     node_name: Annotated[str, Field(min_length=1, max_length=253)]
-    underlay: UnderlaySettings
     state_directory: Path = Path("/var/lib/epic/agent")
     run_directory: Path = Path("/run/epic")
     pin_directory: Path = Path("/sys/fs/bpf/epic")
@@ -55,6 +96,7 @@ class GatewaySettings(CommonSettings):
     """An EPIC node."""
 
     role: Literal["gateway"]
+    underlay: UnderlaySettings
     control: ControlSettings
     envoy_group: str = "epic-envoy"
 
@@ -63,6 +105,7 @@ class WorkloadSettings(CommonSettings):
     """A node of a client, where backends run."""
 
     role: Literal["workload"]
+    underlay: WorkloadUnderlay
     cluster: Annotated[str, Field(min_length=1)]
     manifests: Path
     ca: Path | None = None
@@ -101,4 +144,4 @@ def _line(location: tuple[int | str, ...], kind: str, message: str) -> str:
         return f"{key}: there is no such key"
     if kind == "missing":
         return f"{key}: is missing"
-    return f"{key}: {message}"
+    return f"{key}: {message.removeprefix('Value error, ')}"

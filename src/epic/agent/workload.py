@@ -6,14 +6,11 @@ import asyncio
 import logging
 import time
 from collections.abc import Collection
-from contextlib import suppress
-from typing import Any
 
 from pyroute2 import NetlinkError
 
-from epic.agent import metrics, netlink, tunnels, workload_state
+from epic.agent import changes, metrics, tunnels, workload_state
 from epic.agent.desired import EndpointKey
-from epic.agent.hello import control_socket
 from epic.agent.hello_sender import Counter, HelloSender
 from epic.agent.measure import Look, Teller
 from epic.agent.notify import notify
@@ -21,7 +18,7 @@ from epic.agent.settings import WorkloadSettings
 from epic.agent.watch import TunnelWatch
 from epic.agent.worker import Worker
 from epic.agent.workload_kernel import WorkloadKernel
-from epic.bpf.dataplane import Dataplane
+from epic.bpf.dataplane import Address, Dataplane
 from epic.controller.desired import EpicConnection
 from epic.controller.linux import LinuxController
 from epic.errors import EpicError
@@ -42,9 +39,11 @@ class WorkloadAgent:
         self._settings = settings
         self._worker = Worker("kernel")
         self._dataplane = Dataplane(settings.pin_directory, settings.object)
-        self._lists: dict[str, Any] = {}
+        self._lists: dict[str, workload_state.Listed] = {}
         self._tunnels: dict[int, tunnels.WorkloadTunnel] = {}
-        self._said: list[str] = []
+        self._done: object = None
+        self._address: Address | None = None
+        self._readdressed = asyncio.Event()
         self._leaving: dict[EndpointKey, float] = {}
         self._watches: dict[EpicConnection, TunnelWatch] = {}
         self._wake = asyncio.Event()
@@ -54,44 +53,35 @@ class WorkloadAgent:
         """Serve until `stop`; the kernel state stays as it is."""
         settings = self._settings
         settings.state_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._kernel = await self._worker.run(WorkloadKernel, self._dataplane, settings.underlay)
-        await self._worker.run(self._kernel.start)
-        loop = asyncio.get_running_loop()
-        _, self._sender = await loop.create_datagram_endpoint(
-            self._hello_sender, sock=control_socket(settings.underlay.address)
+        self._kernel = await self._worker.run(
+            WorkloadKernel, self._dataplane, settings.underlay, settings.state_directory
         )
-        self._lists = workload_state.load(settings.state_directory)
-        self._take()
-        unwatch = netlink.watch(self._wake.set, routes=True)
+        await self._worker.run(self._kernel.start)
+        self._address = await self._worker.run(self._kernel.address)
+        self._sender = self._hello_sender()
+        self._sender.open()
+        self._restore()
+        unwatch = changes.watch(self._changed, self._kernel.port)
         try:
             await self._serve(stop)
         finally:
             unwatch()
+            self._sender.close()
             for watch in self._watches.values():
                 watch.stop()
             self._worker.close()
             self._kernel.close()
 
     async def _serve(self, stop: asyncio.Event) -> None:
-        settings = self._settings
-        controller = LinuxController(
-            settings.manifests,
-            settings.cluster,
-            settings.node_name,
-            str(settings.underlay.address),
-            settings.ca,
-            settings.state_directory / "controller.json",
-        )
         async with asyncio.TaskGroup() as tasks:
             running = [
                 tasks.create_task(work)
                 for work in (
-                    controller.run(),
-                    self._follow_connections(controller),
+                    self._control(),
                     self._reconcile(),
                     self._sender.run(),
                     self._teller.run(),
-                    metrics.serve(settings.metrics, self._metrics),
+                    metrics.serve(self._settings.metrics, self._metrics),
                 )
             ]
             notify("READY=1")
@@ -100,13 +90,48 @@ class WorkloadAgent:
             for task in running:
                 task.cancel()
 
+    async def _control(self) -> None:
+        """Run the controller of the manifests, again when this node has another address."""
+        while True:
+            self._readdressed.clear()
+            if self._address is not None:
+                controller = self._controller(self._address)
+                works = {controller.run(), self._follow_connections(controller), self._readdressed.wait()}
+                tasks = [asyncio.ensure_future(work) for work in works]
+                try:
+                    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                    for task in done:
+                        task.result()
+                finally:
+                    for task in tasks:
+                        task.cancel()
+                    await asyncio.gather(*tasks, return_exceptions=True)
+            else:
+                log.warning("no underlay interface has an address yet; the manifests wait")
+                await self._readdressed.wait()
+
+    def _controller(self, address: Address) -> LinuxController:
+        settings = self._settings
+        return LinuxController(
+            settings.manifests,
+            settings.cluster,
+            settings.node_name,
+            str(address),
+            settings.ca,
+            settings.state_directory / "controller.json",
+        )
+
+    def _changed(self, found: changes.Changes) -> None:
+        self._kernel.pending.add(found)
+        self._wake.set()
+
     def _hello_sender(self) -> HelloSender:
         directory = self._settings.state_directory
         counter = Counter(
             workload_state.load_counter(directory),
             lambda reserved: workload_state.save_counter(directory, reserved),
         )
-        return HelloSender(counter)
+        return HelloSender(counter, self._settings.underlay, self._wake.set)
 
     async def _follow_connections(self, controller: LinuxController) -> None:
         async for connections in controller.connection_changes():
@@ -127,26 +152,30 @@ class WorkloadAgent:
     def _listed(self, connection: EpicConnection, data: dict[str, object]) -> None:
         """A server has listed this node's tunnels."""
         try:
-            tunnels.parse(data)
+            listed = workload_state.read(data)
         except ValueError as error:
             log.error("%s: %s; what it listed before stays in force", _label(connection), error)
             return
-        if self._lists.get(_label(connection)) != data:
-            self._keep({**self._lists, _label(connection): data})
+        before = self._lists.get(_label(connection))
+        if before is None or before.content != listed.content:
+            self._keep({**self._lists, _label(connection): listed})
 
-    def _keep(self, lists: dict[str, Any]) -> None:
+    def _keep(self, lists: dict[str, workload_state.Listed]) -> None:
         self._lists = lists
         workload_state.save(self._settings.state_directory, lists)
         self._take()
 
-    def _take(self) -> None:
-        parsed = []
-        for label, data in sorted(self._lists.items()):
+    def _restore(self) -> None:
+        for label, data in workload_state.load(self._settings.state_directory).items():
             try:
-                parsed.append(tunnels.parse(data))
+                self._lists[label] = workload_state.read(data)
             except ValueError as error:
                 log.error("stored tunnels of %s: %s", label, error)
-        self._tunnels, complaints = tunnels.merge(parsed)
+        self._take()
+
+    def _take(self) -> None:
+        lists = (listed.tunnels for _, listed in sorted(self._lists.items()))
+        self._tunnels, complaints = tunnels.merge(lists)
         for complaint in complaints:
             log.error("%s", complaint)
         self._wake.set()
@@ -168,21 +197,37 @@ class WorkloadAgent:
     async def _round(self) -> float:
         """Look at everything once and make it right; returns when to look again by itself."""
         self._wake.clear()
-        wanted = self._tunnels
-        now = time.monotonic()
+        listed, direct, now = self._tunnels, self._direct(), time.monotonic()
+        changed = await self._worker.run(self._kernel.follow)
+        # Nobody else writes what we write, so there is nothing to do while nothing changes.
+        if not changed and not self._leaving and self._done == (listed, direct):
+            return _RESYNC_SECONDS
+        self._done = None
         observed = await self._worker.run(self._kernel.observe)
-        routes = await self._worker.run(self._kernel.routes, wanted)
+        wanted = await self._worker.run(self._kernel.wanted, listed, direct)
         self._leaving = tunnels.leaving(wanted, observed, self._leaving, now)
-        kept = [key for key, since in self._leaving.items() if now - since < LEAVE_SECONDS]
-        plan = tunnels.plan(wanted, routes, observed, kept)
-        fine = await self._worker.run(self._kernel.apply, plan)
-        self._sender.set_tunnels(wanted)
+        kept = {key for key, since in self._leaving.items() if now - since < LEAVE_SECONDS}
+        plan = tunnels.plan(wanted, observed, kept)
+        fine = await self._worker.run(self._kernel.apply, plan, wanted)
+        self._sender.set_tunnels(listed, self._kernel.places)
+        self._set_address(await self._worker.run(self._kernel.address))
         if plan.set_tunnels:
             self._teller.wake()
         if not fine:
             return _RETRY_SECONDS
+        self._leaving = {key: since for key, since in self._leaving.items() if key in kept}
+        self._done = listed, direct
         soonest = min((self._leaving[key] + LEAVE_SECONDS for key in kept), default=now + _RESYNC_SECONDS)
         return max(0.1, soonest - now)
+
+    def _direct(self) -> frozenset[int]:
+        """Tunnels that need not keep to one port."""
+        return self._sender.direct if self._settings.underlay.spread else frozenset()
+
+    def _set_address(self, address: Address | None) -> None:
+        if address != self._address:
+            self._address = address
+            self._readdressed.set()
 
     async def _look(self) -> Look:
         """How the tunnels are."""
@@ -201,9 +246,8 @@ class WorkloadAgent:
         """Which tunnels each server listed."""
         found: dict[EpicConnection, set[int]] = {}
         for connection in self._watches:
-            with suppress(ValueError):
-                listed = tunnels.parse(self._lists.get(_label(connection), {}))
-                found[connection] = {tunnel.id for tunnel in listed}
+            listed = self._lists.get(_label(connection))
+            found[connection] = {tunnel.id for tunnel in listed.tunnels} if listed else set()
         return found
 
     async def _metrics(self) -> str:

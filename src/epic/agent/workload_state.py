@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from epic.agent.files import write_atomically
+from epic.agent.tunnels import WorkloadTunnel, parse
 
 log = logging.getLogger(__name__)
 
 FILE = "tunnels.json"
 COUNTER_FILE = "counter"
+
+
+class Listed(NamedTuple):
+    """What a server listed: as it was, in few bytes, and what it means."""
+
+    content: bytes
+    tunnels: tuple[WorkloadTunnel, ...]
+
+
+def read(data: object) -> Listed:
+    """A server's list; ValueError when it makes no sense."""
+    return Listed(json.dumps(data, sort_keys=True, separators=(",", ":")).encode(), parse(data))
 
 
 def load(directory: Path) -> dict[str, Any]:
@@ -28,9 +42,10 @@ def load(directory: Path) -> dict[str, Any]:
     return data if isinstance(data, dict) else {}
 
 
-def save(directory: Path, lists: dict[str, Any]) -> None:
+def save(directory: Path, lists: Mapping[str, Listed]) -> None:
     """Keep the lists; they hold keys, so only root reads them."""
-    write_atomically(directory / FILE, json.dumps(lists, sort_keys=True).encode())
+    entries = (json.dumps(label).encode() + b":" + listed.content for label, listed in sorted(lists.items()))
+    write_atomically(directory / FILE, b"{" + b",".join(entries) + b"}")
 
 
 def load_counter(directory: Path) -> int:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from ipaddress import IPv4Address
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from epic.errors import Invalid
+from epic.model.addresses import tunnel_address
 from epic.model.base import Camel, ClientRef, Kebab
 from epic.model.gatewayapi import GatewaySpec
 from epic.model.naming import ACCOUNT_PATTERN, ObjectName, is_object_name
@@ -104,6 +104,15 @@ class RouteBody(Body):
     route: RouteInput
 
 
+def _check_address(where: str, text: str, family: str = "") -> None:
+    try:
+        address = tunnel_address(text)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    if family and f"IPv{address.version}" != family:
+        raise ValueError(f"{where}: {text!r} is an IPv{address.version} address in a slice of type {family}")
+
+
 class SliceSpecInput(GWEndpointSliceSpec):
     """An EndpointSlice of a client's Service."""
 
@@ -111,13 +120,12 @@ class SliceSpecInput(GWEndpointSliceSpec):
     parent_ref: ClientObjectRef
 
     @model_validator(mode="after")
-    def _addresses_are_ipv4(self) -> Self:
+    def _addresses_can_be_reached(self) -> Self:
+        for node, address in self.node_addresses.items():
+            _check_address(f"nodeAddresses.{node}", str(address))
         for i, endpoint in enumerate(self.endpoints):
-            for address in endpoint.addresses:
-                try:
-                    IPv4Address(address)
-                except ValueError:
-                    raise ValueError(f"endpoints.{i}.addresses: {address!r} is not an IPv4 address") from None
+            for text in endpoint.addresses:
+                _check_address(f"endpoints.{i}.addresses", text, self.address_type)
         return self
 
 
@@ -173,6 +181,12 @@ class NodeInput(_Input):
     """An EPIC node."""
 
     spec: NodeSpec
+
+    @field_validator("spec")
+    @classmethod
+    def _address_can_be_reached(cls, spec: NodeSpec) -> NodeSpec:
+        _check_address("address", str(spec.address))
+        return spec
 
 
 class NodeBody(Body):

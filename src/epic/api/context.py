@@ -11,6 +11,7 @@ from typing import Annotated, Protocol, cast
 from fastapi import Depends, Request
 
 from epic.errors import EpicError
+from epic.ipam import DEFAULT_POOLS, Pools
 from epic.live import Live
 from epic.store.interface import Store
 
@@ -42,6 +43,7 @@ class Context:
     store: Store
     inside_pool: IPv4Network
     run_events: RunEvents
+    pools: Pools = DEFAULT_POOLS
     live: Live = field(default_factory=Live)
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the process ends: event streams end with it."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 from fastapi import APIRouter, Response
 
-from epic.api.bodies import RouteBody, SliceBody
+from epic.api.bodies import Body, RouteBody, SliceBody
 from epic.api.context import Context, Ctx
 from epic.api.replies import PREFIX, Duplicate, deleted, found, listed, shown
 from epic.api.tunnelling import gateways_of_services, replan
@@ -16,80 +18,72 @@ from epic.model.resources import Account, GWEndpointSlice, GWEndpointSliceSpec, 
 from epic.store.interface import Transaction
 from epic.tunnels import route_parents
 
-router = APIRouter()
 _Owned = TypeVar("_Owned", GWRoute, GWEndpointSlice)
-_COLLECTIONS: dict[type[GWRoute] | type[GWEndpointSlice], str] = {
-    GWRoute: "routes",
-    GWEndpointSlice: "slices",
-}
+_Given = TypeVar("_Given", bound=Body)
 
 
-@router.post("/accounts/{account}/routes", status_code=302, tags=["routes"])
-def create_route(ctx: Ctx, account: str, body: RouteBody) -> Response:
-    """Create a route; its name is the client route's UID."""
-    return _create(ctx, _route(account, body))
+@dataclass(frozen=True)
+class _Collection(Generic[_Owned, _Given]):
+    """Objects of one kind at `/accounts/ACCOUNT/name`, named by the UIDs of the client's objects.
 
+    `key` holds the object in requests and replies; `gateways` are those whose tunnels it decides on.
+    """
 
-@router.get("/accounts/{account}/routes", tags=["routes"])
-def list_routes(ctx: Ctx, account: str) -> dict[str, Any]:
-    """All routes of the account."""
-    return _list(ctx, GWRoute, account)
+    kind: type[_Owned]
+    name: str
+    key: str
+    body: type[_Given]
+    made_of: Callable[[str, _Given], _Owned]
+    gateways: Callable[[Transaction, _Owned], set[str]]
+    deleted: str
 
+    def path(self, account: str, name: str = "") -> str:
+        return f"{PREFIX}/accounts/{account}/{self.name}" + (f"/{name}" if name else "")
 
-@router.get("/accounts/{account}/routes/{name}", tags=["routes"])
-def read_route(ctx: Ctx, account: str, name: str) -> dict[str, Any]:
-    """A route."""
-    return _body(ctx.store.get(GWRoute, account, name))
+    def shown(self, obj: _Owned) -> dict[str, Any]:
+        return {"link": {"self": self.path(obj.account, obj.name)}, self.key: shown(obj)}
 
+    def list(self, ctx: Context, account: str) -> dict[str, Any]:
+        ctx.store.get(Account, "", account)
+        return listed(self.path(account), ctx.store.list(self.kind, account))
 
-@router.put("/accounts/{account}/routes/{name}", status_code=302, tags=["routes"])
-def replace_route(ctx: Ctx, account: str, name: str, body: RouteBody) -> Response:
-    """Replace a route."""
-    return _replace(ctx, name, _route(account, body))
+    def create(self, ctx: Context, obj: _Owned) -> Response:
+        path = self.path(obj.account, obj.name)
+        with ctx.store.transaction() as transaction:
+            transaction.get(Account, "", obj.account)
+            if transaction.find(self.kind, obj.account, obj.name) is not None:
+                raise Duplicate(f"{obj.kind} {obj.name!r} exists already", path)
+            created = transaction.create(obj)
+            replan(transaction, obj.account, self.gateways(transaction, obj))
+        return found(path, self.shown(created))
 
+    def replace(self, ctx: Context, name: str, obj: _Owned) -> Response:
+        if obj.name != name:
+            raise Invalid(
+                f"clientRef.uid: {obj.name!r} is not the name {name!r} in the path, which cannot change"
+            )
+        with ctx.store.transaction() as transaction:
+            stored = transaction.get(self.kind, obj.account, name)
+            updated = transaction.update(stored.model_copy(update={"spec": obj.spec}))
+            if updated.metadata.resource_version != stored.metadata.resource_version:
+                affected = self.gateways(transaction, stored) | self.gateways(transaction, updated)
+                replan(transaction, obj.account, affected)
+        return found(self.path(obj.account, name), self.shown(updated))
 
-@router.delete("/accounts/{account}/routes/{name}", tags=["routes"])
-def delete_route(ctx: Ctx, account: str, name: str) -> dict[str, str]:
-    """Delete a route."""
-    _delete(ctx, GWRoute, account, name)
-    return deleted("route deleted")
-
-
-@router.post("/accounts/{account}/slices", status_code=302, tags=["slices"])
-def create_slice(ctx: Ctx, account: str, body: SliceBody) -> Response:
-    """Create an EndpointSlice; its name is the client EndpointSlice's UID."""
-    return _create(ctx, _slice(account, body))
-
-
-@router.get("/accounts/{account}/slices", tags=["slices"])
-def list_slices(ctx: Ctx, account: str) -> dict[str, Any]:
-    """All EndpointSlices of the account."""
-    return _list(ctx, GWEndpointSlice, account)
-
-
-@router.get("/accounts/{account}/slices/{name}", tags=["slices"])
-def read_slice(ctx: Ctx, account: str, name: str) -> dict[str, Any]:
-    """An EndpointSlice."""
-    return _body(ctx.store.get(GWEndpointSlice, account, name))
-
-
-@router.put("/accounts/{account}/slices/{name}", status_code=302, tags=["slices"])
-def replace_slice(ctx: Ctx, account: str, name: str, body: SliceBody) -> Response:
-    """Replace an EndpointSlice."""
-    return _replace(ctx, name, _slice(account, body))
-
-
-@router.delete("/accounts/{account}/slices/{name}", tags=["slices"])
-def delete_slice(ctx: Ctx, account: str, name: str) -> dict[str, str]:
-    """Delete an EndpointSlice."""
-    _delete(ctx, GWEndpointSlice, account, name)
-    return deleted()
+    def delete(self, ctx: Context, account: str, name: str) -> dict[str, str]:
+        with ctx.store.transaction() as transaction:
+            stored = transaction.find(self.kind, account, name)
+            if stored is not None:
+                affected = self.gateways(transaction, stored)
+                transaction.delete(self.kind, account, name)
+                replan(transaction, account, affected)
+        return deleted(self.deleted)
 
 
 def _route(account: str, body: RouteBody) -> GWRoute:
     spec = body.route.spec
     return GWRoute(
-        metadata=Metadata(name=spec.client_ref.uid, namespace=account, labels=_labels(account)),
+        metadata=_metadata(account, spec.client_ref.uid),
         spec=GWRouteSpec(client_ref=spec.client_ref, http=spec.http, tcp=spec.tcp),
     )
 
@@ -97,63 +91,74 @@ def _route(account: str, body: RouteBody) -> GWRoute:
 def _slice(account: str, body: SliceBody) -> GWEndpointSlice:
     spec = body.slice.spec
     return GWEndpointSlice(
-        metadata=Metadata(name=spec.client_ref.uid, namespace=account, labels=_labels(account)),
+        metadata=_metadata(account, spec.client_ref.uid),
         spec=GWEndpointSliceSpec.model_validate(spec.wire()),
     )
 
 
-def _labels(account: str) -> dict[str, str]:
-    return {"epic.acnodal.io/owning-account": account}
+def _metadata(account: str, name: str) -> Metadata:
+    return Metadata(name=name, namespace=account, labels={"epic.acnodal.io/owning-account": account})
 
 
-def _path(obj: GWRoute | GWEndpointSlice) -> str:
-    return f"{PREFIX}/accounts/{obj.account}/{_COLLECTIONS[type(obj)]}/{obj.name}"
+def _served(collection: _Collection[_Owned, _Given], title: str) -> APIRouter:
+    """The requests of a collection; `title` is what the documentation calls one of its objects."""
+    router = APIRouter(prefix=f"/accounts/{{account}}/{collection.name}", tags=[collection.name])
+
+    def create(ctx: Ctx, account: str, body: Any) -> Response:
+        return collection.create(ctx, collection.made_of(account, body))
+
+    def list_all(ctx: Ctx, account: str) -> dict[str, Any]:
+        return collection.list(ctx, account)
+
+    def read(ctx: Ctx, account: str, name: str) -> dict[str, Any]:
+        return collection.shown(ctx.store.get(collection.kind, account, name))
+
+    def replace(ctx: Ctx, account: str, name: str, body: Any) -> Response:
+        return collection.replace(ctx, name, collection.made_of(account, body))
+
+    def delete(ctx: Ctx, account: str, name: str) -> dict[str, str]:
+        return collection.delete(ctx, account, name)
+
+    for handler in (create, replace):
+        # FastAPI reads the body's type from here; a type checker takes no variable for a type.
+        handler.__annotations__["body"] = collection.body
+    named = f"{title}; its name is the UID of the client's object"
+    router.post("", status_code=302, description=f"Create {named}.")(create)
+    router.get("", description=f"All {collection.name} of the account.")(list_all)
+    router.get("/{name}", description=f"Read {title}.")(read)
+    router.put("/{name}", status_code=302, description=f"Replace {title}.")(replace)
+    router.delete("/{name}", description=f"Delete {title}.")(delete)
+    return router
 
 
-def _body(obj: GWRoute | GWEndpointSlice) -> dict[str, Any]:
-    key = "route" if isinstance(obj, GWRoute) else "slice"
-    return {"link": {"self": _path(obj)}, key: shown(obj)}
-
-
-def _list(ctx: Context, kind: type[_Owned], account: str) -> dict[str, Any]:
-    ctx.store.get(Account, "", account)
-    return listed(f"{PREFIX}/accounts/{account}/{_COLLECTIONS[kind]}", ctx.store.list(kind, account))
-
-
-def _create(ctx: Context, obj: _Owned) -> Response:
-    with ctx.store.transaction() as transaction:
-        transaction.get(Account, "", obj.account)
-        if transaction.find(type(obj), obj.account, obj.name) is not None:
-            raise Duplicate(f"{obj.kind} {obj.name!r} exists already", _path(obj))
-        created = transaction.create(obj)
-        replan(transaction, obj.account, _gateways(transaction, obj))
-    return found(_path(created), _body(created))
-
-
-def _replace(ctx: Context, name: str, obj: _Owned) -> Response:
-    if obj.name != name:
-        raise Invalid(
-            f"clientRef.uid: {obj.name!r} is not the name {name!r} in the path, which cannot change"
-        )
-    with ctx.store.transaction() as transaction:
-        stored = transaction.get(type(obj), obj.account, name)
-        updated = transaction.update(stored.model_copy(update={"spec": obj.spec}))
-        if updated.metadata.resource_version != stored.metadata.resource_version:
-            affected = _gateways(transaction, stored) | _gateways(transaction, updated)
-            replan(transaction, obj.account, affected)
-    return found(_path(updated), _body(updated))
-
-
-def _delete(ctx: Context, kind: type[_Owned], account: str, name: str) -> None:
-    with ctx.store.transaction() as transaction:
-        stored = transaction.find(kind, account, name)
-        if stored is not None:
-            affected = _gateways(transaction, stored)
-            transaction.delete(kind, account, name)
-            replan(transaction, account, affected)
-
-
-def _gateways(transaction: Transaction, obj: GWRoute | GWEndpointSlice) -> set[str]:
-    if isinstance(obj, GWRoute):
-        return route_parents(obj)
-    return gateways_of_services(transaction, obj.account, {obj.spec.parent_ref.uid})
+router = APIRouter()
+router.include_router(
+    _served(
+        _Collection(
+            kind=GWRoute,
+            name="routes",
+            key="route",
+            body=RouteBody,
+            made_of=_route,
+            gateways=lambda _, route: route_parents(route),
+            deleted="route deleted",
+        ),
+        "a route",
+    )
+)
+router.include_router(
+    _served(
+        _Collection(
+            kind=GWEndpointSlice,
+            name="slices",
+            key="slice",
+            body=SliceBody,
+            made_of=_slice,
+            gateways=lambda transaction, piece: gateways_of_services(
+                transaction, piece.account, {piece.spec.parent_ref.uid}
+            ),
+            deleted="delete successful",
+        ),
+        "an EndpointSlice",
+    )
+)

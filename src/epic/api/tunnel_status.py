@@ -12,6 +12,7 @@ from pydantic import Field
 from epic.api.bodies import Body
 from epic.api.context import Context, Ctx, admin_only
 from epic.api.rotating import advance, both_ends
+from epic.ipam import inside6
 from epic.live import End, Heard, Place, RoundTrip, epic_place, holds, workload_place
 from epic.model.base import Kebab, now
 from epic.model.naming import GatewayId
@@ -126,7 +127,11 @@ def _reply(ctx: Context, tunnels: Iterable[Tunnel], places: Iterable[Place]) -> 
     time = now()
     ordered = sorted(tunnels, key=lambda tunnel: int(tunnel.name))
     return {
-        "items": [status(tunnel, *ctx.live.ends(tunnel), time) for tunnel in ordered],
+        "items": [
+            status(tunnel, *ctx.live.ends(tunnel), time)
+            | {"inside-address6": str(inside6(ctx.pools.inside6, tunnel.spec.inside_address))}
+            for tunnel in ordered
+        ],
         "nodes": _drops(ctx, places),
     }
 

@@ -17,15 +17,18 @@ from epic.model.resources import (
     TunnelKey,
     TunnelSpec,
 )
+from epic.overlap import unmapped_cluster
 from epic.store.interface import Transaction
 from epic.tunnels import (
     TunnelPlan,
     WantedTunnel,
     plan,
+    proxy_services,
     route_parents,
     route_services,
     tunnel_endpoints,
     wanted_tunnels,
+    workload_endpoints,
 )
 
 
@@ -50,7 +53,12 @@ def replan(transaction: Transaction, account: str, names: Iterable[str]) -> None
         change = plan(wanted_tunnels(proxy, routes, slices), stored)
         kept = _apply(transaction, proxy, change, stored)
         spec = proxy.spec.model_copy(update={"gue_tunnel_endpoints": tunnel_endpoints(kept, nodes)})
-        transaction.update(proxy.model_copy(update={"spec": spec}))
+        workloads = workload_endpoints(proxy_services(proxy.name, routes), slices)
+        # Gateways of earlier versions have tunnels already: a cluster that joins now is not their first.
+        clusters = {t.spec.cluster_id for t in stored} or {w.cluster_id for w in workloads}
+        unmapped = unmapped_cluster(proxy.status.unmapped_cluster, clusters)
+        status = proxy.status.model_copy(update={"unmapped_cluster": unmapped})
+        transaction.update(proxy.model_copy(update={"spec": spec, "status": status}))
 
 
 def delete_tunnels(transaction: Transaction, account: str, proxy: str) -> None:

@@ -10,11 +10,12 @@ from typing import Any
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 
-from epic.api.context import Ctx
+from epic.api.context import Context, Ctx
 from epic.api.sse import event, event_stream
+from epic.ipam import inside6
+from epic.model.addresses import order
 from epic.model.naming import GatewayId
 from epic.model.resources import GUE_PORT, Account, GWEndpointSlice, GWRoute, Node, Tunnel
-from epic.store.interface import Reader, Store
 from epic.tunnels import WorkloadNode, proxy_services, workload_endpoints
 
 router = APIRouter(tags=["tunnels"])
@@ -27,13 +28,14 @@ def read(ctx: Ctx, account: str, cluster: str, node: str, watch: bool = False) -
     ctx.store.get(Account, "", account)
     workload = WorkloadNode(cluster, node)
     if watch:
-        return event_stream(_events(ctx.store, account, workload), ctx.closing)
+        return event_stream(_events(ctx, account, workload), ctx.closing)
     # The reply holds keys.
-    return JSONResponse(tunnels_of(ctx.store, account, workload), headers={"Cache-Control": "no-store"})
+    return JSONResponse(tunnels_of(ctx, account, workload), headers={"Cache-Control": "no-store"})
 
 
-def tunnels_of(reader: Reader, account: str, workload: WorkloadNode) -> dict[str, Any]:
+def tunnels_of(ctx: Context, account: str, workload: WorkloadNode) -> dict[str, Any]:
     """The whole reply for one node."""
+    reader = ctx.store
     tunnels = [
         tunnel
         for tunnel in reader.list(Tunnel, account)
@@ -50,7 +52,11 @@ def tunnels_of(reader: Reader, account: str, workload: WorkloadNode) -> dict[str
     }
     return {
         "tunnels": [
-            _tunnel(tunnel, nodes[tunnel.spec.epic_node], endpoints[tunnel.spec.proxy])
+            {
+                **_tunnel(tunnel, nodes[tunnel.spec.epic_node]),
+                "inside-address6": str(inside6(ctx.pools.inside6, tunnel.spec.inside_address)),
+                "endpoints": endpoints[tunnel.spec.proxy],
+            }
             for tunnel in sorted(tunnels, key=lambda tunnel: int(tunnel.name))
             if tunnel.spec.epic_node in nodes
         ]
@@ -58,10 +64,11 @@ def tunnels_of(reader: Reader, account: str, workload: WorkloadNode) -> dict[str
 
 
 def _endpoints(found: dict[WorkloadNode, Any], workload: WorkloadNode) -> list[str]:
-    return sorted(found[workload][1]) if workload in found else []
+    """Their own addresses: what Envoy may know them by instead does not leave the EPIC cluster."""
+    return [str(address) for address in sorted(found[workload][1], key=order)] if workload in found else []
 
 
-def _tunnel(tunnel: Tunnel, epic_node: Node, endpoints: list[str]) -> dict[str, Any]:
+def _tunnel(tunnel: Tunnel, epic_node: Node) -> dict[str, Any]:
     spec = tunnel.spec
     return {
         "id": int(tunnel.name),
@@ -72,25 +79,24 @@ def _tunnel(tunnel: Tunnel, epic_node: Node, endpoints: list[str]) -> dict[str, 
         "epic-port": GUE_PORT,
         "keys": [key.wire() for key in spec.keys],
         "signing-epoch": spec.signing,
-        "endpoints": endpoints,
     }
 
 
-async def follow(store: Store, account: str, workload: WorkloadNode) -> AsyncGenerator[dict[str, Any], None]:
+async def follow(ctx: Context, account: str, workload: WorkloadNode) -> AsyncGenerator[dict[str, Any], None]:
     """The reply for one node, at once and each time it has changed, for ever."""
     # The revision first: what changes while the first answer is made is seen again, never missed.
-    since = await asyncio.to_thread(lambda: store.revision)
-    sent = await asyncio.to_thread(tunnels_of, store, account, workload)
+    since = await asyncio.to_thread(lambda: ctx.store.revision)
+    sent = await asyncio.to_thread(tunnels_of, ctx, account, workload)
     yield sent
-    async for change in store.watch(since):
+    async for change in ctx.store.watch(since):
         if change.kind in _CAUSES and change.account in {account, ""}:
-            current = await asyncio.to_thread(tunnels_of, store, account, workload)
+            current = await asyncio.to_thread(tunnels_of, ctx, account, workload)
             if current != sent:
                 sent = current
                 yield sent
 
 
-async def _events(store: Store, account: str, workload: WorkloadNode) -> AsyncGenerator[bytes, None]:
-    async with aclosing(follow(store, account, workload)) as replies:
+async def _events(ctx: Context, account: str, workload: WorkloadNode) -> AsyncGenerator[bytes, None]:
+    async with aclosing(follow(ctx, account, workload)) as replies:
         async for reply in replies:
             yield event("tunnels", reply)

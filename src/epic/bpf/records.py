@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
@@ -18,7 +19,7 @@ ADDRESS = struct.Struct("=16s")
 COUNT = struct.Struct("=Q")
 ENDPOINT_KEY = struct.Struct("=4s4s")
 ENDPOINT6_KEY = struct.Struct("=16s16s")
-ENDPOINT = struct.Struct("=III4x16s")
+ENDPOINT = struct.Struct("=III4x16s32x")
 REAL_KEY = struct.Struct("=I4x16s")
 INSTANCE = struct.Struct("=4s4s16s16s")
 TRAFFIC = struct.Struct("=QQQQ")
@@ -28,7 +29,7 @@ LANE = struct.Struct(f"=QQI4x{END.size}s{END.size}s")
 LANES = 4
 PEER = struct.Struct(f"=4xI{LANES * LANE.size}s")
 EVENT = struct.Struct(f"=IHHQ{END.size}s{END.size}s")
-TUNNEL = struct.Struct(f"=IIIIII4sBBBxI4x16s16s16s{END.size}s16sI16s4x")
+TUNNEL = struct.Struct(f"=IIIIII4sBBBxI4x8s16s16s16s{END.size}s16sI16s4x")
 
 SPREAD, CHECKSUM = 1, 2
 """Flags of `struct end`."""
@@ -168,7 +169,7 @@ def pack_tunnel(tunnel: Tunnel, slot: int, underlay: Underlay) -> bytes:
         *(tunnel.id, tunnel.service, slot, underlay.instance, underlay.interface, underlay.mtu),
         tunnel.inside.packed,
         *(tunnel.active, sum(1 << n for n, key in enumerate(tunnel.keys) if key is not None), tunnel.lanes),
-        *(underlay.route, first, second, pack_address(tunnel.inside6)),
+        *(underlay.route, _fingerprint(tunnel), first, second, pack_address(tunnel.inside6)),
         END.pack(
             pack_address(tunnel.remote),
             pack_address(tunnel.local),
@@ -178,6 +179,13 @@ def pack_tunnel(tunnel: Tunnel, slot: int, underlay: Underlay) -> bytes:
         *(pack_address(route.far if route else None), _FAMILIES[hop.version] if hop else 0),
         hop.packed if hop else b"",
     )
+
+
+def _fingerprint(tunnel: Tunnel) -> bytes:
+    """Another one whenever the tags of the tunnel's flows are others."""
+    signing = tunnel.keys[tunnel.active] or b""
+    what = struct.pack("=II", tunnel.id, tunnel.service) + signing
+    return hashlib.blake2b(what, digest_size=8).digest()
 
 
 def _check(tunnel: Tunnel) -> None:

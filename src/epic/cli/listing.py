@@ -187,6 +187,7 @@ KINDS = (
             _NAME,
             ("CLIENT OBJECT", _client),
             ("SERVICE", _service),
+            ("TYPE", _field("spec", "addressType")),
             ("READY", _endpoints),
             ("NODES", lambda row: ", ".join(dig(row, "spec", "nodeAddresses") or ()) or "-"),
             ("AGE", _age),

@@ -110,7 +110,7 @@ def cells(tunnel: Row) -> list[str]:
         str(tunnel["epic-node"]),
         f"{tunnel['cluster']}/{tunnel['node']}",
         str(tunnel["state"]),
-        f"{observed}:{tunnel['observed-port']}" if observed else "-",
+        _socket(str(observed), tunnel["observed-port"]) if observed else "-",
         _YES_NO.get(str(tunnel.get("nat")), "-"),
         f"{_milliseconds(trip['last'])}/{_milliseconds(trip['avg'])} ms" if trip else "-",
         _percent(dig(tunnel, "workload-end", "loss")),
@@ -174,6 +174,10 @@ def _bytes(count: float) -> str:
 
 def _milliseconds(seconds: float) -> str:
     return f"{seconds * 1000:.2f}"
+
+
+def _socket(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def _percent(part: Any) -> str:

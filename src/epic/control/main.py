@@ -47,10 +47,12 @@ async def control(settings: ControlSettings) -> None:
     store = SqliteStore(settings.database)
     hub = EventHub()
     executor = AnsibleExecutor(settings.run_settings())
-    queue = RunQueue(store, executor, hub, settings.envoy_version)
+    queue = RunQueue(store, executor, hub, settings.envoy_version, settings.inside_pool6)
     live = Live()
     ads = AdsService(store, _ads_settings(settings), live)
-    context = Context(store=store, inside_pool=settings.inside_pool, run_events=hub, live=live)
+    context = Context(
+        store=store, inside_pool=settings.inside_pool, pools=settings.pools(), run_events=hub, live=live
+    )
 
     rotator = Rotator(store, live, settings.tunnels.policy())
     services = {"xDS": ads.run, "runs": queue.run, "keys": rotator.run}
@@ -73,6 +75,7 @@ def _ads_settings(settings: ControlSettings) -> AdsServiceSettings:
         ca=ads.ca,
         envoy_binary=settings.envoy_binary,
         revisions=settings.database.parent / "revisions",
+        pools=settings.pools(),
     )
 
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from epic.errors import Invalid
+from epic.ipam import DEFAULT_POOLS, Pools
 from epic.model.gatewayapi import PortNumber
 from epic.model.naming import ObjectName
 from epic.rotation import Policy
 from epic.runs.settings import RunSettings
 
+_MAPPED_BITS = 20
 _PLAYBOOK = "ansible_collections/epic/gateway/playbooks/gateways.yml"
 
 
@@ -72,9 +74,34 @@ class ControlSettings(_Section):
     ads: AdsSettings
     envoy_binary: Path
     envoy_version: str
-    inside_pool: Annotated[IPv4Network, Field()] = IPv4Network("100.64.0.0/10")
+    inside_pool: IPv4Network = IPv4Network("100.64.0.0/10")
+    inside_pool6: IPv6Network = DEFAULT_POOLS.inside6
+    mapped_pool: IPv4Network = DEFAULT_POOLS.mapped
+    mapped_pool6: IPv6Network = DEFAULT_POOLS.mapped6
     runs: RunsSection
     tunnels: TunnelsSection = TunnelsSection()
+
+    @field_validator("inside_pool6")
+    @classmethod
+    def _holds_every_ipv4_address(cls, pool: IPv6Network) -> IPv6Network:
+        if pool.prefixlen != 96:
+            raise ValueError("it must be a /96, for its addresses end with the IPv4 inside addresses")
+        return pool
+
+    @field_validator("mapped_pool", "mapped_pool6")
+    @classmethod
+    def _is_large_and_apart(cls, pool: IPv4Network | IPv6Network, info: ValidationInfo) -> object:
+        longest = pool.max_prefixlen - _MAPPED_BITS
+        if pool.prefixlen > longest:
+            raise ValueError(f"it must be a /{longest} or larger, else its addresses collide")
+        inside = info.data.get("inside_pool" if pool.version == 4 else "inside_pool6")
+        if inside is not None and pool.overlaps(inside):
+            raise ValueError(f"it overlaps the pool of inside addresses {inside}")
+        return pool
+
+    def pools(self) -> Pools:
+        """Networks that addresses are derived from."""
+        return Pools(self.inside_pool6, self.mapped_pool, self.mapped_pool6)
 
     def run_settings(self) -> RunSettings:
         """What runs need to know."""
@@ -115,7 +142,8 @@ def _explain(error: Any) -> str:
             section = _section(error["loc"][:-1])
             return f"{key} is not known; known here are {', '.join(section.model_fields)}"
         case _:
-            return f"{key}: {error['msg']} (it is {error['input']!r})"
+            message = str(error["msg"]).removeprefix("Value error, ")
+            return f"{key}: {message} (it is {error['input']!r})"
 
 
 def _section(location: tuple[str, ...]) -> type[BaseModel]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
 from typing import Any
 
 from epic.controller.classes import CoreSettings, client_ref, object_uid
@@ -19,6 +18,7 @@ from epic.controller.objects import (
     Service,
 )
 from epic.controller.routes import References
+from epic.model.addresses import tunnel_address
 
 SERVICE_LABEL = "kubernetes.io/service-name"
 CONFIG_ANNOTATION = f"{CONFIG_GROUP}/config"
@@ -61,8 +61,8 @@ def translate_slices(
         name = slice_.metadata.labels.get(SERVICE_LABEL, "")
         if not name:
             result.problem(slice_, "Invalid", f"metadata.labels needs {SERVICE_LABEL}: the Service's name")
-        elif slice_.address_type != "IPv4":
-            text = f"addressType: {slice_.address_type} is not supported; IPv4 is"
+        elif slice_.address_type == "FQDN":
+            text = "addressType: FQDN is not supported; IPv4 and IPv6 are"
             result.problem(slice_, "UnsupportedValue", text)
         else:
             items += _items(slice_, Ref(Service.kind, slice_.metadata.namespace, name), context)
@@ -79,7 +79,7 @@ def _items(slice_: EndpointSlice, service: Ref, context: _Context) -> list[Item]
     endpoints = list(_endpoints(slice_, addresses, context))
     used = {endpoint["nodeName"] for endpoint in endpoints}
     shared = {
-        "addressType": "IPv4",
+        "addressType": slice_.address_type,
         "endpoints": endpoints,
         "ports": _ports(slice_, service, context),
         "nodeAddresses": {node: address for node, address in addresses.items() if node in used},
@@ -144,13 +144,10 @@ def _node_addresses(slice_: EndpointSlice, context: _Context) -> dict[str, str]:
     for part in filter(None, (part.strip() for part in text.split(","))):
         node, _, address = part.partition("=")
         try:
-            found[node.strip()] = str(IPv4Address(address.strip()))
-        except ValueError:
-            context.result.problem(
-                slice_,
-                "Invalid",
-                f"annotation {NODE_ADDRESSES_ANNOTATION}: {part!r} is not right; write NODE=IPV4ADDRESS, …",
-            )
+            found[node.strip()] = str(tunnel_address(address.strip()))
+        except ValueError as error:
+            text = f"annotation {NODE_ADDRESSES_ANNOTATION}: {part!r}: {error}; write NODE=ADDRESS, …"
+            context.result.problem(slice_, "Invalid", text)
     return found
 
 
@@ -162,10 +159,9 @@ def _endpoints(
         zip(slice_.endpoints, slice_.content.get("endpoints", ()), strict=True)
     ):
         node = endpoint.node_name or context.settings.node_name
-        wrong = [a for a in endpoint.addresses if not _is_ipv4(a)]
+        wrong = next(filter(None, (_fault(a, slice_.address_type) for a in endpoint.addresses)), "")
         if wrong:
-            text = f"endpoints.{index}.addresses: {wrong[0]!r} is no IPv4 address"
-            context.result.problem(slice_, "Invalid", text)
+            context.result.problem(slice_, "Invalid", f"endpoints.{index}.addresses: {wrong}")
         elif node not in addresses:
             text = (
                 f"endpoints.{index}.nodeName: the address of node {node!r} is not known; "
@@ -177,12 +173,13 @@ def _endpoints(
     return found
 
 
-def _is_ipv4(text: str) -> bool:
+def _fault(text: str, family: str) -> str:
+    """What is wrong with an endpoint's address in a slice of that type."""
     try:
-        IPv4Address(text)
-    except ValueError:
-        return False
-    return True
+        address = tunnel_address(text)
+    except ValueError as error:
+        return str(error)
+    return "" if f"IPv{address.version}" == family else f"{text!r} is no {family} address"
 
 
 def _ports(slice_: EndpointSlice, service: Ref, context: _Context) -> list[dict[str, Any]]:

@@ -7,17 +7,22 @@ is taken, else the one whose name is that number in digits, else the first.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from ipaddress import AddressValueError, IPv4Address
+from collections.abc import Callable, Iterable, Sequence
 
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 
 from epic.gatewayapi.routing import Cluster
+from epic.model.addresses import Address, order, usable
 from epic.model.gatewayapi import EndpointPort
 from epic.model.resources import GWEndpointSlice
 
+AddressOf = Callable[[str, Address], Address | None]
+"""The address that Envoy connects to for an endpoint's own in a client's cluster; None: it has none."""
 
-def load_assignment(cluster: Cluster, slices: Iterable[GWEndpointSlice]) -> ClusterLoadAssignment:
+
+def load_assignment(
+    cluster: Cluster, slices: Iterable[GWEndpointSlice], address_of: AddressOf
+) -> ClusterLoadAssignment:
     """The ready endpoints of a cluster, in order of address. `slices` may hold those of other Services."""
     places = {
         (address, port)
@@ -27,12 +32,13 @@ def load_assignment(cluster: Cluster, slices: Iterable[GWEndpointSlice]) -> Clus
         for endpoint in piece.spec.endpoints
         if endpoint.conditions.ready is not False
         for text in endpoint.addresses
-        if (address := usable(text)) is not None
+        if (own := usable(text)) is not None
+        if (address := address_of(piece.spec.client_ref.cluster_id, own)) is not None
     }
     assignment = ClusterLoadAssignment(cluster_name=cluster.name)
     if places:
         locality = assignment.endpoints.add()
-        for address, port in sorted(places):
+        for address, port in sorted(places, key=lambda place: (order(place[0]), place[1])):
             place = locality.lb_endpoints.add().endpoint.address.socket_address
             place.address, place.port_value = str(address), port
     return assignment
@@ -44,13 +50,3 @@ def target_port(ports: Sequence[EndpointPort], wanted: int | None) -> int | None
     by_number = [p.port for p in usable if p.port == wanted]
     by_name = [p.port for p in usable if p.name == str(wanted)]
     return next(iter([*by_number, *by_name, *(p.port for p in usable)]), None)
-
-
-def usable(text: str) -> IPv4Address | None:
-    """An endpoint's address; None when it is none, or one that means the EPIC node itself."""
-    try:
-        address = IPv4Address(text)
-    except AddressValueError:
-        return None
-    own = address.is_loopback or address.is_link_local or address.is_multicast or address.is_unspecified
-    return None if own else address

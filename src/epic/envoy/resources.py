@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from typing import TypeVar
 
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
@@ -64,12 +64,16 @@ def assemble(routing: Routing, documents: Iterable[Document]) -> Bundle:
     return Bundle(_revision([clusters, listeners, routes]), clusters, listeners, routes)
 
 
-def bound_to(cluster: Cluster, inside: IPv4Address) -> Cluster:
-    """The cluster for one instance: its connections come from the instance's inside address."""
+def bound_to(cluster: Cluster, inside: IPv4Address, inside6: IPv6Address) -> Cluster:
+    """The cluster for one instance: bound to the instance's inside addresses."""
     bound = Cluster()
     bound.CopyFrom(cluster)
-    source = bound.upstream_bind_config.source_address
-    source.address, source.port_value = str(inside), 0
+    config = bound.upstream_bind_config
+    for other in ("additional_source_addresses", "extra_source_addresses", "local_address_selector"):
+        config.ClearField(other)
+    config.source_address.address, config.source_address.port_value = str(inside), 0
+    second = config.extra_source_addresses.add().address
+    second.address, second.port_value = str(inside6), 0
     return bound
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, SecretStr, field_serializer
 
+from epic.model.addresses import AnyAddress
 from epic.model.base import Camel, ClientRef, Condition, Kebab, Resource
 from epic.model.gatewayapi import (
     Endpoint,
@@ -146,7 +147,7 @@ class EpicPort(Camel):
 class TunnelEndpoint(Kebab):
     """One tunnel from a client node to an EPIC node."""
 
-    epic_address: IPv4Address
+    epic_address: AnyAddress
     epic_port: EpicPort = EpicPort()
     tunnel_id: int
 
@@ -185,9 +186,14 @@ class ProxyInstance(Kebab):
 
 
 class GWProxyStatus(Kebab):
-    """Where a gateway runs and how it is. `service` is its number in the tunnel header."""
+    """Where a gateway runs and how it is. `service` is its number in the tunnel header.
+
+    Envoy knows the endpoints of `unmapped_cluster` by their own addresses, those of other clusters by
+    mapped ones; it is the first cluster that had endpoints behind the gateway, and never changes.
+    """
 
     service: int = 0
+    unmapped_cluster: str | None = None
     instances: tuple[ProxyInstance, ...] = ()
     revision: str = ""
     conditions: tuple[Condition, ...] = ()
@@ -226,10 +232,10 @@ class GWEndpointSliceSpec(Camel):
 
     client_ref: ClientRef = ClientRef()
     parent_ref: ClientRef = ClientRef()
-    address_type: Literal["IPv4"] = "IPv4"
+    address_type: Literal["IPv4", "IPv6"] = "IPv4"
     endpoints: tuple[Endpoint, ...] = ()
     ports: tuple[EndpointPort, ...] = ()
-    node_addresses: dict[str, IPv4Address] = {}
+    node_addresses: dict[str, AnyAddress] = {}
 
 
 class GWEndpointSlice(Resource):
@@ -242,7 +248,7 @@ class GWEndpointSlice(Resource):
 class NodeSpec(Kebab):
     """An EPIC node that can run instances."""
 
-    address: IPv4Address
+    address: AnyAddress
     management_address: str = ""
     underlay_mtu: Annotated[int, Field(ge=1280, le=65535)] = 1500
     capacity: Annotated[int, Field(ge=0)] = 250
@@ -284,7 +290,7 @@ class TunnelSpec(Kebab):
     inside_address: IPv4Address
     cluster_id: str
     node_name: str
-    node_address: IPv4Address
+    node_address: AnyAddress
     keys: tuple[TunnelKey, ...]
     signing_epoch: int = 0
     signing_since: datetime | None = None

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x65pic/proto/epic.proto\x12\x07\x65pic.v1\"\xb0\x01\n\x08Instance\x12\x0f\n\x07gateway\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x63\x63ount\x18\x02 \x01(\t\x12\x0f\n\x07service\x18\x03 \x01(\r\x12\x16\n\x0epublic_address\x18\x04 \x01(\t\x12\x16\n\x0einside_address\x18\x05 \x01(\t\x12\x11\n\tinterface\x18\x06 \x01(\t\x12\x1c\n\x05ports\x18\x07 \x03(\x0b\x32\r.epic.v1.Port\x12\x10\n\x08revision\x18\x08 \x01(\t\"(\n\x04Port\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x10\n\x08protocol\x18\x02 \x01(\t\"\x9b\x01\n\x06Tunnel\x12\n\n\x02id\x18\x01 \x01(\r\x12\x0f\n\x07gateway\x18\x02 \x01(\t\x12\x0f\n\x07service\x18\x03 \x01(\r\x12\x16\n\x0einside_address\x18\x04 \x01(\t\x12\x18\n\x10\x64\x65\x63lared_address\x18\x05 \x01(\t\x12\x1a\n\x04keys\x18\x06 \x03(\x0b\x32\x0c.epic.v1.Key\x12\x15\n\rsigning_epoch\x18\x07 \x01(\r\"$\n\x03Key\x12\r\n\x05\x65poch\x18\x01 \x01(\r\x12\x0e\n\x06secret\x18\x02 \x01(\x0c\"T\n\x08\x45ndpoint\x12\x0f\n\x07gateway\x18\x01 \x01(\t\x12\x16\n\x0einside_address\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x0e\n\x06tunnel\x18\x04 \x01(\r\"\xe2\x01\n\nNodeReport\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x15\n\ragent_version\x18\x02 \x01(\t\x12*\n\tinstances\x18\x03 \x03(\x0b\x32\x17.epic.v1.InstanceStatus\x12&\n\x07tunnels\x18\x04 \x03(\x0b\x32\x15.epic.v1.TunnelStatus\x12-\n\x05\x64rops\x18\x05 \x03(\x0b\x32\x1e.epic.v1.NodeReport.DropsEntry\x1a,\n\nDropsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"l\n\x0eInstanceStatus\x12\x0f\n\x07gateway\x18\x01 \x01(\t\x12\r\n\x05ready\x18\x02 \x01(\x08\x12\x18\n\x10serving_revision\x18\x03 \x01(\t\x12\x11\n\tannounced\x18\x04 \x01(\x08\x12\r\n\x05\x65rror\x18\x05 \x01(\t\"\xd1\x01\n\x0cTunnelStatus\x12\n\n\x02id\x18\x01 \x01(\r\x12\x18\n\x10observed_address\x18\x02 \x01(\t\x12\x15\n\robserved_port\x18\x03 \x01(\r\x12\x12\n\nrx_packets\x18\x04 \x01(\x04\x12\x10\n\x08rx_bytes\x18\x05 \x01(\x04\x12\x12\n\ntx_packets\x18\x06 \x01(\x04\x12\x10\n\x08tx_bytes\x18\x07 \x01(\x04\x12\x11\n\thello_age\x18\x08 \x01(\x01\x12\x0e\n\x06\x65pochs\x18\t \x03(\r\x12\x15\n\rsigning_epoch\x18\n \x01(\r\"\x11\n\x0fNodeReportReply2G\n\x0c\x41gentService\x12\x37\n\x06Report\x12\x13.epic.v1.NodeReport\x1a\x18.epic.v1.NodeReportReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x65pic/proto/epic.proto\x12\x07\x65pic.v1\"\xc9\x01\n\x08Instance\x12\x0f\n\x07gateway\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x63\x63ount\x18\x02 \x01(\t\x12\x0f\n\x07service\x18\x03 \x01(\r\x12\x16\n\x0epublic_address\x18\x04 \x01(\t\x12\x16\n\x0einside_address\x18\x05 \x01(\t\x12\x11\n\tinterface\x18\x06 \x01(\t\x12\x1c\n\x05ports\x18\x07 \x03(\x0b\x32\r.epic.v1.Port\x12\x10\n\x08revision\x18\x08 \x01(\t\x12\x17\n\x0finside_address6\x18\t \x01(\t\"(\n\x04Port\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x10\n\x08protocol\x18\x02 \x01(\t\"\xb4\x01\n\x06Tunnel\x12\n\n\x02id\x18\x01 \x01(\r\x12\x0f\n\x07gateway\x18\x02 \x01(\t\x12\x0f\n\x07service\x18\x03 \x01(\r\x12\x16\n\x0einside_address\x18\x04 \x01(\t\x12\x18\n\x10\x64\x65\x63lared_address\x18\x05 \x01(\t\x12\x1a\n\x04keys\x18\x06 \x03(\x0b\x32\x0c.epic.v1.Key\x12\x15\n\rsigning_epoch\x18\x07 \x01(\r\x12\x17\n\x0finside_address6\x18\x08 \x01(\t\"$\n\x03Key\x12\r\n\x05\x65poch\x18\x01 \x01(\r\x12\x0e\n\x06secret\x18\x02 \x01(\x0c\"j\n\x08\x45ndpoint\x12\x0f\n\x07gateway\x18\x01 \x01(\t\x12\x16\n\x0einside_address\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x0e\n\x06tunnel\x18\x04 \x01(\r\x12\x14\n\x0creal_address\x18\x05 \x01(\t\"\xe2\x01\n\nNodeReport\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x15\n\ragent_version\x18\x02 \x01(\t\x12*\n\tinstances\x18\x03 \x03(\x0b\x32\x17.epic.v1.InstanceStatus\x12&\n\x07tunnels\x18\x04 \x03(\x0b\x32\x15.epic.v1.TunnelStatus\x12-\n\x05\x64rops\x18\x05 \x03(\x0b\x32\x1e.epic.v1.NodeReport.DropsEntry\x1a,\n\nDropsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"l\n\x0eInstanceStatus\x12\x0f\n\x07gateway\x18\x01 \x01(\t\x12\r\n\x05ready\x18\x02 \x01(\x08\x12\x18\n\x10serving_revision\x18\x03 \x01(\t\x12\x11\n\tannounced\x18\x04 \x01(\x08\x12\r\n\x05\x65rror\x18\x05 \x01(\t\"\xd1\x01\n\x0cTunnelStatus\x12\n\n\x02id\x18\x01 \x01(\r\x12\x18\n\x10observed_address\x18\x02 \x01(\t\x12\x15\n\robserved_port\x18\x03 \x01(\r\x12\x12\n\nrx_packets\x18\x04 \x01(\x04\x12\x10\n\x08rx_bytes\x18\x05 \x01(\x04\x12\x12\n\ntx_packets\x18\x06 \x01(\x04\x12\x10\n\x08tx_bytes\x18\x07 \x01(\x04\x12\x11\n\thello_age\x18\x08 \x01(\x01\x12\x0e\n\x06\x65pochs\x18\t \x03(\r\x12\x15\n\rsigning_epoch\x18\n \x01(\r\"\x11\n\x0fNodeReportReply2G\n\x0c\x41gentService\x12\x37\n\x06Report\x12\x13.epic.v1.NodeReport\x1a\x18.epic.v1.NodeReportReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,25 +34,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_NODEREPORT_DROPSENTRY']._loaded_options = None
   _globals['_NODEREPORT_DROPSENTRY']._serialized_options = b'8\001'
   _globals['_INSTANCE']._serialized_start=35
-  _globals['_INSTANCE']._serialized_end=211
-  _globals['_PORT']._serialized_start=213
-  _globals['_PORT']._serialized_end=253
-  _globals['_TUNNEL']._serialized_start=256
-  _globals['_TUNNEL']._serialized_end=411
-  _globals['_KEY']._serialized_start=413
-  _globals['_KEY']._serialized_end=449
-  _globals['_ENDPOINT']._serialized_start=451
-  _globals['_ENDPOINT']._serialized_end=535
-  _globals['_NODEREPORT']._serialized_start=538
-  _globals['_NODEREPORT']._serialized_end=764
-  _globals['_NODEREPORT_DROPSENTRY']._serialized_start=720
-  _globals['_NODEREPORT_DROPSENTRY']._serialized_end=764
-  _globals['_INSTANCESTATUS']._serialized_start=766
-  _globals['_INSTANCESTATUS']._serialized_end=874
-  _globals['_TUNNELSTATUS']._serialized_start=877
-  _globals['_TUNNELSTATUS']._serialized_end=1086
-  _globals['_NODEREPORTREPLY']._serialized_start=1088
-  _globals['_NODEREPORTREPLY']._serialized_end=1105
-  _globals['_AGENTSERVICE']._serialized_start=1107
-  _globals['_AGENTSERVICE']._serialized_end=1178
+  _globals['_INSTANCE']._serialized_end=236
+  _globals['_PORT']._serialized_start=238
+  _globals['_PORT']._serialized_end=278
+  _globals['_TUNNEL']._serialized_start=281
+  _globals['_TUNNEL']._serialized_end=461
+  _globals['_KEY']._serialized_start=463
+  _globals['_KEY']._serialized_end=499
+  _globals['_ENDPOINT']._serialized_start=501
+  _globals['_ENDPOINT']._serialized_end=607
+  _globals['_NODEREPORT']._serialized_start=610
+  _globals['_NODEREPORT']._serialized_end=836
+  _globals['_NODEREPORT_DROPSENTRY']._serialized_start=792
+  _globals['_NODEREPORT_DROPSENTRY']._serialized_end=836
+  _globals['_INSTANCESTATUS']._serialized_start=838
+  _globals['_INSTANCESTATUS']._serialized_end=946
+  _globals['_TUNNELSTATUS']._serialized_start=949
+  _globals['_TUNNELSTATUS']._serialized_end=1158
+  _globals['_NODEREPORTREPLY']._serialized_start=1160
+  _globals['_NODEREPORTREPLY']._serialized_end=1177
+  _globals['_AGENTSERVICE']._serialized_start=1179
+  _globals['_AGENTSERVICE']._serialized_end=1250
 # @@protoc_insertion_point(module_scope)

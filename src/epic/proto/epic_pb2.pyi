@@ -32,6 +32,7 @@ class Instance(_message.Message):
     INTERFACE_FIELD_NUMBER: _builtins.int
     PORTS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    INSIDE_ADDRESS6_FIELD_NUMBER: _builtins.int
     gateway: _builtins.str
     account: _builtins.str
     service: _builtins.int
@@ -44,6 +45,8 @@ class Instance(_message.Message):
     """Host-side interface of the instance's veth pair."""
     revision: _builtins.str
     """Revision of the accepted Envoy configuration."""
+    inside_address6: _builtins.str
+    """The same for IPv6: the inside pool for IPv6 with inside_address in its low 32 bits."""
     @_builtins.property
     def ports(self) -> _containers.RepeatedCompositeFieldContainer[Global___Port]: ...
     def __init__(
@@ -57,10 +60,11 @@ class Instance(_message.Message):
         interface: _builtins.str = ...,
         ports: _abc.Iterable[Global___Port] | None = ...,
         revision: _builtins.str = ...,
+        inside_address6: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "gateway", b"gateway", "inside_address", b"inside_address", "interface", b"interface", "ports", b"ports", "public_address", b"public_address", "revision", b"revision", "service", b"service"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "gateway", b"gateway", "inside_address", b"inside_address", "inside_address6", b"inside_address6", "interface", b"interface", "ports", b"ports", "public_address", b"public_address", "revision", b"revision", "service", b"service"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -102,6 +106,7 @@ class Tunnel(_message.Message):
     DECLARED_ADDRESS_FIELD_NUMBER: _builtins.int
     KEYS_FIELD_NUMBER: _builtins.int
     SIGNING_EPOCH_FIELD_NUMBER: _builtins.int
+    INSIDE_ADDRESS6_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     gateway: _builtins.str
     service: _builtins.int
@@ -110,6 +115,8 @@ class Tunnel(_message.Message):
     """What the workload node says its address is; behind NAT it is not what is observed."""
     signing_epoch: _builtins.int
     """Epoch of the key that signs; all keys verify. 0: the highest."""
+    inside_address6: _builtins.str
+    """The instance's."""
     @_builtins.property
     def keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___Key]: ...
     def __init__(
@@ -122,10 +129,11 @@ class Tunnel(_message.Message):
         declared_address: _builtins.str = ...,
         keys: _abc.Iterable[Global___Key] | None = ...,
         signing_epoch: _builtins.int = ...,
+        inside_address6: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["declared_address", b"declared_address", "gateway", b"gateway", "id", b"id", "inside_address", b"inside_address", "keys", b"keys", "service", b"service", "signing_epoch", b"signing_epoch"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["declared_address", b"declared_address", "gateway", b"gateway", "id", b"id", "inside_address", b"inside_address", "inside_address6", b"inside_address6", "keys", b"keys", "service", b"service", "signing_epoch", b"signing_epoch"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -165,10 +173,15 @@ class Endpoint(_message.Message):
     INSIDE_ADDRESS_FIELD_NUMBER: _builtins.int
     ADDRESS_FIELD_NUMBER: _builtins.int
     TUNNEL_FIELD_NUMBER: _builtins.int
+    REAL_ADDRESS_FIELD_NUMBER: _builtins.int
     gateway: _builtins.str
     inside_address: _builtins.str
+    """The instance's address of the same family as `address`."""
     address: _builtins.str
+    """What Envoy connects to."""
     tunnel: _builtins.int
+    real_address: _builtins.str
+    """What it is in the workload's cluster, where that differs: clusters may use the same addresses."""
     def __init__(
         self,
         *,
@@ -176,10 +189,11 @@ class Endpoint(_message.Message):
         inside_address: _builtins.str = ...,
         address: _builtins.str = ...,
         tunnel: _builtins.int = ...,
+        real_address: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "gateway", b"gateway", "inside_address", b"inside_address", "tunnel", b"tunnel"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "gateway", b"gateway", "inside_address", b"inside_address", "real_address", b"real_address", "tunnel", b"tunnel"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

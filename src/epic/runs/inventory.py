@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from typing import Any
 
+from epic.ipam import inside6
 from epic.model.naming import instance_interface
 from epic.model.resources import GWProxy, LBServiceGroup, Node
 from epic.runs.settings import RunSettings
 
-# Outer IPv4, UDP, GUE and its private data.
-_TUNNEL_OVERHEAD = 48
+_TUNNEL_OVERHEAD = {4: 48, 6: 68}
+"""The outer IP header, UDP, GUE and its private data, by the family that the node's address is of."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,11 @@ class NodePlan:
 
 
 def plan_nodes(
-    nodes: Iterable[Node], proxies: Iterable[GWProxy], groups: Iterable[LBServiceGroup], envoy_version: str
+    nodes: Iterable[Node],
+    proxies: Iterable[GWProxy],
+    groups: Iterable[LBServiceGroup],
+    envoy_version: str,
+    pool6: IPv6Network,
 ) -> dict[str, NodePlan]:
     """For each node, by name, all that it is to run."""
     versions = {(group.account, group.name): group.spec.envoy_version for group in groups}
@@ -39,19 +44,24 @@ def plan_nodes(
         for instance in proxy.status.instances:
             if instance.node in planned:
                 node, instances = planned[instance.node]
-                instances.append(_instance(proxy, instance.inside_address, node, version))
+                inside = instance.inside_address
+                instances.append(_instance(proxy, (inside, inside6(pool6, inside)), node, version))
     return {name: NodePlan(node, tuple(instances)) for name, (node, instances) in planned.items()}
 
 
-def _instance(proxy: GWProxy, inside: IPv4Address, node: Node, version: str) -> dict[str, Any]:
+def _instance(
+    proxy: GWProxy, inside: tuple[IPv4Address, IPv6Address], node: Node, version: str
+) -> dict[str, Any]:
+    ipv4, ipv6 = inside
     return {
         "gateway": str(proxy.id),
         "account": proxy.account,
         "node_id": proxy.id.envoy_node_id,
         "public_address": str(proxy.spec.public_address),
-        "inside_address": str(inside),
-        "interface": instance_interface(inside),
-        "mtu": node.spec.underlay_mtu - _TUNNEL_OVERHEAD,
+        "inside_address": str(ipv4),
+        "inside_address6": str(ipv6),
+        "interface": instance_interface(ipv4),
+        "mtu": node.spec.underlay_mtu - _TUNNEL_OVERHEAD[node.spec.address.version],
         "envoy_version": version,
         "concurrency": 1,
     }

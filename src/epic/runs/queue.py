@@ -7,8 +7,10 @@ import logging
 from collections.abc import Callable, Mapping
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime, timedelta
+from ipaddress import IPv6Network
 from typing import Any, Protocol
 
+from epic.ipam import DEFAULT_POOLS
 from epic.model.base import now
 from epic.model.resources import GWProxy, LBServiceGroup, Node, NodeResult, Run
 from epic.runs.ansible import Outcome
@@ -42,11 +44,19 @@ def backoff(attempt: int) -> int:
 class RunQueue:
     """Executes queued runs for as long as `run` is running."""
 
-    def __init__(self, store: Store, executor: Executor, hub: EventHub, envoy_version: str) -> None:
+    def __init__(
+        self,
+        store: Store,
+        executor: Executor,
+        hub: EventHub,
+        envoy_version: str,
+        pool6: IPv6Network = DEFAULT_POOLS.inside6,
+    ) -> None:
         self._store = store
         self._executor = executor
         self._hub = hub
         self._envoy_version = envoy_version
+        self._pool6 = pool6
 
     async def run(self) -> None:
         """Work for ever."""
@@ -104,7 +114,11 @@ class RunQueue:
             run = transaction.update(run.model_copy(update={"status": status}))
             nodes = [node for node in transaction.list(Node) if node.name in run.spec.nodes]
             plans = plan_nodes(
-                nodes, transaction.list(GWProxy), transaction.list(LBServiceGroup), self._envoy_version
+                nodes,
+                transaction.list(GWProxy),
+                transaction.list(LBServiceGroup),
+                self._envoy_version,
+                self._pool6,
             )
         return run, plans
 

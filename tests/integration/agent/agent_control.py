@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
 import grpc
@@ -40,6 +40,7 @@ from epic.proto import epic_pb2, epic_pb2_grpc
 NODE = "epic1"
 GATEWAY = "shop.web"
 PUBLIC, INSIDE = IPv4Address("203.0.113.7"), IPv4Address("100.64.0.1")
+INSIDE6 = IPv6Address("fd65:7069:6300::6440:1")
 INTERFACE = instance_interface(INSIDE)
 TUNNEL_ID, SERVICE, KEY = 7, 3, bytes(range(16))
 Keys = tuple[tuple[int, bytes], ...]
@@ -56,6 +57,7 @@ def snapshot(
     forward: bool = False,
     keys: Keys = ((1, KEY),),
     signing: int = 1,
+    declared: str = "192.168.50.11",
 ) -> Snapshot:
     """A gateway with endpoints at `backends`.
 
@@ -67,6 +69,7 @@ def snapshot(
         service=SERVICE,
         public_address=str(PUBLIC),
         inside_address=str(INSIDE),
+        inside_address6=str(INSIDE6),
         interface=INTERFACE,
         ports=[epic_pb2.Port(number=port, protocol="tcp")],
         revision=revision,
@@ -76,12 +79,13 @@ def snapshot(
         gateway=GATEWAY,
         service=SERVICE,
         inside_address=str(INSIDE),
-        declared_address="192.168.50.11",
+        inside_address6=str(INSIDE6),
+        declared_address=declared,
         keys=[epic_pb2.Key(epoch=epoch, secret=secret) for epoch, secret in keys],
         signing_epoch=signing,
     )
     endpoints = [
-        epic_pb2.Endpoint(gateway=GATEWAY, inside_address=str(INSIDE), address=a, tunnel=TUNNEL_ID)
+        epic_pb2.Endpoint(gateway=GATEWAY, inside_address=inside_of(a), address=a, tunnel=TUNNEL_ID)
         for a in backends
     ]
     return {
@@ -93,6 +97,11 @@ def snapshot(
         LISTENER: {f"{GATEWAY}/http": versioned(_listener(broken, port))},
         ROUTE_CONFIGURATION: {f"{GATEWAY}/http": versioned(_route(forward))},
     }
+
+
+def inside_of(backend: str) -> str:
+    """The inside address of the backend's family."""
+    return str(INSIDE if ip_address(backend).version == 4 else INSIDE6)
 
 
 def _cluster() -> Message:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -15,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 
 import yaml
-from agent_control import GATEWAY, INSIDE, INTERFACE, NODE, PUBLIC, Control, write_certificates
+from agent_control import GATEWAY, INSIDE, INSIDE6, INTERFACE, NODE, PUBLIC, Control, write_certificates
 from agent_namespaces import Namespace
 from jinja2 import Template
 
@@ -23,7 +24,10 @@ ROOT = Path(__file__).parents[3]
 FIREWALL = ROOT / "roles/gateway_node/templates/firewall.nft.j2"
 ENVOY = Path(sys.executable).with_name("envoy")
 ADS_PORT = 18000
+# The agent of this checkout, whichever one is installed.
+AGENT_ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT / "src")}
 UNDERLAY, FAR = "172.30.11.2", "172.30.11.1"
+UNDERLAY6, FAR6 = "fd00:11::2", "fd00:11::1"
 
 
 def _instances() -> ModuleType:
@@ -85,14 +89,17 @@ class Node:
         self.node.veth("up0", self.far, "up0")
         self.node.veth("cl0", self.client, "up0")
         self.node.run(f"ip addr add {UNDERLAY}/24 dev up0", "ip addr add 172.30.20.1/24 dev cl0")
-        self.far.run(f"ip addr add {FAR}/24 dev up0")
+        self.far.run(f"ip addr add {FAR}/24 dev up0", f"ip addr add {FAR6}/64 dev up0 nodad")
+        self.node.run(f"ip addr add {UNDERLAY6}/64 dev up0 nodad", f"ip -6 route add default via {FAR6}")
         self.client.run("ip addr add 172.30.20.2/24 dev up0", "ip route add default via 172.30.20.1")
         self.load_firewall()
         self.node.run("ip rule add pref 100 lookup 200")
 
     def load_firewall(self) -> None:
         """What the unit epic-node does."""
-        rules = Template(FIREWALL.read_text(encoding="utf-8")).render(cluster_inside_pool="100.64.0.0/10")
+        rules = Template(FIREWALL.read_text(encoding="utf-8")).render(
+            cluster_inside_pool="100.64.0.0/10", cluster_inside_pool6="fd65:7069:6300::/96"
+        )
         path = self.directory / "firewall.nft"
         path.write_text(rules, encoding="utf-8")
         self.node.run(f"nft -f {path}")
@@ -109,6 +116,10 @@ class Node:
             f"ip addr replace {PUBLIC}/32 dev lo",
             f"ip addr add {INSIDE}/32 dev eth0",
             "ip route add default via 169.254.0.1 dev eth0 onlink",
+            "ip link set eth0 mtu 1432",
+            f"ip addr add {INSIDE6}/128 dev eth0 nodad",
+            "ip neighbour replace fe80::1 lladdr 02:00:00:00:00:01 dev eth0 nud permanent",
+            "ip route replace default via fe80::1 dev eth0",
         )
 
     def remove_instance(self) -> None:
@@ -120,7 +131,7 @@ class Node:
         """Start epic-agent as its unit does."""
         command = [sys.executable, "-c", "from epic.agent.main import main; main()", "--config", self._config]
         with self.node:
-            self._agent = subprocess.Popen([*command, *arguments])
+            self._agent = subprocess.Popen([*command, *arguments], env=AGENT_ENVIRONMENT)
 
     def stop_agent(self, *, crash: bool = False) -> None:
         """SIGTERM, or SIGKILL, and wait."""
@@ -140,7 +151,8 @@ class Node:
         """Start the instance's Envoy with the bootstrap that playbook runs write."""
         module = _instances()
         instance = module.Instance(
-            GATEWAY, "shop", f"epic-{GATEWAY}", str(PUBLIC), str(INSIDE), INTERFACE, 1452, "1.40.0", 1
+            *(GATEWAY, "shop", f"epic-{GATEWAY}", str(PUBLIC), str(INSIDE), str(INSIDE6), INTERFACE),
+            *(1432, "1.40.0", 1),
         )
         text = json.dumps(module.bootstrap(instance)).replace("/run/epic", str(self.run_directory))
         path = self.directory / "bootstrap.json"

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from agent_control import GATEWAY, INSIDE, KEY, SERVICE, TUNNEL_ID, Keys
+from agent_control import GATEWAY, INSIDE, INSIDE6, KEY, SERVICE, TUNNEL_ID, Keys
 from agent_namespaces import Namespace
-from agent_node import UNDERLAY, Node
+from agent_node import AGENT_ENVIRONMENT, FAR, UNDERLAY, Node
 
 ADDRESS = "192.168.50.11"
 ROUTER = "192.168.50.1"
+ADDRESS6, ROUTER6 = "fd00:50::11", "fd00:50::1"
 _MANIFESTS = """
 apiVersion: puregw.epic-gateway.org/v1
 kind: GatewayClassConfig
@@ -51,14 +52,17 @@ table inet firewall {
 """
 
 
-def tunnel_list(*backends: str, keys: Keys = ((1, KEY),), signing: int = 1) -> dict[str, object]:
+def tunnel_list(
+    *backends: str, keys: Keys = ((1, KEY),), signing: int = 1, epic: str = UNDERLAY
+) -> dict[str, object]:
     """What the REST API lists for the node."""
     tunnel = {
         "id": TUNNEL_ID,
         "gateway": GATEWAY,
         "service": SERVICE,
         "inside-address": str(INSIDE),
-        "epic-address": UNDERLAY,
+        "inside-address6": str(INSIDE6),
+        "epic-address": epic,
         "epic-port": 6080,
         "keys": [{"epoch": epoch, "secret": secret.hex()} for epoch, secret in keys],
         "signing-epoch": signing,
@@ -142,9 +146,12 @@ class Api:
 
 
 class Workload:
-    """The node; its default route leads to the EPIC node's underlay, through NAT."""
+    """The node; its default route leads to the EPIC node's underlay, through NAT for IPv4 if wanted."""
 
-    def __init__(self, node: Node, directory: Path, pins: Path) -> None:
+    def __init__(
+        self, node: Node, directory: Path, pins: Path, *, nat: bool = True, **underlay: object
+    ) -> None:
+        self._nat = nat
         self.namespace = Namespace()
         self.directory = directory
         self.pins = pins
@@ -165,15 +172,29 @@ class Workload:
             "run_directory": str(directory / "run"),
             "pin_directory": str(pins),
         }
-        (directory / "agent.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+        self._settings = settings
+        self.configure(**underlay)
+
+    def configure(self, **underlay: object) -> None:
+        """Write the agent's settings."""
+        settings = self._settings | ({"underlay": underlay} if underlay else {})
+        (self.directory / "agent.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
 
     def _wire(self, node: Node) -> None:
         node.far.sysctl("ip_forward", 1)
         node.far.veth("lan0", self.namespace, "up0")
         node.far.run(f"ip addr add {ROUTER}/24 dev lan0")
-        rules = self.directory / "nat.nft"
-        rules.write_text(_NAT, encoding="utf-8")
-        node.far.run(f"nft -f {rules}")
+        if self._nat:
+            rules = self.directory / "nat.nft"
+            rules.write_text(_NAT, encoding="utf-8")
+            node.far.run(f"nft -f {rules}")
+        else:
+            node.node.run(f"ip route add 192.168.0.0/16 via {FAR}")
+            node.far.run("sysctl -qw net.ipv6.conf.all.forwarding=1")
+            node.far.run(f"ip addr add {ROUTER6}/64 dev lan0 nodad")
+            self.namespace.run(
+                f"ip addr add {ADDRESS6}/64 dev up0 nodad", f"ip route add default via {ROUTER6}"
+            )
         # Strict, which is harder than the loose mode that the roles set.
         self.namespace.sysctl("conf/all/rp_filter", 1)
         self.namespace.run(f"ip addr add {ADDRESS}/24 dev up0", f"ip route add default via {ROUTER}")
@@ -186,7 +207,7 @@ class Workload:
         code = "from epic.agent.main import main; main()"
         command = [sys.executable, "-c", code, "--config", self.directory / "agent.yaml", *arguments]
         with self.namespace:
-            self._agent = subprocess.Popen(command)
+            self._agent = subprocess.Popen(command, env=AGENT_ENVIRONMENT)
 
     def stop_agent(self) -> None:
         assert self._agent is not None
@@ -200,13 +221,13 @@ class Workload:
         assert self._agent.wait(20) == 0
         self._agent = None
 
-    def start_backend(self) -> None:
+    def start_backend(self, namespace: Namespace | None = None) -> None:
         """A web server whose one page is larger than a packet."""
         pages = self.directory / "pages"
         pages.mkdir()
         (pages / "index.html").write_text("backend " * 1000, encoding="utf-8")
-        server = ["-m", "http.server", "--bind", ADDRESS, "--directory", str(pages), "8080"]
-        with self.namespace:
+        server = ["-m", "http.server", "--bind", "::", "--directory", str(pages), "8080"]
+        with namespace or self.namespace:
             self._backend = subprocess.Popen([sys.executable, *server], stderr=subprocess.DEVNULL)
 
     def close(self) -> None:

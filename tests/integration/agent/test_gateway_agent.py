@@ -21,7 +21,7 @@ from agent_node import FAR, UNDERLAY, Node, eventually
 
 import epic.bpf
 from epic.bpf import wire
-from epic.bpf.dataplane import Dataplane
+from epic.bpf.dataplane import Dataplane, Endpoint
 
 pytestmark = pytest.mark.root
 BACKEND, OTHER = IPv4Address("192.168.50.11"), IPv4Address("192.168.50.12")
@@ -90,11 +90,11 @@ async def test_a_refused_change_leaves_the_gateway_as_it_was(serving: Node) -> N
 
 
 async def test_endpoints_follow_the_control_plane(serving: Node) -> None:
-    assert dataplane(serving).endpoints() == {(INSIDE, BACKEND): TUNNEL_ID}
+    assert dataplane(serving).endpoints() == {(INSIDE, BACKEND): Endpoint(TUNNEL_ID)}
     serving.control.publish(snapshot(str(BACKEND), str(OTHER)))
     await eventually(lambda: len(dataplane(serving).endpoints()) == 2, what="the new endpoint")
     serving.control.publish(snapshot(str(OTHER)))
-    await eventually(lambda: dataplane(serving).endpoints() == {(INSIDE, OTHER): TUNNEL_ID})
+    await eventually(lambda: dataplane(serving).endpoints() == {(INSIDE, OTHER): Endpoint(TUNNEL_ID)})
 
 
 async def test_an_endpoint_keeps_its_tunnel_while_envoy_may_use_it(serving: Node) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from agent_control import INSIDE, KEY, TUNNEL_ID, snapshot
 from agent_node import Node, eventually
-from agent_workload import ADDRESS, ROUTER, Workload, tunnel_list
+from agent_workload import ADDRESS, Workload, tunnel_list
 
 import epic.bpf
 from epic.bpf.dataplane import Dataplane
@@ -59,7 +59,7 @@ async def test_requests_cross_the_tunnel(node: Node, workload: Workload) -> None
     workload.start_agent()
     await eventually(lambda: reached(node), 15, "an answer of the backend")
     assert workload.api.paths[0].startswith("/api/epic/accounts/shop/tunnels?cluster=lab&node=node1&watch")
-    assert f"via {ROUTER} dev up0 mtu 1452" in route(workload), route(workload)
+    assert "via 169.254.231.28 dev up0 onlink mtu 1452" in route(workload), route(workload)
 
     counters = dataplane(workload).tunnel_counters()[TUNNEL_ID]
     assert min(counters.rx_packets, counters.tx_packets) > 5

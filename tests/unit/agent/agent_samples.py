@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 from google.protobuf.message import Message
 
 from epic.ads.snapshot import Versioned, versioned
 from epic.agent.desired import Desired, Element, Instance, Tunnel
 from epic.agent.tunnels import WorkloadTunnel
+from epic.bpf.dataplane import Address, Endpoint
 from epic.model.naming import instance_interface
 from epic.proto import epic_pb2
 
 KEY = bytes(range(16))
 PUBLIC = IPv4Address("203.0.113.7")
-INSIDE = IPv4Address("100.64.0.1")
+INSIDE, INSIDE6 = IPv4Address("100.64.0.1"), IPv6Address("fd65:7069:6300::6440:1")
 A, B = IPv4Address("192.168.50.11"), IPv4Address("192.168.50.12")
+C = IPv6Address("fd00:10::12")
+VIA = Endpoint(7)
+"""An endpoint behind tunnel 7."""
+
 WEB = "shop.web"
 INTERFACE = instance_interface(INSIDE)
 HTTP = Element(PUBLIC, "tcp", 80)
@@ -31,21 +36,38 @@ def tunnel(id_: int = 7, gateway: str = WEB, inside: IPv4Address = INSIDE) -> Tu
     return Tunnel(id_, gateway, 3, inside, (None, KEY), 1)
 
 
-def wanted(*addresses: IPv4Address, used: tuple[IPv4Address, ...] | None = None) -> Desired:
+def wanted(*addresses: Address, used: tuple[Address, ...] | None = None) -> Desired:
     """One gateway with endpoints at these addresses, all of them in use unless `used` says otherwise."""
     in_use = addresses if used is None else used
     return Desired(
         instances={WEB: instance()},
         tunnels={7: tunnel()},
-        endpoints={(INSIDE, a): 7 for a in addresses},
+        endpoints={(INSIDE, a): VIA for a in addresses},
         used=frozenset((INSIDE, a) for a in in_use),
     )
 
 
-def workload_tunnel(*endpoints: IPv4Address, id_: int = 7, inside: IPv4Address = INSIDE) -> WorkloadTunnel:
-    address = IPv4Address("172.30.11.2")
-    keys = (None, KEY)
-    return WorkloadTunnel(id_, WEB, 3, inside, address, 6080, keys, 1, frozenset(endpoints), (1,), 1)
+def workload_tunnel(
+    *endpoints: Address,
+    id_: int = 7,
+    inside: IPv4Address = INSIDE,
+    inside6: IPv6Address | None = None,
+    epic: Address | None = None,
+) -> WorkloadTunnel:
+    return WorkloadTunnel(
+        id=id_,
+        gateway=WEB,
+        service=3,
+        inside=inside,
+        epic_address=epic or IPv4Address("172.30.11.2"),
+        epic_port=6080,
+        keys=(None, KEY),
+        active=1,
+        endpoints=endpoints,
+        epochs=(1,),
+        signing=1,
+        inside6=inside6,
+    )
 
 
 def instance_message(**changes: object) -> epic_pb2.Instance:
@@ -72,8 +94,10 @@ def tunnel_message(*keys: tuple[int, bytes]) -> epic_pb2.Tunnel:
     )
 
 
-def endpoint_message(address: IPv4Address) -> epic_pb2.Endpoint:
-    return epic_pb2.Endpoint(gateway=WEB, inside_address=str(INSIDE), address=str(address), tunnel=7)
+def endpoint_message(address: Address, real: str = "", inside: Address = INSIDE) -> epic_pb2.Endpoint:
+    return epic_pb2.Endpoint(
+        gateway=WEB, inside_address=str(inside), address=str(address), tunnel=7, real_address=real
+    )
 
 
 def named(**messages: Message) -> Mapping[str, Versioned]:

@@ -8,15 +8,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from ipaddress import IPv4Address
 
 import pytest
 from agent_samples import (
     HTTP,
     INSIDE,
+    INSIDE6,
     KEY,
+    VIA,
     WEB,
     A,
     B,
+    C,
     endpoint_message,
     instance_message,
     named,
@@ -38,6 +42,7 @@ from epic.ads.snapshot import (
     versioned,
 )
 from epic.agent.desired import check, desired, envoy_snapshots
+from epic.bpf.dataplane import Endpoint
 
 OLD, NEW = bytes(16), KEY
 
@@ -64,8 +69,30 @@ def test_all_is_read() -> None:
     found = desired(snapshot())
     assert found.instances[WEB].elements == {HTTP}
     assert (found.tunnels[7].keys, found.tunnels[7].active) == ((OLD, NEW), 1)
-    assert found.endpoints == {(INSIDE, A): 7}
+    assert found.endpoints == {(INSIDE, A): VIA}
     assert found.used == {(INSIDE, A), (INSIDE, B)}
+
+
+def test_both_families_and_mapped_endpoints_are_read() -> None:
+    found = desired(
+        {
+            **snapshot(),
+            INSTANCE: {WEB: versioned(instance_message(inside_address6=str(INSIDE6)))},
+            ENDPOINT: {
+                "mapped": versioned(endpoint_message(A, real="10.0.0.1")),
+                "same": versioned(endpoint_message(B, real=str(B))),
+                "six": versioned(endpoint_message(C, inside=INSIDE6)),
+            },
+            LOAD_ASSIGNMENT: {f"{WEB}/c": assignment(str(A), str(C))},
+        }
+    )
+    assert found.instances[WEB].insides == (INSIDE, INSIDE6)
+    assert found.endpoints == {
+        (INSIDE, A): Endpoint(7, real=IPv4Address("10.0.0.1")),
+        (INSIDE, B): VIA,
+        (INSIDE6, C): VIA,
+    }
+    assert found.used == {(INSIDE, A), (INSIDE6, C)}
 
 
 def test_the_highest_epoch_signs() -> None:
@@ -96,6 +123,7 @@ GARBAGE = Versioned("1", Any(type_url=CLUSTER, value=b"\xff\xff"))
         pytest.param(INSTANCE, named(x=instance_message(gateway="web")), "ACCOUNT.PROXY", id="gateway"),
         pytest.param(TUNNEL, named(x=tunnel_message((1, b"short"))), "5 bytes", id="key"),
         pytest.param(TUNNEL, named(x=tunnel_message()), "at least one key", id="no key"),
+        pytest.param(ENDPOINT, named(x=endpoint_message(C)), "not of one family", id="families"),
         pytest.param(CLUSTER, named(c=Cluster(name="c")), "GATEWAY/NAME", id="name"),
         pytest.param(CLUSTER, {f"{WEB}/c": GARBAGE}, "cannot be decoded", id="garbage"),
     ],

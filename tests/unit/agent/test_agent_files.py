@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from agent_samples import HTTP, PUBLIC, instance_message
+from agent_samples import HTTP, KEY, PUBLIC, instance_message
 
 from epic.ads.snapshot import INSTANCE, versioned
 from epic.agent import state, workload_state
@@ -50,6 +50,22 @@ def test_settings_have_defaults(tmp_path: Path) -> None:
         pytest.param(WORKLOAD.replace("cluster: lab\n", ""), "cluster: is missing", id="missing"),
         pytest.param(WORKLOAD.replace("192.168.50.11", "here"), "underlay.address: ", id="address"),
         pytest.param(GATEWAY.replace("18000", "x"), "control.address: ", id="port"),
+        pytest.param(
+            GATEWAY.replace("interface: up0", "interfaces: []"), "either `interface`", id="no interface"
+        ),
+        pytest.param(GATEWAY.replace("up0", "up0, interfaces: [up1]"), "either `interface`", id="both"),
+        pytest.param(
+            GATEWAY.replace("interface: up0", "interfaces: [up0, up0]"),
+            "names one twice: up0, up0",
+            id="twice",
+        ),
+        pytest.param(GATEWAY.replace("up0", "up0, lanes: 2"), "underlay.lanes: there is no", id="role's"),
+        pytest.param(
+            WORKLOAD.replace("up0", "up0, lanes: 5"), "lanes: .* less than or equal to 4", id="lanes"
+        ),
+        pytest.param(WORKLOAD.replace("up0", "up0, receive: gro"), "receive: .*'tc' or 'xdp'", id="receive"),
+        pytest.param(WORKLOAD.replace("up0", "up0, delivery: x"), "'stack' or 'pods'", id="delivery"),
+        pytest.param(WORKLOAD.replace("192.168.50.11", "'::'"), "no address of a host", id="unspecified"),
         pytest.param("role: router\n", "role: must be `gateway`", id="role"),
         pytest.param("node_name: x\n", "role: must be `gateway`", id="no role"),
         pytest.param("[]", "must be a mapping", id="no mapping"),
@@ -59,6 +75,13 @@ def test_settings_have_defaults(tmp_path: Path) -> None:
 def test_wrong_settings_are_named(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(Invalid, match=message):
         load(write(tmp_path, text))
+
+
+def test_an_underlay_has_one_or_more_interfaces_and_need_not_have_an_address(tmp_path: Path) -> None:
+    assert load(write(tmp_path, GATEWAY)).underlay.names == ("up0",)
+    text = WORKLOAD.replace("interface: up0, address: 192.168.50.11", "interfaces: [up0, up1], lanes: 4")
+    underlay = load(write(tmp_path, text)).underlay
+    assert (underlay.names, underlay.address, underlay.receive) == (("up0", "up1"), None, "tc")
 
 
 def test_missing_settings_are_said(tmp_path: Path) -> None:
@@ -77,6 +100,14 @@ def test_damaged_state_counts_as_none(tmp_path: Path) -> None:
     assert state.load(tmp_path) is None
     (tmp_path / workload_state.FILE).write_text("{", encoding="utf-8")
     assert workload_state.load(tmp_path) == {}
+
+
+def test_stored_lists_come_back(tmp_path: Path) -> None:
+    listed = {"tunnels": [{"id": 7, "gateway": "shop.wéb", "service": 3, "inside-address": "100.64.0.1"}]}
+    listed["tunnels"][0] |= {"epic-address": "2001:db8::1", "keys": [{"epoch": 1, "secret": KEY.hex()}]}
+    workload_state.save(tmp_path, {"https://epic/shop": workload_state.read(listed)})
+    assert workload_state.load(tmp_path) == {"https://epic/shop": listed}
+    assert (tmp_path / workload_state.FILE).stat().st_mode & 0o777 == 0o600
 
 
 async def test_state_is_written_for_root_only(tmp_path: Path) -> None:

@@ -5,39 +5,50 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-from agent_samples import KEY, A, tunnel, workload_tunnel
+from agent_samples import KEY, A, B, tunnel, workload_tunnel
 
-from epic.agent.control_packets import HELLO_ACK, answer, hello, verified
-from epic.agent.hello_sender import (
-    HELLO_SECONDS,
-    Counter,
-    Health,
-    HelloSender,
-    answered,
-    is_silent,
-    sent,
-)
+from epic.agent.control_packets import HELLO, HELLO_ACK, answer, verified
+from epic.agent.health import HELLO_SECONDS, REMEMBERED, Health
+from epic.agent.hello_sender import Counter, HelloSender
+from epic.agent.settings import WorkloadUnderlay
+from epic.bpf import wire
 
-TUNNELS = {7: tunnel()}
+TUNNELS = {7: replace(tunnel(), declared=A)}
+FAR = (B, 40213)
 
 
-def test_a_hello_is_answered_with_its_counter_and_time() -> None:
-    ack = answer(hello(7, KEY, 5, 77), TUNNELS, 99)
-    assert ack is not None
-    found = verified(ack, {7: workload_tunnel(A)})
+def hello(id_: int = 7, key: bytes = KEY, lane: int = 0) -> bytes:
+    return wire.encode(wire.Control(HELLO, id_, 5, 77, lane=lane, lanes=2), key)
+
+
+def ack(source: tuple[object, int], lane: int = 0) -> wire.Control:
+    """The answer to a hello that is seen at `source`."""
+    packet = answer(hello(lane=lane), TUNNELS, 99, source)  # type: ignore[arg-type]
+    assert packet is not None
+    found = verified(packet, {7: workload_tunnel(A)})
     assert found is not None
-    control, _ = found
-    assert (control.kind, control.counter, control.sent_ns, control.echo_ns) == (HELLO_ACK, 5, 99, 77)
+    return found[0]
+
+
+def test_a_hello_is_answered_with_its_counter_time_and_lane() -> None:
+    assert ack(FAR, lane=1) == wire.Control(HELLO_ACK, 7, 5, 99, 77, 1, 2)
 
 
 def test_nothing_else_is_answered() -> None:
-    assert answer(b"", TUNNELS, 1) is None
-    assert answer(b"\x00" * 40, TUNNELS, 1) is None
-    assert answer(hello(8, KEY, 5, 77), TUNNELS, 1) is None
-    assert answer(hello(7, bytes(16), 5, 77), TUNNELS, 1) is None
-    ack = answer(hello(7, KEY, 5, 77), TUNNELS, 99)
-    assert ack is not None
-    assert answer(ack, TUNNELS, 1) is None
+    assert answer(b"", TUNNELS, 1, FAR) is None
+    assert answer(b"\x00" * 48, TUNNELS, 1, FAR) is None
+    assert answer(hello(id_=8), TUNNELS, 1, FAR) is None
+    assert answer(hello(key=bytes(16)), TUNNELS, 1, FAR) is None
+    packet = answer(hello(), TUNNELS, 99, FAR)
+    assert packet is not None
+    assert answer(packet, TUNNELS, 1, FAR) is None
+
+
+def test_a_lane_is_direct_when_it_is_seen_where_it_is() -> None:
+    assert ack((A, 6080)).flags == wire.Flags.DIRECT
+    assert ack((A, 6081), lane=1).flags == wire.Flags.DIRECT
+    assert ack((A, 6080), lane=1).flags == wire.NO_FLAGS
+    assert ack((B, 6080)).flags == wire.NO_FLAGS
 
 
 def test_the_counter_follows_the_clock_and_never_falls() -> None:
@@ -54,48 +65,93 @@ def test_the_counter_follows_the_clock_and_never_falls() -> None:
 
 
 def test_a_tunnel_lives_from_its_first_answer_until_it_is_silent() -> None:
-    new = sent(Health(since=100), 1, 100, 0)
-    assert (new.alive, new.loss(100)) == (False, None)
-    assert new.next_hello - 100 < 1
-    alive = answered(new, 1, 100.1, 0.1)
-    assert (alive.alive, alive.loss(101), alive.round_trip) == (True, 0, 0.1)
-    assert alive.next_hello > 104
-    assert not is_silent(alive, 110)
-    assert is_silent(alive, 120)
+    health = Health(since=100)
+    health.sent(1, 100)
+    assert (health.alive, health.loss(100)) == (False, None)
+    assert health.pause(100, 0) - 100 < 1
+    health.answered(1, 100.1, 0.125)
+    assert (health.alive, health.loss(101), health.round_trip) == (True, 0, 0.125)
+    assert health.next_hello > 104
+    assert not health.is_silent(110)
+    assert health.is_silent(120)
+
+
+def test_one_lane_that_is_answered_keeps_a_tunnel_alive() -> None:
+    health = Health()
+    for second in range(0, 60, 5):
+        for lane in range(2):
+            health.sent(second * 2 + lane, second)
+        health.answered(second * 2 + 1, second + 0.1, 0.1)
+    assert health.alive
+    assert not health.is_silent(60)
+    assert health.loss(60) == 0.5
 
 
 def test_an_unanswered_tunnel_is_asked_less_often_after_a_while() -> None:
-    assert sent(Health(since=100), 1, 200, 0).next_hello == 200 + HELLO_SECONDS
+    assert Health(since=100).pause(200, 0) == 200 + HELLO_SECONDS
 
 
 def test_loss_and_round_trips_are_told_by_the_last_hellos() -> None:
-    health = Health(since=0)
+    health = Health()
     for i in range(200):
-        health = sent(health, i, i * 5, 0)
+        health.sent(i, i * 5)
         if i % 4:
-            health = answered(health, i, i * 5 + 0.1, 0.001 * i)
+            health.answered(i, i * 5 + 0.1, 0.001 * i)
             # An answer that comes twice counts once.
-            health = answered(health, i, i * 5 + 0.2, 0.001 * i)
-    now = 199 * 5 + 3
-    assert health.loss(now) == 0.25
-    assert len(health.last) == 60
+            health.answered(i, i * 5 + 0.2, 0.001 * i)
+    assert health.loss(199 * 5 + 3) == 0.25
+    assert len(health.round_trips) == REMEMBERED * 3 // 4
     assert [round(f(health.round_trips), 3) for f in (min, max)] == [0.141, 0.199]
 
 
 def test_a_hello_under_way_is_not_lost_yet() -> None:
-    health = answered(sent(Health(), 1, 0, 0), 1, 0.1, 0.1)
-    asked = sent(health, 2, 5, 0)
-    assert asked.loss(5.5) == 0
-    assert asked.loss(8) == 0.5
+    health = Health()
+    health.sent(1, 0)
+    health.answered(1, 0.1, 0.1)
+    health.sent(2, 5)
+    assert health.loss(5.5) == 0
+    assert health.loss(8) == 0.5
+
+
+def sender(**underlay: object) -> tuple[HelloSender, list[str]]:
+    changes: list[str] = []
+    settings = WorkloadUnderlay.model_validate({"interface": "up0", **underlay})
+    return HelloSender(Counter(0, lambda _: None), settings, lambda: changes.append("direct")), changes
+
+
+def answered(said: HelloSender, flags: wire.Flags = wire.NO_FLAGS) -> None:
+    packet = wire.Control(HELLO_ACK, 7, 1, 2, time.monotonic_ns(), flags=flags)
+    said.receive(wire.encode(packet, KEY))
 
 
 def test_new_keys_keep_what_is_known_of_a_tunnel_and_say_hello_at_once() -> None:
-    sender = HelloSender(Counter(0, lambda _: None))
+    said, _ = sender()
     before = workload_tunnel(A)
-    sender.set_tunnels({7: before})
-    sender._health[7] = answered(sent(sender.health[7], 1, 100, 0), 1, 100.1, 0.1)
-    sender.set_tunnels({7: replace(before, keys=(bytes(16), KEY), epochs=(1, 2))})
-    assert (sender.health[7].alive, sender.health[7].round_trips) == (True, (0.1,))
-    assert sender.health[7].next_hello <= time.monotonic()
-    sender.set_tunnels({7: replace(before, epic_address=A)})
-    assert not sender.health[7].alive
+    said.set_tunnels({7: before}, {7: A})
+    answered(said)
+    assert said.health[7].next_hello > time.monotonic()
+    said.set_tunnels({7: replace(before, keys=(bytes(16), KEY), epochs=(1, 2))}, {7: A})
+    assert said.health[7].alive
+    assert said.health[7].next_hello <= time.monotonic()
+    said.set_tunnels({7: replace(before, epic_address=A)}, {7: A})
+    assert not said.health[7].alive
+
+
+def test_another_address_of_this_node_says_hello_at_once() -> None:
+    said, _ = sender()
+    said.set_tunnels({7: workload_tunnel(A)}, {7: A})
+    answered(said)
+    said.set_tunnels({7: workload_tunnel(A)}, {7: A})
+    assert said.health[7].next_hello > time.monotonic()
+    said.set_tunnels({7: workload_tunnel(A)}, {7: B})
+    assert said.health[7].next_hello <= time.monotonic()
+
+
+def test_answers_tell_whether_a_tunnel_is_direct() -> None:
+    said, changes = sender(spread=True)
+    said.set_tunnels({7: workload_tunnel(A)}, {7: A})
+    answered(said, wire.Flags.DIRECT)
+    answered(said, wire.Flags.DIRECT)
+    assert (said.direct, changes) == ({7}, ["direct"])
+    answered(said)
+    assert (said.direct, len(changes)) == (frozenset(), 2)

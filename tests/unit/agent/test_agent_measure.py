@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address, IPv6Address
+
 from agent_samples import A, workload_tunnel
 
-from epic.agent.events import between, look
-from epic.agent.hello_sender import Health, answered, sent
+from epic.agent.events import heard, place, silent
+from epic.agent.health import Health
 from epic.agent.measure import Look, body
-from epic.bpf.dataplane import TunnelCounters
+from epic.bpf.dataplane import TunnelCounters, TunnelEvent
 from epic.proto.epic_pb2 import TunnelStatus
 
 
 def test_a_node_tells_each_server_only_of_the_tunnels_that_it_listed() -> None:
-    health = answered(sent(Health(), 1, 100, 0), 1, 100.002, 0.002)
+    health = Health()
+    health.sent(1, 100)
+    health.answered(1, 100.002, 0.002)
     tunnels = {id_: workload_tunnel(A, id_=id_) for id_ in (7, 8)}
     counters = {7: TunnelCounters(1, 2, 3, 4)}
     seen = Look(tunnels, counters, {"tag_wrong": 2, "too_big": 0}, {7: health}, 105)
@@ -36,27 +40,38 @@ def test_a_node_tells_each_server_only_of_the_tunnels_that_it_listed() -> None:
     assert body(seen, {8})["tunnels"] == [{"id": 8, "epochs": [1], "signing-epoch": 1}]
 
 
-def status(age: float = 1, address: str = "198.51.100.1", port: int = 6080) -> TunnelStatus:
-    return TunnelStatus(id=7, hello_age=age, observed_address=address, observed_port=port)
+HOME, AWAY = (IPv4Address("198.51.100.1"), 6080), (IPv6Address("2001:db8::1"), 7000)
 
 
-def happened(before: TunnelStatus | None, after: TunnelStatus | None) -> list[str]:
-    events = between(look([before] if before else []), look([after] if after else []))
-    return [event.what for event in events]
+def texts(*told: TunnelEvent, alive: tuple[int, ...] = ()) -> list[str]:
+    return [event.text for event in heard(told, alive)]
 
 
-def test_tunnels_come_up_move_and_go_down() -> None:
-    never = TunnelStatus(id=7, hello_age=-1)
-    assert happened(None, never) == []
-    assert happened(never, status()) == ["up"]
-    assert happened(status(), status(5)) == []
-    assert happened(status(), status(port=7000)) == ["moved"]
-    assert happened(status(), status(17)) == ["down"]
-    assert happened(status(17), status(20)) == []
-    assert happened(status(17), status(address="198.51.100.2")) == ["moved", "up"]
-    assert happened(status(), None) == []
+def test_what_the_programs_tell_is_said_with_places() -> None:
+    assert texts(TunnelEvent("up", 7, 0, 1, None, HOME)) == [
+        "tunnel 7 is up: hellos come from 198.51.100.1:6080"
+    ]
+    assert texts(TunnelEvent("moved", 7, 0, 1, HOME, AWAY), TunnelEvent("moved", 7, 2, 1, AWAY, HOME)) == [
+        "tunnel 7 moved from 198.51.100.1:6080 to [2001:db8::1]:7000",
+        "tunnel 7 (lane 2) moved from [2001:db8::1]:7000 to 198.51.100.1:6080",
+    ]
+    assert place("fe80::1", 1) == "[fe80::1]:1"
 
 
-def test_an_event_says_where_from_and_where_to() -> None:
-    (event,) = between(look([status()]), look([status(port=7000)]))
-    assert event.text == "tunnel 7 moved from 198.51.100.1:6080 to 198.51.100.1:7000"
+def test_further_lanes_do_not_make_a_tunnel_come_up_again() -> None:
+    lanes = [TunnelEvent("up", 7, lane, 1, None, HOME) for lane in range(4)]
+    assert len(texts(*lanes)) == 1
+    assert texts(*lanes, alive=(7,)) == []
+
+
+def test_a_tunnel_goes_down_with_time() -> None:
+    def status(age: float) -> TunnelStatus:
+        return TunnelStatus(id=7, hello_age=age, observed_address="198.51.100.1", observed_port=6080)
+
+    assert silent((), [status(-1)]) == (set(), [])
+    assert silent((), [status(5)]) == ({7}, [])
+    now, (down,) = silent({7}, [status(17)])
+    assert (now, down.text) == (set(), "tunnel 7 is down: no more hellos from 198.51.100.1:6080")
+    assert silent(now, [status(20)]) == (set(), [])
+    # One that was removed is not down.
+    assert silent({7}, []) == (set(), [])

@@ -11,7 +11,7 @@ from ipaddress import IPv4Address
 import pytest
 from agent_samples import WEB, A, workload_tunnel
 
-from epic.agent.hello_sender import Health, answered, sent
+from epic.agent.health import Health
 from epic.agent.measure import Look
 from epic.agent.metrics import Family, exposition, gateway_text, serve, workload_text
 from epic.agent.report import TunnelReport
@@ -57,10 +57,12 @@ def test_an_epic_node_shows_tunnels_drops_events_and_instances() -> None:
 
 
 def test_a_workload_node_shows_round_trips_and_loss() -> None:
-    health = answered(sent(Health(), 1, 100, 0), 1, 100.002, 0.002)
+    health = Health()
+    health.sent(1, 100)
+    health.answered(1, 100.002, 0.001953125)
     look = Look({7: workload_tunnel(A)}, {7: TunnelCounters(1, 2, 3, 4)}, {}, {7: health}, 105)
     lines = workload_text(look, Counter()).splitlines()
-    assert 'epic_tunnel_round_trip_seconds{tunnel="7",gateway="shop.web"} 0.002' in lines
+    assert 'epic_tunnel_round_trip_seconds{tunnel="7",gateway="shop.web"} 0.001953125' in lines
     assert 'epic_tunnel_hello_loss_ratio{tunnel="7",gateway="shop.web"} 0.0' in lines
     assert 'epic_tunnel_up{tunnel="7",gateway="shop.web"} 1' in lines
 

@@ -9,34 +9,35 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from agent_samples import HTTP, INSIDE, INTERFACE, WEB, A, B, instance, tunnel, wanted
+from agent_samples import HTTP, INSIDE, INSIDE6, INTERFACE, VIA, WEB, A, B, C, instance, tunnel, wanted
 
 from epic.agent.desired import EMPTY
 from epic.agent.plan import (
     AttachInstance,
     ClosePorts,
-    DeleteEndpoint,
+    DeleteEndpoints,
     DeleteTunnel,
     DetachInstance,
     Observed,
     OpenPorts,
-    SetEndpoint,
+    SetEndpoints,
     SetTunnel,
     additions,
     removals,
     unplumbed,
     waiting,
 )
+from epic.bpf.dataplane import Endpoint
 
 NOTHING = Observed({INTERFACE: 9}, {}, {}, {}, frozenset())
-DONE = Observed({INTERFACE: 9}, {INTERFACE: 9}, {7: tunnel()}, {(INSIDE, A): 7}, frozenset({HTTP}))
+DONE = Observed({INTERFACE: 9}, {INTERFACE: 9}, {7: tunnel()}, {(INSIDE, A): VIA}, frozenset({HTTP}))
 
 
 def test_a_new_gateway_gets_everything_in_order() -> None:
     assert additions(wanted(A), NOTHING) == [
         AttachInstance(instance(), 9),
         SetTunnel(tunnel()),
-        SetEndpoint((INSIDE, A), 7, WEB),
+        SetEndpoints(WEB, {(INSIDE, A): VIA}),
         OpenPorts(frozenset({HTTP})),
     ]
 
@@ -53,7 +54,20 @@ def test_an_interface_that_was_made_anew_is_attached_again() -> None:
 def test_an_interface_that_is_not_there_is_not_attached() -> None:
     observed = replace(NOTHING, links={})
     assert not any(isinstance(action, AttachInstance) for action in additions(wanted(A), observed))
+    assert not any(isinstance(action, SetTunnel) for action in additions(wanted(A), observed))
     assert unplumbed(wanted(A), observed, []) == {WEB}
+
+
+def test_an_endpoint_that_is_mapped_otherwise_is_set_again() -> None:
+    other = replace(DONE, endpoints={(INSIDE, A): Endpoint(7, real=B)})
+    assert additions(wanted(A), other) == [SetEndpoints(WEB, {(INSIDE, A): VIA})]
+
+
+def test_endpoints_of_either_family_wait_for_the_envoy() -> None:
+    desired = replace(wanted(A), instances={WEB: replace(instance(), inside6=INSIDE6)})
+    observed = replace(DONE, endpoints={(INSIDE, A): VIA, (INSIDE6, C): VIA})
+    assert waiting(desired, observed) == {WEB}
+    assert removals(desired, observed, {WEB}) == [DeleteEndpoints(frozenset({(INSIDE6, C)}))]
 
 
 def test_a_tunnel_of_an_earlier_agent_is_set_again_for_its_keys_are_unknown() -> None:
@@ -63,38 +77,40 @@ def test_a_tunnel_of_an_earlier_agent_is_set_again_for_its_keys_are_unknown() ->
 def test_everything_of_a_gateway_that_is_gone_goes() -> None:
     assert removals(EMPTY, DONE, ()) == [
         ClosePorts(frozenset({HTTP})),
-        DeleteEndpoint((INSIDE, A)),
+        DeleteEndpoints(frozenset({(INSIDE, A)})),
         DeleteTunnel(7),
         DetachInstance(INTERFACE),
     ]
 
 
 def test_an_endpoint_goes_when_the_envoy_has_let_go_of_it() -> None:
-    observed = replace(DONE, endpoints={(INSIDE, A): 7, (INSIDE, B): 7})
-    assert removals(wanted(A), observed, {WEB}) == [DeleteEndpoint((INSIDE, B))]
+    observed = replace(DONE, endpoints={(INSIDE, A): VIA, (INSIDE, B): VIA})
+    assert removals(wanted(A), observed, {WEB}) == [DeleteEndpoints(frozenset({(INSIDE, B)}))]
 
 
 def test_an_endpoint_stays_while_the_envoy_may_use_it() -> None:
-    observed = replace(DONE, endpoints={(INSIDE, A): 7, (INSIDE, B): 7})
+    observed = replace(DONE, endpoints={(INSIDE, A): VIA, (INSIDE, B): VIA})
     assert removals(wanted(A), observed, ()) == []
     assert waiting(wanted(A), observed) == {WEB}
 
 
 def test_an_endpoint_stays_while_the_envoys_configuration_names_it() -> None:
-    observed = replace(DONE, endpoints={(INSIDE, A): 7, (INSIDE, B): 7})
+    observed = replace(DONE, endpoints={(INSIDE, A): VIA, (INSIDE, B): VIA})
     assert removals(wanted(A, used=(A, B)), observed, {WEB}) == []
 
 
 def test_a_tunnel_stays_while_an_endpoint_needs_it() -> None:
-    desired = replace(wanted(A), tunnels={8: tunnel(8)}, endpoints={(INSIDE, A): 8})
-    observed = replace(DONE, endpoints={(INSIDE, A): 8, (INSIDE, B): 7}, tunnels={7: tunnel(), 8: tunnel(8)})
+    desired = replace(wanted(A), tunnels={8: tunnel(8)}, endpoints={(INSIDE, A): Endpoint(8)})
+    observed = replace(
+        DONE, endpoints={(INSIDE, A): Endpoint(8), (INSIDE, B): VIA}, tunnels={7: tunnel(), 8: tunnel(8)}
+    )
     assert removals(desired, observed, ()) == []
-    assert removals(desired, observed, {WEB}) == [DeleteEndpoint((INSIDE, B)), DeleteTunnel(7)]
+    assert removals(desired, observed, {WEB}) == [DeleteEndpoints(frozenset({(INSIDE, B)})), DeleteTunnel(7)]
 
 
 def test_a_gateway_with_a_failed_addition_is_not_plumbed() -> None:
     assert unplumbed(wanted(A), DONE, []) == set()
-    assert unplumbed(wanted(A), DONE, [SetEndpoint((INSIDE, A), 7, WEB)]) == {WEB}
+    assert unplumbed(wanted(A), DONE, [SetEndpoints(WEB, {(INSIDE, A): VIA})]) == {WEB}
     assert unplumbed(wanted(A), DONE, [OpenPorts(frozenset({HTTP}))]) == {WEB}
 
 

@@ -119,6 +119,32 @@ async def test_registering_a_node_again_changes_nothing(admin: httpx.AsyncClient
     assert store.revision == revision
 
 
+@pytest.mark.parametrize(
+    ("address", "problem"),
+    [
+        ("2001:db8::1%up0", "node.spec.address: '2001:db8::1%up0' has a zone id"),
+        ("::ffff:192.0.2.1", "is an IPv4-mapped address; write 192.0.2.1"),
+        ("127.0.0.1", "address: '127.0.0.1' is a loopback address"),
+        ("epic9", "'epic9' is not an IPv4 or IPv6 address"),
+    ],
+)
+async def test_a_node_needs_an_address_that_others_can_reach(
+    admin: httpx.AsyncClient, address: str, problem: str
+) -> None:
+    reply = await admin.put(f"{API}/nodes/epic9", json={"node": {"spec": {"address": address}}})
+    assert reply.status_code == 400
+    assert problem in reply.json()["error"]
+
+
+async def test_registering_an_ipv6_node_in_another_spelling_changes_nothing(admin: httpx.AsyncClient) -> None:
+    versions = []
+    for address in ("2001:DB8::9", "2001:db8:0::9"):
+        reply = await admin.put(f"{API}/nodes/epic9", json={"node": {"spec": {"address": address}}})
+        versions.append(reply.json()["node"]["metadata"]["resourceVersion"])
+        assert reply.json()["node"]["spec"]["address"] == "2001:db8::9"
+    assert versions[0] == versions[1]
+
+
 async def test_two_nodes_cannot_have_one_address(admin: httpx.AsyncClient) -> None:
     reply = await admin.put(f"{API}/nodes/epic9", json={"node": {"spec": {"address": "192.0.2.1"}}})
     assert reply.status_code == 409

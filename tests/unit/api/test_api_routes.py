@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from ipaddress import IPv4Network
 from typing import Any
 
 import httpx
 import pytest
-from api_requests import API, PROXIES, proxy_body, route_body, slice_body
+from api_requests import API, PROXIES, Events, proxy_body, route_body, slice_body
 
+from epic.api.context import Context
 from epic.api.tunnels import follow, tunnels_of
-from epic.model.resources import Run, Tunnel
+from epic.ipam import DEFAULT_POOLS
+from epic.model.resources import GWProxy, Run, Tunnel
 from epic.store.sqlite import SqliteStore
 from epic.tunnels import WorkloadNode
 
@@ -66,7 +69,22 @@ async def test_hostnames_are_echoed_and_put_replaces_the_whole_spec(tenant: http
         (
             SLICES,
             {"clientRef": {"uid": "E"}, "parentRef": {"uid": "S"}, "endpoints": [{"addresses": ["::1"]}]},
-            "endpoints.0.addresses: '::1' is not an IPv4 address",
+            "endpoints.0.addresses: '::1' is a loopback address",
+        ),
+        (
+            SLICES,
+            {"clientRef": {"uid": "E"}, "parentRef": {"uid": "S"}, "endpoints": [{"addresses": ["fd00::1"]}]},
+            "endpoints.0.addresses: 'fd00::1' is an IPv6 address in a slice of type IPv4",
+        ),
+        (
+            SLICES,
+            {"clientRef": {"uid": "E"}, "parentRef": {"uid": "S"}, "nodeAddresses": {"n1": "::"}},
+            "nodeAddresses.n1: '::' is the unspecified address",
+        ),
+        (
+            SLICES,
+            {"clientRef": {"uid": "E"}, "parentRef": {"uid": "S"}, "nodeAddresses": {"n1": "fe80::1%eth0"}},
+            "slice.spec.nodeAddresses.n1: 'fe80::1%eth0' has a zone id",
         ),
         (
             SLICES,
@@ -135,6 +153,7 @@ async def test_workload_node_reads_its_tunnels_with_keys_and_endpoints(
         "gateway": "root.U1",
         "service": 1,
         "inside-address": str(stored.spec.inside_address),
+        "inside-address6": str(DEFAULT_POOLS.inside6.network_address + int(stored.spec.inside_address)),
         "epic-address": "192.0.2.1",
         "epic-port": 6080,
         "keys": [{"epoch": 1, "secret": stored.spec.keys[0].secret.get_secret_value()}],
@@ -162,11 +181,62 @@ async def test_watch_sends_tunnels_at_once_and_on_each_change(
     tenant: httpx.AsyncClient, store: SqliteStore
 ) -> None:
     workload = WorkloadNode("c1", "n1")
-    replies = follow(store, "root", workload)
+    context = Context(store=store, inside_pool=IPv4Network("100.64.0.0/10"), run_events=Events())
+    replies = follow(context, "root", workload)
     async with asyncio.timeout(5):
         assert await anext(replies) == {"tunnels": []}
         await publish(tenant)
-        assert await anext(replies) == tunnels_of(store, "root", workload)
+        assert await anext(replies) == tunnels_of(context, "root", workload)
         await tenant.delete(f"{SLICES}/E1")
         assert await anext(replies) == {"tunnels": []}
     await replies.aclose()
+
+
+def of_ipv6(body: dict[str, Any]) -> dict[str, Any]:
+    spec = body["slice"]["spec"]
+    endpoints = [{**e, "addresses": [f"2001:DB8::{i}"]} for i, e in enumerate(spec["endpoints"], 1)]
+    nodes = dict.fromkeys(spec["nodeAddresses"], "2001:db8:1::1")
+    changed = {"addressType": "IPv6", "endpoints": endpoints, "nodeAddresses": nodes}
+    return {"slice": {"spec": {**spec, **changed}}}
+
+
+async def test_ipv6_endpoints_on_ipv6_nodes_are_reached_from_the_ipv6_inside_address(
+    tenant: httpx.AsyncClient, store: SqliteStore
+) -> None:
+    await publish(tenant)
+    await tenant.put(f"{SLICES}/E1", json=of_ipv6(slice_body()))
+    assert (await tenant.get(f"{SLICES}/E1")).json()["slice"]["spec"]["nodeAddresses"] == {
+        "n1": "2001:db8:1::1"
+    }
+    (first, _) = (await tenant.get(TUNNELS, params={"cluster": "c1", "node": "n1"})).json()["tunnels"]
+    assert first["endpoints"] == ["2001:db8::1"]
+    assert first["inside-address6"] == "fd65:7069:6300::6440:1"
+    assert {str(tunnel.spec.node_address) for tunnel in store.list(Tunnel)} == {"2001:db8:1::1"}
+
+
+async def test_a_gateway_from_before_mapping_keeps_the_addresses_of_the_cluster_it_has(
+    tenant: httpx.AsyncClient, store: SqliteStore
+) -> None:
+    await publish(tenant)
+    with store.transaction() as transaction:
+        proxy = transaction.get(GWProxy, "root", "U1")
+        status = proxy.status.model_copy(update={"unmapped_cluster": None})
+        transaction.update(proxy.model_copy(update={"status": status}))
+    other = slice_body("E2")
+    other["slice"]["spec"]["clientRef"]["clusterID"] = "a-later-one"
+    await tenant.post(SLICES, json=other)
+    assert store.get(GWProxy, "root", "U1").status.unmapped_cluster == "c1"
+
+
+async def test_the_first_cluster_behind_a_gateway_keeps_its_addresses_for_ever(
+    tenant: httpx.AsyncClient, store: SqliteStore
+) -> None:
+    await publish(tenant)
+    other = slice_body("E2")
+    other["slice"]["spec"]["clientRef"]["clusterID"] = "a-later-one"
+    await tenant.post(SLICES, json=other)
+    await tenant.delete(f"{SLICES}/E1")
+    assert store.get(GWProxy, "root", "U1").status.unmapped_cluster == "c1"
+    reply = await tenant.get(TUNNELS, params={"cluster": "a-later-one", "node": "n1"})
+    (first, _) = reply.json()["tunnels"]
+    assert first["endpoints"] == ["10.1.2.1"], "workload nodes know real addresses only"

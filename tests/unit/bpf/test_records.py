@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,11 +42,22 @@ def test_a_tunnel_is_packed_as_the_struct_in_c() -> None:
     packed = records.pack_tunnel(TUNNEL, 4, UNDERLAY)
     assert packed.hex(" ", 4) == (
         "07000000 03000000 04000000 09000000 05000000 dc050000 64400001 01020200 05000000 00000000 "
+        f"{packed[40:48].hex(' ', 4)} "
         "00000000 00000000 00000000 00000000 00010203 04050607 08090a0b 0c0d0e0f "
         "fd650000 00000000 00000000 00000001 "
         "00000000 00000000 0000ffff ac1e0b02 00000000 00000000 0000ffff ac1e0202 17c00200 00000000 "
         "00000000 00000000 0000ffff ac1e0b02 02000000 ac1e0201 00000000 00000000 00000000 00000000"
     )
+
+
+def test_the_fingerprint_changes_with_whatever_changes_tags_and_with_nothing_else() -> None:
+    def fingerprint(**changes: Any) -> bytes:
+        return records.pack_tunnel(replace(TUNNEL, **changes), 4, UNDERLAY)[40:48]
+
+    first, second = bytes(16), bytes(range(16))
+    assert fingerprint(keys=(first, second)) == fingerprint() == fingerprint(remote_port=1, lanes=1)
+    others = [{"id": 8}, {"service": 4}, {"keys": (first, first)}, {"keys": (first, second), "active": 0}]
+    assert len({fingerprint(), *(fingerprint(**other) for other in others)}) == 4
 
 
 def test_without_a_next_hop_the_far_end_is_on_the_link() -> None:

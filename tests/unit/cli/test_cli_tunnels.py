@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from epic.cli.main import app
 from epic.live import End, Place, RoundTrip, epic_place, workload_place
 from epic.model.base import Metadata
 from epic.model.resources import Account, Tunnel
-from epic.rotation import Holds
+from epic.rotation import NOTHING, Holds
 
 Epicctl = Callable[..., Result]
 
@@ -78,10 +79,17 @@ def test_the_table_shows_how_a_tunnel_is(epicctl: Epicctl, live_api: Any, tunnel
         "3.4 MB (12)",
         "0 B (0)",
         "2s",
-        "1 (0s)",
     ):
         assert words in [cell.strip() for cell in line.split("  ")], (words, line)
+    assert re.fullmatch(r"1 \(\ds\)", line.split("  ")[-1].strip())
     assert dropped == "epic1 dropped: tag_wrong 3"
+
+
+def test_the_port_stands_apart_from_an_ipv6_address(epicctl: Epicctl, live_api: Any, tunnel: Tunnel) -> None:
+    live_api.live.take(epic_place(tunnel), {7: End(NOTHING, observed=("2001:db8::7", 6080))}, {})
+    assert " [2001:db8::7]:6080 " in epicctl("tunnels").output
+    (shown,) = json.loads(epicctl("tunnels", "-o", "json").output)["items"]
+    assert shown["inside-address6"] == "fd65:7069:6300::6440:1"
 
 
 def test_what_is_not_known_is_a_dash_and_what_is_down_is_said(
@@ -138,7 +146,8 @@ def test_rotation_says_what_has_begun_and_what_is_in_the_way(
         0,
         "Rotation of 1 tunnels has begun, of 0 was under way.\n",
     )
-    assert "1 (0s), rotating, waits for epic1, lab/node1" in epicctl("tunnels").output
+    shown = epicctl("tunnels").output
+    assert re.search(r"1 \(\ds\), rotating, waits for epic1, lab/node1", shown)
 
 
 def test_a_node_of_a_client_is_named_with_its_cluster() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from epic.control.settings import load_settings
 from epic.errors import Invalid
+from epic.ipam import DEFAULT_POOLS
 from epic.rotation import Policy
 
 GOOD = """
@@ -46,6 +47,31 @@ def test_runs_use_the_playbook_of_the_collection(file: Path) -> None:
         ("envoy_binary", "envoy", "envoy is not known; known here are node_name, database"),
         ("100.64.0.0/10", "100.64.0.1/10", "inside_pool: "),
         ("runs: {", "runs: [", "is not YAML"),
+        (
+            "inside_pool:",
+            "inside_pool6: fd00::/64\ninside_pool:",
+            "inside_pool6: it must be a /96",
+        ),
+        (
+            "inside_pool:",
+            "mapped_pool: 10.0.0.0/16\ninside_pool:",
+            "mapped_pool: it must be a /12",
+        ),
+        (
+            "inside_pool:",
+            "mapped_pool6: fd00::/112\ninside_pool:",
+            "mapped_pool6: it must be a /108",
+        ),
+        (
+            "inside_pool: 100.64.0.0/10",
+            "inside_pool: 100.64.0.0/10\nmapped_pool: 100.0.0.0/8",
+            "mapped_pool: it overlaps the pool of inside addresses 100.64.0.0/10",
+        ),
+        (
+            "inside_pool:",
+            "mapped_pool6: fd65:7069::/32\ninside_pool:",
+            "mapped_pool6: it overlaps the pool of inside addresses fd65:7069:6300::/96",
+        ),
     ],
 )
 def test_a_mistake_is_told_with_file_and_key(file: Path, old: str, new: str, message: str) -> None:
@@ -54,6 +80,16 @@ def test_a_mistake_is_told_with_file_and_key(file: Path, old: str, new: str, mes
         load_settings(file)
     assert str(file) in str(error.value)
     assert message in str(error.value)
+
+
+def test_pools_that_are_not_named_are_the_usual_ones(file: Path) -> None:
+    assert load_settings(file).pools() == DEFAULT_POOLS
+    file.write_text(GOOD + "inside_pool6: fd00::/96\nmapped_pool: 44.0.0.0/12\nmapped_pool6: fd01::/108\n")
+    assert [str(pool) for pool in vars(load_settings(file).pools()).values()] == [
+        "fd00::/96",
+        "44.0.0.0/12",
+        "fd01::/108",
+    ]
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -252,6 +253,39 @@ def test_other_nodes_addresses_come_from_the_annotation() -> None:
         }
 
     assert translated(shop(EndpointSlice=change)).slices[0].spec["nodeAddresses"] == {"node9": "10.0.0.9"}
+
+
+def ipv6(content: dict[str, Any]) -> None:
+    content["addressType"] = "IPv6"
+    content["endpoints"] = [{"addresses": ["2001:db8::b"]}]
+
+
+def test_ipv6_slices_are_passed_on_from_hosts_of_either_family() -> None:
+    for own in ("192.168.50.11", "2001:db8:1::7"):
+        (found,) = translated(shop(EndpointSlice=ipv6), replace(HOST, node_address=own)).slices
+        assert found.spec["addressType"] == "IPv6"
+        assert found.spec["endpoints"] == [{"addresses": ["2001:db8::b"], "nodeName": "node1"}]
+        assert found.spec["nodeAddresses"] == {"node1": own}
+
+
+@pytest.mark.parametrize(
+    ("kind", "address", "words"),
+    [
+        ("IPv4", "2001:db8::b", "'2001:db8::b' is no IPv4 address"),
+        ("IPv6", "10.0.0.1", "'10.0.0.1' is no IPv6 address"),
+        ("IPv6", "::ffff:10.0.0.1", "is an IPv4-mapped address; write 10.0.0.1"),
+        ("IPv6", "fe80::1%eth0", "has a zone id"),
+        ("IPv4", "127.0.0.1", "is a loopback address"),
+    ],
+)
+def test_an_address_that_cannot_be_an_endpoints_is_told(kind: str, address: str, words: str) -> None:
+    def change(content: dict[str, Any]) -> None:
+        content["addressType"] = kind
+        content["endpoints"] = [{"addresses": [address]}]
+
+    found = translated(shop(EndpointSlice=change))
+    assert [p.message for p in found.problems if words in p.message], found.problems
+    assert found.slices[0].spec["endpoints"] == []
 
 
 def test_the_order_of_the_objects_does_not_matter() -> None:

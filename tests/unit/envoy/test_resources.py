@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 import pytest
+import yaml
+from envoy.config.cluster.v3.cluster_pb2 import Cluster as EnvoyCluster
+from google.protobuf.json_format import ParseDict
 
 from epic.envoy.endpoints import target_port
 from epic.envoy.resources import bound_to, build
@@ -57,11 +60,34 @@ def test_equal_inputs_have_the_same_revision_and_others_another() -> None:
     assert build(routing(address="203.0.113.2"), EnvoyResources()).revision != revision
 
 
-def test_connections_of_an_instance_come_from_its_inside_address() -> None:
+INSIDE = IPv4Address("100.64.0.7"), IPv6Address("fd65:7069:6300::6440:7")
+
+
+def test_connections_of_an_instance_come_from_its_inside_addresses() -> None:
     (cluster,) = build(routing(), EnvoyResources()).clusters.values()
-    bound = bound_to(cluster, IPv4Address("100.64.0.7"))
-    assert bound.upstream_bind_config.source_address.address == "100.64.0.7"
+    bound = bound_to(cluster, *INSIDE)
+    assert sources(bound) == ["100.64.0.7", "fd65:7069:6300::6440:7"]
     assert not cluster.HasField("upstream_bind_config"), "the shared cluster stays as it is"
+
+
+def test_a_template_cannot_choose_other_source_addresses() -> None:
+    text = """
+name: S1
+type: EDS
+eds_cluster_config: {eds_config: {ads: {}, resource_api_version: V3}}
+upstream_bind_config:
+  source_address: {address: 192.0.2.1, port_value: 0}
+  extra_source_addresses: [{address: {address: "2001:db8::1", port_value: 0}}]
+  socket_options: [{level: 6, name: 9, int_value: 1}]
+"""
+    bound = bound_to(ParseDict(yaml.safe_load(text), EnvoyCluster()), *INSIDE)
+    assert sources(bound) == ["100.64.0.7", "fd65:7069:6300::6440:7"]
+    assert bound.upstream_bind_config.socket_options[0].name == 9
+
+
+def sources(cluster: EnvoyCluster) -> list[str]:
+    config = cluster.upstream_bind_config
+    return [config.source_address.address, *(e.address.address for e in config.extra_source_addresses)]
 
 
 @pytest.mark.parametrize(

@@ -22,12 +22,14 @@ WEB = Instance(
     node_id="epic-root.web",
     public_address="203.0.113.7",
     inside_address="100.64.0.1",
+    inside_address6="fd65:7069:6300::6440:1",
     interface="epg64400001",
     mtu=1452,
     envoy_version="1.40.0",
     concurrency=1,
 )
 DIRECTORY = "/etc/epic/gateways/root.web/"
+ENVIRONMENT = {DIRECTORY + "netns.env": WEB.files()[DIRECTORY + "netns.env"]}
 UP = Found(files=WEB.files(), running=True, enabled=True, namespace=True)
 
 
@@ -70,6 +72,35 @@ def test_one_gateway(wanted: list[Instance], found: dict[str, Found], action: st
     assert actions(wanted, found) == {"root.web": action}
 
 
+def without_ipv6(found: Found) -> Found:
+    """The same as made by a version without IPv6."""
+    made = {key: value for key, value in WEB.__dict__.items() if key != "inside_address6"}
+    description, environment = DIRECTORY + "instance.json", DIRECTORY + "netns.env"
+    lines = found.files[environment].splitlines(keepends=True)
+    text = "".join(line for line in lines if not line.startswith("INSIDE6="))
+    files = {description: json.dumps(made, indent=2) + "\n", environment: text}
+    return replace(found, files={**found.files, **files})
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found", "action"),
+    [
+        pytest.param(WEB, without_ipv6(UP), "extend", id="while Envoy goes on"),
+        pytest.param(replace(WEB, concurrency=2), without_ipv6(UP), "replace", id="Envoy changes too"),
+        pytest.param(replace(WEB, mtu=1400), without_ipv6(UP), "replace", id="the MTU changes too"),
+        pytest.param(WEB, replace(without_ipv6(UP), running=False), "replace", id="stopped"),
+        pytest.param(
+            WEB,
+            replace(without_ipv6(UP), files={**without_ipv6(UP).files, **ENVIRONMENT}),
+            "extend",
+            id="interrupted",
+        ),
+    ],
+)
+def test_an_instance_from_before_ipv6_gets_it(wanted: Instance, found: Found, action: str) -> None:
+    assert actions([wanted], {"root.web": found}) == {"root.web": action}
+
+
 def test_gateways_are_independent() -> None:
     other = replace(WEB, gateway="blue.api", interface="epg64400002")
     assert actions([other], {"root.web": UP}) == {"blue.api": "create", "root.web": "remove"}
@@ -87,6 +118,7 @@ def test_the_namespace_learns_its_addresses() -> None:
     assert WEB.files()[DIRECTORY + "netns.env"].splitlines() == [
         "PUBLIC=203.0.113.7",
         "INSIDE=100.64.0.1",
+        "INSIDE6=fd65:7069:6300::6440:1",
         "INTERFACE=epg64400001",
         "MTU=1452",
         "ENVOY_VERSION=1.40.0",
@@ -121,6 +153,9 @@ def test_envoy_takes_everything_from_the_agent() -> None:
             {"public_address": "203.0.113.7/24"}, "public_address is '203.0.113.7/24'", id="network"
         ),
         pytest.param({"inside_address": "::1"}, "it must be an IPv4 address", id="IPv6"),
+        pytest.param({"inside_address6": "100.64.0.1"}, "it must be an IPv6 address", id="IPv4"),
+        pytest.param({"inside_address6": "fe80::1%eth0"}, "without a zone", id="zone"),
+        pytest.param({"inside_address6": "FD00::1"}, "in its shortest form", id="spelling"),
         pytest.param(
             {"interface": "eth0"}, "it must be epg and eight hexadecimal digits", id="foreign interface"
         ),
@@ -134,10 +169,16 @@ def test_a_bad_option_is_refused(values: dict[str, Any], message: str) -> None:
         parse_all([options(**values)])
 
 
-@pytest.mark.parametrize("option", ["gateway", "interface", "public_address", "inside_address"])
+@pytest.mark.parametrize(
+    "option", ["gateway", "interface", "public_address", "inside_address", "inside_address6"]
+)
 def test_instances_share_nothing(option: str) -> None:
     other = options(
-        gateway="root.api", interface="epg64400002", public_address="203.0.113.8", inside_address="100.64.0.2"
+        gateway="root.api",
+        interface="epg64400002",
+        public_address="203.0.113.8",
+        inside_address="100.64.0.2",
+        inside_address6="fd65:7069:6300::6440:2",
     )
     with pytest.raises(InstanceError, match=f"{option} .* is given to more than one instance"):
         parse_all([options(), {**other, option: options()[option]}])

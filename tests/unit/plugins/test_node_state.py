@@ -81,6 +81,18 @@ def test_a_replacement_stops_the_namespace_too() -> None:
     assert host.commands[0] == "systemctl stop epic-envoy@root.a.service epic-netns@root.a.service"
 
 
+def test_an_extension_reloads_the_namespace_and_is_noted_only_when_done(root: Path) -> None:
+    description, _, environment, _ = instances.paths("root.a")
+    extension = Action("root.a", "extend", {}, {description: "{}\n", environment: "INSIDE6=fd00::1\n"})
+    with pytest.raises(state.ApplyError):
+        state.apply(Host(failing="reload"), [extension])
+    assert not Path(description).exists(), "the next run tries again"
+    host = Host()
+    state.apply(host, [extension])
+    assert host.commands == ["systemctl reload epic-netns@root.a.service"]
+    assert Path(description).read_text() == "{}\n"
+
+
 def test_a_removal_leaves_nothing(root: Path) -> None:
     for place in ("configuration", "runtime"):
         (root / place / "root.a").mkdir()

@@ -34,6 +34,12 @@ def test_plan(state: str, current: dict[str, Any] | None, expected: Plan) -> Non
     assert plan(state, WANTED, current) == expected
 
 
+def test_an_address_is_compared_as_the_api_writes_it() -> None:
+    values = dict.fromkeys(("management_address", "underlay_mtu", "capacity", "schedulable"))
+    assert wanted_spec({**values, "address": "2001:DB8:0::1"}) == {"address": "2001:db8::1"}
+    assert wanted_spec({**values, "address": "nonsense"}) == {"address": "nonsense"}
+
+
 def test_options_that_are_not_given_are_not_sent() -> None:
     given = {"address": "172.30.11.2", "management_address": "10.99.0.12", "schedulable": False}
     values = {"underlay_mtu": None, "capacity": None, **given}

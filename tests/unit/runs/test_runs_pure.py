@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from epic.ipam import DEFAULT_POOLS
 from epic.model.resources import GWProxy, LBServiceGroup, Node, NodeResult
 from epic.runs.inventory import inventory, plan_nodes
 from epic.runs.programmed import programmed
@@ -14,6 +15,7 @@ from epic.runs.queue import backoff
 from epic.runs.results import node_results, reader_event
 from epic.runs.settings import RunSettings
 
+POOL6 = DEFAULT_POOLS.inside6
 SETTINGS = RunSettings(
     directory=Path("/r"),
     playbook=Path("/p.yml"),
@@ -49,7 +51,7 @@ def group(version: str) -> LBServiceGroup:
 
 def test_inventory_lists_all_instances_of_each_node() -> None:
     nodes = [node("e1", **{"management-address": "10.99.0.11", "underlay-mtu": 9000}), node("e2")]
-    plans = plan_nodes(nodes, [proxy("e1")], [], "1.40.0")
+    plans = plan_nodes(nodes, [proxy("e1")], [], "1.40.0", POOL6)
     hosts = inventory(plans, SETTINGS)["all"]["hosts"]
     assert hosts["e2"] == {"ansible_host": "192.0.2.1", "epic_instances": []}
     assert hosts["e1"] == {
@@ -61,6 +63,7 @@ def test_inventory_lists_all_instances_of_each_node() -> None:
                 "node_id": "epic-root.U1",
                 "public_address": "203.0.113.1",
                 "inside_address": "100.64.0.1",
+                "inside_address6": "fd65:7069:6300::6440:1",
                 "interface": "epg64400001",
                 "mtu": 8952,
                 "envoy_version": "1.40.0",
@@ -70,8 +73,14 @@ def test_inventory_lists_all_instances_of_each_node() -> None:
     }
 
 
+@pytest.mark.parametrize(("address", "mtu"), [("192.0.2.1", 1452), ("2001:db8::1", 1432)])
+def test_tunnels_take_more_of_an_ipv6_underlays_mtu(address: str, mtu: int) -> None:
+    plans = plan_nodes([node("e1", address=address)], [proxy("e1")], [], "1", POOL6)
+    assert plans["e1"].instances[0]["mtu"] == mtu
+
+
 def test_a_template_can_ask_for_another_envoy() -> None:
-    plans = plan_nodes([node("e1")], [proxy("e1")], [group("1.39.1")], "1.40.0")
+    plans = plan_nodes([node("e1")], [proxy("e1")], [group("1.39.1")], "1.40.0", POOL6)
     assert plans["e1"].instances[0]["envoy_version"] == "1.39.1"
 
 
@@ -142,7 +151,7 @@ DOWN = NodeResult(state="unreachable", task="T", message="no route to host")
 
 def test_gateway_is_programmed_when_all_its_nodes_are() -> None:
     gateway = proxy("e1", "e2")
-    plans = plan_nodes([node("e1"), node("e2")], [gateway], [], "1")
+    plans = plan_nodes([node("e1"), node("e2")], [gateway], [], "1", POOL6)
     half = programmed(gateway, {"e1": plans["e1"]}, {"e1": OK})
     assert condition(half) == ("Unknown", "waiting for a run on e2")
     assert condition(programmed(half, plans, {"e2": OK})) == ("True", "")
@@ -150,7 +159,7 @@ def test_gateway_is_programmed_when_all_its_nodes_are() -> None:
 
 def test_gateway_names_the_node_that_failed_until_it_succeeds() -> None:
     gateway = proxy("e1", "e2")
-    plans = plan_nodes([node("e1"), node("e2")], [gateway], [], "1")
+    plans = plan_nodes([node("e1"), node("e2")], [gateway], [], "1", POOL6)
     failed = programmed(gateway, plans, {"e1": OK, "e2": DOWN})
     assert condition(failed) == ("False", "node e2: unreachable: T: no route to host")
     assert condition(programmed(failed, plans, {"e1": OK})) == (
@@ -162,13 +171,13 @@ def test_gateway_names_the_node_that_failed_until_it_succeeds() -> None:
 
 def test_a_gateway_made_after_the_run_began_does_not_profit_from_it() -> None:
     gateway = proxy("e1")
-    plans = plan_nodes([node("e1")], [], [], "1")
+    plans = plan_nodes([node("e1")], [], [], "1", POOL6)
     assert programmed(gateway, plans, {"e1": OK}) == gateway
 
 
 def test_what_the_agent_said_of_an_instance_stays() -> None:
     gateway = proxy("e1", ready=True, announced=True)
-    plans = plan_nodes([node("e1")], [gateway], [], "1")
+    plans = plan_nodes([node("e1")], [gateway], [], "1", POOL6)
     (instance,) = programmed(gateway, plans, {"e1": OK}).status.instances
     assert (instance.ready, instance.announced, instance.programmed) == (True, True, True)
 

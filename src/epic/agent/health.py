@@ -1,0 +1,74 @@
+"""Pure: what hellos and their answers tell of a tunnel. Small, for a node may have thousands."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from dataclasses import dataclass, field
+
+HELLO_SECONDS = 5.0
+DEAD_SECONDS = 16.0
+# Until the first answer: a new tunnel must not wait for the next regular hello when one was lost.
+_FIRST_SECONDS = 0.5
+_JITTER = 0.1
+# Without an answer for so long a hello counts as lost.
+_LATE_SECONDS = 2.0
+REMEMBERED = 60
+
+
+@dataclass(slots=True)
+class Health:
+    """All lanes of a tunnel together; times are monotonic seconds."""
+
+    since: float = 0.0
+    next_hello: float = 0.0
+    alive: bool = False
+    direct: bool = False
+    """The EPIC node sees us where we are: there is no NAT."""
+    round_trip: float | None = None
+    last_answer: float | None = None
+    _waiting: dict[int, float] = field(default_factory=dict)
+    _told: array[float] = field(default_factory=lambda: array("f"))
+
+    @property
+    def round_trips(self) -> tuple[float, ...]:
+        """Those of the last hellos that were answered."""
+        return tuple(trip for trip in self._told if not math.isnan(trip))
+
+    def loss(self, now: float) -> float | None:
+        """The part of the last hellos that was lost; None while there are none to tell by."""
+        late = sum(now - at > _LATE_SECONDS for at in list(self._waiting.values()))
+        lost = late + sum(math.isnan(trip) for trip in self._told)
+        told = late + len(self._told)
+        return lost / told if told else None
+
+    def sent(self, counter: int, now: float) -> None:
+        """A hello with this counter was sent."""
+        for before in [c for c, at in self._waiting.items() if now - at > _LATE_SECONDS]:
+            del self._waiting[before]
+            self._tell(math.nan)
+        self._waiting[counter] = now
+
+    def pause(self, now: float, spread: float) -> float:
+        """When to say hello again after doing so now; `spread` is a random number from -1 to 1."""
+        is_new = now - self.since < HELLO_SECONDS
+        pause = _FIRST_SECONDS if is_new and not self.alive else HELLO_SECONDS
+        return now + pause * (1 + _JITTER * spread)
+
+    def answered(self, counter: int, now: float, round_trip: float, *, direct: bool = False) -> None:
+        """The hello with this counter was answered."""
+        if self._waiting.pop(counter, None) is not None:
+            self._tell(round_trip)
+        self.round_trip, self.last_answer, self.direct = round_trip, now, direct
+        if not self.alive:
+            self.alive = True
+            self.next_hello = max(self.next_hello, now + HELLO_SECONDS * (1 - _JITTER))
+
+    def is_silent(self, now: float) -> bool:
+        """Whether a tunnel that lived answers no more."""
+        return self.alive and self.last_answer is not None and now - self.last_answer > DEAD_SECONDS
+
+    def _tell(self, round_trip: float) -> None:
+        self._told.append(round_trip)
+        if len(self._told) > REMEMBERED:
+            del self._told[0]

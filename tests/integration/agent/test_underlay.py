@@ -1,0 +1,194 @@
+"""Underlays of all kinds: both families, several lanes and interfaces, and addresses that change.
+
+- Any inner family goes over any outer one; lanes and spread ports do too.
+- A workload node's tunnel follows the kernel's route to the EPIC node: source, interface, and back.
+- An underlay interface that is missing stops nothing; one that comes is used.
+- Pods with a veth of their own are delivered to past the stack.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import AsyncIterator, Callable
+from ipaddress import IPv4Address, ip_address
+from pathlib import Path
+
+import pytest
+from agent_control import INSIDE, INSIDE6, TUNNEL_ID, snapshot
+from agent_namespaces import Namespace
+from agent_node import FAR, UNDERLAY, UNDERLAY6, Node, eventually
+from agent_workload import ADDRESS, ADDRESS6, Workload, tunnel_list
+
+import epic.bpf
+from epic.bpf.dataplane import Dataplane, Endpoint, Pair
+
+pytestmark = pytest.mark.root
+
+Make = Callable[..., Workload]
+
+
+@pytest.fixture
+async def make(node: Node, tmp_path: Path, bpffs: Path) -> AsyncIterator[Make]:
+    """Makes the one workload node of the test; its EPIC node runs already."""
+    made: list[Workload] = []
+
+    def build(**options: object) -> Workload:
+        directory = tmp_path / "workload"
+        directory.mkdir()
+        made.append(Workload(node, directory, bpffs / f"{tmp_path.name}-workload", **options))
+        made[0].start_api()
+        return made[0]
+
+    node.start_agent()
+    await eventually((node.run_directory / "xds.sock").exists, 10)
+    node.add_instance()
+    yield build
+    for workload in made:
+        workload.close()
+
+
+def plane(pins: Path) -> Dataplane:
+    return Dataplane(pins, Path(epic.bpf.__file__).with_name("gue.bpf.o"))
+
+
+def endpoints(workload: Workload) -> dict[Pair, Endpoint]:
+    with workload.namespace:
+        return plane(workload.pins).endpoints()
+
+
+def fetch(node: Node, backend: str) -> str:
+    """The backend's page, fetched from the instance's namespace as its Envoy would."""
+    version = ip_address(backend).version
+    host = backend if version == 4 else f"[{backend}]"
+    source = str(INSIDE if version == 4 else INSIDE6)
+    command = ["curl", "-sS", "--max-time", "2", "--interface", source, f"http://{host}:8080/"]
+    with node.instance:
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout
+
+
+async def works(node: Node, backend: str, within: float = 15) -> None:
+    await eventually(lambda: fetch(node, backend).startswith("backend"), within, f"an answer of {backend}")
+
+
+def metrics(namespace: Namespace) -> str:
+    return namespace.run("curl -sS http://127.0.0.1:9101/metrics")
+
+
+@pytest.mark.parametrize("epic", [UNDERLAY, UNDERLAY6])
+async def test_both_families_go_over_either(node: Node, make: Make, epic: str) -> None:
+    workload = make(nat=False, interface="up0", lanes=4, spread=True, checksum=True)
+    declared = ADDRESS if epic == UNDERLAY else ADDRESS6
+    node.control.publish(snapshot(ADDRESS, ADDRESS6, declared=declared))
+    workload.api.content = tunnel_list(ADDRESS, ADDRESS6, epic=epic)
+    workload.start_backend()
+    workload.start_agent()
+    await works(node, ADDRESS)
+    await works(node, ADDRESS6)
+    peers = [plane(node.pins).peer(TUNNEL_ID, lane) for lane in range(4)]
+    seen = [(str(p.address), p.port, str(p.local), p.lanes, p.spread, p.checksum) for p in peers if p]
+    assert seen == [(declared, 6080 + lane, epic, 4, True, True) for lane in range(4)]
+    mtu = 1452 if epic == UNDERLAY else 1432
+    assert f"onlink mtu {mtu}" in workload.namespace.run(f"ip route show {INSIDE}")
+    assert f"onlink mtu {mtu}" in workload.namespace.run(f"ip -6 route show {INSIDE6}")
+    drops = plane(node.pins).drop_counters(), plane(workload.pins).drop_counters()
+    await works(node, ADDRESS, 1)
+    await works(node, ADDRESS6, 1)
+    assert drops == (plane(node.pins).drop_counters(), plane(workload.pins).drop_counters())
+
+
+async def test_lanes_go_through_nat(node: Node, make: Make) -> None:
+    workload = make(interface="up0", lanes=2)
+    node.control.publish(snapshot(ADDRESS))
+    workload.api.content = tunnel_list(ADDRESS)
+    workload.start_backend()
+    workload.start_agent()
+    await works(node, ADDRESS)
+    for lane in range(2):
+        peer = plane(node.pins).peer(TUNNEL_ID, lane)
+        assert peer is not None
+        assert (str(peer.address), peer.spread) == (FAR, False)
+
+
+async def test_another_address_is_used_at_once(node: Node, make: Make) -> None:
+    workload = make(nat=False, interface="up0")
+    node.control.publish(snapshot("192.168.77.7"))
+    workload.api.content = tunnel_list("192.168.77.7")
+    workload.namespace.run("ip addr add 192.168.77.7/32 dev lo")
+    workload.start_backend()
+    workload.start_agent()
+    await works(node, "192.168.77.7")
+    workload.namespace.run(
+        "ip addr add 192.168.50.99/24 dev up0",
+        "ip route replace default via 192.168.50.1 src 192.168.50.99",
+        f"ip addr del {ADDRESS}/24 dev up0",
+        "ip addr replace 192.168.50.99/24 dev up0",
+        "ip route replace default via 192.168.50.1",
+    )
+    await eventually(lambda: "192.168.50.99" in str(plane(node.pins).peer(TUNNEL_ID)), 2, "the new address")
+    await works(node, "192.168.77.7", 1)
+    assert 'event="moved"} 1' in metrics(node.node)
+
+
+async def test_a_tunnel_follows_the_route_to_another_interface(node: Node, make: Make) -> None:
+    workload = make(nat=False, interfaces=["gone0", "up0", "up1"])
+    node.control.publish(snapshot("192.168.77.7"))
+    workload.api.content = tunnel_list("192.168.77.7")
+    workload.namespace.run("ip addr add 192.168.77.7/32 dev lo")
+    workload.start_backend()
+    workload.start_agent()
+    await works(node, "192.168.77.7")
+    node.far.veth("lan1", workload.namespace, "up1")
+    node.far.run("ip addr add 192.168.60.1/24 dev lan1")
+    workload.namespace.run(
+        "ip addr add 192.168.60.11/24 dev up1",
+        "ip link set up1 mtu 1400",
+        f"ip route add {UNDERLAY}/32 via 192.168.60.1",
+    )
+    await works(node, "192.168.77.7", 5)
+    await eventually(lambda: "192.168.60.11" in str(plane(node.pins).peer(TUNNEL_ID)), 5, "the other address")
+    assert "dev up1 onlink mtu 1352" in workload.namespace.run(f"ip route show {INSIDE} proto 50")
+    workload.namespace.run("ip link del up1")
+    await works(node, "192.168.77.7", 5)
+    assert "dev up0 onlink mtu 1452" in workload.namespace.run(f"ip route show {INSIDE} proto 50")
+
+
+async def test_pods_are_delivered_to_past_the_stack(node: Node, make: Make) -> None:
+    workload, pod = make(nat=False, interface="up0", delivery="pods"), Namespace()
+    address = "10.244.0.5"
+    workload.namespace.sysctl("ip_forward", 1)
+    workload.namespace.veth("pod0", pod, "eth0")
+    workload.namespace.run("ip addr add 169.254.1.1/32 dev pod0", f"ip route add {address}/32 dev pod0")
+    pod.run(f"ip addr add {address}/32 dev eth0", "ip route add default via 169.254.1.1 dev eth0 onlink")
+    node.control.publish(snapshot(address, ADDRESS))
+    workload.api.content = tunnel_list(address, ADDRESS)
+    workload.start_backend(pod)
+    workload.start_agent()
+    await works(node, address)
+    key = (INSIDE, IPv4Address(address))
+    assert endpoints(workload) == {
+        key: Endpoint(TUNNEL_ID, interface="pod0"),
+        (INSIDE, IPv4Address(ADDRESS)): Endpoint(TUNNEL_ID),
+    }
+    assert "pod_ingress" in workload.namespace.run("tc filter show dev pod0 ingress")
+    workload.namespace.run(f"ip route replace {address}/31 dev pod0", f"ip route del {address}/32")
+    await eventually(lambda: endpoints(workload)[key] == Endpoint(TUNNEL_ID), 5)
+    await works(node, address, 5)
+    assert "pod_ingress" not in workload.namespace.run("tc filter show dev pod0 ingress")
+    pod.close()
+
+
+async def test_an_interface_that_is_no_longer_named_is_left(node: Node, make: Make) -> None:
+    workload = make(nat=False, interfaces=["up0", "up1"])
+    node.far.veth("lan1", workload.namespace, "up1")
+    workload.api.content = tunnel_list(ADDRESS)
+
+    def programs(interface: str) -> bool:
+        return "workload_underlay" in workload.namespace.run(f"tc filter show dev {interface} ingress")
+
+    workload.start_agent()
+    await eventually(lambda: programs("up0") and programs("up1"), 15, "the programs")
+    workload.stop_agent()
+    workload.configure(interface="up0")
+    workload.start_agent()
+    await eventually(lambda: not programs("up1"), 15, "the removal of the programs")
+    assert programs("up0")
