@@ -52,7 +52,8 @@ _STUBS = {
         "typedef unsigned char u8, __u8; typedef unsigned short u16, __u16, __be16, __le16, __sum16;\n"
         "typedef unsigned int u32, __u32, __be32, __le32, __wsum; typedef signed char s8, __s8;\n"
         "typedef unsigned long long u64, __u64, __be64, __le64; typedef short s16, __s16;\n"
-        "typedef int s32, __s32; typedef long long s64, __s64; typedef _Bool bool; typedef unsigned long size_t;\n"
+        "typedef int s32, __s32; typedef long long s64, __s64; typedef _Bool bool;\n"
+        "typedef unsigned long size_t;\n"
         "typedef unsigned long uintptr_t;\n#define CONFIG_BPF_SYSCALL 1\n"
         "#define NULL ((void *)0)\n#define __aligned_u64 __u64 __attribute__((aligned(8)))\n"
     ),
@@ -103,9 +104,7 @@ def definitions(types: btf.Btf) -> list[str]:
         "INUM": types.offset("net", "ns.inum"),
     }
     flags = [f"-DOFFSET_{name}={value}" for name, value in places.items()]
-    for name in ("TC_INGRESS", "TC_EGRESS"):
-        flags.append(f"-D{name}={_reason(reasons, name)}")
-    return flags
+    return flags + [f"-D{name}={_reason(reasons, name)}" for name in ("TC_INGRESS", "TC_EGRESS")]
 
 
 def _reason(reasons: dict[str, int], name: str) -> int:
@@ -195,13 +194,6 @@ def source(directories: list[Path]) -> str:
         text += _COMPARE.replace("@N@", str(number)).replace("@PATH@", str(directory / "maps/drops"))
         calls += f" compare{number}(&found);"
     return f"{text}#define COMPARE{calls}\n{_SOURCE.read_text(encoding='utf-8')}"
-
-
-def clock_offset() -> int:
-    """Nanoseconds from the programs' clock to the time of day."""
-    import time
-
-    return time.time_ns() - time.clock_gettime_ns(time.CLOCK_MONOTONIC)
 
 
 def require_root() -> None:
