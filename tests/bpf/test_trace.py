@@ -64,3 +64,24 @@ def test_a_ping_and_a_wrong_tag_are_followed(network: Network, bpffs: Path) -> N
     (drop,) = [line for line in lines if line["step"] == "dropped" and line["reason"] != "NO_SOCKET"]
     assert (drop["reason"], drop["destination"]) == ("tag_wrong", str(EPIC))
     assert "dropped: tag_wrong" in summary
+    assert len(list(bpffs.glob("*/*/maps/drops"))) == 2, "the counters' pins stay"
+
+
+def test_only_what_is_wanted_is_shown(network: Network, bpffs: Path) -> None:
+    pins = [f"--pins={bpffs / end}" for end in ("gateway", "workload")]
+    wanted = ["--tunnel=7", f"--host={NODE}", "--protocol=icmp", "--interface=up0", "--drops"]
+    command = [sys.executable, "-m", "epic.trace.main", "--duration", "20", *wanted, *pins]
+    environment = {"PYTHONPATH": str(Path(__file__).parents[2] / "src"), "PATH": "/usr/sbin:/usr/bin"}
+    pipe = subprocess.PIPE
+    with (
+        udp_socket(network.node, NODE, 6080) as agent,
+        subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment) as tracer,
+    ):
+        assert tracer.stderr is not None
+        assert "tracing" in tracer.stderr.readline()
+        hello(agent, key=bytes(16))
+        network.instance.run("sleep 0.5")
+        tracer.terminate()
+        out, summary = tracer.communicate(timeout=10)
+    assert not out
+    assert "nothing seen" in summary

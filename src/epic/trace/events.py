@@ -86,8 +86,8 @@ def _ip(data: bytes) -> tuple[Packet, bytes] | None:
     if number not in _PORTS or len(rest) < 14:
         return Packet(source, destination, name), rest
     flags = "".join(letter for bit, letter in enumerate(_FLAGS) if rest[13] >> bit & 1) if number == 6 else ""
-    ports = struct.unpack_from("!HH", rest)
-    return Packet(source, destination, name, *ports, flags), rest
+    source_port, destination_port = struct.unpack_from("!HH", rest)
+    return Packet(source, destination, name, source_port, destination_port, flags), rest
 
 
 def steps(data: bytes, kernel_reasons: Mapping[int, str]) -> list[Step]:

@@ -23,8 +23,8 @@ class Filters:
     interface: str | None = None
     drops: bool = False
 
-    def definitions(self, ifindex: int = 0) -> list[str]:
-        """Compiler flags; `ifindex` is the interface's number, 0 where it is in another namespace."""
+    def definitions(self) -> list[str]:
+        """Compiler flags."""
         flags = []
         if self.tunnel is not None:
             flags.append(f"-DWANT_TUNNEL={self.tunnel}")
@@ -38,11 +38,7 @@ class Filters:
             flags += [f"-DWANT_PROTOCOL={four}", f"-DWANT_PROTOCOL6={six}"]
         if self.interface is not None:
             low, high = struct.unpack("=QQ", self.interface.encode().ljust(16, b"\0"))
-            flags += [
-                f"-DWANT_NAME_LOW={low:#x}ULL",
-                f"-DWANT_NAME_HIGH={high:#x}ULL",
-                f"-DWANT_IFINDEX={ifindex}",
-            ]
+            flags += [f"-DWANT_NAME_LOW={low:#x}ULL", f"-DWANT_NAME_HIGH={high:#x}ULL"]
         if self.host is not None or self.port is not None or self.protocol is not None:
             flags.append("-DWANT_INNER")
         return flags + (["-DWANT_DROPS"] if self.drops else [])
@@ -94,7 +90,7 @@ def parse(arguments: list[str]) -> Options:
     add("--host", type=ip_address, metavar="ADDRESS", help="inner source or destination")
     add("--port", type=_number(0, 65535), metavar="P", help="inner source or destination port")
     add("--protocol", choices=sorted(PROTOCOLS), help="inner protocol")
-    add("--interface", type=_interface, metavar="IF", help="where a program ran, or sent the packet to")
+    add("--interface", type=_interface, metavar="IF", help="where the packet came in or goes out")
     add("--drops", action="store_true", help="only what is dropped")
     add("--count", type=_number(1, 2**63), metavar="N", help="end after N lines")
     add("--duration", type=float, metavar="S", help="end after S seconds")
