@@ -1,0 +1,1 @@
+"""epic-trace: packets followed through the tunnel's programs."""

@@ -1,0 +1,61 @@
+"""Steps as text and as JSON lines."""
+
+from __future__ import annotations
+
+import json
+import time
+import zlib
+from collections import Counter
+
+from epic.trace.events import Packet, Step
+
+
+def flow_number(packet: Packet | None) -> str:
+    """Three digits that both directions of a flow share."""
+    if packet is None:
+        return "---"
+    ends = sorted(
+        [(str(packet.source), packet.source_port), (str(packet.destination), packet.destination_port)]
+    )
+    return f"{zlib.crc32(repr((ends, packet.protocol)).encode()) % 1000:03d}"
+
+
+def _end(address: object, port: int) -> str:
+    return f"{address}:{port}" if port else str(address)
+
+
+def as_text(step: Step, clock_ns: int) -> str:
+    """One line."""
+    at = step.at_ns + clock_ns
+    clock = time.strftime("%H:%M:%S", time.localtime(at / 1e9)) + f".{at // 1000 % 10**6:06d}"
+    what = f"dropped: {step.reason} ({step.text})" if step.reason else step.step
+    parts = [
+        clock,
+        f"cpu{step.cpu}",
+        f"#{flow_number(step.packet)}",
+        f"{step.interface} {step.direction}",
+        what,
+    ]
+    if (packet := step.packet) is not None:
+        ends = (_end(packet.source, packet.source_port), _end(packet.destination, packet.destination_port))
+        parts.append(f"{packet.protocol} {ends[0]} > {ends[1]}")
+        parts += [f"[{packet.flags}]"] if packet.flags else []
+        parts += [f"tunnel {packet.tunnel} outer {packet.outer}"] if packet.tunnel is not None else []
+    return "  ".join([*parts, f"{step.length} bytes"])
+
+
+def as_json(step: Step, clock_ns: int) -> str:
+    """The same for programs."""
+    packet = step.packet
+    inner = {k: v if isinstance(v, int | None) else str(v) for k, v in vars(packet).items()} if packet else {}
+    own = {key: value for key, value in vars(step).items() if key not in ("packet", "at_ns")}
+    return json.dumps({"time_ns": step.at_ns + clock_ns, **own, "flow": flow_number(packet), **inner})
+
+
+def summary(counted: Counter[str], dropped: Counter[str], lost: tuple[int, int]) -> str:
+    """What is said at the end."""
+    lines = [f"{number:8d}  {step}" for step, number in counted.most_common()]
+    lines += [f"{number:8d}  dropped: {reason}" for reason, number in dropped.most_common()]
+    if any(lost):
+        lines.append(f"not shown: {lost[0]} events over the rate, {lost[1]} for want of room")
+    return "\n".join(lines or ["nothing seen"])
