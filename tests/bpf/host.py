@@ -113,6 +113,12 @@ class Host:
         """By role and name."""
         return self._programs[name]
 
+    def pin(self, name: str) -> Path:
+        """Where a program is pinned, by role and name."""
+        role, program = name.split()
+        (found,) = (self._pins / role).glob(f"*/programs/{program}")
+        return found
+
     def map(self, role: str, name: str) -> Map:
         """A map past the door."""
         (pin,) = (self._pins / role).glob(f"*/maps/{name}")
