@@ -255,6 +255,8 @@ static __always_inline int instance_ingress6(struct __sk_buff *skb)
 		return drop(DROP_TRUNCATED);
 	if (is_discovery(skb, ip))
 		return NOT_OURS;
+	if (stays_on_link(&ip->daddr))
+		return drop(DROP_INSTANCE_PROTOCOL);
 	if (!inner6_read(&inner, &view, ip))
 		return drop(DROP_INNER_HEADER);
 	endpoint = endpoint6_find(&inner.flow.source, &inner.flow.destination);
@@ -416,8 +418,9 @@ static __always_inline int segment_send(struct __sk_buff *skb, struct inner *inn
 
 	if (!endpoint)
 		endpoint = pair_find(&inner->flow.destination, &inner->flow.source, six);
+	/* What the kernel itself says on its interfaces. */
 	if (!endpoint)
-		return drop(DROP_ENDPOINT_UNKNOWN);
+		return TC_ACT_SHOT;
 	inner->flow.tunnel = endpoint->tunnel;
 	tunnel = tunnel_of(endpoint);
 	if (!tunnel)

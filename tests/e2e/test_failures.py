@@ -68,10 +68,13 @@ def test_the_route_of_a_killed_envoy_leaves_the_router_and_comes_back_by_itself(
     assert set(names.values()) == {"epic1", "epic2"}
 
 
+@pytest.mark.parametrize("how", ["systemctl restart epic-agent", "systemctl kill -s KILL epic-agent"])
 @pytest.mark.parametrize("node", ["epic1", "epic2", "node1", "node2"])
-def test_restarting_an_agent_loses_no_request(lab: Lab, web_target: Target, node: str) -> None:
+def test_an_agent_that_restarts_or_crashes_loses_no_request(
+    lab: Lab, web_target: Target, node: str, how: str
+) -> None:
     load = lab.load(web_target, 150, 0.02)
     time.sleep(0.5)
-    lab[node].run("systemctl restart epic-agent")
+    lab[node].run(how)
     replies = load.stop()
     assert {r.status for r in replies} == {200}, tally(replies)
