@@ -205,7 +205,12 @@ def gateway(directory: Path, bpffs: Path, tunnel_count: int, endpoint_count: int
         Path(path).touch()
     agent = Agent(directory, {"role": "gateway", "control": {"address": "127.0.0.1:1", **paths}}, bpffs)
     (directory / "run").mkdir()
-    (agent.state / state.FILE).write_bytes(state.encode(gateway_state(tunnel_count, endpoint_count)))
+    resources = (
+        (url, name, resource.version, resource.body.value)
+        for url, group in gateway_state(tunnel_count, endpoint_count).items()
+        for name, resource in group.items()
+    )
+    (agent.state / state.FILE).write_bytes(state.encode(resources))
     for number in range(GATEWAYS):
         name = instance_interface(inside(number))
         agent.namespace.run(f"ip link add {name} type veth peer name i{number}", f"ip link set {name} up")
