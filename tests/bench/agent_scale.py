@@ -210,7 +210,7 @@ def gateway(directory: Path, bpffs: Path, tunnel_count: int, endpoint_count: int
         for url, group in gateway_state(tunnel_count, endpoint_count).items()
         for name, resource in group.items()
     )
-    (agent.state / state.FILE).write_bytes(state.encode(resources))
+    (agent.state / state.FILE).write_bytes(b"".join(state.encode(resources)))
     for number in range(GATEWAYS):
         name = instance_interface(inside(number))
         agent.namespace.run(f"ip link add {name} type veth peer name i{number}", f"ip link set {name} up")

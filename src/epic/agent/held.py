@@ -19,6 +19,7 @@ from epic.ads.snapshot import (
 from epic.agent import desired as wanted
 from epic.agent.desired import Desired, EndpointKey, Instance, Tunnel
 from epic.bpf.dataplane import Address, Endpoint
+from epic.proto import epic_pb2
 
 _MEANT = (INSTANCE, TUNNEL, ENDPOINT)
 
@@ -27,8 +28,11 @@ class Item(NamedTuple):
     """A resource that is for the agent itself: as it came, for the disk, and what it means."""
 
     version: str
-    content: bytes
+    content: bytes | None
+    """None where the meaning says it all."""
     meaning: object
+    endpoint: Endpoint | None = None
+    """Of an endpoint, whose key is the meaning: there are many, and one object less each."""
 
 
 class Held:
@@ -76,7 +80,7 @@ class Held:
         for url in TYPES:
             # Another thread may read while this one changes.
             for name, item in list(self._items.get(url, {}).items()):
-                yield url, name, item.version, item.content
+                yield url, name, item.version, _content(name, item)
             for name, resource in list(self._envoy.get(url, {}).items()):
                 yield url, name, resource.version, resource.body.value
 
@@ -85,7 +89,12 @@ class Held:
         instances = {i.gateway: i for i in self._meanings(INSTANCE) if isinstance(i, Instance)}
         assignments = dict(self._envoy[LOAD_ASSIGNMENT])
         tunnels = (t for t in self._meanings(TUNNEL) if isinstance(t, Tunnel))
-        endpoints = (pair for pair in self._meanings(ENDPOINT) if isinstance(pair, tuple))
+        items = self._items[ENDPOINT].values()
+        endpoints = (
+            (item.meaning, item.endpoint)
+            for item in items
+            if isinstance(item.meaning, tuple) and item.endpoint is not None
+        )
         return wanted.assemble(instances, tunnels, endpoints, assignments)
 
     def envoy_snapshots(self) -> dict[str, Snapshot]:
@@ -100,12 +109,30 @@ class Held:
         if known is not None and known.version == resource.version:
             return known
         meaning = wanted.meaning(type_url, name, resource)
-        if type_url == ENDPOINT and isinstance(meaning, tuple):
-            meaning = self._shared(*meaning)
-        return Item(resource.version, resource.body.value, meaning)
+        if type_url != ENDPOINT or not isinstance(meaning, tuple):
+            return Item(resource.version, resource.body.value, meaning)
+        item = self._shared(resource.version, *meaning)
+        same = _content(name, item) == resource.body.value
+        return item if same else item._replace(content=resource.body.value)
 
-    def _shared(self, key: EndpointKey, endpoint: Endpoint) -> tuple[EndpointKey, Endpoint]:
+    def _shared(self, version: str, key: EndpointKey, endpoint: Endpoint) -> Item:
         inside = self._addresses.setdefault(key[0], key[0])
         if endpoint.real is None:
             endpoint = self._plain.setdefault(endpoint.tunnel, endpoint)
-        return (inside, key[1]), endpoint
+        return Item(version, None, (inside, key[1]), endpoint)
+
+
+def _content(name: str, item: Item) -> bytes:
+    """The resource's bytes."""
+    if item.content is not None or item.endpoint is None or not isinstance(item.meaning, tuple):
+        return item.content or b""
+    inside, address = item.meaning
+    message = epic_pb2.Endpoint(
+        gateway=name.partition("/")[0],
+        inside_address=str(inside),
+        address=str(address),
+        tunnel=item.endpoint.tunnel,
+        real_address=str(item.endpoint.real or ""),
+    )
+    content: bytes = message.SerializeToString(deterministic=True)
+    return content

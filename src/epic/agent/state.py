@@ -26,14 +26,13 @@ Stored = tuple[str, str, str, bytes]
 """Type, name, version and content."""
 
 
-def encode(resources: Iterable[Stored]) -> bytes:
-    """The resources as a DeltaDiscoveryResponse, which is made of its parts one by one."""
-    parts = [discovery_pb2.DeltaDiscoveryResponse(system_version_info=_FORMAT).SerializeToString()]
+def encode(resources: Iterable[Stored]) -> Iterator[bytes]:
+    """The resources as a DeltaDiscoveryResponse, part by part."""
+    yield discovery_pb2.DeltaDiscoveryResponse(system_version_info=_FORMAT).SerializeToString()
     for type_url, name, version, content in resources:
         body = Any(type_url=type_url, value=content)
         item = discovery_pb2.Resource(name=name, version=version, resource=body).SerializeToString()
-        parts.append(bytes((_RESOURCES_TAG, *_varint(len(item)))) + item)
-    return b"".join(parts)
+        yield bytes((_RESOURCES_TAG, *_varint(len(item)))) + item
 
 
 def decode(content: bytes) -> Iterator[tuple[str, str, Versioned]]:

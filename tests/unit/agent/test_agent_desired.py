@@ -125,6 +125,19 @@ def test_a_change_keeps_the_rest() -> None:
     assert held.desired().endpoints == {(INSIDE, B): VIA}
 
 
+def test_what_is_kept_is_what_came() -> None:
+    given = {
+        f"{WEB}/{A}": versioned(endpoint_message(A, real="10.0.0.1")),
+        f"{WEB}/{B}": versioned(endpoint_message(B)),
+        "another name": versioned(endpoint_message(B)),
+    }
+    held = Held()
+    held.update(ENDPOINT, given)
+    assert {name: content for _, name, _, content in held.resources()} == {
+        name: resource.body.value for name, resource in given.items()
+    }
+
+
 def test_without_instances_nothing_is_known() -> None:
     held = Held()
     held.update(TUNNEL, {})

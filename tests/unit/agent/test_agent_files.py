@@ -96,19 +96,20 @@ def test_a_stored_snapshot_comes_back_with_its_versions() -> None:
     held = Held()
     held.update(INSTANCE, {"shop.web": versioned(instance_message(revision="r" * 1000))})
     held.update(LISTENER, {"shop.web/http": versioned(Listener(name="http"))})
-    found = list(state.decode(state.encode(held.resources())))
+    found = list(state.decode(b"".join(state.encode(held.resources()))))
     assert [(url, name) for url, name, _ in found] == [(INSTANCE, "shop.web"), (LISTENER, "shop.web/http")]
     assert found[1][2] == versioned(Listener(name="http"))
 
 
 def test_state_is_one_message() -> None:
-    message = DeltaDiscoveryResponse.FromString(state.encode([(INSTANCE, "a", "1", b"x")] * 2))
+    message = DeltaDiscoveryResponse.FromString(b"".join(state.encode([(INSTANCE, "a", "1", b"x")] * 2)))
     assert [(r.name, r.version, r.resource.value) for r in message.resources] == [("a", "1", b"x")] * 2
 
 
 def test_damaged_state_counts_as_none(tmp_path: Path) -> None:
     assert state.load(tmp_path) is None
-    whole = state.encode([(INSTANCE, "shop.web", "1", instance_message().SerializeToString())])
+    resource = (INSTANCE, "shop.web", "1", instance_message().SerializeToString())
+    whole = b"".join(state.encode([resource]))
     for damaged in (b"", b"\xff\xff", whole[:-1], whole[20:], whole + b"\x12\x01\xff"):
         (tmp_path / state.FILE).write_bytes(damaged)
         assert state.load(tmp_path) is None

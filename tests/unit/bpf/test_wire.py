@@ -14,9 +14,7 @@ KEY = bytes(range(16))
 HELLO = Control(
     Kind.HELLO, tunnel=7, counter=0x0102030405060708, sent_ns=9, lane=1, lanes=3, flags=Flags.CHECKSUM
 )
-BODY = bytes.fromhex(
-    "20800000 00000007 0102030405060708 0000000000000009 0000000000000000 01030002 00000000"
-)
+BODY = bytes.fromhex("20800000 00000007 0102030405060708 0000000000000009 0000000000000000 01030002 00000000")
 
 
 def test_a_hello_is_laid_out_as_drawn() -> None:
