@@ -26,6 +26,7 @@ from google.protobuf.json_format import ParseDict
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/integration/agent"))
 
+from agent_control import write_certificates  # noqa: E402
 from agent_namespaces import Namespace  # noqa: E402
 from agent_workload import MANIFESTS  # noqa: E402
 
@@ -199,10 +200,10 @@ class Agent:
 
 def gateway(directory: Path, bpffs: Path, tunnel_count: int, endpoint_count: int) -> dict[str, float]:
     """The EPIC node."""
-    paths = {name: str(directory / name) for name in ("ca", "certificate", "key")}
+    names = {"ca": "ca.crt", "certificate": "agent.crt", "key": "agent.key"}
+    paths = {setting: str(directory / name) for setting, name in names.items()}
     directory.mkdir()
-    for path in paths.values():
-        Path(path).touch()
+    write_certificates(directory)
     agent = Agent(directory, {"role": "gateway", "control": {"address": "127.0.0.1:1", **paths}}, bpffs)
     (directory / "run").mkdir()
     resources = (
