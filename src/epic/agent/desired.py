@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
@@ -32,7 +32,6 @@ from epic.model.naming import GatewayId, instance_interface
 from epic.proto import epic_pb2
 
 M = TypeVar("M", bound=Message)
-T = TypeVar("T")
 
 EndpointKey = tuple[Address, Address]
 """Inside address of an instance, and address of a backend, of one family."""
@@ -73,7 +72,7 @@ class Instance:
         return (self.inside,) if self.inside6 is None else (self.inside, self.inside6)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Tunnel:
     """A tunnel from an instance to a workload node; `keys` has two slots, `active` is the one that signs."""
 
@@ -91,12 +90,17 @@ class Tunnel:
 
 @dataclass(frozen=True)
 class Desired:
-    """All that this node should do; `used` are the backends that Envoys may send to."""
+    """All that this node should do."""
 
     instances: Mapping[str, Instance]
     tunnels: Mapping[int, Tunnel]
     endpoints: Mapping[EndpointKey, Endpoint]
-    used: frozenset[EndpointKey]
+    find_used: Callable[[], frozenset[EndpointKey]] = frozenset
+
+    @property
+    def used(self) -> frozenset[EndpointKey]:
+        """The backends that Envoys may send to. Read anew each time, for it is seldom asked for."""
+        return self.find_used()
 
     @property
     def elements(self) -> frozenset[Element]:
@@ -104,30 +108,40 @@ class Desired:
         return frozenset().union(*(i.elements for i in self.instances.values()))
 
 
-EMPTY = Desired({}, {}, {}, frozenset())
+EMPTY = Desired({}, {}, {})
 
 
-def desired(snapshot: Snapshot) -> Desired:
-    """What `snapshot` asks for; ValueError names the resource that makes no sense."""
-    instances = {i.gateway: i for i in _each(snapshot, INSTANCE, epic_pb2.Instance, _instance)}
-    tunnels = {t.id: t for t in _each(snapshot, TUNNEL, epic_pb2.Tunnel, _tunnel) if t.gateway in instances}
-    endpoints = dict(_each(snapshot, ENDPOINT, epic_pb2.Endpoint, _endpoint))
+def assemble(
+    instances: Mapping[str, Instance],
+    tunnels: Iterable[Tunnel],
+    endpoints: Iterable[tuple[EndpointKey, Endpoint]],
+    assignments: Resources,
+) -> Desired:
+    """All that is asked for; what belongs to no instance here is left out."""
+    known = {tunnel.id: tunnel for tunnel in tunnels if tunnel.gateway in instances}
     return Desired(
         instances=instances,
-        tunnels=tunnels,
-        endpoints={key: endpoint for key, endpoint in endpoints.items() if endpoint.tunnel in tunnels},
-        used=frozenset(_used(snapshot, instances)),
+        tunnels=known,
+        endpoints={key: endpoint for key, endpoint in endpoints if endpoint.tunnel in known},
+        find_used=lambda: frozenset(_used(assignments, instances)),
     )
 
 
+def meaning(type_url: str, name: str, resource: Versioned) -> object:
+    """What a resource of ours says; ValueError names the one that makes no sense."""
+    kind, convert = _OURS[type_url]
+    message = _parse(name, resource, kind)
+    try:
+        return convert(message)
+    except ValueError as error:
+        raise ValueError(f"{kind.DESCRIPTOR.name} {name}: {error}") from error
+
+
 def check(type_url: str, resources: Resources) -> None:
-    """Raise ValueError when one of the resources makes no sense by itself."""
-    if type_url in ENVOY_TYPES:
-        for name, resource in resources.items():
-            split(name)
-            _parse(name, resource, _ENVOY_MESSAGES[type_url])
-    else:
-        desired({type_url: resources})
+    """Raise ValueError when one of these resources of Envoys makes no sense by itself."""
+    for name, resource in resources.items():
+        split(name)
+        _parse(name, resource, _ENVOY_MESSAGES[type_url])
 
 
 def split(name: str) -> tuple[str, str]:
@@ -147,15 +161,6 @@ def envoy_snapshots(snapshot: Snapshot) -> dict[str, Snapshot]:
             gateway, native = split(name)
             parts.setdefault(gateway, {url: {} for url in ENVOY_TYPES})[type_url][native] = resource
     return dict(parts)
-
-
-def _each(snapshot: Snapshot, type_url: str, kind: type[M], convert: Callable[[M], T]) -> Iterator[T]:
-    for name, resource in snapshot.get(type_url, {}).items():
-        message = _parse(name, resource, kind)
-        try:
-            yield convert(message)
-        except ValueError as error:
-            raise ValueError(f"{kind.DESCRIPTOR.name} {name}: {error}") from error
 
 
 def _parse(name: str, resource: Versioned, kind: type[M]) -> M:
@@ -244,8 +249,15 @@ def _endpoint(message: epic_pb2.Endpoint) -> tuple[EndpointKey, Endpoint]:
     return (inside, address), Endpoint(message.tunnel, None if real == address else real)
 
 
-def _used(snapshot: Snapshot, instances: Mapping[str, Instance]) -> Iterator[EndpointKey]:
-    for name, resource in snapshot.get(LOAD_ASSIGNMENT, {}).items():
+_OURS: dict[str, tuple[type[Message], Callable[[Any], object]]] = {
+    INSTANCE: (epic_pb2.Instance, _instance),
+    TUNNEL: (epic_pb2.Tunnel, _tunnel),
+    ENDPOINT: (epic_pb2.Endpoint, _endpoint),
+}
+
+
+def _used(assignments: Resources, instances: Mapping[str, Instance]) -> Iterator[EndpointKey]:
+    for name, resource in assignments.items():
         gateway, _ = split(name)
         if gateway in instances:
             for address in _addresses(resource):

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 
-def write_atomically(path: Path, content: bytes, mode: int = 0o600) -> None:
-    """Replace `path` by `content`, durable at return."""
+def write_atomically(path: Path, content: bytes | Iterable[bytes], mode: int = 0o600) -> None:
+    """Replace `path` by `content` (whole or in parts), durable at return."""
     new = path.with_name(f".{path.name}.new")
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
     try:
         os.fchmod(descriptor, mode)
         with os.fdopen(descriptor, "wb", closefd=False) as stream:
-            stream.write(content)
+            stream.writelines([content] if isinstance(content, bytes) else content)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from epic.ads.client import DeltaClient, mtls_channel
-from epic.ads.snapshot import INSTANCE, TYPES, Resources, Snapshot
+from epic.ads.snapshot import TYPES, Resources
 from epic.agent import changes, events, hello, metrics, relay, report, state
-from epic.agent.desired import check
 from epic.agent.flags import FlagRoutes
 from epic.agent.fleet import Fleet
+from epic.agent.held import Held
 from epic.agent.kernel import GatewayKernel
 from epic.agent.notify import notify
 from epic.agent.probe import watch_ready
@@ -35,7 +35,7 @@ class GatewayAgent:
 
     def __init__(self, settings: GatewaySettings) -> None:
         self._settings = settings
-        self._snapshot: Snapshot = {}
+        self._held = Held()
         self._worker = Worker("kernel")
         self._dataplane = Dataplane(settings.pin_directory, settings.object)
         self._routes = FlagRoutes()
@@ -60,7 +60,8 @@ class GatewayAgent:
         self._kernel = kernel
         await self._routes.open()
         self._reconciler = Reconciler(kernel, self._worker, self._fleet, self._server, self._routes)
-        client = self._client(self._restore())
+        self._restore()
+        client = self._client()
         await self._worker.run(kernel.start)
         self._reporter = report.Reporter(
             settings.node_name, lambda: client.channel, self._instances, self._tunnels
@@ -87,16 +88,13 @@ class GatewayAgent:
     async def apply(self, type_url: str, updated: Resources, removed: Sequence[str]) -> str | None:
         """See `epic.ads.client.Handler`."""
         try:
-            check(type_url, updated)
+            self._held.update(type_url, updated, removed)
         except ValueError as error:
             return str(error)
-        gone = set(removed)
-        kept = {n: r for n, r in self._snapshot.get(type_url, {}).items() if n not in gone}
-        self._snapshot = {**self._snapshot, type_url: {**kept, **updated}}
-        if updated or gone:
-            self._saver.save(self._snapshot)
+        if updated or removed:
+            self._saver.save(self._held)
         # Without instances the rest means nothing, and an agent without state must not remove anything.
-        if INSTANCE in self._snapshot:
+        if self._held.complete:
             self._take()
         return None
 
@@ -120,25 +118,24 @@ class GatewayAgent:
             for task in (*running, *self._probes.values()):
                 task.cancel()
 
-    def _restore(self) -> Snapshot:
+    def _restore(self) -> None:
         stored = state.load(self._settings.state_directory)
         if stored is not None:
-            self._snapshot = {url: stored.get(url, {}) for url in TYPES}
+            self._held = stored
             self._take()
-        return self._snapshot
 
-    def _client(self, held: Snapshot) -> DeltaClient:
+    def _client(self) -> DeltaClient:
         control = self._settings.control
         return DeltaClient(
             lambda: mtls_channel(control.address, control.ca, control.certificate, control.key),
             self._settings.node_name,
             TYPES,
             self,
-            {url: {name: r.version for name, r in resources.items()} for url, resources in held.items()},
+            self._held.versions,
         )
 
     def _take(self) -> None:
-        self._reconciler.take(self._snapshot)
+        self._reconciler.take(self._held)
         gateways = self._fleet.envoys.keys()
         for gateway in self._probes.keys() - gateways:
             self._probes.pop(gateway).cancel()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 from epic.agent import plan
 from epic.agent.changes import Changes, Pending
-from epic.agent.desired import EndpointKey, Tunnel
+from epic.agent.desired import Desired, EndpointKey, Tunnel
 from epic.agent.netlink import Link, Netlink
 from epic.agent.nft import PortSet
 from epic.agent.settings import UnderlaySettings
@@ -23,6 +24,14 @@ from epic.model.resources import GUE_PORT
 log = logging.getLogger(__name__)
 
 _UNKNOWN_LINK = 0
+_PART = 4096
+
+
+def parts(endpoints: Mapping[EndpointKey, bpf.Endpoint]) -> Iterator[dict[EndpointKey, bpf.Endpoint]]:
+    """A few thousand at a time, for each of them takes room while it is set."""
+    items = iter(endpoints.items())
+    while part := dict(islice(items, _PART)):
+        yield part
 
 
 class _Made(NamedTuple):
@@ -69,13 +78,16 @@ class GatewayKernel:
         """Close the sockets; the kernel state stays."""
         self._netlink.close()
 
-    def observe(self) -> plan.Observed:
+    def observe(self, wanted: Desired) -> plan.Observed:
         """What there is now."""
         changes = self.pending.take()
         if changes or self._underlay.troubled:
             self._follow(changes)
         if self._endpoints is None:
-            self._endpoints = self._dataplane.endpoints()
+            found = self._dataplane.endpoints()
+            # Keys and values are many: those that are wanted anyway are kept once.
+            shared = {key: e for key, e in wanted.endpoints.items() if found.get(key) == e}
+            self._endpoints = shared | {key: e for key, e in found.items() if key not in shared}
         return plan.Observed(
             links={name: link.index for name, link in self._links.items()},
             attached=dict(self._attached),
@@ -155,7 +167,8 @@ class GatewayKernel:
         # What a call that fails leaves behind must be looked at.
         known, self._endpoints = self._endpoints, None
         self._dataplane.delete_endpoints(delete)
-        self._dataplane.set_endpoints(add or {})
+        for part in parts(add or {}):
+            self._dataplane.set_endpoints(part)
         if known is not None:
             for key in delete:
                 known.pop(key, None)

@@ -166,20 +166,20 @@ def removals(desired: Desired, observed: Observed, settled: Collection[str]) -> 
 def waiting(desired: Desired, observed: Observed) -> set[str]:
     """Gateways with entries that must stay until their Envoys let go of them."""
     gateways = _by_inside(desired)
-    return {
-        gateways[key[0]]
-        for key in observed.endpoints.keys() - desired.endpoints.keys() - desired.used
-        if key[0] in gateways
-    }
+    surplus = [key for key in observed.endpoints if key not in desired.endpoints and key[0] in gateways]
+    used = desired.used if surplus else frozenset()
+    return {gateways[key[0]] for key in surplus if key not in used}
 
 
 def _unused_endpoints(
     desired: Desired, observed: Observed, settled: Collection[str]
 ) -> Iterator[EndpointKey]:
     gateways = _by_inside(desired)
-    for key in observed.endpoints.keys() - desired.endpoints.keys():
+    surplus = [key for key in observed.endpoints if key not in desired.endpoints]
+    used = desired.used if surplus else frozenset()
+    for key in surplus:
         gateway = gateways.get(key[0])
-        if gateway is None or (gateway in settled and key not in desired.used):
+        if gateway is None or (gateway in settled and key not in used):
             yield key
 
 

@@ -11,10 +11,11 @@ from pyroute2 import NetlinkError
 
 from epic.ads.snapshot import Snapshot
 from epic.agent import plan
-from epic.agent.desired import EMPTY, Desired, desired, envoy_snapshots
+from epic.agent.desired import EMPTY, Desired
 from epic.agent.envoys import LET_GO_SECONDS, lets_go
 from epic.agent.flags import FlagRoutes
 from epic.agent.fleet import Fleet, node_of
+from epic.agent.held import Held
 from epic.agent.kernel import GatewayKernel
 from epic.agent.relay import LocalServer
 from epic.agent.worker import Worker
@@ -50,13 +51,13 @@ class Reconciler:
         self._parts: Mapping[str, Snapshot] = {}
         self.desired: Desired = EMPTY
 
-    def take(self, snapshot: Snapshot) -> None:
+    def take(self, held: Held) -> None:
         """Work towards this from now on.
 
         Before the first call nothing is removed: an agent that lost its state must not take down what works.
         """
-        self.desired = desired(snapshot)
-        self._parts = envoy_snapshots(snapshot)
+        self.desired = held.desired()
+        self._parts = held.envoy_snapshots()
         for gateway in self._fleet.envoys.keys() - self.desired.instances.keys():
             self._server.forget(node_of(gateway))
         standing = self._routes.standing
@@ -103,7 +104,7 @@ class Reconciler:
         """Look at everything once and make it right."""
         wanted, parts = self.desired, self._parts
         await self.announce()
-        observed = await self._worker.run(self._kernel.observe)
+        observed = await self._worker.run(self._kernel.observe, wanted)
         failed = await self._worker.run(self._kernel.apply, plan.additions(wanted, observed))
         broken = plan.unplumbed(wanted, observed, failed)
         self._publish(wanted, parts, {g for a in failed if (g := plan.gateway_of(a)) is not None})

@@ -118,8 +118,7 @@ class Reporter:
             await self._send()
 
     async def _send(self) -> None:
-        channel = self._channel()
-        if channel is None:
+        if self._channel() is None:
             return
         tunnels = await self._tunnels()
         report = epic_pb2.NodeReport(
@@ -129,6 +128,10 @@ class Reporter:
             tunnels=tunnels.statuses,
             drops=tunnels.drops,
         )
+        # Taken only now: gRPC touches freed memory when a stub is made for a channel that was closed meanwhile.
+        channel = self._channel()
+        if channel is None:
+            return
         try:
             await epic_pb2_grpc.AgentServiceStub(channel).Report(report, timeout=_CALL_SECONDS)
         except (grpc.RpcError, grpc.aio.UsageError) as error:

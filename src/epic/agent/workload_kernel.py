@@ -10,6 +10,7 @@ from pathlib import Path
 from epic.agent import tunnels
 from epic.agent.changes import Changes, Pending
 from epic.agent.desired import EndpointKey
+from epic.agent.kernel import parts
 from epic.agent.netlink import HostRoute, Link, Netlink, Way
 from epic.agent.pods import Pods
 from epic.agent.settings import WorkloadUnderlay
@@ -169,7 +170,8 @@ class WorkloadKernel:
         # What a call that fails leaves behind must be looked at.
         known, self._endpoints = self._endpoints, None
         self._dataplane.delete_endpoints(delete)
-        self._dataplane.set_endpoints(add)
+        for part in parts(add):
+            self._dataplane.set_endpoints(part)
         if known is not None:
             for key in delete:
                 known.pop(key, None)

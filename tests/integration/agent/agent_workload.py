@@ -20,7 +20,7 @@ from agent_node import AGENT_ENVIRONMENT, FAR, UNDERLAY, Node
 ADDRESS = "192.168.50.11"
 ROUTER = "192.168.50.1"
 ADDRESS6, ROUTER6 = "fd00:50::11", "fd00:50::1"
-_MANIFESTS = """
+MANIFESTS = """
 apiVersion: puregw.epic-gateway.org/v1
 kind: GatewayClassConfig
 metadata: {name: epic, namespace: shop}
@@ -160,7 +160,7 @@ class Workload:
         self._agent: subprocess.Popen[bytes] | None = None
         self._backend: subprocess.Popen[bytes] | None = None
         (directory / "manifests").mkdir(parents=True)
-        (directory / "manifests" / "epic.yaml").write_text(_MANIFESTS, encoding="utf-8")
+        (directory / "manifests" / "epic.yaml").write_text(MANIFESTS, encoding="utf-8")
         settings = {
             "role": "workload",
             "node_name": "node1",

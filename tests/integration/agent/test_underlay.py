@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 from collections.abc import AsyncIterator, Callable
 from ipaddress import IPv4Address, ip_address
@@ -117,15 +118,18 @@ async def test_another_address_is_used_at_once(node: Node, make: Make) -> None:
     workload.start_backend()
     workload.start_agent()
     await works(node, "192.168.77.7")
+    with node.instance:
+        connection = socket.create_connection(("192.168.77.7", 8080), 3, (str(INSIDE), 0))
     workload.namespace.run(
-        "ip addr add 192.168.50.99/24 dev up0",
-        "ip route replace default via 192.168.50.1 src 192.168.50.99",
         f"ip addr del {ADDRESS}/24 dev up0",
-        "ip addr replace 192.168.50.99/24 dev up0",
-        "ip route replace default via 192.168.50.1",
+        "ip addr add 192.168.50.99/24 dev up0",
+        "ip route add default via 192.168.50.1",
     )
     await eventually(lambda: "192.168.50.99" in str(plane(node.pins).peer(TUNNEL_ID)), 2, "the new address")
     await works(node, "192.168.77.7", 1)
+    with connection:
+        connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        assert connection.recv(100).startswith(b"HTTP/1.0 200 OK")
     assert 'event="moved"} 1' in metrics(node.node)
 
 
@@ -170,7 +174,7 @@ async def test_pods_are_delivered_to_past_the_stack(node: Node, make: Make) -> N
         (INSIDE, IPv4Address(ADDRESS)): Endpoint(TUNNEL_ID),
     }
     assert "pod_ingress" in workload.namespace.run("tc filter show dev pod0 ingress")
-    workload.namespace.run(f"ip route replace {address}/31 dev pod0", f"ip route del {address}/32")
+    workload.namespace.run("ip route add 10.244.0.0/24 dev pod0", f"ip route del {address}/32")
     await eventually(lambda: endpoints(workload)[key] == Endpoint(TUNNEL_ID), 5)
     await works(node, address, 5)
     assert "pod_ingress" not in workload.namespace.run("tc filter show dev pod0 ingress")

@@ -41,7 +41,8 @@ from epic.ads.snapshot import (
     Versioned,
     versioned,
 )
-from epic.agent.desired import check, desired, envoy_snapshots
+from epic.agent.desired import Desired, envoy_snapshots
+from epic.agent.held import Held
 from epic.bpf.dataplane import Endpoint
 
 OLD, NEW = bytes(16), KEY
@@ -63,6 +64,13 @@ def snapshot() -> Snapshot:
         CLUSTER: {f"{WEB}/c": versioned(Cluster(name="c")), "shop.other/c": versioned(Cluster(name="c"))},
         LOAD_ASSIGNMENT: {f"{WEB}/c": assignment(str(A), str(B), "a.name.example")},
     }
+
+
+def desired(resources: Snapshot) -> Desired:
+    held = Held()
+    for type_url, group in resources.items():
+        held.update(type_url, group)
+    return held.desired()
 
 
 def test_all_is_read() -> None:
@@ -105,6 +113,39 @@ def test_tunnels_and_endpoints_of_absent_gateways_do_not_count() -> None:
     assert (found.tunnels, found.endpoints, found.used) == ({}, {}, frozenset())
 
 
+def test_a_change_keeps_the_rest() -> None:
+    held = Held()
+    for type_url, group in snapshot().items():
+        held.update(type_url, group)
+    held.update(ENDPOINT, {f"{WEB}/{B}": versioned(endpoint_message(B))}, [f"{WEB}/{A}"])
+    assert held.desired().endpoints == {(INSIDE, B): VIA}
+    assert held.versions[ENDPOINT].keys() == {f"{WEB}/{B}"}
+    with pytest.raises(ValueError, match="not of one family"):
+        held.update(ENDPOINT, {"a": versioned(endpoint_message(A)), "b": versioned(endpoint_message(C))})
+    assert held.desired().endpoints == {(INSIDE, B): VIA}
+
+
+def test_what_is_kept_is_what_came() -> None:
+    given = {
+        f"{WEB}/{A}": versioned(endpoint_message(A, real="10.0.0.1")),
+        f"{WEB}/{B}": versioned(endpoint_message(B)),
+        "another name": versioned(endpoint_message(B)),
+    }
+    held = Held()
+    held.update(ENDPOINT, given)
+    assert {name: content for _, name, _, content in held.resources()} == {
+        name: resource.body.value for name, resource in given.items()
+    }
+
+
+def test_without_instances_nothing_is_known() -> None:
+    held = Held()
+    held.update(TUNNEL, {})
+    assert not held.complete
+    held.update(INSTANCE, {})
+    assert held.complete
+
+
 def test_each_envoy_gets_its_own_resources() -> None:
     parts = envoy_snapshots(snapshot())
     assert parts[WEB][CLUSTER].keys() == {"c"}
@@ -134,4 +175,4 @@ def test_what_makes_no_sense_is_refused_by_name(
     if type_url == TUNNEL:
         resources = {"x": resources["x"]}
     with pytest.raises(ValueError, match=message):
-        check(type_url, resources)
+        Held().update(type_url, resources)

@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 from agent_samples import HTTP, KEY, PUBLIC, instance_message
+from envoy.config.listener.v3.listener_pb2 import Listener
+from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryResponse
 
-from epic.ads.snapshot import INSTANCE, versioned
+from epic.ads.snapshot import INSTANCE, LISTENER, versioned
 from epic.agent import state, workload_state
 from epic.agent.desired import Element
+from epic.agent.held import Held
 from epic.agent.nft import commands, parse
 from epic.agent.settings import GatewaySettings, load
 from epic.errors import Invalid
@@ -90,14 +93,26 @@ def test_missing_settings_are_said(tmp_path: Path) -> None:
 
 
 def test_a_stored_snapshot_comes_back_with_its_versions() -> None:
-    snapshot = {INSTANCE: {"shop.web": versioned(instance_message())}}
-    assert state.decode(state.encode(snapshot)) == snapshot
+    held = Held()
+    held.update(INSTANCE, {"shop.web": versioned(instance_message(revision="r" * 1000))})
+    held.update(LISTENER, {"shop.web/http": versioned(Listener(name="http"))})
+    found = list(state.decode(b"".join(state.encode(held.resources()))))
+    assert [(url, name) for url, name, _ in found] == [(INSTANCE, "shop.web"), (LISTENER, "shop.web/http")]
+    assert found[1][2] == versioned(Listener(name="http"))
+
+
+def test_state_is_one_message() -> None:
+    message = DeltaDiscoveryResponse.FromString(b"".join(state.encode([(INSTANCE, "a", "1", b"x")] * 2)))
+    assert [(r.name, r.version, r.resource.value) for r in message.resources] == [("a", "1", b"x")] * 2
 
 
 def test_damaged_state_counts_as_none(tmp_path: Path) -> None:
     assert state.load(tmp_path) is None
-    (tmp_path / state.FILE).write_bytes(b"\xff\xff")
-    assert state.load(tmp_path) is None
+    resource = (INSTANCE, "shop.web", "1", instance_message().SerializeToString())
+    whole = b"".join(state.encode([resource]))
+    for damaged in (b"", b"\xff\xff", whole[:-1], whole[20:], whole + b"\x12\x01\xff"):
+        (tmp_path / state.FILE).write_bytes(damaged)
+        assert state.load(tmp_path) is None
     (tmp_path / workload_state.FILE).write_text("{", encoding="utf-8")
     assert workload_state.load(tmp_path) == {}
 
@@ -114,13 +129,16 @@ async def test_state_is_written_for_root_only(tmp_path: Path) -> None:
     saver = state.Saver(tmp_path)
     task = asyncio.create_task(saver.run())
     await asyncio.sleep(0)
-    saver.save({INSTANCE: {}})
-    saver.save({INSTANCE: {"shop.web": versioned(instance_message())}})
+    held = Held()
+    saver.save(held)
+    held.update(INSTANCE, {"shop.web": versioned(instance_message())})
+    saver.save(held)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     stored = state.load(tmp_path)
     assert stored is not None
-    assert stored[INSTANCE].keys() == {"shop.web"}
+    assert stored.complete
+    assert stored.versions[INSTANCE].keys() == {"shop.web"}
     assert (tmp_path / state.FILE).stat().st_mode & 0o777 == 0o600
 
 
