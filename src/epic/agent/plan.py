@@ -125,26 +125,32 @@ Action = (
 def additions(desired: Desired, observed: Observed) -> list[Action]:
     """What must be there before Envoys hear of new endpoints and before gateways are announced."""
     actions: list[Action] = []
-    for _, instance in sorted(desired.instances.items()):
+    relinked: set[str] = set()
+    for gateway, instance in sorted(desired.instances.items()):
         link = observed.links.get(instance.interface)
         if link is not None and observed.attached.get(instance.interface) != link:
             actions.append(AttachInstance(instance, link))
+            relinked.add(gateway)
     plugged = {g for g, i in desired.instances.items() if i.interface in observed.links}
     for id_, tunnel in sorted(desired.tunnels.items()):
-        if tunnel.gateway in plugged and observed.tunnels.get(id_) != tunnel:
+        # A tunnel knows its instance's interface by number.
+        is_right = observed.tunnels.get(id_) == tunnel and tunnel.gateway not in relinked
+        if tunnel.gateway in plugged and not is_right:
             actions.append(SetTunnel(tunnel))
-    actions += _new_endpoints(desired, observed)
+    actions += _new_endpoints(desired, observed, plugged)
     missing = desired.elements - observed.elements
     if missing:
         actions.append(OpenPorts(missing))
     return actions
 
 
-def _new_endpoints(desired: Desired, observed: Observed) -> Iterator[SetEndpoints]:
+def _new_endpoints(desired: Desired, observed: Observed, plugged: Collection[str]) -> Iterator[SetEndpoints]:
     found: dict[str, dict[EndpointKey, Endpoint]] = {}
     for key, endpoint in desired.endpoints.items():
-        if observed.endpoints.get(key) != endpoint:
-            found.setdefault(desired.tunnels[endpoint.tunnel].gateway, {})[key] = endpoint
+        gateway = desired.tunnels[endpoint.tunnel].gateway
+        # Before the instance's interface is there it has no tunnels either.
+        if gateway in plugged and observed.endpoints.get(key) != endpoint:
+            found.setdefault(gateway, {})[key] = endpoint
     for gateway, endpoints in sorted(found.items()):
         yield SetEndpoints(gateway, endpoints)
 

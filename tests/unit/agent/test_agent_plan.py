@@ -47,14 +47,16 @@ def test_nothing_is_done_when_all_is_there() -> None:
     assert removals(wanted(A), DONE, {WEB}) == []
 
 
-def test_an_interface_that_was_made_anew_is_attached_again() -> None:
-    assert additions(wanted(A), replace(DONE, links={INTERFACE: 12})) == [AttachInstance(instance(), 12)]
+def test_an_interface_that_was_made_anew_is_attached_again_with_its_tunnels() -> None:
+    assert additions(wanted(A), replace(DONE, links={INTERFACE: 12})) == [
+        AttachInstance(instance(), 12),
+        SetTunnel(tunnel()),
+    ]
 
 
-def test_an_interface_that_is_not_there_is_not_attached() -> None:
+def test_an_interface_that_is_not_there_gets_neither_tunnels_nor_endpoints() -> None:
     observed = replace(NOTHING, links={})
-    assert not any(isinstance(action, AttachInstance) for action in additions(wanted(A), observed))
-    assert not any(isinstance(action, SetTunnel) for action in additions(wanted(A), observed))
+    assert additions(wanted(A), observed) == [OpenPorts(frozenset({HTTP}))]
     assert unplumbed(wanted(A), observed, []) == {WEB}
 
 
