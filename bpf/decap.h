@@ -83,7 +83,6 @@ static __always_inline int data_authentic(struct verified *verified,
 		return DROP_TUNNEL_ADDRESS;
 	if (bpf_ntohl(gue->service) != tunnel->service)
 		return DROP_SERVICE_WRONG;
-	verified->inner.flow.service = tunnel->service;
 	if (!data_tag_verified(kept, tunnel, &verified->inner.flow, tag_word(&gue->tag), six))
 		return DROP_TAG_WRONG;
 	return FINE;

@@ -34,7 +34,7 @@ struct tunnel {
 	__u8 reserved;
 	__u32 routed_interface;
 	__u32 reserved2;
-	__u64 fingerprint; /* of what tags depend on besides the flow */
+	__u64 fingerprint; /* of service and keys; 0: they are just changing */
 	struct siphash_key keys[KEY_SLOTS];
 	union address inside6;
 	struct end declared;  /* EPIC node: only what hellos show is sent to */

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import struct
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
@@ -158,8 +157,8 @@ def unpack_address(packed: bytes) -> Address | None:
     return IPv4Address(packed[12:]) if packed.startswith(_MAPPED) else IPv6Address(packed)
 
 
-def pack_tunnel(tunnel: Tunnel, slot: int, underlay: Underlay) -> bytes:
-    """`struct tunnel`."""
+def pack_tunnel(tunnel: Tunnel, slot: int, underlay: Underlay, fingerprint: bytes) -> bytes:
+    """`struct tunnel`; the fingerprint is another one whenever tags are others, and 0 in between."""
     _check(tunnel)
     first, second = (key or bytes(KEY_LENGTH) for key in tunnel.keys)
     flags = SPREAD * tunnel.spread | CHECKSUM * tunnel.checksum
@@ -169,7 +168,7 @@ def pack_tunnel(tunnel: Tunnel, slot: int, underlay: Underlay) -> bytes:
         *(tunnel.id, tunnel.service, slot, underlay.instance, underlay.interface, underlay.mtu),
         tunnel.inside.packed,
         *(tunnel.active, sum(1 << n for n, key in enumerate(tunnel.keys) if key is not None), tunnel.lanes),
-        *(underlay.route, _fingerprint(tunnel), first, second, pack_address(tunnel.inside6)),
+        *(underlay.route, fingerprint, first, second, pack_address(tunnel.inside6)),
         END.pack(
             pack_address(tunnel.remote),
             pack_address(tunnel.local),
@@ -179,13 +178,6 @@ def pack_tunnel(tunnel: Tunnel, slot: int, underlay: Underlay) -> bytes:
         *(pack_address(route.far if route else None), _FAMILIES[hop.version] if hop else 0),
         hop.packed if hop else b"",
     )
-
-
-def _fingerprint(tunnel: Tunnel) -> bytes:
-    """Another one whenever the tags of the tunnel's flows are others."""
-    signing = tunnel.keys[tunnel.active] or b""
-    what = struct.pack("=II", tunnel.id, tunnel.service) + signing
-    return hashlib.blake2b(what, digest_size=8).digest()
 
 
 def _check(tunnel: Tunnel) -> None:
@@ -208,6 +200,7 @@ class TunnelRecord(NamedTuple):
     """The part of `struct tunnel` that is read back."""
 
     id: int
+    service: int
     slot: int
     interface: int
     inside: IPv4Address
@@ -215,21 +208,21 @@ class TunnelRecord(NamedTuple):
     local: Address | None
     remote: Address | None
     remote_port: int
+    active: int
+    keys: tuple[bytes, bytes]
+    fingerprint: bytes
 
 
 def unpack_tunnel(value: bytes) -> TunnelRecord:
     """`struct tunnel`."""
-    id_, _, slot, interface, _, _, inside, *_, inside6, declared, _, _, _ = TUNNEL.unpack(value)
+    id_, service, slot, interface, _, _, inside, active, *rest = TUNNEL.unpack(value)
+    _, _, _, fingerprint, first, second, inside6, declared, *_ = rest
     remote, local, port, _ = END.unpack(declared)
     return TunnelRecord(
-        id_,
-        slot,
-        interface,
-        IPv4Address(inside),
+        *(id_, service, slot, interface, IPv4Address(inside)),
         None if inside6 == _UNKNOWN else IPv6Address(inside6),
-        unpack_address(local),
-        unpack_address(remote),
-        int.from_bytes(port, "big"),
+        *(unpack_address(local), unpack_address(remote), int.from_bytes(port, "big")),
+        *(active, (first, second), fingerprint),
     )
 
 
