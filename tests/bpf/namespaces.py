@@ -57,6 +57,8 @@ class Namespace:
 
     def run(self, *commands: str) -> str:
         """Run commands there; the output of the last one."""
+        if len(commands) > 1 and all(command.startswith("ip ") for command in commands):
+            return self._run_batch([command.removeprefix("ip ") for command in commands])
         output = ""
         with self:
             for command in commands:
@@ -64,6 +66,16 @@ class Namespace:
                 assert done.returncode == 0, f"{command}: {done.stderr}{done.stdout}"
                 output = done.stdout
         return output
+
+    def _run_batch(self, lines: list[str]) -> str:
+        """Many commands of `ip` in one process, for a namespace is made of dozens."""
+        batch = "\n".join(lines)
+        with self:
+            done = subprocess.run(
+                ["ip", "-batch", "-"], input=batch + "\n", capture_output=True, text=True, check=False
+            )
+        assert done.returncode == 0, f"{batch}: {done.stderr}{done.stdout}"
+        return done.stdout
 
     def sysctl(self, name: str, value: int) -> None:
         with self:

@@ -141,13 +141,13 @@ class Network:
             f"ip addr add {GATEWAY_OF_INSTANCE6}/64 dev {INSTANCE_INTERFACE}",
             f"ip route add {INSIDE6} dev {INSTANCE_INTERFACE}",
             f"ip addr add {EPIC6}/64 dev up0",
-            "ip -6 route add default via 2001:db8:2::1",
+            "ip route add default via 2001:db8:2::1",
         )
         self.nat.run("ip addr add 2001:db8:2::1/64 dev out", "ip addr add 2001:db8:50::1/64 dev in")
         for link in range(1, self.plan.links):
             self.epic.run(f"ip addr add 2001:db8:{2 + link}::2/64 dev up{link}")
             self.nat.run(f"ip addr add 2001:db8:{2 + link}::1/64 dev out{link}")
-        self.node.run(f"ip addr add {NODE6}/64 dev up0", "ip -6 route add default via 2001:db8:50::1")
+        self.node.run(f"ip addr add {NODE6}/64 dev up0", "ip route add default via 2001:db8:50::1")
 
     def _translate(self) -> None:
         if self.plan.nats == 0:

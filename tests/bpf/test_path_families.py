@@ -63,15 +63,20 @@ def ends(inner: int) -> tuple[Address, Address]:
     return (INSIDE, NODE) if inner == 4 else (INSIDE6, NODE6)
 
 
+def limit_node(network: Network, inner: int) -> None:
+    """As the agent does: what the node itself sends to the inside address fits."""
+    source, _ = ends(inner)
+    via = "192.168.50.1" if inner == 4 else "2001:db8:50::1"
+    network.node.run(f"ip route add {source} via {via} mtu {1500 - network.plan.overhead}")
+
+
 def set_offloads(network: Network, offloads: str) -> None:
     for namespace in (network.epic, network.node):
         namespace.run(f"ethtool -K up0 {offloads}")
 
 
 @BOTH_RECEIVE
-@pytest.mark.parametrize(
-    "offloads", ["tso on gso on gro on", "tso off gso off gro on", "tso off gso off gro off tx off"]
-)
+@pytest.mark.parametrize("offloads", ["tso on gso on gro on", "tso off gso off gro off tx off"])
 def test_connections_carry_data_both_ways(network: Network, offloads: str) -> None:
     set_offloads(network, offloads)
     for inner in INNER:
@@ -114,9 +119,7 @@ def test_single_packets_cross_and_are_counted_alike(network: Network) -> None:
 def test_fragmented_datagrams_arrive_whole(network: Network) -> None:
     for inner in INNER:
         source, target = ends(inner)
-        mtu = 1500 - network.plan.overhead
-        via = "192.168.50.1" if inner == 4 else "2001:db8:50::1"
-        network.node.run(f"ip route add {source} via {via} mtu {mtu}")
+        limit_node(network, inner)
         with (
             udp_socket(network.instance, source, 1000) as client,
             udp_socket(network.node, target, 2000) as server,
@@ -189,6 +192,7 @@ def test_a_connection_finds_its_size_by_being_told(network: Network, inner: int,
     if checksum:
         ask_for_checksums(network)
     network.instance.run("ip link set eth0 mtu 1500")
+    limit_node(network, inner)
     client, server = tcp_pair(network, inner)
     with client, server:
         exchange(client, server)

@@ -44,9 +44,7 @@ class Overlap(Network):
         self.epic.run("ip route add 192.168.60.0/24 via 172.30.2.1")
         self.second.run(f"ip addr add {SECOND_NODE}/24 dev up0", "ip route add default via 192.168.60.1")
         self.nat.run("ip addr add 2001:db8:60::1/64 dev in2")
-        self.second.run(
-            "ip addr add 2001:db8:60::11/64 dev up0", "ip -6 route add default via 2001:db8:60::1"
-        )
+        self.second.run("ip addr add 2001:db8:60::11/64 dev up0", "ip route add default via 2001:db8:60::1")
         for node in (self.node, self.second):
             node.run(f"ip addr add {POD}/32 dev lo", f"ip addr add {POD6}/128 dev lo")
         self.twin = Dataplane(pins / "twin", object_file)

@@ -39,20 +39,20 @@ def network(bpffs: Path, object_file: Path) -> Iterator[Network]:
 def equal_cost(bpffs: Path, object_file: Path, over: int) -> Iterator[Network]:
     """Both links lead to both ends, and each packet's ports say by which one it goes."""
     network = Network(bpffs, object_file, Plan(over=over, nats=0, links=2))
-    family, loopback = f"ip -{over}", LOOPBACKS[over]
+    loopback = LOOPBACKS[over]
     first, second = ("172.30.2", "172.30.3") if over == 4 else ("2001:db8:2:", "2001:db8:3:")
     dot = "." if over == 4 else ":"
     for namespace in (network.epic, network.nat):
         namespace.sysctl(f"ipv{over}/fib_multipath_hash_policy", 1)
     network.epic.run(
         f"ip addr add {loopback}/{32 if over == 4 else 128} dev lo",
-        f"{family} nexthop add id 1 via {first}{dot}1 dev up0",
-        f"{family} nexthop add id 2 via {second}{dot}1 dev up1",
+        f"ip nexthop add id 1 via {first}{dot}1 dev up0",
+        f"ip nexthop add id 2 via {second}{dot}1 dev up1",
         "ip nexthop add id 10 group 1/2",
-        f"{family} route replace {'192.168.50.0/24' if over == 4 else '2001:db8:50::/64'} nhid 10",
+        f"ip route replace {'192.168.50.0/24' if over == 4 else '2001:db8:50::/64'} nhid 10",
     )
     network.nat.run(
-        f"{family} route add {loopback} nexthop via {first}{dot}2 dev out nexthop via {second}{dot}2 dev out1"
+        f"ip route add {loopback} nexthop via {first}{dot}2 dev out nexthop via {second}{dot}2 dev out1"
     )
     yield network
     network.close()
