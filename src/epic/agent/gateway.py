@@ -11,7 +11,7 @@ from pathlib import Path
 
 from epic.ads.client import DeltaClient, mtls_channel
 from epic.ads.snapshot import TYPES, Resources
-from epic.agent import changes, events, hello, metrics, relay, report, state
+from epic.agent import changes, events, hello, memory, metrics, relay, report, state
 from epic.agent.flags import FlagRoutes
 from epic.agent.fleet import Fleet
 from epic.agent.held import Held
@@ -108,6 +108,7 @@ class GatewayAgent:
                     ("reconciler", self._reconciler.run(self._reporter.wake)),
                     ("announcer", self._announcer()),
                     ("reporter", self._reporter.run()),
+                    ("memory", memory.give_back()),
                     ("metrics", metrics.serve(self._settings.metrics, self._metrics)),
                 )
             ]

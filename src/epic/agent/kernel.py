@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from epic.agent import plan
 from epic.agent.changes import Changes, Pending
-from epic.agent.desired import Desired, EndpointKey, Tunnel
+from epic.agent.desired import Desired, Element, EndpointKey, Tunnel
 from epic.agent.netlink import Link, Netlink
 from epic.agent.nft import PortSet
 from epic.agent.settings import UnderlaySettings
@@ -59,7 +59,10 @@ class GatewayKernel:
         self._made: dict[int, _Made] = {}
         self._stale: set[int] = set()
         self._endpoints: dict[EndpointKey, bpf.Endpoint] | None = None
+        self._elements: frozenset[Element] = frozenset()
         self.pending = Pending()
+        self.revision = 0
+        """Rises with each change of what `observe` shows."""
 
     @property
     def installed(self) -> Mapping[int, Tunnel]:
@@ -88,12 +91,15 @@ class GatewayKernel:
             # Keys and values are many: those that are wanted anyway are kept once.
             shared = {key: e for key, e in wanted.endpoints.items() if found.get(key) == e}
             self._endpoints = shared | {key: e for key, e in found.items() if key not in shared}
+            self.revision += 1
+        before, self._elements = self._elements, self._ports.elements()
+        self.revision += before != self._elements
         return plan.Observed(
             links={name: link.index for name, link in self._links.items()},
             attached=dict(self._attached),
             tunnels={id_: self._current(id_) for id_ in self._ids},
             endpoints=self._endpoints,
-            elements=self._ports.elements(),
+            elements=self._elements,
         )
 
     def move(self, ids: Iterable[int]) -> None:
@@ -109,11 +115,13 @@ class GatewayKernel:
             except (EpicError, OSError) as error:
                 log.error("the way of tunnel %d cannot be set: %s", id_, error)
                 self._stale.add(id_)
+                self.revision += 1
 
     def apply(self, actions: Iterable[plan.Action]) -> list[plan.Action]:
         """Do what the plan says, in order; returns what failed, which is in the log."""
         failed: list[plan.Action] = []
         for action in actions:
+            self.revision += 1
             try:
                 self._apply(action)
             except Exception:
@@ -123,6 +131,7 @@ class GatewayKernel:
         return failed
 
     def _follow(self, changes: Changes) -> None:
+        self.revision += 1
         self._links = self._netlink.links()
         self._underlay.follow(self._links)
         if changes.links or changes.addresses or changes.routes or changes.lost:

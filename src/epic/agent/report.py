@@ -128,7 +128,7 @@ class Reporter:
             tunnels=tunnels.statuses,
             drops=tunnels.drops,
         )
-        # Taken only now: gRPC touches freed memory when a stub is made for a channel that was closed meanwhile.
+        # Taken only now: a stub that is made for a channel that was closed meanwhile makes gRPC crash.
         channel = self._channel()
         if channel is None:
             return

@@ -9,7 +9,7 @@ from collections.abc import Collection
 
 from pyroute2 import NetlinkError
 
-from epic.agent import changes, metrics, tunnels, workload_state
+from epic.agent import changes, memory, metrics, tunnels, workload_state
 from epic.agent.desired import EndpointKey
 from epic.agent.hello_sender import Counter, HelloSender
 from epic.agent.measure import Look, Teller
@@ -81,6 +81,7 @@ class WorkloadAgent:
                     self._reconcile(),
                     self._sender.run(),
                     self._teller.run(),
+                    memory.give_back(),
                     metrics.serve(self._settings.metrics, self._metrics),
                 )
             ]
