@@ -124,6 +124,9 @@ class GatewayKernel:
             self.revision += 1
             try:
                 self._apply(action)
+            except EpicError as error:
+                log.warning("cannot do %s: %s", action, error)
+                failed.append(action)
             except Exception:
                 # One gateway's trouble must not hold up the others; the next round tries again.
                 log.exception("cannot do %s", action)

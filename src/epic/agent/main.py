@@ -22,9 +22,9 @@ def main() -> None:
     logging.basicConfig(
         level=options.log_level, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
-    # Their debug messages would drown ours.
-    for noisy in ("pyroute2", "urllib3", "asyncio"):
-        logging.getLogger(noisy).setLevel(max(logging.INFO, logging.getLogger().level))
+    # Their debug messages would drown ours, and what urllib3 tries again is told when it is given up.
+    for noisy, least in (("pyroute2", logging.INFO), ("asyncio", logging.INFO), ("urllib3", logging.ERROR)):
+        logging.getLogger(noisy).setLevel(max(least, logging.getLogger().level))
     try:
         settings = configuration.load(options.config)
         if options.cleanup:

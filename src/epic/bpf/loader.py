@@ -101,7 +101,13 @@ class Loader:
         command += ["pinmaps", str(self.directory / "maps")]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise Unavailable(f"the kernel does not take the tunnel programs: {done.stderr.strip()[-2000:]}")
+            raise Unavailable(f"the kernel does not take the tunnel programs: {_complaint(done.stderr)}")
+
+
+def _complaint(output: str) -> str:
+    """Without the verifier's account of every instruction, unless there is nothing else."""
+    said = [line for line in output.splitlines() if line.startswith(("libbpf:", "Error:"))]
+    return "; ".join(said[-4:]) or output.strip()[-2000:]
 
 
 def _complete(directory: Path) -> bool:

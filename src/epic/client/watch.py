@@ -43,7 +43,8 @@ class Watch(Iterator[dict[str, Any]]):
     def close(self) -> None:
         """End the watch, also when another thread is waiting in it."""
         self._closed = True
-        with suppress(OSError, RuntimeError, AttributeError):
+        # ValueError: it has ended already.
+        with suppress(OSError, RuntimeError, AttributeError, ValueError):
             self._reply.raw.shutdown()
         self._reply.close()
 
