@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/* What arrives by the underlay, at either end of a tunnel. */
+#ifndef EPIC_UNDERLAY_H
+#define EPIC_UNDERLAY_H
+
+#include <linux/bpf.h>
+#include <linux/in.h>
+#include <linux/pkt_cls.h>
+#include <stddef.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "control.h"
+#include "counters.h"
+#include "decap.h"
+#include "gue.h"
+#include "packet.h"
+#include "receive.h"
+#include "takenout.h"
+#include "translate.h"
+
+/* What came to an address that is not ours is somebody else's, whatever it looks like. */
+static __always_inline int refuse(const struct received *received, int reason)
+{
+	return is_local(&received->destination) ? drop(reason) : NOT_OURS;
+}
+
+static __always_inline bool enter(struct __sk_buff *skb, struct verified *verified, const bool six)
+{
+	struct replacement change;
+
+	if (!verified->mapped)
+		return true;
+	change.from = verified->inner.flow.source;
+	change.to = *verified->mapped;
+	change.field = FIELD_SOURCE;
+	return six ? replace6(skb, &verified->inner, &change)
+		   : replace4(skb, &verified->inner, &change);
+}
+
+static __always_inline int deliver(__u32 interface)
+{
+	return interface ? bpf_redirect_peer(interface, 0) : NOT_OURS;
+}
+
+static __always_inline int take_data(struct __sk_buff *skb, const struct received *received,
+				     const bool gateway, const bool over6, const bool six)
+{
+	struct verified verified = {};
+	int reason = data_verify(&verified, received, six, gateway);
+
+	if (reason != FINE)
+		return refuse(received, reason);
+	reason = strip(skb, &verified, over6, six);
+	if (reason != FINE)
+		return drop(reason);
+	if (!enter(skb, &verified, six))
+		return drop(DROP_INNER_HEADER);
+	count_received(skb, verified.tunnel->slot, verified.inner.length);
+	return deliver(verified.interface);
+}
+
+static __always_inline int take(struct __sk_buff *skb, const struct view *view, const bool gateway,
+				const bool over6)
+{
+	struct received received = {};
+	int reason = outer_verify(&received, view, over6);
+	bool six;
+
+	if (reason != FINE)
+		return refuse(&received, reason);
+	if (is_control(&received)) {
+		reason = control_verify(&received, gateway);
+		return reason == FINE ? NOT_OURS : refuse(&received, reason);
+	}
+	reason = data_family(&received, &six);
+	if (reason != FINE)
+		return refuse(&received, reason);
+	if (six)
+		return take_data(skb, &received, gateway, over6, true);
+	return take_data(skb, &received, gateway, over6, false);
+}
+
+/* EPIC nodes listen on one port, workload nodes on one for each lane. */
+static __always_inline __u32 ports_of(const bool gateway)
+{
+	return gateway ? 1 : LANES;
+}
+
+/* IPv4 with options to our port is refused, for nobody sends it to us. */
+static __always_inline int refuse_options(struct __sk_buff *skb, const struct view *view,
+					  const bool gateway)
+{
+	const struct iphdr *ip = view_at(view, ETH_HLEN, sizeof(*ip));
+	struct received received = {};
+	__be16 port;
+
+	if (!ip || ip->version != IPV4_VERSION || ip->ihl <= IPV4_MIN_IHL ||
+	    ip->protocol != IPPROTO_UDP || ip->frag_off & bpf_htons(IPV4_FRAGMENT_OFFSET))
+		return NOT_OURS;
+	received.destination = address_v4(ip->daddr);
+	if (bpf_skb_load_bytes(skb, ETH_HLEN + ip->ihl * 4 + offsetof(struct udphdr, dest), &port,
+			       sizeof(port)) ||
+	    !is_our_port(port, ports_of(gateway)))
+		return NOT_OURS;
+	return refuse(&received, DROP_OUTER_OPTIONS);
+}
+
+static __always_inline int underlay_ingress_over(struct __sk_buff *skb, const bool gateway,
+						 const bool over6)
+{
+	__u32 wanted = readable_wanted(over6);
+	struct view view;
+
+	if (!view_open(&view, skb, ETH_HLEN + ip_length(over6) + sizeof(struct udphdr)))
+		return NOT_OURS;
+	if (!is_gue(&view, ports_of(gateway), over6))
+		return over6 ? NOT_OURS : refuse_options(skb, &view, gateway);
+	if (!view_open(&view, skb, skb->len < wanted ? skb->len : wanted))
+		return drop(DROP_TRUNCATED);
+	return take(skb, &view, gateway, over6);
+}
+
+static __always_inline int underlay_ingress(struct __sk_buff *skb, const bool gateway)
+{
+	struct taken_out out;
+
+	if (taken_out_read(&out, skb))
+		return taken_out_deliver(skb, &out);
+	if (is_ipv4(skb))
+		return underlay_ingress_over(skb, gateway, false);
+	if (is_ipv6(skb))
+		return underlay_ingress_over(skb, gateway, true);
+	return NOT_OURS;
+}
+
+#endif
