@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from ipaddress import AddressValueError, IPv4Address, IPv6Address, ip_address
 from typing import Annotated
 
@@ -44,6 +45,8 @@ def tunnel_address(text: str) -> Address:
     return found
 
 
+# The same few thousand texts are asked for again with every change of an endpoint.
+@lru_cache(maxsize=1 << 16)
 def usable(text: str) -> Address | None:
     """An endpoint's address; None when no other host can reach it."""
     try:

@@ -1,0 +1,102 @@
+"""The network namespaces that the unit epic-netns@ makes, extends and removes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SCRIPT = Path(__file__).parents[3] / "roles/gateway_node/files/epic-netns"
+GATEWAY, INTERFACE, PUBLIC = "root.U1", "epg64400001", "203.0.113.7"
+INSIDE, INSIDE6 = "100.64.0.1", "fd65:7069:6300::6440:1"
+
+pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
+
+
+def host(*commands: str, **environment: str) -> list[Any]:
+    """Run commands on a host of their own, whose namespaces nobody else sees; returns the JSON they print."""
+    values = {"PUBLIC": PUBLIC, "INSIDE": INSIDE, "INTERFACE": INTERFACE, "MTU": "1452", **environment}
+    script = "\n".join(["set -e", "mkdir -p /run/netns", "mount -t tmpfs none /run/netns", *commands])
+    done = subprocess.run(
+        ["unshare", "--net", "--mount", "sh", "-c", script],
+        env={"PATH": os.environ["PATH"], **values},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines() if line.strip()]
+
+
+def unit(verb: str, **environment: str) -> str:
+    """The command of the unit."""
+    values = "".join(f"{name}={value} " for name, value in environment.items())
+    return f"{values}sh {SCRIPT} {verb} {GATEWAY}"
+
+
+def inside(what: str) -> str:
+    """Ask the instance's namespace."""
+    return f"ip -n epic-{GATEWAY} -j {what} | tr -d '\\n'; echo"
+
+
+STATE = (
+    inside("-6 address show dev eth0"),
+    inside("-6 route show default"),
+    inside("neighbour show nud all"),
+)
+
+
+def ipv6(found: list[Any]) -> tuple[list[str], list[str], list[str]]:
+    """Addresses, default routes and permanent neighbours of what STATE printed."""
+    links, routes, neighbours = found
+    return (
+        [f"{a['local']}/{a['prefixlen']}" for link in links for a in link.get("addr_info", ())],
+        [f"{route['gateway']} {route['dev']}" for route in routes],
+        [f"{n['dst']} {n['lladdr']}" for n in neighbours if "PERMANENT" in n["state"]],
+    )
+
+
+WHOLE = ([f"{INSIDE6}/128"], ["fe80::1 eth0"], ["fe80::1 02:00:00:00:00:01"])
+
+
+def test_an_instance_has_one_ipv6_address_and_asks_nobody_for_its_next_hop() -> None:
+    assert ipv6(host(unit("up"), *STATE, INSIDE6=INSIDE6)) == WHOLE
+
+
+def test_no_router_and_no_neighbour_can_give_it_another_address() -> None:
+    settings = ("accept_ra", "autoconf", "router_solicitations", "dad_transmits", "disable_ipv6")
+    read = [f"ip netns exec epic-{GATEWAY} cat /proc/sys/net/ipv6/conf/eth0/{name}" for name in settings]
+    assert host(unit("up"), *read, INSIDE6=INSIDE6) == [0, 0, 0, 0, 0]
+
+
+def test_a_namespace_without_ipv6_is_extended_and_stays_the_same_namespace() -> None:
+    identity = f"stat -L -c %i /run/netns/epic-{GATEWAY}"
+    before, links, routes, neighbours, *after = host(
+        unit("up"), identity, *STATE, *(unit("extend", INSIDE6=INSIDE6),) * 2, identity, *STATE
+    )
+    assert ipv6([links, routes, neighbours]) == ([], [], [])
+    assert after[0] == before
+    assert ipv6(after[1:]) == WHOLE
+
+
+def test_an_environment_without_an_ipv6_address_changes_nothing() -> None:
+    assert ipv6(host(unit("up"), unit("extend"), *STATE)) == ([], [], [])
+
+
+def test_a_link_too_small_for_ipv6_has_ipv4_only() -> None:
+    found = host(unit("up"), inside("-4 address show dev eth0"), *STATE, INSIDE6=INSIDE6, MTU="1200")
+    assert (found[0][0]["mtu"], found[0][0]["addr_info"][0]["local"]) == (1200, INSIDE)
+    assert ipv6(found[1:]) == ([], [], [])
+
+
+def test_nothing_is_left_of_a_removed_one() -> None:
+    links, namespaces = host(
+        unit("up"), unit("down"), "ip -j link show type veth", "ip -j netns list; echo", INSIDE6=INSIDE6
+    )
+    assert links == []
+    assert namespaces == []
