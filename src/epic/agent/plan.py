@@ -133,18 +133,22 @@ def additions(desired: Desired, observed: Observed) -> list[Action]:
     for id_, tunnel in sorted(desired.tunnels.items()):
         if tunnel.gateway in plugged and observed.tunnels.get(id_) != tunnel:
             actions.append(SetTunnel(tunnel))
-    actions += _new_endpoints(desired, observed)
+    actions += _new_endpoints(desired, observed, plugged)
     missing = desired.elements - observed.elements
     if missing:
         actions.append(OpenPorts(missing))
     return actions
 
 
-def _new_endpoints(desired: Desired, observed: Observed) -> Iterator[SetEndpoints]:
+def _new_endpoints(desired: Desired, observed: Observed, plugged: Collection[str]) -> Iterator[SetEndpoints]:
     found: dict[str, dict[EndpointKey, Endpoint]] = {}
     for key, endpoint in desired.endpoints.items():
-        if observed.endpoints.get(key) != endpoint:
-            found.setdefault(desired.tunnels[endpoint.tunnel].gateway, {})[key] = endpoint
+        if observed.endpoints.get(key) == endpoint:
+            continue
+        gateway = desired.tunnels[endpoint.tunnel].gateway
+        # An endpoint needs its tunnel, and that its instance.
+        if gateway in plugged or endpoint.tunnel in observed.tunnels:
+            found.setdefault(gateway, {})[key] = endpoint
     for gateway, endpoints in sorted(found.items()):
         yield SetEndpoints(gateway, endpoints)
 

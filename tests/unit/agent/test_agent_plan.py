@@ -54,7 +54,7 @@ def test_an_interface_that_was_made_anew_is_attached_again() -> None:
 def test_an_interface_that_is_not_there_is_not_attached() -> None:
     observed = replace(NOTHING, links={})
     assert not any(isinstance(action, AttachInstance) for action in additions(wanted(A), observed))
-    assert not any(isinstance(action, SetTunnel) for action in additions(wanted(A), observed))
+    assert not any(isinstance(a, SetTunnel | SetEndpoints) for a in additions(wanted(A), observed))
     assert unplumbed(wanted(A), observed, []) == {WEB}
 
 
