@@ -72,8 +72,10 @@ static __always_inline int data_well_formed(struct verified *verified,
 
 /* The packet was made by the tunnel's far end, for this tunnel. */
 static __always_inline int data_authentic(struct verified *verified,
-					  const struct received *received, const bool six)
+					  const struct received *received,
+					  struct endpoint *endpoint, const bool six)
 {
+	struct kept_tag *kept = endpoint ? &endpoint->received : NULL;
 	const struct gue_data *gue = (const void *)received->gue;
 	const struct tunnel *tunnel = verified->tunnel;
 
@@ -81,8 +83,7 @@ static __always_inline int data_authentic(struct verified *verified,
 		return DROP_TUNNEL_ADDRESS;
 	if (bpf_ntohl(gue->service) != tunnel->service)
 		return DROP_SERVICE_WRONG;
-	verified->inner.flow.service = tunnel->service;
-	if (!data_tag_verified(tunnel, &verified->inner.flow, tag_word(&gue->tag), six))
+	if (!data_tag_verified(kept, tunnel, &verified->inner.flow, tag_word(&gue->tag), six))
 		return DROP_TAG_WRONG;
 	return FINE;
 }
@@ -123,12 +124,11 @@ static __always_inline const union address *far_of(const struct flow *flow, cons
  * The tunnel that the packet says, and its endpoint. The pair of addresses leads to the tunnel
  * faster than the number; whatever it leads to must have that number.
  */
-static __always_inline const struct endpoint *data_find(struct verified *verified, const bool six,
-							const bool gateway)
+static __always_inline struct endpoint *data_find(struct verified *verified, const bool six,
+						  const bool gateway)
 {
 	const struct flow *flow = &verified->inner.flow;
-	const struct endpoint *endpoint =
-		pair_find(inside_of(flow, gateway), far_of(flow, gateway), six);
+	struct endpoint *endpoint = pair_find(inside_of(flow, gateway), far_of(flow, gateway), six);
 
 	if (endpoint && endpoint->tunnel == flow->tunnel) {
 		verified->tunnel = tunnel_of(endpoint);
@@ -163,7 +163,7 @@ static __always_inline int data_verify(struct verified *verified, const struct r
 				       const bool six, const bool gateway)
 {
 	const struct gue_data *gue = (const void *)received->gue;
-	const struct endpoint *endpoint;
+	struct endpoint *endpoint;
 	int reason = data_well_formed(verified, received, six);
 
 	if (reason != FINE)
@@ -173,7 +173,7 @@ static __always_inline int data_verify(struct verified *verified, const struct r
 	endpoint = data_find(verified, six, gateway);
 	if (!verified->tunnel || is_gateway(verified->tunnel) != gateway)
 		return DROP_TUNNEL_UNKNOWN;
-	reason = data_authentic(verified, received, six);
+	reason = data_authentic(verified, received, endpoint, six);
 	if (reason != FINE)
 		return reason;
 	return data_permitted(verified, endpoint, six, gateway);

@@ -35,10 +35,12 @@ static __always_inline __u32 segment_length(struct __sk_buff *skb, const struct 
 
 /*
  * How to grow the packet by the outer header. The kernel would take the overhead off each segment;
- * it must not when the segments fit already. TCP segments that do not fit are made smaller,
- * datagrams cannot be. A superpacket beyond 64 KB says no length that could be wrapped.
+ * it must not when the segments fit already. TCP segments that do not fit are made smaller, unless
+ * they are cut up for their checksums; datagrams cannot be. A superpacket beyond 64 KB says no
+ * length that could be wrapped.
  */
-static __always_inline int room_flags(struct __sk_buff *skb, const struct inner *inner, __u32 mtu,
+static __always_inline int room_flags(struct __sk_buff *skb, const struct inner *inner,
+				      const struct tunnel *tunnel, const struct end *end,
 				      const bool over6, __u64 *flags)
 {
 	const int added = overhead(over6);
@@ -51,9 +53,10 @@ static __always_inline int room_flags(struct __sk_buff *skb, const struct inner 
 		if (!length || inner->length + added > IP_MAX_LENGTH)
 			return DROP_TOO_BIG;
 	}
-	if (length + added <= mtu)
+	if (length + added <= tunnel->underlay_mtu)
 		*flags |= BPF_F_ADJ_ROOM_FIXED_GSO;
-	else if (!skb->gso_size || inner->flow.protocol != IPPROTO_TCP)
+	else if (!skb->gso_size || inner->flow.protocol != IPPROTO_TCP ||
+		 end->flags & CONTROL_CHECKSUM)
 		return DROP_TOO_BIG;
 	return FINE;
 }
@@ -61,7 +64,7 @@ static __always_inline int room_flags(struct __sk_buff *skb, const struct inner 
 static __always_inline void tunnel_fill(struct tunnel_header *header, const struct tunnel *tunnel,
 					const struct inner *inner, const bool six)
 {
-	__u64 tag = data_tag(&tunnel->keys[tunnel->active % KEY_SLOTS], &inner->flow, six);
+	__u64 tag = data_tag_signed(inner->kept, tunnel, &inner->flow, six);
 
 	header->udp.len = bpf_htons(inner->length + sizeof(*header));
 	header->udp.check = 0;
@@ -69,7 +72,7 @@ static __always_inline void tunnel_fill(struct tunnel_header *header, const stru
 	header->gue.base.protocol = six ? IPPROTO_IPV6 : IPPROTO_IPIP;
 	header->gue.base.flags = 0;
 	header->gue.tunnel = bpf_htonl(inner->flow.tunnel);
-	header->gue.service = bpf_htonl(inner->flow.service);
+	header->gue.service = bpf_htonl(tunnel->service);
 	header->gue.tag.low = (__u32)tag;
 	header->gue.tag.high = tag >> 32;
 }
@@ -248,7 +251,7 @@ static __always_inline int encapsulate_over(struct __sk_buff *skb, struct inner 
 					    const bool over6)
 {
 	__u64 flags;
-	int reason = room_flags(skb, inner, tunnel->underlay_mtu, over6, &flags);
+	int reason = room_flags(skb, inner, tunnel, end, over6, &flags);
 
 	if (reason != FINE) {
 		if (entrance->answers)
@@ -281,7 +284,6 @@ static __always_inline int encapsulate(struct __sk_buff *skb, struct inner *inne
 	end = far_end(skb, tunnel);
 	if (!end)
 		return drop(DROP_TUNNEL_UNRESOLVED);
-	inner->flow.service = tunnel->service;
 	if (address_is_v4(&end->address))
 		return encapsulate_over(skb, inner, tunnel, end, entrance, six, false);
 	return encapsulate_over(skb, inner, tunnel, end, entrance, six, true);

@@ -167,12 +167,13 @@ int workload_underlay_xdp(struct xdp_md *ctx)
 
 /* What an instance sends with its inside address goes into the tunnel of its destination. */
 static __always_inline int instance_send(struct __sk_buff *skb, struct inner *inner,
-					 const struct endpoint *endpoint, const bool six)
+					 struct endpoint *endpoint, const bool six)
 {
 	struct entrance entrance = {.answers = true};
 	struct tunnel *tunnel;
 
 	inner->flow.tunnel = endpoint->tunnel;
+	inner->kept = &endpoint->sent;
 	tunnel = tunnel_of(endpoint);
 	if (!tunnel)
 		return drop(DROP_TUNNEL_UNKNOWN);
@@ -202,7 +203,7 @@ static __always_inline int instance_other(struct __sk_buff *skb, const struct in
 
 static __always_inline int instance_ingress4(struct __sk_buff *skb)
 {
-	const struct endpoint *endpoint;
+	struct endpoint *endpoint;
 	struct inner inner;
 	struct view view;
 	struct iphdr *ip;
@@ -243,7 +244,7 @@ static __always_inline bool is_discovery(struct __sk_buff *skb, const struct ipv
 
 static __always_inline int instance_ingress6(struct __sk_buff *skb)
 {
-	const struct endpoint *endpoint;
+	struct endpoint *endpoint;
 	struct inner inner;
 	struct view view;
 	struct ipv6hdr *ip;
@@ -282,11 +283,11 @@ int instance_ingress(struct __sk_buff *skb)
  * An error about an inside address' packet comes from whoever could not pass it on. On its way back
  * it goes for the endpoint's own, for nobody else may speak in the tunnel.
  */
-static __always_inline const struct endpoint *adopt_error(struct __sk_buff *skb,
-							  struct inner *inner, const bool six)
+static __always_inline struct endpoint *adopt_error(struct __sk_buff *skb, struct inner *inner,
+						    const bool six)
 {
 	struct replacement change = {.from = inner->flow.source, .field = FIELD_SOURCE};
-	const struct endpoint *endpoint;
+	struct endpoint *endpoint;
 	struct transport transport;
 	__be32 to4 = 0;
 	__u32 quoted;
@@ -327,8 +328,7 @@ static __always_inline bool is_inside_address(const union address *address, cons
 static __always_inline int reply(struct __sk_buff *skb, struct inner *inner, const bool pod,
 				 const bool six)
 {
-	const struct endpoint *endpoint =
-		pair_find(&inner->flow.destination, &inner->flow.source, six);
+	struct endpoint *endpoint = pair_find(&inner->flow.destination, &inner->flow.source, six);
 	struct entrance entrance = {.answers = pod};
 	struct tunnel *tunnel;
 
@@ -339,6 +339,7 @@ static __always_inline int reply(struct __sk_buff *skb, struct inner *inner, con
 	if (!endpoint)
 		return drop(DROP_SOURCE_NOT_ENDPOINT);
 	inner->flow.tunnel = endpoint->tunnel;
+	inner->kept = &endpoint->sent;
 	tunnel = tunnel_of(endpoint);
 	if (!tunnel)
 		return drop(DROP_TUNNEL_UNKNOWN);
@@ -412,8 +413,7 @@ int pod_ingress(struct __sk_buff *skb)
 static __always_inline int segment_send(struct __sk_buff *skb, struct inner *inner, const bool six)
 {
 	struct entrance entrance = {.segmented = true};
-	const struct endpoint *endpoint =
-		pair_find(&inner->flow.source, &inner->flow.destination, six);
+	struct endpoint *endpoint = pair_find(&inner->flow.source, &inner->flow.destination, six);
 	struct tunnel *tunnel;
 
 	if (!endpoint)
@@ -422,6 +422,7 @@ static __always_inline int segment_send(struct __sk_buff *skb, struct inner *inn
 	if (!endpoint)
 		return TC_ACT_SHOT;
 	inner->flow.tunnel = endpoint->tunnel;
+	inner->kept = &endpoint->sent;
 	tunnel = tunnel_of(endpoint);
 	if (!tunnel)
 		return drop(DROP_TUNNEL_UNKNOWN);

@@ -84,10 +84,9 @@ static __always_inline int overhead(const bool six)
 	return ip_length(six) + sizeof(struct tunnel_header);
 }
 
-/* What the data tag covers: equal for all packets and segments of a flow. */
+/* What the data tag covers besides the service: equal for all packets and segments of a flow. */
 struct flow {
 	__u32 tunnel;
-	__u32 service;
 	union address source;
 	union address destination;
 	__u8 protocol; /* IPv6: of the fixed header */
@@ -104,10 +103,11 @@ static __always_inline __u64 tag_word(const struct gue_tag *tag)
 }
 
 /* The messages of the families differ in length, so no tag of one is a tag of the other. */
-static __always_inline __u64 data_tag(const struct siphash_key *key, const struct flow *flow,
-				      const bool six)
+static __always_inline __u64 data_tag(const struct tunnel *tunnel, __u32 slot,
+				      const struct flow *flow, const bool six)
 {
-	const __u64 first = word_of(bpf_htonl(flow->tunnel), bpf_htonl(flow->service));
+	const struct siphash_key *key = &tunnel->keys[slot];
+	const __u64 first = word_of(bpf_htonl(flow->tunnel), bpf_htonl(tunnel->service));
 
 	if (six) {
 		const __u64 words[] = {
@@ -146,18 +146,48 @@ static __always_inline bool slot_valid(const struct tunnel *tunnel, __u32 slot)
 	return tunnel->valid & 1 << slot;
 }
 
-/* During a rotation the far end may still, or already, sign with the other key. */
-static __always_inline bool data_tag_verified(const struct tunnel *tunnel, const struct flow *flow,
-					      __u64 tag, const bool six)
+/* False: nothing is kept, or for something else, or it is being written. */
+static __always_inline bool tag_is_kept(const struct kept_tag *kept, __u64 what, __u64 *tag)
 {
-	__u32 slot = tunnel->active % KEY_SLOTS;
+	__u64 found = *(const volatile __u64 *)&kept->tag;
+	__u64 check = *(const volatile __u64 *)&kept->check;
 
-	for (int i = 0; i < KEY_SLOTS; i++) {
-		if (slot_valid(tunnel, slot) && data_tag(&tunnel->keys[slot], flow, six) == tag)
-			return true;
-		slot = (slot + 1) % KEY_SLOTS;
+	*tag = found;
+	return (found ^ check) == what;
+}
+
+/*
+ * The tag under the key that signs. `kept` belongs to the flow's pair and direction; NULL: none.
+ * The fingerprint is read before all that it stands for: the agent takes it away first and gives
+ * another one last, so a tag that was computed meanwhile is kept for a fingerprint that never comes
+ * again.
+ */
+static __always_inline __u64 data_tag_signed(struct kept_tag *kept, const struct tunnel *tunnel,
+					     const struct flow *flow, const bool six)
+{
+	__u64 fingerprint = *(const volatile __u64 *)&tunnel->fingerprint;
+	__u64 what = fingerprint ^ flow->protocol, tag;
+
+	barrier();
+	if (kept && fingerprint && tag_is_kept(kept, what, &tag))
+		return tag;
+	tag = data_tag(tunnel, tunnel->active % KEY_SLOTS, flow, six);
+	if (kept && fingerprint) {
+		*(volatile __u64 *)&kept->tag = tag;
+		*(volatile __u64 *)&kept->check = tag ^ what;
 	}
-	return false;
+	return tag;
+}
+
+/* During a rotation the far end may still, or already, sign with the other key. */
+static __always_inline bool data_tag_verified(struct kept_tag *kept, const struct tunnel *tunnel,
+					      const struct flow *flow, __u64 tag, const bool six)
+{
+	__u32 other = !(tunnel->active % KEY_SLOTS);
+
+	if (slot_valid(tunnel, !other) && data_tag_signed(kept, tunnel, flow, six) == tag)
+		return true;
+	return slot_valid(tunnel, other) && data_tag(tunnel, other, flow, six) == tag;
 }
 
 static __always_inline bool control_tag_verified(const struct tunnel *tunnel,

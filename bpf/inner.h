@@ -20,6 +20,7 @@ struct inner {
 	__u32 length;
 	__u32 header_length; /* of the IP header; IPv6: the fixed one */
 	__u64 sum;           /* of all bytes as they will leave; only where checksums are wanted */
+	struct kept_tag *kept; /* of the pair that it is of */
 	__u8 tos;
 };
 

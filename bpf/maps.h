@@ -34,6 +34,7 @@ struct tunnel {
 	__u8 reserved;
 	__u32 routed_interface;
 	__u32 reserved2;
+	__u64 fingerprint; /* of service and keys; 0: they are just changing */
 	struct siphash_key keys[KEY_SLOTS];
 	union address inside6;
 	struct end declared;  /* EPIC node: only what hellos show is sent to */
@@ -74,12 +75,23 @@ struct endpoint6_key {
 	union address endpoint;
 };
 
+/*
+ * A tag once computed: it is the same for all packets of a pair and protocol. Two processors may
+ * write at a time: `check` tells whether `tag` is whole, and what it was computed for.
+ */
+struct kept_tag {
+	__u64 tag;
+	__u64 check;
+};
+
 struct endpoint {
 	__u32 slot;
 	__u32 tunnel;    /* id, for a slot may be given to another tunnel */
 	__u32 interface; /* workload node: host side of the pod's veth; 0: the stack delivers */
 	__u32 reserved;
 	union address real; /* EPIC node: what the workload's network calls it; 0: the same */
+	struct kept_tag sent;
+	struct kept_tag received;
 };
 
 /* Key of `mapped`: an endpoint as the workload's network calls it. */

@@ -41,8 +41,13 @@ def shared_host(bpffs: Path, object_file: Path) -> Iterator[Host]:
 
 
 @pytest.fixture
-def host(shared_host: Host) -> Iterator[Host]:
-    """A host on which the tunnel is set up as new; the test runs in its namespace."""
-    shared_host.reset()
+def host(shared_host: Host, request: pytest.FixtureRequest) -> Iterator[Host]:
+    """A host on which the tunnel is set up as new; the test runs in its namespace.
+
+    The tunnel is over the outer family of the test's parameter `families`, if it has it.
+    """
+    parameters = request.node.callspec.params if hasattr(request.node, "callspec") else {}
+    families = parameters.get("families")
+    shared_host.reset(families.over if families else 4)
     with shared_host.namespace:
         yield shared_host

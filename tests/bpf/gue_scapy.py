@@ -6,15 +6,22 @@ from scapy.fields import (
     BitField,
     ByteField,
     ConditionalField,
+    FlagsField,
     IntField,
     LongField,
     ShortField,
     StrFixedLenField,
 )
 from scapy.layers.inet import IP, UDP
+from scapy.layers.inet6 import IPv6
 from scapy.packet import Packet, bind_layers
 
+PORT = 6080
+LANES = 4
 HELLO, HELLO_ACK = 128, 129
+SPREAD, CHECKSUM, DIRECT = 1, 2, 4
+
+_INNER = {4: IP, 41: IPv6}
 
 
 def _is_data(packet: GUE) -> bool:
@@ -40,13 +47,19 @@ class GUE(Packet):
         ConditionalField(LongField("counter", 0), _is_control),
         ConditionalField(LongField("sent_ns", 0), _is_control),
         ConditionalField(LongField("echo_ns", 0), _is_control),
+        ConditionalField(ByteField("lane", 0), _is_control),
+        ConditionalField(ByteField("lanes", 1), _is_control),
+        ConditionalField(FlagsField("lane_flags", 0, 16, ["spread", "checksum", "direct"]), _is_control),
+        ConditionalField(IntField("reserved", 0), _is_control),
         StrFixedLenField("tag", bytes(8), 8),
     ]
 
     def guess_payload_class(self, payload: bytes) -> type[Packet]:
-        """IPv4 in data packets; nothing follows a control message."""
-        return IP if _is_data(self) and self.proto == 4 else Packet.guess_payload_class(self, payload)
+        """IP in data packets; nothing follows a control message."""
+        plain = Packet.guess_payload_class(self, payload)
+        return _INNER.get(self.proto, plain) if _is_data(self) else plain
 
 
-bind_layers(UDP, GUE, dport=6080)
-bind_layers(UDP, GUE, sport=6080)
+for _port in range(PORT, PORT + LANES):
+    bind_layers(UDP, GUE, dport=_port)
+    bind_layers(UDP, GUE, sport=_port)

@@ -3,129 +3,154 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import socket
 import struct
-from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gue_scapy import GUE, HELLO
+from frames import (
+    ALL,
+    ENDPOINT,
+    ENDPOINT6,
+    INSIDE,
+    INSIDE6,
+    INSTANCE_INTERFACE,
+    KEY,
+    LOCALS,
+    OLD_KEY,
+    OTHER_INSIDE,
+    OTHER_INSIDE6,
+    OTHER_INTERFACE,
+    OTHER_TUNNEL,
+    POD_INTERFACE,
+    PUBLIC,
+    SERVICE,
+    TUNNEL,
+    Address,
+    Families,
+    hello,
+)
 from namespaces import Namespace
-from scapy.layers.inet import IP, UDP
-from scapy.layers.l2 import Ether
 from scapy.packet import Packet
+from testrun import SHOT, Program, Ran, TakenOut
 
-from epic.bpf import records, syscalls, wire
-from epic.bpf.dataplane import Dataplane, Peer, Tunnel, TunnelCounters
-from epic.bpf.maps import Maps
+from epic.bpf import syscalls
+from epic.bpf.dataplane import Dataplane, Endpoint, Peer, Tunnel, TunnelCounters
 
-_PROG_TEST_RUN = 10
-_SK_BUFF_SIZE = 192
-_IFINDEX_OFFSET = 40
+GATEWAY, WORKLOAD = "gateway gateway_underlay_ingress", "workload workload_underlay_ingress"
+INSTANCE, EGRESS, POD = (
+    "gateway instance_ingress",
+    "workload workload_underlay_egress",
+    "workload pod_ingress",
+)
+GATEWAY_XDP, WORKLOAD_XDP = "gateway gateway_underlay_xdp", "workload workload_underlay_xdp"
+LANES = range(4)
 
-PASS, SHOT, REDIRECT = -1, 2, 7
-
-INSIDE, PUBLIC, ENDPOINT = map(IPv4Address, ("100.64.0.1", "203.0.113.1", "192.168.50.11"))
-EPIC, NODE, NAT = map(IPv4Address, ("172.30.2.2", "192.168.50.11", "172.30.2.1"))
-NAT_PORT = 33333
-TUNNEL, SERVICE = 7, 3
-OLD_KEY, KEY = bytes(range(16)), bytes(range(16, 32))
-ETHER = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")
-INSTANCE_INTERFACE = "epg64400001"
-
-
-class Ran(NamedTuple):
-    """What a program did to a packet."""
-
-    verdict: int
-    packet: bytes
+_VALID_OFFSET = 29  # `valid` in `struct tunnel`
+_MAP_INFO_SIZE = 80
 
 
 class State(NamedTuple):
     """All that a packet may change."""
 
-    peer: Peer | None
+    peers: tuple[Peer | None, ...]
     counters: TunnelCounters
     drops: dict[str, int]
 
 
 class Host:
-    """A namespace with an instance's interface and an underlay; `gateway` and `workload` are programmed."""
+    """A namespace with instances' interfaces and an underlay; `gateway` and `workload` are programmed."""
 
     def __init__(self, pins: Path, object_file: Path) -> None:
-        self.namespace = Namespace()
-        self.namespace.run(
-            f"ip link add {INSTANCE_INTERFACE} type veth peer name peer0",
-            "ip link add up0 type veth peer name far0",
-            f"ip addr add {EPIC}/24 dev up0",
-            f"ip addr add {NODE}/24 dev up0",
-        )
+        self.namespace = Namespace(ipv6=True)
+        for interface in (INSTANCE_INTERFACE, OTHER_INTERFACE, POD_INTERFACE, "up0"):
+            self.namespace.run(f"ip link add {interface} type veth peer name {interface}p")
+        for address in sorted(map(str, LOCALS)):
+            self.namespace.run(f"ip addr add {address}/{128 if ':' in address else 32} dev up0")
         pins.mkdir()
         self._pins = pins
         self.gateway = Dataplane(pins / "gateway", object_file)
         self.workload = Dataplane(pins / "workload", object_file)
         self._planes = {"gateway": self.gateway, "workload": self.workload}
-        self._programs: dict[str, int] = {}
+        self._programs: dict[str, Program] = {}
         with self.namespace:
             for plane in self._planes.values():
                 plane.load()
             self.gateway.attach_underlay("up0", "gateway")
-            self.gateway.attach_instance(INSTANCE_INTERFACE, INSIDE, PUBLIC)
             self.workload.attach_underlay("up0", "workload")
             self.ifindex = socket.if_nametoindex(INSTANCE_INTERFACE)
+            self.underlay, self.pod = socket.if_nametoindex("up0"), socket.if_nametoindex(POD_INTERFACE)
         for role in self._planes:
             for pin in (pins / role).glob("*/programs/*"):
-                self._programs[f"{role} {pin.name}"] = syscalls.open_pinned(pin)
-        self.reset()
+                self._programs[f"{role} {pin.name}"] = Program(pin, self.ifindex)
 
     def close(self) -> None:
-        for fd in self._programs.values():
-            os.close(fd)
+        for program in self._programs.values():
+            program.close()
         with self.namespace:
             for plane in self._planes.values():
                 plane.unload()
         self.namespace.close()
 
-    def reset(self) -> None:
-        """The tunnel and its endpoint as new, with the far end known on the EPIC side."""
+    def reset(self, over: int = 4) -> None:
+        """The tunnel over that family and its endpoints as new, with the far end known on the EPIC side."""
+        for program in self._programs.values():
+            program.gso(0, 0)
         with self.namespace:
             for plane in self._planes.values():
                 for id_ in plane.tunnel_ids():
                     plane.delete_tunnel(id_)
-                for pair in plane.endpoints():
-                    plane.delete_endpoint(*pair)
-                plane.set_endpoint(INSIDE, ENDPOINT, TUNNEL)
-            self.gateway.attach_instance(INSTANCE_INTERFACE, INSIDE, PUBLIC)
+                plane.delete_endpoints(list(plane.endpoints()))
+            self.gateway.attach_instance(INSTANCE_INTERFACE, INSIDE, INSIDE6, PUBLIC)
             self.gateway.set_tunnel(gateway_tunnel())
-            self.workload.set_tunnel(workload_tunnel())
-            self.run("gateway gateway_underlay_ingress", hello(1))
+            self.workload.set_tunnel(workload_tunnel(over))
+            for plane in self._planes.values():
+                plane.set_endpoint(INSIDE, ENDPOINT, Endpoint(TUNNEL))
+                plane.set_endpoint(INSIDE6, ENDPOINT6, Endpoint(TUNNEL))
+            self.run(GATEWAY, hello(Families(over, 4), 1))
+
+    def program(self, name: str) -> Program:
+        """By role and name."""
+        return self._programs[name]
+
+    def map(self, role: str, name: str) -> Map:
+        """A map past the door."""
+        (pin,) = (self._pins / role).glob(f"*/maps/{name}")
+        return Map(pin)
 
     def invalidate_keys(self, role: str) -> None:
         """Leave the tunnel without keys, which no caller of the dataplane can."""
-        (directory,) = (self._pins / role).glob("*/maps")
-        maps, key = Maps(directory), records.ID.pack(TUNNEL)
-        fields = list(records.TUNNEL.unpack(maps.tunnels.get(key) or b""))
-        fields[6] = 0
-        maps.tunnels.set(key, records.TUNNEL.pack(*fields))
-        maps.close()
+        held, key = self.map(role, "tunnels"), self.slot(role)
+        value = bytearray(held.get(key))
+        value[_VALID_OFFSET] = 0
+        held.set(key, bytes(value))
+
+    def slot(self, role: str) -> bytes:
+        """Where the tunnel's data are in the maps that are arrays."""
+        return self.map(role, "slots").get(struct.pack("=I", TUNNEL))
+
+    def add_other_tunnel(self) -> None:
+        """A tunnel of another instance."""
+        inside: dict[str, Any] = {"id": OTHER_TUNNEL, "inside": OTHER_INSIDE, "inside6": OTHER_INSIDE6}
+        self.gateway.set_tunnel(gateway_tunnel(interface=OTHER_INTERFACE, **inside))
+        self.workload.set_tunnel(workload_tunnel(**inside))
+
+    def forget_other_tunnel(self) -> None:
+        """Endpoints that it has stay behind."""
+        self.gateway.delete_tunnel(OTHER_TUNNEL)
+        self.workload.delete_tunnel(OTHER_TUNNEL)
 
     def run(self, program: str, packet: Packet | bytes, ifindex: int | None = None) -> Ran:
         """One packet through one program; `program` is the role and the name."""
-        data = bytes(packet)
-        held, out = ctypes.create_string_buffer(data, len(data)), ctypes.create_string_buffer(4096)
-        context = bytearray(_SK_BUFF_SIZE)
-        struct.pack_into("=I", context, _IFINDEX_OFFSET, self.ifindex if ifindex is None else ifindex)
-        buffer = ctypes.create_string_buffer(bytes(context), len(context))
-        request = syscalls.attributes(
-            "=IIIIQQIIIIQQ",
-            *(self._programs[program], 0, len(data), len(out)),
-            *(syscalls.address(held), syscalls.address(out), 1, 0, len(context), 0),
-            *(syscalls.address(buffer), 0),
-        )
-        syscalls.bpf(_PROG_TEST_RUN, request)
-        verdict, _, size = struct.unpack_from("=iII", request, 4)
-        return Ran(verdict, out.raw[:size])
+        held = self._programs[program]
+        held.interface(self.ifindex if ifindex is None else ifindex)
+        with self.namespace:
+            return held.run(bytes(packet))
+
+    def take_out(self, program: str, packet: Packet | bytes) -> TakenOut:
+        """One packet through an XDP program."""
+        with self.namespace:
+            return self._programs[program].take_out(bytes(packet))
 
     def dropped(self, program: str, packet: Packet | bytes, ifindex: int | None = None) -> str | None:
         """The reason for which the program drops the packet; None when it does not.
@@ -140,7 +165,7 @@ class Host:
         if ran.verdict != SHOT:
             assert not counted, f"counted as dropped: {counted}, but the verdict is {ran.verdict}"
             return None
-        assert (before.peer, before.counters) == (after.peer, after.counters)
+        assert before[:2] == after[:2]
         ((reason, times),) = counted.items()
         assert times == 1
         return reason
@@ -148,7 +173,30 @@ class Host:
     def state(self, role: str) -> State:
         """What the packets so far have left."""
         plane = self._planes[role]
-        return State(plane.peer(TUNNEL), plane.tunnel_counters()[TUNNEL], plane.drop_counters())
+        peers = tuple(plane.peer(TUNNEL, lane) for lane in LANES)
+        counters = plane.tunnel_counters().get(TUNNEL, TunnelCounters(0, 0, 0, 0))
+        return State(peers, counters, plane.drop_counters())
+
+
+class Map:
+    """A pinned map whose value size is asked for."""
+
+    def __init__(self, pin: Path) -> None:
+        self._fd = syscalls.open_pinned(pin)
+        buffer = ctypes.create_string_buffer(_MAP_INFO_SIZE)
+        request = syscalls.attributes("=IIQ", self._fd, len(buffer), syscalls.address(buffer))
+        syscalls.bpf(15, request)
+        self.value_size = struct.unpack_from("=I", buffer, 12)[0]
+
+    def get(self, key: bytes) -> bytes:
+        """The value; it must be there."""
+        value = syscalls.lookup(self._fd, key, self.value_size)
+        assert value is not None
+        return value
+
+    def set(self, key: bytes, value: bytes) -> None:
+        """Store."""
+        syscalls.update(self._fd, key, value)
 
 
 def gateway_tunnel(**changes: Any) -> Tunnel:
@@ -157,7 +205,8 @@ def gateway_tunnel(**changes: Any) -> Tunnel:
         "id": TUNNEL,
         "service": SERVICE,
         "inside": INSIDE,
-        "local": EPIC,
+        "inside6": INSIDE6,
+        "local": None,
         "remote": None,
         "remote_port": 6080,
         "underlay": "up0",
@@ -168,35 +217,8 @@ def gateway_tunnel(**changes: Any) -> Tunnel:
     return Tunnel(**(fields | changes))
 
 
-def workload_tunnel(**changes: Any) -> Tunnel:
-    """The workload node's end."""
-    return gateway_tunnel(**({"local": NODE, "remote": EPIC, "interface": None} | changes))
-
-
-def gue(inner: Packet, key: bytes = KEY, **changes: Any) -> GUE:
-    """The tunnel's header for this inner packet, signed for the fields it has before the changes."""
-    packet = IP(bytes(inner))
-    tag = wire.data_tag(key, TUNNEL, SERVICE, IPv4Address(packet.src), IPv4Address(packet.dst), packet.proto)
-    return GUE(**({"tunnel": TUNNEL, "service": SERVICE, "tag": tag} | changes))
-
-
-def outer(source: IPv4Address, destination: IPv4Address, port: int = 6080, **changes: Any) -> Packet:
-    """The outer headers as the programs write them; `port` is the destination's."""
-    ip: dict[str, Any] = {"src": str(source), "dst": str(destination), "flags": "DF", "id": 0, "ttl": 64}
-    return ETHER / IP(**(ip | changes)) / UDP(sport=6080, dport=port, chksum=0)
-
-
-def control(
-    source: IPv4Address, destination: IPv4Address, counter: int, kind: int, key: bytes = KEY, **changes: Any
-) -> Packet:
-    """A control packet, signed with its changes."""
-    message = GUE(
-        **({"control": 1, "hlen": 0, "proto": kind, "tunnel": TUNNEL, "counter": counter} | changes)
-    )
-    message.tag = changes.get("tag") or wire.siphash24(key, bytes(message)[:-8])
-    return ETHER / IP(src=str(source), dst=str(destination)) / UDP(sport=NAT_PORT, dport=6080) / message
-
-
-def hello(counter: int, key: bytes = KEY, **changes: Any) -> Packet:
-    """A hello as it reaches the EPIC node."""
-    return control(NAT, EPIC, counter, HELLO, key, **changes)
+def workload_tunnel(over: int = 4, **changes: Any) -> Tunnel:
+    """The workload node's end, over that family."""
+    families = next(each for each in ALL if each.over == over)
+    ends: dict[str, Address | None] = {"local": families.node, "remote": families.epic, "interface": None}
+    return gateway_tunnel(**(ends | changes))

@@ -19,7 +19,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 class Namespace:
     """`with namespace:` runs the calling thread, its new sockets and its subprocesses in it."""
 
-    def __init__(self) -> None:
+    def __init__(self, ipv6: bool = False) -> None:
         maker = threading.Thread(target=self._make)
         self._outer: list[int] = []
         self.fd = -1
@@ -28,8 +28,12 @@ class Namespace:
         assert self.fd >= 0, "cannot make a network namespace"
         self.run("ip link set lo up")
         # The kernel would send of itself otherwise, and tests count packets.
-        self.sysctl("ipv6/conf/all/disable_ipv6", 1)
-        self.sysctl("ipv6/conf/default/disable_ipv6", 1)
+        if not ipv6:
+            self.sysctl("ipv6/conf/all/disable_ipv6", 1)
+            self.sysctl("ipv6/conf/default/disable_ipv6", 1)
+        else:
+            self.sysctl("ipv6/conf/default/accept_dad", 0)
+            self.sysctl("ipv6/conf/default/router_solicitations", 0)
 
     def _make(self) -> None:
         if _libc.unshare(_CLONE_NEWNET) == 0:

@@ -1,78 +1,279 @@
-"""The rules of docs/transport.md for data and control packets once more, in Python, for fuzzing."""
+"""The rules of docs/transport.md for what comes from the underlay once more, in Python, for fuzzing."""
 
 from __future__ import annotations
 
 import struct
-from ipaddress import IPv4Address
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import NamedTuple
 
-from epic.bpf import wire
-from epic.bpf.dataplane import Tunnel
+import oracle_rewrite
 
-NOT_OURS, DROPPED, ACCEPTED = "not ours", "dropped", "accepted"
-_MIN = 14 + 48 + 20
+from epic.bpf.siphash import siphash24
 
+NOT_OURS, DROPPED, REDIRECTED = -1, 2, 7
+"""As the programs return them."""
 
-def fate(frame: bytes, tunnel: Tunnel, endpoint: IPv4Address, locals_: set[IPv4Address]) -> str:
-    """What must happen to a frame on the underlay; control counters count as high enough."""
-    if not _is_gue(frame, locals_):
-        return NOT_OURS
-    length = int.from_bytes(frame[16:18], "big")
-    udp_length = int.from_bytes(frame[38:40], "big")
-    sound = (
-        len(frame) >= _MIN
-        and frame[14] & 15 == 5
-        and not frame[20] & 0x20
-        and _MIN - 14 <= length <= len(frame) - 14
-        and udp_length + 20 == length
-        and frame[42] >> 6 == 0
-        and frame[44:46] == b"\0\0"
-        and IPv4Address(frame[30:34]) == tunnel.local
-    )
-    if not sound:
-        return DROPPED
-    accept = _control if frame[42] & 0x20 else _data
-    return ACCEPTED if accept(frame, length, tunnel, endpoint) else DROPPED
+_PORT = 6080
+_CE = 3
+_ETHERTYPE = {4: b"\x08\0", 6: b"\x86\xdd"}
+_HELLO, _HELLO_ACK = 128, 129
+
+Outcome = tuple[int, bytes, str]
+"""Verdict, packet (of no meaning when dropped), reason (empty unless dropped)."""
 
 
-def _is_gue(frame: bytes, locals_: set[IPv4Address]) -> bool:
-    header = frame[14] & 15
-    ports = 14 + header * 4
-    return (
-        frame[12:14] == b"\x08\0"
-        and len(frame) >= 42
-        and frame[23] == 17
-        and header >= 5
-        and not int.from_bytes(frame[20:22], "big") & 0x1FFF
-        and frame[ports + 2 : ports + 4] == (6080).to_bytes(2, "big")
-        and IPv4Address(frame[30:34]) in locals_
-    )
+class End(NamedTuple):
+    """Where packets of a tunnel go."""
+
+    local: bytes
+    remote: bytes
+    port: int
 
 
-def _data(frame: bytes, length: int, tunnel: Tunnel, endpoint: IPv4Address) -> bool:
-    id_, service = struct.unpack_from("!II", frame, 46)
-    inner = frame[62:]
-    source, destination = IPv4Address(inner[12:16]), IPv4Address(inner[16:20])
-    header, inner_length = (inner[0] & 15) * 4, int.from_bytes(inner[2:4], "big")
-    ends = (destination, source) if tunnel.interface else (source, destination)
-    tags = [wire.data_tag(key, id_, service, source, destination, inner[9]) for key in tunnel.keys if key]
-    marked_unable = frame[15] & 3 == 3 and inner[1] & 3 == 0
-    return (
-        frame[42:44] == b"\x04\x04"
-        and (id_, service) == (tunnel.id, tunnel.service)
-        and (inner[0] >> 4, inner_length) == (4, length - 48)
-        and 20 <= header <= inner_length
-        and ends == (tunnel.inside, endpoint)
-        and frame[54:62] in tags
-        and not marked_unable
-    )
+@dataclass
+class Side:
+    """A tunnel's entry."""
+
+    service: int
+    keys: tuple[bytes, ...]
+    """All verify, the first one signs."""
+    insides: dict[int, bytes]
+    local: bytes | None
+    """The only address that packets may come to; None: any of ours."""
+    far: End | None
 
 
-def _control(frame: bytes, length: int, tunnel: Tunnel, _: IPv4Address) -> bool:
-    wanted = wire.Kind.HELLO if tunnel.interface else wire.Kind.HELLO_ACK
-    for key in filter(None, tunnel.keys):
+class Pair(NamedTuple):
+    """An endpoint's entry."""
+
+    tunnel: int
+    real: bytes | None = None
+    redirected: bool = False
+
+
+@dataclass
+class World:
+    """What a host knows."""
+
+    gateway: bool
+    tunnels: dict[int, Side]
+    pairs: dict[tuple[bytes, bytes], Pair]
+    """By inside address and endpoint."""
+    locals: set[bytes]
+    mtu: int = 1500
+    public: bytes = b""
+    received: list[int] = field(default_factory=lambda: [0, 0])
+    """Packets and bytes."""
+    sent: list[int] = field(default_factory=lambda: [0, 0])
+    counters: dict[tuple[int, int], int] = field(default_factory=dict)
+    """Of control packets, by tunnel and lane."""
+
+    def named(self, tunnel: int, real: bytes) -> bytes | None:
+        """What an endpoint of this tunnel is called here when it has another name."""
+        for (_, name), pair in self.pairs.items():
+            if pair.tunnel == tunnel and pair.real == real:
+                return name
+        return None
+
+
+@lru_cache(maxsize=65536)
+def tag(key: bytes, tunnel: int, service: int, flow: bytes) -> bytes:
+    """What signs a data packet: `flow` is source, destination and protocol."""
+    return siphash24(key, struct.pack("!II", tunnel, service) + flow)
+
+
+def flow_of(packet: bytes) -> bytes:
+    """Of an inner packet."""
+    return packet[12:20] + packet[9:10] if packet[0] >> 4 == 4 else packet[8:40] + packet[6:7]
+
+
+@lru_cache(maxsize=65536)
+def control_tag(key: bytes, message: bytes) -> bytes:
+    """What signs a control packet."""
+    return siphash24(key, message)
+
+
+def receive(frame: bytes, world: World) -> Outcome:
+    """What must happen to a frame from the underlay."""
+    start = {_ETHERTYPE[4]: 34, _ETHERTYPE[6]: 54}.get(frame[12:14])
+    if start is None or len(frame) < start + 8:
+        return NOT_OURS, frame, ""
+    ports = range(_PORT, _PORT + (1 if world.gateway else 4))
+    reason = _outer4(frame, ports) if start == 34 else _outer6(frame, ports)
+    destination = frame[30:34] if start == 34 else frame[38:54]
+    if reason is None or destination not in world.locals:
+        return NOT_OURS, frame, ""
+    if reason:
+        return DROPPED, frame, reason
+    payload = frame[start + 8 :]
+    length = int.from_bytes(frame[start + 4 : start + 6], "big") - 8 & 0xFFFFFFFF
+    reason = _gue(payload, length)
+    if reason:
+        return DROPPED, frame, reason
+    if payload[0] & 0x20:
+        reason = _control(payload, length, destination, world)
+        return (DROPPED if reason else NOT_OURS), frame, reason
+    return _data(frame, start + 8, length, destination, world)
+
+
+def _outer4(frame: bytes, ports: range) -> str | None:
+    """None: not ours; empty: in order."""
+    words = frame[14] & 15
+    udp = 14 + words * 4
+    fragment = int.from_bytes(frame[20:22], "big")
+    if frame[14] >> 4 != 4 or frame[23] != 17 or words < 5 or fragment & 0x1FFF or len(frame) < udp + 4:
+        return None
+    if int.from_bytes(frame[udp + 2 : udp + 4], "big") not in ports:
+        return None
+    if words > 5:
+        return "outer_options"
+    if fragment & 0x2000:
+        return "outer_fragment"
+    total, udp_length = int.from_bytes(frame[16:18], "big"), int.from_bytes(frame[38:40], "big")
+    return "outer_length" if total + 14 > len(frame) or udp_length + 20 != total else ""
+
+
+def _outer6(frame: bytes, ports: range) -> str | None:
+    if frame[14] >> 4 != 6 or frame[20] != 17 or int.from_bytes(frame[56:58], "big") not in ports:
+        return None
+    length = int.from_bytes(frame[18:20], "big")
+    return "outer_length" if length + 54 > len(frame) or frame[58:60] != frame[18:20] else ""
+
+
+def _gue(payload: bytes, length: int) -> str:
+    if len(payload) < 40 or length < 40:
+        return "truncated"
+    if payload[0] & 0xC0:
+        return "gue_version"
+    return "gue_flags" if payload[2:4] != b"\0\0" else ""
+
+
+def _control(  # noqa: PLR0911 (one for each reason)
+    payload: bytes, length: int, destination: bytes, world: World
+) -> str:
+    if len(payload) < 48:
+        return "control_length"
+    if payload[0] & 0x1F:
+        return "gue_header_length"
+    if payload[1] != (_HELLO if world.gateway else _HELLO_ACK):
+        return "control_type"
+    if length != 48:
+        return "control_length"
+    tunnel, counter = struct.unpack_from("!IQ", payload, 4)
+    lane, lanes, flags, reserved = struct.unpack_from("!BBHI", payload, 32)
+    if not lane < lanes <= 4 or flags & ~(3 if world.gateway else 4) or reserved:
+        return "control_field"
+    side = world.tunnels.get(tunnel)
+    if side is None:
+        return "tunnel_unknown"
+    if side.local is not None and side.local != destination:
+        return "tunnel_address"
+    if payload[40:48] not in [control_tag(key, payload[:40]) for key in side.keys]:
+        return "tag_wrong"
+    if counter <= world.counters.get((tunnel, lane), 0):
+        return "control_replayed"
+    world.counters[tunnel, lane] = counter
+    return ""
+
+
+def _data(  # noqa: PLR0911 (one for each reason)
+    frame: bytes, gue: int, length: int, destination: bytes, world: World
+) -> Outcome:
+    payload = frame[gue:]
+    inner = payload[20:]
+    reason = _inner(payload, length)
+    if reason:
+        return DROPPED, frame, reason
+    tunnel, service = struct.unpack_from("!II", payload, 4)
+    side = world.tunnels.get(tunnel)
+    if side is None:
+        return DROPPED, frame, "tunnel_unknown"
+    if side.local is not None and side.local != destination:
+        return DROPPED, frame, "tunnel_address"
+    if service != side.service:
+        return DROPPED, frame, "service_wrong"
+    flow = flow_of(inner)
+    if payload[12:20] not in [tag(key, tunnel, service, flow) for key in side.keys]:
+        return DROPPED, frame, "tag_wrong"
+    middle = len(flow) // 2
+    ends = flow[:middle], flow[middle : 2 * middle]
+    inside, far = ends[::-1] if world.gateway else ends
+    if inside != side.insides.get(inner[0] >> 4):
+        return DROPPED, frame, "inner_spoofed"
+    return _deliver(frame, gue, (tunnel, inside, far), world)
+
+
+def _inner(payload: bytes, length: int) -> str:
+    inner = payload[20:]
+    if payload[0] & 0x1F != 4:
+        return "gue_header_length"
+    if payload[1] not in (4, 41):
+        return "gue_protocol"
+    if payload[1] == 4:
+        words, total = inner[0] & 15, int.from_bytes(inner[2:4], "big")
+        if inner[0] >> 4 != 4 or words < 5 or total < words * 4:
+            return "inner_header"
+    else:
+        if len(inner) < 40 or length < 60:
+            return "truncated"
+        total = int.from_bytes(inner[4:6], "big") + 40
+        if inner[0] >> 4 != 6:
+            return "inner_header"
+    return "inner_length" if total + 20 != length else ""
+
+
+def _deliver(frame: bytes, gue: int, pair_of: tuple[int, bytes, bytes], world: World) -> Outcome:
+    tunnel, inside, far = pair_of
+    pair = world.pairs.get((inside, far))
+    name = None
+    if pair is None or pair.tunnel != tunnel or pair.real is not None:
+        name = world.named(tunnel, far) if world.gateway else None
+        if name is None:
+            return DROPPED, frame, "endpoint_unknown"
+    version = frame[gue + 20] >> 4
+    taken = bytearray(frame[:12] + _ETHERTYPE[version] + frame[gue + 20 :])
+    tos = frame[15] if frame[12:14] == _ETHERTYPE[4] else frame[15] >> 4
+    if tos & 3 == _CE and not _mark(taken, version):
+        return DROPPED, frame, "congestion"
+    total = int.from_bytes(taken[16:18], "big") if version == 4 else int.from_bytes(taken[18:20], "big") + 40
+    if name is not None:
         try:
-            control = wire.decode(frame[42 : 14 + length], key)
-        except wire.WireError:
-            continue
-        return control.kind is wanted and control.tunnel == tunnel.id
-    return False
+            oracle_rewrite.replace(taken, version, oracle_rewrite.SOURCE, name)
+        except oracle_rewrite.Impossible:
+            return DROPPED, frame, "inner_header"
+    world.received[0] += 1
+    world.received[1] += total
+    redirected = world.gateway or (pair is not None and pair.redirected)
+    return (REDIRECTED if redirected else NOT_OURS), bytes(taken), ""
+
+
+def _mark(taken: bytearray, version: int) -> bool:
+    """Congestion on an inner packet (RFC 6040); false: it cannot carry it."""
+    if version == 4:
+        if not taken[15] & 3:
+            return False
+        added = _CE - (taken[15] & 3)
+        taken[15] |= _CE
+        if added:
+            # As the kernel does it, which keeps a sum of 0xffff.
+            total = int.from_bytes(taken[24:26], "big") + (0xFFFF ^ added)
+            taken[24:26] = ((total & 0xFFFF) + (total >> 16)).to_bytes(2, "big")
+        return True
+    if not taken[15] & 0x30:
+        return False
+    taken[15] |= _CE << 4
+    return True
+
+
+def take_out(frame: bytes, world: World) -> bytes | None:
+    """The packet that an XDP program makes of a frame; None: it is left as it is."""
+    before = world.received[:], dict(world.counters)
+    verdict, packet, _ = receive(frame, world)
+    plain = world.received != before[0]
+    world.received, world.counters = before
+    marked = (frame[15] if frame[12:14] == _ETHERTYPE[4] else frame[15] >> 4) & 3 == _CE
+    if verdict == DROPPED or not plain or marked:
+        return None
+    gue = 42 if frame[12:14] == _ETHERTYPE[4] else 62
+    return packet if packet[14:] == frame[gue + 20 :] else None

@@ -1,101 +1,222 @@
-"""What a workload node sends: replies to inside addresses into the tunnel, all else as it was."""
+"""What a workload node sends: replies to inside addresses into the tunnel, all else as it was.
+
+The same holds for the stack's exit (egress) and a pod's own interface (pod), but for the answer to what is
+too big.
+"""
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address
-
 import pytest
-from host import (
-    ENDPOINT,
-    EPIC,
+from frames import (
     ETHER,
-    INSIDE,
-    NODE,
+    FAMILIES,
     OLD_KEY,
-    PASS,
-    REDIRECT,
+    OTHER_TUNNEL,
     TUNNEL,
-    Host,
-    gue,
-    outer,
-    workload_tunnel,
+    Families,
+    ip,
+    wrapped,
 )
-from scapy.layers.inet import ICMP, IP, TCP, UDP
-from scapy.layers.inet6 import IPv6
+from host import EGRESS, POD, Host, workload_tunnel
+from scapy.layers.inet import ICMP, TCP, UDP, IPerror, UDPerror
+from scapy.layers.inet6 import (
+    ICMPv6DestUnreach,
+    ICMPv6EchoReply,
+    ICMPv6ND_NS,
+    ICMPv6TimeExceeded,
+    IPerror6,
+    IPv6ExtHdrFragment,
+)
 from scapy.layers.l2 import ARP
 from scapy.packet import Packet, Raw
+from testrun import PASS, REDIRECT
+
+from epic.bpf.dataplane import Endpoint
 
 pytestmark = pytest.mark.root
 
-PROGRAM = "workload workload_underlay_egress"
-REPLY = IP(src=str(ENDPOINT), dst=str(INSIDE))
+EXITS = pytest.mark.parametrize("exit_", [EGRESS, POD], ids=["stack", "pod"])
 
 
-@pytest.mark.parametrize(
-    "inner",
-    [
-        pytest.param(REPLY / TCP(flags="SA"), id="tcp"),
-        pytest.param(REPLY / UDP() / b"reply", id="udp"),
-        pytest.param(REPLY / ICMP(), id="icmp"),
-        pytest.param(IP(src=str(ENDPOINT), dst=str(INSIDE), frag=9, proto=6) / Raw(bytes(70)), id="fragment"),
-    ],
-)
-def test_a_reply_is_encapsulated(host: Host, inner: Packet) -> None:
-    ran = host.run(PROGRAM, ETHER / inner)
-    assert ran.packet == bytes(outer(NODE, EPIC) / gue(inner) / inner)
-    assert ran.verdict == REDIRECT
-    assert host.state("workload").counters.tx_bytes == len(inner)
+def replies(f: Families) -> dict[str, Packet]:
+    return {
+        "tcp": f.reply() / TCP(flags="SA"),
+        "udp": f.reply() / UDP() / b"reply",
+        "echo": f.reply() / (ICMP(type=0) if f.inner == 4 else ICMPv6EchoReply()),
+        "fragment": (
+            f.reply(frag=9, proto=6) / Raw(bytes(70))
+            if f.inner == 4
+            else f.reply() / IPv6ExtHdrFragment(offset=9, nh=6) / Raw(bytes(70))
+        ),
+    }
 
 
-@pytest.mark.parametrize(
-    "packet",
-    [
-        pytest.param(IP(src=str(ENDPOINT), dst="198.51.100.1") / TCP(), id="elsewhere"),
-        pytest.param(IP(src=str(NODE), dst=str(EPIC)) / UDP(sport=6080, dport=6080), id="the tunnel itself"),
-        pytest.param(IP(src=str(INSIDE), dst=str(ENDPOINT)) / TCP(), id="from an inside address"),
-        pytest.param(IPv6() / UDP(), id="IPv6"),
-        pytest.param(ARP(), id="ARP"),
-    ],
-)
-def test_other_traffic_is_left_alone(host: Host, packet: Packet) -> None:
-    assert host.dropped(PROGRAM, ETHER / packet) is None
-    assert host.run(PROGRAM, ETHER / packet) == (PASS, bytes(ETHER / packet))
+@EXITS
+@FAMILIES
+def test_a_reply_is_encapsulated(host: Host, exit_: str, families: Families) -> None:
+    total = 0
+    for name, inner in replies(families).items():
+        ran = host.run(exit_, ETHER / inner)
+        assert ran.packet == bytes(wrapped(families, inner, to_node=False)), name
+        assert ran.verdict == REDIRECT
+        total += len(inner)
+    assert host.state("workload").counters.tx_bytes == total
 
 
-@pytest.mark.parametrize(
-    ("packet", "reason"),
-    [
-        pytest.param(IP(src="192.168.50.12", dst=str(INSIDE)) / TCP(), "source_not_endpoint", id="stranger"),
-        pytest.param(IP(src=str(ENDPOINT), dst=str(INSIDE), ihl=4) / TCP(), "inner_header", id="malformed"),
-        pytest.param(REPLY / UDP() / Raw(bytes(1425)), "too_big", id="too big"),
-    ],
-)
-def test_to_an_inside_address_nothing_leaves_in_the_clear(host: Host, packet: Packet, reason: str) -> None:
-    assert host.dropped(PROGRAM, ETHER / packet) == reason
+@EXITS
+@FAMILIES
+def test_other_traffic_is_left_alone(host: Host, exit_: str, families: Families) -> None:
+    f = families
+    for packet in (
+        ip(f.endpoint, f.foreign) / TCP(),
+        ip(f.node, f.epic) / UDP(sport=6080, dport=6080),
+        ip(f.inside, f.endpoint) / TCP(),
+        ip("fe80::1", "fe80::2", hlim=255) / ICMPv6ND_NS(),
+        ARP(),
+    ):
+        assert host.dropped(exit_, ETHER / packet) is None, packet.summary()
+        assert host.run(exit_, ETHER / packet) == (PASS, bytes(ETHER / packet)), packet.summary()
 
 
-def test_an_endpoint_without_its_tunnel_is_dropped(host: Host) -> None:
-    host.workload.set_endpoint(INSIDE, ENDPOINT, 99)
-    assert host.dropped(PROGRAM, ETHER / REPLY / TCP()) == "tunnel_unknown"
+@EXITS
+@FAMILIES
+def test_to_an_inside_address_nothing_leaves_in_the_clear(host: Host, exit_: str, families: Families) -> None:
+    f = families
+    cases = {
+        "stranger": (ip(f.foreign, f.inside) / TCP(), "source_not_endpoint"),
+        "an inside address": (ip(f.inside, f.inside) / TCP(), "source_not_endpoint"),
+        "version": (f.reply(version=3) / TCP(), "inner_header"),
+        "cut off": (
+            f.reply(**({"len": 99} if f.inner == 4 else {"plen": 99})) / UDP() / Raw(bytes(20)),
+            "inner_header",
+        ),
+        "stranger's echo": (
+            ip(f.foreign, f.inside) / (ICMP(type=0) if f.inner == 4 else ICMPv6EchoReply()),
+            "source_not_endpoint",
+        ),
+    }
+    for name, (packet, reason) in cases.items():
+        assert host.dropped(exit_, ETHER / packet) == reason, name
 
 
-def test_a_deleted_tunnel_leaves_its_inside_address_to_others(host: Host) -> None:
+@FAMILIES
+def test_what_does_not_fit_is_dropped_behind_the_stack(host: Host, families: Families) -> None:
+    length = families.largest - families.header - 8
+    assert host.run(EGRESS, ETHER / families.reply() / UDP() / Raw(bytes(length))).verdict == REDIRECT
+    too_long = ETHER / families.reply() / UDP() / Raw(bytes(length + 1))
+    assert host.dropped(EGRESS, too_long) == "too_big"
+
+
+@EXITS
+@FAMILIES
+def test_an_endpoint_without_its_tunnel_is_dropped(host: Host, exit_: str, families: Families) -> None:
+    host.add_other_tunnel()
+    host.workload.set_endpoint(families.inside, families.endpoint, Endpoint(OTHER_TUNNEL))
+    host.forget_other_tunnel()
+    assert host.dropped(exit_, ETHER / families.reply() / TCP()) == "tunnel_unknown"
+    host.workload.delete_endpoint(families.inside, families.endpoint)
+    assert host.dropped(exit_, ETHER / families.reply() / TCP()) == "source_not_endpoint"
+
+
+@EXITS
+@FAMILIES
+def test_without_a_key_nothing_leaves(host: Host, exit_: str, families: Families) -> None:
+    host.invalidate_keys("workload")
+    assert host.dropped(exit_, ETHER / families.reply() / TCP()) == "key_missing"
+
+
+@EXITS
+@FAMILIES
+def test_without_the_far_ends_address_nothing_leaves(host: Host, exit_: str, families: Families) -> None:
+    host.workload.set_tunnel(workload_tunnel(families.over, remote=None))
+    assert host.dropped(exit_, ETHER / families.reply() / TCP()) == "tunnel_unresolved"
+
+
+@EXITS
+@FAMILIES
+def test_a_deleted_tunnel_leaves_its_inside_addresses_to_others(
+    host: Host, exit_: str, families: Families
+) -> None:
     host.workload.delete_tunnel(TUNNEL)
-    host.workload.set_tunnel(workload_tunnel(id=TUNNEL + 1, inside=IPv4Address("100.64.0.9")))
-    packet = ETHER / REPLY / TCP()
-    assert host.run(PROGRAM, packet) == (PASS, bytes(packet))
+    host.workload.delete_endpoint(families.inside, families.endpoint)
+    packet = ETHER / families.reply() / TCP()
+    assert host.run(exit_, packet) == (PASS, bytes(packet))
 
 
-def test_a_tunnel_that_took_over_an_inside_address_keeps_it(host: Host) -> None:
-    host.workload.set_tunnel(workload_tunnel(id=TUNNEL + 1))
+@EXITS
+@FAMILIES
+def test_a_tunnel_that_took_over_an_inside_address_keeps_it(
+    host: Host, exit_: str, families: Families
+) -> None:
+    host.workload.set_tunnel(workload_tunnel(families.over, id=OTHER_TUNNEL))
     host.workload.delete_tunnel(TUNNEL)
-    assert host.workload.tunnel_ids() == {TUNNEL + 1}
-    host.workload.set_endpoint(INSIDE, ENDPOINT, TUNNEL + 1)
-    assert host.run(PROGRAM, ETHER / REPLY / TCP()).verdict == REDIRECT
+    assert host.workload.tunnel_ids() == {OTHER_TUNNEL}
+    host.workload.set_endpoint(families.inside, families.endpoint, Endpoint(OTHER_TUNNEL))
+    assert host.run(exit_, ETHER / families.reply() / TCP()).verdict == REDIRECT
 
 
-def test_the_declared_address_and_key_may_change(host: Host) -> None:
-    host.workload.set_tunnel(workload_tunnel(remote=IPv4Address("172.30.12.2"), remote_port=7000, active=0))
-    inner = REPLY / UDP()
-    expected = outer(NODE, IPv4Address("172.30.12.2"), 7000) / gue(inner, OLD_KEY) / inner
-    assert host.run(PROGRAM, ETHER / inner).packet == bytes(expected)
+@EXITS
+@FAMILIES
+def test_the_declared_address_and_key_may_change(host: Host, exit_: str, families: Families) -> None:
+    changed = workload_tunnel(families.over, remote=families.epic_second, remote_port=7000, active=0)
+    host.workload.set_tunnel(changed)
+    inner = families.reply() / UDP()
+    frame = wrapped(families, inner, to_node=False, key=OLD_KEY, port=7000)
+    frame[1].dst = str(families.epic_second)
+    assert host.run(exit_, ETHER / inner).packet == bytes(frame)
+
+
+@EXITS
+@FAMILIES
+def test_the_own_address_may_change(host: Host, exit_: str, families: Families) -> None:
+    host.workload.set_tunnel(workload_tunnel(families.over, local=families.epic_second))
+    inner = families.reply() / UDP()
+    frame = wrapped(families, inner, to_node=False)
+    frame[1].src = str(families.epic_second)
+    assert host.run(exit_, ETHER / inner).packet == bytes(frame)
+
+
+def error_about(f: Families, source: object, quoted: Packet) -> Packet:
+    """An ICMP error of `source` about a packet from the inside address."""
+    if f.inner == 4:
+        return ip(str(source), f.inside) / ICMP(type=11) / quoted
+    return ip(str(source), f.inside) / ICMPv6TimeExceeded() / quoted
+
+
+def quoted_request(f: Families, destination: object) -> Packet:
+    layer = IPerror if f.inner == 4 else IPerror6
+    fields = {"proto": 17} if f.inner == 4 else {"nh": 17}
+    return layer(src=str(f.inside), dst=str(destination), **fields) / UDPerror(sport=1, dport=2)
+
+
+@EXITS
+@FAMILIES
+def test_an_error_of_a_router_is_passed_on_as_the_endpoints(
+    host: Host, exit_: str, families: Families
+) -> None:
+    error = error_about(families, families.foreign, quoted_request(families, families.endpoint))
+    ran = host.run(exit_, ETHER / error)
+    expected = error_about(families, families.endpoint, quoted_request(families, families.endpoint))
+    assert ran == (REDIRECT, bytes(wrapped(families, expected, to_node=False)))
+
+
+@EXITS
+@FAMILIES
+def test_an_error_about_something_else_is_not_passed_on(host: Host, exit_: str, families: Families) -> None:
+    about_other = error_about(families, families.foreign, quoted_request(families, families.foreign))
+    assert host.dropped(exit_, ETHER / about_other) == "source_not_endpoint"
+    short = error_about(families, families.foreign, Raw(b"\x45"))
+    assert host.dropped(exit_, ETHER / short) == "source_not_endpoint"
+    host.workload.delete_endpoint(families.inside, families.endpoint)
+    removed = error_about(families, families.foreign, quoted_request(families, families.endpoint))
+    assert host.dropped(exit_, ETHER / removed) == "source_not_endpoint"
+
+
+@FAMILIES
+def test_the_endpoints_own_errors_need_no_change(host: Host, families: Families) -> None:
+    if families.inner == 4:
+        inner = families.reply() / ICMP(type=3, code=3) / quoted_request(families, families.endpoint)
+    else:
+        inner = families.reply() / ICMPv6DestUnreach() / quoted_request(families, families.endpoint)
+    ran = host.run(EGRESS, ETHER / inner)
+    assert ran.packet == bytes(wrapped(families, inner, to_node=False))

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import socket
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from namespaces import eventually
-from path_network import EPIC, INSIDE, KEY, NAT_OUTER, NODE, TUNNEL, Network, hello, udp_socket
+from path_network import EPIC, INSIDE, KEY, NAT_OUTER, NODE, TUNNEL, Network, Plan, hello, udp_socket
+from traffic import DATA, pings, tcp_pair, transfer
 
 from epic.bpf import wire
 
 pytestmark = pytest.mark.root
-
-DATA = hashlib.shake_128(b"epic").digest(4 << 20)
 
 
 @pytest.fixture
@@ -36,41 +33,46 @@ def agent(network: Network) -> Iterator[socket.socket]:
         yield opened
 
 
-def pings(network: Network, count: int = 1) -> bool:
-    with network.instance as namespace:
-        try:
-            namespace.run(f"ping -c {count} -i 0.05 -W 0.3 -I {INSIDE} {NODE}")
-        except AssertionError:
-            return False
-    return True
+@pytest.mark.parametrize("nats", [0, 2])
+def test_any_number_of_nats_may_be_in_between(bpffs: Path, object_file: Path, nats: int) -> None:
+    network = Network(bpffs, object_file, Plan(nats=nats))
+    try:
+        network.program()
+        network.connect()
+        peer = network.gateway.peer(TUNNEL)
+        assert peer is not None
+        assert (peer.address == NODE) == (nats == 0)
+        client, server = tcp_pair(network)
+        with client, server:
+            assert transfer(client, server) == DATA
+            assert transfer(server, client) == DATA
+        assert network.dropped() == {}
+    finally:
+        network.close()
 
 
-def tcp_pair(network: Network) -> tuple[socket.socket, socket.socket]:
-    """A connection from the instance to the node: the instance's socket, then the node's."""
-    with network.node:
-        listener = socket.create_server((str(NODE), 8080))
-    with network.instance:
-        client = socket.create_connection((str(NODE), 8080), 5, (str(INSIDE), 0))
-    server, peer = listener.accept()
-    listener.close()
-    assert peer[0] == str(INSIDE)
-    server.settimeout(5)
-    return client, server
+def test_lanes_cross_a_nat_and_survive_its_change(bpffs: Path, object_file: Path) -> None:
+    network = Network(bpffs, object_file)
+    try:
+        network.program(far={"lanes": 4})
+        network.connect(4)
+        client, server = tcp_pair(network)
+        with client, server:
+            seen = [network.gateway.peer(TUNNEL, lane) for lane in range(4)]
+            assert len({peer.port for peer in seen if peer}) == 4
+            assert transfer(client, server) == DATA
+            network.nat.run(f"ip addr del {NAT_OUTER}/24 dev out", "ip addr add 172.30.2.9/24 dev out")
+            network.connect(4)
+            assert eventually(lambda: all(moved_to(network, "172.30.2.9", lane) for lane in range(4)))
+            assert transfer(client, server) == DATA
+            assert transfer(server, client) == DATA
+        assert network.dropped() == {}
+    finally:
+        network.close()
 
 
-def transfer(sender: socket.socket, receiver: socket.socket) -> bytes:
-    """All of DATA from one to the other."""
-    received = bytearray()
-    with ThreadPoolExecutor(1) as pool:
-        sending = pool.submit(sender.sendall, DATA)
-        while len(received) < len(DATA):
-            received += receiver.recv(1 << 20)
-        sending.result()
-    return bytes(received)
-
-
-def moved_to(network: Network, address: str) -> bool:
-    peer = network.gateway.peer(TUNNEL)
+def moved_to(network: Network, address: str, lane: int = 0) -> bool:
+    peer = network.gateway.peer(TUNNEL, lane)
     return peer is not None and str(peer.address) == address
 
 

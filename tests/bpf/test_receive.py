@@ -2,91 +2,128 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address
+from collections.abc import Callable
+from typing import Any
 
 import pytest
-from gue_scapy import GUE
-from host import (
-    ENDPOINT,
-    EPIC,
-    ETHER,
-    INSIDE,
+from frames import (
+    ALL,
+    FAMILIES,
     INSTANCE_INTERFACE,
-    NAT,
-    NODE,
+    KEY,
     OLD_KEY,
-    PASS,
-    REDIRECT,
+    OTHER_TUNNEL,
+    POD_INTERFACE,
     TUNNEL,
-    Host,
-    gateway_tunnel,
+    WRONG_KEY,
+    Families,
     gue,
-    outer,
-    workload_tunnel,
+    ip,
+    recomputed,
+    set_traffic_class,
+    tag,
 )
+from gue_scapy import GUE
+from host import GATEWAY, WORKLOAD, Host, gateway_tunnel, workload_tunnel
+from receiving import ENDS, OVER, frame_of, inner_of, outer_of, unwrapped
 from scapy.layers.inet import IP, TCP, UDP, IPOption_NOP
-from scapy.layers.inet6 import IPv6
-from scapy.layers.l2 import Dot1Q
+from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment
 from scapy.packet import Packet, Raw
+from testrun import PASS, REDIRECT
+
+from epic.bpf.dataplane import Endpoint
 
 pytestmark = pytest.mark.root
 
-GATEWAY, WORKLOAD = "gateway gateway_underlay_ingress", "workload workload_underlay_ingress"
-REPLY = IP(src=str(ENDPOINT), dst=str(INSIDE)) / TCP(flags="SA") / b"reply"
-REQUEST = IP(src=str(INSIDE), dst=str(ENDPOINT)) / TCP(flags="S") / b"request"
-NOT_FIRST_KEY = bytes(16)
-ENDS = pytest.mark.parametrize("end", [GATEWAY, WORKLOAD], ids=["gateway", "workload"])
-
-
-def inner_of(end: str) -> Packet:
-    return REPLY if end == GATEWAY else REQUEST
-
-
-def frame_of(end: str, inner: Packet | None = None, **changes: object) -> Packet:
-    """A good frame for that end, with changes to the GUE header after signing."""
-    inner = inner or inner_of(end)
-    frame = outer(NAT, EPIC) if end == GATEWAY else outer(EPIC, NODE)
-    return frame / gue(inner, **changes) / inner
+SIX_INSIDE = pytest.mark.parametrize("families", [ALL[1], ALL[3]], ids=str)
 
 
 @ENDS
-def test_a_good_packet_is_unwrapped(host: Host, end: str) -> None:
-    ran = host.run(end, frame_of(end))
-    assert ran.packet == bytes(ETHER / inner_of(end))
+@FAMILIES
+def test_a_good_packet_is_unwrapped(host: Host, end: str, families: Families) -> None:
+    inner = inner_of(end, families)
+    ran = host.run(end, frame_of(end, families))
+    assert ran.packet == unwrapped(inner) == recomputed(ran.packet)
     assert ran.verdict == (REDIRECT if end == GATEWAY else PASS)
     counters = host.state(end.split(maxsplit=1)[0]).counters
-    assert (counters.rx_packets, counters.rx_bytes) == (1, len(inner_of(end)))
+    assert (counters.rx_packets, counters.rx_bytes) == (1, len(inner))
+
+
+INNERS: dict[str, Callable[[Any], Packet]] = {
+    "udp": lambda header: header() / UDP() / b"datagram",
+    "empty": lambda header: header(**({"nh": 59} if header().version == 6 else {"proto": 59})),
+    "large": lambda header: header() / UDP() / Raw(bytes(1300)),
+    "no known protocol": lambda header: (
+        header(**({"nh": 200} if header().version == 6 else {"proto": 200})) / Raw(b"x" * 7)
+    ),
+    "later fragment": lambda header: (
+        header() / IPv6ExtHdrFragment(offset=100, nh=17) / Raw(bytes(33))
+        if header().version == 6
+        else header(frag=100, proto=17) / Raw(bytes(33))
+    ),
+    "options": lambda header: (
+        header() / IPv6ExtHdrDestOpt() / UDP()
+        if header().version == 6
+        else header(options=[IPOption_NOP()] * 4) / UDP()
+    ),
+}
 
 
 @ENDS
-def test_both_keys_verify_until_one_is_taken_away(host: Host, end: str) -> None:
-    frame = frame_of(end, key=OLD_KEY)
+@FAMILIES
+@pytest.mark.parametrize("kind", INNERS)
+def test_what_is_inside_does_not_matter(host: Host, end: str, families: Families, kind: str) -> None:
+    inner = INNERS[kind](families.reply if end == GATEWAY else families.request)
+    assert host.run(end, frame_of(end, families, inner)).packet == unwrapped(inner)
+
+
+@ENDS
+@FAMILIES
+def test_both_keys_verify_until_one_is_taken_away(host: Host, end: str, families: Families) -> None:
+    frame = frame_of(end, families, key=OLD_KEY)
     assert host.dropped(end, frame) is None
-    keep_new = {"keys": (None, gateway_tunnel().keys[1])}
-    host.gateway.set_tunnel(gateway_tunnel(**keep_new))
-    host.workload.set_tunnel(workload_tunnel(**keep_new))
+    host.gateway.set_tunnel(gateway_tunnel(keys=(None, KEY)))
+    host.workload.set_tunnel(workload_tunnel(families.over, keys=(None, KEY)))
     assert host.dropped(end, frame) == "tag_wrong"
 
 
 @ENDS
-def test_the_outer_source_is_not_checked_for_a_nat_may_change_it(host: Host, end: str) -> None:
-    frame = frame_of(end)
-    frame[IP].src, frame[UDP].sport = "198.51.100.77", 1234
-    assert host.run(end, frame).packet == bytes(ETHER / inner_of(end))
+@FAMILIES
+def test_the_outer_source_is_not_checked_for_a_nat_may_change_it(
+    host: Host, end: str, families: Families
+) -> None:
+    frame = frame_of(end, families)
+    frame[1].src, frame[UDP].sport = str(families.stranger), 1234
+    assert host.run(end, frame).packet == unwrapped(inner_of(end, families))
 
 
 @ENDS
-def test_padding_of_the_frame_is_no_part_of_the_packet(host: Host, end: str) -> None:
-    assert host.run(end, bytes(frame_of(end)) + bytes(9)).packet == bytes(ETHER / inner_of(end)) + bytes(9)
+@FAMILIES
+def test_padding_of_the_frame_is_no_part_of_the_packet(host: Host, end: str, families: Families) -> None:
+    ran = host.run(end, bytes(frame_of(end, families)) + bytes(9))
+    assert ran.packet == unwrapped(inner_of(end, families)) + bytes(9)
 
 
 @ENDS
+@OVER
+@pytest.mark.parametrize("port", range(6079, 6086))
+def test_each_end_listens_on_its_ports(host: Host, end: str, families: Families, port: int) -> None:
+    ours = range(6080, 6081) if end == GATEWAY else range(6080, 6084)
+    frame = frame_of(end, families)
+    frame[UDP].dport = port
+    taken = host.run(end, frame).packet == unwrapped(inner_of(end, families))
+    assert taken == (port in ours)
+    assert taken or host.run(end, frame) == (PASS, bytes(frame))
+
+
+@ENDS
+@FAMILIES
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
         pytest.param({"tag": bytes(8)}, "tag_wrong", id="no tag"),
-        pytest.param({"key": NOT_FIRST_KEY}, "tag_wrong", id="unknown key"),
-        pytest.param({"tunnel": 8}, "tunnel_unknown", id="tunnel"),
+        pytest.param({"key": WRONG_KEY}, "tag_wrong", id="unknown key"),
+        pytest.param({"tunnel": 99}, "tunnel_unknown", id="tunnel"),
         pytest.param({"service": 4}, "service_wrong", id="service"),
         pytest.param({"version": 1}, "gue_version", id="version 1"),
         pytest.param({"version": 3}, "gue_version", id="version 3"),
@@ -94,33 +131,46 @@ def test_padding_of_the_frame_is_no_part_of_the_packet(host: Host, end: str) -> 
         pytest.param({"hlen": 5}, "gue_header_length", id="longer header"),
         pytest.param({"flags": 1}, "gue_flags", id="flags"),
         pytest.param({"flags": 0x8000}, "gue_flags", id="first flag"),
-        pytest.param({"proto": 41}, "gue_protocol", id="IPv6 inside"),
         pytest.param({"proto": 59}, "gue_protocol", id="nothing inside"),
+        pytest.param({"proto": 17}, "gue_protocol", id="UDP inside"),
     ],
 )
 def test_a_wrong_tunnel_header_is_dropped_by_name(
-    host: Host, end: str, changes: dict[str, object], reason: str
+    host: Host, end: str, families: Families, changes: dict[str, object], reason: str
 ) -> None:
-    assert host.dropped(end, frame_of(end, **changes)) == reason
+    assert host.dropped(end, frame_of(end, families, **changes)) == reason
 
 
 @ENDS
-def test_the_tag_binds_the_inner_addresses_and_the_protocol(host: Host, end: str) -> None:
-    for field, value in (("src", "192.168.50.12"), ("dst", "192.168.50.12"), ("proto", 17)):
-        inner = inner_of(end).copy()
+@FAMILIES
+def test_the_family_that_the_header_says_must_be_inside(host: Host, end: str, families: Families) -> None:
+    other = 41 if families.inner == 4 else 4
+    inner = inner_of(end, families) / Raw(bytes(40))
+    assert host.dropped(end, frame_of(end, families, inner, proto=other)) == "inner_header"
+
+
+@ENDS
+@FAMILIES
+def test_the_tag_binds_the_inner_addresses_and_the_protocol(host: Host, end: str, families: Families) -> None:
+    protocol = "proto" if families.inner == 4 else "nh"
+    for field, value in (("src", str(families.foreign)), ("dst", str(families.foreign)), (protocol, 17)):
+        inner = inner_of(end, families)
         header = gue(inner)
         setattr(inner, field, value)
-        del inner.chksum
-        frame = frame_of(end)
-        frame[GUE].remove_payload()
-        frame[GUE].tag = header.tag
-        assert host.dropped(end, frame / inner) == "tag_wrong", field
+        assert host.dropped(end, outer_of(end, families) / header / inner) == "tag_wrong", field
 
 
 @ENDS
-@pytest.mark.parametrize(
-    ("fields", "reason"),
-    [
+@FAMILIES
+def test_a_tag_of_the_other_familys_message_is_none(host: Host, end: str, families: Families) -> None:
+    inner = inner_of(end, families)
+    lookalike = (IPv6 if families.inner == 4 else IP)() / TCP()
+    wrong = tag(KEY, TUNNEL, 3, bytes(lookalike))
+    assert host.dropped(end, frame_of(end, families, inner, tag=wrong)) == "tag_wrong"
+
+
+BAD_INNER: dict[int, list[Any]] = {
+    4: [
         pytest.param({"version": 6}, "inner_header", id="version"),
         pytest.param({"ihl": 4}, "inner_header", id="short IHL"),
         pytest.param({"ihl": 15}, "inner_header", id="options beyond the end"),
@@ -128,117 +178,125 @@ def test_the_tag_binds_the_inner_addresses_and_the_protocol(host: Host, end: str
         pytest.param({"len": 100}, "inner_length", id="longer than the outer packet"),
         pytest.param({"len": 40}, "inner_length", id="shorter than the outer packet"),
     ],
-)
-def test_a_malformed_inner_header_is_dropped_by_name(
-    host: Host, end: str, fields: dict[str, int], reason: str
-) -> None:
-    inner = IP(bytes(inner_of(end)))
-    for name, value in fields.items():
-        setattr(inner, name, value)
-    frame = frame_of(end)
-    frame[GUE].remove_payload()
-    assert host.dropped(end, frame / Raw(bytes(inner))) == reason
-
-
-@pytest.mark.parametrize(
-    ("end", "source", "destination", "reason"),
-    [
-        pytest.param(GATEWAY, ENDPOINT, "100.64.0.2", "inner_spoofed", id="to another instance"),
-        pytest.param(GATEWAY, ENDPOINT, "10.99.0.1", "inner_spoofed", id="to anywhere"),
-        pytest.param(GATEWAY, "192.168.50.12", INSIDE, "endpoint_unknown", id="from no endpoint"),
-        pytest.param(GATEWAY, INSIDE, ENDPOINT, "inner_spoofed", id="turned back"),
-        pytest.param(WORKLOAD, "100.64.0.2", ENDPOINT, "inner_spoofed", id="from another instance"),
-        pytest.param(WORKLOAD, INSIDE, "192.168.50.12", "endpoint_unknown", id="to no endpoint"),
-        pytest.param(WORKLOAD, ENDPOINT, INSIDE, "inner_spoofed", id="turned back to the node"),
+    6: [
+        pytest.param({"version": 4}, "inner_header", id="version"),
+        pytest.param({"plen": 100}, "inner_length", id="longer than the outer packet"),
+        pytest.param({"plen": 0}, "inner_length", id="jumbo"),
+        pytest.param({"plen": 20}, "inner_length", id="shorter than the outer packet"),
     ],
-)
-def test_an_authentic_packet_may_only_speak_for_its_tunnel(
-    host: Host, end: str, source: str, destination: str, reason: str
-) -> None:
-    inner = IP(src=str(source), dst=str(destination)) / UDP() / b"payload of a spoofer"
-    assert host.dropped(end, frame_of(end, inner)) == reason
-
-
-@ENDS
-def test_an_endpoint_of_another_tunnel_is_not_served_by_this_one(host: Host, end: str) -> None:
-    host.gateway.set_endpoint(INSIDE, ENDPOINT, TUNNEL + 1)
-    host.workload.set_endpoint(INSIDE, ENDPOINT, TUNNEL + 1)
-    assert host.dropped(end, frame_of(end)) == "endpoint_unknown"
-
-
-@ENDS
-def test_a_packet_cut_anywhere_is_dropped(host: Host, end: str) -> None:
-    good = bytes(frame_of(end))
-    ports_end = 14 + 20 + 8
-    for length in range(ports_end, len(good)):
-        expected = "truncated" if length < ports_end + 40 else "outer_length"
-        assert host.dropped(end, good[:length]) == expected, length
-
-
-@ENDS
-@pytest.mark.parametrize(
-    ("header", "fields", "reason"),
-    [
-        pytest.param(UDP, {"len": 20}, "outer_length", id="UDP length"),
-        pytest.param(IP, {"len": 67}, "outer_length", id="IPv4 length below all headers"),
-        pytest.param(IP, {"len": 2000}, "outer_length", id="IPv4 length above the frame"),
-        pytest.param(IP, {"flags": "MF"}, "outer_fragment", id="first fragment"),
-        pytest.param(IP, {"options": [IPOption_NOP()] * 4}, "outer_options", id="options"),
-    ],
-)
-def test_a_wrong_outer_header_is_dropped_by_name(
-    host: Host, end: str, header: type[Packet], fields: dict[str, object], reason: str
-) -> None:
-    frame = frame_of(end)
-    for name, value in fields.items():
-        setattr(frame[header], name, value)
-    assert host.dropped(end, frame) == reason
-
-
-@ENDS
-def test_each_tunnel_is_taken_at_its_own_address_only(host: Host, end: str) -> None:
-    frame = frame_of(end)
-    frame[IP].dst = str(NODE if end == GATEWAY else EPIC)
-    assert host.dropped(end, frame) == "tunnel_address"
-
-
-OTHERS = {
-    "another port": outer(NAT, EPIC, 6081) / Raw(bytes(60)),
-    "TCP": ETHER / IP(dst=str(EPIC)) / TCP(dport=6080),
-    "IPv6": ETHER / IPv6() / UDP(dport=6080) / Raw(bytes(60)),
-    "VLAN": ETHER / Dot1Q(vlan=5) / IP(dst=str(EPIC)) / UDP(dport=6080) / Raw(bytes(60)),
-    "later fragment": outer(NAT, EPIC, frag=10) / Raw(bytes(60)),
-    "another port after options": ETHER
-    / IP(dst=str(EPIC), options=[IPOption_NOP()] * 4)
-    / UDP(dport=6081)
-    / Raw(bytes(60)),
-    "somebody else's address": outer(NAT, IPv4Address("203.0.113.1")) / gue(REPLY) / REPLY,
-    "half a UDP header": bytes(ETHER / IP(dst=str(EPIC)) / UDP(dport=6080))[:38],
 }
 
 
-@ENDS
-@pytest.mark.parametrize("packet", OTHERS.values(), ids=OTHERS)
-def test_what_is_not_ours_is_left_alone(host: Host, end: str, packet: Packet | bytes) -> None:
-    assert host.dropped(end, packet) is None
-    assert host.run(end, packet) == (PASS, bytes(packet))
+def bad_inner(host: Host, end: str, families: Families, fields: dict[str, int]) -> str | None:
+    inner = inner_of(end, families)
+    header = gue(inner)
+    for name, value in fields.items():
+        setattr(inner, name, value)
+    return host.dropped(end, outer_of(end, families) / header / Raw(bytes(inner)))
 
 
 @ENDS
-def test_congestion_marked_by_the_underlay_is_carried_inside(host: Host, end: str) -> None:
+@pytest.mark.parametrize("families", [ALL[0], ALL[2]], ids=str)
+@pytest.mark.parametrize(("fields", "reason"), BAD_INNER[4])
+def test_a_malformed_inner_ipv4_header_is_dropped_by_name(
+    host: Host, end: str, families: Families, fields: dict[str, int], reason: str
+) -> None:
+    assert bad_inner(host, end, families, fields) == reason
+
+
+@ENDS
+@SIX_INSIDE
+@pytest.mark.parametrize(("fields", "reason"), BAD_INNER[6])
+def test_a_malformed_inner_ipv6_header_is_dropped_by_name(
+    host: Host, end: str, families: Families, fields: dict[str, int], reason: str
+) -> None:
+    assert bad_inner(host, end, families, fields) == reason
+
+
+@FAMILIES
+@pytest.mark.parametrize(
+    ("end", "ends", "reason"),
+    [
+        pytest.param(GATEWAY, ("endpoint", "foreign"), "inner_spoofed", id="to anywhere"),
+        pytest.param(GATEWAY, ("foreign", "inside"), "endpoint_unknown", id="from no endpoint"),
+        pytest.param(GATEWAY, ("mapped", "inside"), "endpoint_unknown", id="from a mapped address"),
+        pytest.param(GATEWAY, ("inside", "endpoint"), "inner_spoofed", id="turned back"),
+        pytest.param(WORKLOAD, ("foreign", "endpoint"), "inner_spoofed", id="from another instance"),
+        pytest.param(WORKLOAD, ("inside", "foreign"), "endpoint_unknown", id="to no endpoint"),
+        pytest.param(WORKLOAD, ("endpoint", "inside"), "inner_spoofed", id="turned back to the node"),
+    ],
+)
+def test_an_authentic_packet_may_only_speak_for_its_tunnel(
+    host: Host, families: Families, end: str, ends: tuple[str, str], reason: str
+) -> None:
+    source, destination = (getattr(families, name) for name in ends)
+    inner = ip(source, destination) / UDP() / b"payload of a spoofer"
+    assert host.dropped(end, frame_of(end, families, inner)) == reason
+
+
+@ENDS
+@FAMILIES
+def test_an_endpoint_of_another_tunnel_is_not_served_by_this_one(
+    host: Host, end: str, families: Families
+) -> None:
+    host.add_other_tunnel()
+    for plane in (host.gateway, host.workload):
+        plane.set_endpoint(families.inside, families.endpoint, Endpoint(OTHER_TUNNEL))
+    assert host.dropped(end, frame_of(end, families)) == "endpoint_unknown"
+
+
+@ENDS
+@FAMILIES
+def test_a_tunnel_without_an_inside_ipv6_address_takes_no_ipv6(
+    host: Host, end: str, families: Families
+) -> None:
+    host.gateway.set_tunnel(gateway_tunnel(inside6=None))
+    host.workload.set_tunnel(workload_tunnel(families.over, inside6=None))
+    expected = None if families.inner == 4 else "inner_spoofed"
+    assert host.dropped(end, frame_of(end, families)) == expected
+
+
+@ENDS
+@FAMILIES
+def test_each_end_takes_tunnels_of_its_role_only(host: Host, end: str, families: Families) -> None:
+    host.gateway.set_tunnel(workload_tunnel(families.over))
+    host.workload.set_tunnel(gateway_tunnel())
+    assert host.dropped(end, frame_of(end, families)) == "tunnel_unknown"
+
+
+@ENDS
+@FAMILIES
+def test_congestion_marked_by_the_underlay_is_carried_inside(
+    host: Host, end: str, families: Families
+) -> None:
     for inside, expected in ((1, 3), (2, 3), (3, 3)):
-        inner = inner_of(end).copy()
-        inner.tos = 0xB8 | inside
-        frame = frame_of(end, inner)
-        frame[IP].tos = 3
+        inner = inner_of(end, families)
+        set_traffic_class(inner, 0xB8 | inside)
+        frame = frame_of(end, families, inner)
+        set_traffic_class(frame[1], 3)
         marked = inner.copy()
-        marked.tos = 0xB8 | expected
-        assert host.run(end, frame).packet == bytes(ETHER / marked)
-    frame = frame_of(end)
-    frame[IP].tos = 3
+        set_traffic_class(marked, 0xB8 | expected)
+        assert host.run(end, frame).packet == unwrapped(marked)
+    frame = frame_of(end, families)
+    set_traffic_class(frame[1], 3)
     assert host.dropped(end, frame) == "congestion"
 
 
-def test_without_its_instance_a_packet_is_dropped(host: Host) -> None:
+@FAMILIES
+def test_an_endpoint_with_an_interface_gets_its_packets_past_the_stack(
+    host: Host, families: Families
+) -> None:
+    host.workload.set_endpoint(families.inside, families.endpoint, Endpoint(TUNNEL, interface=POD_INTERFACE))
+    ran = host.run(WORKLOAD, frame_of(WORKLOAD, families))
+    assert ran == (REDIRECT, unwrapped(inner_of(WORKLOAD, families)))
+
+
+def test_without_its_tunnel_a_packet_is_dropped(host: Host) -> None:
     host.gateway.detach_instance(INSTANCE_INTERFACE)
-    assert host.run(GATEWAY, frame_of(GATEWAY)).verdict == 2
+    host.gateway.delete_tunnel(TUNNEL)
+    assert host.dropped(GATEWAY, frame_of(GATEWAY, ALL[0])) == "tunnel_unknown"
+
+
+def test_the_gue_layer_reads_what_it_writes(host: Host) -> None:
+    frame = frame_of(GATEWAY, ALL[0])
+    assert frame.__class__(bytes(frame))[GUE].tunnel == TUNNEL

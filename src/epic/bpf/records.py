@@ -18,7 +18,7 @@ ADDRESS = struct.Struct("=16s")
 COUNT = struct.Struct("=Q")
 ENDPOINT_KEY = struct.Struct("=4s4s")
 ENDPOINT6_KEY = struct.Struct("=16s16s")
-ENDPOINT = struct.Struct("=III4x16s")
+ENDPOINT = struct.Struct("=III4x16s32x")
 REAL_KEY = struct.Struct("=I4x16s")
 INSTANCE = struct.Struct("=4s4s16s16s")
 TRAFFIC = struct.Struct("=QQQQ")
@@ -28,7 +28,7 @@ LANE = struct.Struct(f"=QQI4x{END.size}s{END.size}s")
 LANES = 4
 PEER = struct.Struct(f"=4xI{LANES * LANE.size}s")
 EVENT = struct.Struct(f"=IHHQ{END.size}s{END.size}s")
-TUNNEL = struct.Struct(f"=IIIIII4sBBBxI4x16s16s16s{END.size}s16sI16s4x")
+TUNNEL = struct.Struct(f"=IIIIII4sBBBxI4x8s16s16s16s{END.size}s16sI16s4x")
 
 SPREAD, CHECKSUM = 1, 2
 """Flags of `struct end`."""
@@ -157,8 +157,8 @@ def unpack_address(packed: bytes) -> Address | None:
     return IPv4Address(packed[12:]) if packed.startswith(_MAPPED) else IPv6Address(packed)
 
 
-def pack_tunnel(tunnel: Tunnel, slot: int, underlay: Underlay) -> bytes:
-    """`struct tunnel`."""
+def pack_tunnel(tunnel: Tunnel, slot: int, underlay: Underlay, fingerprint: bytes) -> bytes:
+    """`struct tunnel`; the fingerprint is another one whenever tags are others, and 0 in between."""
     _check(tunnel)
     first, second = (key or bytes(KEY_LENGTH) for key in tunnel.keys)
     flags = SPREAD * tunnel.spread | CHECKSUM * tunnel.checksum
@@ -168,7 +168,7 @@ def pack_tunnel(tunnel: Tunnel, slot: int, underlay: Underlay) -> bytes:
         *(tunnel.id, tunnel.service, slot, underlay.instance, underlay.interface, underlay.mtu),
         tunnel.inside.packed,
         *(tunnel.active, sum(1 << n for n, key in enumerate(tunnel.keys) if key is not None), tunnel.lanes),
-        *(underlay.route, first, second, pack_address(tunnel.inside6)),
+        *(underlay.route, fingerprint, first, second, pack_address(tunnel.inside6)),
         END.pack(
             pack_address(tunnel.remote),
             pack_address(tunnel.local),
@@ -200,6 +200,7 @@ class TunnelRecord(NamedTuple):
     """The part of `struct tunnel` that is read back."""
 
     id: int
+    service: int
     slot: int
     interface: int
     inside: IPv4Address
@@ -207,21 +208,21 @@ class TunnelRecord(NamedTuple):
     local: Address | None
     remote: Address | None
     remote_port: int
+    active: int
+    keys: tuple[bytes, bytes]
+    fingerprint: bytes
 
 
 def unpack_tunnel(value: bytes) -> TunnelRecord:
     """`struct tunnel`."""
-    id_, _, slot, interface, _, _, inside, *_, inside6, declared, _, _, _ = TUNNEL.unpack(value)
+    id_, service, slot, interface, _, _, inside, active, *rest = TUNNEL.unpack(value)
+    _, _, _, fingerprint, first, second, inside6, declared, *_ = rest
     remote, local, port, _ = END.unpack(declared)
     return TunnelRecord(
-        id_,
-        slot,
-        interface,
-        IPv4Address(inside),
+        *(id_, service, slot, interface, IPv4Address(inside)),
         None if inside6 == _UNKNOWN else IPv6Address(inside6),
-        unpack_address(local),
-        unpack_address(remote),
-        int.from_bytes(port, "big"),
+        *(unpack_address(local), unpack_address(remote), int.from_bytes(port, "big")),
+        *(active, (first, second), fingerprint),
     )
 
 

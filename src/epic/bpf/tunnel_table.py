@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import secrets
 import socket
 import struct
 from collections import deque
@@ -10,10 +11,13 @@ from collections import deque
 from epic.bpf import records
 from epic.bpf.maps import Maps
 from epic.bpf.records import Address, Peer, Tunnel, TunnelCounters, TunnelRecord, Underlay
+from epic.bpf.siphash import KEY_LENGTH
 from epic.errors import Invalid, NotFound
 
 MAX_TUNNELS = 16384
 _SIOCGIFMTU = 0x8921
+_CHANGING = bytes(8)
+_NO_KEY = bytes(KEY_LENGTH)
 
 
 class TunnelTable:
@@ -48,9 +52,14 @@ class TunnelTable:
         before = self._get(tunnel.id)
         underlay = _underlay(tunnel)
         slot = before.slot if before else self._first_free()
-        key, value = records.ID.pack(slot), records.pack_tunnel(tunnel, slot, underlay)
+        key = records.ID.pack(slot)
+        fingerprint = _fingerprint(before, tunnel)
+        value = records.pack_tunnel(tunnel, slot, underlay, fingerprint)
         if before is None:
             self._clear(slot)
+        elif before.fingerprint != fingerprint:
+            # Programs may be reading what is written here; without a fingerprint they keep no tags.
+            self._maps.tunnels.set(key, records.pack_tunnel(tunnel, slot, underlay, _CHANGING))
         if tunnel.local is not None:
             self._maps.locals.set(records.pack_address(tunnel.local), records.ID.pack(underlay.interface))
         self._maps.tunnels.set(key, value)
@@ -120,6 +129,16 @@ class TunnelTable:
         for insides, old in ((self._maps.insides, before.inside), (self._maps.insides6, before.inside6)):
             if old is not None and old not in kept and insides.get(old.packed) == slot:
                 insides.delete(old.packed)
+
+
+def _fingerprint(before: TunnelRecord | None, tunnel: Tunnel) -> bytes:
+    """A new one, unless the tags are the same as before."""
+    if before is not None:
+        keys = (tunnel.keys[0] or _NO_KEY, tunnel.keys[1] or _NO_KEY)
+        if (before.service, before.active, before.keys) == (tunnel.service, tunnel.active, keys):
+            return before.fingerprint
+    # Small numbers are excluded: they could be mistaken for a protocol's.
+    return secrets.token_bytes(7) + b"\x01"
 
 
 def _underlay(tunnel: Tunnel) -> Underlay:

@@ -34,13 +34,15 @@ TUNNEL = Tunnel(
     lanes=2,
     checksum=True,
 )
+MARK = bytes(range(1, 9))
 UNDERLAY = Underlay(interface=5, mtu=1500, instance=9, route=5)
 
 
 def test_a_tunnel_is_packed_as_the_struct_in_c() -> None:
-    packed = records.pack_tunnel(TUNNEL, 4, UNDERLAY)
+    packed = records.pack_tunnel(TUNNEL, 4, UNDERLAY, MARK)
     assert packed.hex(" ", 4) == (
         "07000000 03000000 04000000 09000000 05000000 dc050000 64400001 01020200 05000000 00000000 "
+        "01020304 05060708 "
         "00000000 00000000 00000000 00000000 00010203 04050607 08090a0b 0c0d0e0f "
         "fd650000 00000000 00000000 00000001 "
         "00000000 00000000 0000ffff ac1e0b02 00000000 00000000 0000ffff ac1e0202 17c00200 00000000 "
@@ -52,20 +54,21 @@ def test_without_a_next_hop_the_far_end_is_on_the_link() -> None:
     far = IPv6Address("fd00::2")
     route = Route(far, "up0", None)
     tunnel = replace(TUNNEL, local=IPv6Address("fd00::1"), remote=far, route=route)
-    packed = records.pack_tunnel(tunnel, 4, UNDERLAY)
+    packed = records.pack_tunnel(tunnel, 4, UNDERLAY, MARK)
     assert packed[-40:] == far.packed + (10).to_bytes(4, sys.byteorder) + far.packed + bytes(4)
 
 
 def test_a_tunnel_without_a_route_has_no_next_hop() -> None:
-    packed = records.pack_tunnel(replace(TUNNEL, route=None), 4, UNDERLAY._replace(route=0))
+    packed = records.pack_tunnel(replace(TUNNEL, route=None), 4, UNDERLAY._replace(route=0), MARK)
     assert packed[-40:] == bytes(40)
 
 
 @pytest.mark.parametrize("local", [None, IPv4Address("172.30.2.2")])
 def test_the_ends_of_a_tunnel_are_read_back(local: IPv4Address | None) -> None:
     tunnel = replace(TUNNEL, local=local)
-    assert records.unpack_tunnel(records.pack_tunnel(tunnel, 4, UNDERLAY)) == records.TunnelRecord(
+    assert records.unpack_tunnel(records.pack_tunnel(tunnel, 4, UNDERLAY, MARK)) == records.TunnelRecord(
         id=7,
+        service=3,
         slot=4,
         interface=9,
         inside=TUNNEL.inside,
@@ -73,6 +76,9 @@ def test_the_ends_of_a_tunnel_are_read_back(local: IPv4Address | None) -> None:
         local=local,
         remote=FAR,
         remote_port=6080,
+        active=1,
+        keys=(bytes(16), bytes(range(16))),
+        fingerprint=MARK,
     )
 
 
@@ -118,7 +124,7 @@ def test_an_event_tells_from_where_to_where() -> None:
 )
 def test_a_tunnel_that_cannot_work_is_refused(tunnel: Tunnel, message: str) -> None:
     with pytest.raises(Invalid, match=message):
-        records.pack_tunnel(tunnel, 4, UNDERLAY)
+        records.pack_tunnel(tunnel, 4, UNDERLAY, MARK)
 
 
 def test_traffic_is_summed_over_the_processors() -> None:
