@@ -147,9 +147,11 @@ def additions(desired: Desired, observed: Observed) -> list[Action]:
 def _new_endpoints(desired: Desired, observed: Observed, plugged: Collection[str]) -> Iterator[SetEndpoints]:
     found: dict[str, dict[EndpointKey, Endpoint]] = {}
     for key, endpoint in desired.endpoints.items():
+        if observed.endpoints.get(key) == endpoint:
+            continue
         gateway = desired.tunnels[endpoint.tunnel].gateway
-        # Before the instance's interface is there it has no tunnels either.
-        if gateway in plugged and observed.endpoints.get(key) != endpoint:
+        # An endpoint needs its tunnel, and that its instance.
+        if gateway in plugged or endpoint.tunnel in observed.tunnels:
             found.setdefault(gateway, {})[key] = endpoint
     for gateway, endpoints in sorted(found.items()):
         yield SetEndpoints(gateway, endpoints)

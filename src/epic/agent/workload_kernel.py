@@ -118,7 +118,7 @@ class WorkloadKernel:
             self._try(self._change_endpoints, {}, plan.delete_endpoints),
             *(self._try(self._delete_tunnel, id_) for id_ in plan.delete_tunnels),
             *(self._try(self._set_tunnel, end, wanted.tunnels[end.id]) for end in plan.set_tunnels),
-            self._try(self._change_endpoints, plan.set_endpoints, ()),
+            self._try(self._add_endpoints, plan.set_endpoints),
             self._try(self._set_neighbours, wanted.routes),
             self._try(self._set_routes, plan.set_routes),
             self._try(self._tidy),
@@ -161,6 +161,10 @@ class WorkloadKernel:
         self._dataplane.delete_tunnel(id_)
         self._ends.pop(id_, None)
         self._set.pop(id_, None)
+
+    def _add_endpoints(self, endpoints: Mapping[EndpointKey, bpf.Endpoint]) -> None:
+        # Those of a tunnel that could not be set wait with it.
+        self._change_endpoints({key: e for key, e in endpoints.items() if e.tunnel in self._ends}, ())
 
     def _change_endpoints(
         self, add: Mapping[EndpointKey, bpf.Endpoint], delete: Collection[EndpointKey]

@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import asyncio
-from functools import cache
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -38,8 +37,8 @@ async def serving(node: Node) -> Node:
     return node
 
 
-@cache
 def dataplane(node: Node) -> Dataplane:
+    # A new one each time: it remembers what it read, for in production nobody else writes.
     return Dataplane(node.pins, Path(epic.bpf.__file__).with_name("gue.bpf.o"))
 
 

@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from functools import cache
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -45,8 +44,8 @@ def reached(node: Node) -> bool:
     return node.get().startswith("backend")
 
 
-@cache
 def dataplane(workload: Workload) -> Dataplane:
+    # A new one each time: it remembers what it read, for in production nobody else writes.
     return Dataplane(workload.pins, Path(epic.bpf.__file__).with_name("gue.bpf.o"))
 
 
