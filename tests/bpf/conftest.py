@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fuzzing import COUNT, SEED
 from host import Host
 
 OBJECT = Path(__file__).parents[2] / "src/epic/bpf/gue.bpf.o"
@@ -51,3 +52,10 @@ def host(shared_host: Host, request: pytest.FixtureRequest) -> Iterator[Host]:
     shared_host.reset(families.over if families else 4)
     with shared_host.namespace:
         yield shared_host
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how the packets of the fuzzer can be had again."""
+    reports = (report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, ()))
+    if any("test_fuzz" in report.nodeid for report in reports):
+        terminalreporter.write_line(f"fuzzed with EPIC_FUZZ_SEED={SEED} EPIC_FUZZ_PACKETS={COUNT}")

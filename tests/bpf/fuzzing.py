@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Iterator
 
@@ -43,6 +44,9 @@ from scapy.layers.inet6 import (
 )
 from scapy.layers.l2 import ARP
 from scapy.packet import Packet, Raw
+
+COUNT = int(os.environ.get("EPIC_FUZZ_PACKETS", "1000000"))
+SEED = os.environ.get("EPIC_FUZZ_SEED", "epic")
 
 REAL, REAL6 = STRANGER, STRANGER6
 """What the workload's network calls the mapped endpoints."""

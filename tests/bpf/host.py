@@ -43,6 +43,7 @@ INSTANCE, EGRESS, POD = (
     "workload workload_underlay_egress",
     "workload pod_ingress",
 )
+GATEWAY_PIECES, WORKLOAD_PIECES = "gateway segment_ingress", "workload segment_ingress"
 GATEWAY_XDP, WORKLOAD_XDP = "gateway gateway_underlay_xdp", "workload workload_underlay_xdp"
 LANES = range(4)
 

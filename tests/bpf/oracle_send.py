@@ -79,6 +79,28 @@ def workload_sends(frame: bytes, world: World, pod: bool) -> Outcome:  # noqa: P
     return _wrap(bytes(packet), version, pair.tunnel, world)
 
 
+def piece_returns(frame: bytes, world: World) -> Outcome:
+    """A piece of a superpacket, at either end."""
+    version = _VERSION.get(frame[12:14])
+    if version is None:
+        return DROPPED, frame, ""
+    if not _is_sane(frame, version):
+        return DROPPED, frame, "inner_header"
+    source, destination = _ends(frame, version)
+    pair = world.pairs.get((source, destination)) or world.pairs.get((destination, source))
+    if pair is None:
+        return DROPPED, frame, ""
+    if _too_big(frame, version, world.tunnels[pair.tunnel], world.mtu):
+        return DROPPED, frame, "too_big"
+    packet = bytearray(frame)
+    if pair.real is not None:
+        try:
+            oracle_rewrite.replace(packet, version, oracle_rewrite.DESTINATION, pair.real)
+        except oracle_rewrite.Impossible:
+            return DROPPED, frame, "inner_header"
+    return _wrap(bytes(packet), version, pair.tunnel, world)
+
+
 def _ends(frame: bytes, version: int) -> tuple[bytes, bytes]:
     return (frame[26:30], frame[30:34]) if version == 4 else (frame[22:38], frame[38:54])
 

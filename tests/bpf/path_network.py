@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
@@ -181,7 +182,7 @@ class Network:
         ends = {"local": self.plan.node, "remote": self.plan.epic, "interface": None}
         return self.tunnel(**(ends | changes))
 
-    def program(self, far: dict[str, object] | None = None, **near: object) -> None:
+    def program(self, far: Mapping[str, object] | None = None, **near: object) -> None:
         """Both ends of the tunnel, with changes, and its endpoints."""
         endpoints: dict[Pair, Endpoint] = {
             (INSIDE, NODE): Endpoint(TUNNEL),

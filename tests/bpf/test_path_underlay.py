@@ -16,12 +16,12 @@ from path_network import INSIDE, NODE, TUNNEL, Network, Plan, hello, udp_socket
 from traffic import exchange, pings, tcp_between, tcp_pair
 
 from epic.bpf import wire
-from epic.bpf.dataplane import Endpoint
+from epic.bpf.dataplane import Address, Endpoint
 
 pytestmark = pytest.mark.root
 
 ROUTED = Plan(nats=0, links=2)
-LOOPBACKS = {4: IPv4Address("172.30.100.2"), 6: IPv6Address("2001:db8:100::2")}
+LOOPBACKS: dict[int, Address] = {4: IPv4Address("172.30.100.2"), 6: IPv6Address("2001:db8:100::2")}
 OVER = pytest.mark.parametrize("over", [4, 6])
 SECOND_EPIC = IPv4Address("172.30.3.2")
 POD = IPv4Address("10.8.0.5")

@@ -15,6 +15,8 @@ from frames import (
 )
 from gue_scapy import CHECKSUM
 from host import GATEWAY, Host, workload_tunnel
+from host import GATEWAY_PIECES as EPIC
+from host import WORKLOAD_PIECES as NODE
 from scapy.layers.inet import TCP, UDP
 from scapy.layers.inet6 import ICMPv6MLReport2, IPv6
 from scapy.layers.l2 import ARP
@@ -25,7 +27,6 @@ from epic.bpf.dataplane import Endpoint
 
 pytestmark = pytest.mark.root
 
-EPIC, NODE = "gateway segment_ingress", "workload segment_ingress"
 ENDS = pytest.mark.parametrize("end", [EPIC, NODE], ids=["gateway", "workload"])
 
 
