@@ -8,7 +8,7 @@ from typing import Protocol
 from epic.agent.desired import Tunnel
 from epic.bpf import wire
 from epic.bpf.dataplane import Address
-from epic.model.resources import GUE_PORT
+from epic.model.naming import GUE_PORT
 
 HELLO = wire.Kind.HELLO
 HELLO_ACK = wire.Kind.HELLO_ACK

@@ -54,7 +54,7 @@ class Element:
     port: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Instance:
     """One Envoy of a gateway on this node."""
 
@@ -88,7 +88,7 @@ class Tunnel:
     signing: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Desired:
     """All that this node should do."""
 

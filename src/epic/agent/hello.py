@@ -15,7 +15,7 @@ from epic.agent.control_packets import answer
 from epic.agent.desired import Tunnel
 from epic.bpf.dataplane import Address
 from epic.errors import Unavailable
-from epic.model.resources import GUE_PORT
+from epic.model.naming import GUE_PORT
 
 log = logging.getLogger(__name__)
 

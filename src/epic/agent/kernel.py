@@ -18,8 +18,7 @@ from epic.agent.underlay import Underlay
 from epic.agent.ways import Ways, route
 from epic.bpf import dataplane as bpf
 from epic.errors import EpicError
-from epic.model.naming import instance_interface
-from epic.model.resources import GUE_PORT
+from epic.model.naming import GUE_PORT, instance_interface
 
 log = logging.getLogger(__name__)
 

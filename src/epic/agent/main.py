@@ -10,9 +10,6 @@ import sys
 from pathlib import Path
 
 from epic.agent import settings as configuration
-from epic.agent.cleanup import clean_up
-from epic.agent.gateway import GatewayAgent
-from epic.agent.workload import WorkloadAgent
 from epic.errors import EpicError
 
 
@@ -28,6 +25,8 @@ def main() -> None:
     try:
         settings = configuration.load(options.config)
         if options.cleanup:
+            from epic.agent.cleanup import clean_up  # noqa: PLC0415
+
             clean_up(settings)
         else:
             asyncio.run(_run(settings))
@@ -52,7 +51,12 @@ async def _run(settings: configuration.Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    # A node has one role, and the other one's libraries would take megabytes.
     if isinstance(settings, configuration.GatewaySettings):
+        from epic.agent.gateway import GatewayAgent  # noqa: PLC0415
+
         await GatewayAgent(settings).run(stop)
     else:
+        from epic.agent.workload import WorkloadAgent  # noqa: PLC0415
+
         await WorkloadAgent(settings).run(stop)

@@ -6,13 +6,16 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from epic import __version__
 from epic.agent.events import DEAD_SECONDS, Events
-from epic.agent.measure import Look
 from epic.agent.report import TunnelReport
 from epic.agent.settings import MetricsSettings
 from epic.proto import epic_pb2
+
+if TYPE_CHECKING:
+    from epic.agent.measure import Look
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,8 @@ from epic.bpf import dataplane as bpf
 from epic.bpf.dataplane import Address
 from epic.bpf.wire import overhead
 from epic.model.base import Kebab
-from epic.model.resources import GUE_PORT, TunnelKey
+from epic.model.naming import GUE_PORT
+from epic.model.resources import TunnelKey
 
 DUMMIES: Mapping[int, Address] = {4: IPv4Address("169.254.231.28"), 6: IPv6Address("fe80::e71c")}
 """Next hops of replies by IP version. They need only resolve: the programs write the outer link header."""
@@ -135,7 +136,7 @@ def merge(lists: Iterable[tuple[WorkloadTunnel, ...]]) -> tuple[dict[int, Worklo
     return tunnels, complaints
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Wanted:
     """What there should be; tunnels without an end have no way to the EPIC node at present."""
 
@@ -145,7 +146,7 @@ class Wanted:
     routes: frozenset[HostRoute]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Observed:
     """What is on the node; None for a tunnel that an earlier agent made, or whose interface is another."""
 
@@ -154,7 +155,7 @@ class Observed:
     routes: frozenset[HostRoute]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What to do, in the order of the fields."""
 

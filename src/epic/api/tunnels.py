@@ -14,8 +14,8 @@ from epic.api.context import Context, Ctx
 from epic.api.sse import event, event_stream
 from epic.ipam import inside6
 from epic.model.addresses import order
-from epic.model.naming import GatewayId
-from epic.model.resources import GUE_PORT, Account, GWEndpointSlice, GWRoute, Node, Tunnel
+from epic.model.naming import GUE_PORT, GatewayId
+from epic.model.resources import Account, GWEndpointSlice, GWRoute, Node, Tunnel
 from epic.tunnels import WorkloadNode, proxy_services, workload_endpoints
 
 router = APIRouter(tags=["tunnels"])

@@ -39,7 +39,7 @@ _FAMILIES = {4: 2, 6: 10}
 _KINDS: tuple[Literal["up", "moved"], ...] = ("up", "moved")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Route:
     """How the underlay reaches a far end."""
 
@@ -49,7 +49,7 @@ class Route:
     """None: the far end is on the link."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Tunnel:
     """One end of a tunnel between an instance and a workload node."""
 
@@ -81,7 +81,7 @@ class Tunnel:
     """A workload node fills outer UDP checksums in; an EPIC node does what hellos ask for."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Peer:
     """The far end of a tunnel, as far as it is known."""
 
@@ -99,7 +99,7 @@ class Peer:
     checksum: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """How an endpoint is reached."""
 
@@ -110,7 +110,7 @@ class Endpoint:
     """Workload node: host side of the pod's veth, to deliver past the stack; None: the stack delivers."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TunnelCounters:
     """Inner packets and bytes of a tunnel, superpackets counted as their segments."""
 

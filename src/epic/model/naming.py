@@ -17,6 +17,9 @@ AccountName = Annotated[str, StringConstraints(pattern=ACCOUNT_PATTERN)]
 ObjectName = Annotated[str, StringConstraints(pattern=OBJECT_PATTERN)]
 """Letters, digits and inner `-`, `_`, `.`, at most 63; a Gateway's UID or sharing key, for example."""
 
+GUE_PORT = 6080
+"""UDP; EPIC nodes listen there, workload nodes also on the ports of their further lanes."""
+
 GATEWAY_ID_MAX = 77
 """Characters of a gateway id: Envoy's admin socket carries it, and Unix socket paths have at most 107."""
 

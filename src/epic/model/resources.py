@@ -18,9 +18,7 @@ from epic.model.gatewayapi import (
     PortNumber,
     TCPRouteSpec,
 )
-from epic.model.naming import GatewayId, ObjectName
-
-GUE_PORT = 6080
+from epic.model.naming import GUE_PORT, GatewayId, ObjectName
 
 
 class AccountSpec(Kebab):
