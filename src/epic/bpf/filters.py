@@ -29,6 +29,7 @@ _FILTER_HANDLE = 0xE71C
 _PREFIX = "epic_"
 _ETH_P_ALL = 0x0003
 _ARPHRD_ETHER = 1
+_LOOPBACK_INDEX = 1
 _XDP_DRIVER_MODE = 1 << 2
 _XDP_NAMES = {name[:15]: name for name in ("gateway_underlay_xdp", "workload_underlay_xdp")}
 
@@ -78,10 +79,14 @@ class Filters:
         return Link(message["index"], kind, message["ifi_type"] == _ARPHRD_ETHER)
 
     def addresses(self, index: int) -> set[IPv4Address | IPv6Address]:
-        """The interface's addresses."""
-        found = self._netlink.get_addr(index=index)
-        texts = (message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS") for message in found)
-        return {ip_address(text) for text in texts}
+        """The interface's addresses, and those that the host has on `lo` for all its interfaces."""
+        found: set[IPv4Address | IPv6Address] = set()
+        for message in self._netlink.get_addr():
+            text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
+            address = ip_address(text)
+            if message["index"] in {index, _LOOPBACK_INDEX} and not address.is_loopback:
+                found.add(address)
+        return found
 
     def attach(self, index: int, hook: Hook, pin: Path) -> None:
         """Run the pinned program at this hook; a program of ours that runs there is replaced in place."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from epic.bpf import records, syscalls
 from epic.bpf.drop_reasons import DROP_REASONS
+from epic.errors import Unavailable
 
 NAMES = (
     "drops",
@@ -31,9 +32,15 @@ NAMES = (
 class Map:
     """A map with keys and values of fixed size; per-CPU values come as one string of bytes."""
 
-    def __init__(self, path: Path, key_size: int, value_size: int) -> None:
+    def __init__(self, path: Path, key_size: int, value_size: int, cpus: int = 1) -> None:
         self._fd = syscalls.open_pinned(path)
-        self._key_size, self._value_size = key_size, value_size
+        self._key_size, self._value_size = key_size, value_size * cpus
+        if (found := syscalls.map_sizes(self._fd)) != (key_size, value_size):
+            self.close()
+            # The kernel would write past our buffers.
+            raise Unavailable(
+                f"{path} has entries of {found} bytes, not {(key_size, value_size)}: `make bpf`"
+            )
 
     def close(self) -> None:
         """Give the descriptor back."""
@@ -71,13 +78,13 @@ class Maps:
         self.cpus = syscalls.possible_cpus()
         with ExitStack() as opened:
 
-            def open_map(name: str, key_size: int, value_size: int) -> Map:
-                found = Map(directory / name, key_size, value_size)
+            def open_map(name: str, key_size: int, value_size: int, cpus: int = 1) -> Map:
+                found = Map(directory / name, key_size, value_size, cpus)
                 opened.callback(found.close)
                 return found
 
             id_, address, endpoint = records.ID.size, records.ADDRESS.size, records.ENDPOINT.size
-            self.drops = open_map("drops", id_, records.COUNT.size * self.cpus)
+            self.drops = open_map("drops", id_, records.COUNT.size, self.cpus)
             self.endpoints = open_map("endpoints", records.ENDPOINT_KEY.size, endpoint)
             self.endpoints6 = open_map("endpoints6", records.ENDPOINT6_KEY.size, endpoint)
             self.insides = open_map("insides", records.IPV4.size, id_)
@@ -88,7 +95,7 @@ class Maps:
             self.peers = open_map("peers", id_, records.PEER.size)
             self.settings = open_map("settings", id_, records.SETTINGS.size)
             self.slots = open_map("slots", id_, id_)
-            self.traffic = open_map("traffic", id_, records.TRAFFIC.size * self.cpus)
+            self.traffic = open_map("traffic", id_, records.TRAFFIC.size, self.cpus)
             self.tunnels = open_map("tunnels", id_, records.TUNNEL.size)
             self._opened = opened.pop_all()
 

@@ -28,6 +28,7 @@ UPDATE_NEW = 1
 
 _BPFFS_MAGIC = 0xCAFE4A11
 _PROGRAM_INFO_SIZE = 232
+_MAP_INFO_SIZE = 80
 _PROGRAM_NAME_OFFSET = 64
 _BATCH = 4096
 
@@ -163,6 +164,14 @@ def program_info(fd: int) -> ProgramInfo:
     _, id_, tag = struct.unpack_from("=II8s", info)
     (name,) = struct.unpack_from("=16s", info, _PROGRAM_NAME_OFFSET)
     return ProgramInfo(id_, tag, name.rstrip(b"\0").decode("ascii"))
+
+
+def map_sizes(fd: int) -> tuple[int, int]:
+    """Bytes of a key and of a value; of per-CPU maps for one CPU."""
+    info = ctypes.create_string_buffer(_MAP_INFO_SIZE)
+    bpf(_OBJ_GET_INFO_BY_FD, attributes("=IIQ", fd, len(info), address(info)))
+    _, _, key, value = struct.unpack_from("=IIII", info)
+    return key, value
 
 
 def program_by_id(id_: int) -> int:
