@@ -71,8 +71,10 @@ def _run(options: filters.Options) -> None:
         if not reasons:
             print("epic-trace: this kernel does not tell why it drops (Linux 5.17 does)", file=sys.stderr)
         end = time.monotonic() + (options.duration or float("inf"))
-        while not stop and not printer.full and time.monotonic() < end:
-            for data in tracer.poll(0.1):
+        ended = False
+        while not ended:
+            ended = bool(stop) or printer.full or time.monotonic() >= end
+            for data in tracer.poll(0 if ended else 0.1):  # at the end what is still there
                 printer.add(events.steps(data, reasons))
         lost = tracer.lost()
     finally:
