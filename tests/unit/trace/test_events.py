@@ -27,10 +27,9 @@ _UDP = bytes.fromhex("17c017c000700000")
 _GUE = bytes.fromhex("04040000") + (7).to_bytes(4, "big") + bytes(12)
 _DATA = _OUTER + _UDP + _GUE + _ICMP
 _HELLO = _OUTER + _UDP + bytes.fromhex("20800000") + (9).to_bytes(4, "big")
-_NO_SOCKET = {
-    2: "SKB_DROP_REASON_NO_SOCKET",
-    3: "SKB_DROP_REASON_QUEUE_PURGE",
-    4: "SKB_DROP_REASON_TC_EGRESS",
+_REASONS = {
+    number: f"SKB_DROP_REASON_{name}"
+    for number, name in ((2, "NO_SOCKET"), (3, "QUEUE_PURGE"), (4, "TC_EGRESS"))
 }
 
 
@@ -67,12 +66,7 @@ def told(steps: list[events.Step]) -> list[tuple[str, str, str]]:
 
 DATA_IN: dict[str, Any] = {"before_as": events.DATA, "before_data": _DATA}
 ICMP_OUT: dict[str, Any] = {"after_as": events.OTHER, "data": _ICMP}
-SENT: dict[str, Any] = {
-    "before_as": events.OTHER,
-    "before_data": _ICMP,
-    "after_as": events.DATA,
-    "data": _DATA,
-}
+SENT: dict[str, Any] = {"before_data": _ICMP, "after_as": events.DATA, "data": _DATA}
 
 
 @pytest.mark.parametrize("outer", [_OUTER, _OUTER6])
