@@ -184,8 +184,12 @@ class Tracer:
         self._bpf[b"events"].open_ring_buffer(
             lambda _, data, size: self._come.append(ctypes.string_at(data, size))
         )
-        for name, function in _TRACEPOINTS.items():
-            self._attach(name, function)
+        try:
+            for name, function in _TRACEPOINTS.items():
+                self._attach(name, function)
+        except Unavailable:
+            self.close()
+            raise
 
     def _attach(self, tracepoint: bytes, function: bytes) -> None:
         try:
