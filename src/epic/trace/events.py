@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from epic.bpf.drop_reasons import DROP_REASONS
 from epic.bpf.wire import Kind
 
 SNAP = 160
-_RUN = struct.Struct(f"=QQ8Iii16s16s{SNAP}s{SNAP}s")
-_RECEIVED, _SENT, _TAKEN, _FREED = range(4)
-_OTHER, _DATA, _CONTROL = range(3)
+RUN = struct.Struct(f"=QQ12Iii16s16s{SNAP}s{SNAP}s")
+"""As `struct run` in trace.bpf.c."""
+RECEIVED, SENT, TAKEN, FREED = range(4)
+OTHER, DATA, CONTROL, INSIDE = range(4)
 _PORTS = (6, 17)
 _NAMES = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmp6"}
+_ETHER = {0x0806: "arp", 0x8100: "vlan", 0x88A8: "vlan", 0x88CC: "lldp"}
 _FLAGS = "FSRPAU"
-_NO_SOCKET = "NO_SOCKET"
+_INSTANCE = re.compile("epg[0-9a-f]{8}")
+_FRESH_TTL = 64
+"""Of outer headers; that of a packet forwarded is less."""
 
 Address = IPv4Address | IPv6Address
 
 
 @dataclass(frozen=True)
 class Packet:
-    """An IP packet's identity, and the outer one's when it is in the tunnel."""
+    """A packet's identity, and the outer one's when it is in the tunnel; no addresses when it is not IP."""
 
-    source: Address
-    destination: Address
+    source: Address | None
+    destination: Address | None
     protocol: str
     source_port: int = 0
     destination_port: int = 0
@@ -46,16 +51,70 @@ class Step:
     direction: str
     step: str
     length: int
-    packet: Packet | None
+    packet: Packet
     reason: str | None = None
     text: str | None = None
 
 
-def packet(data: bytes) -> Packet | None:
-    """Decode from the outermost IP header on; None when it is not IP."""
+@dataclass(frozen=True)
+class Run:
+    """What the kernel knows of a packet: as it was received (`before`), if it was, and as it is now."""
+
+    entered: int
+    left: int
+    kind: int
+    cpu: int
+    before_namespace: int
+    namespace: int
+    before_length: int
+    length: int
+    before_as: int
+    after_as: int
+    tunnel: int
+    before_ether: int
+    ether: int
+    why: int
+    ours: int
+    reserved: int
+    before_name: bytes
+    name: bytes
+    before_data: bytes
+    data: bytes
+
+    @property
+    def came_in(self) -> str:
+        return _text(self.before_name)
+
+    @property
+    def place(self) -> str:
+        """Of what a socket took only the interface where it came in is known."""
+        return _text(self.name) or self.came_in or "-"
+
+    @property
+    def inside(self) -> bool:
+        """Whether it was in the tunnel and is no longer."""
+        return self.before_as in (DATA, INSIDE) and self.after_as == OTHER
+
+    @property
+    def before(self) -> Packet:
+        found = packet(self.before_data, self.before_ether)
+        return replace(found, tunnel=self.tunnel) if self.before_as == INSIDE else found
+
+    @property
+    def after(self) -> Packet:
+        found = packet(self.data, self.ether)
+        return replace(found, tunnel=self.before.tunnel, outer=self.before.outer) if self.inside else found
+
+
+def _text(name: bytes) -> str:
+    return name.rstrip(b"\0").decode(errors="replace")
+
+
+def packet(data: bytes, ether: int = 0x0800) -> Packet:
+    """Decode from the outermost IP header on."""
     outer = _ip(data)
     if outer is None:
-        return None
+        return Packet(None, None, _ETHER.get(ether, f"ethertype {ether:#06x}"))
     found, rest = outer
     lanes = range(6080, 6084)
     gue = rest[8:]
@@ -71,7 +130,7 @@ def packet(data: bytes) -> Packet | None:
     inner = _ip(gue[20:])
     if inner is None:
         return Packet(found.source, found.destination, "malformed", tunnel=tunnel, outer=ends)
-    return Packet(**(vars(inner[0]) | {"tunnel": tunnel, "outer": ends}))
+    return replace(inner[0], tunnel=tunnel, outer=ends)
 
 
 def _ip(data: bytes) -> tuple[Packet, bytes] | None:
@@ -92,41 +151,69 @@ def _ip(data: bytes) -> tuple[Packet, bytes] | None:
 
 def steps(data: bytes, kernel_reasons: Mapping[int, str]) -> list[Step]:
     """The lines of one event; `kernel_reasons` names the kernel's own drops."""
-    entered, left, kind, cpu, _, _, before_len, after_len, before_as, after_as, why, ours, *rest = (
-        _RUN.unpack(data)
-    )
-    before_name, name = (text.rstrip(b"\0").decode(errors="replace") or "-" for text in rest[:2])
-    before, after = (packet(snap) for snap in rest[2:])
-    arrived = Step(entered, cpu, before_name, "in", "instance sends", before_len, before)
-    inside = before_as == _DATA and after_as == _OTHER
-    whose = (
-        Packet(**(vars(after) | {"tunnel": before.tunnel, "outer": before.outer}))
-        if (inside and after and before)
-        else after
-    )
-    decapsulated = Step(left, cpu, before_name, "in", "decapsulated", after_len, whose)
-    if kind == _RECEIVED:
-        return [Step(entered, cpu, before_name, "in", "underlay receives", before_len, before)]
-    if kind == _SENT and after_as != _OTHER:
-        step = "encapsulated" if before_as == _OTHER and after_as == _DATA else "passed on"
-        if after_as == _CONTROL and before_as == _OTHER:
-            step = "underlay sends"
-        first = [arrived] if entered and before_as == _OTHER else []
-        return [*first, Step(left, cpu, name, "out", step, after_len, after)]
-    if kind in (_SENT, _TAKEN):
-        direction = "out" if kind == _SENT else "in"
-        last = Step(left, cpu, name, direction, "delivered", after_len, whose)
-        return [decapsulated, last] if inside else [last]
-    reason, text = _reason(why, ours, kernel_reasons)
-    first = [decapsulated] if inside else [arrived] if entered and before_as == _OTHER else []
-    echoed = reason == _NO_SOCKET and whose is not None and whose.protocol in ("icmp", "icmp6")
-    if inside and echoed:  # answers of ping go to raw sockets as copies, the original has no taker
-        return [*first, Step(left, cpu, name, "in", "delivered", after_len, whose)]
-    return [*first, Step(left, cpu, name, "in", "dropped", after_len, whose, reason, text)]
+    run = Run(*RUN.unpack(data))
+    if run.kind == RECEIVED:
+        step = "decapsulated" if run.before_as == INSIDE else "underlay receives"
+        return [_came(run, step)]
+    if run.kind == SENT and run.after_as != OTHER:
+        return [*_sender(run), _now(run, "out", _leaving(run))]
+    if run.kind in (SENT, TAKEN):
+        return [*_opened(run), _now(run, "out" if run.kind == SENT else "in", "delivered")]
+    return _freed(run, kernel_reasons)
 
 
-def _reason(why: int, ours: int, kernel_reasons: Mapping[int, str]) -> tuple[str, str]:
-    if 0 <= ours < len(DROP_REASONS):
-        return DROP_REASONS[ours]
-    name = kernel_reasons.get(why, str(why)).removeprefix("SKB_DROP_REASON_")
-    return name, "by the kernel, not by the tunnel's programs"
+def _came(run: Run, step: str) -> Step:
+    return Step(run.entered, run.cpu, run.came_in, "in", step, run.before_length, run.before)
+
+
+def _now(run: Run, direction: str, step: str) -> Step:
+    return Step(run.left, run.cpu, run.place, direction, step, run.length, run.after)
+
+
+def _sender(run: Run) -> list[Step]:
+    """Who sent it, when that was seen."""
+    if not run.entered or run.before_as != OTHER:
+        return []
+    return [_came(run, "instance sends" if _INSTANCE.fullmatch(run.came_in) else "endpoint sends")]
+
+
+def _opened(run: Run) -> list[Step]:
+    """Its coming out of the tunnel, unless XDP took it out, which was told before."""
+    if run.before_as != DATA or not run.inside:
+        return []
+    return [Step(run.left, run.cpu, run.came_in, "in", "decapsulated", run.length, run.after)]
+
+
+def _leaving(run: Run) -> str:
+    fresh = run.data[7 if run.data[0] >> 4 == 6 else 8] == _FRESH_TTL
+    if not fresh or (run.before_as != OTHER and run.before_namespace == run.namespace):
+        return "passed on"
+    return "encapsulated" if run.after_as == DATA else "underlay sends"
+
+
+def _freed(run: Run, kernel_reasons: Mapping[int, str]) -> list[Step]:
+    kernel = kernel_reasons.get(run.why, str(run.why)).removeprefix("SKB_DROP_REASON_")
+    first = [*_opened(run), *_sender(run)]
+    if run.ours < 0 and _is_delivered(run, kernel):
+        return [*first, _now(run, "in", "delivered")]
+    reason = (kernel, "by the kernel, not by the tunnel's programs")
+    if 0 <= run.ours < len(DROP_REASONS):
+        reason = DROP_REASONS[run.ours]
+    return [*first, replace(_now(run, _direction(run, kernel), "dropped"), reason=reason[0], text=reason[1])]
+
+
+def _is_delivered(run: Run, kernel: str) -> bool:
+    """Answers of ping go to sockets as copies; what lay in a socket that closes was taken, too."""
+    if kernel == "NO_SOCKET":
+        return run.inside and run.after.protocol in ("icmp", "icmp6")
+    return kernel == "QUEUE_PURGE" and run.inside and not run.name.rstrip(b"\0")
+
+
+def _direction(run: Run, kernel: str) -> str:
+    """Received packets are on their way out when they are at another interface of the same host."""
+    if kernel in ("TC_INGRESS", "TC_EGRESS"):
+        return "in" if kernel == "TC_INGRESS" else "out"
+    if not run.entered:
+        return "out"
+    moved = run.place != run.came_in and run.namespace == run.before_namespace
+    return "out" if moved else "in"

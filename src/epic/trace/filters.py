@@ -22,6 +22,8 @@ class Filters:
     protocol: str | None = None
     interface: str | None = None
     drops: bool = False
+    namespaces: tuple[int, ...] = ()
+    """Inode numbers; none: all."""
 
     def definitions(self) -> list[str]:
         """Compiler flags."""
@@ -41,7 +43,8 @@ class Filters:
             flags += [f"-DWANT_NAME_LOW={low:#x}ULL", f"-DWANT_NAME_HIGH={high:#x}ULL"]
         if self.host is not None or self.port is not None or self.protocol is not None:
             flags.append("-DWANT_INNER")
-        return flags + (["-DWANT_DROPS"] if self.drops else [])
+        places = "||".join(f"(n)=={inode}" for inode in self.namespaces) or "1"
+        return [*flags, f"-DWANT_NAMESPACE(n)=({places})"] + (["-DWANT_DROPS"] if self.drops else [])
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,20 @@ def _number(low: int, high: int) -> type[int]:
     return parse  # type: ignore[return-value]
 
 
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is no time to trace for: more than 0 seconds is")
+    return value
+
+
+def _namespace(text: str) -> int:
+    try:
+        return Path(text).stat().st_ino
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"cannot look at {text}: {error.strerror}") from error
+
+
 def _interface(text: str) -> str:
     if not 0 < len(text.encode()) < 16:
         raise argparse.ArgumentTypeError(f"an interface's name has 1 to 15 bytes, {text!r} has not")
@@ -91,13 +108,28 @@ def parse(arguments: list[str]) -> Options:
     add("--port", type=_number(0, 65535), metavar="P", help="inner source or destination port")
     add("--protocol", choices=sorted(PROTOCOLS), help="inner protocol")
     add("--interface", type=_interface, metavar="IF", help="where the packet came in or goes out")
+    add(
+        "--namespace",
+        type=_namespace,
+        action="append",
+        metavar="FILE",
+        help="network namespace, such as /run/netns/NAME; may be repeated (the one it is started in)",
+    )
     add("--drops", action="store_true", help="only what is dropped")
     add("--count", type=_number(1, 2**63), metavar="N", help="end after N lines")
-    add("--duration", type=float, metavar="S", help="end after S seconds")
+    add("--duration", type=_seconds, metavar="S", help="end after S seconds")
     add("-o", "--output", choices=("text", "json"), default="text")
     add("--rate", type=_number(1, 10**6), default=2000, metavar="N", help="events per second and CPU (2000)")
     add("--pins", type=Path, action="append", metavar="DIR", help="pins of the agent (/sys/fs/bpf/epic)")
     given = parser.parse_args(arguments)
-    wanted = Filters(given.tunnel, given.host, given.port, given.protocol, given.interface, given.drops)
+    wanted = Filters(
+        tunnel=given.tunnel,
+        host=given.host,
+        port=given.port,
+        protocol=given.protocol,
+        interface=given.interface,
+        drops=given.drops,
+        namespaces=tuple(given.namespace or [_namespace("/proc/self/ns/net")]),
+    )
     pins = given.pins or [Path("/sys/fs/bpf/epic")]
     return Options(wanted, given.count, given.duration, given.output, given.rate, pins)

@@ -9,7 +9,7 @@ import platform
 import struct
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,27 @@ from epic.bpf.drop_reasons import DROP_REASONS
 from epic.errors import Unavailable
 from epic.trace import btf
 
-_SOURCE = Path(__file__).with_name("trace.bpf.c")
+_SOURCES = [Path(__file__).with_name(name) for name in ("packet.bpf.c", "trace.bpf.c")]
 _DEBIAN = "/usr/lib/python3/dist-packages"
 _COMPARE = """
-BPF_TABLE_PINNED("percpu_array", u32, u64, drops@N@, REASONS, "@PATH@");
+BPF_TABLE_PINNED("percpu_array", u32, u64, drops@N@, REASONS, "@PATH@/drops");
 BPF_PERCPU_ARRAY(seen@N@, u64, REASONS);
+struct cookie@N@ { u64 cookie; };
+struct tunnel@N@ { u32 id; };
+BPF_TABLE_PINNED("array", u32, struct cookie@N@, settings@N@, 1, "@PATH@/settings");
+BPF_TABLE_PINNED("array", u32, struct tunnel@N@, tunnels@N@, 1, "@PATH@/tunnels");
+static INLINE int taken_out@N@(u64 cookie, u32 slot, u32 *id)
+{
+	u32 zero = 0;
+	struct cookie@N@ *ours = settings@N@.lookup(&zero);
+	struct tunnel@N@ *tunnel = tunnels@N@.lookup(&slot);
+
+	if (!ours || !cookie || ours->cookie != cookie)
+		return 0;
+	if (tunnel)
+		*id = tunnel->id;
+	return 1;
+}
 static INLINE void compare@N@(s32 *found)
 {
 	for (u32 i = 0; i < REASONS; i++) {
@@ -37,7 +53,9 @@ static INLINE void compare@N@(s32 *found)
 	}
 }
 """
-"""All drops of a CPU pass by here, so the counter that moved since the last one tells its reason."""
+"""What reads the maps of one version of the tunnel programs. All drops of a CPU pass by compare, so the
+counter that moved since the last one tells its reason."""
+_MAPS = ("drops", "settings", "tunnels")
 _TRACEPOINTS = {
     b"netif_receive_skb": b"on_receive",
     b"net_dev_queue": b"on_send",
@@ -45,7 +63,10 @@ _TRACEPOINTS = {
     b"skb_copy_datagram_iovec": b"on_copy",
     b"tcp_probe": b"on_tcp",
     b"kfree_skb": b"on_free",
+    b"sk_data_ready": b"on_ready",
 }
+_NEW = (b"sk_data_ready",)
+"""Older kernels have not got them, and do not need them."""
 # Nothing of a kernel's headers is needed but what bcc itself includes, and of that only the names.
 _STUBS = {
     "linux/types.h": (
@@ -89,31 +110,40 @@ def load_bcc() -> Any:
 
 
 def definitions(types: btf.Btf) -> list[str]:
-    """Where members lie in this kernel."""
-    reasons = {name: number for number, name in types.enumerators("skb_drop_reason").items()}
+    """Where members lie in this kernel, and how it numbers the drops of tc where it does."""
     places = {
         "LEN": types.offset("sk_buff", "len"),
         "DATA_LEN": types.offset("sk_buff", "data_len"),
         "DATA": types.offset("sk_buff", "data"),
         "HEAD": types.offset("sk_buff", "head"),
+        "END": types.offset("sk_buff", "end"),
         "DEV": types.offset("sk_buff", "dev"),
+        "PROTOCOL": types.offset("sk_buff", "protocol"),
+        "MAC_HEADER": types.offset("sk_buff", "mac_header"),
         "NETWORK_HEADER": types.offset("sk_buff", "network_header"),
+        "META_LEN": types.offset("skb_shared_info", "meta_len"),
         "NAME": types.offset("net_device", "name"),
-        "IFINDEX": types.offset("net_device", "ifindex"),
         "NET": types.offset("net_device", "nd_net.net"),
+        "SOCKET_PROTOCOL": types.offset("sock", "sk_protocol"),
         "INUM": types.offset("net", "ns.inum"),
     }
-    flags = [f"-DOFFSET_{name}={value}" for name, value in places.items()]
-    return flags + [f"-D{name}={_reason(reasons, name)}" for name in ("TC_INGRESS", "TC_EGRESS")]
+    return [f"-DOFFSET_{name}={value}" for name, value in places.items()] + reason_flags(drop_reasons(types))
 
 
-def _reason(reasons: dict[str, int], name: str) -> int:
+def drop_reasons(types: btf.Btf) -> dict[int, str]:
+    """The kernel's names of its own drops; none before Linux 5.17."""
     try:
-        return reasons[f"SKB_DROP_REASON_{name}"]
-    except KeyError:
-        raise Unavailable(
-            f"this kernel does not name the drops of tc ({name}): Linux 5.18 or later does"
-        ) from None
+        return types.enumerators("skb_drop_reason")
+    except Unavailable:
+        return {}
+
+
+def reason_flags(names: dict[int, str]) -> list[str]:
+    """Without the two numbers of tc (before 5.18) every freed packet is asked for one of our reasons."""
+    numbers = {name.removeprefix("SKB_DROP_REASON_"): number for number, name in names.items()}
+    tc = [name for name in ("TC_INGRESS", "TC_EGRESS") if name in numbers]
+    flags = [f"-D{name}={numbers[name]}" for name in tc] if len(tc) == 2 else []
+    return flags + (["-DREASONS_NAMED"] if names else [])
 
 
 @contextmanager
@@ -137,9 +167,12 @@ def _stub_headers() -> Iterator[None]:
 class Tracer:
     """The compiled programs, attached until close()."""
 
-    def __init__(self, flags: list[str], pins: list[Path], on_event: Callable[[bytes], None]) -> None:
+    def __init__(self, flags: list[str], pins: list[Path]) -> None:
         directories = sorted(
-            found for place in pins for found in place.glob("*") if (found / "maps/drops").exists()
+            found
+            for place in pins
+            for found in place.glob("*")
+            if all((found / "maps" / name).exists() for name in _MAPS)
         )
         if not directories:
             raise Unavailable(
@@ -147,12 +180,30 @@ class Tracer:
             )
         self._bpf = self._compile(flags, directories)
         self._forget_before(len(directories))
-        self._bpf[b"events"].open_ring_buffer(lambda _, data, size: on_event(ctypes.string_at(data, size)))
-        for name, function in _TRACEPOINTS.items():
-            try:
-                self._bpf.attach_raw_tracepoint(name, function)
-            except Exception as error:
-                raise Unavailable(f"this kernel has no raw tracepoint {name.decode()}: {error}") from error
+        self._come: list[bytes] = []
+        self._bpf[b"events"].open_ring_buffer(
+            lambda _, data, size: self._come.append(ctypes.string_at(data, size))
+        )
+        try:
+            for name, function in _TRACEPOINTS.items():
+                self._attach(name, function)
+        except Unavailable:
+            self.close()
+            raise
+
+    def _attach(self, tracepoint: bytes, function: bytes) -> None:
+        try:
+            self._bpf.load_func(function, load_bcc().BPF.RAW_TRACEPOINT)
+        except Exception as error:
+            raise Unavailable(
+                f"this kernel refuses the tracing program {function.decode()} (its log is above): {error}"
+            ) from error
+        try:
+            self._bpf.attach_raw_tracepoint(tracepoint, function)
+        except Exception as error:
+            if tracepoint in _NEW:
+                return
+            raise Unavailable(f"this kernel has no raw tracepoint {tracepoint.decode()}: {error}") from error
 
     def _compile(self, flags: list[str], directories: list[Path]) -> Any:
         bcc = load_bcc()
@@ -173,9 +224,11 @@ class Tracer:
                 if (value := syscalls.lookup(drops, key, size)) is not None:
                     syscalls.update(seen, key, value)
 
-    def poll(self, seconds: float) -> None:
-        """Hand over what has come, waiting so long for something."""
+    def poll(self, seconds: float) -> list[bytes]:
+        """What has come, waiting so long for something."""
         self._bpf.ring_buffer_poll(max(0, int(seconds * 1000)))
+        come, self._come[:] = list(self._come), []
+        return come
 
     def lost(self) -> tuple[int, int]:
         """Events left out: over the rate, and for want of room in the ring buffer."""
@@ -189,11 +242,13 @@ class Tracer:
 
 def source(directories: list[Path]) -> str:
     """The program's text, able to name the drops counted in these directories of pins."""
-    calls, text = "", "#define INLINE inline __attribute__((always_inline))\n"
+    compare, taken_out, text = "", "0", "#define INLINE inline __attribute__((always_inline))\n"
     for number, directory in enumerate(directories):
-        text += _COMPARE.replace("@N@", str(number)).replace("@PATH@", str(directory / "maps/drops"))
-        calls += f" compare{number}(&found);"
-    return f"{text}#define COMPARE{calls}\n{_SOURCE.read_text(encoding='utf-8')}"
+        text += _COMPARE.replace("@N@", str(number)).replace("@PATH@", str(directory / "maps"))
+        compare += f" compare{number}(&found);"
+        taken_out += f" || taken_out{number}(cookie, slot, id)"
+    text += f"#define COMPARE{compare}\n#define TAKEN_OUT(cookie, slot, id) ({taken_out})\n"
+    return text + "".join(path.read_text(encoding="utf-8") for path in _SOURCES)
 
 
 def require_root() -> None:

@@ -6,13 +6,17 @@ import json
 import time
 import zlib
 from collections import Counter
+from collections.abc import Mapping
 
 from epic.trace.events import Packet, Step
 
+_COLOURS = (31, 32, 33, 34, 35, 36, 91, 92, 93, 94, 95, 96)
+_DROPPED = 7
 
-def flow_number(packet: Packet | None) -> str:
+
+def flow_number(packet: Packet) -> str:
     """Three digits that both directions of a flow share."""
-    if packet is None:
+    if packet.source is None:
         return "---"
     ends = sorted(
         [(str(packet.source), packet.source_port), (str(packet.destination), packet.destination_port)]
@@ -36,20 +40,37 @@ def as_text(step: Step, clock_ns: int) -> str:
         f"{step.interface} {step.direction}",
         what,
     ]
-    if (packet := step.packet) is not None:
+    packet = step.packet
+    if packet.source is None:
+        parts.append(packet.protocol)
+    else:
         ends = (_end(packet.source, packet.source_port), _end(packet.destination, packet.destination_port))
         parts.append(f"{packet.protocol} {ends[0]} > {ends[1]}")
-        parts += [f"[{packet.flags}]"] if packet.flags else []
-        parts += [f"tunnel {packet.tunnel} outer {packet.outer}"] if packet.tunnel is not None else []
+    parts += [f"[{packet.flags}]"] if packet.flags else []
+    if packet.tunnel is not None:
+        parts.append(f"tunnel {packet.tunnel}" + (f" outer {packet.outer}" if packet.outer else ""))
     return "  ".join([*parts, f"{step.length} bytes"])
 
 
-def as_json(step: Step, clock_ns: int) -> str:
+def coloured(step: Step, line: str) -> str:
+    """A colour for each flow, reversed for drops."""
+    number = flow_number(step.packet)
+    codes = [str(_COLOURS[int(number) % len(_COLOURS)])] if number.isdigit() else []
+    codes += [str(_DROPPED)] if step.reason else []
+    return f"\x1b[{';'.join(codes)}m{line}\x1b[0m"
+
+
+def wants_colour(is_terminal: bool, environment: Mapping[str, str]) -> bool:
+    """See https://no-color.org."""
+    return is_terminal and not environment.get("NO_COLOR") and environment.get("TERM") != "dumb"
+
+
+def as_json(step: Step, clock_ns: int, node: str) -> str:
     """The same for programs."""
-    packet = step.packet
-    inner = {k: v if isinstance(v, int | None) else str(v) for k, v in vars(packet).items()} if packet else {}
+    inner = {k: v if isinstance(v, int | None) else str(v) for k, v in vars(step.packet).items()}
     own = {key: value for key, value in vars(step).items() if key not in ("packet", "at_ns")}
-    return json.dumps({"time_ns": step.at_ns + clock_ns, **own, "flow": flow_number(packet), **inner})
+    when = {"time_ns": step.at_ns + clock_ns, "node": node}
+    return json.dumps(when | own | {"flow": flow_number(step.packet)} | inner)
 
 
 def summary(counted: Counter[str], dropped: Counter[str], lost: tuple[int, int]) -> str:
