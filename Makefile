@@ -1,7 +1,7 @@
 # EPIC: the commands of development. `make help` lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-lab check lint types unit golden bpf bundle lab site demo test e2e bench bench-transport clean-lab clean
+.PHONY: help setup setup-lab check lint types unit golden bpf bundle lab site demo test e2e bench bench-transport bench-agent clean-lab clean
 
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -73,6 +73,9 @@ bench: site ## Measure the figures of docs/benchmarks.md
 
 bench-transport: bpf ## Measure the tunnel against plain routing and VXLAN (root); ARGS=--quick is a smoke test
 	@$(BIN)/python tests/bench/transport $(ARGS)
+
+bench-agent: bpf ## Measure an agent with 10,000 tunnels and 100,000 endpoints (root)
+	@$(BIN)/python tests/bench/agent_scale.py
 
 clean-lab: setup ## Remove the lab and all it left
 	ansible-playbook -i localhost, playbooks/lab_clean.yml

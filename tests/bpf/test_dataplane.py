@@ -248,6 +248,7 @@ def test_an_underlay_has_all_the_addresses_of_its_interface(
     namespace.run(f"ip addr add {second}/32 dev up0", f"ip addr add {sixth}/128 dev up0 nodad")
     plane.attach_underlay("up0", "gateway")
     assert held() >= {mapped + UNDERLAY.packed, mapped + second.packed, sixth.packed}
+    assert not {mapped + IPv4Address("127.0.0.1").packed, IPv6Address("::1").packed} & held()
     namespace.run(f"ip addr del {second}/32 dev up0")
     plane.attach_underlay("up0", "gateway")
     assert mapped + second.packed not in held()
@@ -257,6 +258,26 @@ def test_an_underlay_has_all_the_addresses_of_its_interface(
     plane.delete_tunnel(7)
     plane.detach_underlay("up0")
     assert held() <= {mapped + PUBLIC.packed}
+
+
+def test_addresses_of_the_loopback_interface_are_underlay_addresses_too(
+    plane: Dataplane, namespace: Namespace, bpffs: Path
+) -> None:
+    router_id = IPv4Address("10.255.0.1")
+    namespace.run(f"ip addr add {router_id}/32 dev lo")
+    plane.attach_underlay("up0", "gateway")
+    (pin,) = (bpffs / "plane").glob("*/maps/locals")
+    locals_ = Map(pin, 16, 4)
+    try:
+        assert locals_.get(bytes(10) + b"\xff\xff" + router_id.packed) is not None
+    finally:
+        locals_.close()
+
+
+def test_a_map_of_another_shape_is_not_opened(plane: Dataplane, bpffs: Path) -> None:
+    (pin,) = (bpffs / "plane").glob("*/maps/locals")
+    with pytest.raises(Unavailable, match=r"entries of \(16, 4\) bytes, not \(4, 4\)"):
+        Map(pin, 4, 4)
 
 
 def test_several_underlays_are_left_one_by_one(plane: Dataplane, namespace: Namespace) -> None:

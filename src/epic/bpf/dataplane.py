@@ -13,7 +13,7 @@ from typing import Literal
 from epic.bpf import records, segmenter
 from epic.bpf.endpoint_table import EndpointTable, Pair
 from epic.bpf.events import EventRing
-from epic.bpf.filters import HOOKS, Filters, Hook, Link
+from epic.bpf.filters import HOOKS, LOOPBACK_INDEX, Filters, Hook, Link
 from epic.bpf.loader import Loader
 from epic.bpf.maps import Maps
 from epic.bpf.records import Address, Endpoint, Peer, Route, Tunnel, TunnelCounters, TunnelEvent
@@ -84,7 +84,9 @@ class Dataplane:
         """Take part in the tunnel on this interface; `xdp`: data is taken out before packets are merged."""
         with Filters() as filters:
             link = _ethernet(filters, interface)
-            self._set_locals(link.index, filters.addresses(link.index))
+            # Hosts that routing protocols find have their addresses on `lo`.
+            for index in (link.index, LOOPBACK_INDEX):
+                self._set_locals(index, filters.addresses(index))
             for hook in HOOKS:
                 program = _UNDERLAY_PROGRAMS[role].get(hook)
                 if program:

@@ -19,6 +19,9 @@ from pyroute2.netlink.exceptions import NetlinkError
 from epic.bpf import syscalls
 from epic.errors import NotFound, Unavailable
 
+LOOPBACK_INDEX = 1
+"""Of `lo`: it has this number in every namespace."""
+
 Hook = Literal["ingress", "egress"]
 HOOKS: tuple[Hook, ...] = ("ingress", "egress")
 
@@ -29,7 +32,6 @@ _FILTER_HANDLE = 0xE71C
 _PREFIX = "epic_"
 _ETH_P_ALL = 0x0003
 _ARPHRD_ETHER = 1
-_LOOPBACK_INDEX = 1
 _XDP_DRIVER_MODE = 1 << 2
 _XDP_NAMES = {name[:15]: name for name in ("gateway_underlay_xdp", "workload_underlay_xdp")}
 
@@ -79,14 +81,10 @@ class Filters:
         return Link(message["index"], kind, message["ifi_type"] == _ARPHRD_ETHER)
 
     def addresses(self, index: int) -> set[IPv4Address | IPv6Address]:
-        """The interface's addresses, and those that the host has on `lo` for all its interfaces."""
-        found: set[IPv4Address | IPv6Address] = set()
-        for message in self._netlink.get_addr():
-            text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
-            address = ip_address(text)
-            if message["index"] in {index, _LOOPBACK_INDEX} and not address.is_loopback:
-                found.add(address)
-        return found
+        """The interface's addresses, but for those that lead nowhere but to the host itself."""
+        found = self._netlink.get_addr(index=index)
+        texts = (message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS") for message in found)
+        return {address for address in map(ip_address, texts) if not address.is_loopback}
 
     def attach(self, index: int, hook: Hook, pin: Path) -> None:
         """Run the pinned program at this hook; a program of ours that runs there is replaced in place."""
