@@ -61,11 +61,32 @@ static __always_inline int room_flags(struct __sk_buff *skb, const struct inner 
 	return FINE;
 }
 
-static __always_inline void tunnel_fill(struct tunnel_header *header, const struct tunnel *tunnel,
-					const struct inner *inner, const bool six)
+/* The outer UDP checksum of an inner packet whose bytes sum up to inner->sum. */
+static __always_inline __sum16 outer_sum(const struct tunnel_header *header,
+					 const struct inner *inner, const struct end *end,
+					 const bool over6)
+{
+	__u64 sum = sum_words(header, sizeof(*header)) + inner->sum + header->udp.len +
+		    bpf_htons(IPPROTO_UDP);
+	__sum16 check;
+
+	if (over6)
+		sum += sum_words(&end->local, sizeof(end->local)) +
+		       sum_words(&end->address, sizeof(end->address));
+	else
+		sum += (__u64)address_ipv4(&end->local) + address_ipv4(&end->address);
+	check = sum_finish(sum);
+	return check ? check : 0xffff;
+}
+
+static __always_inline void tunnel_fill(struct tunnel_header *header, struct __sk_buff *skb,
+					const struct tunnel *tunnel, const struct inner *inner,
+					const struct end *end, const bool six, const bool over6)
 {
 	__u64 tag = data_tag_signed(inner->kept, tunnel, &inner->flow, six);
 
+	header->udp.source = source_port(skb, tunnel, end);
+	header->udp.dest = end->port;
 	header->udp.len = bpf_htons(inner->length + sizeof(*header));
 	header->udp.check = 0;
 	header->gue.base.version_control_hlen = GUE_DATA_HLEN;
@@ -75,6 +96,8 @@ static __always_inline void tunnel_fill(struct tunnel_header *header, const stru
 	header->gue.service = bpf_htonl(tunnel->service);
 	header->gue.tag.low = (__u32)tag;
 	header->gue.tag.high = tag >> 32;
+	if (end->flags & CONTROL_CHECKSUM)
+		header->udp.check = outer_sum(header, inner, end, over6);
 }
 
 static __always_inline void outer4_fill(struct iphdr *ip, const struct inner *inner,
@@ -107,24 +130,6 @@ static __always_inline void outer6_fill(struct ipv6hdr *ip, const struct inner *
 	ip->hop_limit = OUTER_TTL;
 	__builtin_memcpy(&ip->saddr, &end->local, sizeof(ip->saddr));
 	__builtin_memcpy(&ip->daddr, &end->address, sizeof(ip->daddr));
-}
-
-/* The outer UDP checksum of an inner packet whose bytes sum up to inner->sum. */
-static __always_inline __sum16 outer_sum(const struct tunnel_header *header,
-					 const struct inner *inner, const struct end *end,
-					 const bool over6)
-{
-	__u64 sum = sum_words(header, sizeof(*header)) + inner->sum + header->udp.len +
-		    bpf_htons(IPPROTO_UDP);
-	__sum16 check;
-
-	if (over6)
-		sum += sum_words(&end->local, sizeof(end->local)) +
-		       sum_words(&end->address, sizeof(end->address));
-	else
-		sum += (__u64)address_ipv4(&end->local) + address_ipv4(&end->address);
-	check = sum_finish(sum);
-	return check ? check : 0xffff;
 }
 
 /* Several next hops, or none that the agent knows: ask the routing table, by the outer packet. */
@@ -167,52 +172,45 @@ static __always_inline int leave(struct __sk_buff *skb, struct tunnel *tunnel,
 				  sizeof(tunnel->next_hop), 0);
 }
 
+/* Grow the packet and put the outer headers in; `turned`: the link header must name their family.
+ */
+static __always_inline int outer_write(struct __sk_buff *skb, const void *outer, const __u32 length,
+				       __u64 flags, const bool turned, const bool over6)
+{
+	struct view view;
+	void *there;
+
+	if (bpf_skb_adjust_room(skb, length, BPF_ADJ_ROOM_MAC, flags) ||
+	    (turned && !ethertype_write(skb, over6)))
+		return DROP_NO_ROOM;
+	view_refresh(&view, skb);
+	there = view_at(&view, ETH_HLEN, length);
+	if (!there)
+		return DROP_NO_ROOM;
+	__builtin_memcpy(there, outer, length);
+	return FINE;
+}
+
 static __always_inline int wrap4(struct __sk_buff *skb, const struct inner *inner,
 				 const struct tunnel *tunnel, const struct end *end, __u64 flags,
 				 const bool six)
 {
-	struct outer_header outer, *there;
-	struct view view;
+	struct outer_header outer;
 
-	outer.tunnel.udp.source = source_port(skb, tunnel, end);
-	outer.tunnel.udp.dest = end->port;
-	tunnel_fill(&outer.tunnel, tunnel, inner, six);
+	tunnel_fill(&outer.tunnel, skb, tunnel, inner, end, six, false);
 	outer4_fill(&outer.ip, inner, end);
-	if (end->flags & CONTROL_CHECKSUM)
-		outer.tunnel.udp.check = outer_sum(&outer.tunnel, inner, end, false);
-	if (bpf_skb_adjust_room(skb, sizeof(outer), BPF_ADJ_ROOM_MAC, flags) ||
-	    (six && !ethertype_write(skb, false)))
-		return DROP_NO_ROOM;
-	view_refresh(&view, skb);
-	there = view_at(&view, ETH_HLEN, sizeof(outer));
-	if (!there)
-		return DROP_NO_ROOM;
-	*there = outer;
-	return FINE;
+	return outer_write(skb, &outer, sizeof(outer), flags, six, false);
 }
 
 static __always_inline int wrap6(struct __sk_buff *skb, const struct inner *inner,
 				 const struct tunnel *tunnel, const struct end *end, __u64 flags,
 				 const bool six)
 {
-	struct outer6_header outer, *there;
-	struct view view;
+	struct outer6_header outer;
 
-	outer.tunnel.udp.source = source_port(skb, tunnel, end);
-	outer.tunnel.udp.dest = end->port;
-	tunnel_fill(&outer.tunnel, tunnel, inner, six);
+	tunnel_fill(&outer.tunnel, skb, tunnel, inner, end, six, true);
 	outer6_fill(&outer.ip, inner, end);
-	if (end->flags & CONTROL_CHECKSUM)
-		outer.tunnel.udp.check = outer_sum(&outer.tunnel, inner, end, true);
-	if (bpf_skb_adjust_room(skb, sizeof(outer), BPF_ADJ_ROOM_MAC, flags) ||
-	    (!six && !ethertype_write(skb, true)))
-		return DROP_NO_ROOM;
-	view_refresh(&view, skb);
-	there = view_at(&view, ETH_HLEN, sizeof(outer));
-	if (!there)
-		return DROP_NO_ROOM;
-	*there = outer;
-	return FINE;
+	return outer_write(skb, &outer, sizeof(outer), flags, !six, true);
 }
 
 /* From where a packet enters: what may be done with it besides wrapping it. */
