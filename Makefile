@@ -75,6 +75,7 @@ bench-transport: bpf ## Measure the tunnel against plain routing and VXLAN (root
 	@$(BIN)/python tests/bench/transport $(ARGS)
 
 bench-agent: bpf ## Measure an agent with 10,000 tunnels and 100,000 endpoints (root)
+	@$(BIN)/python tests/bench/agent_change.py
 	@$(BIN)/python tests/bench/agent_scale.py
 
 clean-lab: setup ## Remove the lab and all it left
