@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -68,7 +69,7 @@ def gateway_state(tunnel_count: int, endpoint_count: int) -> Snapshot:
         for part, start in enumerate(range(0, len(members), 100)):
             name = f"shop.g{gateway}/service{part}"
             clusters[name] = versioned(_cluster(f"service{part}"))
-            assignments[name] = versioned(_assignment(f"service{part}", members[start : start + 100]))
+            assignments[name] = versioned(assignment(f"service{part}", members[start : start + 100]))
     return {
         INSTANCE: {name: versioned(message) for name, message in instances.items()},
         TUNNEL: {name: versioned(message) for name, message in tunnel_messages.items()},
@@ -117,7 +118,8 @@ def _cluster(name: str) -> cluster_pb2.Cluster:
     return message
 
 
-def _assignment(name: str, members: list[str]) -> endpoint_pb2.ClusterLoadAssignment:
+def assignment(name: str, members: list[str]) -> endpoint_pb2.ClusterLoadAssignment:
+    """A service's endpoints, for Envoy."""
     hosts = [
         {"endpoint": {"address": {"socket_address": {"address": a, "port_value": 8080}}}} for a in members
     ]
@@ -149,11 +151,11 @@ def workload_list(tunnel_count: int, endpoint_count: int) -> dict[str, object]:
 class Agent:
     """An agent's process."""
 
-    def __init__(self, directory: Path, settings: dict[str, object], bpffs: Path) -> None:
+    def __init__(self, directory: Path, settings: dict[str, object], pins: Path) -> None:
         self.directory = directory
         self.state = directory / "state"
         self.state.mkdir(parents=True)
-        self.pins = bpffs / directory.name
+        self.pins = pins / directory.name
         self.namespace = Namespace()
         self._path = directory / "agent.yaml"
         common = {
@@ -198,33 +200,33 @@ class Agent:
             self.namespace.close()
 
 
-def gateway(directory: Path, bpffs: Path, tunnel_count: int, endpoint_count: int) -> dict[str, float]:
+def gateway(directory: Path, pins: Path, tunnel_count: int, endpoint_count: int) -> dict[str, float]:
     """The EPIC node."""
     names = {"ca": "ca.crt", "certificate": "agent.crt", "key": "agent.key"}
     paths = {setting: str(directory / name) for setting, name in names.items()}
     directory.mkdir()
     write_certificates(directory)
-    agent = Agent(directory, {"role": "gateway", "control": {"address": "127.0.0.1:1", **paths}}, bpffs)
+    agent = Agent(directory, {"role": "gateway", "control": {"address": "127.0.0.1:1", **paths}}, pins)
     (directory / "run").mkdir()
-    resources = (
-        (url, name, resource.version, resource.body.value)
+    rows = {
+        (url, name): (resource.version, resource.body.value)
         for url, group in gateway_state(tunnel_count, endpoint_count).items()
         for name, resource in group.items()
-    )
-    (agent.state / state.FILE).write_bytes(b"".join(state.encode(resources)))
+    }
+    state.write(agent.state, rows)
     for number in range(GATEWAYS):
         name = instance_interface(inside(number))
         agent.namespace.run(f"ip link add {name} type veth peer name i{number}", f"ip link set {name} up")
     return agent.measure(tunnel_count, endpoint_count)
 
 
-def workload(directory: Path, bpffs: Path, tunnel_count: int, endpoint_count: int) -> dict[str, float]:
+def workload(directory: Path, pins: Path, tunnel_count: int, endpoint_count: int) -> dict[str, float]:
     """The workload node."""
     directory.mkdir()
     manifests = directory / "manifests"
     manifests.mkdir()
     (manifests / "epic.yaml").write_text(MANIFESTS, encoding="utf-8")
-    agent = Agent(directory, {"role": "workload", "cluster": "lab", "manifests": str(manifests)}, bpffs)
+    agent = Agent(directory, {"role": "workload", "cluster": "lab", "manifests": str(manifests)}, pins)
     content = json.dumps({LABEL: workload_list(tunnel_count, endpoint_count)})
     (agent.state / workload_state.FILE).write_text(content, encoding="utf-8")
     return agent.measure(tunnel_count, endpoint_count)
@@ -258,7 +260,9 @@ def _status(pid: int) -> dict[str, float]:
     return {"rss": int(values["VmRSS"]) / 1024, "peak": int(values["VmHWM"]) / 1024}
 
 
-def _bpffs(directory: Path) -> Iterator[Path]:
+@contextmanager
+def bpffs(directory: Path) -> Iterator[Path]:
+    """Such a file system there."""
     directory.mkdir()
     subprocess.run(["mount", "-t", "bpf", "bpf", directory], check=True)
     try:
@@ -272,16 +276,15 @@ def main() -> None:
     counts = [int(text) for text in sys.argv[1:3]] or [10_000, 100_000]
     roles = sys.argv[3:] or ["gateway", "workload"]
     print(f"{counts[0]:,} tunnels, {counts[1]:,} endpoints; nothing happens for {_IDLE_SECONDS:.0f} s")
-    with tempfile.TemporaryDirectory() as name:
-        for bpffs in _bpffs(Path(name) / "bpffs"):
-            for role, run in (("gateway", gateway), ("workload", workload)):
-                if role in roles:
-                    found = run(Path(name) / role, bpffs, *counts)
-                    print(
-                        f"  {role:8} RSS {found['rss']:.0f} MB (at most {found['peak']:.0f}), "
-                        f"{found['cpu'] * 100:.1f} % of a core, ready after {found['programmed']:.1f} s",
-                        flush=True,
-                    )
+    with tempfile.TemporaryDirectory() as name, bpffs(Path(name) / "bpffs") as pins:
+        for role, run in (("gateway", gateway), ("workload", workload)):
+            if role in roles:
+                found = run(Path(name) / role, pins, *counts)
+                print(
+                    f"  {role:8} RSS {found['rss']:.0f} MB (at most {found['peak']:.0f}), "
+                    f"{found['cpu'] * 100:.1f} % of a core, ready after {found['programmed']:.1f} s",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

@@ -29,9 +29,6 @@ _CHANNEL_OPTIONS = (
     ("grpc.http2.max_pings_without_data", 0),
 )
 
-Held = Mapping[str, Mapping[str, str]]
-"""Versions by type and name."""
-
 
 class Handler(Protocol):
     """Takes what the server sends."""
@@ -42,6 +39,9 @@ class Handler(Protocol):
         Called for one response at a time, in the order of the server.
         """
 
+    def versions(self, type_url: str) -> Mapping[str, str]:
+        """By name, of what it has of a type: what it took in, and what it had from before."""
+
 
 def mtls_channel(address: str, ca: Path, certificate: Path, key: Path) -> grpc.aio.Channel:
     """A channel to `HOST:PORT` on which both ends show certificates."""
@@ -50,7 +50,7 @@ def mtls_channel(address: str, ca: Path, certificate: Path, key: Path) -> grpc.a
 
 
 class DeltaClient:
-    """Keeps `handler` at what the server has; `held` is what it has from before (its state on disk)."""
+    """Keeps `handler` at what the server has."""
 
     def __init__(
         self,
@@ -58,13 +58,11 @@ class DeltaClient:
         node_id: str,
         type_urls: Sequence[str],
         handler: Handler,
-        held: Held | None = None,
     ) -> None:
         self._channel_factory = channel_factory
         self._node = base_pb2.Node(id=node_id)
         self._type_urls = tuple(type_urls)
         self._handler = handler
-        self._held = {url: dict((held or {}).get(url, {})) for url in self._type_urls}
         self._channel: grpc.aio.Channel | None = None
         self._heard = False
 
@@ -72,11 +70,6 @@ class DeltaClient:
     def channel(self) -> grpc.aio.Channel | None:
         """The channel of the running stream, for other calls to the same server; None between streams."""
         return self._channel
-
-    @property
-    def held(self) -> Held:
-        """The versions that the handler has accepted."""
-        return self._held
 
     async def run(self) -> None:
         """Follow the server until cancelled; when the stream ends, open another after a growing delay."""
@@ -110,7 +103,7 @@ class DeltaClient:
 
     def _subscription(self, type_url: str) -> pb.DeltaDiscoveryRequest:
         return pb.DeltaDiscoveryRequest(
-            node=self._node, type_url=type_url, initial_resource_versions=self._held[type_url]
+            node=self._node, type_url=type_url, initial_resource_versions=self._handler.versions(type_url)
         )
 
     async def _take(self, response: pb.DeltaDiscoveryResponse) -> pb.DeltaDiscoveryRequest:
@@ -118,12 +111,7 @@ class DeltaClient:
         updated = {r.name: Versioned(r.version, r.resource) for r in response.resources}
         removed = list(response.removed_resources)
         refusal = await self._handler.apply(response.type_url, updated, removed)
-        if refusal is None:
-            held = self._held[response.type_url]
-            held.update({name: resource.version for name, resource in updated.items()})
-            for name in removed:
-                held.pop(name, None)
-        else:
+        if refusal is not None:
             answer.error_detail.CopyFrom(status_pb2.Status(code=code_pb2.INVALID_ARGUMENT, message=refusal))
         return answer
 

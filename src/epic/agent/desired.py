@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
@@ -16,13 +16,9 @@ from google.protobuf.message import DecodeError, Message
 
 from epic.ads.snapshot import (
     CLUSTER,
-    ENDPOINT,
-    ENVOY_TYPES,
-    INSTANCE,
     LISTENER,
     LOAD_ASSIGNMENT,
     ROUTE_CONFIGURATION,
-    TUNNEL,
     Resources,
     Snapshot,
     Versioned,
@@ -32,6 +28,7 @@ from epic.model.naming import GatewayId, instance_interface
 from epic.proto import epic_pb2
 
 M = TypeVar("M", bound=Message)
+T = TypeVar("T")
 
 EndpointKey = tuple[Address, Address]
 """Inside address of an instance, and address of a backend, of one family."""
@@ -90,17 +87,13 @@ class Tunnel:
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """All that this node should do."""
+    """What this node should do; of tunnels and endpoints only those that must be looked at."""
 
     instances: Mapping[str, Instance]
     tunnels: Mapping[int, Tunnel]
     endpoints: Mapping[EndpointKey, Endpoint]
-    find_used: Callable[[], frozenset[EndpointKey]] = frozenset
-
-    @property
-    def used(self) -> frozenset[EndpointKey]:
-        """The backends that Envoys may send to. Read anew each time, for it is seldom asked for."""
-        return self.find_used()
+    used: frozenset[EndpointKey] = frozenset()
+    """Of the endpoints that are wanted no more, those that Envoys may still send to."""
 
     @property
     def elements(self) -> frozenset[Element]:
@@ -111,30 +104,19 @@ class Desired:
 EMPTY = Desired({}, {}, {})
 
 
-def assemble(
-    instances: Mapping[str, Instance],
-    tunnels: Iterable[Tunnel],
-    endpoints: Iterable[tuple[EndpointKey, Endpoint]],
-    assignments: Resources,
-) -> Desired:
-    """All that is asked for; what belongs to no instance here is left out."""
-    known = {tunnel.id: tunnel for tunnel in tunnels if tunnel.gateway in instances}
-    return Desired(
-        instances=instances,
-        tunnels=known,
-        endpoints={key: endpoint for key, endpoint in endpoints if endpoint.tunnel in known},
-        find_used=lambda: frozenset(_used(assignments, instances)),
-    )
+def instance(name: str, resource: Versioned) -> Instance:
+    """What an Instance says; ValueError names the one that makes no sense. So do the others."""
+    return _read(epic_pb2.Instance, _instance, name, resource)
 
 
-def meaning(type_url: str, name: str, resource: Versioned) -> object:
-    """What a resource of ours says; ValueError names the one that makes no sense."""
-    kind, convert = _OURS[type_url]
-    message = _parse(name, resource, kind)
-    try:
-        return convert(message)
-    except ValueError as error:
-        raise ValueError(f"{kind.DESCRIPTOR.name} {name}: {error}") from error
+def tunnel(name: str, resource: Versioned) -> Tunnel:
+    """What a Tunnel says."""
+    return _read(epic_pb2.Tunnel, _tunnel, name, resource)
+
+
+def endpoint(name: str, resource: Versioned) -> tuple[EndpointKey, Endpoint]:
+    """What an Endpoint says."""
+    return _read(epic_pb2.Endpoint, _endpoint, name, resource)
 
 
 def check(type_url: str, resources: Resources) -> None:
@@ -153,14 +135,37 @@ def split(name: str) -> tuple[str, str]:
     return gateway, native
 
 
-def envoy_snapshots(snapshot: Snapshot) -> dict[str, Snapshot]:
-    """Each gateway's part of the Envoy resources, under the native names."""
-    parts: dict[str, dict[str, dict[str, Versioned]]] = {}
-    for type_url in ENVOY_TYPES:
-        for name, resource in snapshot.get(type_url, {}).items():
-            gateway, native = split(name)
-            parts.setdefault(gateway, {url: {} for url in ENVOY_TYPES})[type_url][native] = resource
-    return dict(parts)
+def used(
+    endpoints: Iterable[EndpointKey], instances: Mapping[str, Instance], parts: Mapping[str, Snapshot]
+) -> frozenset[EndpointKey]:
+    """Those of the endpoints that Envoys may send to; `parts` are their resources by gateway."""
+    gateways = {inside: g for g, instance in instances.items() for inside in instance.insides}
+    sought: dict[str, dict[Address, EndpointKey]] = {}
+    for key in endpoints:
+        if key[0] in gateways:
+            sought.setdefault(gateways[key[0]], {})[key[1]] = key
+    return frozenset(
+        keys[address]
+        for gateway, keys in sought.items()
+        for resource in parts.get(gateway, {}).get(LOAD_ASSIGNMENT, {}).values()
+        if _may_name(resource, keys)
+        for address in _addresses(resource)
+        if address in keys
+    )
+
+
+def _read(kind: type[M], convert: Callable[[M, str], T], name: str, resource: Versioned) -> T:
+    message = _parse(name, resource, kind)
+    try:
+        return convert(message, name)
+    except ValueError as error:
+        raise ValueError(f"{kind.DESCRIPTOR.name} {name}: {error}") from error
+
+
+def _check_name(name: str, right: str) -> None:
+    # What is removed is told by its name alone.
+    if name != right:
+        raise ValueError(f"its name must be {right}")
 
 
 def _parse(name: str, resource: Versioned, kind: type[M]) -> M:
@@ -172,7 +177,8 @@ def _parse(name: str, resource: Versioned, kind: type[M]) -> M:
     return message
 
 
-def _instance(message: epic_pb2.Instance) -> Instance:
+def _instance(message: epic_pb2.Instance, name: str) -> Instance:
+    _check_name(name, message.gateway)
     GatewayId.parse(message.gateway)
     public, inside = IPv4Address(message.public_address), IPv4Address(message.inside_address)
     inside6 = _ipv6(message.inside_address6)
@@ -194,7 +200,8 @@ def _port(number: int) -> int:
     return number
 
 
-def _tunnel(message: epic_pb2.Tunnel) -> Tunnel:
+def _tunnel(message: epic_pb2.Tunnel, name: str) -> Tunnel:
+    _check_name(name, str(message.id))
     keys = key_slots([(k.epoch, k.secret) for k in message.keys], message.signing_epoch)
     return Tunnel(
         id=message.id,
@@ -241,29 +248,19 @@ def _ipv6(text: str) -> IPv6Address | None:
     return IPv6Address(text) if text else None
 
 
-def _endpoint(message: epic_pb2.Endpoint) -> tuple[EndpointKey, Endpoint]:
+def _endpoint(message: epic_pb2.Endpoint, name: str) -> tuple[EndpointKey, Endpoint]:
     inside, address = ip_address(message.inside_address), ip_address(message.address)
     real = ip_address(message.real_address) if message.real_address else None
+    _check_name(name, f"{message.gateway}/{address}")
     if len({a.version for a in (inside, address, real) if a is not None}) > 1:
         raise ValueError(f"{inside}, {address} and {real or address} are not of one family")
     return (inside, address), Endpoint(message.tunnel, None if real == address else real)
 
 
-_OURS: dict[str, tuple[type[Message], Callable[[Any], object]]] = {
-    INSTANCE: (epic_pb2.Instance, _instance),
-    TUNNEL: (epic_pb2.Tunnel, _tunnel),
-    ENDPOINT: (epic_pb2.Endpoint, _endpoint),
-}
-
-
-def _used(assignments: Resources, instances: Mapping[str, Instance]) -> Iterator[EndpointKey]:
-    for name, resource in assignments.items():
-        gateway, _ = split(name)
-        if gateway in instances:
-            for address in _addresses(resource):
-                for inside in instances[gateway].insides:
-                    if inside.version == address.version:
-                        yield inside, address
+def _may_name(resource: Versioned, addresses: Iterable[Address]) -> bool:
+    """Whether it is worth reading: IPv4 addresses are written in one way only."""
+    content = resource.body.value
+    return any(address.version == 6 or str(address).encode() in content for address in addresses)
 
 
 def _addresses(resource: Versioned) -> Iterator[Address]:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from epic.ads.client import DeltaClient, mtls_channel
@@ -35,7 +35,6 @@ class GatewayAgent:
 
     def __init__(self, settings: GatewaySettings) -> None:
         self._settings = settings
-        self._held = Held()
         self._worker = Worker("kernel")
         self._dataplane = Dataplane(settings.pin_directory, settings.object)
         self._routes = FlagRoutes()
@@ -59,8 +58,13 @@ class GatewayAgent:
         )
         self._kernel = kernel
         await self._routes.open()
-        self._reconciler = Reconciler(kernel, self._worker, self._fleet, self._server, self._routes)
-        self._restore()
+        stored = state.load(settings.state_directory)
+        self._held = stored or Held()
+        self._reconciler = Reconciler(
+            self._held, kernel, self._worker, self._fleet, self._server, self._routes
+        )
+        if stored is not None:
+            self._take()
         client = self._client()
         await self._worker.run(kernel.start)
         self._reporter = report.Reporter(
@@ -68,7 +72,7 @@ class GatewayAgent:
         )
         socket = settings.run_directory / "xds.sock"
         listener = await relay.serve(self._server, socket, settings.envoy_group)
-        responder = hello.Responder(lambda: self._reconciler.desired.tunnels)
+        responder = hello.Responder(lambda: self._held.tunnels)
         responder.open()
         unwatch = changes.watch(self._changed)
         ring = self._dataplane.events()
@@ -91,12 +95,16 @@ class GatewayAgent:
             self._held.update(type_url, updated, removed)
         except ValueError as error:
             return str(error)
-        if updated or removed:
-            self._saver.save(self._held)
-        # Without instances the rest means nothing, and an agent without state must not remove anything.
+        self._saver.save(type_url, updated, removed)
+        # An agent without state must not remove anything.
         if self._held.complete:
+            self._saver.flush()
             self._take()
         return None
+
+    def versions(self, type_url: str) -> Mapping[str, str]:
+        """See `epic.ads.client.Handler`."""
+        return self._held.versions(type_url)
 
     async def _serve(self, client: DeltaClient, stop: asyncio.Event) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -105,7 +113,7 @@ class GatewayAgent:
                 for name, work in (
                     ("saver", self._saver.run()),
                     ("client", client.run()),
-                    ("reconciler", self._reconciler.run(self._reporter.wake)),
+                    ("reconciler", self._reconciler.run(lambda _: self._reporter.wake())),
                     ("announcer", self._announcer()),
                     ("reporter", self._reporter.run()),
                     ("memory", memory.give_back()),
@@ -119,12 +127,6 @@ class GatewayAgent:
             for task in (*running, *self._probes.values()):
                 task.cancel()
 
-    def _restore(self) -> None:
-        stored = state.load(self._settings.state_directory)
-        if stored is not None:
-            self._held = stored
-            self._take()
-
     def _client(self) -> DeltaClient:
         control = self._settings.control
         return DeltaClient(
@@ -132,11 +134,10 @@ class GatewayAgent:
             self._settings.node_name,
             TYPES,
             self,
-            self._held.versions,
         )
 
     def _take(self) -> None:
-        self._reconciler.take(self._held)
+        self._reconciler.take()
         gateways = self._fleet.envoys.keys()
         for gateway in self._probes.keys() - gateways:
             self._probes.pop(gateway).cancel()
@@ -190,7 +191,7 @@ class GatewayAgent:
             task.add_done_callback(self._moves.discard)
 
     def _instances(self) -> list[epic_pb2.InstanceStatus]:
-        return report.instance_statuses(self._reconciler.desired, self._fleet.envoys, self._routes.standing)
+        return report.instance_statuses(self._held.instances, self._fleet.envoys, self._routes.standing)
 
     async def _tunnels(self) -> report.TunnelReport:
         found = await self._worker.run(self._look)
@@ -205,7 +206,7 @@ class GatewayAgent:
 
     async def _metrics(self) -> str:
         tunnels = await self._tunnels()
-        gateways = {id_: tunnel.gateway for id_, tunnel in self._reconciler.desired.tunnels.items()}
+        gateways = {id_: tunnel.gateway for id_, tunnel in self._held.tunnels.items()}
         return metrics.gateway_text(tunnels, gateways, self._instances(), self._events)
 
     def _look(self) -> report.TunnelReport:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from epic.ads.snapshot import (
     ENDPOINT,
     ENVOY_TYPES,
     INSTANCE,
-    LOAD_ASSIGNMENT,
     TUNNEL,
     TYPES,
     Resources,
@@ -17,122 +16,184 @@ from epic.ads.snapshot import (
     Versioned,
 )
 from epic.agent import desired as wanted
-from epic.agent.desired import Desired, EndpointKey, Instance, Tunnel
+from epic.agent.desired import EndpointKey, Instance, Tunnel
+from epic.agent.due import Due
 from epic.bpf.dataplane import Address, Endpoint
-from epic.proto import epic_pb2
 
-_MEANT = (INSTANCE, TUNNEL, ENDPOINT)
+_NOTHING: Mapping[str, Resources] = {url: {} for url in ENVOY_TYPES}
 
 
-class Item(NamedTuple):
-    """A resource that is for the agent itself: as it came, for the disk, and what it means."""
+class _Named(NamedTuple):
+    """An instance or a tunnel."""
 
     version: str
-    content: bytes | None
-    """None where the meaning says it all."""
-    meaning: object
-    endpoint: Endpoint | None = None
-    """Of an endpoint, whose key is the meaning: there are many, and one object less each."""
+    meaning: Instance | Tunnel
+
+
+class _Reached(NamedTuple):
+    """An endpoint."""
+
+    version: str
+    key: EndpointKey
+    endpoint: Endpoint
 
 
 class Held:
-    """The resources of all types. What is said twice is kept once."""
+    """The resources of all types; what is said twice is kept once. `due` tells what each change touches."""
 
     def __init__(self) -> None:
-        self._items: dict[str, dict[str, Item]] = {url: {} for url in _MEANT}
-        self._envoy: dict[str, dict[str, Versioned]] = {url: {} for url in ENVOY_TYPES}
+        self.instances: dict[str, Instance] = {}
+        """By gateway."""
+        self.tunnels: dict[int, Tunnel] = {}
+        """By id; those of gateways without instance here, too."""
+        self.due = Due()
+        self._named: dict[str, dict[str, _Named]] = {INSTANCE: {}, TUNNEL: {}}
+        self._endpoints: dict[str, _Reached] = {}
+        self._parts: dict[str, Mapping[str, Resources]] = {}
         self._heard: set[str] = set()
         self._addresses: dict[Address, Address] = {}
         self._plain: dict[int, Endpoint] = {}
 
     @property
     def complete(self) -> bool:
-        """Whether instances are known: without them the rest means nothing."""
-        return INSTANCE in self._heard
+        """Whether all types were heard of: a part of what is wanted must not take away the rest."""
+        return self._heard.issuperset(TYPES)
 
     @property
-    def versions(self) -> dict[str, dict[str, str]]:
-        """By type and name."""
-        groups: Mapping[str, Mapping[str, Item | Versioned]] = {**self._items, **self._envoy}
-        return {url: {name: r.version for name, r in group.items()} for url, group in groups.items()}
+    def parts(self) -> Mapping[str, Snapshot]:
+        """Each gateway's part of the Envoy resources, under the native names."""
+        return self._parts
+
+    def known(self, tunnel: int) -> bool:
+        """Whether there is such a tunnel, of an instance here."""
+        found = self.tunnels.get(tunnel)
+        return found is not None and found.gateway in self.instances
+
+    def endpoints(self) -> Iterator[tuple[EndpointKey, Endpoint]]:
+        """All endpoints."""
+        return ((item.key, item.endpoint) for item in self._endpoints.values())
+
+    def versions(self, type_url: str) -> dict[str, str]:
+        """Of each resource of a type, by name."""
+        if type_url == ENDPOINT:
+            return {name: item.version for name, item in self._endpoints.items()}
+        if type_url in self._named:
+            return {name: item.version for name, item in self._named[type_url].items()}
+        return {
+            f"{gateway}/{native}": resource.version
+            for gateway, part in self._parts.items()
+            for native, resource in part[type_url].items()
+        }
 
     def update(self, type_url: str, updated: Resources, removed: Sequence[str] = ()) -> None:
-        """Take in a change; ValueError, and nothing is changed, when a resource makes no sense."""
-        if type_url in self._items:
-            items = {name: self._item(type_url, name, resource) for name, resource in updated.items()}
-            group: dict[str, Item] | dict[str, Versioned] = self._items[type_url]
-            self._items[type_url].update(items)
-        else:
-            wanted.check(type_url, updated)
-            group = self._envoy[type_url]
-            self._envoy[type_url].update(updated)
-        for name in removed:
-            if name not in updated:
-                group.pop(name, None)
+        """Take in a change; ValueError, and no resource is changed, when one makes no sense."""
         self._heard.add(type_url)
+        gone = [name for name in removed if name not in updated]
+        if type_url == ENDPOINT:
+            self._update_endpoints(updated, gone)
+        elif type_url in self._named:
+            self._update_named(type_url, updated, gone)
+        else:
+            self._update_parts(type_url, updated, gone)
 
     def heard_all(self) -> None:
         """All types are known, those without resources too."""
         self._heard.update(TYPES)
 
-    def resources(self) -> Iterator[tuple[str, str, str, bytes]]:
-        """Type, name, version and content of each, in the order of additions."""
-        for url in TYPES:
-            # Another thread may read while this one changes.
-            for name, item in list(self._items.get(url, {}).items()):
-                yield url, name, item.version, _content(name, item)
-            for name, resource in list(self._envoy.get(url, {}).items()):
-                yield url, name, resource.version, resource.body.value
+    def _update_endpoints(self, updated: Resources, gone: Iterable[str]) -> None:
+        items = {name: self._reached(name, resource) for name, resource in updated.items()}
+        differences = self.due.endpoints
+        for name, item in items.items():
+            before = self._endpoints.get(name)
+            if before is not None and before.key != item.key:
+                differences.want(before.key, before.endpoint, None)
+                before = None
+            differences.want(item.key, before.endpoint if before else None, item.endpoint)
+        self._endpoints.update(items)
+        for name in gone:
+            item_gone = self._endpoints.pop(name, None)
+            if item_gone is not None:
+                differences.want(item_gone.key, item_gone.endpoint, None)
 
-    def desired(self) -> Desired:
-        """What it asks for."""
-        instances = {i.gateway: i for i in self._meanings(INSTANCE) if isinstance(i, Instance)}
-        assignments = dict(self._envoy[LOAD_ASSIGNMENT])
-        tunnels = (t for t in self._meanings(TUNNEL) if isinstance(t, Tunnel))
-        items = self._items[ENDPOINT].values()
-        endpoints = (
-            (item.meaning, item.endpoint)
-            for item in items
-            if isinstance(item.meaning, tuple) and item.endpoint is not None
-        )
-        return wanted.assemble(instances, tunnels, endpoints, assignments)
-
-    def envoy_snapshots(self) -> dict[str, Snapshot]:
-        """Each gateway's part of the Envoy resources, under the native names."""
-        return wanted.envoy_snapshots(self._envoy)
-
-    def _meanings(self, type_url: str) -> Iterable[object]:
-        return (item.meaning for item in self._items[type_url].values())
-
-    def _item(self, type_url: str, name: str, resource: Versioned) -> Item:
-        known = self._items[type_url].get(name)
-        if known is not None and known.version == resource.version:
-            return known
-        meaning = wanted.meaning(type_url, name, resource)
-        if type_url != ENDPOINT or not isinstance(meaning, tuple):
-            return Item(resource.version, resource.body.value, meaning)
-        item = self._shared(resource.version, *meaning)
-        same = _content(name, item) == resource.body.value
-        return item if same else item._replace(content=resource.body.value)
-
-    def _shared(self, version: str, key: EndpointKey, endpoint: Endpoint) -> Item:
-        inside = self._addresses.setdefault(key[0], key[0])
+    def _reached(self, name: str, resource: Versioned) -> _Reached:
+        before = self._endpoints.get(name)
+        if before is not None and before.version == resource.version:
+            return before
+        (inside, address), endpoint = wanted.endpoint(name, resource)
+        inside = self._addresses.setdefault(inside, inside)
         if endpoint.real is None:
             endpoint = self._plain.setdefault(endpoint.tunnel, endpoint)
-        return Item(version, None, (inside, key[1]), endpoint)
+        return _Reached(resource.version, (inside, address), endpoint)
 
+    def _update_named(self, type_url: str, updated: Resources, gone: Sequence[str]) -> None:
+        read = wanted.instance if type_url == INSTANCE else wanted.tunnel
+        items = {name: _Named(resource.version, read(name, resource)) for name, resource in updated.items()}
+        group = self._named[type_url]
+        before = [group[name].meaning for name in (*items, *gone) if name in group]
+        now = [item.meaning for item in items.values()]
+        known = self._known_among(before + now)
+        group.update(items)
+        for name in gone:
+            group.pop(name, None)
+        for meaning in before:
+            self._forget(meaning)
+        for meaning in now:
+            self._learn(meaning)
+        self._touch(before + now, known)
 
-def _content(name: str, item: Item) -> bytes:
-    """The resource's bytes."""
-    if item.content is not None or item.endpoint is None or not isinstance(item.meaning, tuple):
-        return item.content or b""
-    inside, address = item.meaning
-    message = epic_pb2.Endpoint(
-        gateway=name.partition("/")[0],
-        inside_address=str(inside),
-        address=str(address),
-        tunnel=item.endpoint.tunnel,
-        real_address=str(item.endpoint.real or ""),
-    )
-    content: bytes = message.SerializeToString(deterministic=True)
-    return content
+    def _learn(self, meaning: Instance | Tunnel) -> None:
+        if isinstance(meaning, Instance):
+            self.instances[meaning.gateway] = meaning
+        else:
+            self.tunnels[meaning.id] = meaning
+
+    def _forget(self, meaning: Instance | Tunnel) -> None:
+        if isinstance(meaning, Instance):
+            self.instances.pop(meaning.gateway, None)
+        else:
+            self.tunnels.pop(meaning.id, None)
+
+    def _known_among(self, meanings: Iterable[Instance | Tunnel]) -> set[int]:
+        """The tunnels among these, and of these instances, that are known."""
+        meanings = list(meanings)
+        gateways = {m.gateway for m in meanings if isinstance(m, Instance)}
+        found = {m.id for m in meanings if isinstance(m, Tunnel) and self.known(m.id)}
+        if gateways:
+            found |= {id_ for id_, t in self.tunnels.items() if t.gateway in gateways and self.known(id_)}
+        return found
+
+    def _touch(self, meanings: Collection[Instance | Tunnel], known: set[int]) -> None:
+        """`known` were the tunnels before."""
+        self.due.gateways.update(m.gateway for m in meanings if isinstance(m, Instance))
+        now = self._known_among(meanings)
+        self.due.tunnels.update(known ^ now, (m.id for m in meanings if isinstance(m, Tunnel)))
+        lost = known - now
+        if lost:
+            # Nothing is said of these endpoints, but they are wanted no more.
+            for key, endpoint in self.endpoints():
+                if endpoint.tunnel in lost:
+                    self.due.endpoints.want(key, endpoint, endpoint)
+
+    def _update_parts(self, type_url: str, updated: Resources, gone: Iterable[str]) -> None:
+        wanted.check(type_url, updated)
+        changed: dict[str, dict[str, Versioned]] = {}
+
+        def part(name: str) -> tuple[dict[str, Versioned], str]:
+            gateway, native = wanted.split(name)
+            if gateway not in changed:
+                # What was published before stays as it was.
+                changed[gateway] = dict(self._parts.get(gateway, _NOTHING)[type_url])
+            return changed[gateway], native
+
+        for name, resource in updated.items():
+            group, native = part(name)
+            group[native] = resource
+        for name in gone:
+            group, native = part(name)
+            group.pop(native, None)
+        for gateway, group in changed.items():
+            whole = {**self._parts.get(gateway, _NOTHING), type_url: group}
+            self._parts[gateway] = whole
+            if not any(whole.values()):
+                del self._parts[gateway]
+        self.due.gateways.update(changed)

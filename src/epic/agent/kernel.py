@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 from epic.agent import plan
 from epic.agent.changes import Changes, Pending
-from epic.agent.desired import Desired, Element, EndpointKey, Tunnel
+from epic.agent.desired import Element, EndpointKey, Tunnel
 from epic.agent.netlink import Link, Netlink
 from epic.agent.nft import PortSet
 from epic.agent.settings import UnderlaySettings
@@ -22,7 +22,6 @@ from epic.model.naming import GUE_PORT, instance_interface
 
 log = logging.getLogger(__name__)
 
-_UNKNOWN_LINK = 0
 _PART = 4096
 
 
@@ -41,6 +40,14 @@ class _Made(NamedTuple):
     links: tuple[Link | None, ...]
 
 
+class Node(NamedTuple):
+    """What there is, but for tunnels and endpoints."""
+
+    links: Mapping[str, int]
+    attached: Mapping[str, plan.Attachment | None]
+    elements: frozenset[Element]
+
+
 class GatewayKernel:
     """Tunnels, instances' interfaces and open ports of this node."""
 
@@ -53,15 +60,13 @@ class GatewayKernel:
         self._ways = Ways(self._netlink)
         self._ports = PortSet()
         self._links: Mapping[str, Link] = {}
-        self._attached: dict[str, int] = {}
+        self._attached: dict[str, plan.Attachment | None] = {}
         self._ids: set[int] = set()
         self._made: dict[int, _Made] = {}
-        self._stale: set[int] = set()
-        self._endpoints: dict[EndpointKey, bpf.Endpoint] | None = None
         self._elements: frozenset[Element] = frozenset()
         self.pending = Pending()
-        self.revision = 0
-        """Rises with each change of what `observe` shows."""
+        self.unsure: set[int] = set()
+        """Tunnels that an earlier agent made, or whose way or instance's interface is another now."""
 
     @property
     def installed(self) -> Mapping[int, Tunnel]:
@@ -73,33 +78,33 @@ class GatewayKernel:
         self._dataplane.load()
         self._underlay.forget_others(self._state)
         self._follow(self.pending.take())
-        self._attached = dict.fromkeys(self._dataplane.instances(), _UNKNOWN_LINK)
+        self._attached = dict.fromkeys(self._dataplane.instances())
         self._ids = self._dataplane.tunnel_ids()
+        self.unsure = set(self._ids)
 
     def close(self) -> None:
         """Close the sockets; the kernel state stays."""
         self._netlink.close()
 
-    def observe(self, wanted: Desired) -> plan.Observed:
-        """What there is now."""
+    def observe(self, ports: bool) -> Node:
+        """What there is now; without `ports`, these are taken to be as they were left."""
         changes = self.pending.take()
         if changes or self._underlay.troubled:
             self._follow(changes)
-        if self._endpoints is None:
-            found = self._dataplane.endpoints()
-            # Keys and values are many: those that are wanted anyway are kept once.
-            shared = {key: e for key, e in wanted.endpoints.items() if found.get(key) == e}
-            self._endpoints = shared | {key: e for key, e in found.items() if key not in shared}
-            self.revision += 1
-        before, self._elements = self._elements, self._ports.elements()
-        self.revision += before != self._elements
-        return plan.Observed(
-            links={name: link.index for name, link in self._links.items()},
-            attached=dict(self._attached),
-            tunnels={id_: self._current(id_) for id_ in self._ids},
-            endpoints=self._endpoints,
-            elements=self._elements,
-        )
+        if ports:
+            self._elements = self._ports.elements()
+        links = {name: link.index for name, link in self._links.items()}
+        return Node(links, dict(self._attached), self._elements)
+
+    def endpoints(self, keys: Collection[EndpointKey] | None = None) -> dict[EndpointKey, bpf.Endpoint]:
+        """The endpoints that the programs have, of these or of all."""
+        return self._dataplane.endpoints(keys)
+
+    def tunnels(self, ids: Iterable[int]) -> dict[int, Tunnel | None]:
+        """Those of these tunnels that are there, as they were set; None for those in `unsure`."""
+        return {
+            id_: None if id_ in self.unsure else self._made[id_].wanted for id_ in ids if id_ in self._ids
+        }
 
     def move(self, ids: Iterable[int]) -> None:
         """The far ends of these tunnels are elsewhere: find the way there at once."""
@@ -113,14 +118,12 @@ class GatewayKernel:
                     self._set_tunnel(made.wanted, tunnel)
             except (EpicError, OSError) as error:
                 log.error("the way of tunnel %d cannot be set: %s", id_, error)
-                self._stale.add(id_)
-                self.revision += 1
+                self.unsure.add(id_)
 
     def apply(self, actions: Iterable[plan.Action]) -> list[plan.Action]:
         """Do what the plan says, in order; returns what failed, which is in the log."""
         failed: list[plan.Action] = []
         for action in actions:
-            self.revision += 1
             try:
                 self._apply(action)
             except EpicError as error:
@@ -133,7 +136,6 @@ class GatewayKernel:
         return failed
 
     def _follow(self, changes: Changes) -> None:
-        self.revision += 1
         self._links = self._netlink.links()
         self._underlay.follow(self._links)
         if changes.links or changes.addresses or changes.routes or changes.lost:
@@ -141,11 +143,7 @@ class GatewayKernel:
             for id_, made in self._made.items():
                 links = self._links_of(made.tunnel)
                 if links != made.links or self._bpf_tunnel(made.wanted) != made.tunnel:
-                    self._stale.add(id_)
-
-    def _current(self, id_: int) -> Tunnel | None:
-        made = self._made.get(id_)
-        return None if made is None or id_ in self._stale else made.wanted
+                    self.unsure.add(id_)
 
     def _apply(self, action: plan.Action) -> None:
         match action:
@@ -153,7 +151,7 @@ class GatewayKernel:
                 self._dataplane.attach_instance(
                     instance.interface, instance.inside, instance.inside6, instance.public
                 )
-                self._attached[instance.interface] = link
+                self._attached[instance.interface] = plan.attachment(instance, link)
             case plan.DetachInstance(interface):
                 self._dataplane.detach_instance(interface)
                 self._attached.pop(interface, None)
@@ -163,35 +161,25 @@ class GatewayKernel:
                 self._dataplane.delete_tunnel(id_)
                 self._ids.discard(id_)
                 self._made.pop(id_, None)
+                self.unsure.discard(id_)
             case plan.SetEndpoints(_, endpoints):
-                self._change_endpoints(add=endpoints)
+                for part in parts(endpoints):
+                    self._dataplane.set_endpoints(part)
             case plan.DeleteEndpoints(keys):
-                self._change_endpoints(delete=keys)
+                self._dataplane.delete_endpoints(keys)
             case plan.OpenPorts(elements):
                 self._ports.change(add=elements)
+                self._elements |= elements
             case plan.ClosePorts(elements):
                 self._ports.change(delete=elements)
-
-    def _change_endpoints(
-        self, *, add: Mapping[EndpointKey, bpf.Endpoint] | None = None, delete: Iterable[EndpointKey] = ()
-    ) -> None:
-        # What a call that fails leaves behind must be looked at.
-        known, self._endpoints = self._endpoints, None
-        self._dataplane.delete_endpoints(delete)
-        for part in parts(add or {}):
-            self._dataplane.set_endpoints(part)
-        if known is not None:
-            for key in delete:
-                known.pop(key, None)
-            known.update(add or {})
-            self._endpoints = known
+                self._elements -= elements
 
     def _set_tunnel(self, wanted: Tunnel, tunnel: bpf.Tunnel) -> None:
         links = self._links_of(tunnel)
         self._dataplane.set_tunnel(tunnel)
         self._ids.add(tunnel.id)
         self._made[tunnel.id] = _Made(wanted, tunnel, links)
-        self._stale.discard(tunnel.id)
+        self.unsure.discard(tunnel.id)
 
     def _links_of(self, tunnel: bpf.Tunnel) -> tuple[Link | None, ...]:
         names = (tunnel.underlay, tunnel.interface, tunnel.route.interface if tunnel.route else None)

@@ -4,21 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from ipaddress import IPv4Address
+from typing import NamedTuple
 
 from epic.agent.desired import Desired, Element, EndpointKey, Instance, Tunnel
 from epic.bpf.dataplane import Address, Endpoint
 
 
+class Attachment(NamedTuple):
+    """An interface that is attached, and for whom."""
+
+    link: int
+    insides: tuple[Address, ...]
+    public: IPv4Address
+
+
+def attachment(instance: Instance, link: int) -> Attachment:
+    """What an instance needs at its interface."""
+    return Attachment(link, instance.insides, instance.public)
+
+
 @dataclass(frozen=True)
 class Observed:
-    """What is on the node.
+    """What is on the node; of tunnels and endpoints only those that must be looked at.
 
-    What an earlier agent made is known by name only: such a tunnel is None, such an attachment has link 0.
-    So is a tunnel whose way to its far end, or whose instance, is another now.
+    What an earlier agent made is known by name only and is None. So is a tunnel whose way to its far end, or
+    whose instance's interface, is another now.
     """
 
     links: Mapping[str, int]
-    attached: Mapping[str, int]
+    attached: Mapping[str, Attachment | None]
     tunnels: Mapping[int, Tunnel | None]
     endpoints: Mapping[EndpointKey, Endpoint]
     elements: frozenset[Element]
@@ -125,17 +140,13 @@ Action = (
 def additions(desired: Desired, observed: Observed) -> list[Action]:
     """What must be there before Envoys hear of new endpoints and before gateways are announced."""
     actions: list[Action] = []
-    relinked: set[str] = set()
-    for gateway, instance in sorted(desired.instances.items()):
+    for _, instance in sorted(desired.instances.items()):
         link = observed.links.get(instance.interface)
-        if link is not None and observed.attached.get(instance.interface) != link:
+        if link is not None and observed.attached.get(instance.interface) != attachment(instance, link):
             actions.append(AttachInstance(instance, link))
-            relinked.add(gateway)
     plugged = {g for g, i in desired.instances.items() if i.interface in observed.links}
     for id_, tunnel in sorted(desired.tunnels.items()):
-        # A tunnel knows its instance's interface by number.
-        is_right = observed.tunnels.get(id_) == tunnel and tunnel.gateway not in relinked
-        if tunnel.gateway in plugged and not is_right:
+        if tunnel.gateway in plugged and observed.tunnels.get(id_) != tunnel:
             actions.append(SetTunnel(tunnel))
     actions += _new_endpoints(desired, observed, plugged)
     missing = desired.elements - observed.elements
@@ -174,21 +185,22 @@ def removals(desired: Desired, observed: Observed, settled: Collection[str]) -> 
 def waiting(desired: Desired, observed: Observed) -> set[str]:
     """Gateways with entries that must stay until their Envoys let go of them."""
     gateways = _by_inside(desired)
-    surplus = [key for key in observed.endpoints if key not in desired.endpoints and key[0] in gateways]
-    used = desired.used if surplus else frozenset()
-    return {gateways[key[0]] for key in surplus if key not in used}
+    return {
+        gateways[key[0]]
+        for key in observed.endpoints
+        if key not in desired.endpoints and key[0] in gateways and key not in desired.used
+    }
 
 
 def _unused_endpoints(
     desired: Desired, observed: Observed, settled: Collection[str]
 ) -> Iterator[EndpointKey]:
     gateways = _by_inside(desired)
-    surplus = [key for key in observed.endpoints if key not in desired.endpoints]
-    used = desired.used if surplus else frozenset()
-    for key in surplus:
-        gateway = gateways.get(key[0])
-        if gateway is None or (gateway in settled and key not in used):
-            yield key
+    for key in observed.endpoints:
+        if key not in desired.endpoints:
+            gateway = gateways.get(key[0])
+            if gateway is None or (gateway in settled and key not in desired.used):
+                yield key
 
 
 def _by_inside(desired: Desired) -> dict[Address, str]:

@@ -11,7 +11,7 @@ from ipaddress import IPv4Address
 import grpc
 
 from epic import __version__
-from epic.agent.desired import Desired, Tunnel
+from epic.agent.desired import Instance, Tunnel
 from epic.agent.envoys import Envoy
 from epic.bpf.dataplane import Dataplane, Peer
 from epic.bpf.wire import MAX_LANES
@@ -34,7 +34,7 @@ class TunnelReport:
 
 
 def instance_statuses(
-    desired: Desired, envoys: Mapping[str, Envoy], standing: Collection[IPv4Address]
+    instances: Mapping[str, Instance], envoys: Mapping[str, Envoy], standing: Collection[IPv4Address]
 ) -> list[epic_pb2.InstanceStatus]:
     """The state of each instance, by name."""
     return [
@@ -42,11 +42,11 @@ def instance_statuses(
             gateway=gateway,
             ready=envoy.ready,
             serving_revision=envoy.revision,
-            announced=desired.instances[gateway].public in standing,
+            announced=instances[gateway].public in standing,
             error=envoy.error,
         )
         for gateway, envoy in sorted(envoys.items())
-        if gateway in desired.instances
+        if gateway in instances
     ]
 
 

@@ -1,129 +1,137 @@
-"""What the control plane sent last, on disk: one message with all resources and their versions."""
+"""What the control plane sent last, on disk: an agent that starts serves from it."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Iterator
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 
-from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf.any_pb2 import Any
-from google.protobuf.message import DecodeError
 
-from epic.ads.snapshot import Versioned
-from epic.agent.files import write_atomically
+from epic.ads.snapshot import TYPES, Resources, Versioned
 from epic.agent.held import Held
+from epic.agent.worker import Worker
 
 log = logging.getLogger(__name__)
 
-FILE = "resources.bin"
-_FORMAT = "epic-agent-1"
+FILE = "resources.db"
+_FORMAT = 1
+_TABLE = """
+    CREATE TABLE resource (
+        type TEXT, name TEXT, version TEXT NOT NULL, body BLOB NOT NULL, PRIMARY KEY (type, name)
+    ) WITHOUT ROWID
+"""
+_ROWS = 2000
 _QUIET_SECONDS = 0.05
-_VERSION_TAG, _RESOURCES_TAG = 0x0A, 0x12
+_RETRY_SECONDS = 5.0
 
-Stored = tuple[str, str, str, bytes]
-"""Type, name, version and content."""
-
-
-def encode(resources: Iterable[Stored]) -> Iterator[bytes]:
-    """The resources as a DeltaDiscoveryResponse, part by part."""
-    yield discovery_pb2.DeltaDiscoveryResponse(system_version_info=_FORMAT).SerializeToString()
-    for type_url, name, version, content in resources:
-        body = Any(type_url=type_url, value=content)
-        item = discovery_pb2.Resource(name=name, version=version, resource=body).SerializeToString()
-        yield bytes((_RESOURCES_TAG, *_varint(len(item)))) + item
-
-
-def decode(content: bytes) -> Iterator[tuple[str, str, Versioned]]:
-    """The inverse, as types, names and resources; ValueError for other bytes."""
-    known = False
-    for tag, part in _fields(content):
-        if tag == _VERSION_TAG:
-            known = part == _FORMAT.encode()
-        elif tag == _RESOURCES_TAG and known:
-            try:
-                item = discovery_pb2.Resource.FromString(part)
-            except DecodeError as error:
-                raise ValueError(f"is damaged: {error}") from error
-            yield item.resource.type_url, item.name, Versioned(item.version, _copy(item.resource))
-    if not known:
-        raise ValueError(f"has another format; this agent reads {_FORMAT!r}")
+Row = tuple[str, bytes] | None
+"""Version and content; None: the resource is gone."""
+Rows = Mapping[tuple[str, str], Row]
+"""By type and name."""
 
 
 def load(directory: Path) -> Held | None:
-    """What was stored; None when there is nothing that can be read."""
+    """What was written; None when there is nothing that can be read."""
     path = directory / FILE
+    if not path.exists():
+        return None
     held = Held()
     try:
-        for type_url, name, resource in decode(path.read_bytes()):
-            held.update(type_url, {name: resource})
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        log.error("%s %s; waiting for the control plane to send everything again", path, error)
+        for type_url, resources in _read(path):
+            held.update(type_url, resources)
+    except (sqlite3.Error, ValueError) as error:
+        log.error("%s: %s; waiting for the control plane to send everything again", path, error)
+        path.unlink()
         return None
     held.heard_all()
     return held
 
 
-def _copy(body: Any) -> Any:
-    """Of its own, so that what it was read with can go."""
-    return Any(type_url=body.type_url, value=body.value)
+def write(directory: Path, rows: Rows) -> None:
+    """Take in changes, all or none; for root only, for there are keys among them."""
+    path = directory / FILE
+    path.touch(mode=0o600)
+    # A transaction that was cut short is undone when the file is opened next.
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("BEGIN")
+        if _format(database) == 0:
+            database.execute(_TABLE)
+            database.execute(f"PRAGMA user_version = {_FORMAT}")
+        database.executemany(
+            "INSERT OR REPLACE INTO resource VALUES (?, ?, ?, ?)",
+            ((*key, *row) for key, row in rows.items() if row is not None),
+        )
+        database.executemany(
+            "DELETE FROM resource WHERE type = ? AND name = ?",
+            (key for key, row in rows.items() if row is None),
+        )
 
 
-def _varint(number: int) -> Iterator[int]:
-    while number > 0x7F:
-        yield number & 0x7F | 0x80
-        number >>= 7
-    yield number
+def _read(path: Path) -> Iterator[tuple[str, Resources]]:
+    with closing(sqlite3.connect(path)) as database:
+        if (found := _format(database)) != _FORMAT:
+            raise ValueError(f"it has format {found}; this agent reads {_FORMAT}")
+        for type_url in TYPES:
+            rows = database.execute("SELECT name, version, body FROM resource WHERE type = ?", [type_url])
+            while part := rows.fetchmany(_ROWS):
+                yield type_url, {n: Versioned(v, Any(type_url=type_url, value=body)) for n, v, body in part}
 
 
-def _fields(content: bytes) -> Iterator[tuple[int, bytes]]:
-    """The fields of a message that has only strings, bytes and messages."""
-    place = 0
-    while place < len(content):
-        tag, length, shift = content[place], 0, 0
-        while True:
-            place += 1
-            if place >= len(content) or shift > 28:
-                raise ValueError("is damaged: it ends early")
-            length |= (content[place] & 0x7F) << shift
-            shift += 7
-            if content[place] < 0x80:
-                break
-        place += 1
-        if place + length > len(content):
-            raise ValueError("is damaged: it ends early")
-        yield tag, content[place : place + length]
-        place += length
+def _format(database: sqlite3.Connection) -> int:
+    (found,) = database.execute("PRAGMA user_version").fetchone()
+    return int(found)
 
 
 class Saver:
-    """Writes the latest snapshot soon after it was given; many changes at once become one write."""
+    """Writes changes soon after `flush`; many at once become one write."""
 
     def __init__(self, directory: Path) -> None:
-        self._path = directory / FILE
-        self._latest: Held | None = None
+        self._directory = directory
+        self._worker = Worker("state")
+        self._pending: dict[tuple[str, str], Row] = {}
         self._wake = asyncio.Event()
+        self._flushed = False
 
-    def save(self, held: Held) -> None:
-        """Have it written, as it is then."""
-        self._latest = held
+    def save(self, type_url: str, updated: Resources, removed: Sequence[str] = ()) -> None:
+        """Note a change."""
+        self._pending.update({(type_url, name): None for name in removed})
+        self._pending.update({(type_url, n): (r.version, r.body.value) for n, r in updated.items()})
+
+    def flush(self) -> None:
+        """Have written what was noted."""
+        self._flushed = True
         self._wake.set()
 
     async def run(self) -> None:
-        """Write until cancelled; what was given last is written even then."""
+        """Write until cancelled, and then what is left."""
         try:
             while True:
                 await self._wake.wait()
                 await asyncio.sleep(_QUIET_SECONDS)
                 self._wake.clear()
-                await asyncio.to_thread(self._write)
+                rows = dict(self._pending)
+                if await self._worker.run(self._write, rows):
+                    self._pending = {
+                        key: row
+                        for key, row in self._pending.items()
+                        if key not in rows or rows[key] is not row
+                    }
+                else:
+                    await asyncio.sleep(_RETRY_SECONDS)
+                    self._wake.set()
         finally:
-            self._write()
+            self._worker.close()
+            if self._flushed and self._pending:
+                self._write(self._pending)
 
-    def _write(self) -> None:
-        held, self._latest = self._latest, None
-        if held is not None:
-            write_atomically(self._path, encode(held.resources()))
+    def _write(self, rows: Rows) -> bool:
+        try:
+            write(self._directory, rows)
+        except (sqlite3.Error, OSError) as error:
+            log.error("%s cannot be written: %s", self._directory / FILE, error)
+            return False
+        return True

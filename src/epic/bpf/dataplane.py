@@ -170,9 +170,9 @@ class Dataplane:
         """The inverse of setting many."""
         self._endpoints.delete(pairs)
 
-    def endpoints(self) -> dict[Pair, Endpoint]:
-        """All pairs (inside, endpoint) and how they are reached."""
-        return self._endpoints.all()
+    def endpoints(self, pairs: Iterable[Pair] | None = None) -> dict[Pair, Endpoint]:
+        """All pairs (inside, endpoint), or those of these that are there, and how they are reached."""
+        return self._endpoints.all() if pairs is None else self._endpoints.some(pairs)
 
     def peer(self, tunnel_id: int, lane: int = 0) -> Peer | None:
         """The far end as observed, else on workload nodes as declared; None when neither is known."""

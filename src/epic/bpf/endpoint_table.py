@@ -39,6 +39,17 @@ class EndpointTable:
                 found[IPv6Address(key[:16]), IPv6Address(key[16:])] = _unpack(value, names)
         return found
 
+    def some(self, pairs: Iterable[Pair]) -> dict[Pair, Endpoint]:
+        """Those of these pairs that are there."""
+        names: dict[int, str | None] = {0: None}
+        found: dict[Pair, Endpoint] = {}
+        for pair in pairs:
+            table = self._maps.endpoints if pair[0].version == 4 else self._maps.endpoints6
+            value = table.get(_key(pair))
+            if value is not None and self._leads(value):
+                found[pair] = _unpack(value, names)
+        return found
+
     def _leads(self, value: bytes) -> bool:
         """Not when the tunnel was removed and set anew since: the endpoint must be set again, too."""
         slot, tunnel, *_ = records.ENDPOINT.unpack(value)

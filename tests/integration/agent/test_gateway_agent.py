@@ -131,21 +131,25 @@ async def test_the_agent_serves_from_its_stored_state(serving: Node) -> None:
     serving.start_envoy()
     await eventually(serving.is_announced, 10)
     assert serving.get() == "hi\n"
-    assert (serving.directory / "state" / "resources.bin").stat().st_mode & 0o777 == 0o600
+    assert (serving.directory / "state" / "resources.db").stat().st_mode & 0o777 == 0o600
 
 
-@pytest.mark.parametrize("crash", [False, True], ids=["stopped", "killed"])
-async def test_a_restart_of_the_agent_touches_nothing(serving: Node, crash: bool) -> None:
-    serving.stop_agent(crash=crash)
+@pytest.mark.parametrize("how", ["stopped", "killed", "without its state"])
+async def test_a_restart_of_the_agent_touches_nothing(serving: Node, how: str) -> None:
+    serving.stop_agent(crash=how == "killed")
     assert serving.is_announced()
     assert serving.get() == "hi\n"
+    if how == "without its state":
+        (serving.directory / "state" / "resources.db").unlink()
     serving.control.reports.clear()
     serving.start_agent()
     async with asyncio.timeout(15):
         while not any(r.instances and r.instances[0].serving_revision for r in serving.control.reports):
             assert serving.is_announced()
+            assert serving.get() == "hi\n"
             await asyncio.sleep(0.02)
     assert serving.is_announced()
+    assert dataplane(serving).endpoints() == {(INSIDE, BACKEND): Endpoint(TUNNEL_ID)}
 
 
 async def test_a_removed_gateway_leaves_nothing(serving: Node) -> None:
@@ -168,7 +172,7 @@ async def test_a_gateway_that_went_while_the_agent_was_down_leaves_nothing(servi
 async def test_an_agent_without_state_removes_nothing_before_it_knows(serving: Node) -> None:
     await serving.control.stop()
     serving.stop_agent()
-    (serving.directory / "state" / "resources.bin").unlink()
+    (serving.directory / "state" / "resources.db").unlink()
     serving.start_agent()
     await asyncio.sleep(2)
     assert serving.is_announced()

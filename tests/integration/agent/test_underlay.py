@@ -150,10 +150,14 @@ async def test_a_tunnel_follows_the_route_to_another_interface(node: Node, make:
     )
     await works(node, "192.168.77.7", 5)
     await eventually(lambda: "192.168.60.11" in str(plane(node.pins).peer(TUNNEL_ID)), 5, "the other address")
-    assert "dev up1 onlink mtu 1352" in workload.namespace.run(f"ip route show {INSIDE} proto 50")
+    await eventually(lambda: "dev up1 onlink mtu 1352" in reply_route(workload), 5, "the smaller MTU")
     workload.namespace.run("ip link del up1")
     await works(node, "192.168.77.7", 5)
-    assert "dev up0 onlink mtu 1452" in workload.namespace.run(f"ip route show {INSIDE} proto 50")
+    await eventually(lambda: "dev up0 onlink mtu 1452" in reply_route(workload), 5, "the larger MTU")
+
+
+def reply_route(workload: Workload) -> str:
+    return workload.namespace.run(f"ip route show {INSIDE} proto 50")
 
 
 async def test_pods_are_delivered_to_past_the_stack(node: Node, make: Make) -> None:

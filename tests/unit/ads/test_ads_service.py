@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from ipaddress import IPv4Address
@@ -64,6 +64,9 @@ class Held:
         for name in removed:
             self.resources[type_url].pop(name, None)
         return None
+
+    def versions(self, type_url: str) -> Mapping[str, str]:
+        return {name: resource.version for name, resource in self.resources[type_url].items()}
 
     def names(self, type_url: str) -> set[str]:
         return set(self.resources[type_url])
@@ -346,11 +349,10 @@ async def test_after_a_restart_an_agent_is_told_only_what_changed(site: Site) ->
     held = Held()
     async with site.serving(), site.agent(held):
         await eventually(lambda: held.resources[ROUTE_CONFIGURATION])
-        versions = {t: {n: r.version for n, r in found.items()} for t, found in held.resources.items()}
     held.log.clear()
     site.service = AdsService(site.store, site.settings)
     async with site.serving():
-        client = DeltaClient(site.channel, "epic1", TYPES, held, versions)
+        client = DeltaClient(site.channel, "epic1", TYPES, held)
         async with running(asyncio.create_task(client.run())):
             await eventually(lambda: len(held.log) == len(TYPES))
     assert held.log == [(t, [], []) for t in TYPES]

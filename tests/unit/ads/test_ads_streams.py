@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -39,6 +39,7 @@ class Holder:
 
     def __init__(self) -> None:
         self.state: dict[tuple[str, str], str] = {}
+        self.had: dict[str, dict[str, str]] = {CLUSTER: {}, LISTENER: {}}
         self.calls: list[tuple[str, list[str], list[str]]] = []
         self.go = asyncio.Event()
         self.go.set()
@@ -50,9 +51,14 @@ class Holder:
         if "bad" in values.values():
             return "bad is not good"
         self.state.update({(type_url, n): v for n, v in values.items()})
+        self.had[type_url].update({name: resource.version for name, resource in updated.items()})
         for name in removed:
             self.state.pop((type_url, name), None)
+            self.had[type_url].pop(name, None)
         return None
+
+    def versions(self, type_url: str) -> Mapping[str, str]:
+        return self.had[type_url]
 
 
 async def eventually(condition: Callable[[], object]) -> None:

@@ -43,7 +43,7 @@ def wanted(*addresses: Address, used: tuple[Address, ...] | None = None) -> Desi
         instances={WEB: instance()},
         tunnels={7: tunnel()},
         endpoints={(INSIDE, a): VIA for a in addresses},
-        find_used=lambda: frozenset((INSIDE, a) for a in in_use),
+        used=frozenset((INSIDE, a) for a in in_use),
     )
 
 

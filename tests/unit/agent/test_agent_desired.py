@@ -16,6 +16,7 @@ from agent_samples import (
     INSIDE,
     INSIDE6,
     KEY,
+    PUBLIC,
     VIA,
     WEB,
     A,
@@ -30,6 +31,7 @@ from envoy.config.cluster.v3.cluster_pb2 import Cluster
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 from google.protobuf.any_pb2 import Any
 from google.protobuf.json_format import ParseDict
+from google.protobuf.message import Message
 
 from epic.ads.snapshot import (
     CLUSTER,
@@ -37,11 +39,13 @@ from epic.ads.snapshot import (
     INSTANCE,
     LOAD_ASSIGNMENT,
     TUNNEL,
+    TYPES,
     Snapshot,
     Versioned,
     versioned,
 )
-from epic.agent.desired import Desired, envoy_snapshots
+from epic.agent.desired import used
+from epic.agent.due import Due
 from epic.agent.held import Held
 from epic.bpf.dataplane import Endpoint
 
@@ -66,91 +70,120 @@ def snapshot() -> Snapshot:
     }
 
 
-def desired(resources: Snapshot) -> Desired:
+def held_of(resources: Snapshot) -> Held:
     held = Held()
     for type_url, group in resources.items():
         held.update(type_url, group)
-    return held.desired()
+    return held
 
 
 def test_all_is_read() -> None:
-    found = desired(snapshot())
+    found = held_of(snapshot())
     assert found.instances[WEB].elements == {HTTP}
     assert (found.tunnels[7].keys, found.tunnels[7].active) == ((OLD, NEW), 1)
-    assert found.endpoints == {(INSIDE, A): VIA}
-    assert found.used == {(INSIDE, A), (INSIDE, B)}
+    assert dict(found.endpoints()) == {(INSIDE, A): VIA}
+
+
+def test_backends_that_envoys_may_use_are_found() -> None:
+    found = held_of(snapshot())
+    asked = [(INSIDE, A), (INSIDE, B), (INSIDE, IPv4Address("192.168.50.1")), (PUBLIC, A)]
+    assert used(asked, found.instances, found.parts) == {(INSIDE, A), (INSIDE, B)}
 
 
 def test_both_families_and_mapped_endpoints_are_read() -> None:
-    found = desired(
+    found = held_of(
         {
             **snapshot(),
             INSTANCE: {WEB: versioned(instance_message(inside_address6=str(INSIDE6)))},
             ENDPOINT: {
-                "mapped": versioned(endpoint_message(A, real="10.0.0.1")),
-                "same": versioned(endpoint_message(B, real=str(B))),
-                "six": versioned(endpoint_message(C, inside=INSIDE6)),
+                f"{WEB}/{A}": versioned(endpoint_message(A, real="10.0.0.1")),
+                f"{WEB}/{B}": versioned(endpoint_message(B, real=str(B))),
+                f"{WEB}/{C}": versioned(endpoint_message(C, inside=INSIDE6)),
             },
             LOAD_ASSIGNMENT: {f"{WEB}/c": assignment(str(A), str(C))},
         }
     )
     assert found.instances[WEB].insides == (INSIDE, INSIDE6)
-    assert found.endpoints == {
+    assert dict(found.endpoints()) == {
         (INSIDE, A): Endpoint(7, real=IPv4Address("10.0.0.1")),
         (INSIDE, B): VIA,
         (INSIDE6, C): VIA,
     }
-    assert found.used == {(INSIDE, A), (INSIDE6, C)}
+    asked = [(INSIDE, A), (INSIDE, B), (INSIDE6, C)]
+    assert used(asked, found.instances, found.parts) == {(INSIDE, A), (INSIDE6, C)}
 
 
 def test_the_highest_epoch_signs() -> None:
-    found = desired({**snapshot(), TUNNEL: {"7": versioned(tunnel_message((6, NEW), (5, OLD)))}})
+    found = held_of({**snapshot(), TUNNEL: {"7": versioned(tunnel_message((6, NEW), (5, OLD)))}})
     assert (found.tunnels[7].keys, found.tunnels[7].active) == ((NEW, OLD), 0)
 
 
 def test_tunnels_and_endpoints_of_absent_gateways_do_not_count() -> None:
-    found = desired({**snapshot(), INSTANCE: {}})
-    assert (found.tunnels, found.endpoints, found.used) == ({}, {}, frozenset())
+    found = held_of({**snapshot(), INSTANCE: {}})
+    assert not found.known(7)
+    assert used([(INSIDE, A)], found.instances, found.parts) == frozenset()
 
 
 def test_a_change_keeps_the_rest() -> None:
-    held = Held()
-    for type_url, group in snapshot().items():
-        held.update(type_url, group)
+    held = held_of(snapshot())
     held.update(ENDPOINT, {f"{WEB}/{B}": versioned(endpoint_message(B))}, [f"{WEB}/{A}"])
-    assert held.desired().endpoints == {(INSIDE, B): VIA}
-    assert held.versions[ENDPOINT].keys() == {f"{WEB}/{B}"}
+    assert dict(held.endpoints()) == {(INSIDE, B): VIA}
+    assert held.versions(ENDPOINT).keys() == {f"{WEB}/{B}"}
+    both = {f"{WEB}/{A}": versioned(endpoint_message(A)), f"{WEB}/{C}": versioned(endpoint_message(C))}
     with pytest.raises(ValueError, match="not of one family"):
-        held.update(ENDPOINT, {"a": versioned(endpoint_message(A)), "b": versioned(endpoint_message(C))})
-    assert held.desired().endpoints == {(INSIDE, B): VIA}
+        held.update(ENDPOINT, both)
+    assert dict(held.endpoints()) == {(INSIDE, B): VIA}
 
 
-def test_what_is_kept_is_what_came() -> None:
-    given = {
-        f"{WEB}/{A}": versioned(endpoint_message(A, real="10.0.0.1")),
-        f"{WEB}/{B}": versioned(endpoint_message(B)),
-        "another name": versioned(endpoint_message(B)),
-    }
+def test_versions_are_told_by_the_name_that_came() -> None:
+    held = held_of(snapshot())
+    for type_url, resources in snapshot().items():
+        expected = {name: resource.version for name, resource in resources.items()}
+        assert held.versions(type_url) == expected
+
+
+def test_all_types_are_heard_of_before_anything_is_taken_to_be_complete() -> None:
     held = Held()
-    held.update(ENDPOINT, given)
-    assert {name: content for _, name, _, content in held.resources()} == {
-        name: resource.body.value for name, resource in given.items()
-    }
-
-
-def test_without_instances_nothing_is_known() -> None:
-    held = Held()
-    held.update(TUNNEL, {})
-    assert not held.complete
-    held.update(INSTANCE, {})
+    for type_url in TYPES:
+        assert not held.complete
+        held.update(type_url, {})
     assert held.complete
 
 
 def test_each_envoy_gets_its_own_resources() -> None:
-    parts = envoy_snapshots(snapshot())
+    parts = held_of(snapshot()).parts
     assert parts[WEB][CLUSTER].keys() == {"c"}
     assert parts[WEB][LOAD_ASSIGNMENT].keys() == {"c"}
     assert parts["shop.other"][LOAD_ASSIGNMENT] == {}
+
+
+def test_what_was_published_stays_as_it_was() -> None:
+    held = held_of(snapshot())
+    published = held.parts[WEB]
+    held.update(LOAD_ASSIGNMENT, {f"{WEB}/d": assignment(str(A))}, [f"{WEB}/c"])
+    assert published[LOAD_ASSIGNMENT].keys() == {"c"}
+    assert held.parts[WEB][LOAD_ASSIGNMENT].keys() == {"d"}
+    held.update(CLUSTER, {}, [f"{WEB}/c", "shop.other/c"])
+    held.update(LOAD_ASSIGNMENT, {}, [f"{WEB}/d"])
+    assert held.parts == {}
+
+
+def test_a_change_touches_only_what_it_concerns() -> None:
+    held = held_of(snapshot())
+    held.due = Due()
+    held.due.endpoints.compare(held.endpoints(), dict(held.endpoints()), held.known)
+    held.update(ENDPOINT, {f"{WEB}/{B}": versioned(endpoint_message(B))})
+    assert held.due.endpoints.settle(held.known) == {(INSIDE, B): (None, VIA)}
+    assert (held.due.tunnels, held.due.gateways) == (set(), set())
+    held.update(LOAD_ASSIGNMENT, {"shop.other/c": assignment(str(A))})
+    assert (held.due.tunnels, held.due.gateways) == (set(), {"shop.other"})
+    held.update(INSTANCE, {}, [WEB])
+    assert (held.due.tunnels, held.due.gateways) == ({7}, {"shop.other", WEB})
+    assert held.due.endpoints.settle(held.known) == {(INSIDE, A): (VIA, None), (INSIDE, B): (None, None)}
+
+
+def of_web(message: Message) -> Mapping[str, Versioned]:
+    return {WEB: versioned(message)}
 
 
 GARBAGE = Versioned("1", Any(type_url=CLUSTER, value=b"\xff\xff"))
@@ -159,12 +192,19 @@ GARBAGE = Versioned("1", Any(type_url=CLUSTER, value=b"\xff\xff"))
 @pytest.mark.parametrize(
     ("type_url", "resources", "message"),
     [
-        pytest.param(INSTANCE, named(x=instance_message(public_address="")), "Instance x", id="address"),
-        pytest.param(INSTANCE, named(x=instance_message(interface="eth0")), "epg64400001", id="interface"),
-        pytest.param(INSTANCE, named(x=instance_message(gateway="web")), "ACCOUNT.PROXY", id="gateway"),
-        pytest.param(TUNNEL, named(x=tunnel_message((1, b"short"))), "5 bytes", id="key"),
-        pytest.param(TUNNEL, named(x=tunnel_message()), "at least one key", id="no key"),
-        pytest.param(ENDPOINT, named(x=endpoint_message(C)), "not of one family", id="families"),
+        pytest.param(INSTANCE, named(x=instance_message()), "must be shop.web", id="other name"),
+        pytest.param(
+            INSTANCE, of_web(instance_message(public_address="")), "Instance shop.web", id="address"
+        ),
+        pytest.param(INSTANCE, of_web(instance_message(interface="eth0")), "epg64400001", id="interface"),
+        pytest.param(INSTANCE, named(web=instance_message(gateway="web")), "ACCOUNT.PROXY", id="gateway"),
+        pytest.param(TUNNEL, {"7": versioned(tunnel_message((1, b"short")))}, "5 bytes", id="key"),
+        pytest.param(TUNNEL, {"7": versioned(tunnel_message())}, "at least one key", id="no key"),
+        pytest.param(TUNNEL, named(x=tunnel_message((1, KEY))), "must be 7", id="number"),
+        pytest.param(ENDPOINT, named(x=endpoint_message(A)), f"must be {WEB}/{A}", id="endpoint's name"),
+        pytest.param(
+            ENDPOINT, {f"{WEB}/{C}": versioned(endpoint_message(C))}, "not of one family", id="families"
+        ),
         pytest.param(CLUSTER, named(c=Cluster(name="c")), "GATEWAY/NAME", id="name"),
         pytest.param(CLUSTER, {f"{WEB}/c": GARBAGE}, "cannot be decoded", id="garbage"),
     ],
@@ -172,7 +212,5 @@ GARBAGE = Versioned("1", Any(type_url=CLUSTER, value=b"\xff\xff"))
 def test_what_makes_no_sense_is_refused_by_name(
     type_url: str, resources: Mapping[str, Versioned], message: str
 ) -> None:
-    if type_url == TUNNEL:
-        resources = {"x": resources["x"]}
     with pytest.raises(ValueError, match=message):
         Held().update(type_url, resources)

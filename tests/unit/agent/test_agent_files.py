@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from agent_samples import HTTP, KEY, PUBLIC, instance_message
+from agent_samples import HTTP, KEY, PUBLIC, instance, instance_message
 from envoy.config.listener.v3.listener_pb2 import Listener
-from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryResponse
+from google.protobuf.message import Message
 
 from epic.ads.snapshot import INSTANCE, LISTENER, versioned
 from epic.agent import state, workload_state
 from epic.agent.desired import Element
-from epic.agent.held import Held
 from epic.agent.nft import commands, parse
 from epic.agent.settings import GatewaySettings, load
 from epic.errors import Invalid
@@ -92,29 +93,43 @@ def test_missing_settings_are_said(tmp_path: Path) -> None:
         load(tmp_path / "agent.yaml")
 
 
-def test_a_stored_snapshot_comes_back_with_its_versions() -> None:
-    held = Held()
-    held.update(INSTANCE, {"shop.web": versioned(instance_message(revision="r" * 1000))})
-    held.update(LISTENER, {"shop.web/http": versioned(Listener(name="http"))})
-    found = list(state.decode(b"".join(state.encode(held.resources()))))
-    assert [(url, name) for url, name, _ in found] == [(INSTANCE, "shop.web"), (LISTENER, "shop.web/http")]
-    assert found[1][2] == versioned(Listener(name="http"))
+def row(message: Message) -> state.Row:
+    resource = versioned(message)
+    return resource.version, resource.body.value
 
 
-def test_state_is_one_message() -> None:
-    message = DeltaDiscoveryResponse.FromString(b"".join(state.encode([(INSTANCE, "a", "1", b"x")] * 2)))
-    assert [(r.name, r.version, r.resource.value) for r in message.resources] == [("a", "1", b"x")] * 2
+def test_what_was_stored_comes_back_with_its_versions(tmp_path: Path) -> None:
+    listener = row(Listener(name="http"))
+    state.write(tmp_path, {(INSTANCE, "shop.web"): row(instance_message(revision="r" * 1000))})
+    state.write(tmp_path, {(LISTENER, "shop.web/http"): listener, (LISTENER, "shop.web/https"): listener})
+    state.write(
+        tmp_path, {(INSTANCE, "shop.web"): row(instance_message()), (LISTENER, "shop.web/https"): None}
+    )
+    held = state.load(tmp_path)
+    assert held is not None
+    assert held.complete
+    assert held.instances == {"shop.web": instance()}
+    assert held.parts["shop.web"][LISTENER] == {"http": versioned(Listener(name="http"))}
+    assert held.versions(LISTENER) == {"shop.web/http": versioned(Listener(name="http")).version}
 
 
-def test_damaged_state_counts_as_none(tmp_path: Path) -> None:
+def test_damaged_state_counts_as_none_and_does_not_stay(tmp_path: Path) -> None:
     assert state.load(tmp_path) is None
-    resource = (INSTANCE, "shop.web", "1", instance_message().SerializeToString())
-    whole = b"".join(state.encode([resource]))
-    for damaged in (b"", b"\xff\xff", whole[:-1], whole[20:], whole + b"\x12\x01\xff"):
+    good = {(INSTANCE, "shop.web"): row(instance_message())}
+    state.write(tmp_path, good)
+    whole = (tmp_path / state.FILE).read_bytes()
+    for damaged in (b"", b"\xff" * 5000, whole[:-4096], whole[:4096] + b"\xff" * 4096):
         (tmp_path / state.FILE).write_bytes(damaged)
         assert state.load(tmp_path) is None
+        state.write(tmp_path, good)
+        assert state.load(tmp_path) is not None
     (tmp_path / workload_state.FILE).write_text("{", encoding="utf-8")
     assert workload_state.load(tmp_path) == {}
+
+
+def test_state_that_makes_no_sense_counts_as_none(tmp_path: Path) -> None:
+    state.write(tmp_path, {(INSTANCE, "shop.other"): row(instance_message())})
+    assert state.load(tmp_path) is None
 
 
 def test_stored_lists_come_back(tmp_path: Path) -> None:
@@ -125,21 +140,43 @@ def test_stored_lists_come_back(tmp_path: Path) -> None:
     assert (tmp_path / workload_state.FILE).stat().st_mode & 0o777 == 0o600
 
 
-async def test_state_is_written_for_root_only(tmp_path: Path) -> None:
-    saver = state.Saver(tmp_path)
+@asynccontextmanager
+async def saving(directory: Path) -> AsyncIterator[state.Saver]:
+    saver = state.Saver(directory)
     task = asyncio.create_task(saver.run())
     await asyncio.sleep(0)
-    held = Held()
-    saver.save(held)
-    held.update(INSTANCE, {"shop.web": versioned(instance_message())})
-    saver.save(held)
+    yield saver
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    stored = state.load(tmp_path)
-    assert stored is not None
-    assert stored.complete
-    assert stored.versions[INSTANCE].keys() == {"shop.web"}
+
+
+async def test_state_is_written_at_the_end_for_root_only(tmp_path: Path) -> None:
+    async with saving(tmp_path) as saver:
+        saver.save(INSTANCE, {"shop.web": versioned(instance_message())})
+        saver.flush()
+    held = state.load(tmp_path)
+    assert held is not None
+    assert held.instances.keys() == {"shop.web"}
     assert (tmp_path / state.FILE).stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_part_of_what_is_wanted_is_not_written(tmp_path: Path) -> None:
+    async with saving(tmp_path) as saver:
+        saver.save(INSTANCE, {"shop.web": versioned(instance_message())})
+    assert state.load(tmp_path) is None
+
+
+async def test_changes_are_written_one_after_the_other(tmp_path: Path) -> None:
+    async with saving(tmp_path) as saver:
+        for number in range(20):
+            saver.save(INSTANCE, {"shop.web": versioned(instance_message(revision=f"r{number}"))})
+            saver.flush()
+            await asyncio.sleep(0.01)
+        saver.save(INSTANCE, {}, ["shop.web"])
+        saver.flush()
+    held = state.load(tmp_path)
+    assert held is not None
+    assert held.instances == {}
 
 
 def test_the_hello_counter_survives(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from epic.agent.plan import (
     SetEndpoints,
     SetTunnel,
     additions,
+    attachment,
     removals,
     unplumbed,
     waiting,
@@ -30,7 +31,8 @@ from epic.agent.plan import (
 from epic.bpf.dataplane import Endpoint
 
 NOTHING = Observed({INTERFACE: 9}, {}, {}, {}, frozenset())
-DONE = Observed({INTERFACE: 9}, {INTERFACE: 9}, {7: tunnel()}, {(INSIDE, A): VIA}, frozenset({HTTP}))
+ATTACHED = {INTERFACE: attachment(instance(), 9)}
+DONE = Observed({INTERFACE: 9}, ATTACHED, {7: tunnel()}, {(INSIDE, A): VIA}, frozenset({HTTP}))
 
 
 def test_a_new_gateway_gets_everything_in_order() -> None:
@@ -47,11 +49,15 @@ def test_nothing_is_done_when_all_is_there() -> None:
     assert removals(wanted(A), DONE, {WEB}) == []
 
 
-def test_an_interface_that_was_made_anew_is_attached_again_with_its_tunnels() -> None:
-    assert additions(wanted(A), replace(DONE, links={INTERFACE: 12})) == [
-        AttachInstance(instance(), 12),
-        SetTunnel(tunnel()),
-    ]
+def test_an_interface_that_was_made_anew_is_attached_again() -> None:
+    assert additions(wanted(A), replace(DONE, links={INTERFACE: 12})) == [AttachInstance(instance(), 12)]
+
+
+def test_an_interface_is_attached_again_when_the_instance_has_other_addresses() -> None:
+    six = replace(instance(), inside6=INSIDE6)
+    desired = replace(wanted(A), instances={WEB: six})
+    assert additions(desired, DONE) == [AttachInstance(six, 9)]
+    assert additions(wanted(A), replace(DONE, attached={INTERFACE: None})) == [AttachInstance(instance(), 9)]
 
 
 def test_an_interface_that_is_not_there_gets_neither_tunnels_nor_endpoints() -> None:
