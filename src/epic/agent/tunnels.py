@@ -40,12 +40,6 @@ class TunnelDocument(Kebab):
     endpoints: tuple[IPv4Address | IPv6Address, ...] = ()
 
 
-class TunnelList(Kebab):
-    """The reply, and the data of each event."""
-
-    tunnels: tuple[TunnelDocument, ...] = ()
-
-
 @dataclass(frozen=True, slots=True)
 class WorkloadTunnel:
     """The workload end of a tunnel."""
@@ -79,18 +73,23 @@ class WorkloadTunnel:
         return key
 
 
-def parse(data: object) -> tuple[WorkloadTunnel, ...]:
-    """The tunnels of a reply; ValueError says what is wrong with it."""
+def documents(data: object) -> list[object]:
+    """Those of the tunnels in a reply, unread; ValueError when there is no such list."""
+    found = data.get("tunnels", []) if isinstance(data, dict) else None
+    if not isinstance(found, list):
+        raise ValueError("the list of tunnels is not as expected: it is an object with an array `tunnels`")
+    return found
+
+
+def read(data: object) -> WorkloadTunnel:
+    """The tunnel of a document; ValueError says what is wrong with it."""
     try:
-        listed = TunnelList.model_validate(data).tunnels
+        document = TunnelDocument.model_validate(data)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise ValueError(f"the list of tunnels is not as expected at {where}: {first['msg']}") from None
-    return tuple(_tunnel(document) for document in listed)
-
-
-def _tunnel(document: TunnelDocument) -> WorkloadTunnel:
+        name = f"tunnel {data['id']}" if isinstance(data, dict) and "id" in data else "a tunnel"
+        raise ValueError(f"{name} is not as expected at {where}: {first['msg']}") from None
     secrets = ((key.epoch, _secret(key.secret)) for key in document.keys)
     keys = key_slots(secrets, document.signing_epoch)
     return WorkloadTunnel(

@@ -152,13 +152,13 @@ class WorkloadAgent:
 
     def _listed(self, connection: EpicConnection, data: dict[str, object]) -> None:
         """A server has listed this node's tunnels."""
+        before = self._lists.get(_label(connection))
         try:
-            listed = workload_state.read(data)
+            listed = workload_state.read(data, before)
         except ValueError as error:
             log.error("%s: %s; what it listed before stays in force", _label(connection), error)
             return
-        before = self._lists.get(_label(connection))
-        if before is None or before.content != listed.content:
+        if before is None or before.documents.keys() != listed.documents.keys():
             self._keep({**self._lists, _label(connection): listed})
 
     def _keep(self, lists: dict[str, workload_state.Listed]) -> None:

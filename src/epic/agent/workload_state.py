@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from epic.agent import tunnels
 from epic.agent.files import write_atomically
-from epic.agent.tunnels import WorkloadTunnel, parse
+from epic.agent.tunnels import WorkloadTunnel
 
 log = logging.getLogger(__name__)
 
@@ -17,16 +19,32 @@ FILE = "tunnels.json"
 COUNTER_FILE = "counter"
 
 
-class Listed(NamedTuple):
-    """What a server listed: as it was, in few bytes, and what it means."""
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A server's list: each tunnel as it was, in few bytes, and what it means."""
 
-    content: bytes
-    tunnels: tuple[WorkloadTunnel, ...]
+    documents: Mapping[str, WorkloadTunnel] = field(repr=False)
+
+    @property
+    def tunnels(self) -> tuple[WorkloadTunnel, ...]:
+        """What they mean."""
+        return tuple(self.documents.values())
+
+    @property
+    def content(self) -> str:
+        """As it was, in JSON."""
+        return f'{{"tunnels":[{",".join(self.documents)}]}}'
 
 
-def read(data: object) -> Listed:
-    """A server's list; ValueError when it makes no sense."""
-    return Listed(json.dumps(data, sort_keys=True, separators=(",", ":")).encode(), parse(data))
+def read(data: object, before: Listed | None = None) -> Listed:
+    """A server's list; ValueError when it makes no sense. What is in the one `before` is not read again."""
+    known = before.documents if before else {}
+    found = ((_text(document), document) for document in tunnels.documents(data))
+    return Listed({text: known.get(text) or tunnels.read(document) for text, document in found})
+
+
+def _text(document: object) -> str:
+    return json.dumps(document, sort_keys=True, separators=(",", ":"))
 
 
 def load(directory: Path) -> dict[str, Any]:
@@ -44,8 +62,8 @@ def load(directory: Path) -> dict[str, Any]:
 
 def save(directory: Path, lists: Mapping[str, Listed]) -> None:
     """Keep the lists; they hold keys, so only root reads them."""
-    entries = (json.dumps(label).encode() + b":" + listed.content for label, listed in sorted(lists.items()))
-    write_atomically(directory / FILE, b"{" + b",".join(entries) + b"}")
+    entries = (f"{json.dumps(label)}:{listed.content}" for label, listed in sorted(lists.items()))
+    write_atomically(directory / FILE, f"{{{','.join(entries)}}}".encode())
 
 
 def load_counter(directory: Path) -> int:

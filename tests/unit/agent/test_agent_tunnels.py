@@ -9,6 +9,7 @@ from ipaddress import IPv4Address, IPv6Address
 import pytest
 from agent_samples import INSIDE, INSIDE6, KEY, VIA, A, B, C, workload_tunnel
 
+from epic.agent import workload_state
 from epic.agent.netlink import HostRoute, Way
 from epic.agent.settings import WorkloadUnderlay
 from epic.agent.tunnels import (
@@ -21,8 +22,8 @@ from epic.agent.tunnels import (
     ends,
     leaving,
     merge,
-    parse,
     plan,
+    read,
     routes,
 )
 from epic.bpf.dataplane import Address, Endpoint, Route, Tunnel
@@ -72,7 +73,7 @@ DONE = Observed({7: end(workload_tunnel(A))}, {(INSIDE, A): VIA}, frozenset({ROU
 
 
 def test_the_list_is_read() -> None:
-    assert parse({"tunnels": [LISTED]}) == (workload_tunnel(A),)
+    assert read(LISTED) == workload_tunnel(A)
 
 
 def test_both_families_are_read() -> None:
@@ -81,7 +82,7 @@ def test_both_families_are_read() -> None:
         "epic-address": str(EPIC6),
         "endpoints": [str(C), "192.168.50.11"],
     }
-    (found,) = parse({"tunnels": [{**LISTED, **change}]})
+    found = read({**LISTED, **change})
     assert found == workload_tunnel(A, C, inside6=INSIDE6, epic=EPIC6)
     assert set(found.pairs()) == {(INSIDE, A), (INSIDE6, C)}
 
@@ -89,16 +90,31 @@ def test_both_families_are_read() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        pytest.param({"id": 0}, "tunnels.0.id", id="number"),
-        pytest.param({"inside-address": "here"}, "inside-address", id="address"),
+        pytest.param({"id": 0}, "tunnel 0 is not as expected at id", id="number"),
+        pytest.param({"inside-address": "here"}, "tunnel 7 .* at inside-address", id="address"),
         pytest.param({"keys": [{"epoch": 1, "secret": "zz"}]}, "hexadecimal", id="digits"),
         pytest.param({"keys": [{"epoch": 1, "secret": "00"}]}, "16", id="short key"),
     ],
 )
 def test_a_bad_list_is_refused_without_showing_keys(change: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
-        parse({"tunnels": [{**LISTED, **change}]})
+        read({**LISTED, **change})
     assert KEY.hex() not in str(caught.value)
+
+
+@pytest.mark.parametrize("data", [[], {"tunnels": {}}, "text"])
+def test_a_reply_that_is_no_list_is_refused(data: object) -> None:
+    with pytest.raises(ValueError, match="an array `tunnels`"):
+        workload_state.read(data)
+
+
+def test_only_what_changed_of_a_list_is_read_again() -> None:
+    other = {**LISTED, "id": 8}
+    before = workload_state.read({"tunnels": [LISTED, other]})
+    after = workload_state.read({"tunnels": [LISTED, {**other, "endpoints": []}]}, before)
+    assert [tunnel.id for tunnel in after.tunnels] == [7, 8]
+    assert after.tunnels[0] is before.tunnels[0]
+    assert after.tunnels[1].endpoints == ()
 
 
 def test_a_new_tunnel_gets_everything() -> None:
