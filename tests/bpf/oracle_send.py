@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 
 import oracle_rewrite
-from oracle import DROPPED, NOT_OURS, REDIRECTED, Outcome, Side, World, flow_of, tag
+from oracle import DROPPED, NOT_OURS, REDIRECTED, Outcome, Pair, Side, World, flow_of, tag
 
 _ETHERTYPE = {4: b"\x08\0", 6: b"\x86\xdd"}
 _VERSION = {ethertype: version for version, ethertype in _ETHERTYPE.items()}
@@ -39,17 +39,11 @@ def instance_sends(frame: bytes, world: World) -> Outcome:  # noqa: PLR0911 (one
         if source == side.insides[version]:
             return DROPPED, frame, "endpoint_unknown"
         return (NOT_OURS, frame, "") if source == world.public else (DROPPED, frame, "instance_source")
-    packet = bytearray(frame)
     side = world.tunnels[pair.tunnel]
     too_big = _too_big(frame, version, side, world.mtu)
     if too_big:
         return too_big
-    if pair.real is not None:
-        try:
-            oracle_rewrite.replace(packet, version, oracle_rewrite.DESTINATION, pair.real)
-        except oracle_rewrite.Impossible:
-            return DROPPED, frame, "inner_header"
-    return _wrap(bytes(packet), version, pair.tunnel, world)
+    return _encapsulated(frame, version, pair, world)
 
 
 def workload_sends(frame: bytes, world: World, pod: bool) -> Outcome:  # noqa: PLR0911
@@ -92,6 +86,10 @@ def piece_returns(frame: bytes, world: World) -> Outcome:
         return DROPPED, frame, ""
     if _too_big(frame, version, world.tunnels[pair.tunnel], world.mtu):
         return DROPPED, frame, "too_big"
+    return _encapsulated(frame, version, pair, world)
+
+
+def _encapsulated(frame: bytes, version: int, pair: Pair, world: World) -> Outcome:
     packet = bytearray(frame)
     if pair.real is not None:
         try:

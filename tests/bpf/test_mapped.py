@@ -114,10 +114,17 @@ def test_a_reply_comes_from_the_mapped_address(mapped: Host, families: Families,
 
 
 @FAMILIES
-def test_an_error_about_a_request_quotes_the_mapped_address(mapped: Host, families: Families) -> None:
+@pytest.mark.parametrize(
+    ("sent_about", "told_about"),
+    [
+        pytest.param("endpoint", "mapped", id="an error about a request quotes the mapped address"),
+        pytest.param("foreign", "foreign", id="an error that quotes others is passed on as it is"),
+    ],
+)
+def test_an_error_of_an_endpoint(mapped: Host, families: Families, sent_about: str, told_about: str) -> None:
     f = families
-    sent = error(f, ip(f.endpoint, f.inside), f.inside, f.endpoint)
-    expected = error(f, ip(f.mapped, f.inside), f.inside, f.mapped)
+    sent = error(f, ip(f.endpoint, f.inside), f.inside, getattr(f, sent_about))
+    expected = error(f, ip(f.mapped, f.inside), f.inside, getattr(f, told_about))
     ran = mapped.run(GATEWAY, outer(f.nat, f.epic) / gue(sent) / sent)
     assert ran == (REDIRECT, bytes(ETHER / expected))
 
@@ -128,15 +135,6 @@ def test_an_error_about_a_reply_quotes_the_real_address(mapped: Host, families: 
     sent = error(f, ip(f.inside, f.mapped), f.mapped, f.inside)
     expected = error(f, ip(f.inside, f.endpoint), f.endpoint, f.inside)
     assert mapped.run(INSTANCE, ETHER / sent) == (REDIRECT, bytes(wrapped(f, expected)))
-
-
-@FAMILIES
-def test_an_error_that_quotes_others_is_passed_on_as_it_is(mapped: Host, families: Families) -> None:
-    f = families
-    sent = error(f, ip(f.endpoint, f.inside), f.inside, f.foreign)
-    expected = error(f, ip(f.mapped, f.inside), f.inside, f.foreign)
-    ran = mapped.run(GATEWAY, outer(f.nat, f.epic) / gue(sent) / sent)
-    assert ran == (REDIRECT, bytes(ETHER / expected))
 
 
 @FAMILIES
