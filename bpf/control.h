@@ -31,7 +31,7 @@ static __always_inline int control_well_formed(const struct received *received,
 		return DROP_CONTROL_TYPE;
 	if (received->length != sizeof(*control))
 		return DROP_CONTROL_LENGTH;
-	if (control->lanes > LANES || control->lane >= control->lanes || control->reserved ||
+	if (control->lanes > LANES || control->lane >= control->lanes ||
 	    bpf_ntohs(control->flags) & ~known)
 		return DROP_CONTROL_FIELD;
 	return FINE;
@@ -108,7 +108,10 @@ static __always_inline int lane_advance(struct peer *peer, __u32 tunnel,
 	return FINE;
 }
 
-/* `hello`: this is an EPIC node, which takes hellos and learns from them. */
+/*
+ * `hello`: this is an EPIC node, which takes hellos and learns from them. One of another generation
+ * teaches nothing, but the agent gets it, too, and answers.
+ */
 static __always_inline int control_verify(const struct received *received, const bool hello)
 {
 	const struct gue_control *control = (const void *)received->gue;
@@ -136,6 +139,13 @@ static __always_inline int control_verify(const struct received *received, const
 	peer = bpf_map_lookup_elem(&peers, &slot);
 	if (!peer)
 		return DROP_TUNNEL_UNKNOWN;
+	/*
+	 * A hello from before the counters began anew (a reboot) would pass for a new one. Who has
+	 * captured it cannot name the present generation; who has the key learns it from the
+	 * answer.
+	 */
+	if (hello && bpf_ntohl(control->generation) != peer->generation)
+		return FINE;
 	end = end_of(received, tunnel, control);
 	return lane_advance(peer, id, control, &end);
 }

@@ -46,7 +46,7 @@ struct gue_control {
 	__u8 lane;
 	__u8 lanes;
 	__be16 flags;
-	__be32 reserved;
+	__be32 generation;
 	struct gue_tag tag;
 };
 

@@ -54,6 +54,8 @@ struct lane {
 struct peer {
 	struct bpf_spin_lock lock; /* of those who write */
 	__u32 lanes;               /* that the far end says it has */
+	__u32 generation;          /* random, since the counters began */
+	__u32 reserved;
 	struct lane lane[LANES];
 };
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from frames import GENERATION
 from fuzzing import COUNT, SEED
 from host import Host
 
@@ -25,6 +26,14 @@ def bpffs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     subprocess.run(["mount", "-t", "bpf", "bpf", directory], check=True)
     yield directory
     subprocess.run(["umount", directory], check=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def known_generation() -> Iterator[None]:
+    """Hellos can be written before there is a tunnel."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("epic.bpf.tunnel_table._new_generation", lambda: GENERATION)
+        yield
 
 
 @pytest.fixture(scope="session")

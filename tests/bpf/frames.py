@@ -26,6 +26,8 @@ STRANGER, STRANGER6 = IPv4Address("198.51.100.77"), IPv6Address("2001:db8:77::77
 NAT_PORT = 33333
 TUNNEL, OTHER_TUNNEL, SERVICE = 7, 8, 3
 OTHER_INSIDE, OTHER_INSIDE6 = IPv4Address("100.64.0.2"), IPv6Address("fd65:7069:6300::6440:2")
+GENERATION = 0x5EED
+"""Of all tunnels' counters in the tests."""
 OLD_KEY, KEY, WRONG_KEY = bytes(range(16)), bytes(range(16, 32)), bytes(16)
 ETHER = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")
 INSTANCE_INTERFACE, OTHER_INTERFACE, POD_INTERFACE = "epg64400001", "epg64400002", "pod0"
@@ -193,7 +195,8 @@ def control(
 
 def hello(families: Families, counter: int, key: bytes = KEY, **changes: Any) -> Packet:
     """A hello as it reaches the EPIC node."""
-    return control(families.nat, families.epic, counter, HELLO, key, **changes)
+    fields = {"generation": GENERATION} | changes
+    return control(families.nat, families.epic, counter, HELLO, key, **fields)
 
 
 def acknowledgement(families: Families, counter: int, key: bytes = KEY, **changes: Any) -> Packet:

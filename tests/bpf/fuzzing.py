@@ -11,6 +11,7 @@ from frames import (
     ENDPOINT,
     ENDPOINT6,
     ETHER,
+    GENERATION,
     INSIDE,
     INSIDE6,
     KEY,
@@ -72,6 +73,7 @@ def world(role: str, over: int) -> World:
         pairs=pairs,
         locals={address.packed for address in LOCALS},
         public=PUBLIC.packed,
+        generation=GENERATION,
     )
 
 

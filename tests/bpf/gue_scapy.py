@@ -50,7 +50,7 @@ class GUE(Packet):
         ConditionalField(ByteField("lane", 0), _is_control),
         ConditionalField(ByteField("lanes", 1), _is_control),
         ConditionalField(FlagsField("lane_flags", 0, 16, ["spread", "checksum", "direct"]), _is_control),
-        ConditionalField(IntField("reserved", 0), _is_control),
+        ConditionalField(IntField("generation", 0), _is_control),
         StrFixedLenField("tag", bytes(8), 8),
     ]
 

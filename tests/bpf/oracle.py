@@ -62,6 +62,8 @@ class World:
     """By inside address and endpoint."""
     locals: set[bytes]
     mtu: int = 1500
+    generation: int = 0
+    """Of the counters: hellos of others are taken, but teach nothing."""
     public: bytes = b""
     received: list[int] = field(default_factory=lambda: [0, 0])
     """Packets and bytes."""
@@ -161,8 +163,8 @@ def _control(  # noqa: PLR0911 (one for each reason)
     if length != 48:
         return "control_length"
     tunnel, counter = struct.unpack_from("!IQ", payload, 4)
-    lane, lanes, flags, reserved = struct.unpack_from("!BBHI", payload, 32)
-    if not lane < lanes <= 4 or flags & ~(3 if world.gateway else 4) or reserved:
+    lane, lanes, flags, generation = struct.unpack_from("!BBHI", payload, 32)
+    if not lane < lanes <= 4 or flags & ~(3 if world.gateway else 4):
         return "control_field"
     side = world.tunnels.get(tunnel)
     if side is None:
@@ -171,6 +173,8 @@ def _control(  # noqa: PLR0911 (one for each reason)
         return "tunnel_address"
     if payload[40:48] not in [control_tag(key, payload[:40]) for key in side.keys]:
         return "tag_wrong"
+    if world.gateway and generation != world.generation:
+        return ""
     if counter <= world.counters.get((tunnel, lane), 0):
         return "control_replayed"
     world.counters[tunnel, lane] = counter

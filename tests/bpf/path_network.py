@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
+from frames import GENERATION
 from namespaces import Namespace, eventually, join
 
 from epic.bpf import wire
@@ -247,7 +248,7 @@ def hello(
     """Send what the workload agent sends."""
     now = time.time_ns()
     control = wire.Control(
-        wire.Kind.HELLO, TUNNEL, now if counter is None else counter, now, 0, lane, lanes, flags
+        wire.Kind.HELLO, TUNNEL, now if counter is None else counter, now, 0, lane, lanes, flags, GENERATION
     )
     payload = wire.encode(control, key)
     agent.sendto(payload, (str(to), 6080))

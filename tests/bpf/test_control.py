@@ -12,6 +12,7 @@ from frames import (
     ALL,
     ETHER,
     FAMILIES,
+    GENERATION,
     KEY,
     NAT_PORT,
     OLD_KEY,
@@ -195,14 +196,36 @@ def test_a_captured_packet_from_another_address_changes_nothing(
         pytest.param({"lane": 255, "lanes": 4}, "control_field", id="lane 255"),
         pytest.param({"lane_flags": 8}, "control_field", id="unknown flag"),
         pytest.param({"lane_flags": 0x8000}, "control_field", id="first flag"),
-        pytest.param({"reserved": 1}, "control_field", id="reserved"),
-        pytest.param({"reserved": 1 << 31}, "control_field", id="first bit of reserved"),
     ],
 )
 def test_a_wrong_control_packet_is_dropped_by_name(
     host: Host, end: str, families: Families, changes: dict[str, object], reason: str
 ) -> None:
     assert host.dropped(end, packet_for(end, families, 50, **changes)) == reason
+
+
+@OVER
+@pytest.mark.parametrize("generation", [0, GENERATION - 1, GENERATION << 16])
+def test_a_hello_of_another_generation_is_left_to_the_agent(
+    host: Host, families: Families, generation: int
+) -> None:
+    before = host.state("gateway")
+    packet = hello(families, 1 << 62, sport=9, generation=generation)
+    assert host.run(GATEWAY, packet) == (PASS, bytes(packet))
+    assert host.state("gateway") == before
+
+
+def test_a_tunnel_that_was_made_anew_believes_no_hello_from_before(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("epic.bpf.tunnel_table._new_generation", lambda: 77)
+    host.gateway.delete_tunnel(TUNNEL)
+    host.gateway.set_tunnel(gateway_tunnel())
+    assert host.gateway.generation(TUNNEL) == 77
+    host.run(GATEWAY, hello(ALL[0], 1000))
+    assert host.gateway.peer(TUNNEL) is None
+    host.run(GATEWAY, hello(ALL[0], 1001, generation=77))
+    assert peer_of(host).counter == 1001
 
 
 @OVER
@@ -284,7 +307,9 @@ def test_acknowledgements_come_to_the_port_of_their_lane(host: Host, families: F
 
 @FAMILIES
 def test_the_kernel_takes_what_the_agent_writes(host: Host, families: Families) -> None:
-    sent = wire.Control(wire.Kind.HELLO, TUNNEL, 60, 1, 2, 1, 3, wire.Flags.SPREAD | wire.Flags.CHECKSUM)
+    sent = wire.Control(
+        *(wire.Kind.HELLO, TUNNEL, 60, 1, 2, 1, 3, wire.Flags.SPREAD | wire.Flags.CHECKSUM, GENERATION)
+    )
     packet = outer(families.nat, families.epic) / Raw(wire.encode(sent, OLD_KEY))
     assert host.dropped(GATEWAY, packet) is None
     peer = peer_of(host, 1)
@@ -294,7 +319,7 @@ def test_the_kernel_takes_what_the_agent_writes(host: Host, families: Families) 
 def test_the_agent_reads_what_the_layers_write() -> None:
     message = hello(ALL[0], 9, sent_ns=5, echo_ns=6, lane=2, lanes=3, lane_flags=SPREAD | CHECKSUM)
     assert wire.decode(bytes(message[UDP].payload), KEY) == wire.Control(
-        wire.Kind.HELLO, TUNNEL, 9, 5, 6, 2, 3, wire.Flags.SPREAD | wire.Flags.CHECKSUM
+        wire.Kind.HELLO, TUNNEL, 9, 5, 6, 2, 3, wire.Flags.SPREAD | wire.Flags.CHECKSUM, GENERATION
     )
 
 

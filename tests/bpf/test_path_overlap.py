@@ -10,6 +10,7 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 import pytest
+from frames import GENERATION
 from namespaces import eventually, join
 from path_network import (
     INSIDE,
@@ -82,7 +83,7 @@ class Overlap(Network):
     def connect_both(self, flags: wire.Flags = wire.NO_FLAGS) -> None:
         self.connect()
         now = time.time_ns()
-        hello = wire.Control(wire.Kind.HELLO, SECOND_TUNNEL, now, now, flags=flags)
+        hello = wire.Control(wire.Kind.HELLO, SECOND_TUNNEL, now, now, flags=flags, generation=GENERATION)
         with udp_socket(self.second, SECOND_NODE, 6080) as agent:
             agent.sendto(wire.encode(hello, KEY), (str(self.plan.epic), 6080))
         assert eventually(lambda: self.heard() == now)

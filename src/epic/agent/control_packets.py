@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from epic.agent.desired import Tunnel
@@ -38,9 +38,16 @@ def verified(payload: bytes, tunnels: Mapping[int, Keyed]) -> tuple[wire.Control
 
 
 def answer(
-    payload: bytes, tunnels: Mapping[int, Tunnel], now_ns: int, source: tuple[Address, int]
+    payload: bytes,
+    tunnels: Mapping[int, Tunnel],
+    now_ns: int,
+    source: tuple[Address, int],
+    generation: Callable[[int], int],
 ) -> bytes | None:
-    """The hello-ack to a hello that was seen from `source`; None for anything else."""
+    """The hello-ack to a hello that was seen from `source`; None for anything else.
+
+    `generation` is that of a tunnel's counters.
+    """
     found = verified(payload, tunnels)
     if found is None or found[0].kind is not HELLO:
         return None
@@ -55,5 +62,6 @@ def answer(
         request.lane,
         request.lanes,
         wire.Flags.DIRECT if direct else wire.NO_FLAGS,
+        generation(request.tunnel),
     )
     return wire.encode(ack, key)

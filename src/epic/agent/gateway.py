@@ -72,7 +72,7 @@ class GatewayAgent:
         )
         socket = settings.run_directory / "xds.sock"
         listener = await relay.serve(self._server, socket, settings.envoy_group)
-        responder = hello.Responder(lambda: self._held.tunnels)
+        responder = hello.Responder(self._held.tunnels, self._dataplane.generation)
         responder.open()
         unwatch = changes.watch(self._changed)
         ring = self._dataplane.events()

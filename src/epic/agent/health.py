@@ -25,6 +25,8 @@ class Health:
     alive: bool = False
     direct: bool = False
     """The EPIC node sees us where we are: there is no NAT."""
+    generation: int = 0
+    """Of the EPIC node's counters, which it believes hellos of only."""
     round_trip: float | None = None
     last_answer: float | None = None
     _waiting: dict[int, float] = field(default_factory=dict)

@@ -35,8 +35,9 @@ class Responder:
     The programs on the interface have verified what arrives here; we do it again.
     """
 
-    def __init__(self, tunnels: Callable[[], Mapping[int, Tunnel]]) -> None:
+    def __init__(self, tunnels: Mapping[int, Tunnel], generation: Callable[[int], int]) -> None:
         self._tunnels = tunnels
+        self._generation = generation
         self._sockets: list[socket.socket] = []
 
     def open(self) -> None:
@@ -66,7 +67,7 @@ class Responder:
                 return
             came_to = [found for item in ancillary if (found := _from(item)) is not None]
             source = (ip_address(sender[0].partition("%")[0]), int(sender[1]))
-            ack = answer(data, self._tunnels(), time.time_ns(), source)
+            ack = answer(data, self._tunnels, time.time_ns(), source, self._generation)
             if ack is not None:
                 # The way back may be down; the next hello asks again.
                 with suppress(OSError):

@@ -134,7 +134,12 @@ class HelloSender:
         was_direct, due = health.direct, health.next_hello
         round_trip = max(0.0, (time.monotonic_ns() - ack.echo_ns) / 1e9)
         health.answered(ack.counter, now, round_trip, direct=wire.Flags.DIRECT in ack.flags)
-        if health.next_hello != due:
+        if health.generation != ack.generation:
+            # It did not believe this hello, nor any of other lanes.
+            health.generation = ack.generation
+            self._schedule(ack.tunnel, now)
+            self._wake.set()
+        elif health.next_hello != due:
             self._schedule(ack.tunnel, health.next_hello)
         if health.direct != was_direct:
             self._changed()
@@ -180,6 +185,7 @@ class HelloSender:
             lane=lane,
             lanes=self._underlay.lanes,
             flags=self._flags,
+            generation=self._health[tunnel.id].generation,
         )
         channel = self._sockets.get((family_of(tunnel.epic_address), lane))
         if channel is None:

@@ -178,6 +178,10 @@ class Dataplane:
         """The far end as observed, else on workload nodes as declared; None when neither is known."""
         return self._tunnels.peer(tunnel_id, lane)
 
+    def generation(self, tunnel_id: int) -> int:
+        """Which hellos an EPIC node believes: another one when what was observed was lost, as in a reboot."""
+        return self._tunnels.generation(tunnel_id)
+
     def tunnel_counters(self) -> dict[int, TunnelCounters]:
         """Traffic of each tunnel."""
         return self._tunnels.counters()

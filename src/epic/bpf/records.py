@@ -26,7 +26,7 @@ SETTINGS = struct.Struct("=QI4x")
 END = struct.Struct("=16s16s2sH4x")
 LANE = struct.Struct(f"=QQI4x{END.size}s{END.size}s")
 LANES = 4
-PEER = struct.Struct(f"=4xI{LANES * LANE.size}s")
+PEER = struct.Struct(f"=4xII4x{LANES * LANE.size}s")
 EVENT = struct.Struct(f"=IHHQ{END.size}s{END.size}s")
 TUNNEL = struct.Struct(f"=IIIIII4sBBBxI4x8s16s16s16s{END.size}s16sI16s4x")
 
@@ -226,9 +226,19 @@ def unpack_tunnel(value: bytes) -> TunnelRecord:
     )
 
 
+def new_peer(generation: int) -> bytes:
+    """`struct peer` before the first hello."""
+    return PEER.pack(0, generation, b"")
+
+
+def generation_of(value: bytes) -> int:
+    """Of the counters in `struct peer`."""
+    return int(PEER.unpack(value)[1])
+
+
 def unpack_peer(value: bytes, lane: int) -> Peer | None:
     """`struct peer`; None when the lane was never heard."""
-    lanes, packed = PEER.unpack(value)
+    lanes, _, packed = PEER.unpack(value)
     counter, seen, current, *ends = LANE.unpack_from(packed, lane * LANE.size)
     address, local, port, flags = END.unpack(ends[current & 1])
     known = unpack_address(address)

@@ -100,6 +100,12 @@ class TunnelTable:
             return observed
         return Peer(tunnel.remote, tunnel.remote_port, None, 0, 0, 1, spread=False, checksum=False)
 
+    def generation(self, id_: int) -> int:
+        """Random, since the counters of the tunnel's hellos began; 0 without such a tunnel."""
+        slot = self._slots.get(id_)
+        value = None if slot is None else self._maps.peers.get(records.ID.pack(slot))
+        return records.generation_of(value) if value else 0
+
     def counters(self) -> dict[int, TunnelCounters]:
         """Traffic of each tunnel."""
         return {
@@ -119,7 +125,7 @@ class TunnelTable:
 
     def _clear(self, slot: int) -> None:
         key = records.ID.pack(slot)
-        self._maps.peers.set(key, bytes(records.PEER.size))
+        self._maps.peers.set(key, records.new_peer(_new_generation()))
         self._maps.traffic.set(key, bytes(records.TRAFFIC.size * self._maps.cpus))
 
     def _forget_insides(self, before: TunnelRecord, now: Tunnel | None) -> None:
@@ -129,6 +135,10 @@ class TunnelTable:
         for insides, old in ((self._maps.insides, before.inside), (self._maps.insides6, before.inside6)):
             if old is not None and old not in kept and insides.get(old.packed) == slot:
                 insides.delete(old.packed)
+
+
+def _new_generation() -> int:
+    return secrets.randbits(32)
 
 
 def _fingerprint(before: TunnelRecord | None, tunnel: Tunnel) -> bytes:

@@ -67,6 +67,8 @@ class Control:
     lanes: int = 1
     """How many the workload node has."""
     flags: Flags = NO_FLAGS
+    generation: int = 0
+    """The EPIC node's: in a hello, as the last answer said (0: there was none)."""
 
 
 def overhead(outer: Address) -> int:
@@ -78,7 +80,7 @@ def encode(control: Control, key: bytes) -> bytes:
     """The UDP payload, signed with `key`."""
     body = _TAGGED.pack(
         *(_CONTROL_BIT, control.kind, 0, control.tunnel, control.counter, control.sent_ns, control.echo_ns),
-        *(control.lane, control.lanes, control.flags, 0),
+        *(control.lane, control.lanes, control.flags, control.generation),
     )
     return body + siphash24(key, body)
 
@@ -99,8 +101,8 @@ def decode(payload: bytes, key: bytes) -> Control:
 def _parse(payload: bytes) -> Control:
     if len(payload) != CONTROL_LENGTH:
         raise WireError(f"a control packet has {CONTROL_LENGTH} bytes, this datagram has {len(payload)}")
-    first, kind, base_flags, tunnel, *numbers, reserved = _TAGGED.unpack_from(payload)
-    counter, sent_ns, echo_ns, lane, lanes, flags = numbers
+    first, kind, base_flags, tunnel, *numbers = _TAGGED.unpack_from(payload)
+    counter, sent_ns, echo_ns, lane, lanes, flags, generation = numbers
     if first != _CONTROL_BIT or base_flags:
         raise WireError(
             f"a control packet begins with {_CONTROL_BIT:02x} and has no GUE flags,"
@@ -108,10 +110,10 @@ def _parse(payload: bytes) -> Control:
         )
     if not lane < lanes <= MAX_LANES:
         raise WireError(f"lane {lane} of {lanes}: there are at most {MAX_LANES}, counted from 0")
-    if reserved or flags & ~sum(Flags):
-        raise WireError(f"flags {flags:04x} and reserved word {reserved:08x} say something unknown")
+    if flags & ~sum(Flags):
+        raise WireError(f"flags {flags:04x} say something unknown")
     try:
-        return Control(Kind(kind), tunnel, counter, sent_ns, echo_ns, lane, lanes, Flags(flags))
+        return Control(Kind(kind), tunnel, counter, sent_ns, echo_ns, lane, lanes, Flags(flags), generation)
     except ValueError:
         types = ", ".join(str(int(known)) for known in Kind)
         raise WireError(f"control packets are of the types {types}, this one is of type {kind}") from None

@@ -146,7 +146,10 @@ class GueNetwork(Network):
 
     def _say_hello(self) -> None:
         """So that the EPIC node knows where the workload node is."""
-        packet = wire.encode(wire.Control(wire.Kind.HELLO, TUNNEL, time.time_ns(), 0), KEY)
+        generation = self.gateway.generation(TUNNEL)
+        packet = wire.encode(
+            wire.Control(wire.Kind.HELLO, TUNNEL, time.time_ns(), 0, generation=generation), KEY
+        )
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as channel:
             channel.bind((str(NODE), 6080))
             for _ in range(3):

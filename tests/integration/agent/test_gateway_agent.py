@@ -187,11 +187,14 @@ async def test_a_hello_is_answered_and_shows_in_the_report(serving: Node) -> Non
 
 
 def say_hello(node: Node) -> wire.Control:
-    """Exchange a hello from the far end of the underlay."""
-    hello = wire.encode(wire.Control(wire.Kind.HELLO, TUNNEL_ID, 5, 77, 0), KEY)
+    """Exchange hellos from the far end of the underlay; the first one tells the generation."""
+    ack = wire.Control(wire.Kind.HELLO_ACK, TUNNEL_ID, 0, 0)
     with node.far, node.udp(FAR, 6080) as channel:
-        channel.sendto(hello, (UNDERLAY, 6080))
-        return wire.decode(channel.recv(2048), KEY)
+        for counter in (4, 5):
+            hello = wire.Control(wire.Kind.HELLO, TUNNEL_ID, counter, 77, generation=ack.generation)
+            channel.sendto(wire.encode(hello, KEY), (UNDERLAY, 6080))
+            ack = wire.decode(channel.recv(2048), KEY)
+    return ack
 
 
 async def test_a_lost_route_and_lost_ports_come_back(serving: Node) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 import time
 from dataclasses import replace
+from ipaddress import IPv4Address
 
 from agent_samples import KEY, A, B, tunnel, workload_tunnel
 
@@ -15,6 +18,7 @@ from epic.bpf import wire
 
 TUNNELS = {7: replace(tunnel(), declared=A)}
 FAR = (B, 40213)
+GENERATIONS = {7: 1234}.__getitem__
 
 
 def hello(id_: int = 7, key: bytes = KEY, lane: int = 0) -> bytes:
@@ -23,25 +27,25 @@ def hello(id_: int = 7, key: bytes = KEY, lane: int = 0) -> bytes:
 
 def ack(source: tuple[object, int], lane: int = 0) -> wire.Control:
     """The answer to a hello that is seen at `source`."""
-    packet = answer(hello(lane=lane), TUNNELS, 99, source)  # type: ignore[arg-type]
+    packet = answer(hello(lane=lane), TUNNELS, 99, source, GENERATIONS)  # type: ignore[arg-type]
     assert packet is not None
     found = verified(packet, {7: workload_tunnel(A)})
     assert found is not None
     return found[0]
 
 
-def test_a_hello_is_answered_with_its_counter_time_and_lane() -> None:
-    assert ack(FAR, lane=1) == wire.Control(HELLO_ACK, 7, 5, 99, 77, 1, 2)
+def test_a_hello_is_answered_with_its_counter_time_and_lane_and_the_generation() -> None:
+    assert ack(FAR, lane=1) == wire.Control(HELLO_ACK, 7, 5, 99, 77, 1, 2, generation=1234)
 
 
 def test_nothing_else_is_answered() -> None:
-    assert answer(b"", TUNNELS, 1, FAR) is None
-    assert answer(b"\x00" * 48, TUNNELS, 1, FAR) is None
-    assert answer(hello(id_=8), TUNNELS, 1, FAR) is None
-    assert answer(hello(key=bytes(16)), TUNNELS, 1, FAR) is None
-    packet = answer(hello(), TUNNELS, 99, FAR)
+    assert answer(b"", TUNNELS, 1, FAR, GENERATIONS) is None
+    assert answer(b"\x00" * 48, TUNNELS, 1, FAR, GENERATIONS) is None
+    assert answer(hello(id_=8), TUNNELS, 1, FAR, GENERATIONS) is None
+    assert answer(hello(key=bytes(16)), TUNNELS, 1, FAR, GENERATIONS) is None
+    packet = answer(hello(), TUNNELS, 99, FAR, GENERATIONS)
     assert packet is not None
-    assert answer(packet, TUNNELS, 1, FAR) is None
+    assert answer(packet, TUNNELS, 1, FAR, GENERATIONS) is None
 
 
 def test_a_lane_is_direct_when_it_is_seen_where_it_is() -> None:
@@ -119,8 +123,8 @@ def sender(**underlay: object) -> tuple[HelloSender, list[str]]:
     return HelloSender(Counter(0, lambda _: None), settings, lambda: changes.append("direct")), changes
 
 
-def answered(said: HelloSender, flags: wire.Flags = wire.NO_FLAGS) -> None:
-    packet = wire.Control(HELLO_ACK, 7, 1, 2, time.monotonic_ns(), flags=flags)
+def answered(said: HelloSender, flags: wire.Flags = wire.NO_FLAGS, generation: int = 0) -> None:
+    packet = wire.Control(HELLO_ACK, 7, 1, 2, time.monotonic_ns(), flags=flags, generation=generation)
     said.receive(wire.encode(packet, KEY))
 
 
@@ -145,6 +149,33 @@ def test_another_address_of_this_node_says_hello_at_once() -> None:
     assert said.health[7].next_hello > time.monotonic()
     said.set_tunnels({7: workload_tunnel(A)}, {7: B})
     assert said.health[7].next_hello <= time.monotonic()
+
+
+async def test_a_hello_that_was_not_believed_is_said_again_at_once() -> None:
+    said, _ = sender(interface="lo", lanes=2)
+    epic = IPv4Address("127.0.0.1")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as node:
+        node.bind((str(epic), 0))
+        node.setblocking(False)
+        said.open()
+        said.set_tunnels(
+            {7: replace(workload_tunnel(A, epic=epic), epic_port=node.getsockname()[1])}, {7: epic}
+        )
+        task = asyncio.create_task(said.run())
+        try:
+            async with asyncio.timeout(2):
+                assert [(await heard(node)).generation for _ in range(2)] == [0, 0]
+                answered(said, generation=99)
+                answered(said, generation=99)
+                assert [(await heard(node)).generation for _ in range(2)] == [99, 99]
+            assert said.health[7].next_hello > time.monotonic() + 1
+        finally:
+            task.cancel()
+            said.close()
+
+
+async def heard(node: socket.socket) -> wire.Control:
+    return wire.decode(await asyncio.get_running_loop().sock_recv(node, 100), KEY)
 
 
 def test_answers_tell_whether_a_tunnel_is_direct() -> None:

@@ -96,7 +96,8 @@ def _end(address: str | None, port: int, flags: int = 0) -> bytes:
 def test_of_two_places_of_a_far_end_the_current_one_counts() -> None:
     silent = bytes(records.LANE.size)
     heard = records.LANE.pack(5, 6, 1, _end("192.0.2.1", 1), _end("192.0.2.2", 40000, records.SPREAD))
-    value = records.PEER.pack(2, silent + heard + silent + silent)
+    value = records.PEER.pack(2, 99, silent + heard + silent + silent)
+    assert records.generation_of(value) == 99
     assert records.unpack_peer(value, 0) is None
     assert records.unpack_peer(value, 1) == records.Peer(
         IPv4Address("192.0.2.2"), 40000, IPv4Address("172.30.2.2"), 5, 6, 2, spread=True, checksum=False
