@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
@@ -177,6 +177,10 @@ class Dataplane:
     def peer(self, tunnel_id: int, lane: int = 0) -> Peer | None:
         """The far end as observed, else on workload nodes as declared; None when neither is known."""
         return self._tunnels.peer(tunnel_id, lane)
+
+    def peers(self) -> Iterator[tuple[int, tuple[Peer, ...]]]:
+        """Each tunnel that was heard, and its far end as the lanes that were heard show it."""
+        return self._tunnels.peers()
 
     def tunnel_counters(self) -> dict[int, TunnelCounters]:
         """Traffic of each tunnel."""

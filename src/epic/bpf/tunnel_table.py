@@ -7,9 +7,10 @@ import secrets
 import socket
 import struct
 from collections import deque
+from collections.abc import Iterator
 
 from epic.bpf import records
-from epic.bpf.maps import Maps
+from epic.bpf.maps import Map, Maps
 from epic.bpf.records import Address, Peer, Tunnel, TunnelCounters, TunnelRecord, Underlay
 from epic.bpf.siphash import KEY_LENGTH
 from epic.errors import Invalid, NotFound
@@ -100,12 +101,20 @@ class TunnelTable:
             return observed
         return Peer(tunnel.remote, tunnel.remote_port, None, 0, 0, 1, spread=False, checksum=False)
 
+    def peers(self) -> Iterator[tuple[int, tuple[Peer, ...]]]:
+        """Each tunnel that was heard, and its far end as the lanes that were heard show it."""
+        for id_, value in self._all(self._maps.peers):
+            if peers := records.unpack_peers(value):
+                yield id_, peers
+
     def counters(self) -> dict[int, TunnelCounters]:
         """Traffic of each tunnel."""
-        return {
-            id_: records.sum_traffic(self._maps.traffic.get(records.ID.pack(slot)) or b"")
-            for id_, slot in self._slots.items()
-        }
+        return {id_: records.sum_traffic(value) for id_, value in self._all(self._maps.traffic)}
+
+    def _all(self, array: Map) -> Iterator[tuple[int, bytes]]:
+        """What an array holds of each tunnel."""
+        ids = {slot: id_ for id_, slot in self._slots.items()}
+        return ((ids[slot], value) for slot, value in array.at(ids))
 
     def _get(self, id_: int) -> TunnelRecord | None:
         slot = self._slots.get(id_)
