@@ -93,7 +93,8 @@ class AdsService:
     async def report(self, report: epic_pb2.NodeReport) -> None:
         """Take in what a node says of itself."""
         self._last_report[report.node] = time.monotonic()
-        self._live.take(Place("", "", report.node), ends(report), report.drops)
+        if not report.instances_only:
+            self._live.take(Place("", "", report.node), ends(report), report.drops)
         await self._statuses.reported(self._gateways_on(report.node), report)
 
     async def _follow(self) -> None:

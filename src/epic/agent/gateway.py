@@ -105,7 +105,7 @@ class GatewayAgent:
                 for name, work in (
                     ("saver", self._saver.run()),
                     ("client", client.run()),
-                    ("reconciler", self._reconciler.run(self._reporter.wake)),
+                    ("reconciler", self._reconciler.run(self._reconciled)),
                     ("announcer", self._announcer()),
                     ("reporter", self._reporter.run()),
                     ("memory", memory.give_back()),
@@ -146,6 +146,9 @@ class GatewayAgent:
     async def _probe(self, gateway: str) -> None:
         socket: Path = self._settings.run_directory / "gateways" / gateway / "admin.sock"
         await watch_ready(socket, lambda ready: self._fleet.set_ready(gateway, ready))
+
+    def _reconciled(self) -> None:
+        self._reporter.wake(tunnels=True)
 
     def _fleet_changed(self) -> None:
         self._announce.set()
