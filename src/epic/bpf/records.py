@@ -81,8 +81,7 @@ class Tunnel:
     """A workload node fills outer UDP checksums in; an EPIC node does what hellos ask for."""
 
 
-@dataclass(frozen=True, slots=True)
-class Peer:
+class Peer(NamedTuple):
     """The far end of a tunnel, as far as it is known."""
 
     address: Address
@@ -110,8 +109,7 @@ class Endpoint:
     """Workload node: host side of the pod's veth, to deliver past the stack; None: the stack delivers."""
 
 
-@dataclass(frozen=True, slots=True)
-class TunnelCounters:
+class TunnelCounters(NamedTuple):
     """Inner packets and bytes of a tunnel, superpackets counted as their segments."""
 
     rx_packets: int
