@@ -362,6 +362,7 @@ def test_traffic_is_read_of_each_tunnel_wherever_it_lies(plane: Dataplane, bpffs
         id_: TunnelCounters(id_ * cpus, 2 * cpus, 3 * cpus, 4 * cpus) for id_ in range(1, 601) if id_ % 3 != 1
     }
     assert plane.tunnel_counters() == expected
+    assert {id_: counters for id_, counters, _ in plane.observed()} == expected
     plane.set_tunnel(tunnel(1))
     assert plane.tunnel_counters() == expected | {1: TunnelCounters(0, 0, 0, 0)}
 
@@ -373,7 +374,7 @@ def test_the_last_place_for_a_tunnel_is_read_too(plane: Dataplane) -> None:
         plane.delete_tunnel(id_)
     plane.set_tunnel(tunnel(7))
     assert plane.tunnel_counters() == {7: TunnelCounters(0, 0, 0, 0)}
-    assert list(plane.peers()) == []
+    assert list(plane.observed()) == [(7, TunnelCounters(0, 0, 0, 0), ())]
 
 
 def test_an_interface_that_cannot_be_used_is_named(plane: Dataplane) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Any
@@ -52,27 +52,26 @@ def instance_statuses(
 
 def tunnel_statuses(
     dataplane: Dataplane, tunnels: Mapping[int, Tunnel], now_ns: int
-) -> list[epic_pb2.TunnelStatus]:
-    """Counters, observed address and keys of each tunnel that the programs have; blocks."""
-    statuses = {
-        id_: epic_pb2.TunnelStatus(id=id_, hello_age=-1, epochs=tunnel.epochs, signing_epoch=tunnel.signing)
-        for id_, tunnel in sorted(tunnels.items())
-    }
-    for id_, count in dataplane.tunnel_counters().items():
-        if (status := statuses.get(id_)) is not None:
-            status.rx_packets, status.rx_bytes = count.rx_packets, count.rx_bytes
-            status.tx_packets, status.tx_bytes = count.tx_packets, count.tx_bytes
-    for id_, lanes in dataplane.peers():
-        if (status := statuses.get(id_)) is not None:
+) -> Iterator[epic_pb2.TunnelStatus]:
+    """Counters, observed address and keys of each of these tunnels; blocks for each a little."""
+    for id_, count, lanes in dataplane.observed():
+        if (tunnel := tunnels.get(id_)) is None:
+            continue
+        status = epic_pb2.TunnelStatus(
+            id=id_,
+            hello_age=-1,
+            rx_packets=count.rx_packets,
+            rx_bytes=count.rx_bytes,
+            tx_packets=count.tx_packets,
+            tx_bytes=count.tx_bytes,
+            epochs=tunnel.epochs,
+            signing_epoch=tunnel.signing,
+        )
+        if lanes:
             status.observed_address, status.observed_port = str(lanes[0].address), lanes[0].port
             heard = max(peer.last_hello_ns for peer in lanes)
             status.hello_age = max(0.0, (now_ns - heard) / 1e9)
-    return list(statuses.values())
-
-
-def tunnel_report(dataplane: Dataplane, tunnels: Mapping[int, Tunnel], now_ns: int) -> TunnelReport:
-    """All that the tunnel programs say; blocks."""
-    return TunnelReport(tunnel_statuses(dataplane, tunnels, now_ns), dataplane.drop_counters())
+        yield status
 
 
 class Reporter:

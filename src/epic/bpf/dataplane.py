@@ -178,13 +178,13 @@ class Dataplane:
         """The far end as observed, else on workload nodes as declared; None when neither is known."""
         return self._tunnels.peer(tunnel_id, lane)
 
-    def peers(self) -> Iterator[tuple[int, tuple[Peer, ...]]]:
-        """Each tunnel that was heard, and its far end as the lanes that were heard show it."""
-        return self._tunnels.peers()
-
     def tunnel_counters(self) -> dict[int, TunnelCounters]:
         """Traffic of each tunnel."""
         return self._tunnels.counters()
+
+    def observed(self) -> Iterator[tuple[int, TunnelCounters, tuple[Peer, ...]]]:
+        """Traffic of each tunnel, and its far end as the lanes that were heard show it; read bit by bit."""
+        return self._tunnels.observed()
 
     def drop_counters(self) -> dict[str, int]:
         """Packets dropped, by reason."""

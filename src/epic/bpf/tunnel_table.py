@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterator
 
 from epic.bpf import records
-from epic.bpf.maps import Map, Maps
+from epic.bpf.maps import Maps
 from epic.bpf.records import Address, Peer, Tunnel, TunnelCounters, TunnelRecord, Underlay
 from epic.bpf.siphash import KEY_LENGTH
 from epic.errors import Invalid, NotFound
@@ -101,20 +101,20 @@ class TunnelTable:
             return observed
         return Peer(tunnel.remote, tunnel.remote_port, None, 0, 0, 1, spread=False, checksum=False)
 
-    def peers(self) -> Iterator[tuple[int, tuple[Peer, ...]]]:
-        """Each tunnel that was heard, and its far end as the lanes that were heard show it."""
-        for id_, value in self._all(self._maps.peers):
-            if peers := records.unpack_peers(value):
-                yield id_, peers
-
     def counters(self) -> dict[int, TunnelCounters]:
         """Traffic of each tunnel."""
-        return {id_: records.sum_traffic(value) for id_, value in self._all(self._maps.traffic)}
+        ids = self._ids_by_slot()
+        return {ids[slot]: records.sum_traffic(value) for slot, value in self._maps.traffic.at(ids)}
 
-    def _all(self, array: Map) -> Iterator[tuple[int, bytes]]:
-        """What an array holds of each tunnel."""
-        ids = {slot: id_ for id_, slot in self._slots.items()}
-        return ((ids[slot], value) for slot, value in array.at(ids))
+    def observed(self) -> Iterator[tuple[int, TunnelCounters, tuple[Peer, ...]]]:
+        """Traffic of each tunnel, and its far end as the lanes that were heard show it; read bit by bit."""
+        ids = self._ids_by_slot()
+        traffic, peers = self._maps.traffic.at(ids), self._maps.peers.at(ids)
+        for (slot, counts), (_, peer) in zip(traffic, peers, strict=True):
+            yield ids[slot], records.sum_traffic(counts), records.unpack_peers(peer)
+
+    def _ids_by_slot(self) -> dict[int, int]:
+        return {slot: id_ for id_, slot in self._slots.items()}
 
     def _get(self, id_: int) -> TunnelRecord | None:
         slot = self._slots.get(id_)

@@ -112,27 +112,22 @@ async def test_what_was_not_taken_is_told_again() -> None:
 
 
 class Programs:
-    """Tunnels 7 and 9 as the programs have them; the agent's own is 7."""
+    """Tunnels 7 to 9 as the programs have them; the agent's own are 7 and 8."""
 
-    def tunnel_counters(self) -> dict[int, TunnelCounters]:
-        return {7: TunnelCounters(1, 2, 3, 4), 9: TunnelCounters(5, 6, 7, 8)}
-
-    def peers(self) -> Iterator[tuple[int, tuple[Peer, ...]]]:
+    def observed(self) -> Iterator[tuple[int, TunnelCounters, tuple[Peer, ...]]]:
         first, second = IPv4Address("198.51.100.1"), IPv4Address("198.51.100.2")
         common: dict[str, Any] = {"local": None, "counter": 1, "lanes": 2, "spread": False, "checksum": False}
-        yield 9, (Peer(first, 1, last_hello_ns=1, **common),)
-        yield (
-            7,
-            (
-                Peer(first, 6080, last_hello_ns=1_000_000_000, **common),
-                Peer(second, 6081, last_hello_ns=3_000_000_000, **common),
-            ),
+        lanes = (
+            Peer(first, 6080, last_hello_ns=1_000_000_000, **common),
+            Peer(second, 6081, last_hello_ns=3_000_000_000, **common),
         )
+        nothing = TunnelCounters(0, 0, 0, 0)
+        yield from ((9, nothing, lanes[:1]), (7, TunnelCounters(1, 2, 3, 4), lanes), (8, nothing, ()))
 
 
 def test_a_tunnel_is_where_its_first_lane_is_and_as_alive_as_the_last_heard() -> None:
     found = tunnel_statuses(Programs(), {7: tunnel(), 8: tunnel(8)}, 5_000_000_000)  # type: ignore[arg-type]
-    assert found == [
+    assert list(found) == [
         TunnelStatus(
             id=7,
             observed_address="198.51.100.1",
