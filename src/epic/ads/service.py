@@ -94,7 +94,10 @@ class AdsService:
         """Take in what a node says of itself."""
         self._last_report[report.node] = time.monotonic()
         if not report.instances_only:
-            self._live.take(Place("", "", report.node), ends(report), report.drops)
+            # With thousands of tunnels it takes a while, which what is to be published must not wait for.
+            await asyncio.to_thread(
+                lambda: self._live.take(Place("", "", report.node), ends(report), report.drops)
+            )
         await self._statuses.reported(self._gateways_on(report.node), report)
 
     async def _follow(self) -> None:
