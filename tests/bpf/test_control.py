@@ -31,7 +31,7 @@ from scapy.packet import Packet, Raw
 from testrun import PASS
 
 from epic.bpf import wire
-from epic.bpf.dataplane import Peer
+from epic.bpf.dataplane import Dataplane, Peer
 
 pytestmark = pytest.mark.root
 
@@ -42,6 +42,10 @@ OVER = pytest.mark.parametrize("families", [ALL[0], ALL[2]], ids=["IPv4", "IPv6"
 def packet_for(end: str, families: Families, counter: int, **changes: object) -> Packet:
     make = hello if end == GATEWAY else acknowledgement
     return make(families, counter, **changes)  # type: ignore[arg-type]
+
+
+def heard_of(plane: Dataplane) -> dict[int, tuple[Peer, ...]]:
+    return {id_: peers for id_, _, peers in plane.observed() if peers}
 
 
 def peer_of(host: Host, lane: int = 0) -> Peer:
@@ -93,6 +97,15 @@ def test_before_the_first_hello_the_far_end_is_unknown(host: Host) -> None:
     assert all(host.gateway.peer(TUNNEL, lane) is None for lane in LANES)
 
 
+def test_only_far_ends_that_were_heard_are_listed(host: Host) -> None:
+    host.add_other_tunnel()
+    assert host.dropped(GATEWAY, hello(ALL[0], 50, lane=1, lanes=3)) is None
+    assert heard_of(host.gateway) == {TUNNEL: (peer_of(host, 0), peer_of(host, 1))}
+    assert host.dropped(GATEWAY, hello(ALL[0], 60)) is None
+    assert heard_of(host.gateway) == {TUNNEL: (peer_of(host, 0),)}, "lanes that it has no more"
+    assert heard_of(host.workload) == {}, "where it is declared to be, nobody was heard"
+
+
 def test_a_tunnel_made_anew_has_forgotten_counters(host: Host) -> None:
     assert host.dropped(GATEWAY, hello(ALL[0], 1000)) is None
     host.gateway.delete_tunnel(TUNNEL)
@@ -137,6 +150,7 @@ def test_each_lane_is_learnt_by_itself(host: Host, families: Families) -> None:
     assert {peer_of(host, lane).lanes for lane in LANES} == {4}
     assert host.dropped(GATEWAY, hello(families, 51, lane=2, lanes=4, sport=6000)) is None
     assert [peer_of(host, lane).port for lane in LANES] == [5000, 5001, 6000, 5003]
+    assert heard_of(host.gateway) == {TUNNEL: tuple(peer_of(host, lane) for lane in LANES)}
 
 
 @OVER

@@ -13,8 +13,11 @@ from typing import Any
 import pytest
 from namespaces import Namespace
 
-from epic.bpf.dataplane import Address, Dataplane, Endpoint, Pair, Tunnel
+from epic.bpf.dataplane import Address, Dataplane, Endpoint, Pair, Tunnel, TunnelCounters
 from epic.bpf.maps import Map
+from epic.bpf.records import ID, TRAFFIC
+from epic.bpf.syscalls import possible_cpus
+from epic.bpf.tunnel_table import MAX_TUNNELS
 from epic.errors import Invalid, NotFound, Unavailable
 
 pytestmark = pytest.mark.root
@@ -339,6 +342,39 @@ def test_deleting_what_is_not_there_is_no_error(plane: Dataplane) -> None:
     plane.detach_instance("epgffffffff")
     assert plane.peer(99) is None
     assert plane.tunnel_counters() == {}
+
+
+def test_traffic_is_read_of_each_tunnel_wherever_it_lies(plane: Dataplane, bpffs: Path) -> None:
+    for id_ in range(1, 601):
+        plane.set_tunnel(tunnel(id_))
+    (maps,) = (bpffs / "plane").glob("*/maps")
+    cpus = possible_cpus()
+    traffic, slots = Map(maps / "traffic", 4, TRAFFIC.size, cpus), Map(maps / "slots", 4, 4)
+    for id_ in range(1, 601):
+        slot = slots.get(ID.pack(id_))
+        assert slot is not None
+        traffic.set(slot, TRAFFIC.pack(id_, 2, 3, 4) * cpus)
+    traffic.close()
+    slots.close()
+    for id_ in range(1, 601, 3):
+        plane.delete_tunnel(id_)
+    expected = {
+        id_: TunnelCounters(id_ * cpus, 2 * cpus, 3 * cpus, 4 * cpus) for id_ in range(1, 601) if id_ % 3 != 1
+    }
+    assert plane.tunnel_counters() == expected
+    assert {id_: counters for id_, counters, _ in plane.observed()} == expected
+    plane.set_tunnel(tunnel(1))
+    assert plane.tunnel_counters() == expected | {1: TunnelCounters(0, 0, 0, 0)}
+
+
+def test_the_last_place_for_a_tunnel_is_read_too(plane: Dataplane) -> None:
+    # Places are used one after the other before one is used again.
+    for id_ in range(1, MAX_TUNNELS):
+        plane.set_tunnel(tunnel(id_))
+        plane.delete_tunnel(id_)
+    plane.set_tunnel(tunnel(7))
+    assert plane.tunnel_counters() == {7: TunnelCounters(0, 0, 0, 0)}
+    assert list(plane.observed()) == [(7, TunnelCounters(0, 0, 0, 0), ())]
 
 
 def test_an_interface_that_cannot_be_used_is_named(plane: Dataplane) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -88,15 +89,15 @@ class DeltaClient:
             await asyncio.sleep(delay * random.uniform(0.5, 1))  # noqa: S311 - spreads reconnections
 
     async def _follow(self, channel: grpc.aio.Channel) -> None:
-        answers: asyncio.Queue[pb.DeltaDiscoveryRequest] = asyncio.Queue()
-        for type_url in self._type_urls:
-            answers.put_nowait(self._subscription(type_url))
         self._channel = channel
-        call = ads_pb2_grpc.AggregatedDiscoveryServiceStub(channel).DeltaAggregatedResources(_drain(answers))
+        # A generator of requests would go on waiting for the next one when the stream has ended.
+        call = ads_pb2_grpc.AggregatedDiscoveryServiceStub(channel).DeltaAggregatedResources()
         try:
-            async for response in call:
+            for type_url in self._type_urls:
+                await _write(call, self._subscription(type_url))
+            while (response := await call.read()) is not grpc.aio.EOF:
                 self._heard = True
-                answers.put_nowait(await self._take(response))
+                await _write(call, await self._take(response))
         finally:
             self._channel = None
             call.cancel()
@@ -116,9 +117,13 @@ class DeltaClient:
         return answer
 
 
-async def _drain(queue: asyncio.Queue[pb.DeltaDiscoveryRequest]) -> AsyncIterator[pb.DeltaDiscoveryRequest]:
-    while True:
-        yield await queue.get()
+async def _write(
+    call: grpc.aio.StreamStreamCall[pb.DeltaDiscoveryRequest, pb.DeltaDiscoveryResponse],
+    request: pb.DeltaDiscoveryRequest,
+) -> None:
+    # The server may have ended the stream: reading says how.
+    with suppress(asyncio.InvalidStateError):
+        await call.write(request)
 
 
 def _reason(error: grpc.RpcError) -> str:

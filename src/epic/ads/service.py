@@ -93,7 +93,11 @@ class AdsService:
     async def report(self, report: epic_pb2.NodeReport) -> None:
         """Take in what a node says of itself."""
         self._last_report[report.node] = time.monotonic()
-        self._live.take(Place("", "", report.node), ends(report), report.drops)
+        if not report.instances_only:
+            # With thousands of tunnels it takes a while, which what is to be published must not wait for.
+            await asyncio.to_thread(
+                lambda: self._live.take(Place("", "", report.node), ends(report), report.drops)
+            )
         await self._statuses.reported(self._gateways_on(report.node), report)
 
     async def _follow(self) -> None:

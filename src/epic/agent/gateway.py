@@ -6,7 +6,8 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 from epic.ads.client import DeltaClient, mtls_channel
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 
 _TICK_SECONDS = 1.0
 _ROUTES_SECONDS = 1.0
+_PART = 256
 
 
 class GatewayAgent:
@@ -113,7 +115,10 @@ class GatewayAgent:
                 for name, work in (
                     ("saver", self._saver.run()),
                     ("client", client.run()),
-                    ("reconciler", self._reconciler.run(lambda _: self._reporter.wake())),
+                    (
+                        "reconciler",
+                        self._reconciler.run(lambda tunnels: self._reporter.wake(tunnels=tunnels)),
+                    ),
                     ("announcer", self._announcer()),
                     ("reporter", self._reporter.run()),
                     ("memory", memory.give_back()),
@@ -194,11 +199,17 @@ class GatewayAgent:
         return report.instance_statuses(self._held.instances, self._fleet.envoys, self._routes.standing)
 
     async def _tunnels(self) -> report.TunnelReport:
+        before = frozenset(self._alive)
         found = await self._worker.run(self._look)
-        self._alive, down = events.silent(self._alive, found.statuses)
+        statuses: list[epic_pb2.TunnelStatus] = []
+        # In parts: what is to be changed meanwhile must not wait for all of them.
+        while part := await self._worker.run(lambda: list(islice(found, _PART))):
+            statuses += part
+        alive, down = events.silent(before & self._alive, statuses)
+        self._alive = alive | (self._alive - before)
         for event in down:
             self._count(event)
-        return found
+        return report.TunnelReport(statuses, await self._worker.run(self._dataplane.drop_counters))
 
     def _count(self, event: events.Event) -> None:
         log.log(logging.WARNING if event.what == "down" else logging.INFO, "%s", event.text)
@@ -209,5 +220,5 @@ class GatewayAgent:
         gateways = {id_: tunnel.gateway for id_, tunnel in self._held.tunnels.items()}
         return metrics.gateway_text(tunnels, gateways, self._instances(), self._events)
 
-    def _look(self) -> report.TunnelReport:
-        return report.tunnel_report(self._dataplane, self._kernel.installed, time.monotonic_ns())
+    def _look(self) -> Iterator[epic_pb2.TunnelStatus]:
+        return report.tunnel_statuses(self._dataplane, self._kernel.installed, time.monotonic_ns())

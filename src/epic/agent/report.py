@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
+from typing import Any
 
 import grpc
 
 from epic import __version__
 from epic.agent.desired import Instance, Tunnel
 from epic.agent.envoys import Envoy
-from epic.bpf.dataplane import Dataplane, Peer
-from epic.bpf.wire import MAX_LANES
+from epic.bpf.dataplane import Dataplane
 from epic.proto import epic_pb2, epic_pb2_grpc
 
 log = logging.getLogger(__name__)
@@ -52,41 +52,33 @@ def instance_statuses(
 
 def tunnel_statuses(
     dataplane: Dataplane, tunnels: Mapping[int, Tunnel], now_ns: int
-) -> list[epic_pb2.TunnelStatus]:
-    """Counters, observed address and keys of each tunnel that the programs have; blocks."""
-    counters = dataplane.tunnel_counters()
-    statuses = []
-    for id_, tunnel in sorted(tunnels.items()):
+) -> Iterator[epic_pb2.TunnelStatus]:
+    """Counters, observed address and keys of each of these tunnels; blocks for each a little."""
+    for id_, count, lanes in dataplane.observed():
+        if (tunnel := tunnels.get(id_)) is None:
+            continue
         status = epic_pb2.TunnelStatus(
-            id=id_, hello_age=-1, epochs=tunnel.epochs, signing_epoch=tunnel.signing
+            id=id_,
+            hello_age=-1,
+            rx_packets=count.rx_packets,
+            rx_bytes=count.rx_bytes,
+            tx_packets=count.tx_packets,
+            tx_bytes=count.tx_bytes,
+            epochs=tunnel.epochs,
+            signing_epoch=tunnel.signing,
         )
-        if (count := counters.get(id_)) is not None:
-            status.rx_packets, status.rx_bytes = count.rx_packets, count.rx_bytes
-            status.tx_packets, status.tx_bytes = count.tx_packets, count.tx_bytes
-        lanes = _lanes(dataplane, id_)
         if lanes:
             status.observed_address, status.observed_port = str(lanes[0].address), lanes[0].port
             heard = max(peer.last_hello_ns for peer in lanes)
             status.hello_age = max(0.0, (now_ns - heard) / 1e9)
-        statuses.append(status)
-    return statuses
-
-
-def _lanes(dataplane: Dataplane, id_: int) -> list[Peer]:
-    """The far end as each lane shows it that was heard; the first lane first."""
-    first = dataplane.peer(id_)
-    others = range(1, first.lanes if first is not None else MAX_LANES)
-    found = (first, *(dataplane.peer(id_, lane) for lane in others))
-    return [peer for peer in found if peer is not None and peer.last_hello_ns]
-
-
-def tunnel_report(dataplane: Dataplane, tunnels: Mapping[int, Tunnel], now_ns: int) -> TunnelReport:
-    """All that the tunnel programs say; blocks."""
-    return TunnelReport(tunnel_statuses(dataplane, tunnels, now_ns), dataplane.drop_counters())
+        yield status
 
 
 class Reporter:
-    """Sends a report after each change and every few seconds, on the connection of the ADS stream."""
+    """Tells of the instances at each change, and of everything every few seconds and when tunnels changed.
+
+    Reports go over the connection of the ADS stream.
+    """
 
     def __init__(
         self,
@@ -100,40 +92,58 @@ class Reporter:
         self._instances = instances
         self._tunnels = tunnels
         self._wake = asyncio.Event()
+        self._tunnels_changed = True
+        self._told: list[epic_pb2.InstanceStatus] | None = None
 
-    def wake(self) -> None:
-        """Something changed."""
+    def wake(self, *, tunnels: bool = False) -> None:
+        """The instances may be others than was told; `tunnels`: so may the tunnels."""
+        self._tunnels_changed |= tunnels
         self._wake.set()
 
     async def run(self) -> None:
         """Report until cancelled."""
+        loop = asyncio.get_running_loop()
+        due = loop.time() + REPORT_SECONDS
         while True:
             try:
-                async with asyncio.timeout(REPORT_SECONDS):
+                async with asyncio.timeout_at(due):
                     await self._wake.wait()
             except TimeoutError:
                 pass
             await asyncio.sleep(_GATHER_SECONDS)
             self._wake.clear()
-            await self._send()
+            if self._tunnels_changed or loop.time() >= due:
+                self._tunnels_changed = False
+                due = loop.time() + REPORT_SECONDS
+                await self._tell_all()
+            else:
+                await self._tell_instances()
 
-    async def _send(self) -> None:
+    async def _tell_all(self) -> None:
         if self._channel() is None:
             return
         tunnels = await self._tunnels()
-        report = epic_pb2.NodeReport(
-            node=self._node,
-            agent_version=__version__,
-            instances=self._instances(),
-            tunnels=tunnels.statuses,
-            drops=tunnels.drops,
+        await self._send(self._report(tunnels=tunnels.statuses, drops=tunnels.drops))
+
+    async def _tell_instances(self) -> None:
+        report = self._report(instances_only=True)
+        if list(report.instances) != self._told:
+            await self._send(report)
+
+    def _report(self, **others: Any) -> epic_pb2.NodeReport:
+        return epic_pb2.NodeReport(
+            node=self._node, agent_version=__version__, instances=self._instances(), **others
         )
+
+    async def _send(self, report: epic_pb2.NodeReport) -> None:
         # Taken only now: a stub that is made for a channel that was closed meanwhile makes gRPC crash.
         channel = self._channel()
         if channel is None:
             return
+        self._told = None
         try:
             await epic_pb2_grpc.AgentServiceStub(channel).Report(report, timeout=_CALL_SECONDS)
+            self._told = list(report.instances)
         except (grpc.RpcError, grpc.aio.UsageError) as error:
             log.debug("the control plane took no report: %s", error)
         except asyncio.CancelledError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
@@ -185,6 +185,10 @@ class Dataplane:
     def tunnel_counters(self) -> dict[int, TunnelCounters]:
         """Traffic of each tunnel."""
         return self._tunnels.counters()
+
+    def observed(self) -> Iterator[tuple[int, TunnelCounters, tuple[Peer, ...]]]:
+        """Traffic of each tunnel, and its far end as the lanes that were heard show it; read bit by bit."""
+        return self._tunnels.observed()
 
     def drop_counters(self) -> dict[str, int]:
         """Packets dropped, by reason."""

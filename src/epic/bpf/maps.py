@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
+from itertools import groupby
 from pathlib import Path
 
 from epic.bpf import records, syscalls
@@ -28,6 +29,8 @@ NAMES = (
     "tunnels",
 )
 
+_TOGETHER = 256
+
 
 class Map:
     """A map with keys and values of fixed size; per-CPU values come as one string of bytes."""
@@ -49,6 +52,16 @@ class Map:
     def get(self, key: bytes) -> bytes | None:
         """The value, or None."""
         return syscalls.lookup(self._fd, key, self._value_size)
+
+    def at(self, indexes: Iterable[int]) -> Iterator[tuple[int, bytes]]:
+        """These entries of an array, in the array's order; neighbours are read together."""
+        size = self._value_size
+        for _, group in groupby(sorted(indexes), lambda index: index // _TOGETHER):
+            wanted = list(group)
+            first = wanted[0]
+            values = syscalls.lookup_range(self._fd, first, wanted[-1] - first + 1, size)
+            for index in wanted:
+                yield index, values[(index - first) * size : (index - first + 1) * size]
 
     def set(self, key: bytes, value: bytes) -> None:
         """Store, whether the key was there or not."""

@@ -81,8 +81,7 @@ class Tunnel:
     """A workload node fills outer UDP checksums in; an EPIC node does what hellos ask for."""
 
 
-@dataclass(frozen=True, slots=True)
-class Peer:
+class Peer(NamedTuple):
     """The far end of a tunnel, as far as it is known."""
 
     address: Address
@@ -110,8 +109,7 @@ class Endpoint:
     """Workload node: host side of the pod's veth, to deliver past the stack; None: the stack delivers."""
 
 
-@dataclass(frozen=True, slots=True)
-class TunnelCounters:
+class TunnelCounters(NamedTuple):
     """Inner packets and bytes of a tunnel, superpackets counted as their segments."""
 
     rx_packets: int
@@ -249,6 +247,13 @@ def unpack_peer(value: bytes, lane: int) -> Peer | None:
         spread=bool(flags & SPREAD),
         checksum=bool(flags & CHECKSUM),
     )
+
+
+def unpack_peers(value: bytes) -> tuple[Peer, ...]:
+    """The lanes of `struct peer` that were heard, among those that the far end says it has."""
+    lanes, _ = PEER.unpack(value)
+    found = (unpack_peer(value, lane) for lane in range(min(lanes, LANES)))
+    return tuple(peer for peer in found if peer is not None)
 
 
 def unpack_event(value: bytes) -> TunnelEvent:

@@ -128,6 +128,24 @@ def items(fd: int, key_size: int, value_size: int) -> Iterator[tuple[bytes, byte
         yield from zip(_split(keys.raw, key_size, count), _split(values.raw, value_size, count), strict=True)
 
 
+def lookup_range(fd: int, first: int, count: int, size: int) -> bytes:
+    """The values of so many entries of an array, one after the other."""
+    # The kernel begins after the entry that it is given.
+    before, last = (
+        ctypes.create_string_buffer(struct.pack("=i", first - 1), 4),
+        ctypes.create_string_buffer(4),
+    )
+    keys, values = ctypes.create_string_buffer(4 * count), ctypes.create_string_buffer(size * count)
+    pointers = (address(before) if first else 0, address(last), address(keys), address(values))
+    try:
+        bpf(_MAP_LOOKUP_BATCH, attributes("=QQQQIIQQ", *pointers, count, fd, 0, 0))
+    except OSError as error:
+        # There is nothing behind these entries.
+        if error.errno != errno.ENOENT:
+            raise
+    return values.raw
+
+
 def update_batch(fd: int, entries: Mapping[bytes, bytes]) -> None:
     """Store many entries of a hash map."""
     if entries:

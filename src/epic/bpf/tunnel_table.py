@@ -7,6 +7,7 @@ import secrets
 import socket
 import struct
 from collections import deque
+from collections.abc import Iterator
 
 from epic.bpf import records
 from epic.bpf.maps import Maps
@@ -108,10 +109,18 @@ class TunnelTable:
 
     def counters(self) -> dict[int, TunnelCounters]:
         """Traffic of each tunnel."""
-        return {
-            id_: records.sum_traffic(self._maps.traffic.get(records.ID.pack(slot)) or b"")
-            for id_, slot in self._slots.items()
-        }
+        ids = self._ids_by_slot()
+        return {ids[slot]: records.sum_traffic(value) for slot, value in self._maps.traffic.at(ids)}
+
+    def observed(self) -> Iterator[tuple[int, TunnelCounters, tuple[Peer, ...]]]:
+        """Traffic of each tunnel, and its far end as the lanes that were heard show it; read bit by bit."""
+        ids = self._ids_by_slot()
+        traffic, peers = self._maps.traffic.at(ids), self._maps.peers.at(ids)
+        for (slot, counts), (_, peer) in zip(traffic, peers, strict=True):
+            yield ids[slot], records.sum_traffic(counts), records.unpack_peers(peer)
+
+    def _ids_by_slot(self) -> dict[int, int]:
+        return {slot: id_ for id_, slot in self._slots.items()}
 
     def _get(self, id_: int) -> TunnelRecord | None:
         slot = self._slots.get(id_)

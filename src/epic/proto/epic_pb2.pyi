@@ -228,8 +228,11 @@ class NodeReport(_message.Message):
     INSTANCES_FIELD_NUMBER: _builtins.int
     TUNNELS_FIELD_NUMBER: _builtins.int
     DROPS_FIELD_NUMBER: _builtins.int
+    INSTANCES_ONLY_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     agent_version: _builtins.str
+    instances_only: _builtins.bool
+    """`tunnels` and `drops` are left out: what the node said of them last still counts."""
     @_builtins.property
     def instances(self) -> _containers.RepeatedCompositeFieldContainer[Global___InstanceStatus]: ...
     @_builtins.property
@@ -246,10 +249,11 @@ class NodeReport(_message.Message):
         instances: _abc.Iterable[Global___InstanceStatus] | None = ...,
         tunnels: _abc.Iterable[Global___TunnelStatus] | None = ...,
         drops: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        instances_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "drops", b"drops", "instances", b"instances", "node", b"node", "tunnels", b"tunnels"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "drops", b"drops", "instances", b"instances", "instances_only", b"instances_only", "node", b"node", "tunnels", b"tunnels"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class AgentServiceStub:
-    """What a node says of itself: sent on change and every few seconds on the connection of the ADS stream.
+    """What a node says of itself on the connection of the ADS stream: everything every few seconds and when
+    tunnels changed, the instances alone when they changed.
     """
 
     def __init__(self, channel):
@@ -43,7 +44,8 @@ class AgentServiceStub:
 
 
 class AgentServiceServicer:
-    """What a node says of itself: sent on change and every few seconds on the connection of the ADS stream.
+    """What a node says of itself on the connection of the ADS stream: everything every few seconds and when
+    tunnels changed, the instances alone when they changed.
     """
 
     def Report(self, request, context):
@@ -69,7 +71,8 @@ def add_AgentServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AgentService:
-    """What a node says of itself: sent on change and every few seconds on the connection of the ADS stream.
+    """What a node says of itself on the connection of the ADS stream: everything every few seconds and when
+    tunnels changed, the instances alone when they changed.
     """
 
     @staticmethod

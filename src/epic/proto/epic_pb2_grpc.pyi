@@ -27,7 +27,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AgentServiceStub:
-    """What a node says of itself: sent on change and every few seconds on the connection of the ADS stream."""
+    """What a node says of itself on the connection of the ADS stream: everything every few seconds and when
+    tunnels changed, the instances alone when they changed.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -37,13 +39,17 @@ class AgentServiceStub:
 
 @_typing.type_check_only
 class AgentServiceAsyncStub(AgentServiceStub):
-    """What a node says of itself: sent on change and every few seconds on the connection of the ADS stream."""
+    """What a node says of itself on the connection of the ADS stream: everything every few seconds and when
+    tunnels changed, the instances alone when they changed.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Report: _aio.UnaryUnaryMultiCallable[_epic_pb2.NodeReport, _epic_pb2.NodeReportReply]  # type: ignore[assignment]
 
 class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
-    """What a node says of itself: sent on change and every few seconds on the connection of the ADS stream."""
+    """What a node says of itself on the connection of the ADS stream: everything every few seconds and when
+    tunnels changed, the instances alone when they changed.
+    """
 
     @_abc_1.abstractmethod
     def Report(

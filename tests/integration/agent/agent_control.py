@@ -173,6 +173,7 @@ class Control(epic_pb2_grpc.AgentServiceServicer):
     def __init__(self) -> None:
         self.refusals: list[str] = []
         self.reports: list[epic_pb2.NodeReport] = []
+        """Those of the instances alone with what the node said last of its tunnels."""
         self._reported = asyncio.Event()
         self._ads = DeltaServer(self, lambda node, _: None if node == NODE else f"node {node} is unknown")
         self._server: grpc.aio.Server | None = None
@@ -200,6 +201,9 @@ class Control(epic_pb2_grpc.AgentServiceServicer):
     async def Report(  # noqa: N802 - the name that gRPC calls
         self, request: epic_pb2.NodeReport, context: object
     ) -> epic_pb2.NodeReportReply:
+        if request.instances_only and self.reports:
+            last = self.reports[-1]
+            request.MergeFrom(epic_pb2.NodeReport(tunnels=last.tunnels, drops=last.drops))
         self.reports.append(request)
         self._reported.set()
         return epic_pb2.NodeReportReply()

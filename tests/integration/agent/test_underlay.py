@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 from collections.abc import AsyncIterator, Callable
@@ -200,3 +201,73 @@ async def test_an_interface_that_is_no_longer_named_is_left(node: Node, make: Ma
     workload.start_agent()
     await eventually(lambda: not programs("up1"), 15, "the removal of the programs")
     assert programs("up0")
+
+
+async def test_xdp_takes_data_out_as_long_as_it_is_asked_for(node: Node, make: Make) -> None:
+    workload = make(nat=False, interface="up0", receive="xdp")
+
+    def configure(receive: str) -> None:
+        node.stop_agent()
+        node.configure(interface="up0", address=UNDERLAY, receive=receive)
+        node.start_agent()
+
+    def in_use() -> list[bool]:
+        return ["prog/xdp" in end.run("ip link show up0") for end in (node.node, workload.namespace)]
+
+    configure("xdp")
+    node.control.publish(snapshot(ADDRESS, ADDRESS6))
+    workload.api.content = tunnel_list(ADDRESS, ADDRESS6)
+    workload.start_backend()
+    workload.start_agent()
+    await works(node, ADDRESS)
+    await works(node, ADDRESS6)
+    assert in_use() == [True, True]
+    configure("tc")
+    workload.stop_agent()
+    workload.configure(interface="up0", receive="tc")
+    workload.start_agent()
+    await eventually(lambda: in_use() == [False, False], 15, "the removal of the XDP programs")
+    await works(node, ADDRESS)
+    await works(node, ADDRESS6)
+
+
+@pytest.mark.parametrize("lost", ["up0", "up1"])
+async def test_requests_take_all_equal_ways_and_the_one_that_is_left(
+    node: Node, make: Make, lost: str
+) -> None:
+    """The EPIC node's address is no link's: for others, the kernel prefers the way out of their link."""
+    workload, local = make(nat=False, interface="up0", spread=True), "172.30.100.2"
+    node.node.veth("up1", node.far, "up1")
+    node.node.sysctl("fib_multipath_hash_policy", 1)
+    node.node.run(
+        f"ip addr add {local}/32 dev lo",
+        "ip addr add 172.30.12.2/24 dev up1",
+        f"ip route replace 192.168.0.0/16 src {local} nexthop via {FAR} nexthop via 172.30.12.1",
+    )
+    node.far.run(
+        "ip addr add 172.30.12.1/24 dev up1",
+        f"ip route add {local} nexthop via {UNDERLAY} nexthop via 172.30.12.2",
+    )
+    node.stop_agent()
+    node.configure(interfaces=["up0", "up1"], address=local)
+    node.start_agent()
+    node.control.publish(snapshot(ADDRESS))
+    workload.api.content = tunnel_list(ADDRESS, epic=local)
+    workload.start_backend()
+    workload.start_agent()
+    await works(node, ADDRESS)
+
+    def sent() -> list[int]:
+        links = (json.loads(node.node.run(f"ip -j -s link show {name}"))[0] for name in ("up0", "up1"))
+        return [link["stats64"]["tx"]["packets"] for link in links]
+
+    def carried(flows: int) -> list[int]:
+        before = sent()
+        assert all(fetch(node, ADDRESS).startswith("backend") for _ in range(flows))
+        return [new - old for old, new in zip(before, sent(), strict=True)]
+
+    await eventually(lambda: min(carried(8)) > 8, 15, "the use of both ways")
+    for namespace in (node.node, node.far):
+        namespace.run(f"ip link set {lost} down")
+    await works(node, ADDRESS, 3)
+    assert min(carried(8)) == 0

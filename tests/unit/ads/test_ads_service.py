@@ -30,6 +30,7 @@ from epic.ads.snapshot import (
     Resources,
     Versioned,
 )
+from epic.live import Live, Place
 from epic.model.base import Metadata
 from epic.model.resources import (
     GWEndpointSlice,
@@ -328,6 +329,27 @@ async def test_reports_become_the_status_of_gateway_and_node(site: Site) -> None
         report.instances[0].error = "no"
         await stub.Report(report)
         assert site.condition("Ready") == ("False", "NoInstanceServes")
+
+
+async def test_a_report_of_the_instances_alone_leaves_what_is_known_of_tunnels(site: Site) -> None:
+    site.put(proxy())
+    live = Live()
+    site.service = AdsService(site.store, site.settings, live)
+    whole = epic_pb2.NodeReport(node="epic1", drops={"too_big": 1})
+    whole.tunnels.add(id=7, rx_bytes=5, hello_age=-1)
+    part = epic_pb2.NodeReport(node="epic1", instances_only=True)
+    part.instances.add(gateway="root.U1", ready=True, announced=True, serving_revision="abc")
+    place = Place("", "", "epic1")
+    async with site.serving(), site.channel() as channel:
+        await eventually(lambda: site.condition("Accepted") == ("True", "Accepted"))
+        stub = epic_pb2_grpc.AgentServiceStub(channel)
+        await stub.Report(whole)
+        await stub.Report(part)
+    assert site.condition("Ready") == ("True", "AllInstancesServe")
+    heard = live.end(place, 7)
+    assert heard is not None
+    assert heard.end.rx_bytes == 5
+    assert live.drops([place])[place][0] == {"too_big": 1}
 
 
 async def test_a_certificate_of_another_node_is_refused(site: Site, tmp_path: Path) -> None:

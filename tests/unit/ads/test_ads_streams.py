@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import grpc
+import pytest
 from envoy.service.discovery.v3 import ads_pb2_grpc
+from envoy.service.discovery.v3 import discovery_pb2 as pb
 from google.protobuf.wrappers_pb2 import StringValue
 
 from epic.ads.client import DeltaClient
@@ -167,6 +170,36 @@ async def test_a_client_that_hangs_does_not_hold_up_another(tmp_path: Path) -> N
             await eventually(lambda: quick.state == {(CLUSTER, "a"): value})  # noqa: B023
         stuck.go.set()
         await eventually(lambda: stuck.state == {(CLUSTER, "a"): "3"})
+
+
+class Ending(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ignore[misc]
+    """A server that ends every stream once a response is answered, in good order and otherwise by turns."""
+
+    def __init__(self) -> None:
+        self.streams = 0
+
+    async def DeltaAggregatedResources(  # noqa: N802 - the name that gRPC calls
+        self, request_iterator: AsyncIterator[pb.DeltaDiscoveryRequest], context: grpc.aio.ServicerContext
+    ) -> None:
+        self.streams += 1
+        requests = aiter(request_iterator)
+        subscriptions = [await anext(requests), await anext(requests)]
+        await context.write(pb.DeltaDiscoveryResponse(type_url=subscriptions[0].type_url, nonce="1"))
+        await anext(requests)
+        if self.streams % 2:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "later")
+
+
+async def test_streams_that_the_server_ended_leave_nothing_behind(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    servicer = Ending()
+    async with serving(tmp_path / "s", servicer), following(tmp_path / "s", "n1", Holder()):
+        await eventually(lambda: servicer.streams > 3)
+    gc.collect()
+    await asyncio.sleep(0.01)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert [record for record in caplog.records if record.name == "asyncio"] == []
 
 
 async def test_a_node_that_is_not_authorized_is_refused(tmp_path: Path) -> None:
