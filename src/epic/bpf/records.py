@@ -251,7 +251,7 @@ def unpack_peer(value: bytes, lane: int) -> Peer | None:
 
 def unpack_peers(value: bytes) -> tuple[Peer, ...]:
     """The lanes of `struct peer` that were heard, among those that the far end says it has."""
-    lanes, _ = PEER.unpack(value)
+    lanes, *_ = PEER.unpack(value)
     found = (unpack_peer(value, lane) for lane in range(min(lanes, LANES)))
     return tuple(peer for peer in found if peer is not None)
 
