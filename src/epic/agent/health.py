@@ -29,6 +29,8 @@ class Health:
     """Of the EPIC node's counters, which it believes hellos of only."""
     round_trip: float | None = None
     last_answer: float | None = None
+    _sent: int = 0
+    _unbelieved: int = 0
     _waiting: dict[int, float] = field(default_factory=dict)
     _told: array[float] = field(default_factory=lambda: array("f"))
 
@@ -50,6 +52,7 @@ class Health:
             del self._waiting[before]
             self._tell(math.nan)
         self._waiting[counter] = now
+        self._sent = counter
 
     def pause(self, now: float, spread: float) -> float:
         """When to say hello again after doing so now; `spread` is a random number from -1 to 1."""
@@ -57,8 +60,15 @@ class Health:
         pause = _FIRST_SECONDS if is_new and not self.alive else HELLO_SECONDS
         return now + pause * (1 + _JITTER * spread)
 
+    def meet(self, generation: int) -> None:
+        """An answer tells another generation: the hellos so far, in all lanes, were not believed."""
+        self.generation, self._unbelieved = generation, self._sent
+        self._waiting.clear()
+
     def answered(self, counter: int, now: float, round_trip: float, *, direct: bool = False) -> None:
         """The hello with this counter was answered."""
+        if counter <= self._unbelieved:
+            return
         if self._waiting.pop(counter, None) is not None:
             self._tell(round_trip)
         self.round_trip, self.last_answer, self.direct = round_trip, now, direct

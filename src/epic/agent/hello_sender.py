@@ -128,18 +128,17 @@ class HelloSender:
             return
         ack = found[0]
         health, now = self._health[ack.tunnel], time.monotonic()
-        if not health.alive:
-            log.info("tunnel %d to %s is up", ack.tunnel, self._tunnels[ack.tunnel].epic_address)
-            self.events[ack.tunnel, "up"] += 1
-        was_direct, due = health.direct, health.next_hello
-        round_trip = max(0.0, (time.monotonic_ns() - ack.echo_ns) / 1e9)
-        health.answered(ack.counter, now, round_trip, direct=wire.Flags.DIRECT in ack.flags)
         if health.generation != ack.generation:
-            # It did not believe this hello, nor any of other lanes.
-            health.generation = ack.generation
+            health.meet(ack.generation)
             self._schedule(ack.tunnel, now)
             self._wake.set()
-        elif health.next_hello != due:
+        was_alive, was_direct, due = health.alive, health.direct, health.next_hello
+        round_trip = max(0.0, (time.monotonic_ns() - ack.echo_ns) / 1e9)
+        health.answered(ack.counter, now, round_trip, direct=wire.Flags.DIRECT in ack.flags)
+        if health.alive and not was_alive:
+            log.info("tunnel %d to %s is up", ack.tunnel, self._tunnels[ack.tunnel].epic_address)
+            self.events[ack.tunnel, "up"] += 1
+        if health.next_hello != due:
             self._schedule(ack.tunnel, health.next_hello)
         if health.direct != was_direct:
             self._changed()

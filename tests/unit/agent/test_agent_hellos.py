@@ -123,8 +123,11 @@ def sender(**underlay: object) -> tuple[HelloSender, list[str]]:
     return HelloSender(Counter(0, lambda _: None), settings, lambda: changes.append("direct")), changes
 
 
-def answered(said: HelloSender, flags: wire.Flags = wire.NO_FLAGS, generation: int = 0) -> None:
-    packet = wire.Control(HELLO_ACK, 7, 1, 2, time.monotonic_ns(), flags=flags, generation=generation)
+def answered(
+    said: HelloSender, flags: wire.Flags = wire.NO_FLAGS, generation: int = 0, counter: int = 1
+) -> None:
+    now = time.monotonic_ns()
+    packet = wire.Control(HELLO_ACK, 7, counter, 2, now, flags=flags, generation=generation)
     said.receive(wire.encode(packet, KEY))
 
 
@@ -164,10 +167,14 @@ async def test_a_hello_that_was_not_believed_is_said_again_at_once() -> None:
         task = asyncio.create_task(said.run())
         try:
             async with asyncio.timeout(2):
-                assert [(await heard(node)).generation for _ in range(2)] == [0, 0]
-                answered(said, generation=99)
-                answered(said, generation=99)
-                assert [(await heard(node)).generation for _ in range(2)] == [99, 99]
+                first = [await heard(node) for _ in range(2)]
+                for hello in first:
+                    answered(said, generation=99, counter=hello.counter)
+                assert not said.health[7].alive
+                again = [await heard(node) for _ in range(2)]
+                answered(said, generation=99, counter=again[0].counter)
+            assert [hello.generation for hello in first + again] == [0, 0, 99, 99]
+            assert said.health[7].alive
             assert said.health[7].next_hello > time.monotonic() + 1
         finally:
             task.cancel()
