@@ -20,6 +20,9 @@ from agent_control import GATEWAY, INSIDE, INSIDE6, INTERFACE, NODE, PUBLIC, Con
 from agent_namespaces import Namespace
 from jinja2 import Template
 
+import epic.bpf
+from epic.bpf.dataplane import Dataplane
+
 ROOT = Path(__file__).parents[3]
 FIREWALL = ROOT / "roles/gateway_node/templates/firewall.nft.j2"
 ENVOY = Path(sys.executable).with_name("envoy")
@@ -38,6 +41,11 @@ def _instances() -> ModuleType:
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
+
+
+def plane(pins: Path) -> Dataplane:
+    """What is pinned there. A new one each time: it remembers what it read, for nobody else should write."""
+    return Dataplane(pins, Path(epic.bpf.__file__).with_name("gue.bpf.o"))
 
 
 async def eventually(condition: Callable[[], bool], within: float = 5.0, what: str = "it") -> float:

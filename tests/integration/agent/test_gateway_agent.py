@@ -12,13 +12,11 @@ from __future__ import annotations
 
 import asyncio
 from ipaddress import IPv4Address
-from pathlib import Path
 
 import pytest
 from agent_control import INSIDE, INTERFACE, KEY, PUBLIC, TUNNEL_ID, snapshot
-from agent_node import FAR, UNDERLAY, Node, eventually
+from agent_node import FAR, UNDERLAY, Node, eventually, plane
 
-import epic.bpf
 from epic.bpf import wire
 from epic.bpf.dataplane import Dataplane, Endpoint
 
@@ -38,8 +36,7 @@ async def serving(node: Node) -> Node:
 
 
 def dataplane(node: Node) -> Dataplane:
-    # A new one each time: it remembers what it read, for in production nobody else writes.
-    return Dataplane(node.pins, Path(epic.bpf.__file__).with_name("gue.bpf.o"))
+    return plane(node.pins)
 
 
 async def test_a_gateway_is_announced_when_its_envoy_serves(node: Node) -> None:

@@ -18,11 +18,10 @@ from pathlib import Path
 import pytest
 from agent_control import INSIDE, INSIDE6, TUNNEL_ID, snapshot
 from agent_namespaces import Namespace
-from agent_node import FAR, UNDERLAY, UNDERLAY6, Node, eventually
+from agent_node import FAR, UNDERLAY, UNDERLAY6, Node, eventually, plane
 from agent_workload import ADDRESS, ADDRESS6, Workload, tunnel_list
 
-import epic.bpf
-from epic.bpf.dataplane import Dataplane, Endpoint, Pair
+from epic.bpf.dataplane import Endpoint, Pair
 
 pytestmark = pytest.mark.root
 
@@ -47,10 +46,6 @@ async def make(node: Node, tmp_path: Path, bpffs: Path) -> AsyncIterator[Make]:
     yield build
     for workload in made:
         workload.close()
-
-
-def plane(pins: Path) -> Dataplane:
-    return Dataplane(pins, Path(epic.bpf.__file__).with_name("gue.bpf.o"))
 
 
 def endpoints(workload: Workload) -> dict[Pair, Endpoint]:

@@ -2,6 +2,7 @@
 
 - Requests cross the tunnel, though only the workload node can open the way, with strict reverse path filters.
 - A reboot of the node without the REST API changes nothing.
+- An EPIC node that lost all that it had observed is reached again with the next hello.
 - What is listed no more is removed, after a while; so is everything by a clean-up.
 """
 
@@ -13,10 +14,9 @@ from pathlib import Path
 
 import pytest
 from agent_control import INSIDE, KEY, TUNNEL_ID, snapshot
-from agent_node import Node, eventually
+from agent_node import Node, eventually, plane
 from agent_workload import ADDRESS, Workload, tunnel_list
 
-import epic.bpf
 from epic.bpf.dataplane import Dataplane
 
 pytestmark = pytest.mark.root
@@ -45,8 +45,7 @@ def reached(node: Node) -> bool:
 
 
 def dataplane(workload: Workload) -> Dataplane:
-    # A new one each time: it remembers what it read, for in production nobody else writes.
-    return Dataplane(workload.pins, Path(epic.bpf.__file__).with_name("gue.bpf.o"))
+    return plane(workload.pins)
 
 
 def route(workload: Workload) -> str:
@@ -136,6 +135,20 @@ async def test_a_reboot_without_the_rest_api_changes_nothing(node: Node, workloa
     await eventually(lambda: reached(node), 15, "an answer after the reboot")
     state = workload.directory / "state"
     assert {path.stat().st_mode & 0o777 for path in state.iterdir()} == {0o600}
+
+
+async def test_an_epic_node_that_begins_anew_learns_from_the_next_hello(
+    node: Node, workload: Workload
+) -> None:
+    workload.start_agent()
+    await eventually(lambda: reached(node), 15, "an answer of the backend")
+    before = plane(node.pins).generation(TUNNEL_ID)
+    node.stop_agent()
+    node.clean_up()
+    assert not reached(node)
+    node.start_agent()
+    await eventually(lambda: reached(node), 15, "an answer after the reboot")
+    assert plane(node.pins).generation(TUNNEL_ID) not in {0, before}
 
 
 async def test_what_is_listed_no_more_is_removed(node: Node, workload: Workload) -> None:
