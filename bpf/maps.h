@@ -109,7 +109,11 @@ struct instance {
 };
 
 struct settings {
-	__u64 cookie;    /* proves to the tc program that the XDP program took a packet out */
+	/*
+	 * Proves to the tc program that the XDP program took a packet out. It stands first in every
+	 * version, for a new one takes it over, even if the map is another.
+	 */
+	__u64 cookie;
 	__u32 segmenter; /* interface that cuts superpackets up; 0: there is none */
 	__u32 reserved;
 };
