@@ -113,6 +113,8 @@ class Reconciler:
             return
         self._done = None
         failed = await self._worker.run(self._kernel.apply, plan.additions(wanted, observed))
+        if self._trusted and not failed:
+            await self._worker.run(self._kernel.settle)
         broken = plan.unplumbed(wanted, observed, failed)
         self._publish(wanted, parts, {g for a in failed if (g := plan.gateway_of(a)) is not None})
         if self._trusted:

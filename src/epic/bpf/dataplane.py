@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import socket
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address
@@ -66,7 +67,7 @@ class Dataplane:
 
     @property
     def due(self) -> bool:
-        """Whether an older version's programs go on, with its maps, until ours are filled: then `take_over`."""
+        """Whether programs of an older version go on with its maps; once ours are filled: `take_over`."""
         return self._loader.due
 
     def take_over(self) -> None:
@@ -147,6 +148,12 @@ class Dataplane:
     def detach_pod(self, interface: str) -> None:
         """The inverse; also when the interface is gone already."""
         self._detach_ingress(interface)
+
+    def pods(self) -> set[str]:
+        """The interfaces of all pods whose replies are taken."""
+        with Filters() as filters:
+            indexes = [a.index for a in filters.attached() if a.program == "pod_ingress"]
+        return {socket.if_indextoname(index) for index in indexes}
 
     def set_tunnel(self, tunnel: Tunnel) -> None:
         """Create or change a tunnel; what was observed of its far end stays."""

@@ -1,9 +1,9 @@
 """Loading the object: one directory of pins per version of it.
 
 A version's directory is `PIN_DIRECTORY/HASH` with `programs/` and `maps/` in it. A new version takes over the
-maps of the old one that have the same shape; the others begin empty. Until the agent has filled these, and no
-filter runs the old programs any more, the new directory has a mark and the old one stays. Directories come and go
-at once, by renaming: what is in `unfinished/` is of no use.
+maps of the old one that have the same shape; the others begin empty. Until the agent has filled these, and
+no filter runs the old programs any more, the old directory stays, and an empty directory `due/` in the new
+one says so. Versions come and go whole, by renaming: what is in `unfinished/` is of no use.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Loader:
         return (self.directory / _DUE).is_dir()
 
     def load(self) -> bool:
-        """See to it that the present object is loaded and pinned; False when the agent must fill maps first."""
+        """See to it that the present object is loaded and pinned; False: the agent must fill maps first."""
         if _complete(self.directory):
             return not self.due
         self._prepare()
@@ -98,7 +98,7 @@ class Loader:
         return sorted(path for path in self._root.iterdir() if path != self._unfinished)
 
     def _predecessor(self) -> Path | None:
-        """The version whose programs run: not one that waits for its maps to be filled, unless it is alone."""
+        """The version whose programs run; one that never took over only if there is no other."""
         return min(self._versions(), key=lambda version: (version / _DUE).is_dir(), default=None)
 
     def _prepare(self) -> None:
