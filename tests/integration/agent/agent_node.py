@@ -64,7 +64,11 @@ class Node:
         self._wire()
         write_certificates(directory)
         self._config = directory / "agent.yaml"
-        self._config.write_text(yaml.safe_dump(self._settings()), encoding="utf-8")
+        self.configure()
+
+    def configure(self, **settings: object) -> None:
+        """Write the agent's settings."""
+        self._config.write_text(yaml.safe_dump(self._settings() | settings), encoding="utf-8")
 
     def _settings(self) -> dict[str, object]:
         control = {

@@ -161,7 +161,7 @@ class Workload:
         self._backend: subprocess.Popen[bytes] | None = None
         (directory / "manifests").mkdir(parents=True)
         (directory / "manifests" / "epic.yaml").write_text(MANIFESTS, encoding="utf-8")
-        settings = {
+        settings: dict[str, object] = {
             "role": "workload",
             "node_name": "node1",
             "cluster": "lab",
@@ -179,6 +179,11 @@ class Workload:
         """Write the agent's settings."""
         settings = self._settings | ({"underlay": underlay} if underlay else {})
         (self.directory / "agent.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+
+    def use_programs(self, object_file: Path) -> None:
+        """From the agent's next start on."""
+        self._settings["object"] = str(object_file)
+        self.configure()
 
     def _wire(self, node: Node) -> None:
         node.far.sysctl("ip_forward", 1)
