@@ -125,6 +125,18 @@ def test_a_map_of_another_shape_is_begun_anew(
     assert len(list((bpffs / "plane").iterdir())) == 1
 
 
+def test_the_file_of_programs_may_be_replaced_while_they_run(
+    namespace: Namespace, bpffs: Path, object_file: Path, tmp_path: Path
+) -> None:
+    installed = new_version(object_file, tmp_path)
+    plane = Dataplane(bpffs / "replaced", installed)
+    plane.load()
+    installed.write_bytes(object_file.read_bytes())
+    plane.attach_instance(INSTANCE, INSIDE, INSIDE6, PUBLIC)
+    assert not plane.due
+    plane.unload()
+
+
 def test_half_a_load_is_done_again(plane: Dataplane, bpffs: Path) -> None:
     (pin,) = (bpffs / "plane").glob("*/programs/instance_ingress")
     pin.unlink()

@@ -153,7 +153,11 @@ class Dataplane:
         """The interfaces of all pods whose replies are taken."""
         with Filters() as filters:
             indexes = [a.index for a in filters.attached() if a.program == "pod_ingress"]
-        return {socket.if_indextoname(index) for index in indexes}
+        names = set()
+        for index in indexes:
+            with suppress(OSError):
+                names.add(socket.if_indextoname(index))
+        return names
 
     def set_tunnel(self, tunnel: Tunnel) -> None:
         """Create or change a tunnel; what was observed of its far end stays."""

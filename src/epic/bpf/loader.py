@@ -14,6 +14,7 @@ import shutil
 import subprocess
 from collections.abc import Iterable
 from contextlib import closing
+from functools import cached_property
 from pathlib import Path
 
 from epic.bpf import maps, records, syscalls
@@ -48,9 +49,9 @@ class Loader:
     def __init__(self, pin_directory: Path, object_file: Path) -> None:
         self._root, self._object = pin_directory, object_file
 
-    @property
+    @cached_property
     def directory(self) -> Path:
-        """Where the pins of the present object are."""
+        """Where the pins of the object are; the file may be replaced by a newer one meanwhile."""
         return self._root / version_of(self._object)
 
     @property
@@ -82,7 +83,9 @@ class Loader:
         """No program of another version runs any more: remove their pins."""
         for directory in self._versions():
             if directory != self.directory:
-                self._remove(directory)
+                remove_pins(self._unfinished)
+                directory.rename(self._unfinished)
+        remove_pins(self._unfinished)
         if self.due:
             (self.directory / _DUE).rmdir()
 
@@ -117,12 +120,6 @@ class Loader:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise Unavailable(f"the kernel does not take the tunnel programs: {_complaint(done.stderr)}")
-
-    def _remove(self, directory: Path) -> None:
-        if directory.is_dir():
-            remove_pins(self._unfinished)
-            directory.rename(self._unfinished)
-            remove_pins(self._unfinished)
 
 
 def _same(before: Path, now: Path) -> set[str]:

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import shutil
 import subprocess
@@ -133,8 +134,7 @@ async def test_programs_with_other_maps_take_over_without_a_lost_packet(
     workload.start_agent()
     await eventually(lambda: reached(node), 15, "an answer of the backend")
     newer = with_more_room(tmp_path)
-    ping = ["ping", "-q", "-c", "1200", "-i", "0.01", "-W", "1", "-I", str(INSIDE), ADDRESS]
-    with node.instance, subprocess.Popen(ping, stdout=subprocess.PIPE, text=True) as pinging:
+    with pings(node, 1200) as pinging:
         node.configure(object=str(newer))
         workload.use_programs(newer)
         for agent, pins in ((workload, workload.pins), (node, node.pins)):
@@ -142,9 +142,16 @@ async def test_programs_with_other_maps_take_over_without_a_lost_packet(
             agent.stop_agent()
             agent.start_agent()
             await eventually(lambda pins=pins, before=before: settled(pins, before), 10, "the take-over")
-        output, _ = pinging.communicate(timeout=60)
-    assert " 0% packet loss" in output, output
+        output = await asyncio.to_thread(pinging.communicate)
+    assert " 0% packet loss" in output[0], output
     assert reached(node)
+
+
+def pings(node: Node, count: int) -> subprocess.Popen[str]:
+    """A hundred a second from the instance to the workload node."""
+    command = ["ping", "-q", "-c", str(count), "-i", "0.01", "-I", str(INSIDE), ADDRESS]
+    with node.instance:
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
 def settled(pins: Path, before: Path) -> bool:
@@ -153,7 +160,7 @@ def settled(pins: Path, before: Path) -> bool:
 
 
 def with_more_room(directory: Path) -> Path:
-    """Programs with other maps of endpoints and of inside addresses, without which that of tunnels is no use."""
+    """Programs with other maps of endpoints and of inside addresses; that of tunnels changes with these."""
     copy = directory / "bpf"
     shutil.copytree(Path(__file__).parents[3] / "bpf", copy)
     header = copy / "consts.h"
