@@ -295,7 +295,8 @@ def test_programs_come_and_go_while_an_older_version_runs(
     agents = Agents(network, bpffs, versions.with_other("tunnels"))
     network.epic.run("ip link add up1 type veth peer name far1")
     agents.load()
-    (new,) = (agents.pins / "gateway").glob("*/due/../programs/gateway_underlay_ingress")
+    (due,) = (agents.pins / "gateway").glob("*/due")
+    new = due.with_name("programs") / "gateway_underlay_ingress"
     with network.epic:
         network.gateway.attach_underlay("up1", "gateway")
         assert f" id {pinned_id(new)} " in network.epic.run("tc filter show dev up1 ingress")
