@@ -144,7 +144,7 @@ static __always_inline int control_verify(const struct received *received, const
 	 * captured it cannot name the present generation; who has the key learns it from the
 	 * answer.
 	 */
-	if (hello && bpf_ntohl(control->generation) != peer->generation)
+	if (hello && (!peer->generation || bpf_ntohl(control->generation) != peer->generation))
 		return FINE;
 	end = end_of(received, tunnel, control);
 	return lane_advance(peer, id, control, &end);

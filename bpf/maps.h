@@ -54,7 +54,7 @@ struct lane {
 struct peer {
 	struct bpf_spin_lock lock; /* of those who write */
 	__u32 lanes;               /* that the far end says it has */
-	__u32 generation;          /* random, since the counters began */
+	__u32 generation;          /* random, since the counters began; 0: not yet */
 	__u32 reserved;
 	struct lane lane[LANES];
 };
@@ -111,7 +111,11 @@ struct instance {
 };
 
 struct settings {
-	__u64 cookie;    /* proves to the tc program that the XDP program took a packet out */
+	/*
+	 * Proves to the tc program that the XDP program took a packet out. It stands first in every
+	 * version, for a new one takes it over, even if the map is another.
+	 */
+	__u64 cookie;
 	__u32 segmenter; /* interface that cuts superpackets up; 0: there is none */
 	__u32 reserved;
 };

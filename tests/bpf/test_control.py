@@ -242,6 +242,15 @@ def test_a_tunnel_that_was_made_anew_believes_no_hello_from_before(
     assert peer_of(host).counter == 1001
 
 
+def test_a_tunnel_whose_counters_have_not_begun_believes_nothing(host: Host) -> None:
+    peers, slot = host.map("gateway", "peers"), host.slot("gateway")
+    peers.set(slot, bytes(len(peers.get(slot))))
+    host.run(GATEWAY, hello(ALL[0], 1000, generation=0))
+    assert host.gateway.peer(TUNNEL) is None
+    host.gateway.set_tunnel(gateway_tunnel())
+    assert host.gateway.generation(TUNNEL) == GENERATION
+
+
 @OVER
 def test_each_type_has_its_own_flags(host: Host, families: Families) -> None:
     assert host.dropped(GATEWAY, hello(families, 50, lane_flags=DIRECT)) == "control_field"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import subprocess
 import time
 from collections.abc import Iterator
@@ -107,19 +106,38 @@ def test_a_new_version_keeps_the_state_and_replaces_the_programs(
     assert len(list((bpffs / "plane").iterdir())) == 1
 
 
-def test_maps_of_another_shape_are_begun_anew(
-    plane: Dataplane, bpffs: Path, object_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_a_map_of_another_shape_is_begun_anew(
+    plane: Dataplane, bpffs: Path, object_file: Path, tmp_path: Path
 ) -> None:
     plane.set_tunnel(tunnel(7))
+    plane.set_tunnel(tunnel(8, inside=INSIDE + 1, inside6=None))
+    plane.set_endpoint(INSIDE, PUBLIC, Endpoint(7))
     (pin,) = (bpffs / "plane").glob("*/maps/tunnels")
     pin.unlink()
     create = f"bpftool map create {pin} type hash key 4 value 8 entries 10 name tunnels"
     subprocess.run(create.split(), check=True)
     newer = Dataplane(bpffs / "plane", new_version(object_file, tmp_path))
-    with caplog.at_level(logging.WARNING):
-        newer.load()
-    assert newer.tunnel_ids() == set()
-    assert "have another shape" in caplog.text
+    newer.load()
+    assert newer.due
+    assert (newer.tunnel_ids(), newer.endpoints()) == ({7, 8}, {(INSIDE, PUBLIC): Endpoint(7)})
+    newer.delete_tunnel(8)
+    newer.set_tunnel(tunnel(7))
+    newer.take_over()
+    assert not newer.due
+    assert newer.tunnel_ids() == {7}
+    assert len(list((bpffs / "plane").iterdir())) == 1
+
+
+def test_the_file_of_programs_may_be_replaced_while_they_run(
+    namespace: Namespace, bpffs: Path, object_file: Path, tmp_path: Path
+) -> None:
+    installed = new_version(object_file, tmp_path)
+    plane = Dataplane(bpffs / "replaced", installed)
+    plane.load()
+    installed.write_bytes(object_file.read_bytes())
+    plane.attach_instance(INSTANCE, INSIDE, INSIDE6, PUBLIC)
+    assert not plane.due
+    plane.unload()
 
 
 def test_half_a_load_is_done_again(plane: Dataplane, bpffs: Path) -> None:
@@ -325,7 +343,9 @@ def test_only_pairs_of_interfaces_can_be_instances_and_pods(plane: Dataplane, na
 def test_a_pods_interface_is_taken_and_left(plane: Dataplane, namespace: Namespace) -> None:
     plane.attach_pod(INSTANCE)
     assert "epic_pod_ingress" in filters(namespace, INSTANCE)
+    assert plane.pods() == {INSTANCE}
     plane.detach_pod(INSTANCE)
+    assert plane.pods() == set()
     assert "clsact" not in namespace.run(f"tc qdisc show dev {INSTANCE}")
     plane.detach_pod("nothere")
 

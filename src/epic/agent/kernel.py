@@ -135,6 +135,12 @@ class GatewayKernel:
                 failed.append(action)
         return failed
 
+    def settle(self) -> None:
+        """All is as it should be: programs of an older version that still run are needed no more."""
+        if self._dataplane.due:
+            self._dataplane.take_over()
+            log.info("the tunnel's programs are replaced by this version's")
+
     def _follow(self, changes: Changes) -> None:
         self._links = self._netlink.links()
         self._underlay.follow(self._links)

@@ -126,6 +126,8 @@ class Reconciler:
         view = self._view(node)
         actions = plan.additions(view.wanted, view.observed)
         failed = await self._apply(view, actions)
+        if whole and self._trusted and not failed:
+            await self._worker.run(self._kernel.settle)
         broken = plan.unplumbed(view.wanted, view.observed, failed)
         self._publish(view, {g for a in failed if (g := plan.gateway_of(a)) is not None})
         if self._trusted:

@@ -216,6 +216,7 @@ class WorkloadAgent:
             self._teller.wake()
         if not fine:
             return _RETRY_SECONDS
+        await self._worker.run(self._kernel.settle)
         self._leaving = {key: since for key, since in self._leaving.items() if key in kept}
         self._done = listed, direct
         soonest = min((self._leaving[key] + LEAVE_SECONDS for key in kept), default=now + _RESYNC_SECONDS)

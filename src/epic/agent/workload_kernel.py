@@ -66,7 +66,7 @@ class WorkloadKernel:
         self._follow(self.pending.take())
         self._ends = dict.fromkeys(self._dataplane.tunnel_ids())
         self._endpoints = self._dataplane.endpoints()
-        self._pods.start({e.interface for e in self._endpoints.values() if e.interface is not None})
+        self._pods.start(self._dataplane.pods())
 
     def close(self) -> None:
         """Close the sockets; the kernel state stays."""
@@ -128,6 +128,12 @@ class WorkloadKernel:
         # What else changed of a tunnel concerns only us.
         self._set.update({id_: t for id_, t in wanted.tunnels.items() if id_ in self._set})
         return all(done)
+
+    def settle(self) -> None:
+        """All is as it should be: programs of an older version that still run are needed no more."""
+        if self._dataplane.due:
+            self._dataplane.take_over()
+            log.info("the tunnel's programs are replaced by this version's")
 
     def _follow(self, changes: Changes) -> None:
         self._links = self._netlink.links()

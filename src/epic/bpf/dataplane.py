@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import secrets
+import socket
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address
@@ -17,7 +17,6 @@ from epic.bpf.filters import HOOKS, LOOPBACK_INDEX, Filters, Hook, Link
 from epic.bpf.loader import Loader
 from epic.bpf.maps import Maps
 from epic.bpf.records import Address, Endpoint, Peer, Route, Tunnel, TunnelCounters, TunnelEvent
-from epic.bpf.syscalls import open_pinned, program_info
 from epic.bpf.tunnel_table import TunnelTable
 from epic.errors import Invalid, NotFound
 
@@ -56,18 +55,29 @@ class Dataplane:
         self._opened: tuple[Maps, TunnelTable, EndpointTable] | None = None
 
     def load(self) -> None:
-        """Load the object unless it is; running programs of another version are replaced in place."""
-        self._loader.load()
+        """Load the object unless it is; running programs of an older version are replaced in place.
+
+        Not if maps begin empty for they have changed their shape: see `due`.
+        """
+        filled = self._loader.load()
         self._close()
         self._set_cookie()
+        if filled:
+            self.take_over()
+
+    @property
+    def due(self) -> bool:
+        """Whether programs of an older version go on with its maps; once ours are filled: `take_over`."""
+        return self._loader.due
+
+    def take_over(self) -> None:
+        """Replace all programs of an older version in place and remove its pins."""
         with Filters() as filters:
             for attached in filters.attached():
-                pin = self._program(attached.program)
-                if attached.program_id != _program_id(pin):
-                    filters.attach(attached.index, attached.hook, pin)
+                filters.attach(attached.index, attached.hook, self._program(attached.program))
             for index, program in filters.attached_xdp().items():
                 filters.attach_xdp(index, self._program(program))
-        self._loader.remove_others()
+        self._loader.finish()
 
     def unload(self) -> None:
         """Detach everything and remove all pins; nothing of the tunnel is left."""
@@ -90,11 +100,11 @@ class Dataplane:
             for hook in HOOKS:
                 program = _UNDERLAY_PROGRAMS[role].get(hook)
                 if program:
-                    filters.attach(link.index, hook, self._program(program))
+                    self._attach(filters, link.index, hook, program)
                 else:
                     filters.detach(link.index, hook)
             if receive == "xdp":
-                filters.attach_xdp(link.index, self._program(_XDP_PROGRAMS[role]))
+                self._attach_xdp(filters, link.index, _XDP_PROGRAMS[role])
             else:
                 filters.detach_xdp(link.index)
             if role == "gateway":
@@ -119,7 +129,7 @@ class Dataplane:
             six = inside6.packed if inside6 else bytes(16)
             record = records.INSTANCE.pack(inside.packed, public.packed, six, interface.encode())
             self._maps.instances.set(records.ID.pack(link.index), record)
-            filters.attach(link.index, "ingress", self._program("instance_ingress"))
+            self._attach(filters, link.index, "ingress", "instance_ingress")
 
     def detach_instance(self, interface: str) -> None:
         """The inverse; also when the interface is gone already."""
@@ -133,11 +143,21 @@ class Dataplane:
     def attach_pod(self, interface: str) -> None:
         """Take a pod's replies at the host side of its veth, for endpoints with an `interface`."""
         with Filters() as filters:
-            filters.attach(_pair(filters, interface).index, "ingress", self._program("pod_ingress"))
+            self._attach(filters, _pair(filters, interface).index, "ingress", "pod_ingress")
 
     def detach_pod(self, interface: str) -> None:
         """The inverse; also when the interface is gone already."""
         self._detach_ingress(interface)
+
+    def pods(self) -> set[str]:
+        """The interfaces of all pods whose replies are taken."""
+        with Filters() as filters:
+            indexes = [a.index for a in filters.attached() if a.program == "pod_ingress"]
+        names = set()
+        for index in indexes:
+            with suppress(OSError):
+                names.add(socket.if_indextoname(index))
+        return names
 
     def set_tunnel(self, tunnel: Tunnel) -> None:
         """Create or change a tunnel; what was observed of its far end stays."""
@@ -195,7 +215,10 @@ class Dataplane:
         return self._maps.dropped()
 
     def events(self) -> EventRing:
-        """What control packets show, as it happens; there must be one reader only."""
+        """What control packets show, as it happens; there must be one reader only.
+
+        The ring is this version's: one of another shape stays silent until `take_over`.
+        """
         return EventRing(self._loader.directory / "maps" / "events")
 
     @property
@@ -225,6 +248,15 @@ class Dataplane:
     def _program(self, name: str) -> Path:
         return self._loader.directory / "programs" / name
 
+    def _attach(self, filters: Filters, index: int, hook: Hook, program: str) -> None:
+        running = {(attached.hook, attached.program) for attached in filters.attached_to(index)}
+        if not (self.due and (hook, program) in running):
+            filters.attach(index, hook, self._program(program))
+
+    def _attach_xdp(self, filters: Filters, index: int, program: str) -> None:
+        if not (self.due and filters.attached_xdp().get(index) == program):
+            filters.attach_xdp(index, self._program(program))
+
     def _set_cookie(self) -> None:
         cookie, segments = self._settings()
         if not cookie:
@@ -238,7 +270,7 @@ class Dataplane:
         cookie, before = self._settings()
         index = segmenter.ensure()
         if index != before:
-            filters.attach(filters.link(segmenter.EXIT).index, "ingress", self._program("segment_ingress"))
+            self._attach(filters, filters.link(segmenter.EXIT).index, "ingress", "segment_ingress")
             self._maps.settings.set(_ONLY, records.SETTINGS.pack(cookie, index))
 
     def _set_locals(self, index: int, addresses: set[Address]) -> None:
@@ -280,11 +312,3 @@ def _pair(filters: Filters, interface: str) -> Link:
             f"one side of a pair ({', '.join(_PAIRS)})"
         )
     return link
-
-
-def _program_id(pin: Path) -> int:
-    fd = open_pinned(pin)
-    try:
-        return program_info(fd).id
-    finally:
-        os.close(fd)

@@ -53,7 +53,6 @@ class Attached:
     index: int
     hook: Hook
     program: str
-    program_id: int
 
 
 class Filters:
@@ -133,9 +132,9 @@ class Filters:
     def attached_to(self, index: int) -> list[Attached]:
         """Our filters on one interface."""
         return [
-            Attached(index, hook, name.removeprefix(_PREFIX), program_id)
+            Attached(index, hook, name.removeprefix(_PREFIX))
             for hook in HOOKS
-            for name, program_id in self._ours(index, hook)
+            for name in self._ours(index, hook)
         ]
 
     def attach_xdp(self, index: int, pin: Path) -> None:
@@ -176,7 +175,7 @@ class Filters:
         attributes = [["IFLA_XDP_FD", fd], ["IFLA_XDP_FLAGS", _XDP_DRIVER_MODE]]
         self._netlink.link("set", index=index, IFLA_XDP={"attrs": attributes})
 
-    def _ours(self, index: int, hook: Hook) -> Iterator[tuple[str, int]]:
+    def _ours(self, index: int, hook: Hook) -> Iterator[str]:
         for message in self._filters(index, hook):
             options = message.get_attr("TCA_OPTIONS")
             name = options.get_attr("TCA_BPF_NAME") or ""
@@ -185,7 +184,7 @@ class Filters:
                 and message["handle"] == _FILTER_HANDLE
                 and name.startswith(_PREFIX)
             ):
-                yield name, options.get_attr("TCA_BPF_ID")
+                yield name
 
     def _filters(self, index: int, hook: Hook) -> list[Any]:
         # The kernel lists each chain's head too, as an entry without handle and options.

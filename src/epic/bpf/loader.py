@@ -1,22 +1,24 @@
 """Loading the object: one directory of pins per version of it.
 
 A version's directory is `PIN_DIRECTORY/HASH` with `programs/` and `maps/` in it. A new version takes over the
-maps of the old one, so that it starts with all state; where a map has changed its shape it starts with empty
-maps. The old directory goes when no filter runs its programs any more.
+maps of the old one that have the same shape; the others begin empty. Until the agent has filled these, and
+no filter runs the old programs any more, the old directory stays, and an empty directory `due/` in the new
+one says so. Versions come and go whole, by renaming: what is in `unfinished/` is of no use.
 """
 
 from __future__ import annotations
 
 import hashlib
-import logging
+import os
 import shutil
 import subprocess
+from collections.abc import Iterable
+from contextlib import closing
+from functools import cached_property
 from pathlib import Path
 
-from epic.bpf import maps, syscalls
+from epic.bpf import maps, records, syscalls
 from epic.errors import Unavailable
-
-log = logging.getLogger(__name__)
 
 PROGRAMS = (
     "gateway_underlay_ingress",
@@ -28,6 +30,8 @@ PROGRAMS = (
     "workload_underlay_ingress",
     "workload_underlay_xdp",
 )
+_UNFINISHED = "unfinished"
+_DUE = "due"
 _BPFTOOL_PLACES = (Path("/usr/sbin/bpftool"), Path("/usr/local/sbin/bpftool"))
 
 
@@ -45,63 +49,103 @@ class Loader:
     def __init__(self, pin_directory: Path, object_file: Path) -> None:
         self._root, self._object = pin_directory, object_file
 
-    @property
+    @cached_property
     def directory(self) -> Path:
-        """Where the pins of the present object are."""
+        """Where the pins of the object are; the file may be replaced by a newer one meanwhile."""
         return self._root / version_of(self._object)
 
-    def load(self) -> None:
-        """See to it that the present object is loaded and pinned."""
-        if not _complete(self.directory):
-            self._prepare()
-            self._load()
+    @property
+    def due(self) -> bool:
+        """Whether programs of an older version may be running."""
+        return (self.directory / _DUE).is_dir()
 
-    def remove_others(self) -> None:
-        """Remove the pins of all other versions."""
+    def load(self) -> bool:
+        """See to it that the present object is loaded and pinned; False: the agent must fill maps first."""
+        if _complete(self.directory):
+            return not self.due
+        self._prepare()
+        before = self._predecessor()
+        self._bpftool(())
+        filled = True
+        if before is not None:
+            kept = maps.inherited(_same(before / "maps", self._unfinished / "maps"))
+            remove_pins(self._unfinished)
+            self._bpftool(before / "maps" / name for name in kept)
+            if "settings" not in kept:
+                _copy_cookie(before / "maps/settings", self._unfinished / "maps/settings")
+            (self._unfinished / _DUE).mkdir()
+            filled = kept >= maps.FILLED
+        remove_pins(self.directory)
+        self._unfinished.rename(self.directory)
+        return filled
+
+    def finish(self) -> None:
+        """No program of another version runs any more: remove their pins."""
         for directory in self._versions():
             if directory != self.directory:
-                remove_pins(directory)
+                remove_pins(self._unfinished)
+                directory.rename(self._unfinished)
+        remove_pins(self._unfinished)
+        if self.due:
+            (self.directory / _DUE).rmdir()
 
     def remove(self) -> None:
         """Remove all pins; what the kernel still runs stays until it is detached."""
-        if self._root.is_dir():
-            for directory in self._versions():
-                remove_pins(directory)
-            self._root.rmdir()
+        remove_pins(self._root)
+
+    @property
+    def _unfinished(self) -> Path:
+        return self._root / _UNFINISHED
 
     def _versions(self) -> list[Path]:
-        return sorted(path for path in self._root.iterdir() if path.is_dir())
+        return sorted(path for path in self._root.iterdir() if path != self._unfinished)
+
+    def _predecessor(self) -> Path | None:
+        """The version whose programs run; one that never took over only if there is no other."""
+        return min(self._versions(), key=lambda version: (version / _DUE).is_dir(), default=None)
 
     def _prepare(self) -> None:
         place = self._root.parent
         if not syscalls.is_bpffs(place):
             raise Unavailable(f"{place} is no bpf file system; `mount -t bpf bpf {place}` makes it one")
         self._root.mkdir(mode=0o700, exist_ok=True)
-        if self.directory.is_dir():
-            remove_pins(self.directory)
+        remove_pins(self._unfinished)
 
-    def _load(self) -> None:
-        predecessor = next(filter(_complete, self._versions()), None)
-        self.directory.mkdir(mode=0o700)
-        if predecessor is not None:
-            try:
-                return self._bpftool(predecessor / "maps")
-            except Unavailable as error:
-                log.warning(
-                    "the maps of %s have another shape, beginning with empty ones: %s", predecessor, error
-                )
-                remove_pins(self.directory)
-                self.directory.mkdir(mode=0o700)
-        return self._bpftool(None)
-
-    def _bpftool(self, held: Path | None) -> None:
-        command = [_bpftool(), "prog", "loadall", str(self._object), str(self.directory / "programs")]
-        for name in maps.NAMES if held else ():
-            command += ["map", "name", name, "pinned", f"{held}/{name}"]
-        command += ["pinmaps", str(self.directory / "maps")]
+    def _bpftool(self, held: Iterable[Path]) -> None:
+        self._unfinished.mkdir(mode=0o700)
+        command = [_bpftool(), "prog", "loadall", str(self._object), str(self._unfinished / "programs")]
+        for pin in held:
+            command += ["map", "name", pin.name, "pinned", str(pin)]
+        command += ["pinmaps", str(self._unfinished / "maps")]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise Unavailable(f"the kernel does not take the tunnel programs: {_complaint(done.stderr)}")
+
+
+def _same(before: Path, now: Path) -> set[str]:
+    """Names of the maps that have the same shape in both directories."""
+    return {name for name in maps.NAMES if _shape(before / name) == _shape(now / name)}
+
+
+def _shape(pin: Path) -> syscalls.MapShape | None:
+    try:
+        fd = syscalls.open_pinned(pin)
+    except FileNotFoundError:
+        return None
+    try:
+        return syscalls.map_shape(fd)
+    finally:
+        os.close(fd)
+
+
+def _copy_cookie(before: Path, now: Path) -> None:
+    """So that the filters of both versions know what the XDP program of either has taken out."""
+    shape = _shape(before)
+    if shape is not None:
+        with closing(maps.Map(before, shape.key_size, shape.value_size)) as old:
+            cookie = (old.get(records.ID.pack(0)) or b"")[: records.COUNT.size]
+        with closing(maps.Map(now, records.ID.size, records.SETTINGS.size)) as new:
+            new.set(records.ID.pack(0), cookie.ljust(records.SETTINGS.size, b"\0"))
 
 
 def _complaint(output: str) -> str:

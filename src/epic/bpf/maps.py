@@ -28,8 +28,30 @@ NAMES = (
     "traffic",
     "tunnels",
 )
+FILLED = frozenset(NAMES) - {"drops", "events", "peers", "traffic"}
+"""Those that the agent writes."""
 
-_TOGETHER = 256
+_WINDOW = 256
+"""Neighbours in an array that are read at once."""
+
+_BY_SLOT = {"endpoints", "endpoints6", "insides", "insides6", "peers", "traffic", "tunnels"}
+_TOGETHER = (
+    # Names of endpoints are written, and forgotten, with the endpoints that have them.
+    {"endpoints", "endpoints6", "mapped"},
+    # An inside address is forgotten by what its tunnel's entry says.
+    {"tunnels", "insides", "insides6"},
+)
+
+
+def inherited(same: Iterable[str]) -> frozenset[str]:
+    """Of the maps that an older version has in the same shape, those whose entries still make sense."""
+    kept = set(same)
+    if "slots" not in kept:
+        kept -= _BY_SLOT
+    for maps in _TOGETHER:
+        if not maps <= kept:
+            kept -= maps
+    return frozenset(kept)
 
 
 class Map:
@@ -38,7 +60,8 @@ class Map:
     def __init__(self, path: Path, key_size: int, value_size: int, cpus: int = 1) -> None:
         self._fd = syscalls.open_pinned(path)
         self._key_size, self._value_size = key_size, value_size * cpus
-        if (found := syscalls.map_sizes(self._fd)) != (key_size, value_size):
+        shape = syscalls.map_shape(self._fd)
+        if (found := (shape.key_size, shape.value_size)) != (key_size, value_size):
             self.close()
             # The kernel would write past our buffers.
             raise Unavailable(
@@ -56,7 +79,7 @@ class Map:
     def at(self, indexes: Iterable[int]) -> Iterator[tuple[int, bytes]]:
         """These entries of an array, in the array's order; neighbours are read together."""
         size = self._value_size
-        for _, group in groupby(sorted(indexes), lambda index: index // _TOGETHER):
+        for _, group in groupby(sorted(indexes), lambda index: index // _WINDOW):
             wanted = list(group)
             first = wanted[0]
             values = syscalls.lookup_range(self._fd, first, wanted[-1] - first + 1, size)

@@ -44,6 +44,17 @@ class ProgramInfo(NamedTuple):
     """Its first 15 characters."""
 
 
+class MapShape(NamedTuple):
+    """What makes two maps the same for programs that use them."""
+
+    kind: int
+    key_size: int
+    value_size: int
+    """Of per-CPU maps for one CPU."""
+    max_entries: int
+    flags: int
+
+
 def bpf(command: int, attributes: ctypes.Array[ctypes.c_char]) -> int:
     """The system call; raises OSError."""
     result = int(_libc.syscall(_NUMBER[platform.machine()], command, attributes, len(attributes)))
@@ -184,12 +195,11 @@ def program_info(fd: int) -> ProgramInfo:
     return ProgramInfo(id_, tag, name.rstrip(b"\0").decode("ascii"))
 
 
-def map_sizes(fd: int) -> tuple[int, int]:
-    """Bytes of a key and of a value; of per-CPU maps for one CPU."""
+def map_shape(fd: int) -> MapShape:
+    """The shape of a map."""
     info = ctypes.create_string_buffer(_MAP_INFO_SIZE)
     bpf(_OBJ_GET_INFO_BY_FD, attributes("=IIQ", fd, len(info), address(info)))
-    _, _, key, value = struct.unpack_from("=IIII", info)
-    return key, value
+    return MapShape(*struct.unpack_from("=I4xIIII", info))
 
 
 def program_by_id(id_: int) -> int:

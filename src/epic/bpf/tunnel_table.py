@@ -52,19 +52,22 @@ class TunnelTable:
         """Create or change; what was observed of the far end stays."""
         before = self._get(tunnel.id)
         underlay = _underlay(tunnel)
-        slot = before.slot if before else self._first_free()
+        known = tunnel.id in self._slots
+        slot = self._slots[tunnel.id] if known else self._first_free()
         key = records.ID.pack(slot)
         fingerprint = _fingerprint(before, tunnel)
         value = records.pack_tunnel(tunnel, slot, underlay, fingerprint)
-        if before is None:
-            self._clear(slot)
-        elif before.fingerprint != fingerprint:
+        if not known:
+            self._maps.traffic.set(key, bytes(records.TRAFFIC.size * self._maps.cpus))
+        if not known or not self.generation(tunnel.id):
+            self._maps.peers.set(key, records.new_peer(_new_generation()))
+        if before is not None and before.fingerprint != fingerprint:
             # Programs may be reading what is written here; without a fingerprint they keep no tags.
             self._maps.tunnels.set(key, records.pack_tunnel(tunnel, slot, underlay, _CHANGING))
         if tunnel.local is not None:
             self._maps.locals.set(records.pack_address(tunnel.local), records.ID.pack(underlay.interface))
         self._maps.tunnels.set(key, value)
-        if before is None:
+        if not known:
             self._maps.slots.set(records.ID.pack(tunnel.id), key)
             self._slots[tunnel.id] = self._free.popleft()
         if tunnel.interface is None:
@@ -76,14 +79,15 @@ class TunnelTable:
 
     def delete(self, id_: int) -> None:
         """Remove, with what was observed of it."""
-        before = self._get(id_)
-        if before is None:
+        if id_ not in self._slots:
             return
+        before, slot = self._get(id_), self._slots[id_]
         self._maps.slots.delete(records.ID.pack(id_))
-        self._maps.tunnels.set(records.ID.pack(before.slot), bytes(records.TUNNEL.size))
-        self._forget_insides(before, None)
+        self._maps.tunnels.set(records.ID.pack(slot), bytes(records.TUNNEL.size))
+        if before:
+            self._forget_insides(before, None)
         del self._slots[id_]
-        self._free.append(before.slot)
+        self._free.append(slot)
 
     def locals(self) -> set[Address]:
         """Our addresses that tunnels use."""
@@ -92,12 +96,11 @@ class TunnelTable:
 
     def peer(self, id_: int, lane: int) -> Peer | None:
         """The far end as observed, else on workload nodes as declared; None when neither is known."""
+        slot = self._slots.get(id_)
+        value = None if slot is None else self._maps.peers.get(records.ID.pack(slot))
+        observed = records.unpack_peer(value, lane) if value else None
         tunnel = self._get(id_)
-        value = self._maps.peers.get(records.ID.pack(tunnel.slot)) if tunnel else None
-        if tunnel is None or value is None:
-            return None
-        observed = records.unpack_peer(value, lane)
-        if observed is not None or tunnel.interface or tunnel.remote is None:
+        if observed is not None or tunnel is None or tunnel.interface or tunnel.remote is None:
             return observed
         return Peer(tunnel.remote, tunnel.remote_port, None, 0, 0, 1, spread=False, checksum=False)
 
@@ -125,17 +128,14 @@ class TunnelTable:
     def _get(self, id_: int) -> TunnelRecord | None:
         slot = self._slots.get(id_)
         value = None if slot is None else self._maps.tunnels.get(records.ID.pack(slot))
-        return records.unpack_tunnel(value) if value else None
+        found = records.unpack_tunnel(value) if value else None
+        # The slots may have come from an older version without the tunnels in them.
+        return found if found is not None and found.id == id_ else None
 
     def _first_free(self) -> int:
         if not self._free:
             raise Invalid(f"there are {MAX_TUNNELS} tunnels on this node already, and no room for more")
         return self._free[0]
-
-    def _clear(self, slot: int) -> None:
-        key = records.ID.pack(slot)
-        self._maps.peers.set(key, records.new_peer(_new_generation()))
-        self._maps.traffic.set(key, bytes(records.TRAFFIC.size * self._maps.cpus))
 
     def _forget_insides(self, before: TunnelRecord, now: Tunnel | None) -> None:
         """Of the tunnel as it was, unless another one has taken them."""
@@ -147,7 +147,7 @@ class TunnelTable:
 
 
 def _new_generation() -> int:
-    return secrets.randbits(32)
+    return secrets.randbelow((1 << 32) - 1) + 1
 
 
 def _fingerprint(before: TunnelRecord | None, tunnel: Tunnel) -> bytes:

@@ -72,26 +72,26 @@ class Node:
         self._wire()
         write_certificates(directory)
         self._config = directory / "agent.yaml"
-        self.configure(interface="up0", address=UNDERLAY)
-
-    def configure(self, **underlay: object) -> None:
-        """Write the agent's settings."""
-        control = {
-            "address": f"127.0.0.1:{ADS_PORT}",
-            "ca": str(self.directory / "ca.crt"),
-            "certificate": str(self.directory / "agent.crt"),
-            "key": str(self.directory / "agent.key"),
-        }
-        settings = {
+        self._settings: dict[str, object] = {
             "role": "gateway",
             "node_name": NODE,
-            "control": control,
-            "underlay": underlay,
-            "state_directory": str(self.directory / "state"),
+            "control": {
+                "address": f"127.0.0.1:{ADS_PORT}",
+                "ca": str(directory / "ca.crt"),
+                "certificate": str(directory / "agent.crt"),
+                "key": str(directory / "agent.key"),
+            },
+            "underlay": {"interface": "up0", "address": UNDERLAY},
+            "state_directory": str(directory / "state"),
             "run_directory": str(self.run_directory),
             "pin_directory": str(self.pins),
         }
-        self._config.write_text(yaml.safe_dump(settings), encoding="utf-8")
+        self.configure()
+
+    def configure(self, **settings: object) -> None:
+        """Write the agent's settings, with these changes to what they were."""
+        self._settings |= settings
+        self._config.write_text(yaml.safe_dump(self._settings), encoding="utf-8")
 
     def _wire(self) -> None:
         self.node.sysctl("ip_forward", 1)

@@ -161,24 +161,23 @@ class Workload:
         self._backend: subprocess.Popen[bytes] | None = None
         (directory / "manifests").mkdir(parents=True)
         (directory / "manifests" / "epic.yaml").write_text(MANIFESTS, encoding="utf-8")
-        settings = {
+        self._settings: dict[str, object] = {
             "role": "workload",
             "node_name": "node1",
             "cluster": "lab",
-            "underlay": {"interface": "up0", "address": ADDRESS},
+            "underlay": underlay or {"interface": "up0", "address": ADDRESS},
             "manifests": str(directory / "manifests"),
             "ca": str(node.directory / "ca.crt"),
             "state_directory": str(directory / "state"),
             "run_directory": str(directory / "run"),
             "pin_directory": str(pins),
         }
-        self._settings = settings
-        self.configure(**underlay)
+        self.configure()
 
-    def configure(self, **underlay: object) -> None:
-        """Write the agent's settings."""
-        settings = self._settings | ({"underlay": underlay} if underlay else {})
-        (self.directory / "agent.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    def configure(self, **settings: object) -> None:
+        """Write the agent's settings, with these changes to what they were."""
+        self._settings |= settings
+        (self.directory / "agent.yaml").write_text(yaml.safe_dump(self._settings), encoding="utf-8")
 
     def _wire(self, node: Node) -> None:
         node.far.sysctl("ip_forward", 1)

@@ -192,7 +192,7 @@ async def test_an_interface_that_is_no_longer_named_is_left(node: Node, make: Ma
     workload.start_agent()
     await eventually(lambda: programs("up0") and programs("up1"), 15, "the programs")
     workload.stop_agent()
-    workload.configure(interface="up0")
+    workload.configure(underlay={"interface": "up0"})
     workload.start_agent()
     await eventually(lambda: not programs("up1"), 15, "the removal of the programs")
     assert programs("up0")
@@ -203,7 +203,7 @@ async def test_xdp_takes_data_out_as_long_as_it_is_asked_for(node: Node, make: M
 
     def configure(receive: str) -> None:
         node.stop_agent()
-        node.configure(interface="up0", address=UNDERLAY, receive=receive)
+        node.configure(underlay={"interface": "up0", "address": UNDERLAY, "receive": receive})
         node.start_agent()
 
     def in_use() -> list[bool]:
@@ -219,7 +219,7 @@ async def test_xdp_takes_data_out_as_long_as_it_is_asked_for(node: Node, make: M
     assert in_use() == [True, True]
     configure("tc")
     workload.stop_agent()
-    workload.configure(interface="up0", receive="tc")
+    workload.configure(underlay={"interface": "up0", "receive": "tc"})
     workload.start_agent()
     await eventually(lambda: in_use() == [False, False], 15, "the removal of the XDP programs")
     await works(node, ADDRESS)
@@ -244,7 +244,7 @@ async def test_requests_take_all_equal_ways_and_the_one_that_is_left(
         f"ip route add {local} nexthop via {UNDERLAY} nexthop via 172.30.12.2",
     )
     node.stop_agent()
-    node.configure(interfaces=["up0", "up1"], address=local)
+    node.configure(underlay={"interfaces": ["up0", "up1"], "address": local})
     node.start_agent()
     node.control.publish(snapshot(ADDRESS))
     workload.api.content = tunnel_list(ADDRESS, epic=local)

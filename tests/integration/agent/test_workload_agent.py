@@ -8,6 +8,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
+import shutil
+import subprocess
 from collections.abc import AsyncIterator
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -121,6 +125,49 @@ async def test_keys_are_rotated_under_traffic_without_a_lost_packet(node: Node, 
     assert (report.drops["tag_wrong"], report.drops["key_missing"]) == (0, 0)
     drops = dataplane(workload).drop_counters()
     assert (drops["tag_wrong"], drops["key_missing"]) == (0, 0)
+
+
+async def test_programs_with_other_maps_take_over_without_a_lost_packet(
+    node: Node, workload: Workload, tmp_path: Path
+) -> None:
+    workload.start_agent()
+    await eventually(lambda: reached(node), 15, "an answer of the backend")
+    newer = with_more_room(tmp_path)
+    with pings(node, 1200) as pinging:
+        node.configure(object=str(newer))
+        workload.configure(object=str(newer))
+        for agent, pins in ((workload, workload.pins), (node, node.pins)):
+            (before,) = pins.iterdir()
+            agent.stop_agent()
+            agent.start_agent()
+            await eventually(lambda pins=pins, before=before: settled(pins, before), 10, "the take-over")
+        output = await asyncio.to_thread(pinging.communicate)
+    assert " 0% packet loss" in output[0], output
+    assert reached(node)
+
+
+def pings(node: Node, count: int) -> subprocess.Popen[str]:
+    """A hundred a second from the instance to the workload node."""
+    command = ["ping", "-q", "-c", str(count), "-i", "0.01", "-I", str(INSIDE), ADDRESS]
+    with node.instance:
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def settled(pins: Path, before: Path) -> bool:
+    """Whether another version is alone."""
+    return not before.exists() and not list(pins.glob("*/due"))
+
+
+def with_more_room(directory: Path) -> Path:
+    """Programs with other maps of endpoints and of inside addresses; that of tunnels changes with these."""
+    copy = directory / "bpf"
+    shutil.copytree(Path(__file__).parents[3] / "bpf", copy)
+    header = copy / "consts.h"
+    text = header.read_text(encoding="utf-8")
+    header.write_text(re.sub(r"(MAX_(?:ENDPOINTS|INSIDES)) .*", r"\1 65536", text), encoding="utf-8")
+    made = directory / "newer.o"
+    subprocess.run(["make", "-s", "-C", copy, f"OBJECT={made}", made], check=True)
+    return made
 
 
 async def test_a_reboot_without_the_rest_api_changes_nothing(node: Node, workload: Workload) -> None:
