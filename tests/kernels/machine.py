@@ -1,12 +1,14 @@
 """A virtual machine without a disk image: another kernel under this machine's own files.
 
-The guest sees the host's root directory read-only (9p), under a layer in memory that takes what it writes. It runs
-one shell script there as its first process, and what that leaves in the directory of results is all that remains.
+The guest sees the host's root directory read-only (9p), under a layer in memory that takes what it writes. It
+runs one shell script there as its first process; what that leaves in the directory of results is all that
+remains. Files must not change meanwhile: the guest would see them half.
 """
 
 from __future__ import annotations
 
 import lzma
+import re
 import shlex
 import shutil
 import subprocess
@@ -21,7 +23,7 @@ PROCESSORS, MEGABYTES = 2, 4096
 
 _INIT = """#!/busybox sh
 bb=/busybox
-$bb mkdir /dev /proc /lower /upper /root
+$bb mkdir -p /dev /proc /lower /upper /root
 $bb mount -t devtmpfs dev /dev
 $bb mount -t proc proc /proc
 for module in {modules}; do $bb insmod /modules/$module || $bb echo "insmod $module failed"; done
@@ -62,14 +64,21 @@ class Machine:
     """One kernel, ready to be booted; its results are in `results`."""
 
     def __init__(self, kernel: Kernel, results: Path) -> None:
-        self._kernel = kernel
-        self._results = results
+        self._kernel, self._results = kernel, results
+        self._before = ""
+        shutil.rmtree(results, ignore_errors=True)
+        results.mkdir(parents=True)
+
+    def give(self, name: str, data: bytes, at: Path) -> None:
+        """Have another file there than this machine has."""
+        (self._results / name).write_bytes(data)
+        self._before += f"mount --bind /results/{name} {at}\n"
 
     def run(self, command: list[str], directory: Path, path: str, seconds: float) -> int | None:
         """Run a command there; its exit status, or None if the machine did not come to that in time."""
-        shutil.rmtree(self._results, ignore_errors=True)
-        self._results.mkdir(parents=True)
-        script = _SCRIPT.format(path=shlex.quote(path), directory=directory, command=shlex.join(command))
+        script = self._before + _SCRIPT.format(
+            path=shlex.quote(path), directory=directory, command=shlex.join(command)
+        )
         (self._results / "script").write_text(script, "utf-8")
         with tempfile.TemporaryDirectory() as build, (self._results / "console").open("wb") as console:
             initramfs = _initramfs(self._kernel, Path(build))
@@ -131,11 +140,18 @@ def _needed(kernel: Kernel) -> list[Path]:
     return list(found)
 
 
+def _has_kvm() -> bool:
+    """/dev/kvm alone says little: some of it cannot run a kernel that was not made for it."""
+    processor = Path("/proc/cpuinfo").read_text("ascii", "replace")
+    return Path("/dev/kvm").exists() and re.search(r"\b(vmx|svm)\b", processor) is not None
+
+
 def _qemu(kernel: Kernel, initramfs: Path, results: Path) -> list[str]:
     share = "local,security_model=none,multidevs=remap"
     return [
         "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
-        "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", str(PROCESSORS), "-m", str(MEGABYTES),
+        "-accel", "kvm" if _has_kvm() else "tcg,thread=multi", "-cpu", "max",
+        "-smp", str(PROCESSORS), "-m", str(MEGABYTES),
         "-serial", "stdio", "-device", "virtio-rng-pci",
         "-virtfs", f"{share},path=/,mount_tag=host,readonly=on",
         "-virtfs", f"{share},path={results},mount_tag=results",
