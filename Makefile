@@ -1,7 +1,7 @@
 # EPIC: the commands of development. `make help` lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-lab check lint types unit golden bpf bundle lab site demo test e2e bench bench-transport bench-agent clean-lab clean
+.PHONY: help setup setup-lab check lint types unit golden bpf bundle lab site demo test e2e bench bench-transport bench-agent test-kernels clean-lab clean
 
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -77,6 +77,9 @@ bench-transport: bpf ## Measure the tunnel against plain routing and VXLAN (root
 bench-agent: bpf ## Measure an agent with 10,000 tunnels and 100,000 endpoints (root)
 	@$(BIN)/python tests/bench/agent_change.py
 	@$(BIN)/python tests/bench/agent_scale.py
+
+test-kernels: bpf ## Run the tunnel's tests on older kernels in virtual machines (root); ARGS=--help lists them
+	@$(BIN)/python tests/kernels/run.py $(ARGS)
 
 clean-lab: setup ## Remove the lab and all it left
 	ansible-playbook -i localhost, playbooks/lab_clean.yml

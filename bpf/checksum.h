@@ -23,6 +23,7 @@ __noinline __u64 sum_bytes(struct __sk_buff *skb, __u32 offset, __u32 length)
 {
 	__u8 chunk[SUM_CHUNK];
 	__s64 sum = 0;
+	__u32 last;
 
 	for (int i = 0; i < SUM_CHUNKS && length >= SUM_CHUNK; i++) {
 		if (bpf_skb_load_bytes(skb, offset, chunk, SUM_CHUNK))
@@ -31,10 +32,13 @@ __noinline __u64 sum_bytes(struct __sk_buff *skb, __u32 offset, __u32 length)
 		offset += SUM_CHUNK;
 		length -= SUM_CHUNK;
 	}
-	if (!length || length >= SUM_CHUNK)
+	/* Verifiers before Linux 6.8 do not learn from "not 0", and the helper must not get 0. */
+	last = length - 1;
+	asm volatile("" : "+r"(last));
+	if (last >= SUM_CHUNK - 1)
 		return sum;
 	__builtin_memset(chunk, 0, sizeof(chunk));
-	if (bpf_skb_load_bytes(skb, offset, chunk, length))
+	if (bpf_skb_load_bytes(skb, offset, chunk, last + 1))
 		return sum;
 	return bpf_csum_diff(NULL, 0, (__be32 *)chunk, SUM_CHUNK, sum);
 }

@@ -70,6 +70,8 @@ class World:
     sent: list[int] = field(default_factory=lambda: [0, 0])
     counters: dict[tuple[int, int], int] = field(default_factory=dict)
     """Of control packets, by tunnel and lane."""
+    keeps_family: bool = False
+    """Its kernel cannot take a packet out of one of the other family."""
 
     def named(self, tunnel: int, real: bytes) -> bytes | None:
         """What an endpoint of this tunnel is called here when it has another name."""
@@ -236,6 +238,8 @@ def _deliver(frame: bytes, gue: int, pair_of: tuple[int, bytes, bytes], world: W
         if name is None:
             return DROPPED, frame, "endpoint_unknown"
     version = frame[gue + 20] >> 4
+    if world.keeps_family and frame[12:14] != _ETHERTYPE[version]:
+        return DROPPED, frame, "no_room"
     taken = bytearray(frame[:12] + _ETHERTYPE[version] + frame[gue + 20 :])
     tos = frame[15] if frame[12:14] == _ETHERTYPE[4] else frame[15] >> 4
     if tos & 3 == _CE and not _mark(taken, version):

@@ -28,6 +28,7 @@ from host import (
     WORKLOAD_XDP,
     Host,
 )
+from kernel import OPENS_OTHER_FAMILY
 from oracle import DROPPED, NOT_OURS, Outcome, World
 from scapy.layers.inet import TCP
 from testrun import XDP_PASS
@@ -101,6 +102,7 @@ def test_the_kernel_and_the_rules_agree_on_any_packet(host: Host, program: str, 
     role = program.split(maxsplit=1)[0]
     world, source = fuzzing.world(role, over), random.Random(f"{SEED} {program} {over}")
     world.counters[TUNNEL, 0] = 1 if world.gateway else 0
+    world.keeps_family = not OPENS_OTHER_FAMILY
     good = good_frames(program, over)
     frames = itertools.chain(good, itertools.islice(fuzzing.mutations(source, good), SHARE))
     total: Counter[str] = Counter()

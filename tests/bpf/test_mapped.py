@@ -9,11 +9,13 @@ from frames import (
     ALL,
     ETHER,
     FAMILIES,
+    OPENED,
     OTHER_TUNNEL,
     TUNNEL,
     Families,
     gue,
     ip,
+    opened,
     outer,
     recomputed,
     wrapped,
@@ -102,7 +104,7 @@ def test_a_request_goes_to_the_real_address(mapped: Host, families: Families, ki
     assert recomputed_if_any(kind, inner) == inner
 
 
-@FAMILIES
+@OPENED
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_reply_comes_from_the_mapped_address(mapped: Host, families: Families, kind: str) -> None:
     f = families
@@ -113,7 +115,7 @@ def test_a_reply_comes_from_the_mapped_address(mapped: Host, families: Families,
     assert recomputed_if_any(kind, ran.packet) == ran.packet
 
 
-@FAMILIES
+@OPENED
 @pytest.mark.parametrize(
     ("sent_about", "told_about"),
     [
@@ -168,7 +170,7 @@ def test_checksums_stay_right_whatever_the_payload(mapped: Host, families: Famil
         assert bytes(inner) == bytes(expected), word
 
 
-@FAMILIES
+@OPENED
 def test_the_other_network_may_use_the_same_address(mapped: Host, families: Families) -> None:
     """A reply of another tunnel from the same address is the other endpoint's."""
     f = families
@@ -202,7 +204,7 @@ def test_a_mapping_can_be_changed_and_taken_away(mapped: Host, families: Familie
     assert mapped.dropped(INSTANCE, ETHER / sent) == "endpoint_unknown"
 
 
-@FAMILIES
+@OPENED
 def test_an_endpoint_that_needs_no_mapping_any_more_keeps_its_address(
     mapped: Host, families: Families
 ) -> None:
@@ -221,7 +223,7 @@ def test_before_the_stack_mapped_packets_are_left_to_the_filter(mapped: Host, fa
     assert mapped.take_out(GATEWAY_XDP, frame) == (XDP_PASS, frame, b"")
 
 
-@pytest.mark.parametrize("families", [ALL[1], ALL[3]], ids=str)
+@opened(ALL[1], ALL[3])
 @pytest.mark.parametrize("number", [0, 43, 60], ids=["hop-by-hop", "routing", "destination options"])
 def test_what_has_extension_headers_is_dropped(mapped: Host, families: Families, number: int) -> None:
     """No checksum is looked for behind them, and a wrong one is not delivered."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from frames import ALL, ETHER, FAMILIES, Families, gue, ip, outer
+from frames import ALL, ETHER, FAMILIES, OPENED, Families, gue, ip, outer
 from host import GATEWAY, WORKLOAD, Host
 from receiving import ENDS, OVER, frame_of, inner_of, outer_of, unwrapped
 from scapy.layers.inet import IP, TCP, UDP, IPOption_NOP
@@ -88,7 +88,7 @@ def test_a_workload_node_takes_a_tunnel_at_its_own_address_only(host: Host, fami
     assert host.dropped(WORKLOAD, frame) == "tunnel_address"
 
 
-@FAMILIES
+@OPENED
 def test_an_epic_node_takes_packets_at_all_of_its_addresses(host: Host, families: Families) -> None:
     frame = frame_of(GATEWAY, families)
     frame[1].dst = str(families.epic_second)

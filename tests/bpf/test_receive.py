@@ -12,6 +12,7 @@ from frames import (
     INSTANCE_INTERFACE,
     KEY,
     OLD_KEY,
+    OPENED,
     OTHER_TUNNEL,
     POD_INTERFACE,
     TUNNEL,
@@ -39,7 +40,7 @@ SIX_INSIDE = pytest.mark.parametrize("families", [ALL[1], ALL[3]], ids=str)
 
 
 @ENDS
-@FAMILIES
+@OPENED
 def test_a_good_packet_is_unwrapped(host: Host, end: str, families: Families) -> None:
     inner = inner_of(end, families)
     ran = host.run(end, frame_of(end, families))
@@ -70,7 +71,7 @@ INNERS: dict[str, Callable[[Any], Packet]] = {
 
 
 @ENDS
-@FAMILIES
+@OPENED
 @pytest.mark.parametrize("kind", INNERS)
 def test_what_is_inside_does_not_matter(host: Host, end: str, families: Families, kind: str) -> None:
     inner = INNERS[kind](families.reply if end == GATEWAY else families.request)
@@ -78,7 +79,7 @@ def test_what_is_inside_does_not_matter(host: Host, end: str, families: Families
 
 
 @ENDS
-@FAMILIES
+@OPENED
 def test_both_keys_verify_until_one_is_taken_away(host: Host, end: str, families: Families) -> None:
     frame = frame_of(end, families, key=OLD_KEY)
     assert host.dropped(end, frame) is None
@@ -88,7 +89,7 @@ def test_both_keys_verify_until_one_is_taken_away(host: Host, end: str, families
 
 
 @ENDS
-@FAMILIES
+@OPENED
 def test_the_outer_source_is_not_checked_for_a_nat_may_change_it(
     host: Host, end: str, families: Families
 ) -> None:
@@ -98,7 +99,7 @@ def test_the_outer_source_is_not_checked_for_a_nat_may_change_it(
 
 
 @ENDS
-@FAMILIES
+@OPENED
 def test_padding_of_the_frame_is_no_part_of_the_packet(host: Host, end: str, families: Families) -> None:
     ran = host.run(end, bytes(frame_of(end, families)) + bytes(9))
     assert ran.packet == unwrapped(inner_of(end, families)) + bytes(9)
@@ -246,7 +247,7 @@ def test_an_endpoint_of_another_tunnel_is_not_served_by_this_one(
 
 
 @ENDS
-@FAMILIES
+@OPENED
 def test_a_tunnel_without_an_inside_ipv6_address_takes_no_ipv6(
     host: Host, end: str, families: Families
 ) -> None:
@@ -265,7 +266,7 @@ def test_each_end_takes_tunnels_of_its_role_only(host: Host, end: str, families:
 
 
 @ENDS
-@FAMILIES
+@OPENED
 def test_congestion_marked_by_the_underlay_is_carried_inside(
     host: Host, end: str, families: Families
 ) -> None:
@@ -282,7 +283,7 @@ def test_congestion_marked_by_the_underlay_is_carried_inside(
     assert host.dropped(end, frame) == "congestion"
 
 
-@FAMILIES
+@OPENED
 def test_an_endpoint_with_an_interface_gets_its_packets_past_the_stack(
     host: Host, families: Families
 ) -> None:
