@@ -16,3 +16,10 @@ NEEDS_OTHER_FAMILY = pytest.mark.skipif(
     not OPENS_OTHER_FAMILY,
     reason=f"Linux {_RELEASE}: IPv6 comes out of IPv4, and IPv4 out of IPv6, since 6.3",
 )
+RUNS_XDP = pytest.mark.skipif(
+    VERSION < (5, 15),
+    reason=f"Linux {_RELEASE}: packets are run through XDP with metadata since 5.15",
+)
+COUNTS_VERIFIED = pytest.mark.skipif(
+    VERSION < (5, 16), reason=f"Linux {_RELEASE}: how much the verifier looked at is told since 5.16"
+)

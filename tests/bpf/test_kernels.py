@@ -1,9 +1,8 @@
 """What older kernels ask of the programs, as far as it can be shown on this one.
 
-The oldest supported is Linux 5.15. Its verifier cannot be run here; it knows the same limits of stack and
-length, fewer instructions and fewer helpers, and it may look at more states than a newer one before it has
-understood a program, for which there is a wide margin. The stack (512 bytes of all functions that call each
-other) is counted alike by all: that the programs load here is the proof.
+The oldest supported is Linux 5.15. A verifier that is older than this one learns less from a comparison and
+may look at more states before it has understood a program, for which there is a wide margin. Whether it takes
+the programs is only known by trying it: tests/kernels runs these tests on other kernels.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from typing import NamedTuple
 
 import pytest
 from host import Host
+from kernel import COUNTS_VERIFIED
 
 from epic.bpf import syscalls
 from epic.bpf.loader import PROGRAMS
@@ -107,6 +107,13 @@ def info(host: Host, program: str) -> bytes:
     return buffer.raw
 
 
+def test_the_kernel_takes_all_programs(host: Host) -> None:
+    for program in PROGRAMS:
+        role = "gateway" if program.startswith(("gateway", "instance")) else "workload"
+        assert info(host, f"{role} {program}")
+
+
+@COUNTS_VERIFIED
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_the_verifier_is_done_soon(host: Host, program: str) -> None:
     role = "gateway" if program.startswith(("gateway", "instance")) else "workload"

@@ -21,6 +21,7 @@ from frames import (
     wrapped,
 )
 from host import GATEWAY, GATEWAY_XDP, INSTANCE, Host, gateway_tunnel
+from kernel import RUNS_XDP
 from scapy.layers.inet import ICMP, TCP, UDP, IPerror, IPOption_NOP, UDPerror
 from scapy.layers.inet6 import (
     ICMPv6EchoReply,
@@ -216,6 +217,7 @@ def test_an_endpoint_that_needs_no_mapping_any_more_keeps_its_address(
     assert ran.packet == bytes(ETHER / reply)
 
 
+@RUNS_XDP
 @FAMILIES
 def test_before_the_stack_mapped_packets_are_left_to_the_filter(mapped: Host, families: Families) -> None:
     reply = families.reply() / UDP()

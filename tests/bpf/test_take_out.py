@@ -19,6 +19,7 @@ from frames import (
     set_traffic_class,
 )
 from host import GATEWAY_XDP, WORKLOAD_XDP, Host
+from kernel import RUNS_XDP
 from scapy.layers.inet import TCP, UDP, IPOption_NOP
 from scapy.layers.l2 import Dot1Q
 from scapy.packet import Packet, Raw
@@ -26,7 +27,7 @@ from testrun import XDP_PASS, TakenOut
 
 from epic.bpf.dataplane import Endpoint
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, RUNS_XDP]
 
 ENDS = pytest.mark.parametrize("end", [GATEWAY_XDP, WORKLOAD_XDP], ids=["gateway", "workload"])
 METADATA = 16

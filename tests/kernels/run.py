@@ -77,7 +77,7 @@ def _try(kernel: Kernel, series: str, options: argparse.Namespace) -> bool:
     if series == STAND_IN:
         machine.give("object", OBJECT.read_bytes().replace(CLOCK_CALL, OLD_CLOCK_CALL), at=OBJECT)
     begun = time.monotonic()
-    status: int | None = machine.run(command, ROOT, PATH, options.minutes * 60)
+    status = machine.run(command, ROOT, PATH, options.minutes * 60)
     took = time.monotonic() - begun
     output = results / "output"
     said = output.read_text("utf-8", "replace").splitlines() if output.exists() else []
