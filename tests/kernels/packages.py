@@ -18,7 +18,8 @@ APT::Sandbox::User "root";
 Acquire::Languages "none";
 """
 _KEYS = "/usr/share/keyrings/debian-archive-keyring.gpg"
-_MIRROR = "http://deb.debian.org/debian-security"
+_SECURITY = "bookworm-security"
+"""The suite that shows where this machine has Debian's security archive from; all suites' kernels are there."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def _download(source: Source, directory: Path) -> None:
     (apt / "lists/partial").mkdir(parents=True)
     (apt / "cache/archives/partial").mkdir(parents=True)
     (apt / "sources.list").write_text(
-        f"deb [arch=amd64 target=Packages signed-by={_KEYS}] {_MIRROR} {source.suite} main\n", "utf-8"
+        f"deb [arch=amd64 target=Packages signed-by={_KEYS}] {_mirror()} {source.suite} main\n", "utf-8"
     )
     (apt / "apt.conf").write_text(_APT.format(directory=apt), "utf-8")
     _apt(apt, "apt-get", "-q", "update")
@@ -82,6 +83,14 @@ def _download(source: Source, directory: Path) -> None:
     archive.unlink()
     shutil.rmtree(apt)
     (directory / "complete").write_text(version, "utf-8")
+
+
+def _mirror() -> str:
+    query = ["apt-get", "indextargets", "--format", "$(REPO_URI)", f"Codename: {_SECURITY}"]
+    done = subprocess.run(query, capture_output=True, text=True, check=True)
+    if not done.stdout:
+        raise LookupError(f"apt knows no {_SECURITY}; add it to its sources and `apt-get update`")
+    return done.stdout.split()[0]
 
 
 def _apt(configuration: Path, *command: str, directory: Path | None = None) -> str:
