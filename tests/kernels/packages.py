@@ -19,7 +19,7 @@ Acquire::Languages "none";
 """
 _KEYS = "/usr/share/keyrings/debian-archive-keyring.gpg"
 _SECURITY = "bookworm-security"
-"""The suite that shows where this machine has Debian's security archive from; all suites' kernels are there."""
+"""The suite that shows where this machine has Debian's security archive from, with all suites' kernels."""
 
 
 @dataclass(frozen=True)
