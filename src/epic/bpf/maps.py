@@ -78,13 +78,19 @@ class Map:
 
     def at(self, indexes: Iterable[int]) -> Iterator[tuple[int, bytes]]:
         """These entries of an array, in the array's order; neighbours are read together."""
-        size = self._value_size
         for _, group in groupby(sorted(indexes), lambda index: index // _WINDOW):
             wanted = list(group)
-            first = wanted[0]
-            values = syscalls.lookup_range(self._fd, first, wanted[-1] - first + 1, size)
-            for index in wanted:
-                yield index, values[(index - first) * size : (index - first + 1) * size]
+            try:
+                yield from self._range(wanted)
+            except OSError as error:
+                if error.errno != syscalls.ENOTSUPP:
+                    raise
+                yield from ((index, self.get(records.ID.pack(index)) or b"") for index in wanted)
+
+    def _range(self, wanted: list[int]) -> list[tuple[int, bytes]]:
+        first, size = wanted[0], self._value_size
+        values = syscalls.lookup_range(self._fd, first, wanted[-1] - first + 1, size)
+        return [(index, values[(index - first) * size : (index - first + 1) * size]) for index in wanted]
 
     def set(self, key: bytes, value: bytes) -> None:
         """Store, whether the key was there or not."""

@@ -23,6 +23,9 @@ _MAP_LOOKUP_BATCH = 24
 _MAP_UPDATE_BATCH = 26
 _MAP_DELETE_BATCH = 27
 
+ENOTSUPP = 524
+"""The kernel's own; libc has no name for it."""
+
 UPDATE_ANY = 0
 UPDATE_NEW = 1
 
@@ -140,7 +143,10 @@ def items(fd: int, key_size: int, value_size: int) -> Iterator[tuple[bytes, byte
 
 
 def lookup_range(fd: int, first: int, count: int, size: int) -> bytes:
-    """The values of so many entries of an array, one after the other."""
+    """The values of so many entries of an array, one after the other.
+
+    OSError with ENOTSUPP: kernels before 5.13 do not read per-CPU values so.
+    """
     # The kernel begins after the entry that it is given.
     before, last = (
         ctypes.create_string_buffer(struct.pack("=i", first - 1), 4),
