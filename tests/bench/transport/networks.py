@@ -97,6 +97,12 @@ class VxlanNetwork(Network):
             end.run(f"ip link set eth0 mtu {VXLAN_MTU}")
 
 
+def hello(epic: Dataplane, tunnel: int, key: bytes) -> bytes:
+    """What a workload node says in a tunnel to an EPIC node."""
+    generation = epic.generation(tunnel)
+    return wire.encode(wire.Control(wire.Kind.HELLO, tunnel, time.time_ns(), 0, generation=generation), key)
+
+
 class GueNetwork(Network):
     """EPIC's tunnel as the agents set it up; the workload node's stack delivers."""
 
@@ -146,10 +152,7 @@ class GueNetwork(Network):
 
     def _say_hello(self) -> None:
         """So that the EPIC node knows where the workload node is."""
-        generation = self.gateway.generation(TUNNEL)
-        packet = wire.encode(
-            wire.Control(wire.Kind.HELLO, TUNNEL, time.time_ns(), 0, generation=generation), KEY
-        )
+        packet = hello(self.gateway, TUNNEL, KEY)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as channel:
             channel.bind((str(NODE), 6080))
             for _ in range(3):

@@ -6,7 +6,8 @@ import socket
 import time
 from pathlib import Path
 
-from path_network import INSIDE, KEY, NODE, TUNNEL, Network, hello, udp_socket
+from networks import hello
+from path_network import EPIC, INSIDE, KEY, NODE, TUNNEL, Network, udp_socket
 
 _PATIENCE = 5.0
 
@@ -21,7 +22,7 @@ def measure(pins: Path, object_file: Path, times: int) -> list[float]:
             udp_socket(network.node, NODE, 7000) as endpoint,
             udp_socket(network.instance, INSIDE, 7000) as instance,
         ):
-            hello(agent, KEY)
+            _say_hello(network, agent)
             _until_through(instance, endpoint)
             return [_rebind(network, agent, instance, endpoint) for _ in range(times)]
     finally:
@@ -34,13 +35,17 @@ def _rebind(
     before = network.gateway.peer(TUNNEL)
     network.nat.run("conntrack -F")
     begun = time.perf_counter()
-    hello(agent, KEY)
+    _say_hello(network, agent)
     _until_through(instance, endpoint)
     took = time.perf_counter() - begun
     after = network.gateway.peer(TUNNEL)
     if before is None or after is None or before.port == after.port:
         raise RuntimeError("the NAT has not changed the tunnel's port")
     return took * 1000
+
+
+def _say_hello(network: Network, agent: socket.socket) -> None:
+    agent.sendto(hello(network.gateway, TUNNEL, KEY), (str(EPIC), 6080))
 
 
 def _until_through(instance: socket.socket, endpoint: socket.socket) -> None:
