@@ -137,9 +137,7 @@ class GatewayKernel:
 
     def settle(self) -> None:
         """All is as it should be: programs of an older version that still run are needed no more."""
-        if self._dataplane.due:
-            self._dataplane.take_over()
-            log.info("the tunnel's programs are replaced by this version's")
+        self._dataplane.settle()
 
     def _follow(self, changes: Changes) -> None:
         self._links = self._netlink.links()

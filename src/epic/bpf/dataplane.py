@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import socket
 from collections.abc import Iterable, Iterator, Mapping
@@ -34,6 +35,8 @@ __all__ = [
     "TunnelCounters",
     "TunnelEvent",
 ]
+
+log = logging.getLogger(__name__)
 
 Role = Literal["gateway", "workload"]
 Receive = Literal["tc", "xdp"]
@@ -69,6 +72,12 @@ class Dataplane:
     def due(self) -> bool:
         """Whether programs of an older version go on with its maps; once ours are filled: `take_over`."""
         return self._loader.due
+
+    def settle(self) -> None:
+        """The maps are filled: take over from an older version if that is due."""
+        if self.due:
+            self.take_over()
+            log.info("the tunnel's programs are replaced by this version's")
 
     def take_over(self) -> None:
         """Replace all programs of an older version in place and remove its pins."""
