@@ -11,6 +11,10 @@ import pytest
 from frames import GENERATION
 from fuzzing import COUNT, SEED
 from host import Host
+from namespaces import Namespace
+from planes import INSTANCE
+
+from epic.bpf.dataplane import Dataplane
 
 OBJECT = Path(__file__).parents[2] / "src/epic/bpf/gue.bpf.o"
 
@@ -61,6 +65,29 @@ def host(shared_host: Host, request: pytest.FixtureRequest) -> Iterator[Host]:
     shared_host.reset(families.over if families else 4)
     with shared_host.namespace:
         yield shared_host
+
+
+@pytest.fixture
+def namespace() -> Iterator[Namespace]:
+    """With an underlay and an instance's interface; the test runs in it."""
+    created = Namespace()
+    created.run(
+        "ip link add up0 type veth peer name far0",
+        f"ip link add {INSTANCE} type veth peer name peer0",
+        "ip addr add 172.30.2.2/24 dev up0",
+    )
+    with created:
+        yield created
+    created.close()
+
+
+@pytest.fixture
+def plane(namespace: Namespace, bpffs: Path, object_file: Path) -> Iterator[Dataplane]:
+    """Loaded there, with nothing in it."""
+    loaded = Dataplane(bpffs / "plane", object_file)
+    loaded.load()
+    yield loaded
+    loaded.unload()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

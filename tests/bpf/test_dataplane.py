@@ -1,69 +1,20 @@
-"""Loading, attaching and the maps as the agent sees them."""
+"""Loading and attaching as the agent sees them."""
 
 from __future__ import annotations
 
 import subprocess
-import time
-from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
-from typing import Any
 
 import pytest
 from namespaces import Namespace
+from planes import INSIDE, INSIDE6, INSTANCE, PUBLIC, UNDERLAY, tunnel
 
-from epic.bpf.dataplane import Address, Dataplane, Endpoint, Pair, Tunnel, TunnelCounters
+from epic.bpf.dataplane import Dataplane, Endpoint
 from epic.bpf.maps import Map
-from epic.bpf.records import ID, TRAFFIC
-from epic.bpf.syscalls import possible_cpus
-from epic.bpf.tunnel_table import MAX_TUNNELS
 from epic.errors import Invalid, NotFound, Unavailable
 
 pytestmark = pytest.mark.root
-
-INSIDE, PUBLIC, UNDERLAY = map(IPv4Address, ("100.64.0.1", "203.0.113.1", "172.30.2.2"))
-INSIDE6, ENDPOINT6 = IPv6Address("fd65::1"), IPv6Address("fd00::1")
-INSTANCE = "epg64400001"
-MANY = 10_000
-
-
-@pytest.fixture
-def namespace() -> Iterator[Namespace]:
-    created = Namespace()
-    created.run(
-        "ip link add up0 type veth peer name far0",
-        f"ip link add {INSTANCE} type veth peer name peer0",
-        "ip addr add 172.30.2.2/24 dev up0",
-    )
-    with created:
-        yield created
-    created.close()
-
-
-@pytest.fixture
-def plane(namespace: Namespace, bpffs: Path, object_file: Path) -> Iterator[Dataplane]:
-    loaded = Dataplane(bpffs / "plane", object_file)
-    loaded.load()
-    yield loaded
-    loaded.unload()
-
-
-def tunnel(id_: int, **changes: Any) -> Tunnel:
-    """A workload node's end."""
-    fields: dict[str, Any] = {
-        "id": id_,
-        "service": 3,
-        "inside": INSIDE,
-        "inside6": INSIDE6,
-        "local": UNDERLAY,
-        "remote": None,
-        "remote_port": 6080,
-        "underlay": "up0",
-        "interface": None,
-        "keys": (bytes(16), None),
-        "active": 0,
-    }
-    return Tunnel(**(fields | changes))
 
 
 def filters(namespace: Namespace, interface: str) -> str:
@@ -170,88 +121,6 @@ def test_a_recreated_interface_takes_the_place_of_the_old_one(plane: Dataplane, 
     assert "clsact" not in namespace.run(f"tc qdisc show dev {INSTANCE}")
 
 
-def test_thousands_of_entries_are_listed(plane: Dataplane) -> None:
-    plane.set_tunnel(tunnel(7))
-    pairs: dict[Pair, Endpoint] = {
-        (INSIDE, IPv4Address(0x0A000000 + number)): Endpoint(7) for number in range(1, MANY)
-    }
-    pairs |= {
-        (INSIDE6, ENDPOINT6 + number): Endpoint(7, real=ENDPOINT6 - number - 1) for number in range(MANY)
-    }
-    plane.set_endpoints(pairs)
-    assert plane.endpoints() == pairs
-    plane.delete_endpoints(pairs)
-    assert plane.endpoints() == {}
-
-
-def test_many_tunnels_and_endpoints_are_programmed_in_seconds(plane: Dataplane) -> None:
-    begun = time.monotonic()
-    for number in range(1, MANY + 1):
-        inside = {"inside": INSIDE + number, "inside6": INSIDE6 + number}
-        plane.set_tunnel(tunnel(number, **inside))
-    endpoints: dict[Pair, Endpoint] = {
-        (INSIDE + number % MANY + 1, IPv4Address(0x0A000000 + number)): Endpoint(number % MANY + 1)
-        for number in range(10 * MANY)
-    }
-    plane.set_endpoints(endpoints)
-    assert time.monotonic() - begun < 20
-    assert len(plane.tunnel_ids()) == MANY
-    assert len(plane.endpoints()) == 10 * MANY
-
-
-def test_an_endpoint_needs_its_tunnel(plane: Dataplane) -> None:
-    with pytest.raises(NotFound, match="there is no tunnel 7"):
-        plane.set_endpoint(INSIDE, PUBLIC, Endpoint(7))
-
-
-def test_endpoints_of_a_tunnel_that_was_made_anew_are_not_there(plane: Dataplane) -> None:
-    """So that whoever compares what is there with what should be sets them again."""
-    plane.set_tunnel(tunnel(7))
-    plane.set_endpoint(INSIDE, PUBLIC, Endpoint(7))
-    plane.delete_tunnel(7)
-    plane.set_tunnel(tunnel(7))
-    assert plane.endpoints() == {}
-    plane.set_endpoint(INSIDE, PUBLIC, Endpoint(7))
-    assert plane.endpoints() == {(INSIDE, PUBLIC): Endpoint(7)}
-
-
-def test_what_an_endpoint_is_comes_back_as_it_was_set(plane: Dataplane) -> None:
-    endpoints: dict[Pair, Endpoint] = {
-        (INSIDE, PUBLIC): Endpoint(7, real=UNDERLAY),
-        (INSIDE, UNDERLAY): Endpoint(7, interface=INSTANCE),
-        (INSIDE6, ENDPOINT6): Endpoint(7, real=ENDPOINT6 + 1),
-    }
-    plane.set_tunnel(tunnel(7))
-    plane.set_endpoints(endpoints)
-    assert plane.endpoints() == endpoints
-
-
-def test_addresses_of_an_endpoint_are_of_one_family(plane: Dataplane) -> None:
-    plane.set_tunnel(tunnel(7))
-    mixed: dict[Pair, Address | None] = {
-        (INSIDE, ENDPOINT6): None,
-        (INSIDE6, PUBLIC): None,
-        (INSIDE, PUBLIC): ENDPOINT6,
-    }
-    for (inside, endpoint), real in mixed.items():
-        with pytest.raises(Invalid, match="one family"):
-            plane.set_endpoint(inside, endpoint, Endpoint(7, real=real))
-
-
-def test_tunnels_that_cannot_be_are_refused(plane: Dataplane) -> None:
-    for changes, message in (
-        ({"lanes": 0}, "0 lanes"),
-        ({"lanes": 5}, "5 lanes"),
-        ({"remote": ENDPOINT6}, "different families"),
-        ({"active": 1}, "must hold a key"),
-        ({"keys": (bytes(15), None)}, "15 bytes"),
-        ({"id_": 0}, "ids are 1 and higher"),
-    ):
-        with pytest.raises(Invalid, match=message):
-            plane.set_tunnel(tunnel(**({"id_": 7} | changes)))
-    assert plane.tunnel_ids() == set()
-
-
 def test_an_underlay_has_all_the_addresses_of_its_interface(
     plane: Dataplane, namespace: Namespace, bpffs: Path
 ) -> None:
@@ -354,47 +223,6 @@ def test_instances_are_known_by_name(plane: Dataplane) -> None:
     assert plane.instances() == set()
     plane.attach_instance(INSTANCE, INSIDE, None, PUBLIC)
     assert plane.instances() == {INSTANCE}
-
-
-def test_deleting_what_is_not_there_is_no_error(plane: Dataplane) -> None:
-    plane.delete_tunnel(99)
-    plane.delete_endpoint(INSIDE, PUBLIC)
-    plane.detach_instance("epgffffffff")
-    assert plane.peer(99) is None
-    assert plane.tunnel_counters() == {}
-
-
-def test_traffic_is_read_of_each_tunnel_wherever_it_lies(plane: Dataplane, bpffs: Path) -> None:
-    for id_ in range(1, 601):
-        plane.set_tunnel(tunnel(id_))
-    (maps,) = (bpffs / "plane").glob("*/maps")
-    cpus = possible_cpus()
-    traffic, slots = Map(maps / "traffic", 4, TRAFFIC.size, cpus), Map(maps / "slots", 4, 4)
-    for id_ in range(1, 601):
-        slot = slots.get(ID.pack(id_))
-        assert slot is not None
-        traffic.set(slot, TRAFFIC.pack(id_, 2, 3, 4) * cpus)
-    traffic.close()
-    slots.close()
-    for id_ in range(1, 601, 3):
-        plane.delete_tunnel(id_)
-    expected = {
-        id_: TunnelCounters(id_ * cpus, 2 * cpus, 3 * cpus, 4 * cpus) for id_ in range(1, 601) if id_ % 3 != 1
-    }
-    assert plane.tunnel_counters() == expected
-    assert {id_: counters for id_, counters, _ in plane.observed()} == expected
-    plane.set_tunnel(tunnel(1))
-    assert plane.tunnel_counters() == expected | {1: TunnelCounters(0, 0, 0, 0)}
-
-
-def test_the_last_place_for_a_tunnel_is_read_too(plane: Dataplane) -> None:
-    # Places are used one after the other before one is used again.
-    for id_ in range(1, MAX_TUNNELS):
-        plane.set_tunnel(tunnel(id_))
-        plane.delete_tunnel(id_)
-    plane.set_tunnel(tunnel(7))
-    assert plane.tunnel_counters() == {7: TunnelCounters(0, 0, 0, 0)}
-    assert list(plane.observed()) == [(7, TunnelCounters(0, 0, 0, 0), ())]
 
 
 def test_an_interface_that_cannot_be_used_is_named(plane: Dataplane) -> None:
