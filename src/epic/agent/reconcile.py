@@ -205,9 +205,9 @@ class Reconciler:
         waiting = plan.waiting(view.wanted, view.observed)
         settled = {
             gateway
-            for gateway, envoy in self._fleet.envoys.items()
-            if gateway in waiting - self._held.due.gateways
-            and lets_go(envoy, now, self._fleet.published_at(gateway))
+            for gateway in waiting - self._held.due.gateways
+            if gateway in self._fleet.envoys
+            and lets_go(self._fleet.envoys[gateway], now, self._fleet.published_at(gateway))
         }
         self._waiting = bool(waiting - settled)
         if self._waiting:
