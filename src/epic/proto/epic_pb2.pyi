@@ -33,6 +33,8 @@ class Instance(_message.Message):
     PORTS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     INSIDE_ADDRESS6_FIELD_NUMBER: _builtins.int
+    DRAINING_FIELD_NUMBER: _builtins.int
+    DRAIN_SECONDS_FIELD_NUMBER: _builtins.int
     gateway: _builtins.str
     account: _builtins.str
     service: _builtins.int
@@ -47,6 +49,10 @@ class Instance(_message.Message):
     """Revision of the accepted Envoy configuration."""
     inside_address6: _builtins.str
     """The same for IPv6: the inside pool for IPv6 with inside_address in its low 32 bits."""
+    draining: _builtins.bool
+    """Its connections are to end, then its announcement; what it has stays until the resource goes."""
+    drain_seconds: _builtins.int
+    """How long connections may take to end by themselves; 0: the announcement goes at once."""
     @_builtins.property
     def ports(self) -> _containers.RepeatedCompositeFieldContainer[Global___Port]: ...
     def __init__(
@@ -61,14 +67,48 @@ class Instance(_message.Message):
         ports: _abc.Iterable[Global___Port] | None = ...,
         revision: _builtins.str = ...,
         inside_address6: _builtins.str = ...,
+        draining: _builtins.bool = ...,
+        drain_seconds: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "gateway", b"gateway", "inside_address", b"inside_address", "inside_address6", b"inside_address6", "interface", b"interface", "ports", b"ports", "public_address", b"public_address", "revision", b"revision", "service", b"service"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "drain_seconds", b"drain_seconds", "draining", b"draining", "gateway", b"gateway", "inside_address", b"inside_address", "inside_address6", b"inside_address6", "interface", b"interface", "ports", b"ports", "public_address", b"public_address", "revision", b"revision", "service", b"service"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Instance: _TypeAlias = Instance  # noqa: Y015
+
+@_typing.final
+class NodeState(_message.Message):
+    """The node itself. Resource name: "node"; it comes after everything else that is sent with it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGEST_FIELD_NUMBER: _builtins.int
+    REMOVED_FIELD_NUMBER: _builtins.int
+    MEANT_DIGEST_FIELD_NUMBER: _builtins.int
+    digest: _builtins.str
+    """Of the node's instances and of what is to become of them; the node reports it once it is carried out."""
+    removed: _builtins.bool
+    """The node leaves EPIC: it withdraws everything and removes all that it has of EPIC's."""
+    meant_digest: _builtins.str
+    """The digest whose removals are meant, however many they are. Else a node holds back an order to drop more
+    than half of its instances that it was not told to drain before.
+    """
+    def __init__(
+        self,
+        *,
+        digest: _builtins.str = ...,
+        removed: _builtins.bool = ...,
+        meant_digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "meant_digest", b"meant_digest", "removed", b"removed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeState: _TypeAlias = NodeState  # noqa: Y015
 
 @_typing.final
 class Port(_message.Message):
@@ -200,6 +240,50 @@ class Endpoint(_message.Message):
 Global___Endpoint: _TypeAlias = Endpoint  # noqa: Y015
 
 @_typing.final
+class RenewCertificateRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_FIELD_NUMBER: _builtins.int
+    request: _builtins.bytes
+    """A certificate request, PEM, signed with the new key."""
+    def __init__(
+        self,
+        *,
+        request: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenewCertificateRequest: _TypeAlias = RenewCertificateRequest  # noqa: Y015
+
+@_typing.final
+class RenewCertificateReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CERTIFICATE_FIELD_NUMBER: _builtins.int
+    AUTHORITIES_FIELD_NUMBER: _builtins.int
+    certificate: _builtins.bytes
+    """PEM, each."""
+    authorities: _builtins.bytes
+    """The certificates of the authorities that the node is to trust."""
+    def __init__(
+        self,
+        *,
+        certificate: _builtins.bytes = ...,
+        authorities: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authorities", b"authorities", "certificate", b"certificate"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenewCertificateReply: _TypeAlias = RenewCertificateReply  # noqa: Y015
+
+@_typing.final
 class NodeReport(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -229,10 +313,15 @@ class NodeReport(_message.Message):
     TUNNELS_FIELD_NUMBER: _builtins.int
     DROPS_FIELD_NUMBER: _builtins.int
     INSTANCES_ONLY_FIELD_NUMBER: _builtins.int
+    APPLIED_DIGEST_FIELD_NUMBER: _builtins.int
+    HELD_GATEWAYS_FIELD_NUMBER: _builtins.int
+    PROBLEMS_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     agent_version: _builtins.str
     instances_only: _builtins.bool
     """`tunnels` and `drops` are left out: what the node said of them last still counts."""
+    applied_digest: _builtins.str
+    """The digest of the NodeState that is carried out, whole: nothing is on the node that it does not name."""
     @_builtins.property
     def instances(self) -> _containers.RepeatedCompositeFieldContainer[Global___InstanceStatus]: ...
     @_builtins.property
@@ -240,6 +329,14 @@ class NodeReport(_message.Message):
     @_builtins.property
     def drops(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Packets that the tunnel programs dropped since they were loaded, by reason."""
+
+    @_builtins.property
+    def held_gateways(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Gateways that are to go according to a NodeState whose removals are held back."""
+
+    @_builtins.property
+    def problems(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What is wrong on the node now, a line each, for operators."""
 
     def __init__(
         self,
@@ -250,10 +347,13 @@ class NodeReport(_message.Message):
         tunnels: _abc.Iterable[Global___TunnelStatus] | None = ...,
         drops: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         instances_only: _builtins.bool = ...,
+        applied_digest: _builtins.str = ...,
+        held_gateways: _abc.Iterable[_builtins.str] | None = ...,
+        problems: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "drops", b"drops", "instances", b"instances", "instances_only", b"instances_only", "node", b"node", "tunnels", b"tunnels"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "applied_digest", b"applied_digest", "drops", b"drops", "held_gateways", b"held_gateways", "instances", b"instances", "instances_only", b"instances_only", "node", b"node", "problems", b"problems", "tunnels", b"tunnels"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -268,6 +368,8 @@ class InstanceStatus(_message.Message):
     SERVING_REVISION_FIELD_NUMBER: _builtins.int
     ANNOUNCED_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    DRAINED_FIELD_NUMBER: _builtins.int
+    LEAVING_FIELD_NUMBER: _builtins.int
     gateway: _builtins.str
     ready: _builtins.bool
     """The unit's Envoy answers "ready"."""
@@ -277,6 +379,10 @@ class InstanceStatus(_message.Message):
     """The flag route stands."""
     error: _builtins.str
     """Envoy's words when it refused the last resources; empty otherwise."""
+    drained: _builtins.bool
+    """It is draining, is not announced, and its connections have ended or had their time."""
+    leaving: _builtins.bool
+    """Not ordered any more, but something of it is on the node still."""
     def __init__(
         self,
         *,
@@ -285,10 +391,12 @@ class InstanceStatus(_message.Message):
         serving_revision: _builtins.str = ...,
         announced: _builtins.bool = ...,
         error: _builtins.str = ...,
+        drained: _builtins.bool = ...,
+        leaving: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["announced", b"announced", "error", b"error", "gateway", b"gateway", "ready", b"ready", "serving_revision", b"serving_revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["announced", b"announced", "drained", b"drained", "error", b"error", "gateway", b"gateway", "leaving", b"leaving", "ready", b"ready", "serving_revision", b"serving_revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -41,6 +41,11 @@ class AgentServiceStub:
                 request_serializer=epic_dot_proto_dot_epic__pb2.NodeReport.SerializeToString,
                 response_deserializer=epic_dot_proto_dot_epic__pb2.NodeReportReply.FromString,
                 _registered_method=True)
+        self.RenewCertificate = channel.unary_unary(
+                '/epic.v1.AgentService/RenewCertificate',
+                request_serializer=epic_dot_proto_dot_epic__pb2.RenewCertificateRequest.SerializeToString,
+                response_deserializer=epic_dot_proto_dot_epic__pb2.RenewCertificateReply.FromString,
+                _registered_method=True)
 
 
 class AgentServiceServicer:
@@ -54,6 +59,13 @@ class AgentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RenewCertificate(self, request, context):
+        """A new certificate for the node whose certificate the connection shows.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AgentServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -61,6 +73,11 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     servicer.Report,
                     request_deserializer=epic_dot_proto_dot_epic__pb2.NodeReport.FromString,
                     response_serializer=epic_dot_proto_dot_epic__pb2.NodeReportReply.SerializeToString,
+            ),
+            'RenewCertificate': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenewCertificate,
+                    request_deserializer=epic_dot_proto_dot_epic__pb2.RenewCertificateRequest.FromString,
+                    response_serializer=epic_dot_proto_dot_epic__pb2.RenewCertificateReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -92,6 +109,33 @@ class AgentService:
             '/epic.v1.AgentService/Report',
             epic_dot_proto_dot_epic__pb2.NodeReport.SerializeToString,
             epic_dot_proto_dot_epic__pb2.NodeReportReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenewCertificate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/epic.v1.AgentService/RenewCertificate',
+            epic_dot_proto_dot_epic__pb2.RenewCertificateRequest.SerializeToString,
+            epic_dot_proto_dot_epic__pb2.RenewCertificateReply.FromString,
             options,
             channel_credentials,
             insecure,

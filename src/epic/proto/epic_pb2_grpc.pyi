@@ -36,6 +36,8 @@ class AgentServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AgentServiceAsyncStub: ...
     Report: _grpc.UnaryUnaryMultiCallable[_epic_pb2.NodeReport, _epic_pb2.NodeReportReply]
+    RenewCertificate: _grpc.UnaryUnaryMultiCallable[_epic_pb2.RenewCertificateRequest, _epic_pb2.RenewCertificateReply]
+    """A new certificate for the node whose certificate the connection shows."""
 
 @_typing.type_check_only
 class AgentServiceAsyncStub(AgentServiceStub):
@@ -45,6 +47,8 @@ class AgentServiceAsyncStub(AgentServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Report: _aio.UnaryUnaryMultiCallable[_epic_pb2.NodeReport, _epic_pb2.NodeReportReply]  # type: ignore[assignment]
+    RenewCertificate: _aio.UnaryUnaryMultiCallable[_epic_pb2.RenewCertificateRequest, _epic_pb2.RenewCertificateReply]  # type: ignore[assignment]
+    """A new certificate for the node whose certificate the connection shows."""
 
 class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
     """What a node says of itself on the connection of the ADS stream: everything every few seconds and when
@@ -57,5 +61,13 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _epic_pb2.NodeReport,
         context: _ServicerContext,
     ) -> _typing.Union[_epic_pb2.NodeReportReply, _abc.Awaitable[_epic_pb2.NodeReportReply]]: ...
+
+    @_abc_1.abstractmethod
+    def RenewCertificate(
+        self,
+        request: _epic_pb2.RenewCertificateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_epic_pb2.RenewCertificateReply, _abc.Awaitable[_epic_pb2.RenewCertificateReply]]:
+        """A new certificate for the node whose certificate the connection shows."""
 
 def add_AgentServiceServicer_to_server(servicer: AgentServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
