@@ -39,6 +39,19 @@ def condition(proxy: dict[str, Any], kind: str) -> dict[str, Any]:
     return next((c for c in proxy["status"].get("conditions", []) if c["type"] == kind), {})
 
 
+def settled(lab: Lab, target: Target, count: int = 2) -> Target:
+    """The target, once the router's kernel has as many next hops for it.
+
+    One that comes or goes resets connections of the others: load begins when none is on its way.
+    """
+
+    def counted() -> bool:
+        return lab["router"].run(f"ip route show {target.address}").count("via ") == count
+
+    eventually(counted, within=30, what=f"{count} next hops for {target.address} in the router")
+    return target
+
+
 def ready_instances(api: EpicClient, name: str) -> dict[str, str]:
     """Inside address to node, of the instances that are announced."""
     status = api.get(f"{PROXIES}/{name}")["proxy"]["status"]
@@ -57,10 +70,10 @@ def web(api: EpicClient) -> dict[str, Any]:
     return api.get(f"{PROXIES}/{name}")["proxy"]
 
 
-@pytest.fixture(scope="session")
-def web_target(web: dict[str, Any]) -> Target:
-    """Where requests to the demo's gateway go."""
-    return Target(web["spec"]["public-address"], "shop.example.net")
+@pytest.fixture
+def web_target(lab: Lab, web: dict[str, Any]) -> Target:
+    """Where requests to the demo's gateway go, once the router spreads them over both instances."""
+    return settled(lab, Target(web["spec"]["public-address"], "shop.example.net"))
 
 
 @pytest.fixture

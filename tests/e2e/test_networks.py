@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import pytest
-from conftest import PROXIES, ready_instances
+from conftest import PROXIES, ready_instances, settled
 from hosts import Lab, Target, eventually, tally
 
 from epic.client import EpicClient
@@ -68,7 +68,7 @@ def serve(lab: Lab) -> Iterator[Callable[[str, str], None]]:
 
 @pytest.fixture
 def publish(
-    api: EpicClient, make_gateway: Callable[..., dict[str, Any]]
+    lab: Lab, api: EpicClient, make_gateway: Callable[..., dict[str, Any]]
 ) -> Iterator[Callable[[list[Backend]], Target]]:
     """A gateway whose requests go to these backends; all objects go at the end."""
     made: list[str] = []
@@ -87,7 +87,7 @@ def publish(
         api.post(f"{SHOP}/routes", {"route": {"spec": {"clientRef": owner, "http": http}}})
         made.insert(0, f"routes/route-{name}")
         eventually(lambda: len(ready_instances(api, name)) == 2, within=30, what="both instances announced")
-        return Target(proxy["spec"]["public-address"], HOST)
+        return settled(lab, Target(proxy["spec"]["public-address"], HOST))
 
     yield create
     for path in made:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from conftest import PROXIES
+from conftest import PROXIES, settled
 from hosts import Lab, Target, eventually, tally
 
 from epic.client import EpicClient
@@ -47,7 +47,7 @@ def test_connections_to_a_tcp_listener_reach_both_backends(
 
         eventually(all_announced, within=30, what="the TCP gateway announced on both nodes")
         eventually(lambda: lab.request(target, 1)[0].status == 200, within=10, what="a first answer")
-        replies = lab.request(target, 40)
+        replies = lab.request(settled(lab, target), 40)
         assert {r.status for r in replies} == {200}, tally(replies)
         assert {r.backend for r in replies} == {"node1", "node2"}, tally(replies)
     finally:

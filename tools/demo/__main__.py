@@ -58,6 +58,7 @@ def demo() -> picture.Shown:
         proxy, first = publish(client, wanted, requests)
         with step("Wait for all of its instances") as say:
             proxy = steps.wait_for_all_instances(client, wanted)
+            steps.wait_for_next_hops(proxy)
             say(", ".join(i["node"] for i in proxy["status"]["instances"]))
         with step(f"Send {REQUESTS} requests from the host client") as say:
             replies = requests.many(target(proxy), REQUESTS)

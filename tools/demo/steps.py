@@ -171,6 +171,20 @@ def wait_for_all_instances(client: EpicClient, wanted: Desired) -> dict[str, Any
     return eventually(proxy, 20, what, lambda: diagnosis(client, wanted))
 
 
+def wait_for_next_hops(proxy: dict[str, Any]) -> None:
+    """Return when the router spreads the gateway's requests over all instances.
+
+    A router that takes up another next hop maps connections of others to it, and they are reset.
+    """
+    address, wanted = proxy["spec"]["public-address"], len(proxy["status"]["instances"])
+
+    def settled() -> bool:
+        return run("router", f"ip route show {address}").count("via ") == wanted
+
+    what = f"the router has not {wanted} next hops for {address}"
+    eventually(settled, 20, what, lambda: [shown_ssh("router", f"ip route show {address}")])
+
+
 def diagnosis(client: EpicClient, wanted: Desired) -> list[str]:
     """What the API says of the gateway and its runs, and the logs that say more."""
     path = wanted.proxies[0].address.path
