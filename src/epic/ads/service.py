@@ -237,6 +237,12 @@ class _Reports(epic_pb2_grpc.AgentServiceServicer):
         await self._service.report(request)
         return epic_pb2.NodeReportReply()
 
+    async def RenewCertificate(  # noqa: N802 - the name that gRPC calls
+        self, _: epic_pb2.RenewCertificateRequest, context: Context
+    ) -> epic_pb2.RenewCertificateReply:
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "certificates are renewed by site.yml")
+        raise RuntimeError("abort returns never")
+
 
 def authorize(node_id: str, context: Context) -> str | None:
     """Why the caller may not speak for a node: its certificate must bear the node's name."""
