@@ -1,4 +1,6 @@
-# SPDX-License-Identifier: Apache-2.0
+# Copyright: the EPIC developers
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """How a module reaches the REST API."""
 
 from __future__ import annotations
@@ -27,4 +29,9 @@ options:
     description: How many seconds to wait for an API that does not answer yet.
     type: int
     default: 30
+attributes:
+  action_group:
+    description: Use C(group/epic.gateway.epic) in C(module_defaults) to say once how modules reach the API.
+    support: full
+    membership: [epic.gateway.epic]
 """

@@ -157,7 +157,7 @@ def _change(wanted: Instance, found: Found) -> str:
         return "replace"
     if made.network == wanted.network:
         return "update"
-    description, _, environment, _ = paths(wanted.gateway)
+    description, _configuration, environment, _user = paths(wanted.gateway)
     same = all(
         found.files.get(path) == text
         for path, text in wanted.files().items()

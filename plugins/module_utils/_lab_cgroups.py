@@ -78,7 +78,7 @@ def kill(names: Names, hosts: Iterable[str]) -> None:
 def remove_cgroups(groups: Iterable[Path]) -> None:
     """Remove groups without processes, and the groups in them."""
     for group in groups:
-        for directory, _, _ in os.walk(group, topdown=False):
+        for directory, _names, _files in os.walk(group, topdown=False):
             # A group stays busy for some milliseconds after its last process has ended.
             wait_for(partial(_removed, Path(directory)), 3)
 

@@ -109,7 +109,7 @@ def _link(index: int, entry: Mapping[str, Any], hosts: Mapping[str, Any]) -> Lin
 
 
 def _end(where: str, host: str, text: str) -> End:
-    interface, _, address = text.partition(" ")
+    interface, _space, address = text.partition(" ")
     if not re.fullmatch(r"[a-z][a-z0-9_.-]{0,14}", interface) or interface == MANAGEMENT:
         raise TopologyError(
             f"{where}: {interface!r} cannot be an interface: at most {_LONGEST_INTERFACE} of a-z 0-9 _ . -, "

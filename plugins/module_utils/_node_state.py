@@ -95,7 +95,7 @@ def _units(run: Run) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for line in out.splitlines():
         unit, _load, active = line.split()[:3]
-        template, _, instance = unit.removesuffix(".service").partition("@")
+        template, _at, instance = unit.removesuffix(".service").partition("@")
         templates = found.setdefault(instance, set())
         if active == "active":
             templates.add(template)

@@ -1,5 +1,7 @@
 #!/usr/bin/python
-# SPDX-License-Identifier: Apache-2.0
+# Copyright: the EPIC developers
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ description:
   - Nothing is written unless every V(validate) command accepts its new file.
   - A task that writes a secret needs C(no_log), or the diff and the host's journal show it.
 author:
-  - The EPIC developers
+  - The EPIC developers (@epic-gateway)
 extends_documentation_fragment:
   - epic.gateway.attributes
 options:

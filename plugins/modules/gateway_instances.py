@@ -1,5 +1,7 @@
 #!/usr/bin/python
-# SPDX-License-Identifier: Apache-2.0
+# Copyright: the EPIC developers
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ description:
   - A change of addresses makes the namespace anew; any other change restarts the Envoy only.
   - A namespace from before instances had IPv6 is given it while its Envoy goes on.
 author:
-  - The EPIC developers
+  - The EPIC developers (@epic-gateway)
 extends_documentation_fragment:
   - epic.gateway.attributes
 options:

@@ -1,18 +1,19 @@
 #!/usr/bin/python
-# SPDX-License-Identifier: Apache-2.0
+# Copyright: the EPIC developers
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: lab_hosts
 short_description: Boot, repair or remove the hosts of the lab
-version_added: 0.1.0
 description:
   - Each host is a systemd-nspawn machine with its own network namespace, control group and disk in memory.
   - A host whose definition changed gets a new disk. A host that is down starts with the disk it had.
   - Needs root on the machine that carries the lab.
 author:
-  - The EPIC developers
+  - The EPIC developers (@epic-gateway)
 extends_documentation_fragment:
   - epic.gateway.attributes
 options:

@@ -1,17 +1,18 @@
 #!/usr/bin/python
-# SPDX-License-Identifier: Apache-2.0
+# Copyright: the EPIC developers
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: lab_image
 short_description: Build the base image of the lab's hosts
-version_added: 0.1.0
 description:
   - Makes a Debian tree with mmdebstrap, once, and keeps it under the hash of its recipe.
   - Needs root, mmdebstrap and a Debian archive; nothing of these once the image is there.
 author:
-  - The EPIC developers
+  - The EPIC developers (@epic-gateway)
 extends_documentation_fragment:
   - epic.gateway.attributes
 options:

@@ -1,5 +1,7 @@
 #!/usr/bin/python
-# SPDX-License-Identifier: Apache-2.0
+# Copyright: the EPIC developers
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ description:
   - Creates, updates or deletes the node's object. EPIC places gateways on registered nodes only.
   - Options that are not given stay as the control plane has them.
 author:
-  - The EPIC developers
+  - The EPIC developers (@epic-gateway)
 extends_documentation_fragment:
   - epic.gateway.attributes
   - epic.gateway.api
