@@ -1,7 +1,7 @@
 # EPIC: the commands of development. `make help` lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-lab check lint types unit golden bpf bundle lab site demo test e2e bench bench-transport bench-agent test-kernels clean-lab clean
+.PHONY: help setup setup-lab check lint types unit golden sanity changelog bpf bundle lab site demo test e2e bench bench-transport bench-agent test-kernels clean-lab clean
 
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -32,6 +32,7 @@ lint:
 	find bpf -name '*.[ch]' -print0 | xargs -0 -r clang-format --dry-run --Werror
 	yamllint -s .
 	ansible-lint -q --offline --profile production
+	antsibull-changelog lint
 
 types:
 	mypy
@@ -39,6 +40,12 @@ types:
 
 unit:
 	$(PYTEST) -n 2 --dist loadfile tests/unit tests/golden
+
+sanity: setup ## Run ansible-test sanity on the collection as it is released
+	tools/sanity
+
+changelog: setup ## Make CHANGELOG.md of the fragments in changelogs/
+	antsibull-changelog release --update-existing
 
 golden: setup ## Write the golden outputs again (read the difference before you commit it)
 	$(PYTEST) tests/golden --update
@@ -58,7 +65,7 @@ site: lab bundle ## Build the EPIC cluster on the lab's hosts
 demo: site ## Build everything, publish a gateway and send requests through it
 	@$(BIN)/python tools/demo
 
-test: setup-lab bpf check ## Run every test, from unit tests to the lab (root)
+test: setup-lab bpf check sanity ## Run every test, from unit tests to the lab (root)
 	$(PYTEST) tests/bpf tests/integration
 	$(MAKE) demo
 	$(PYTEST) tests/e2e

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,15 @@ def options_of(role: str) -> dict[str, Any]:
 def test_defaults_and_documentation_name_the_same_variables(role: str) -> None:
     documented = {name for name, option in options_of(role).items() if "default" in option}
     assert documented == set(load(ROLES / role / "defaults/main.yml"))
+
+
+def test_every_entry_point_that_something_uses_is_documented() -> None:
+    files = [*ROLES.rglob("tasks/*.yml"), *(ROLES.parent / "playbooks").glob("*.yml")]
+    pattern = re.compile(r"name: epic\.gateway\.(\w+)\n\s+tasks_from: (\w+)")
+    used = {match for path in files for match in pattern.findall(path.read_text())}
+    assert ("base", "envoy") in used
+    for role, entry_point in used:
+        assert entry_point in load(ROLES / role / "meta/argument_specs.yml")["argument_specs"]
 
 
 @pytest.mark.parametrize("role", NAMES)

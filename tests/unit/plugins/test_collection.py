@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tarfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[3]
 BIN = Path(sys.executable).parent
@@ -49,6 +51,36 @@ def test_it_holds_what_ansible_uses_and_nothing_else(archive: Path) -> None:
     assert {"plugins", "roles", "playbooks", "meta", "site.yml", "README.md"} <= tops
     assert tops.isdisjoint({"src", "tests", "collections", "build", "bpf", ".venv", ".cache", ".git"})
     assert not [name for name in names if name.endswith(".pyc")]
+
+
+def test_it_leaves_out_the_lab_and_the_demo(archive: Path) -> None:
+    with tarfile.open(archive) as tar:
+        names = tar.getnames()
+    assert not [name for name in names if re.search(r"(^|[/_])(lab|demo)([/_.]|$)", name)]
+
+
+def test_it_holds_its_licences(archive: Path) -> None:
+    with tarfile.open(archive) as tar:
+        names = set(tar.getnames())
+    assert {"LICENSE", "LICENSES/GPL-3.0-or-later.txt"} <= names
+
+
+def test_its_playbooks_are_whole(site: Path) -> None:
+    (site / "none.yml").write_text("epic_control: {hosts: {}}\n")
+    for playbook in (site / "collections/ansible_collections/epic/gateway/playbooks").glob("*.yml"):
+        name = f"epic.gateway.{playbook.stem}"
+        run(site, site, "ansible-playbook", "-i", "none.yml", "--syntax-check", name)
+
+
+def test_one_group_sets_how_modules_reach_the_api(site: Path) -> None:
+    """Every module that has the options of the connection is in the group, and no other."""
+    found = site / "collections/ansible_collections/epic/gateway"
+    modules = {
+        path.stem
+        for path in (found / "plugins/modules").glob("*.py")
+        if "CONNECTION_SPEC" in path.read_text()
+    }
+    assert modules == set(yaml.safe_load((found / "meta/runtime.yml").read_text())["action_groups"]["epic"])
 
 
 def test_modules_and_roles_are_found(site: Path) -> None:
