@@ -15,6 +15,8 @@ description:
     and the Envoy binary are given to the node by the role P(epic.gateway.gateway_node#role).
   - A change of addresses makes the namespace anew; any other change restarts the Envoy only.
   - A namespace from before instances had IPv6 is given it while its Envoy goes on.
+  - Where the variable C(epic_forced_command) is true, as in the control plane's own runs, the options go to
+    C(/usr/libexec/epic/epic-instances) on the node, for the runs' key is restricted to it.
 author:
   - The EPIC developers (@epic-gateway)
 extends_documentation_fragment:
@@ -69,51 +71,16 @@ instances:
   sample: [{gateway: root.web, action: create}]
 """
 
-import os
-
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.epic.gateway.plugins.module_utils._instances import InstanceError, parse_all, plan
-from ansible_collections.epic.gateway.plugins.module_utils._node_state import ApplyError, apply, find
-
-_TEXTS = ("gateway", "account", "node_id", "public_address", "inside_address", "inside_address6", "interface")
-_INSTANCE = {
-    **{name: {"type": "str", "required": True} for name in _TEXTS},
-    "envoy_version": {"type": "str", "required": True},
-    "mtu": {"type": "int", "required": True},
-    "concurrency": {"type": "int", "default": 1},
-}
-SPEC = {"instances": {"type": "list", "elements": "dict", "required": True, "options": _INSTANCE}}
-
-
-def missing_envoys(wanted):
-    """The wanted versions of Envoy that this node does not have."""
-    versions = {instance.envoy_version for instance in wanted.values()}
-    return sorted(version for version in versions if not os.access(f"/opt/envoy/{version}/envoy", os.X_OK))
+from ansible_collections.epic.gateway.plugins.module_utils._instance_run import SPEC, run_instances
 
 
 def main():
     module = AnsibleModule(argument_spec=SPEC, supports_check_mode=True)
-    try:
-        wanted = parse_all(module.params["instances"])
-        missing = missing_envoys(wanted)
-        if missing:
-            raise InstanceError(
-                f"Envoy {', '.join(missing)} is not in /opt/envoy; site.yml installs the pinned one"
-            )
-        actions = plan(wanted, find(module.run_command))
-        if not module.check_mode:
-            apply(module.run_command, actions)
-    except (InstanceError, ApplyError, OSError) as error:
-        module.fail_json(msg=str(error))
-    module.exit_json(
-        changed=any(action.changed for action in actions),
-        instances=[{"gateway": action.gateway, "action": action.action} for action in actions],
-        diff=[
-            {"before_header": path, "after_header": path, "before": before, "after": after}
-            for action in actions
-            for path, before, after in action.differences()
-        ],
-    )
+    result = run_instances(module.params, module.check_mode, module.run_command)
+    if result.get("failed"):
+        module.fail_json(**result)
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":

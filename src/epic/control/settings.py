@@ -49,7 +49,6 @@ class RunsSection(_Section):
     ssh_key: Path
     user: str = "root"
     python: str = "/usr/bin/python3"
-    strategy: str = "linear"
     playbook: Path | None = None
     timeout_seconds: Annotated[int, Field(ge=10)] = 600
 
@@ -114,7 +113,6 @@ class ControlSettings(_Section):
             envoy_version=self.envoy_version,
             user=runs.user,
             python=runs.python,
-            strategy=runs.strategy,
             timeout_seconds=runs.timeout_seconds,
         )
 

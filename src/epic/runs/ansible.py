@@ -9,7 +9,6 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -94,7 +93,7 @@ class AnsibleExecutor:
             "ServerAliveInterval=5",
             "ServerAliveCountMax=2",
         )
-        environment = {
+        return {
             # A service's PATH does not lead to the ansible-playbook that is installed beside it.
             "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",
             "ANSIBLE_CONFIG": str(settings.directory / "ansible.cfg"),
@@ -111,18 +110,8 @@ class AnsibleExecutor:
             "ANSIBLE_RETRY_FILES_ENABLED": "False",
             "ANSIBLE_DEPRECATION_WARNINGS": "False",
             "ANSIBLE_NOCOLOR": "True",
-            "ANSIBLE_STRATEGY": settings.strategy,
+            "ANSIBLE_STRATEGY": "linear",
         }
-        if settings.strategy.startswith("mitogen"):
-            environment["ANSIBLE_STRATEGY_PLUGINS"] = str(_mitogen_strategies())
-        return environment
-
-
-def _mitogen_strategies() -> Path:
-    spec = find_spec("ansible_mitogen")
-    if spec is None or spec.origin is None:
-        raise RuntimeError("strategy mitogen_linear needs the Python package mitogen, which is not installed")
-    return Path(spec.origin).parent / "plugins" / "strategy"
 
 
 def _write(path: Path, text: str) -> None:

@@ -73,9 +73,10 @@ def inventory(plans: Mapping[str, NodePlan], settings: RunSettings) -> dict[str,
         "all": {
             "vars": {
                 "ansible_user": settings.user,
-                "ansible_become": settings.user != "root",
                 "ansible_ssh_private_key_file": str(settings.ssh_key),
                 "ansible_python_interpreter": settings.python,
+                # The key is restricted to the command that takes the instances.
+                "epic_forced_command": True,
             },
             "hosts": {
                 name: {

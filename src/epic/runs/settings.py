@@ -17,5 +17,4 @@ class RunSettings:
     envoy_version: str
     user: str = "root"
     python: str = "/usr/bin/python3"
-    strategy: str = "linear"
     timeout_seconds: int = 600

@@ -35,7 +35,7 @@ def test_runs_use_the_playbook_of_the_collection(file: Path) -> None:
     settings = load_settings(file).run_settings()
     root = Path("/opt/epic/collections/ansible_collections/epic/gateway")
     assert settings.playbook == root / "playbooks/gateways.yml"
-    assert (settings.envoy_version, settings.strategy) == ("1.40.0", "linear")
+    assert settings.envoy_version == "1.40.0"
 
 
 @pytest.mark.parametrize(

@@ -84,10 +84,8 @@ def test_a_template_can_ask_for_another_envoy() -> None:
     assert plans["e1"].instances[0]["envoy_version"] == "1.39.1"
 
 
-@pytest.mark.parametrize(("user", "become"), [("root", False), ("epic", True)])
-def test_another_user_than_root_becomes_root(user: str, become: bool) -> None:
-    settings = RunSettings(**{**vars(SETTINGS), "user": user})
-    assert inventory({}, settings)["all"]["vars"]["ansible_become"] is become
+def test_runs_use_the_command_that_their_key_is_restricted_to() -> None:
+    assert inventory({}, SETTINGS)["all"]["vars"]["epic_forced_command"] is True
 
 
 def raw(kind: str, host: str = "e1", **fields: Any) -> dict[str, Any]:
