@@ -18,6 +18,7 @@ from epic.ads.snapshot import (
     INSTANCE,
     LISTENER,
     LOAD_ASSIGNMENT,
+    NODE_STATE,
     ROUTE_CONFIGURATION,
     TUNNEL,
     TYPES,
@@ -30,8 +31,11 @@ from epic.envoy.endpoints import load_assignment
 from epic.envoy.resources import Bundle, bound_to
 from epic.gatewayapi.routing import Routing
 from epic.ipam import Pools, inside6
+from epic.lifecycle.digest import Placed, node_digest, removed_digest
 from epic.model.addresses import Address, order
+from epic.model.instances import ProxyInstance
 from epic.model.naming import GatewayId, instance_interface
+from epic.model.resources import Node
 from epic.overlap import Place, endpoint_places, envoy_addresses, unmapped_cluster
 from epic.proto import epic_pb2
 from epic.tunnels import WorkloadNode, key_of, proxy_services, workload_endpoints
@@ -71,11 +75,13 @@ def gateway_parts(inputs: Inputs, accepted: Accepted | None, pools: Pools) -> di
         shared[LOAD_ASSIGNMENT] = _load_assignments(inputs, accepted, addresses)
     parts: dict[str, Snapshot] = {}
     for instance in inputs.proxy.status.instances:
+        if not instance.published:
+            continue
         inside = Inside(instance.inside_address, inside6(pools.inside6, instance.inside_address))
         behind = _behind(inputs, instance.node, workloads)
         parts[instance.node] = {
             **shared,
-            INSTANCE: {str(inputs.proxy.id): versioned(_instance(inputs, inside, accepted))},
+            INSTANCE: {str(inputs.proxy.id): versioned(_instance(inputs, instance, inside, accepted))},
             TUNNEL: {m.id: versioned(m.message) for m in _tunnels(inputs, instance.node, pools)},
             ENDPOINT: _endpoints(str(inputs.proxy.id), inside, behind, addresses),
             CLUSTER: accepted.clusters(inside.ipv4, inside.ipv6) if accepted else {},
@@ -86,7 +92,9 @@ def gateway_parts(inputs: Inputs, accepted: Accepted | None, pools: Pools) -> di
 def parts_basis(inputs: Inputs, accepted: Accepted | None) -> tuple[object, ...]:
     """What `gateway_parts` depends on: the gateway's own reports, for example, do not matter."""
     spec, status = inputs.proxy.spec, inputs.proxy.status
-    places = tuple((instance.node, instance.inside_address) for instance in status.instances)
+    places = tuple(
+        (i.node, i.inside_address, i.draining, i.drain_seconds) for i in status.instances if i.published
+    )
     revision = accepted.bundle.revision if accepted else ""
     return (
         revision,
@@ -100,13 +108,28 @@ def parts_basis(inputs: Inputs, accepted: Accepted | None) -> tuple[object, ...]
     )
 
 
-def node_snapshot(parts: Iterable[Snapshot]) -> Snapshot:
+def node_snapshot(parts: Iterable[Snapshot], state: epic_pb2.NodeState) -> Snapshot:
     """The node's snapshot from what its gateways contribute."""
     whole: dict[str, dict[str, Versioned]] = {type_url: {} for type_url in TYPES}
     for part in parts:
         for type_url, resources in part.items():
             whole[type_url].update(resources)
+    whole[NODE_STATE]["node"] = versioned(state)
     return whole
+
+
+def node_state(node: Node, placed: Iterable[Placed]) -> epic_pb2.NodeState:
+    """What a node that has these instances is to become and to report."""
+    status = node.status
+    return epic_pb2.NodeState(
+        digest=node_digest(status, placed), removed=status.emptied, meant_digest=status.meant_digest
+    )
+
+
+def removed_node_state(node: str) -> epic_pb2.NodeState:
+    """What a node that is not known any more is to become."""
+    digest = removed_digest(node)
+    return epic_pb2.NodeState(digest=digest, removed=True, meant_digest=digest)
 
 
 @dataclass(frozen=True)
@@ -150,7 +173,9 @@ def _load_assignments(
     )
 
 
-def _instance(inputs: Inputs, inside: Inside, accepted: Accepted | None) -> epic_pb2.Instance:
+def _instance(
+    inputs: Inputs, instance: ProxyInstance, inside: Inside, accepted: Accepted | None
+) -> epic_pb2.Instance:
     proxy = inputs.proxy
     ports = accepted.routing.ports if accepted else ()
     return epic_pb2.Instance(
@@ -163,13 +188,15 @@ def _instance(inputs: Inputs, inside: Inside, accepted: Accepted | None) -> epic
         interface=instance_interface(inside.ipv4),
         ports=[epic_pb2.Port(number=port.number, protocol="tcp") for port in ports],
         revision=accepted.bundle.revision if accepted else "",
+        draining=instance.draining,
+        drain_seconds=instance.drain_seconds if instance.draining else 0,
     )
 
 
 def _tunnels(inputs: Inputs, node: str, pools: Pools) -> Iterable[_Named]:
     for tunnel in inputs.tunnels:
         spec = tunnel.spec
-        if spec.epic_node != node:
+        if spec.epic_node != node or tunnel.deleting:
             continue
         keys = [
             epic_pb2.Key(epoch=key.epoch, secret=bytes.fromhex(key.secret.get_secret_value()))
@@ -192,7 +219,7 @@ def _behind(inputs: Inputs, node: str, workloads: Workloads) -> dict[Place, int]
     """The tunnel to each endpoint, ready or not, on workload nodes to which the EPIC node has one."""
     tunnels: dict[WorkloadNode, list[int]] = defaultdict(list)
     for tunnel in inputs.tunnels:
-        if tunnel.spec.epic_node == node:
+        if tunnel.spec.epic_node == node and not tunnel.deleting:
             tunnels[key_of(tunnel).workload].append(int(tunnel.name))
     behind: dict[Place, int] = {}
     for workload, (_, addresses) in workloads.items():

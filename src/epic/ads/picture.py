@@ -56,6 +56,11 @@ class Picture:
         found = self._objects[GWProxy.kind, gateway.account].get(gateway.proxy)
         return found if isinstance(found, GWProxy) else None
 
+    def node(self, name: str) -> Node | None:
+        """An EPIC node's object."""
+        found = self._objects[Node.kind, ""].get(name)
+        return found if isinstance(found, Node) else None
+
     def nodes(self) -> list[Node]:
         """All EPIC nodes."""
         return self._all(Node, "")

@@ -9,6 +9,9 @@ An Envoy does not, so its stream is paced: a type waits for the answers for the 
   The answer so means that a route may lead to the cluster;
 - what a gateway is (clusters, listeners, routes) is brought to the client one state after the other, so that
   a stream of changes cannot keep the routes waiting for ever. Its endpoints are always the newest.
+
+The state of the node says what the client has to report when it has carried out everything: it is sent when
+nothing else is left to send, removals included.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from epic.ads.snapshot import (
     CLUSTER,
     ENDPOINT,
     LOAD_ASSIGNMENT,
+    NODE_STATE,
     TUNNEL,
     TYPES,
     Resources,
@@ -186,12 +190,14 @@ class Stream:
 
     def advance(self, snapshot: Snapshot) -> list[pb.DeltaDiscoveryResponse]:
         """The responses that may be sent now, in order, to bring the client towards `snapshot`."""
-        types = sorted(self._subscriptions, key=self._rank)
+        types = sorted(self._subscriptions.keys() - {NODE_STATE}, key=self._rank)
         if not self._unsent(types):
             self._target = snapshot
         responses = list(self._additions(types, snapshot))
         if self._target is snapshot and not self._unsent(types):
             responses += self._removals(types, snapshot)
+            if NODE_STATE in self._subscriptions and not self._anything_left(types, snapshot):
+                responses += self._additions([NODE_STATE], snapshot)
         return responses
 
     def _additions(self, types: Sequence[str], snapshot: Snapshot) -> Iterator[pb.DeltaDiscoveryResponse]:
@@ -213,6 +219,10 @@ class Stream:
                 return
             resources = snapshot.get(type_url, _NOTHING)
             yield from self._send(type_url, self._subscriptions[type_url].gone(resources), resources)
+
+    def _anything_left(self, types: Iterable[str], snapshot: Snapshot) -> bool:
+        wanted = ((self._subscriptions[t], snapshot.get(t, _NOTHING)) for t in types)
+        return any(s.changed(resources) or s.gone(resources) for s, resources in wanted)
 
     def _unsent(self, types: Iterable[str]) -> bool:
         """Whether the client has yet to be sent something of the state that it is being brought to."""

@@ -8,7 +8,8 @@ from datetime import datetime, timedelta
 from epic.errors import EpicError, Invalid
 from epic.live import End
 from epic.model.base import Condition, with_condition
-from epic.model.resources import GWProxy, Node, ProxyInstance
+from epic.model.instances import ProxyInstance
+from epic.model.resources import GWProxy, Node
 from epic.proto import epic_pb2
 from epic.rotation import Holds
 
@@ -25,6 +26,7 @@ def reported(proxy: GWProxy, node: str, states: Mapping[str, epic_pb2.InstanceSt
     update = {
         "ready": state.ready,
         "announced": state.announced,
+        "drained": state.drained,
         "serving_revision": state.serving_revision,
         "error": state.error,
     }

@@ -13,7 +13,13 @@ from pathlib import Path
 import grpc
 from envoy.service.discovery.v3 import ads_pb2_grpc
 
-from epic.ads.assemble import gateway_parts, node_snapshot, parts_basis
+from epic.ads.assemble import (
+    gateway_parts,
+    node_snapshot,
+    node_state,
+    parts_basis,
+    removed_node_state,
+)
 from epic.ads.configurations import Configurations
 from epic.ads.picture import KINDS, Picture
 from epic.ads.reports import configured, ends
@@ -25,8 +31,10 @@ from epic.envoy.resources import Bundle
 from epic.envoy.validate import validate
 from epic.errors import Conflict, EpicError
 from epic.ipam import DEFAULT_POOLS, Pools
+from epic.lifecycle.digest import Placed, removed_digest
 from epic.live import Live, Place
 from epic.model.naming import GatewayId
+from epic.model.resources import Node
 from epic.proto import epic_pb2, epic_pb2_grpc
 from epic.store.interface import Change, Store
 
@@ -63,14 +71,21 @@ class AdsService:
         self._parts: dict[GatewayId, dict[str, Snapshot]] = {}
         self._basis: dict[GatewayId, tuple[object, ...]] = {}
         self._dirty: set[GatewayId] = set()
+        self._dirty_nodes: set[str] = set()
         self._wake = asyncio.Event()
         self._revisions = Revisions(settings.revisions)
         self._configurations = Configurations(self._validate, self._touch, self._revisions)
         self._server = DeltaServer(self, authorize, paced=False)
+        self._removed: set[str] = set()
         self._last_report: dict[str, float] = {}
         self._unsaved: dict[GatewayId, tuple[str, EpicError | None]] = {}
         self._save = asyncio.Event()
         self.port = settings.port
+
+    @property
+    def nodes_to_remove(self) -> frozenset[str]:
+        """Nodes that are not known any more, and have not said yet that nothing is left on them."""
+        return frozenset(self._removed)
 
     async def run(self) -> None:
         """Serve until cancelled."""
@@ -93,6 +108,9 @@ class AdsService:
     async def report(self, report: epic_pb2.NodeReport) -> None:
         """Take in what a node says of itself."""
         self._last_report[report.node] = time.monotonic()
+        if report.node in self._removed and report.applied_digest == removed_digest(report.node):
+            self._removed.discard(report.node)
+            self._server.forget(report.node)
         if not report.instances_only:
             # With thousands of tunnels it takes a while, which what is to be published must not wait for.
             await asyncio.to_thread(
@@ -123,9 +141,18 @@ class AdsService:
         self._dirty.update(self._picture.gateways(), self._parts)
         self._wake.set()
         async for change in self._store.watch(revision):
+            if change.kind == Node.kind and self._is_told(change):
+                self._dirty_nodes.add(change.name)
             for gateway in self._picture.apply(change):
                 self._touch(gateway)
             self._wake.set()
+
+    def _is_told(self, change: Change) -> bool:
+        """Whether a node is told of the change of its own object: most are reports of its own."""
+        before, after = self._picture.node(change.name), change.object
+        if before is None or not isinstance(after, Node):
+            return True
+        return _told(before) != _told(after)
 
     def _touch(self, gateway: GatewayId) -> None:
         self._dirty.add(gateway)
@@ -139,10 +166,11 @@ class AdsService:
             await asyncio.sleep(_DEBOUNCE_SECONDS)
             self._wake.clear()
             dirty, self._dirty = self._dirty, set()
-            nodes = {node for gateway in dirty for node in self._refresh(gateway)}
+            nodes, self._dirty_nodes = self._dirty_nodes, set()
+            nodes |= {node for gateway in dirty for node in self._refresh(gateway)}
             if not complete:
                 complete = all(self._configurations.is_settled(g) for g in self._picture.gateways())
-                nodes = set(self._node_names())
+                nodes = self._node_names()
             if complete:
                 self._publish(nodes | (self._node_names() - self._server.published))
 
@@ -171,12 +199,23 @@ class AdsService:
             self._save.set()
         return {node for node in before.keys() | after.keys() if before.get(node) != after.get(node)}
 
-    def _publish(self, nodes: set[str]) -> None:
-        for node in nodes:
-            parts = [by_node[node] for _, by_node in sorted(self._parts.items()) if node in by_node]
-            self._server.publish(node, node_snapshot(parts))
-        for node in self._server.published - self._node_names():
-            self._server.forget(node)
+    def _publish(self, names: set[str]) -> None:
+        known = {node.name: node for node in self._picture.nodes()}
+        self._removed -= known.keys()
+        for node in (known[name] for name in sorted(names & known.keys())):
+            here = [gateway for gateway in sorted(self._parts) if node.name in self._parts[gateway]]
+            parts = [self._parts[gateway][node.name] for gateway in here]
+            placed = [p for gateway in here for p in self._placed(gateway, node.name)]
+            self._server.publish(node.name, node_snapshot(parts, node_state(node, placed)))
+        for name in self._server.published - known.keys() - self._removed:
+            # It stays until it says that it has nothing left: what is not heard of is not removed.
+            self._removed.add(name)
+            self._server.publish(name, node_snapshot((), removed_node_state(name)))
+
+    def _placed(self, gateway: GatewayId, node: str) -> list[Placed]:
+        proxy = self._picture.proxy(gateway)
+        instances = proxy.status.instances if proxy else ()
+        return [Placed(str(gateway), i) for i in instances if i.node == node and i.published]
 
     def _node_names(self) -> set[str]:
         return {node.name for node in self._picture.nodes()}
@@ -220,6 +259,11 @@ class AdsService:
             yield
         finally:
             await server.stop(0.2)
+
+
+def _told(node: Node) -> tuple[object, ...]:
+    status = node.status
+    return status.removals, status.emptied, status.meant_digest
 
 
 class _Reports(epic_pb2_grpc.AgentServiceServicer):

@@ -23,8 +23,9 @@ ROUTE_CONFIGURATION = _PREFIX + "envoy.config.route.v3.RouteConfiguration"
 ENVOY_TYPES = (CLUSTER, LOAD_ASSIGNMENT, LISTENER, ROUTE_CONFIGURATION)
 """Envoy's types in the order in which additions must arrive."""
 
-TYPES = (INSTANCE, TUNNEL, ENDPOINT, *ENVOY_TYPES)
-"""All types in the order in which additions must arrive; removals go the other way."""
+TYPES = (INSTANCE, TUNNEL, ENDPOINT, *ENVOY_TYPES, NODE_STATE)
+"""All types in the order in which additions must arrive; removals go the other way, but what the node is
+to report comes after everything."""
 
 
 @dataclass(frozen=True)

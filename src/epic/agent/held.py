@@ -9,6 +9,7 @@ from epic.ads.snapshot import (
     ENDPOINT,
     ENVOY_TYPES,
     INSTANCE,
+    NODE_STATE,
     TUNNEL,
     TYPES,
     Resources,
@@ -77,6 +78,8 @@ class Held:
         """Of each resource of a type, by name."""
         if type_url == ENDPOINT:
             return {name: item.version for name, item in self._endpoints.items()}
+        if type_url == NODE_STATE:
+            return {}
         if type_url in self._named:
             return {name: item.version for name, item in self._named[type_url].items()}
         return {
@@ -88,6 +91,8 @@ class Held:
     def update(self, type_url: str, updated: Resources, removed: Sequence[str] = ()) -> None:
         """Take in a change; ValueError, and no resource is changed, when one makes no sense."""
         self._heard.add(type_url)
+        if type_url == NODE_STATE:
+            return
         gone = [name for name in removed if name not in updated]
         if type_url == ENDPOINT:
             self._update_endpoints(updated, gone)

@@ -13,6 +13,7 @@ from epic.api.tunnelling import delete_tunnels, replan
 from epic.errors import Exhausted, Invalid, NotFound, QuotaExceeded
 from epic.ipam import first_free, inside_range, public_range
 from epic.model.base import Condition, Metadata, with_condition
+from epic.model.instances import ProxyInstance
 from epic.model.naming import GATEWAY_ID_MAX
 from epic.model.resources import (
     Account,
@@ -21,7 +22,6 @@ from epic.model.resources import (
     GWProxyStatus,
     LBServiceGroup,
     Node,
-    ProxyInstance,
     ServicePrefix,
 )
 from epic.placement import Candidate, place

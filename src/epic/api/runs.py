@@ -11,7 +11,7 @@ from fastapi.responses import StreamingResponse
 from epic.api.context import Context, Ctx, admin_only
 from epic.api.replies import PREFIX, listed, shown
 from epic.api.sse import event, event_stream
-from epic.model.resources import Run
+from epic.model.runs import Run
 
 router = APIRouter(prefix="/runs", tags=["runs"], dependencies=[Depends(admin_only)])
 

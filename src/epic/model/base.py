@@ -65,6 +65,7 @@ class Metadata(Camel):
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
     creation_timestamp: datetime | None = None
+    deletion_timestamp: datetime | None = None
     generation: int = 1
     resource_version: int = 0
 
@@ -84,6 +85,11 @@ class Resource(Camel):
     def account(self) -> str:
         """The account that owns it; empty for objects of the whole cluster."""
         return self.metadata.namespace
+
+    @property
+    def deleting(self) -> bool:
+        """Whether it is to go; it stays until all who have something of it have let go."""
+        return self.metadata.deletion_timestamp is not None
 
     def at(self, resource_version: int) -> Self:
         """The same object with the revision that the store gave it."""

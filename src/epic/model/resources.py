@@ -18,7 +18,10 @@ from epic.model.gatewayapi import (
     PortNumber,
     TCPRouteSpec,
 )
+from epic.model.instances import ProxyInstance
 from epic.model.naming import GUE_PORT, GatewayId, ObjectName
+from epic.model.nodes import NodeRevocation, NodeStatus, Quarantine
+from epic.model.runs import Run
 
 
 class AccountSpec(Kebab):
@@ -170,19 +173,6 @@ class GWProxySpec(Kebab):
     gue_tunnel_endpoints: dict[str, NodeTunnelEndpoints] = {}
 
 
-class ProxyInstance(Kebab):
-    """An Envoy of the gateway on an EPIC node, and what the last run and the node's agent said of it."""
-
-    node: str
-    inside_address: IPv4Address
-    programmed: bool = False
-    run_error: str = ""
-    ready: bool = False
-    announced: bool = False
-    serving_revision: str = ""
-    error: str = ""
-
-
 class GWProxyStatus(Kebab):
     """Where a gateway runs and how it is. `service` is its number in the tunnel header.
 
@@ -251,13 +241,7 @@ class NodeSpec(Kebab):
     underlay_mtu: Annotated[int, Field(ge=1280, le=65535)] = 1500
     capacity: Annotated[int, Field(ge=0)] = 250
     schedulable: bool = True
-
-
-class NodeStatus(Kebab):
-    """When the node's agent last reported; None: never."""
-
-    last_report: datetime | None = None
-    agent_version: str = ""
+    drain: bool = False
 
 
 class Node(Resource):
@@ -306,41 +290,6 @@ class Tunnel(Resource):
     spec: TunnelSpec
 
 
-class NodeResult(Kebab):
-    """What a run did on one node."""
-
-    state: Literal["ok", "changed", "failed", "unreachable"]
-    task: str = ""
-    message: str = ""
-
-
-class RunSpec(Kebab):
-    """What a run is to do."""
-
-    playbook: Literal["gateways"] = "gateways"
-    nodes: tuple[str, ...]
-
-
-class RunStatus(Kebab):
-    """How a run goes. `not_before` is set on a retry, whose `attempt` counts from 1."""
-
-    state: Literal["queued", "running", "succeeded", "failed"] = "queued"
-    not_before: datetime | None = None
-    started: datetime | None = None
-    finished: datetime | None = None
-    attempt: int = 0
-    nodes: dict[str, NodeResult] = {}
-    message: str = ""
-
-
-class Run(Resource):
-    """A playbook run; its name is its id."""
-
-    kind: ClassVar[str] = "Run"
-    spec: RunSpec
-    status: RunStatus = RunStatus()
-
-
 KINDS: dict[str, type[Resource]] = {
     c.kind: c
     for c in (
@@ -352,6 +301,8 @@ KINDS: dict[str, type[Resource]] = {
         GWRoute,
         GWEndpointSlice,
         Node,
+        NodeRevocation,
+        Quarantine,
         Tunnel,
         Run,
     )

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from epic.model.base import Condition, with_condition
-from epic.model.resources import GWProxy, NodeResult, ProxyInstance
+from epic.model.instances import ProxyInstance
+from epic.model.resources import GWProxy
+from epic.model.runs import NodeResult
 from epic.runs.inventory import NodePlan
 
 
@@ -32,7 +34,8 @@ def programmed(proxy: GWProxy, plans: Mapping[str, NodePlan], results: Mapping[s
 def _after(instance: ProxyInstance, result: NodeResult) -> ProxyInstance:
     succeeded = result.state in {"ok", "changed"}
     error = "" if succeeded else ": ".join(p for p in (result.state, result.task, result.message) if p)
-    return instance.model_copy(update={"programmed": succeeded, "run_error": error})
+    unit = "current" if succeeded else instance.unit
+    return instance.model_copy(update={"unit": unit, "run_error": error})
 
 
 def _condition(instances: tuple[ProxyInstance, ...]) -> Condition:

@@ -12,7 +12,8 @@ from typing import Any, Protocol
 
 from epic.ipam import DEFAULT_POOLS
 from epic.model.base import now
-from epic.model.resources import GWProxy, LBServiceGroup, Node, NodeResult, Run
+from epic.model.resources import GWProxy, LBServiceGroup, Node
+from epic.model.runs import NodeResult, Run
 from epic.runs.ansible import Outcome
 from epic.runs.events import EventHub
 from epic.runs.inventory import NodePlan, plan_nodes

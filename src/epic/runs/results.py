@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
-from epic.model.resources import NodeResult
+from epic.model.runs import NodeResult
 
 _MESSAGE_MAX = 2000
 _State = Literal["ok", "changed", "failed", "unreachable"]

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from epic.model.base import Metadata
-from epic.model.resources import Run, RunSpec, RunStatus
+from epic.model.runs import Run, RunSpec, RunStatus
 from epic.store.interface import Transaction
 
 _FINISHED_KEPT = 100

@@ -10,9 +10,12 @@ from epic.ads.protocol import Acked, Refused, Stream
 from epic.ads.snapshot import (
     CLUSTER,
     ENDPOINT,
+    INSTANCE,
     LISTENER,
     LOAD_ASSIGNMENT,
+    NODE_STATE,
     ROUTE_CONFIGURATION,
+    Resources,
     Snapshot,
     versioned,
 )
@@ -281,3 +284,33 @@ def test_a_large_state_is_split_over_responses() -> None:
     stream.receive(subscribe(CLUSTER))
     log = settle(stream, snapshot(cds={f"c{i}": "x" * (1 << 20) for i in range(8)}))
     assert [len(names) for _, names, _ in log] == [3, 3, 2]
+
+
+def test_the_state_of_the_node_comes_after_everything_removals_included() -> None:
+    stream = Stream(paced=False)
+    for type_url in (INSTANCE, ENDPOINT, NODE_STATE):
+        stream.receive(subscribe(type_url))
+    first = {INSTANCE: {"g": versioned(StringValue(value="1"))}, ENDPOINT: {}, NODE_STATE: node_state("1")}
+    assert [entry[0] for entry in settle(stream, first)][-1] == NODE_STATE
+    then = {INSTANCE: {"h": versioned(StringValue(value="1"))}, ENDPOINT: {}, NODE_STATE: node_state("2")}
+    assert settle(stream, then) == [(INSTANCE, ["h"], []), (INSTANCE, [], ["g"]), (NODE_STATE, ["node"], [])]
+
+
+def test_the_state_of_the_node_waits_for_removals_that_wait_for_answers() -> None:
+    stream = Stream(paced=False)
+    for type_url in (INSTANCE, NODE_STATE):
+        stream.receive(subscribe(type_url))
+    settle(stream, {INSTANCE: {"g": versioned(StringValue(value="1"))}, NODE_STATE: node_state("1")})
+    then = {INSTANCE: {"h": versioned(StringValue(value="1"))}, NODE_STATE: node_state("2")}
+    added = stream.advance(then)
+    assert [brief(response) for response in added] == [(INSTANCE, ["h"], [])]
+    assert stream.advance(then) == []
+    stream.receive(ack(added[0]))
+    assert [brief(response) for response in stream.advance(then)] == [
+        (INSTANCE, [], ["g"]),
+        (NODE_STATE, ["node"], []),
+    ]
+
+
+def node_state(text: str) -> Resources:
+    return {"node": versioned(StringValue(value=text))}

@@ -10,7 +10,8 @@ import pytest
 from epic.ads.reports import configured, ends, heard, reported, silent
 from epic.errors import EpicError, Invalid, Unavailable
 from epic.live import End
-from epic.model.resources import GWProxy, Node, ProxyInstance
+from epic.model.instances import ProxyInstance
+from epic.model.resources import GWProxy, Node
 from epic.proto.epic_pb2 import InstanceStatus, NodeReport, TunnelStatus
 from epic.rotation import Holds
 

@@ -24,6 +24,7 @@ from epic.ads.snapshot import (
     INSTANCE,
     LISTENER,
     LOAD_ASSIGNMENT,
+    NODE_STATE,
     ROUTE_CONFIGURATION,
     TUNNEL,
     TYPES,
@@ -32,13 +33,13 @@ from epic.ads.snapshot import (
 )
 from epic.live import Live, Place
 from epic.model.base import Metadata
+from epic.model.instances import ProxyInstance
 from epic.model.resources import (
     GWEndpointSlice,
     GWProxy,
     GWRoute,
     LBServiceGroup,
     Node,
-    ProxyInstance,
     Tunnel,
     TunnelKey,
     TunnelSpec,
@@ -262,8 +263,56 @@ async def test_a_deleted_gateway_leaves_nothing(site: Site) -> None:
         await eventually(lambda: held.resources[ROUTE_CONFIGURATION])
         with site.store.transaction() as transaction:
             transaction.delete(GWProxy, "root", "U1")
-        await eventually(lambda: not any(held.resources.values()))
+        await eventually(lambda: not held.names(INSTANCE))
+        assert [type_url for type_url, resources in held.resources.items() if resources] == [NODE_STATE]
         assert list((site.directory / "revisions").iterdir()) == []
+
+
+def change_instance(site: Site, **update: object) -> None:
+    with site.store.transaction() as transaction:
+        stored = transaction.get(GWProxy, "root", "U1")
+        (instance,) = stored.status.instances
+        instances = (instance.model_copy(update=update),)
+        status = stored.status.model_copy(update={"instances": instances})
+        transaction.update(stored.model_copy(update={"status": status}))
+
+
+def node_state(held: Held) -> epic_pb2.NodeState:
+    return epic_pb2.NodeState.FromString(held.resources[NODE_STATE]["node"].body.value)
+
+
+async def test_a_node_is_told_to_drain_then_to_drop_an_instance_and_what_to_report(site: Site) -> None:
+    site.put(proxy(), route(), slice_of("10.1.0.1"), tunnel())
+    held = Held()
+    async with site.serving(), site.agent(held):
+        await eventually(lambda: held.resources[NODE_STATE])
+        digests = [node_state(held).digest]
+        change_instance(site, phase="Draining", drain_seconds=30)
+        await eventually(lambda: node_state(held).digest not in digests)
+        instance = epic_pb2.Instance.FromString(held.resources[INSTANCE]["root.U1"].body.value)
+        assert (instance.draining, instance.drain_seconds) == (True, 30)
+        assert held.names(TUNNEL) == {"7"}
+        digests.append(node_state(held).digest)
+        change_instance(site, phase="Removed")
+        await eventually(lambda: node_state(held).digest not in digests)
+        left = [type_url for type_url, resources in held.resources.items() if resources]
+        assert left == [NODE_STATE]
+        assert not node_state(held).removed
+
+
+async def test_a_node_that_was_forgotten_is_told_to_drop_everything(site: Site) -> None:
+    site.put(proxy(), route(), slice_of("10.1.0.1"), tunnel())
+    held = Held()
+    async with site.serving(), site.agent(held), site.channel() as channel:
+        await eventually(lambda: held.resources[ROUTE_CONFIGURATION])
+        with site.store.transaction() as transaction:
+            transaction.delete(Node, "", "epic1")
+        await eventually(lambda: node_state(held).removed)
+        assert [type_url for type_url, resources in held.resources.items() if resources] == [NODE_STATE]
+        assert node_state(held).meant_digest == node_state(held).digest
+        report = epic_pb2.NodeReport(node="epic1", applied_digest=node_state(held).digest)
+        await epic_pb2_grpc.AgentServiceStub(channel).Report(report)
+        assert not site.service.nodes_to_remove
 
 
 def group(*cluster_templates: str) -> LBServiceGroup:

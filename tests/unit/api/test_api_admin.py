@@ -8,7 +8,8 @@ import httpx
 import pytest
 from api_requests import API, PROXIES, Events, proxy_body
 
-from epic.model.resources import GWProxy, Run
+from epic.model.resources import GWProxy
+from epic.model.runs import Run
 from epic.store.sqlite import SqliteStore
 
 POOL = {"public-pool": {"pool": "198.51.100.0/28", "subnet": "198.51.100.0/24"}}

@@ -8,7 +8,8 @@ import httpx
 import pytest
 from api_requests import API, PROXIES, proxy_body, route_body, slice_body
 
-from epic.model.resources import Account, AccountSpec, GWProxy, Node, Run, Tunnel
+from epic.model.resources import Account, AccountSpec, GWProxy, Node, Tunnel
+from epic.model.runs import Run
 from epic.store.sqlite import SqliteStore
 
 U1 = f"{API}/accounts/root/proxies/U1"

@@ -13,7 +13,8 @@ from api_requests import API, PROXIES, Events, proxy_body, route_body, slice_bod
 from epic.api.context import Context
 from epic.api.tunnels import follow, tunnels_of
 from epic.ipam import DEFAULT_POOLS
-from epic.model.resources import GWProxy, Run, Tunnel
+from epic.model.resources import GWProxy, Tunnel
+from epic.model.runs import Run
 from epic.store.sqlite import SqliteStore
 from epic.tunnels import WorkloadNode
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from epic.ipam import DEFAULT_POOLS
-from epic.model.resources import GWProxy, LBServiceGroup, Node, NodeResult
+from epic.model.resources import GWProxy, LBServiceGroup, Node
+from epic.model.runs import NodeResult
 from epic.runs.inventory import inventory, plan_nodes
 from epic.runs.programmed import programmed
 from epic.runs.queue import backoff

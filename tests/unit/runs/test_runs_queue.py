@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from epic.model.base import Metadata
-from epic.model.resources import GWProxy, Node, Run
+from epic.model.resources import GWProxy, Node
+from epic.model.runs import Run
 from epic.runs import queue
 from epic.runs.ansible import Outcome
 from epic.runs.events import EventHub

@@ -1,0 +1,64 @@
+"""What becomes of an EPIC node, and what is left of one that was removed."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from ipaddress import IPv4Address
+from typing import ClassVar, Literal
+
+from epic.model.base import Condition, Kebab, Resource
+
+NodePhase = Literal["Joining", "Ready", "Cordoned", "Draining", "Removing"]
+
+
+class NodeStatus(Kebab):
+    """A node's place in its life, and what was heard of it; `last_report` is None before the first report.
+
+    `removals` counts the instances that the node was told to drop: with it, no digest of what is to be on
+    the node comes twice. `emptied` says that nothing is left there but what the node itself has of EPIC's.
+    `envoy_versions` are those that the last run found installed; none: not known.
+    """
+
+    phase: NodePhase = "Joining"
+    since: datetime | None = None
+    conditions: tuple[Condition, ...] = ()
+    last_report: datetime | None = None
+    agent_version: str = ""
+    removals: int = 0
+    emptied: bool = False
+    applied_digest: str = ""
+    meant_digest: str = ""
+    held_gateways: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    envoy_versions: tuple[str, ...] = ()
+
+
+class NodeRevocationSpec(Kebab):
+    """Certificates of the node that were issued until `before` are worth nothing."""
+
+    before: datetime
+
+
+class NodeRevocation(Resource):
+    """A node that was removed; its name is the node's."""
+
+    kind: ClassVar[str] = "NodeRevocation"
+    spec: NodeRevocationSpec
+
+
+class QuarantineSpec(Kebab):
+    """What a lost node may still use: given to nobody before `until`."""
+
+    gateway: str
+    node: str
+    inside_address: IPv4Address
+    public_address: IPv4Address | None = None
+    dns_names: tuple[str, ...] = ()
+    until: datetime
+
+
+class Quarantine(Resource):
+    """The addresses and names of an instance on a node that was removed by force; its name is a number."""
+
+    kind: ClassVar[str] = "Quarantine"
+    spec: QuarantineSpec
