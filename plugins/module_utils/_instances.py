@@ -18,7 +18,7 @@ MAX_CONNECTIONS = 100_000
 """Of clients, per Envoy; well below the unit's limit of open files, which upstreams need too."""
 
 _GATEWAY = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\.[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
-_INTERFACE = re.compile(r"epg[0-9a-f]{8}")
+_INTERFACE = re.compile(r"epg[0-9a-f]{12}")
 _VERSION = re.compile(r"[0-9A-Za-z][-+.0-9A-Za-z]*")
 
 
@@ -98,7 +98,7 @@ def parse(values: dict[str, Any]) -> Instance:
     gateway = instance.gateway
     checks = {
         "gateway": (_GATEWAY.fullmatch(gateway), "ACCOUNT.PROXY, for example root.web"),
-        "interface": (_INTERFACE.fullmatch(instance.interface), "epg and eight hexadecimal digits"),
+        "interface": (_INTERFACE.fullmatch(instance.interface), "epg and twelve hexadecimal digits"),
         "public_address": (_is(IPv4Address, instance.public_address), "an IPv4 address"),
         "inside_address": (_is(IPv4Address, instance.inside_address), "an IPv4 address"),
         "inside_address6": (

@@ -24,15 +24,15 @@ from agent_scale import GATEWAYS, assignment, bpffs, endpoint, gateway_state, in
 
 import epic.bpf  # noqa: E402
 from epic.ads.snapshot import ENDPOINT, LOAD_ASSIGNMENT, Resources, versioned  # noqa: E402
-from epic.agent.envoys import LET_GO_SECONDS  # noqa: E402
-from epic.agent.flags import FlagRoutes  # noqa: E402
-from epic.agent.fleet import Fleet  # noqa: E402
-from epic.agent.held import Held  # noqa: E402
-from epic.agent.kernel import GatewayKernel  # noqa: E402
-from epic.agent.reconcile import Reconciler  # noqa: E402
-from epic.agent.relay import LocalServer  # noqa: E402
+from epic.agent.gateway.announcement import Announcer  # noqa: E402
+from epic.agent.gateway.envoy.readiness import RELEASE_SECONDS  # noqa: E402
+from epic.agent.gateway.envoy.registry import EnvoyRegistry  # noqa: E402
+from epic.agent.gateway.envoy.xds import LocalServer  # noqa: E402
+from epic.agent.gateway.kernel import GatewayKernel  # noqa: E402
+from epic.agent.gateway.reconcile import Reconciler  # noqa: E402
+from epic.agent.gateway.resource_cache import ResourceCache  # noqa: E402
+from epic.agent.runtime.worker import Worker  # noqa: E402
 from epic.agent.settings import UnderlaySettings  # noqa: E402
-from epic.agent.worker import Worker  # noqa: E402
 from epic.bpf.dataplane import Dataplane  # noqa: E402
 from epic.model.naming import instance_interface  # noqa: E402
 from epic.proto import epic_pb2  # noqa: E402
@@ -49,13 +49,13 @@ class Node:
 
     def __init__(self, directory: Path, pins: Path) -> None:
         self.plane = Dataplane(pins, Path(epic.bpf.__file__).with_name("gue.bpf.o"))
-        self._held = Held()
+        self._cache = ResourceCache()
         self._worker = Worker("kernel")
-        fleet = Fleet(lambda: None)
+        registry = EnvoyRegistry(lambda: None)
         self._kernel = GatewayKernel(self.plane, UnderlaySettings(interface="up0"), directory)
-        self._routes = FlagRoutes()
+        self._routes = Announcer()
         self._reconciler = Reconciler(
-            self._held, self._kernel, self._worker, fleet, LocalServer(fleet), self._routes
+            self._cache, self._kernel, self._worker, registry, LocalServer(registry), self._routes
         )
 
     async def start(self) -> None:
@@ -67,8 +67,8 @@ class Node:
         """Make a change; how long it took in milliseconds."""
         begun = time.perf_counter()
         for type_url, (updated, removed) in change.items():
-            self._held.update(type_url, updated, removed)
-        self._reconciler.take()
+            self._cache.update(type_url, updated, removed)
+        self._reconciler.accept_resources()
         await self._reconciler.round()
         return (time.perf_counter() - begun) * 1000
 
@@ -89,7 +89,7 @@ async def measure(node: Node) -> None:
     await node.start()
     filling = await node.take({url: (group, ()) for url, group in gateway_state(TUNNELS, ENDPOINTS).items()})
     # Without Envoys, endpoints may go only when these had the time to let go of them.
-    await asyncio.sleep(LET_GO_SECONDS)
+    await asyncio.sleep(RELEASE_SECONDS)
     times: dict[str, list[float]] = {"added": [], "removed": [], "added, and its Envoy told": []}
     for _ in range(ROUNDS):
         times["added"].append(await node.take({ENDPOINT: (_endpoint(ENDPOINTS), ())}))
@@ -128,7 +128,7 @@ def main() -> None:
         "ip addr add 172.30.11.9/24 dev up0",
     )
     for number in range(GATEWAYS):
-        name = instance_interface(inside(number))
+        name = instance_interface(f"shop.g{number}", inside(number))
         namespace.run(f"ip link add {name} type veth peer name i{number}", f"ip link set {name} up")
     with tempfile.TemporaryDirectory() as directory, bpffs(Path(directory) / "bpffs") as pins, namespace:
         node = Node(Path(directory), pins / "epic")

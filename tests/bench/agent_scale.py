@@ -33,7 +33,8 @@ from agent_workload import MANIFESTS  # noqa: E402
 
 import epic.bpf  # noqa: E402
 from epic.ads.snapshot import CLUSTER, ENDPOINT, INSTANCE, LOAD_ASSIGNMENT, TUNNEL, Snapshot, versioned  # noqa: E402
-from epic.agent import state, workload_state  # noqa: E402
+from epic.agent.gateway import storage as gateway_storage  # noqa: E402
+from epic.agent.workload import storage as workload_storage  # noqa: E402
 from epic.bpf.dataplane import Dataplane  # noqa: E402
 from epic.model.naming import instance_interface  # noqa: E402
 from epic.proto import epic_pb2  # noqa: E402
@@ -86,7 +87,7 @@ def _instance(number: int) -> epic_pb2.Instance:
         service=number + 1,
         public_address=f"203.0.113.{number + 1}",
         inside_address=str(inside(number)),
-        interface=instance_interface(inside(number)),
+        interface=instance_interface(f"shop.g{number}", inside(number)),
     )
 
 
@@ -154,7 +155,7 @@ class Agent:
     def __init__(self, directory: Path, settings: dict[str, object], pins: Path) -> None:
         self.directory = directory
         self.state = directory / "state"
-        self.state.mkdir(parents=True)
+        self.gateway_storage.mkdir(parents=True)
         self.pins = pins / directory.name
         self.namespace = Namespace()
         self._path = directory / "agent.yaml"
@@ -185,7 +186,7 @@ class Agent:
         """Start it, wait until it has programmed everything, and watch it do nothing."""
         begun, process = time.monotonic(), self.start()
         try:
-            _wait(lambda: _held(self.pins) == (tunnel_count, endpoint_count), 120)
+            _wait(lambda: _cache(self.pins) == (tunnel_count, endpoint_count), 120)
             programmed = time.monotonic() - begun
             time.sleep(10)
             before = _cpu_seconds(process.pid)
@@ -213,9 +214,9 @@ def gateway(directory: Path, pins: Path, tunnel_count: int, endpoint_count: int)
         for url, group in gateway_state(tunnel_count, endpoint_count).items()
         for name, resource in group.items()
     }
-    state.write(agent.state, rows)
+    gateway_storage.write(agent.state, rows)
     for number in range(GATEWAYS):
-        name = instance_interface(inside(number))
+        name = instance_interface(f"shop.g{number}", inside(number))
         agent.namespace.run(f"ip link add {name} type veth peer name i{number}", f"ip link set {name} up")
     return agent.measure(tunnel_count, endpoint_count)
 
@@ -228,11 +229,11 @@ def workload(directory: Path, pins: Path, tunnel_count: int, endpoint_count: int
     (manifests / "epic.yaml").write_text(MANIFESTS, encoding="utf-8")
     agent = Agent(directory, {"role": "workload", "cluster": "lab", "manifests": str(manifests)}, pins)
     content = json.dumps({LABEL: workload_list(tunnel_count, endpoint_count)})
-    (agent.state / workload_state.FILE).write_text(content, encoding="utf-8")
+    (agent.state / workload_storage.FILE).write_text(content, encoding="utf-8")
     return agent.measure(tunnel_count, endpoint_count)
 
 
-def _held(pins: Path) -> tuple[int, int]:
+def _cache(pins: Path) -> tuple[int, int]:
     plane = Dataplane(pins, Path(epic.bpf.__file__).with_name("gue.bpf.o"))
     try:
         return len(plane.tunnel_ids()), len(plane.endpoints())

@@ -31,7 +31,7 @@ GENERATION = 0x5EED
 """Of all tunnels' counters in the tests."""
 OLD_KEY, KEY, WRONG_KEY = bytes(range(16)), bytes(range(16, 32)), bytes(16)
 ETHER = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")
-INSTANCE_INTERFACE, OTHER_INTERFACE, POD_INTERFACE = "epg64400001", "epg64400002", "pod0"
+INSTANCE_INTERFACE, OTHER_INTERFACE, POD_INTERFACE = "epg644000010000", "epg644000020000", "pod0"
 UNDERLAY_MTU = 1500
 
 _EPIC: dict[int, Address] = {4: IPv4Address("172.30.2.2"), 6: IPv6Address("2001:db8:2::2")}

@@ -9,7 +9,7 @@ from epic.bpf.dataplane import Tunnel
 
 INSIDE, PUBLIC, UNDERLAY = map(IPv4Address, ("100.64.0.1", "203.0.113.1", "172.30.2.2"))
 INSIDE6, ENDPOINT6 = IPv6Address("fd65::1"), IPv6Address("fd00::1")
-INSTANCE = "epg64400001"
+INSTANCE = "epg644000010000"
 
 
 def tunnel(id_: int, **changes: Any) -> Tunnel:

@@ -209,6 +209,6 @@ def test_what_others_attached_stays(network: Network, agent: socket.socket) -> N
 def test_unload_leaves_nothing(network: Network, agent: socket.socket, bpffs: Path) -> None:
     with network.epic:
         network.gateway.unload()
-    for interface in ("up0", "epg64400001"):
+    for interface in ("up0", "epg644000010000"):
         assert "clsact" not in network.epic.run(f"tc qdisc show dev {interface}")
     assert not (bpffs / "gateway").exists()

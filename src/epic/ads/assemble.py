@@ -185,7 +185,7 @@ def _instance(
         public_address=str(proxy.spec.public_address or ""),
         inside_address=str(inside.ipv4),
         inside_address6=str(inside.ipv6),
-        interface=instance_interface(inside.ipv4),
+        interface=instance_interface(str(proxy.id), inside.ipv4),
         ports=[epic_pb2.Port(number=port.number, protocol="tcp") for port in ports],
         revision=accepted.bundle.revision if accepted else "",
         draining=instance.draining,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from contextlib import suppress
 
-from epic.agent.netlink import Netlink
-from epic.agent.nft import PortSet
+from epic.agent.gateway.firewall import PortSet
+from epic.agent.netlink.objects import Netlink
 from epic.agent.settings import GatewaySettings, Settings
-from epic.agent.tunnels import DUMMIES
-from epic.agent.underlay import FILE
+from epic.agent.tunnel.underlay import FILE
+from epic.agent.workload.plan import DUMMIES
 from epic.bpf.dataplane import Dataplane
 
 log = logging.getLogger(__name__)
@@ -19,8 +19,8 @@ def clean_up(settings: Settings) -> None:
     """Withdraw and remove routes, close ports, detach programs and remove their maps."""
     netlink = Netlink()
     try:
-        for address in netlink.flags():
-            netlink.remove_flag(address)
+        for address in netlink.flag_routes():
+            netlink.remove_flag_route(address)
         netlink.remove_host_routes(netlink.host_routes())
         for name, link in netlink.links().items():
             if name in settings.underlay.names:

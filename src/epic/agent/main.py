@@ -53,10 +53,10 @@ async def _run(settings: configuration.Settings) -> None:
         loop.add_signal_handler(number, stop.set)
     # A node has one role, and the other one's libraries would take megabytes.
     if isinstance(settings, configuration.GatewaySettings):
-        from epic.agent.gateway import GatewayAgent  # noqa: PLC0415
+        from epic.agent.gateway.agent import GatewayAgent  # noqa: PLC0415
 
         await GatewayAgent(settings).run(stop)
     else:
-        from epic.agent.workload import WorkloadAgent  # noqa: PLC0415
+        from epic.agent.workload.agent import WorkloadAgent  # noqa: PLC0415
 
         await WorkloadAgent(settings).run(stop)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from ipaddress import IPv4Address
 from typing import Annotated, NamedTuple
@@ -49,9 +50,12 @@ class GatewayId(NamedTuple):
         return cls(account, proxy)
 
 
-def instance_interface(inside: IPv4Address) -> str:
-    """Name of the host-side interface of the instance with this inside address (at most 15 characters)."""
-    return f"epg{int(inside):08x}"
+def instance_interface(gateway: str, inside: IPv4Address) -> str:
+    """Name of the host-side interface of a gateway's instance (15 characters); `gateway` is a gateway id.
+
+    The gateway is in it, so that no interface is taken for that of another one that got the address later.
+    """
+    return f"epg{int(inside):08x}{hashlib.blake2b(gateway.encode(), digest_size=2).hexdigest()}"
 
 
 def network_namespace(gateway: str) -> str:

@@ -60,7 +60,7 @@ def _instance(
         "public_address": str(proxy.spec.public_address),
         "inside_address": str(ipv4),
         "inside_address6": str(ipv6),
-        "interface": instance_interface(ipv4),
+        "interface": instance_interface(str(proxy.id), ipv4),
         "mtu": node.spec.underlay_mtu - _TUNNEL_OVERHEAD[node.spec.address.version],
         "envoy_version": version,
         "concurrency": 1,

@@ -20,7 +20,7 @@ _PORTS = (6, 17)
 _NAMES = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmp6"}
 _ETHER = {0x0806: "arp", 0x8100: "vlan", 0x88A8: "vlan", 0x88CC: "lldp"}
 _FLAGS = "FSRPAU"
-_INSTANCE = re.compile("epg[0-9a-f]{8}")
+_INSTANCE = re.compile("epg[0-9a-f]{12}")
 _FRESH_TTL = 64
 """Of outer headers; that of a packet forwarded is less."""
 

@@ -18,7 +18,7 @@ from epic.bpf.loader import Loader
 INSIDE, PUBLIC, POD = IPv4Address("100.64.0.1"), IPv4Address("203.0.113.1"), IPv4Address("10.42.0.2")
 EPIC, NODE = IPv4Address("172.30.2.1"), IPv4Address("172.30.2.2")
 GATEWAY = "169.254.0.1"
-PROXY_PORT, POD_PORT = "epg64400001", "pod0"
+PROXY_PORT, POD_PORT = "epg644000010000", "pod0"
 TUNNEL, SERVICE, KEY = 7, 3, bytes(range(16))
 OVERHEAD = 48
 UNDERLAY_MTU, VXLAN_MTU = 1500, 1450

@@ -41,7 +41,7 @@ NODE = "epic1"
 GATEWAY = "shop.web"
 PUBLIC, INSIDE = IPv4Address("203.0.113.7"), IPv4Address("100.64.0.1")
 INSIDE6 = IPv6Address("fd65:7069:6300::6440:1")
-INTERFACE = instance_interface(INSIDE)
+INTERFACE = instance_interface(GATEWAY, INSIDE)
 TUNNEL_ID, SERVICE, KEY = 7, 3, bytes(range(16))
 Keys = tuple[tuple[int, bytes], ...]
 

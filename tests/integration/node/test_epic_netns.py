@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 SCRIPT = Path(__file__).parents[3] / "roles/gateway_node/files/epic-netns"
-GATEWAY, INTERFACE, PUBLIC = "root.U1", "epg64400001", "203.0.113.7"
+GATEWAY, INTERFACE, PUBLIC = "root.U1", "epg64400001298c", "203.0.113.7"
 INSIDE, INSIDE6 = "100.64.0.1", "fd65:7069:6300::6440:1"
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]

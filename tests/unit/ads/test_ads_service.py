@@ -217,7 +217,7 @@ async def test_an_agent_gets_all_of_a_gateway(site: Site) -> None:
         assert held.names(LISTENER) == held.names(ROUTE_CONFIGURATION) == {"root.U1/HTTP-80"}
         assert held.names(LOAD_ASSIGNMENT) == {"root.U1/S1"}
         instance = epic_pb2.Instance.FromString(held.resources[INSTANCE]["root.U1"].body.value)
-        assert (instance.interface, instance.ports[0].number) == ("epg64400001", 80)
+        assert (instance.interface, instance.ports[0].number) == ("epg64400001298c", 80)
         cluster = Cluster.FromString(held.resources[CLUSTER]["root.U1/S1"].body.value)
         assert cluster.upstream_bind_config.source_address.address == "100.64.0.1"
         made = epic_pb2.Tunnel.FromString(held.resources[TUNNEL]["7"].body.value)

@@ -8,8 +8,8 @@ from ipaddress import IPv4Address, IPv6Address
 from google.protobuf.message import Message
 
 from epic.ads.snapshot import Versioned, versioned
-from epic.agent.desired import Desired, Element, Instance, Tunnel
-from epic.agent.tunnels import WorkloadTunnel
+from epic.agent.gateway.desired import Desired, Element, Instance, Tunnel
+from epic.agent.workload.plan import WorkloadTunnel
 from epic.bpf.dataplane import Address, Endpoint
 from epic.model.naming import instance_interface
 from epic.proto import epic_pb2
@@ -23,13 +23,13 @@ VIA = Endpoint(7)
 """An endpoint behind tunnel 7."""
 
 WEB = "shop.web"
-INTERFACE = instance_interface(INSIDE)
+INTERFACE = instance_interface(WEB, INSIDE)
 HTTP = Element(PUBLIC, "tcp", 80)
 
 
 def instance(gateway: str = WEB, inside: IPv4Address = INSIDE, public: IPv4Address = PUBLIC) -> Instance:
     ports = frozenset({Element(public, "tcp", 80)})
-    return Instance(gateway, public, inside, instance_interface(inside), ports, "r1")
+    return Instance(gateway, public, inside, instance_interface(gateway, inside), ports, "r1")
 
 
 def tunnel(id_: int = 7, gateway: str = WEB, inside: IPv4Address = INSIDE) -> Tunnel:

@@ -44,9 +44,9 @@ from epic.ads.snapshot import (
     Versioned,
     versioned,
 )
-from epic.agent.desired import used
-from epic.agent.due import Due
-from epic.agent.held import Held
+from epic.agent.gateway.desired import used
+from epic.agent.gateway.dirty import DirtySet
+from epic.agent.gateway.resource_cache import ResourceCache
 from epic.bpf.dataplane import Endpoint
 
 OLD, NEW = bytes(16), KEY
@@ -70,28 +70,28 @@ def snapshot() -> Snapshot:
     }
 
 
-def held_of(resources: Snapshot) -> Held:
-    held = Held()
+def cache_of(resources: Snapshot) -> ResourceCache:
+    cache = ResourceCache()
     for type_url, group in resources.items():
-        held.update(type_url, group)
-    return held
+        cache.update(type_url, group)
+    return cache
 
 
 def test_all_is_read() -> None:
-    found = held_of(snapshot())
+    found = cache_of(snapshot())
     assert found.instances[WEB].elements == {HTTP}
     assert (found.tunnels[7].keys, found.tunnels[7].active) == ((OLD, NEW), 1)
     assert dict(found.endpoints()) == {(INSIDE, A): VIA}
 
 
 def test_backends_that_envoys_may_use_are_found() -> None:
-    found = held_of(snapshot())
+    found = cache_of(snapshot())
     asked = [(INSIDE, A), (INSIDE, B), (INSIDE, IPv4Address("192.168.50.1")), (PUBLIC, A)]
     assert used(asked, found.instances, found.parts) == {(INSIDE, A), (INSIDE, B)}
 
 
 def test_both_families_and_mapped_endpoints_are_read() -> None:
-    found = held_of(
+    found = cache_of(
         {
             **snapshot(),
             INSTANCE: {WEB: versioned(instance_message(inside_address6=str(INSIDE6)))},
@@ -114,72 +114,72 @@ def test_both_families_and_mapped_endpoints_are_read() -> None:
 
 
 def test_the_highest_epoch_signs() -> None:
-    found = held_of({**snapshot(), TUNNEL: {"7": versioned(tunnel_message((6, NEW), (5, OLD)))}})
+    found = cache_of({**snapshot(), TUNNEL: {"7": versioned(tunnel_message((6, NEW), (5, OLD)))}})
     assert (found.tunnels[7].keys, found.tunnels[7].active) == ((NEW, OLD), 0)
 
 
 def test_tunnels_and_endpoints_of_absent_gateways_do_not_count() -> None:
-    found = held_of({**snapshot(), INSTANCE: {}})
+    found = cache_of({**snapshot(), INSTANCE: {}})
     assert not found.known(7)
     assert used([(INSIDE, A)], found.instances, found.parts) == frozenset()
 
 
 def test_a_change_keeps_the_rest() -> None:
-    held = held_of(snapshot())
-    held.update(ENDPOINT, {f"{WEB}/{B}": versioned(endpoint_message(B))}, [f"{WEB}/{A}"])
-    assert dict(held.endpoints()) == {(INSIDE, B): VIA}
-    assert held.versions(ENDPOINT).keys() == {f"{WEB}/{B}"}
+    cache = cache_of(snapshot())
+    cache.update(ENDPOINT, {f"{WEB}/{B}": versioned(endpoint_message(B))}, [f"{WEB}/{A}"])
+    assert dict(cache.endpoints()) == {(INSIDE, B): VIA}
+    assert cache.versions(ENDPOINT).keys() == {f"{WEB}/{B}"}
     both = {f"{WEB}/{A}": versioned(endpoint_message(A)), f"{WEB}/{C}": versioned(endpoint_message(C))}
     with pytest.raises(ValueError, match="not of one family"):
-        held.update(ENDPOINT, both)
-    assert dict(held.endpoints()) == {(INSIDE, B): VIA}
+        cache.update(ENDPOINT, both)
+    assert dict(cache.endpoints()) == {(INSIDE, B): VIA}
 
 
 def test_versions_are_told_by_the_name_that_came() -> None:
-    held = held_of(snapshot())
+    cache = cache_of(snapshot())
     for type_url, resources in snapshot().items():
         expected = {name: resource.version for name, resource in resources.items()}
-        assert held.versions(type_url) == expected
+        assert cache.versions(type_url) == expected
 
 
-def test_all_types_are_heard_of_before_anything_is_taken_to_be_complete() -> None:
-    held = Held()
+def test_all_types_are_received_before_anything_is_taken_to_be_complete() -> None:
+    cache = ResourceCache()
     for type_url in TYPES:
-        assert not held.complete
-        held.update(type_url, {})
-    assert held.complete
+        assert not cache.complete
+        cache.update(type_url, {})
+    assert cache.complete
 
 
 def test_each_envoy_gets_its_own_resources() -> None:
-    parts = held_of(snapshot()).parts
+    parts = cache_of(snapshot()).parts
     assert parts[WEB][CLUSTER].keys() == {"c"}
     assert parts[WEB][LOAD_ASSIGNMENT].keys() == {"c"}
     assert parts["shop.other"][LOAD_ASSIGNMENT] == {}
 
 
 def test_what_was_published_stays_as_it_was() -> None:
-    held = held_of(snapshot())
-    published = held.parts[WEB]
-    held.update(LOAD_ASSIGNMENT, {f"{WEB}/d": assignment(str(A))}, [f"{WEB}/c"])
+    cache = cache_of(snapshot())
+    published = cache.parts[WEB]
+    cache.update(LOAD_ASSIGNMENT, {f"{WEB}/d": assignment(str(A))}, [f"{WEB}/c"])
     assert published[LOAD_ASSIGNMENT].keys() == {"c"}
-    assert held.parts[WEB][LOAD_ASSIGNMENT].keys() == {"d"}
-    held.update(CLUSTER, {}, [f"{WEB}/c", "shop.other/c"])
-    held.update(LOAD_ASSIGNMENT, {}, [f"{WEB}/d"])
-    assert held.parts == {}
+    assert cache.parts[WEB][LOAD_ASSIGNMENT].keys() == {"d"}
+    cache.update(CLUSTER, {}, [f"{WEB}/c", "shop.other/c"])
+    cache.update(LOAD_ASSIGNMENT, {}, [f"{WEB}/d"])
+    assert cache.parts == {}
 
 
 def test_a_change_touches_only_what_it_concerns() -> None:
-    held = held_of(snapshot())
-    held.due = Due()
-    held.due.endpoints.compare(held.endpoints(), dict(held.endpoints()), held.known)
-    held.update(ENDPOINT, {f"{WEB}/{B}": versioned(endpoint_message(B))})
-    assert held.due.endpoints.settle(held.known) == {(INSIDE, B): (None, VIA)}
-    assert (held.due.tunnels, held.due.gateways) == (set(), set())
-    held.update(LOAD_ASSIGNMENT, {"shop.other/c": assignment(str(A))})
-    assert (held.due.tunnels, held.due.gateways) == (set(), {"shop.other"})
-    held.update(INSTANCE, {}, [WEB])
-    assert (held.due.tunnels, held.due.gateways) == ({7}, {"shop.other", WEB})
-    assert held.due.endpoints.settle(held.known) == {(INSIDE, A): (VIA, None), (INSIDE, B): (None, None)}
+    cache = cache_of(snapshot())
+    cache.dirty = DirtySet()
+    cache.dirty.endpoints.compare(cache.endpoints(), dict(cache.endpoints()), cache.known)
+    cache.update(ENDPOINT, {f"{WEB}/{B}": versioned(endpoint_message(B))})
+    assert cache.dirty.endpoints.compact(cache.known) == {(INSIDE, B): (None, VIA)}
+    assert (cache.dirty.tunnels, cache.dirty.gateways) == (set(), set())
+    cache.update(LOAD_ASSIGNMENT, {"shop.other/c": assignment(str(A))})
+    assert (cache.dirty.tunnels, cache.dirty.gateways) == (set(), {"shop.other"})
+    cache.update(INSTANCE, {}, [WEB])
+    assert (cache.dirty.tunnels, cache.dirty.gateways) == ({7}, {"shop.other", WEB})
+    assert cache.dirty.endpoints.compact(cache.known) == {(INSIDE, A): (VIA, None), (INSIDE, B): (None, None)}
 
 
 def of_web(message: Message) -> Mapping[str, Versioned]:
@@ -196,7 +196,7 @@ GARBAGE = Versioned("1", Any(type_url=CLUSTER, value=b"\xff\xff"))
         pytest.param(
             INSTANCE, of_web(instance_message(public_address="")), "Instance shop.web", id="address"
         ),
-        pytest.param(INSTANCE, of_web(instance_message(interface="eth0")), "epg64400001", id="interface"),
+        pytest.param(INSTANCE, of_web(instance_message(interface="eth0")), "epg644000017bb2", id="interface"),
         pytest.param(INSTANCE, named(web=instance_message(gateway="web")), "ACCOUNT.PROXY", id="gateway"),
         pytest.param(TUNNEL, {"7": versioned(tunnel_message((1, b"short")))}, "5 bytes", id="key"),
         pytest.param(TUNNEL, {"7": versioned(tunnel_message())}, "at least one key", id="no key"),
@@ -213,4 +213,4 @@ def test_what_makes_no_sense_is_refused_by_name(
     type_url: str, resources: Mapping[str, Versioned], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        Held().update(type_url, resources)
+        ResourceCache().update(type_url, resources)

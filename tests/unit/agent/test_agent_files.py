@@ -14,10 +14,11 @@ from envoy.config.listener.v3.listener_pb2 import Listener
 from google.protobuf.message import Message
 
 from epic.ads.snapshot import INSTANCE, LISTENER, versioned
-from epic.agent import state, workload_state
-from epic.agent.desired import Element
-from epic.agent.nft import commands, parse
+from epic.agent.gateway import storage as gateway_storage
+from epic.agent.gateway.desired import Element
+from epic.agent.gateway.firewall import commands, parse
 from epic.agent.settings import GatewaySettings, load
+from epic.agent.workload import storage as workload_storage
 from epic.errors import Invalid
 
 GATEWAY = """
@@ -93,19 +94,21 @@ def test_missing_settings_are_said(tmp_path: Path) -> None:
         load(tmp_path / "agent.yaml")
 
 
-def row(message: Message) -> state.Row:
+def row(message: Message) -> gateway_storage.Row:
     resource = versioned(message)
     return resource.version, resource.body.value
 
 
 def test_what_was_stored_comes_back_with_its_versions(tmp_path: Path) -> None:
     listener = row(Listener(name="http"))
-    state.write(tmp_path, {(INSTANCE, "shop.web"): row(instance_message(revision="r" * 1000))})
-    state.write(tmp_path, {(LISTENER, "shop.web/http"): listener, (LISTENER, "shop.web/https"): listener})
-    state.write(
+    gateway_storage.write(tmp_path, {(INSTANCE, "shop.web"): row(instance_message(revision="r" * 1000))})
+    gateway_storage.write(
+        tmp_path, {(LISTENER, "shop.web/http"): listener, (LISTENER, "shop.web/https"): listener}
+    )
+    gateway_storage.write(
         tmp_path, {(INSTANCE, "shop.web"): row(instance_message()), (LISTENER, "shop.web/https"): None}
     )
-    held = state.load(tmp_path)
+    held = gateway_storage.load(tmp_path)
     assert held is not None
     assert held.complete
     assert held.instances == {"shop.web": instance()}
@@ -114,35 +117,35 @@ def test_what_was_stored_comes_back_with_its_versions(tmp_path: Path) -> None:
 
 
 def test_damaged_state_counts_as_none_and_does_not_stay(tmp_path: Path) -> None:
-    assert state.load(tmp_path) is None
+    assert gateway_storage.load(tmp_path) is None
     good = {(INSTANCE, "shop.web"): row(instance_message())}
-    state.write(tmp_path, good)
-    whole = (tmp_path / state.FILE).read_bytes()
+    gateway_storage.write(tmp_path, good)
+    whole = (tmp_path / gateway_storage.FILE).read_bytes()
     for damaged in (b"", b"\xff" * 5000, whole[:-4096], whole[:4096] + b"\xff" * 4096):
-        (tmp_path / state.FILE).write_bytes(damaged)
-        assert state.load(tmp_path) is None
-        state.write(tmp_path, good)
-        assert state.load(tmp_path) is not None
-    (tmp_path / workload_state.FILE).write_text("{", encoding="utf-8")
-    assert workload_state.load(tmp_path) == {}
+        (tmp_path / gateway_storage.FILE).write_bytes(damaged)
+        assert gateway_storage.load(tmp_path) is None
+        gateway_storage.write(tmp_path, good)
+        assert gateway_storage.load(tmp_path) is not None
+    (tmp_path / workload_storage.FILE).write_text("{", encoding="utf-8")
+    assert workload_storage.load(tmp_path) == {}
 
 
 def test_state_that_makes_no_sense_counts_as_none(tmp_path: Path) -> None:
-    state.write(tmp_path, {(INSTANCE, "shop.other"): row(instance_message())})
-    assert state.load(tmp_path) is None
+    gateway_storage.write(tmp_path, {(INSTANCE, "shop.other"): row(instance_message())})
+    assert gateway_storage.load(tmp_path) is None
 
 
 def test_stored_lists_come_back(tmp_path: Path) -> None:
     listed = {"tunnels": [{"id": 7, "gateway": "shop.wéb", "service": 3, "inside-address": "100.64.0.1"}]}
     listed["tunnels"][0] |= {"epic-address": "2001:db8::1", "keys": [{"epoch": 1, "secret": KEY.hex()}]}
-    workload_state.save(tmp_path, {"https://epic/shop": workload_state.read(listed)})
-    assert workload_state.load(tmp_path) == {"https://epic/shop": listed}
-    assert (tmp_path / workload_state.FILE).stat().st_mode & 0o777 == 0o600
+    workload_storage.save(tmp_path, {"https://epic/shop": workload_storage.read(listed)})
+    assert workload_storage.load(tmp_path) == {"https://epic/shop": listed}
+    assert (tmp_path / workload_storage.FILE).stat().st_mode & 0o777 == 0o600
 
 
 @asynccontextmanager
-async def saving(directory: Path) -> AsyncIterator[state.Saver]:
-    saver = state.Saver(directory)
+async def saving(directory: Path) -> AsyncIterator[gateway_storage.Saver]:
+    saver = gateway_storage.Saver(directory)
     task = asyncio.create_task(saver.run())
     await asyncio.sleep(0)
     yield saver
@@ -154,16 +157,16 @@ async def test_state_is_written_at_the_end_for_root_only(tmp_path: Path) -> None
     async with saving(tmp_path) as saver:
         saver.save(INSTANCE, {"shop.web": versioned(instance_message())})
         saver.flush()
-    held = state.load(tmp_path)
+    held = gateway_storage.load(tmp_path)
     assert held is not None
     assert held.instances.keys() == {"shop.web"}
-    assert (tmp_path / state.FILE).stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / gateway_storage.FILE).stat().st_mode & 0o777 == 0o600
 
 
 async def test_a_part_of_what_is_wanted_is_not_written(tmp_path: Path) -> None:
     async with saving(tmp_path) as saver:
         saver.save(INSTANCE, {"shop.web": versioned(instance_message())})
-    assert state.load(tmp_path) is None
+    assert gateway_storage.load(tmp_path) is None
 
 
 async def test_changes_are_written_one_after_the_other(tmp_path: Path) -> None:
@@ -174,15 +177,15 @@ async def test_changes_are_written_one_after_the_other(tmp_path: Path) -> None:
             await asyncio.sleep(0.01)
         saver.save(INSTANCE, {}, ["shop.web"])
         saver.flush()
-    held = state.load(tmp_path)
+    held = gateway_storage.load(tmp_path)
     assert held is not None
     assert held.instances == {}
 
 
 def test_the_hello_counter_survives(tmp_path: Path) -> None:
-    assert workload_state.load_counter(tmp_path) == 0
-    workload_state.save_counter(tmp_path, 12)
-    assert workload_state.load_counter(tmp_path) == 12
+    assert workload_storage.load_counter(tmp_path) == 0
+    workload_storage.save_counter(tmp_path, 12)
+    assert workload_storage.load_counter(tmp_path) == 12
 
 
 def test_nfts_listing_is_read() -> None:

@@ -10,10 +10,10 @@ from ipaddress import IPv4Address
 
 from agent_samples import KEY, A, B, tunnel, workload_tunnel
 
-from epic.agent.control_packets import HELLO, HELLO_ACK, answer, verified
-from epic.agent.health import HELLO_SECONDS, REMEMBERED, Health
-from epic.agent.hello_sender import Counter, HelloSender
 from epic.agent.settings import WorkloadUnderlay
+from epic.agent.tunnel.health import HELLO_SECONDS, REMEMBERED, Health
+from epic.agent.tunnel.packets import HELLO, HELLO_ACK, answer, verified
+from epic.agent.workload.sender import Counter, HelloSender
 from epic.bpf import wire
 
 TUNNELS = {7: replace(tunnel(), declared=A)}

@@ -11,11 +11,13 @@ from ipaddress import IPv4Address
 import pytest
 from agent_samples import WEB, A, workload_tunnel
 
-from epic.agent.health import Health
-from epic.agent.measure import Look
-from epic.agent.metrics import Family, exposition, gateway_text, serve, workload_text
-from epic.agent.report import TunnelReport
+from epic.agent.gateway import metrics as gateway_metrics
+from epic.agent.gateway.report import TunnelReport
+from epic.agent.runtime.exposition import Family, exposition, serve
 from epic.agent.settings import MetricsSettings
+from epic.agent.tunnel.health import Health
+from epic.agent.workload import metrics as workload_metrics
+from epic.agent.workload.status_reporter import StatusSample
 from epic.bpf.dataplane import TunnelCounters
 from epic.proto.epic_pb2 import InstanceStatus, TunnelStatus
 
@@ -34,7 +36,7 @@ def test_an_epic_node_shows_tunnels_drops_events_and_instances() -> None:
         TunnelStatus(id=7, hello_age=2, rx_packets=5, tx_bytes=9, signing_epoch=3),
         TunnelStatus(id=8, hello_age=-1),
     ]
-    text = gateway_text(
+    text = gateway_metrics.render(
         TunnelReport(statuses, {"tag_wrong": 4}),
         {7: WEB},
         [InstanceStatus(gateway=WEB, ready=True)],
@@ -60,8 +62,8 @@ def test_a_workload_node_shows_round_trips_and_loss() -> None:
     health = Health()
     health.sent(1, 100)
     health.answered(1, 100.002, 0.001953125)
-    look = Look({7: workload_tunnel(A)}, {7: TunnelCounters(1, 2, 3, 4)}, {}, {7: health}, 105)
-    lines = workload_text(look, Counter()).splitlines()
+    sample = StatusSample({7: workload_tunnel(A)}, {7: TunnelCounters(1, 2, 3, 4)}, {}, {7: health}, 105)
+    lines = workload_metrics.render(sample, Counter()).splitlines()
     assert 'epic_tunnel_round_trip_seconds{tunnel="7",gateway="shop.web"} 0.001953125' in lines
     assert 'epic_tunnel_hello_loss_ratio{tunnel="7",gateway="shop.web"} 0.0' in lines
     assert 'epic_tunnel_up{tunnel="7",gateway="shop.web"} 1' in lines

@@ -5,8 +5,8 @@ from __future__ import annotations
 import socket
 import struct
 
-from epic.agent import rtnetlink as rt
-from epic.agent.changes import Changes, Pending
+from epic.agent.netlink import rtnetlink as rt
+from epic.agent.netlink.monitor import Changes, Pending
 
 
 def message(kind: int, body: bytes, sender: int = 9) -> bytes:

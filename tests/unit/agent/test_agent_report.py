@@ -16,8 +16,8 @@ import grpc
 import pytest
 from agent_samples import WEB, tunnel
 
-from epic.agent import report
-from epic.agent.report import Reporter, TunnelReport, tunnel_statuses
+from epic.agent.gateway import report
+from epic.agent.gateway.report import Reporter, TunnelReport, tunnel_statuses
 from epic.bpf.dataplane import Peer, TunnelCounters
 from epic.proto.epic_pb2 import InstanceStatus, NodeReport, TunnelStatus
 

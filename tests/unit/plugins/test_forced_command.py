@@ -24,7 +24,7 @@ INSTANCE = {
     "public_address": "203.0.113.7",
     "inside_address": "100.64.0.1",
     "inside_address6": "fd65:7069:6300::6440:1",
-    "interface": "epg64400001",
+    "interface": "epg644000012b86",
     "mtu": 1452,
     "envoy_version": "0.0.0",
 }

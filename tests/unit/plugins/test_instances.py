@@ -23,7 +23,7 @@ WEB = Instance(
     public_address="203.0.113.7",
     inside_address="100.64.0.1",
     inside_address6="fd65:7069:6300::6440:1",
-    interface="epg64400001",
+    interface="epg64400001b78a",
     mtu=1452,
     envoy_version="1.40.0",
     concurrency=1,
@@ -102,7 +102,7 @@ def test_an_instance_from_before_ipv6_gets_it(wanted: Instance, found: Found, ac
 
 
 def test_gateways_are_independent() -> None:
-    other = replace(WEB, gateway="blue.api", interface="epg64400002")
+    other = replace(WEB, gateway="blue.api", interface="epg64400002458f")
     assert actions([other], {"root.web": UP}) == {"blue.api": "create", "root.web": "remove"}
 
 
@@ -119,7 +119,7 @@ def test_the_namespace_learns_its_addresses() -> None:
         "PUBLIC=203.0.113.7",
         "INSIDE=100.64.0.1",
         "INSIDE6=fd65:7069:6300::6440:1",
-        "INTERFACE=epg64400001",
+        "INTERFACE=epg64400001b78a",
         "MTU=1452",
         "ENVOY_VERSION=1.40.0",
         "CONCURRENCY=1",
@@ -128,7 +128,7 @@ def test_the_namespace_learns_its_addresses() -> None:
 
 def test_every_envoy_has_a_user_of_its_own() -> None:
     drop_in = WEB.files()["/etc/systemd/system/epic-envoy@root.web.service.d/user.conf"]
-    assert drop_in.splitlines()[-2:] == ["[Service]", "User=epg64400001"]
+    assert drop_in.splitlines()[-2:] == ["[Service]", "User=epg64400001b78a"]
 
 
 def test_envoy_takes_everything_from_the_agent() -> None:
@@ -157,7 +157,7 @@ def test_envoy_takes_everything_from_the_agent() -> None:
         pytest.param({"inside_address6": "fe80::1%eth0"}, "without a zone", id="zone"),
         pytest.param({"inside_address6": "FD00::1"}, "in its shortest form", id="spelling"),
         pytest.param(
-            {"interface": "eth0"}, "it must be epg and eight hexadecimal digits", id="foreign interface"
+            {"interface": "eth0"}, "it must be epg and twelve hexadecimal digits", id="foreign interface"
         ),
         pytest.param({"envoy_version": "../../bin"}, "it must be an Envoy version", id="path in the version"),
         pytest.param({"mtu": 100}, "mtu is 100; it must be between 576 and 65535", id="MTU"),
@@ -175,7 +175,7 @@ def test_a_bad_option_is_refused(values: dict[str, Any], message: str) -> None:
 def test_instances_share_nothing(option: str) -> None:
     other = options(
         gateway="root.api",
-        interface="epg64400002",
+        interface="epg64400002458f",
         public_address="203.0.113.8",
         inside_address="100.64.0.2",
         inside_address6="fd65:7069:6300::6440:2",

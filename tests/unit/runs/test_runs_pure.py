@@ -65,7 +65,7 @@ def test_inventory_lists_all_instances_of_each_node() -> None:
                 "public_address": "203.0.113.1",
                 "inside_address": "100.64.0.1",
                 "inside_address6": "fd65:7069:6300::6440:1",
-                "interface": "epg64400001",
+                "interface": "epg64400001298c",
                 "mtu": 8952,
                 "envoy_version": "1.40.0",
                 "concurrency": 1,

@@ -90,12 +90,14 @@ def test_a_control_packet_has_its_kind() -> None:
 def test_what_is_no_ip_has_no_addresses(ether: int, name: str) -> None:
     found = events.packet(bytes(40), ether)
     assert (found.source, found.protocol) == (None, name)
-    step = events.Step(5, 1, "epg64400001", "in", "dropped", 28, found, "instance_protocol", "text")
-    assert f"#---  epg64400001 in  dropped: instance_protocol (text)  {name}  28" in output.as_text(step, 0)
+    step = events.Step(5, 1, "epg64400001298c", "in", "dropped", 28, found, "instance_protocol", "text")
+    assert f"#---  epg64400001298c in  dropped: instance_protocol (text)  {name}  28" in output.as_text(
+        step, 0
+    )
     assert json.loads(output.as_json(step, 0, "node1"))["destination"] is None
 
 
-@pytest.mark.parametrize(("name", "sender"), [("epg64400001", "instance"), ("vethpod", "endpoint")])
+@pytest.mark.parametrize(("name", "sender"), [("epg64400001298c", "instance"), ("vethpod", "endpoint")])
 def test_the_sender_is_told_by_its_interface(name: str, sender: str) -> None:
     steps = run(events.SENT, before_name=name.encode(), **SENT)
     assert told(steps) == [(f"{sender} sends", name, "in"), ("encapsulated", "up0", "out")]

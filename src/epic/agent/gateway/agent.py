@@ -1,0 +1,229 @@
+"""The gateway role: relay the control plane's resources, keep tunnels, ports and flag routes right."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+
+from epic.ads.client import DeltaClient, mtls_channel
+from epic.ads.snapshot import TYPES, Resources
+from epic.agent.gateway import metrics, report, storage
+from epic.agent.gateway.announcement import Announcer
+from epic.agent.gateway.envoy import xds
+from epic.agent.gateway.envoy.probe import watch_ready
+from epic.agent.gateway.envoy.registry import EnvoyRegistry
+from epic.agent.gateway.kernel import GatewayKernel
+from epic.agent.gateway.reconcile import Reconciler
+from epic.agent.gateway.resource_cache import ResourceCache
+from epic.agent.gateway.responder import Responder
+from epic.agent.netlink import monitor
+from epic.agent.runtime import exposition, memory
+from epic.agent.runtime.systemd import notify
+from epic.agent.runtime.worker import Worker
+from epic.agent.settings import GatewaySettings
+from epic.agent.tunnel import events
+from epic.bpf.dataplane import Dataplane, EventRing
+from epic.proto import epic_pb2
+
+log = logging.getLogger(__name__)
+
+_TICK_SECONDS = 1.0
+_ROUTES_SECONDS = 1.0
+_PART = 256
+
+
+class GatewayAgent:
+    """One EPIC node."""
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        self._settings = settings
+        self._worker = Worker("kernel")
+        self._dataplane = Dataplane(settings.pin_directory, settings.object)
+        self._routes = Announcer()
+        self._registry = EnvoyRegistry(self._fleet_changed)
+        self._server = xds.LocalServer(self._registry)
+        self._saver = storage.Saver(settings.state_directory)
+        self._announce = asyncio.Event()
+        self._probes: dict[str, asyncio.Task[None]] = {}
+        self._alive: set[int] = set()
+        self._moves: set[asyncio.Task[None]] = set()
+        self._route_timer: asyncio.TimerHandle | None = None
+        self._events: events.Events = Counter()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until `stop`; the kernel state stays, for traffic goes on while the agent restarts."""
+        settings = self._settings
+        settings.run_directory.mkdir(parents=True, exist_ok=True)
+        settings.state_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        kernel = await self._worker.run(
+            GatewayKernel, self._dataplane, settings.underlay, settings.state_directory
+        )
+        self._kernel = kernel
+        await self._routes.open()
+        stored = storage.load(settings.state_directory)
+        self._cache = stored or ResourceCache()
+        self._reconciler = Reconciler(
+            self._cache, kernel, self._worker, self._registry, self._server, self._routes
+        )
+        if stored is not None:
+            self._accept_resources()
+        client = self._client()
+        await self._worker.run(kernel.start)
+        self._reporter = report.Reporter(
+            settings.node_name, lambda: client.channel, self._instances, self._tunnels
+        )
+        socket = settings.run_directory / "xds.sock"
+        listener = await xds.serve(self._server, socket, settings.envoy_group)
+        responder = Responder(self._cache.tunnels, self._dataplane.generation)
+        responder.open()
+        unwatch = monitor.monitor(self._changed)
+        ring = self._dataplane.events()
+        asyncio.get_running_loop().add_reader(ring.fileno(), self._happened, ring)
+        try:
+            await self._serve(client, stop)
+        finally:
+            asyncio.get_running_loop().remove_reader(ring.fileno())
+            ring.close()
+            unwatch()
+            responder.close()
+            await xds.stop(listener)
+            self._routes.close()
+            self._worker.close()
+            kernel.close()
+
+    async def apply(self, type_url: str, updated: Resources, removed: Sequence[str]) -> str | None:
+        """See `epic.ads.client.Handler`."""
+        try:
+            self._cache.update(type_url, updated, removed)
+        except ValueError as error:
+            return str(error)
+        self._saver.save(type_url, updated, removed)
+        # An agent without state must not remove anything.
+        if self._cache.complete:
+            self._saver.flush()
+            self._accept_resources()
+        return None
+
+    def versions(self, type_url: str) -> Mapping[str, str]:
+        """See `epic.ads.client.Handler`."""
+        return self._cache.versions(type_url)
+
+    async def _serve(self, client: DeltaClient, stop: asyncio.Event) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            running = [
+                tasks.create_task(work, name=name)
+                for name, work in (
+                    ("saver", self._saver.run()),
+                    ("client", client.run()),
+                    (
+                        "reconciler",
+                        self._reconciler.run(lambda tunnels: self._reporter.wake(tunnels=tunnels)),
+                    ),
+                    ("announcer", self._announcer()),
+                    ("reporter", self._reporter.run()),
+                    ("memory", memory.trim_periodically()),
+                    ("metrics", exposition.serve(self._settings.metrics, self._metrics)),
+                )
+            ]
+            self._reconciler.wake()
+            notify("READY=1")
+            await stop.wait()
+            notify("STOPPING=1")
+            for task in (*running, *self._probes.values()):
+                task.cancel()
+
+    def _client(self) -> DeltaClient:
+        control = self._settings.control
+        return DeltaClient(
+            lambda: mtls_channel(control.address, control.ca, control.certificate, control.key),
+            self._settings.node_name,
+            TYPES,
+            self,
+        )
+
+    def _accept_resources(self) -> None:
+        self._reconciler.accept_resources()
+        gateways = self._registry.envoys.keys()
+        for gateway in self._probes.keys() - gateways:
+            self._probes.pop(gateway).cancel()
+        for gateway in gateways - self._probes.keys():
+            self._probes[gateway] = asyncio.create_task(self._probe(gateway), name=f"probe {gateway}")
+
+    async def _probe(self, gateway: str) -> None:
+        socket: Path = self._settings.run_directory / "gateways" / gateway / "admin.sock"
+        await watch_ready(socket, lambda ready: self._registry.set_ready(gateway, ready))
+
+    def _fleet_changed(self) -> None:
+        self._announce.set()
+
+    async def _announcer(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(_TICK_SECONDS):
+                    await self._announce.wait()
+            except TimeoutError:
+                # Some conclusions come with time alone.
+                pass
+            changed = self._announce.is_set()
+            self._announce.clear()
+            if await self._reconciler.announce() or changed:
+                self._reporter.wake()
+            if changed:
+                self._reconciler.wake_if_waiting()
+
+    def _changed(self, found: monitor.Changes) -> None:
+        self._kernel.pending.add(found)
+        # Routes may change all the time; others' are looked at a little later, all at once.
+        if found.links or found.addresses or found.lost:
+            self._reconciler.wake()
+        elif found.routes and not self._route_timer:
+            self._route_timer = asyncio.get_running_loop().call_later(_ROUTES_SECONDS, self._routes_changed)
+
+    def _routes_changed(self) -> None:
+        self._route_timer = None
+        self._reconciler.wake()
+
+    def _happened(self, ring: EventRing) -> None:
+        """The programs tell of far ends that came or moved."""
+        found = ring.read()
+        for event in events.read_events(found, self._alive):
+            self._count(event)
+            self._alive.add(event.tunnel)
+        moved = {event.tunnel for event in found if event.lane == 0}
+        if moved:
+            task = asyncio.create_task(self._worker.run(self._kernel.move, moved), name="move")
+            self._moves.add(task)
+            task.add_done_callback(self._moves.discard)
+
+    def _instances(self) -> list[epic_pb2.InstanceStatus]:
+        return report.instance_statuses(self._cache.instances, self._registry.envoys, self._routes.standing)
+
+    async def _tunnels(self) -> report.TunnelReport:
+        before = frozenset(self._alive)
+        found = await self._worker.run(self._sample_tunnels)
+        statuses: list[epic_pb2.TunnelStatus] = []
+        # In parts: what is to be changed meanwhile must not wait for all of them.
+        while part := await self._worker.run(lambda: list(islice(found, _PART))):
+            statuses += part
+        alive, down = events.find_silent(before & self._alive, statuses)
+        self._alive = alive | (self._alive - before)
+        for event in down:
+            self._count(event)
+        return report.TunnelReport(statuses, await self._worker.run(self._dataplane.drop_counters))
+
+    def _count(self, event: events.Event) -> None:
+        log.log(logging.WARNING if event.what == "down" else logging.INFO, "%s", event.text)
+        self._events[event.tunnel, event.what] += 1
+
+    async def _metrics(self) -> str:
+        tunnels = await self._tunnels()
+        gateways = {id_: tunnel.gateway for id_, tunnel in self._cache.tunnels.items()}
+        return metrics.render(tunnels, gateways, self._instances(), self._events)
+
+    def _sample_tunnels(self) -> Iterator[epic_pb2.TunnelStatus]:
+        return report.tunnel_statuses(self._dataplane, self._kernel.installed, time.monotonic_ns())

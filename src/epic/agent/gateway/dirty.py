@@ -1,0 +1,92 @@
+"""Pure: where what is wanted and what is there may differ. All else is known to be right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
+
+from epic.agent.tunnel.endpoints import EndpointKey
+from epic.bpf.dataplane import Endpoint
+
+
+class Difference(NamedTuple):
+    """An endpoint as the programs have it, and as it should be."""
+
+    there: Endpoint | None
+    wanted: Endpoint | None
+
+
+class EndpointDiff:
+    """The endpoints that may not be as they should; after `compare`, all others are."""
+
+    def __init__(self) -> None:
+        self._found: dict[EndpointKey, Difference] = {}
+        self._stale: set[EndpointKey] = set()
+        self.compared = False
+
+    @property
+    def stale(self) -> frozenset[EndpointKey]:
+        """Endpoints of which it is not known what is there."""
+        return frozenset(self._stale)
+
+    def want(self, key: EndpointKey, before: Endpoint | None, now: Endpoint | None) -> None:
+        """Another one is wanted than before."""
+        if self.compared:
+            found = self._found.get(key)
+            self._found[key] = Difference(before if found is None else found.there, now)
+
+    def compare(
+        self,
+        wanted: Iterable[tuple[EndpointKey, Endpoint]],
+        there: dict[EndpointKey, Endpoint],
+        known: Callable[[int], bool],
+    ) -> None:
+        """Begin with all that is wanted and all that is there, which is used up; `known` are the tunnels."""
+        self._found = {}
+        for key, endpoint in wanted:
+            found = there.pop(key, None)
+            if found != endpoint or not known(endpoint.tunnel):
+                self._found[key] = Difference(found, endpoint)
+        self._found.update({key: Difference(found, None) for key, found in there.items()})
+        self.compared = True
+
+    def made(self, endpoints: Mapping[EndpointKey, Endpoint]) -> None:
+        """The programs have these now."""
+        for key, endpoint in endpoints.items():
+            self._found[key] = self._found[key]._replace(there=endpoint)
+
+    def removed(self, keys: Iterable[EndpointKey]) -> None:
+        """The programs do not have these any more."""
+        for key in keys:
+            self._found[key] = self._found[key]._replace(there=None)
+
+    def mark_stale(self, keys: Iterable[EndpointKey]) -> None:
+        """A change of these failed somewhere: they must be looked at."""
+        self._stale.update(keys)
+
+    def refreshed(self, keys: Iterable[EndpointKey], there: Mapping[EndpointKey, Endpoint]) -> None:
+        """The stale ones were looked at."""
+        for key in keys:
+            self._found[key] = self._found[key]._replace(there=there.get(key))
+        self._stale.difference_update(keys)
+
+    def compact(self, known: Callable[[int], bool]) -> dict[EndpointKey, Difference]:
+        """Those that differ; the others are forgotten. Nothing is wanted through an unknown tunnel."""
+        self._found = {
+            key: found
+            for key, found in self._found.items()
+            if found.there != found.wanted or not (found.wanted is None or known(found.wanted.tunnel))
+        }
+        return {
+            key: found if found.wanted is None or known(found.wanted.tunnel) else found._replace(wanted=None)
+            for key, found in self._found.items()
+        }
+
+
+class DirtySet:
+    """What must be looked at: endpoints, tunnels by id, and the gateways whose Envoys are to be told."""
+
+    def __init__(self) -> None:
+        self.endpoints = EndpointDiff()
+        self.tunnels: set[int] = set()
+        self.gateways: set[str] = set()

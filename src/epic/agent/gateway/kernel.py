@@ -1,0 +1,200 @@
+"""The kernel state of the gateway role: what is there, and doing what the plan says. Methods block."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from epic.agent.gateway import plan
+from epic.agent.gateway.desired import Element, Tunnel
+from epic.agent.gateway.firewall import PortSet
+from epic.agent.netlink.monitor import Changes, Pending
+from epic.agent.netlink.objects import Link, Netlink
+from epic.agent.netlink.route_cache import RouteCache, program_route
+from epic.agent.settings import UnderlaySettings
+from epic.agent.tunnel.endpoints import EndpointKey, batches
+from epic.agent.tunnel.underlay import Underlay
+from epic.bpf import dataplane as bpf
+from epic.errors import EpicError
+from epic.model.naming import GUE_PORT, instance_interface
+
+log = logging.getLogger(__name__)
+
+
+class _Made(NamedTuple):
+    """A tunnel as it was set, and the interfaces that this rests on."""
+
+    wanted: Tunnel
+    tunnel: bpf.Tunnel
+    links: tuple[Link | None, ...]
+
+
+class Node(NamedTuple):
+    """What there is, but for tunnels and endpoints."""
+
+    links: Mapping[str, int]
+    attached: Mapping[str, plan.Attachment | None]
+    elements: frozenset[Element]
+
+
+class GatewayKernel:
+    """Tunnels, instances' interfaces and open ports of this node."""
+
+    def __init__(self, dataplane: bpf.Dataplane, underlay: UnderlaySettings, state: Path) -> None:
+        self._dataplane = dataplane
+        self._settings = underlay
+        self._state = state
+        self._netlink = Netlink()
+        self._underlay = Underlay(dataplane, self._netlink, underlay, "gateway")
+        self._route_cache = RouteCache(self._netlink)
+        self._ports = PortSet()
+        self._links: Mapping[str, Link] = {}
+        self._attached: dict[str, plan.Attachment | None] = {}
+        self._ids: set[int] = set()
+        self._made: dict[int, _Made] = {}
+        self._elements: frozenset[Element] = frozenset()
+        self.pending = Pending()
+        self.stale: set[int] = set()
+        """Tunnels that an earlier agent made, or whose route or instance's interface is another now."""
+
+    @property
+    def installed(self) -> Mapping[int, Tunnel]:
+        """The tunnels as this agent has set them."""
+        return {id_: made.wanted for id_, made in self._made.items()}
+
+    def start(self) -> None:
+        """Load the programs and attach them to the underlay; what was there stays and goes on working."""
+        self._dataplane.load()
+        self._underlay.forget_others(self._state)
+        self._follow(self.pending.take())
+        self._attached = dict.fromkeys(self._dataplane.instances())
+        self._ids = self._dataplane.tunnel_ids()
+        self.stale = set(self._ids)
+
+    def close(self) -> None:
+        """Close the sockets; the kernel state stays."""
+        self._netlink.close()
+
+    def observe(self, ports: bool) -> Node:
+        """What there is now; without `ports`, these are taken to be as they were left."""
+        changes = self.pending.take()
+        if changes or self._underlay.troubled:
+            self._follow(changes)
+        if ports:
+            self._elements = self._ports.elements()
+        links = {name: link.index for name, link in self._links.items()}
+        return Node(links, dict(self._attached), self._elements)
+
+    def endpoints(self, keys: Collection[EndpointKey] | None = None) -> dict[EndpointKey, bpf.Endpoint]:
+        """The endpoints that the programs have, of these or of all."""
+        return self._dataplane.endpoints(keys)
+
+    def tunnels(self, ids: Iterable[int]) -> dict[int, Tunnel | None]:
+        """Those of these tunnels that are there, as they were set; None for those in `stale`."""
+        return {id_: None if id_ in self.stale else self._made[id_].wanted for id_ in ids if id_ in self._ids}
+
+    def move(self, ids: Iterable[int]) -> None:
+        """The far ends of these tunnels are elsewhere: find the route there at once."""
+        for id_ in ids:
+            made = self._made.get(id_)
+            if made is None:
+                continue
+            try:
+                tunnel = self._bpf_tunnel(made.wanted)
+                if tunnel != made.tunnel:
+                    self._set_tunnel(made.wanted, tunnel)
+            except (EpicError, OSError) as error:
+                log.error("the route of tunnel %d cannot be set: %s", id_, error)
+                self.stale.add(id_)
+
+    def apply(self, actions: Iterable[plan.Action]) -> list[plan.Action]:
+        """Do what the plan says, in order; returns what failed, which is in the log."""
+        failed: list[plan.Action] = []
+        for action in actions:
+            try:
+                self._apply(action)
+            except EpicError as error:
+                log.warning("cannot do %s: %s", action, error)
+                failed.append(action)
+            except Exception:
+                # One gateway's trouble must not hold up the others; the next round tries again.
+                log.exception("cannot do %s", action)
+                failed.append(action)
+        return failed
+
+    def release_old_programs(self) -> None:
+        """All is as it should be: programs of an older version that still run are needed no more."""
+        self._dataplane.settle()
+
+    def _follow(self, changes: Changes) -> None:
+        self._links = self._netlink.links()
+        self._underlay.follow(self._links)
+        if changes.links or changes.addresses or changes.routes or changes.lost:
+            self._route_cache.forget()
+            for id_, made in self._made.items():
+                links = self._links_of(made.tunnel)
+                if links != made.links or self._bpf_tunnel(made.wanted) != made.tunnel:
+                    self.stale.add(id_)
+
+    def _apply(self, action: plan.Action) -> None:
+        match action:
+            case plan.AttachInstance(instance, link):
+                self._dataplane.attach_instance(
+                    instance.interface, instance.inside, instance.inside6, instance.public
+                )
+                self._attached[instance.interface] = plan.attachment(instance, link)
+            case plan.DetachInstance(interface):
+                self._dataplane.detach_instance(interface)
+                self._attached.pop(interface, None)
+            case plan.SetTunnel(tunnel):
+                self._set_tunnel(tunnel, self._bpf_tunnel(tunnel))
+            case plan.DeleteTunnel(id_):
+                self._dataplane.delete_tunnel(id_)
+                self._ids.discard(id_)
+                self._made.pop(id_, None)
+                self.stale.discard(id_)
+            case plan.SetEndpoints(_, endpoints):
+                for batch in batches(endpoints):
+                    self._dataplane.set_endpoints(batch)
+            case plan.DeleteEndpoints(keys):
+                self._dataplane.delete_endpoints(keys)
+            case plan.OpenPorts(elements):
+                self._ports.change(add=elements)
+                self._elements |= elements
+            case plan.ClosePorts(elements):
+                self._ports.change(delete=elements)
+                self._elements -= elements
+
+    def _set_tunnel(self, wanted: Tunnel, tunnel: bpf.Tunnel) -> None:
+        links = self._links_of(tunnel)
+        self._dataplane.set_tunnel(tunnel)
+        self._ids.add(tunnel.id)
+        self._made[tunnel.id] = _Made(wanted, tunnel, links)
+        self.stale.discard(tunnel.id)
+
+    def _links_of(self, tunnel: bpf.Tunnel) -> tuple[Link | None, ...]:
+        names = (tunnel.underlay, tunnel.interface, tunnel.route.interface if tunnel.route else None)
+        return tuple(self._links.get(name) if name else None for name in names)
+
+    def _bpf_tunnel(self, tunnel: Tunnel) -> bpf.Tunnel:
+        peer = self._dataplane.peer(tunnel.id)
+        resolved = self._route_cache.resolve(peer.address, peer.local) if peer is not None else None
+        return bpf.Tunnel(
+            id=tunnel.id,
+            service=tunnel.service,
+            inside=tunnel.inside,
+            inside6=tunnel.inside6,
+            local=None,
+            remote=tunnel.declared,
+            remote_port=GUE_PORT,
+            underlay=resolved.interface if resolved is not None else self._usual_underlay(),
+            interface=instance_interface(tunnel.gateway, tunnel.inside),
+            keys=tunnel.keys,
+            active=tunnel.active,
+            route=program_route(peer.address, resolved) if peer is not None else None,
+        )
+
+    def _usual_underlay(self) -> str:
+        return next(iter(self._underlay.links), self._settings.names[0])

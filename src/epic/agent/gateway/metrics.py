@@ -1,0 +1,54 @@
+"""Pure: the metrics of an EPIC node."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from epic.agent.gateway.report import TunnelReport
+from epic.agent.runtime.exposition import Family, exposition
+from epic.agent.tunnel.events import Events
+from epic.agent.tunnel.families import (
+    TRAFFIC,
+    build_family,
+    drops_family,
+    events_family,
+    traffic_families,
+    tunnel_state_families,
+)
+from epic.agent.tunnel.health import DEAD_SECONDS
+from epic.proto import epic_pb2
+
+
+def render(
+    tunnels: TunnelReport,
+    gateways: Mapping[int, str],
+    instances: Iterable[epic_pb2.InstanceStatus],
+    events: Events,
+) -> str:
+    """The metrics of an EPIC node."""
+    up, age, key = tunnel_state_families()
+    traffic = traffic_families()
+    for status in tunnels.statuses:
+        labels = {"tunnel": str(status.id), "gateway": gateways.get(status.id, "")}
+        up.add(0 <= status.hello_age <= DEAD_SECONDS, **labels)
+        if status.hello_age >= 0:
+            age.add(status.hello_age, **labels)
+        key.add(status.signing_epoch, **labels)
+        for name, _, attribute in TRAFFIC:
+            traffic[name].add(getattr(status, attribute), **labels)
+    ready = Family("epic_instance_ready", "gauge", "Whether the instance's Envoy answers `ready`.")
+    announced = Family("epic_instance_announced", "gauge", "Whether the public address is announced.")
+    for instance in instances:
+        ready.add(instance.ready, gateway=instance.gateway)
+        announced.add(instance.announced, gateway=instance.gateway)
+    parts = (
+        up,
+        age,
+        key,
+        *traffic.values(),
+        events_family(events),
+        drops_family(tunnels.drops),
+        ready,
+        announced,
+    )
+    return exposition((build_family(), *parts))

@@ -1,0 +1,232 @@
+"""Pure: from what is wanted and what is there to what must be done, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from typing import NamedTuple
+
+from epic.agent.gateway.desired import Desired, Element, Instance, Tunnel
+from epic.agent.tunnel.endpoints import EndpointKey
+from epic.bpf.dataplane import Address, Endpoint
+
+
+class Attachment(NamedTuple):
+    """An interface that is attached, and for whom."""
+
+    link: int
+    insides: tuple[Address, ...]
+    public: IPv4Address
+
+
+def attachment(instance: Instance, link: int) -> Attachment:
+    """What an instance needs at its interface."""
+    return Attachment(link, instance.insides, instance.public)
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What is on the node; of tunnels and endpoints only those that must be looked at.
+
+    What an earlier agent made is known by name only and is None. So is a tunnel whose route to its far end,
+    or whose instance's interface, is another now.
+    """
+
+    links: Mapping[str, int]
+    attached: Mapping[str, Attachment | None]
+    tunnels: Mapping[int, Tunnel | None]
+    endpoints: Mapping[EndpointKey, Endpoint]
+    elements: frozenset[Element]
+
+
+@dataclass(frozen=True)
+class AttachInstance:
+    """Take the packets of an instance's interface."""
+
+    instance: Instance
+    link: int
+
+    def __str__(self) -> str:
+        return f"attach interface {self.instance.interface} of gateway {self.instance.gateway}"
+
+
+@dataclass(frozen=True)
+class DetachInstance:
+    """Leave an interface alone, or forget one that is gone."""
+
+    interface: str
+
+    def __str__(self) -> str:
+        return f"detach interface {self.interface}"
+
+
+@dataclass(frozen=True)
+class SetTunnel:
+    """Make or change a tunnel."""
+
+    tunnel: Tunnel
+
+    def __str__(self) -> str:
+        return f"set tunnel {self.tunnel.id} of gateway {self.tunnel.gateway}"
+
+
+@dataclass(frozen=True)
+class DeleteTunnel:
+    """Remove a tunnel."""
+
+    id: int
+
+    def __str__(self) -> str:
+        return f"delete tunnel {self.id}"
+
+
+@dataclass(frozen=True)
+class SetEndpoints:
+    """Send packets for a gateway's backends through tunnels."""
+
+    gateway: str
+    endpoints: Mapping[EndpointKey, Endpoint]
+
+    def __str__(self) -> str:
+        return f"send packets to {_addresses(self.endpoints)} of gateway {self.gateway} through tunnels"
+
+
+@dataclass(frozen=True)
+class DeleteEndpoints:
+    """Drop packets for backends."""
+
+    keys: frozenset[EndpointKey]
+
+    def __str__(self) -> str:
+        return f"drop packets to {_addresses(self.keys)}"
+
+
+def _addresses(keys: Collection[EndpointKey]) -> str:
+    return str(next(iter(keys))[1]) if len(keys) == 1 else f"{len(keys)} addresses"
+
+
+@dataclass(frozen=True)
+class OpenPorts:
+    """Let traffic to these ports be forwarded."""
+
+    elements: frozenset[Element]
+
+    def __str__(self) -> str:
+        return f"open {len(self.elements)} ports"
+
+
+@dataclass(frozen=True)
+class ClosePorts:
+    """No longer let traffic to these ports be forwarded."""
+
+    elements: frozenset[Element]
+
+    def __str__(self) -> str:
+        return f"close {len(self.elements)} ports"
+
+
+Action = (
+    AttachInstance
+    | DetachInstance
+    | SetTunnel
+    | DeleteTunnel
+    | SetEndpoints
+    | DeleteEndpoints
+    | OpenPorts
+    | ClosePorts
+)
+
+
+def additions(desired: Desired, observed: Observed) -> list[Action]:
+    """What must be there before Envoys hear of new endpoints and before gateways are announced."""
+    actions: list[Action] = []
+    for _, instance in sorted(desired.instances.items()):
+        link = observed.links.get(instance.interface)
+        if link is not None and observed.attached.get(instance.interface) != attachment(instance, link):
+            actions.append(AttachInstance(instance, link))
+    plugged = {g for g, i in desired.instances.items() if i.interface in observed.links}
+    for id_, tunnel in sorted(desired.tunnels.items()):
+        if tunnel.gateway in plugged and observed.tunnels.get(id_) != tunnel:
+            actions.append(SetTunnel(tunnel))
+    actions += _new_endpoints(desired, observed, plugged)
+    missing = desired.elements - observed.elements
+    if missing:
+        actions.append(OpenPorts(missing))
+    return actions
+
+
+def _new_endpoints(desired: Desired, observed: Observed, plugged: Collection[str]) -> Iterator[SetEndpoints]:
+    found: dict[str, dict[EndpointKey, Endpoint]] = {}
+    for key, endpoint in desired.endpoints.items():
+        if observed.endpoints.get(key) == endpoint:
+            continue
+        gateway = desired.tunnels[endpoint.tunnel].gateway
+        # An endpoint needs its tunnel, and that its instance.
+        if gateway in plugged or endpoint.tunnel in observed.tunnels:
+            found.setdefault(gateway, {})[key] = endpoint
+    for gateway, endpoints in sorted(found.items()):
+        yield SetEndpoints(gateway, endpoints)
+
+
+def removals(desired: Desired, observed: Observed, settled: Collection[str]) -> list[Action]:
+    """What may go: of gateways that are gone, and what the Envoys of `settled` gateways no longer use."""
+    surplus = observed.elements - desired.elements
+    actions: list[Action] = [ClosePorts(surplus)] if surplus else []
+    gone = frozenset(_unused_endpoints(desired, observed, settled))
+    if gone:
+        actions.append(DeleteEndpoints(gone))
+    kept = {endpoint.tunnel for key, endpoint in observed.endpoints.items() if key not in gone}
+    actions += (DeleteTunnel(id_) for id_ in sorted(observed.tunnels.keys() - desired.tunnels.keys() - kept))
+    wanted = {i.interface for i in desired.instances.values()}
+    actions += (DetachInstance(interface) for interface in sorted(observed.attached.keys() - wanted))
+    return actions
+
+
+def waiting(desired: Desired, observed: Observed) -> set[str]:
+    """Gateways with entries that must stay until their Envoys let go of them."""
+    gateways = _by_inside(desired)
+    return {
+        gateways[key[0]]
+        for key in observed.endpoints
+        if key not in desired.endpoints and key[0] in gateways and key not in desired.used
+    }
+
+
+def _unused_endpoints(
+    desired: Desired, observed: Observed, settled: Collection[str]
+) -> Iterator[EndpointKey]:
+    gateways = _by_inside(desired)
+    for key in observed.endpoints:
+        if key not in desired.endpoints:
+            gateway = gateways.get(key[0])
+            if gateway is None or (gateway in settled and key not in desired.used):
+                yield key
+
+
+def _by_inside(desired: Desired) -> dict[Address, str]:
+    return {inside: g for g, instance in desired.instances.items() for inside in instance.insides}
+
+
+def gateway_of(action: Action) -> str | None:
+    """The one gateway that an addition is for."""
+    match action:
+        case AttachInstance(instance):
+            return instance.gateway
+        case SetTunnel(tunnel):
+            return tunnel.gateway
+        case SetEndpoints(gateway, _):
+            return gateway
+        case _:
+            return None
+
+
+def unprogrammed(desired: Desired, observed: Observed, failed: Collection[Action]) -> set[str]:
+    """Gateways that must not be announced yet: without interface, or with an addition that failed."""
+    closed = frozenset[Element]().union(*(a.elements for a in failed if isinstance(a, OpenPorts)))
+    mine = {gateway_of(action) for action in failed}
+    return {
+        gateway
+        for gateway, instance in desired.instances.items()
+        if instance.interface not in observed.links or gateway in mine or instance.elements & closed
+    }

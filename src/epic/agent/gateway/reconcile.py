@@ -1,0 +1,228 @@
+"""Brings the node to what the control plane asks for, again after each change."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from pyroute2 import NetlinkError
+
+from epic.ads.snapshot import Snapshot
+from epic.agent.gateway import plan
+from epic.agent.gateway.announcement import Announcer
+from epic.agent.gateway.desired import Desired, Instance, used
+from epic.agent.gateway.envoy.readiness import RELEASE_SECONDS, has_released
+from epic.agent.gateway.envoy.registry import EnvoyRegistry, node_of
+from epic.agent.gateway.envoy.xds import LocalServer
+from epic.agent.gateway.kernel import GatewayKernel, Node
+from epic.agent.gateway.resource_cache import ResourceCache
+from epic.agent.runtime.worker import Worker
+from epic.agent.tunnel.endpoints import EndpointKey
+from epic.bpf.dataplane import Endpoint
+from epic.errors import EpicError
+
+log = logging.getLogger(__name__)
+
+_GATHER_SECONDS = 0.005
+_RETRY_SECONDS = 1.0
+_RESYNC_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class _View:
+    """What a round looks at: only what may not be as it should."""
+
+    wanted: Desired
+    observed: plan.Observed
+    there: dict[EndpointKey, Endpoint]
+    """The observed endpoints, which follow what is done."""
+    parts: Mapping[str, Snapshot | None]
+    """What Envoys are to be told, by gateway."""
+
+
+class Reconciler:
+    """Owns the order: withdraw, add to the kernel, tell Envoys, take from the kernel, announce."""
+
+    def __init__(
+        self,
+        cache: ResourceCache,
+        kernel: GatewayKernel,
+        worker: Worker,
+        registry: EnvoyRegistry,
+        server: LocalServer,
+        routes: Announcer,
+    ) -> None:
+        self._cache = cache
+        self._kernel = kernel
+        self._worker = worker
+        self._registry = registry
+        self._server = server
+        self._routes = routes
+        self._wake = asyncio.Event()
+        self._whole = True
+        self._synced = False
+        self._waiting = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._programmed: set[str] = set()
+
+    def accept_resources(self) -> None:
+        """What is held has changed, or is to be worked towards from now on.
+
+        Before the first call nothing is removed: an agent that lost its state must not take down what works.
+        """
+        instances = self._cache.instances
+        if self._cache.dirty.gateways or not self._synced:
+            for gateway in self._registry.envoys.keys() - instances.keys():
+                self._server.forget(node_of(gateway))
+            standing = self._routes.standing
+            self._registry.keep(instances, (g for g, i in instances.items() if i.public in standing))
+        self._synced = True
+        self._wake.set()
+
+    def wake(self) -> None:
+        """Something changed on the node: look at all of it."""
+        self._whole = True
+        self._wake.set()
+
+    async def run(self, done: Callable[[bool], None]) -> None:
+        """Reconcile until cancelled; `done` is told after each round whether tunnels changed."""
+        while True:
+            try:
+                async with asyncio.timeout(_RESYNC_SECONDS):
+                    await self._wake.wait()
+            except TimeoutError:
+                self._whole = True
+                await self._routes.observe()
+            # What the control plane sends at once arrives within this time.
+            await asyncio.sleep(_GATHER_SECONDS)
+            self._wake.clear()
+            try:
+                done(await self.round())
+            except (EpicError, OSError, NetlinkError) as error:
+                log.error("the node cannot be looked at: %s; trying again", error)
+                self._again(_RETRY_SECONDS)
+                done(False)
+
+    def wake_if_waiting(self) -> None:
+        """An Envoy has answered: endpoints that it let go of may now be removed."""
+        if self._waiting:
+            self._wake.set()
+
+    async def announce(self) -> bool:
+        """Make the flag routes right; True when one changed."""
+        if not self._synced:
+            return False
+        addresses = {g: i.public for g, i in self._cache.instances.items()}
+        return await self._routes.sync(addresses, self._registry.envoys, self._programmed)
+
+    async def round(self) -> bool:
+        """StatusSample at what may not be right and make it so; True when tunnels were set or deleted."""
+        await self.announce()
+        whole, self._whole = self._whole, False
+        node = await self._worker.run(self._kernel.observe, whole)
+        await self._refresh_endpoints()
+        view = self._view(node)
+        actions = plan.additions(view.wanted, view.observed)
+        failed = await self._apply(view, actions)
+        if whole and self._synced and not failed:
+            await self._worker.run(self._kernel.release_old_programs)
+        broken = plan.unprogrammed(view.wanted, view.observed, failed)
+        self._publish(view, {g for a in failed if (g := plan.gateway_of(a)) is not None})
+        if self._synced:
+            removals = self._removals(view)
+            failed += await self._apply(view, removals)
+            actions += removals
+        self._programmed = set(view.wanted.instances) - broken
+        await self.announce()
+        if failed:
+            self._again(_RETRY_SECONDS)
+        return any(isinstance(action, plan.SetTunnel | plan.DeleteTunnel) for action in actions)
+
+    async def _refresh_endpoints(self) -> None:
+        endpoints = self._cache.dirty.endpoints
+        if not endpoints.compared:
+            there = await self._worker.run(self._kernel.endpoints)
+            endpoints.compare(self._cache.endpoints(), there, self._cache.known)
+        elif stale := endpoints.stale:
+            endpoints.refreshed(stale, await self._worker.run(self._kernel.endpoints, stale))
+
+    def _view(self, node: Node) -> _View:
+        cache, dirty = self._cache, self._cache.dirty
+        differences = dirty.endpoints.compact(cache.known)
+        wanted = {key: d.wanted for key, d in differences.items() if d.wanted is not None}
+        there = {key: d.there for key, d in differences.items() if d.there is not None}
+        ids = dirty.tunnels | self._kernel.stale | {endpoint.tunnel for endpoint in wanted.values()}
+        known = {id_: cache.tunnels[id_] for id_ in ids if cache.known(id_)}
+        tunnels = self._kernel.tunnels(ids)
+        dirty.tunnels = {id_ for id_ in dirty.tunnels if known.get(id_) != tunnels.get(id_)}
+        leaving = there.keys() - wanted.keys()
+        return _View(
+            wanted=Desired(dict(cache.instances), known, wanted, used(leaving, cache.instances, cache.parts)),
+            observed=plan.Observed(node.links, node.attached, tunnels, there, node.elements),
+            there=there,
+            parts={gateway: cache.parts.get(gateway) for gateway in dirty.gateways},
+        )
+
+    async def _apply(self, view: _View, actions: Sequence[plan.Action]) -> list[plan.Action]:
+        """Do this; returns what failed."""
+        if not actions:
+            return []
+        failed = await self._worker.run(self._kernel.apply, actions)
+        troubled = {id(action) for action in failed}
+        endpoints = self._cache.dirty.endpoints
+        for action in actions:
+            match action:
+                case plan.SetEndpoints(_, changed) | plan.DeleteEndpoints(changed) if id(action) in troubled:
+                    endpoints.mark_stale(changed)
+                case plan.SetEndpoints(_, made):
+                    endpoints.made(made)
+                    view.there.update(made)
+                case plan.DeleteEndpoints(keys):
+                    endpoints.removed(keys)
+        return failed
+
+    def _publish(self, view: _View, broken: set[str]) -> None:
+        """Tell the Envoys, except those whose new endpoints have no tunnels yet."""
+        cache = self._cache
+        for gateway in sorted(view.parts.keys() - broken):
+            part, instance = view.parts[gateway], view.wanted.instances.get(gateway)
+            if instance is not None and gateway in self._registry.envoys:
+                self._publish_to_envoy(instance, part)
+            if cache.parts.get(gateway) is part and cache.instances.get(gateway) is instance:
+                cache.dirty.gateways.discard(gateway)
+
+    def _publish_to_envoy(self, instance: Instance, part: Snapshot | None) -> None:
+        # Without a revision there is no accepted configuration: what the Envoy has stays.
+        told = part or ({} if instance.revision else None)
+        if told is not None and self._registry.publish(instance.gateway, told, instance.revision):
+            self._server.publish(node_of(instance.gateway), told)
+
+    def _removals(self, view: _View) -> list[plan.Action]:
+        """What may go by now."""
+        now = time.monotonic()
+        waiting = plan.waiting(view.wanted, view.observed)
+        settled = {
+            gateway
+            for gateway in waiting - self._cache.dirty.gateways
+            if gateway in self._registry.envoys
+            and has_released(self._registry.envoys[gateway], now, self._registry.published_at(gateway))
+        }
+        self._waiting = bool(waiting - settled)
+        if self._waiting:
+            self._again(RELEASE_SECONDS)
+        return plan.removals(view.wanted, view.observed, settled)
+
+    def _again(self, seconds: float) -> None:
+        """StatusSample at the node after this time, if not before."""
+        loop = asyncio.get_running_loop()
+        if self._timer is None or self._timer.when() > loop.time() + seconds:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = loop.call_later(seconds, self._timed)
+
+    def _timed(self) -> None:
+        self._timer = None
+        self.wake()

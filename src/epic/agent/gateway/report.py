@@ -1,0 +1,153 @@
+"""What the agent says of its node to the control plane."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from typing import Any
+
+import grpc
+
+from epic import __version__
+from epic.agent.gateway.desired import Instance, Tunnel
+from epic.agent.gateway.envoy.readiness import Envoy
+from epic.bpf.dataplane import Dataplane
+from epic.proto import epic_pb2, epic_pb2_grpc
+
+log = logging.getLogger(__name__)
+
+REPORT_SECONDS = 5.0
+_CALL_SECONDS = 5.0
+# Changes come in bursts (an Envoy acknowledges four types); this is what a report may be late.
+_GATHER_SECONDS = 0.02
+
+
+@dataclass(frozen=True)
+class TunnelReport:
+    """What the tunnel programs say."""
+
+    statuses: list[epic_pb2.TunnelStatus]
+    drops: dict[str, int]
+
+
+def instance_statuses(
+    instances: Mapping[str, Instance], envoys: Mapping[str, Envoy], standing: Collection[IPv4Address]
+) -> list[epic_pb2.InstanceStatus]:
+    """The state of each instance, by name."""
+    return [
+        epic_pb2.InstanceStatus(
+            gateway=gateway,
+            ready=envoy.ready,
+            serving_revision=envoy.revision,
+            announced=instances[gateway].public in standing,
+            error=envoy.error,
+        )
+        for gateway, envoy in sorted(envoys.items())
+        if gateway in instances
+    ]
+
+
+def tunnel_statuses(
+    dataplane: Dataplane, tunnels: Mapping[int, Tunnel], now_ns: int
+) -> Iterator[epic_pb2.TunnelStatus]:
+    """Counters, observed address and keys of each of these tunnels; blocks for each a little."""
+    for id_, count, lanes in dataplane.observed():
+        if (tunnel := tunnels.get(id_)) is None:
+            continue
+        status = epic_pb2.TunnelStatus(
+            id=id_,
+            hello_age=-1,
+            rx_packets=count.rx_packets,
+            rx_bytes=count.rx_bytes,
+            tx_packets=count.tx_packets,
+            tx_bytes=count.tx_bytes,
+            epochs=tunnel.epochs,
+            signing_epoch=tunnel.signing,
+        )
+        if lanes:
+            status.observed_address, status.observed_port = str(lanes[0].address), lanes[0].port
+            heard = max(peer.last_hello_ns for peer in lanes)
+            status.hello_age = max(0.0, (now_ns - heard) / 1e9)
+        yield status
+
+
+class Reporter:
+    """Tells of the instances at each change, and of everything every few seconds and when tunnels changed.
+
+    Reports go over the connection of the ADS stream.
+    """
+
+    def __init__(
+        self,
+        node: str,
+        channel: Callable[[], grpc.aio.Channel | None],
+        instances: Callable[[], list[epic_pb2.InstanceStatus]],
+        tunnels: Callable[[], Awaitable[TunnelReport]],
+    ) -> None:
+        self._node = node
+        self._channel = channel
+        self._instances = instances
+        self._tunnels = tunnels
+        self._wake = asyncio.Event()
+        self._tunnels_changed = True
+        self._told: list[epic_pb2.InstanceStatus] | None = None
+
+    def wake(self, *, tunnels: bool = False) -> None:
+        """The instances may be others than was told; `tunnels`: so may the tunnels."""
+        self._tunnels_changed |= tunnels
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Report until cancelled."""
+        loop = asyncio.get_running_loop()
+        due = loop.time() + REPORT_SECONDS
+        while True:
+            try:
+                async with asyncio.timeout_at(due):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            await asyncio.sleep(_GATHER_SECONDS)
+            self._wake.clear()
+            if self._tunnels_changed or loop.time() >= due:
+                self._tunnels_changed = False
+                due = loop.time() + REPORT_SECONDS
+                await self._tell_all()
+            else:
+                await self._tell_instances()
+
+    async def _tell_all(self) -> None:
+        if self._channel() is None:
+            return
+        tunnels = await self._tunnels()
+        await self._send(self._report(tunnels=tunnels.statuses, drops=tunnels.drops))
+
+    async def _tell_instances(self) -> None:
+        report = self._report(instances_only=True)
+        if list(report.instances) != self._told:
+            await self._send(report)
+
+    def _report(self, **others: Any) -> epic_pb2.NodeReport:
+        return epic_pb2.NodeReport(
+            node=self._node, agent_version=__version__, instances=self._instances(), **others
+        )
+
+    async def _send(self, report: epic_pb2.NodeReport) -> None:
+        # Taken only now: a stub that is made for a channel that was closed meanwhile makes gRPC crash.
+        channel = self._channel()
+        if channel is None:
+            return
+        self._told = None
+        try:
+            await epic_pb2_grpc.AgentServiceStub(channel).Report(report, timeout=_CALL_SECONDS)
+            self._told = list(report.instances)
+        except (grpc.RpcError, grpc.aio.UsageError) as error:
+            log.debug("the control plane took no report: %s", error)
+        except asyncio.CancelledError:
+            # So gRPC tells that the channel was closed meanwhile, too.
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise

@@ -1,0 +1,205 @@
+"""What the control plane sent, kept small: a node may have a hundred thousand endpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from epic.ads.snapshot import (
+    ENDPOINT,
+    ENVOY_TYPES,
+    INSTANCE,
+    NODE_STATE,
+    TUNNEL,
+    TYPES,
+    Resources,
+    Snapshot,
+    Versioned,
+)
+from epic.agent.gateway import desired as wanted
+from epic.agent.gateway.desired import Instance, Tunnel
+from epic.agent.gateway.dirty import DirtySet
+from epic.agent.tunnel.endpoints import EndpointKey
+from epic.bpf.dataplane import Address, Endpoint
+
+_NOTHING: Mapping[str, Resources] = {url: {} for url in ENVOY_TYPES}
+
+
+class _Named(NamedTuple):
+    """An instance or a tunnel."""
+
+    version: str
+    meaning: Instance | Tunnel
+
+
+class _Reached(NamedTuple):
+    """An endpoint."""
+
+    version: str
+    key: EndpointKey
+    endpoint: Endpoint
+
+
+class ResourceCache:
+    """The resources of all types; what is said twice is kept once. `dirty` tells what each change touches."""
+
+    def __init__(self) -> None:
+        self.instances: dict[str, Instance] = {}
+        """By gateway."""
+        self.tunnels: dict[int, Tunnel] = {}
+        """By id; those of gateways without instance here, too."""
+        self.dirty = DirtySet()
+        self._named: dict[str, dict[str, _Named]] = {INSTANCE: {}, TUNNEL: {}}
+        self._endpoints: dict[str, _Reached] = {}
+        self._parts: dict[str, Mapping[str, Resources]] = {}
+        self._received: set[str] = set()
+        self._addresses: dict[Address, Address] = {}
+        self._plain: dict[int, Endpoint] = {}
+
+    @property
+    def complete(self) -> bool:
+        """Whether all types were received: a part of what is wanted must not take away the rest."""
+        return self._received.issuperset(TYPES)
+
+    @property
+    def parts(self) -> Mapping[str, Snapshot]:
+        """Each gateway's part of the Envoy resources, under the native names."""
+        return self._parts
+
+    def known(self, tunnel: int) -> bool:
+        """Whether there is such a tunnel, of an instance here."""
+        found = self.tunnels.get(tunnel)
+        return found is not None and found.gateway in self.instances
+
+    def endpoints(self) -> Iterator[tuple[EndpointKey, Endpoint]]:
+        """All endpoints."""
+        return ((item.key, item.endpoint) for item in self._endpoints.values())
+
+    def versions(self, type_url: str) -> dict[str, str]:
+        """Of each resource of a type, by name."""
+        if type_url == ENDPOINT:
+            return {name: item.version for name, item in self._endpoints.items()}
+        if type_url == NODE_STATE:
+            return {}
+        if type_url in self._named:
+            return {name: item.version for name, item in self._named[type_url].items()}
+        return {
+            f"{gateway}/{native}": resource.version
+            for gateway, part in self._parts.items()
+            for native, resource in part[type_url].items()
+        }
+
+    def update(self, type_url: str, updated: Resources, removed: Sequence[str] = ()) -> None:
+        """Take in a change; ValueError, and no resource is changed, when one makes no sense."""
+        self._received.add(type_url)
+        if type_url == NODE_STATE:
+            return
+        gone = [name for name in removed if name not in updated]
+        if type_url == ENDPOINT:
+            self._update_endpoints(updated, gone)
+        elif type_url in self._named:
+            self._update_named(type_url, updated, gone)
+        else:
+            self._update_parts(type_url, updated, gone)
+
+    def mark_complete(self) -> None:
+        """All types are known, those without resources too."""
+        self._received.update(TYPES)
+
+    def _update_endpoints(self, updated: Resources, gone: Iterable[str]) -> None:
+        items = {name: self._reached(name, resource) for name, resource in updated.items()}
+        differences = self.dirty.endpoints
+        for name, item in items.items():
+            before = self._endpoints.get(name)
+            if before is not None and before.key != item.key:
+                differences.want(before.key, before.endpoint, None)
+                before = None
+            differences.want(item.key, before.endpoint if before else None, item.endpoint)
+        self._endpoints.update(items)
+        for name in gone:
+            item_gone = self._endpoints.pop(name, None)
+            if item_gone is not None:
+                differences.want(item_gone.key, item_gone.endpoint, None)
+
+    def _reached(self, name: str, resource: Versioned) -> _Reached:
+        before = self._endpoints.get(name)
+        if before is not None and before.version == resource.version:
+            return before
+        (inside, address), endpoint = wanted.endpoint(name, resource)
+        inside = self._addresses.setdefault(inside, inside)
+        if endpoint.real is None:
+            endpoint = self._plain.setdefault(endpoint.tunnel, endpoint)
+        return _Reached(resource.version, (inside, address), endpoint)
+
+    def _update_named(self, type_url: str, updated: Resources, gone: Sequence[str]) -> None:
+        read = wanted.instance if type_url == INSTANCE else wanted.tunnel
+        items = {name: _Named(resource.version, read(name, resource)) for name, resource in updated.items()}
+        group = self._named[type_url]
+        before = [group[name].meaning for name in (*items, *gone) if name in group]
+        now = [item.meaning for item in items.values()]
+        known = self._known_among(before + now)
+        group.update(items)
+        for name in gone:
+            group.pop(name, None)
+        for meaning in before:
+            self._forget(meaning)
+        for meaning in now:
+            self._learn(meaning)
+        self._touch(before + now, known)
+
+    def _learn(self, meaning: Instance | Tunnel) -> None:
+        if isinstance(meaning, Instance):
+            self.instances[meaning.gateway] = meaning
+        else:
+            self.tunnels[meaning.id] = meaning
+
+    def _forget(self, meaning: Instance | Tunnel) -> None:
+        if isinstance(meaning, Instance):
+            self.instances.pop(meaning.gateway, None)
+        else:
+            self.tunnels.pop(meaning.id, None)
+
+    def _known_among(self, meanings: Iterable[Instance | Tunnel]) -> set[int]:
+        """The tunnels among these, and of these instances, that are known."""
+        meanings = list(meanings)
+        gateways = {m.gateway for m in meanings if isinstance(m, Instance)}
+        found = {m.id for m in meanings if isinstance(m, Tunnel) and self.known(m.id)}
+        if gateways:
+            found |= {id_ for id_, t in self.tunnels.items() if t.gateway in gateways and self.known(id_)}
+        return found
+
+    def _touch(self, meanings: Collection[Instance | Tunnel], known: set[int]) -> None:
+        """`known` were the tunnels before."""
+        self.dirty.gateways.update(m.gateway for m in meanings if isinstance(m, Instance))
+        now = self._known_among(meanings)
+        self.dirty.tunnels.update(known ^ now, (m.id for m in meanings if isinstance(m, Tunnel)))
+        lost = known - now
+        if lost:
+            # Nothing is said of these endpoints, but they are wanted no more.
+            for key, endpoint in self.endpoints():
+                if endpoint.tunnel in lost:
+                    self.dirty.endpoints.want(key, endpoint, endpoint)
+
+    def _update_parts(self, type_url: str, updated: Resources, gone: Iterable[str]) -> None:
+        wanted.check(type_url, updated)
+        changed: dict[str, dict[str, Versioned]] = {}
+
+        def part(name: str) -> tuple[dict[str, Versioned], str]:
+            gateway, native = wanted.split(name)
+            if gateway not in changed:
+                # What was published before stays as it was.
+                changed[gateway] = dict(self._parts.get(gateway, _NOTHING)[type_url])
+            return changed[gateway], native
+
+        for name, resource in updated.items():
+            group, native = part(name)
+            group[native] = resource
+        for name in gone:
+            group, native = part(name)
+            group.pop(native, None)
+        for gateway, group in changed.items():
+            whole = {**self._parts.get(gateway, _NOTHING), type_url: group}
+            self._parts[gateway] = whole
+            if not any(whole.values()):
+                del self._parts[gateway]
+        self.dirty.gateways.update(changed)

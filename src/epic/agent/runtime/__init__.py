@@ -1,0 +1,1 @@
+"""What both roles run on: tasks, threads, files, systemd, metrics."""

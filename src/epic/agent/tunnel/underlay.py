@@ -1,0 +1,106 @@
+"""The underlay interfaces: the tunnel programs stay attached to them, whatever happens to them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from epic.agent.netlink.objects import Link, Netlink
+from epic.agent.runtime.files import write_atomically
+from epic.agent.settings import UnderlaySettings
+from epic.bpf.dataplane import Address, Dataplane, Role
+from epic.errors import EpicError
+
+FILE = "underlay"
+
+log = logging.getLogger(__name__)
+
+
+class State(NamedTuple):
+    """What the programs' attachment rests on."""
+
+    link: Link
+    addresses: tuple[Address, ...]
+
+
+class Underlay:
+    """Follows the interfaces; trouble with one does not concern the others. Methods block."""
+
+    def __init__(
+        self, dataplane: Dataplane, netlink: Netlink, settings: UnderlaySettings, role: Role
+    ) -> None:
+        self._dataplane = dataplane
+        self._netlink = netlink
+        self._settings = settings
+        self._role = role
+        self._states: dict[str, State] = {}
+        self._last_logged: dict[str, str] = {}
+
+    @property
+    def links(self) -> Mapping[str, Link]:
+        """The interfaces that are attached, in the order of the settings."""
+        names = (name for name in self._settings.names if name in self._states)
+        return {name: self._states[name].link for name in names}
+
+    @property
+    def indexes(self) -> frozenset[int]:
+        """Their indexes."""
+        return frozenset(state.link.index for state in self._states.values())
+
+    @property
+    def troubled(self) -> bool:
+        """Whether an interface is missing or cannot be used."""
+        return len(self._states) < len(self._settings.names)
+
+    def address(self) -> Address | None:
+        """The first address of the first interface that has one, IPv4 before IPv6."""
+        for name in self._settings.names:
+            found = self._states[name].addresses if name in self._states else ()
+            for address in sorted(found, key=lambda a: a.version):
+                return address
+        return None
+
+    def follow(self, links: Mapping[str, Link]) -> set[str]:
+        """Attach to what is new or changed; the interfaces that are not what they were (or are gone)."""
+        addresses = self._netlink.addresses()
+        found = {
+            name: State(links[name], addresses.get(links[name].index, ()))
+            for name in self._settings.names
+            if name in links
+        }
+        changed = {name for name in self._settings.names if found.get(name) != self._states.get(name)}
+        for name in self._settings.names:
+            if name not in found:
+                self._states.pop(name, None)
+                self._log_once(name, f"there is no underlay interface {name}; tunnels do without it")
+            elif name in changed:
+                self._attach(name, found[name])
+        return changed
+
+    def forget_others(self, directory: Path) -> None:
+        """Leave the interfaces that an agent with other settings attached, and write down ours."""
+        path, names = directory / FILE, set(self._settings.names)
+        before = set(path.read_text(encoding="utf-8").split()) if path.exists() else set()
+        for name in sorted(before - names):
+            self._dataplane.detach_underlay(name)
+            log.info("%s is no underlay interface any more", name)
+        if before != names:
+            write_atomically(path, "\n".join(sorted(names)).encode())
+
+    def _attach(self, name: str, state: State) -> None:
+        try:
+            self._dataplane.attach_underlay(name, self._role, self._settings.receive)
+        except (EpicError, OSError) as error:
+            self._states.pop(name, None)
+            self._log_once(name, f"the underlay interface {name} cannot be used: {error}")
+        else:
+            self._states[name] = state
+            if self._last_logged.pop(name, ""):
+                log.info("the underlay interface %s is in use", name)
+
+    def _log_once(self, name: str, trouble: str) -> None:
+        if self._last_logged.get(name) != trouble:
+            log.error("%s", trouble)
+        self._last_logged[name] = trouble

@@ -1,0 +1,1 @@
+"""The workload role: a node of a client."""

@@ -1,0 +1,43 @@
+"""Pure: the metrics of a workload node."""
+
+from __future__ import annotations
+
+from epic.agent.runtime.exposition import Family, exposition
+from epic.agent.tunnel.events import Events
+from epic.agent.tunnel.families import (
+    TRAFFIC,
+    build_family,
+    drops_family,
+    events_family,
+    traffic_families,
+    tunnel_state_families,
+)
+from epic.agent.workload.status_reporter import StatusSample
+
+
+def render(sample: StatusSample, events: Events) -> str:
+    """The metrics of a workload node."""
+    up, age, key = tunnel_state_families()
+    traffic = traffic_families()
+    trip = Family(
+        "epic_tunnel_round_trip_seconds", "gauge", "Time from the last answered hello to its answer."
+    )
+    loss = Family("epic_tunnel_hello_loss_ratio", "gauge", "Part of the last hellos without an answer.")
+    for id_, tunnel in sorted(sample.tunnels.items()):
+        labels = {"tunnel": str(id_), "gateway": tunnel.gateway}
+        key.add(tunnel.signing, **labels)
+        if (count := sample.counters.get(id_)) is not None:
+            for name, _, attribute in TRAFFIC:
+                traffic[name].add(getattr(count, attribute), **labels)
+        health = sample.health.get(id_)
+        up.add(health is not None and health.alive, **labels)
+        if health is None:
+            continue
+        if health.last_answer is not None:
+            age.add(sample.now - health.last_answer, **labels)
+        if health.round_trip is not None:
+            trip.add(health.round_trip, **labels)
+        if (lost := health.loss(sample.now)) is not None:
+            loss.add(lost, **labels)
+    parts = (up, age, key, trip, loss, *traffic.values(), events_family(events), drops_family(sample.drops))
+    return exposition((build_family(), *parts))

@@ -1,0 +1,126 @@
+"""From what is wanted and what is there to what is done.
+
+- Additions: attach, tunnels, endpoints, ports; nothing when all is there; again when an interface was remade.
+- Removals: ports, endpoints, tunnels, attachments; an endpoint in use stays, and its tunnel with it.
+- A gateway is programmed when its interface is there and none of its additions failed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from agent_samples import HTTP, INSIDE, INSIDE6, INTERFACE, VIA, WEB, A, B, C, instance, tunnel, wanted
+
+from epic.agent.gateway.desired import EMPTY
+from epic.agent.gateway.plan import (
+    AttachInstance,
+    ClosePorts,
+    DeleteEndpoints,
+    DeleteTunnel,
+    DetachInstance,
+    Observed,
+    OpenPorts,
+    SetEndpoints,
+    SetTunnel,
+    additions,
+    attachment,
+    removals,
+    unprogrammed,
+    waiting,
+)
+from epic.bpf.dataplane import Endpoint
+
+NOTHING = Observed({INTERFACE: 9}, {}, {}, {}, frozenset())
+ATTACHED = {INTERFACE: attachment(instance(), 9)}
+DONE = Observed({INTERFACE: 9}, ATTACHED, {7: tunnel()}, {(INSIDE, A): VIA}, frozenset({HTTP}))
+
+
+def test_a_new_gateway_gets_everything_in_order() -> None:
+    assert additions(wanted(A), NOTHING) == [
+        AttachInstance(instance(), 9),
+        SetTunnel(tunnel()),
+        SetEndpoints(WEB, {(INSIDE, A): VIA}),
+        OpenPorts(frozenset({HTTP})),
+    ]
+
+
+def test_nothing_is_done_when_all_is_there() -> None:
+    assert additions(wanted(A), DONE) == []
+    assert removals(wanted(A), DONE, {WEB}) == []
+
+
+def test_an_interface_that_was_made_anew_is_attached_again() -> None:
+    assert additions(wanted(A), replace(DONE, links={INTERFACE: 12})) == [AttachInstance(instance(), 12)]
+
+
+def test_an_interface_is_attached_again_when_the_instance_has_other_addresses() -> None:
+    six = replace(instance(), inside6=INSIDE6)
+    desired = replace(wanted(A), instances={WEB: six})
+    assert additions(desired, DONE) == [AttachInstance(six, 9)]
+    assert additions(wanted(A), replace(DONE, attached={INTERFACE: None})) == [AttachInstance(instance(), 9)]
+
+
+def test_an_interface_that_is_not_there_gets_neither_tunnels_nor_endpoints() -> None:
+    observed = replace(NOTHING, links={})
+    assert additions(wanted(A), observed) == [OpenPorts(frozenset({HTTP}))]
+    assert unprogrammed(wanted(A), observed, []) == {WEB}
+
+
+def test_an_endpoint_that_is_mapped_otherwise_is_set_again() -> None:
+    other = replace(DONE, endpoints={(INSIDE, A): Endpoint(7, real=B)})
+    assert additions(wanted(A), other) == [SetEndpoints(WEB, {(INSIDE, A): VIA})]
+
+
+def test_endpoints_of_either_family_wait_for_the_envoy() -> None:
+    desired = replace(wanted(A), instances={WEB: replace(instance(), inside6=INSIDE6)})
+    observed = replace(DONE, endpoints={(INSIDE, A): VIA, (INSIDE6, C): VIA})
+    assert waiting(desired, observed) == {WEB}
+    assert removals(desired, observed, {WEB}) == [DeleteEndpoints(frozenset({(INSIDE6, C)}))]
+
+
+def test_a_tunnel_of_an_earlier_agent_is_set_again_for_its_keys_are_unknown() -> None:
+    assert additions(wanted(A), replace(DONE, tunnels={7: None})) == [SetTunnel(tunnel())]
+
+
+def test_everything_of_a_gateway_that_is_gone_goes() -> None:
+    assert removals(EMPTY, DONE, ()) == [
+        ClosePorts(frozenset({HTTP})),
+        DeleteEndpoints(frozenset({(INSIDE, A)})),
+        DeleteTunnel(7),
+        DetachInstance(INTERFACE),
+    ]
+
+
+def test_an_endpoint_goes_when_the_envoy_has_let_go_of_it() -> None:
+    observed = replace(DONE, endpoints={(INSIDE, A): VIA, (INSIDE, B): VIA})
+    assert removals(wanted(A), observed, {WEB}) == [DeleteEndpoints(frozenset({(INSIDE, B)}))]
+
+
+def test_an_endpoint_stays_while_the_envoy_may_use_it() -> None:
+    observed = replace(DONE, endpoints={(INSIDE, A): VIA, (INSIDE, B): VIA})
+    assert removals(wanted(A), observed, ()) == []
+    assert waiting(wanted(A), observed) == {WEB}
+
+
+def test_an_endpoint_stays_while_the_envoys_configuration_names_it() -> None:
+    observed = replace(DONE, endpoints={(INSIDE, A): VIA, (INSIDE, B): VIA})
+    assert removals(wanted(A, used=(A, B)), observed, {WEB}) == []
+
+
+def test_a_tunnel_stays_while_an_endpoint_needs_it() -> None:
+    desired = replace(wanted(A), tunnels={8: tunnel(8)}, endpoints={(INSIDE, A): Endpoint(8)})
+    observed = replace(
+        DONE, endpoints={(INSIDE, A): Endpoint(8), (INSIDE, B): VIA}, tunnels={7: tunnel(), 8: tunnel(8)}
+    )
+    assert removals(desired, observed, ()) == []
+    assert removals(desired, observed, {WEB}) == [DeleteEndpoints(frozenset({(INSIDE, B)})), DeleteTunnel(7)]
+
+
+def test_a_gateway_with_a_failed_addition_is_not_plumbed() -> None:
+    assert unprogrammed(wanted(A), DONE, []) == set()
+    assert unprogrammed(wanted(A), DONE, [SetEndpoints(WEB, {(INSIDE, A): VIA})]) == {WEB}
+    assert unprogrammed(wanted(A), DONE, [OpenPorts(frozenset({HTTP}))]) == {WEB}
+
+
+def test_logs_show_no_keys() -> None:
+    assert "\\x" not in f"{SetTunnel(tunnel())} {SetTunnel(tunnel())!r} {wanted(A)!r}"

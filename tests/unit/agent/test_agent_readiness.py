@@ -1,0 +1,106 @@
+"""Whether a gateway is announced, from what is known of its Envoy.
+
+- Only a ready Envoy with the whole configuration gets the route first.
+- A change under way, a refusal or a restart of the agent does not take it away; death and silence do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from agent_samples import PUBLIC, WEB
+from envoy.config.cluster.v3.cluster_pb2 import Cluster
+from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
+
+from epic.ads.snapshot import CLUSTER, LISTENER, LOAD_ASSIGNMENT, versioned
+from epic.agent.gateway.envoy.readiness import (
+    ABSENT_SECONDS,
+    HELD_BACK_SECONDS,
+    RELEASE_SECONDS,
+    Envoy,
+    has_released,
+    is_announced,
+    plan_announcements,
+    step,
+    wanted,
+)
+
+V1, V2 = {LISTENER: {"http": "1"}}, {LISTENER: {"http": "2"}}
+NEW = Envoy(probed=True, ready=True, connected=True, wanted=V1)
+SERVING = step(replace(NEW, held=V1), 100, "r1")
+
+
+def test_an_envoy_with_all_that_was_published_serves_its_revision() -> None:
+    assert is_announced(SERVING, 100)
+    assert (SERVING.served, SERVING.revision) == (True, "r1")
+
+
+@pytest.mark.parametrize(
+    "envoy",
+    [
+        pytest.param(NEW, id="nothing acknowledged yet"),
+        pytest.param(replace(NEW, held=V2), id="another version"),
+        pytest.param(replace(NEW, held=V1, ready=False), id="not ready"),
+        pytest.param(replace(NEW, held=V1, connected=False), id="no stream"),
+        pytest.param(replace(NEW, wanted={}, held={}), id="nothing to serve"),
+        pytest.param(replace(NEW, refusals={LISTENER: "no"}), id="refused"),
+    ],
+)
+def test_a_new_envoy_is_not_announced_before_it_serves(envoy: Envoy) -> None:
+    assert not is_announced(step(envoy, 100, "r1"), 100)
+
+
+def test_a_change_under_way_keeps_the_route_for_a_while() -> None:
+    changing = step(replace(SERVING, wanted=V2), 200, "r2")
+    assert is_announced(changing, 200 + HELD_BACK_SECONDS - 0.1)
+    assert not is_announced(changing, 200 + HELD_BACK_SECONDS)
+    assert changing.revision == "r1"
+
+
+def test_a_refusal_keeps_the_last_good_configuration_in_service() -> None:
+    refused = step(replace(SERVING, wanted=V2, refusals={LISTENER: "no"}), 200, "r2")
+    assert is_announced(refused, 1000)
+    assert (refused.error, refused.revision) == ("no", "r1")
+
+
+def test_a_ready_envoy_without_a_stream_stays_for_longer() -> None:
+    alone = step(replace(SERVING, connected=False), 200, "r1")
+    assert is_announced(alone, 200 + ABSENT_SECONDS - 1)
+    assert not is_announced(alone, 200 + ABSENT_SECONDS)
+
+
+def test_an_envoy_that_died_starts_anew() -> None:
+    dead = step(replace(SERVING, ready=False, connected=False, held={}), 200, "r1")
+    assert not is_announced(dead, 200)
+    assert not is_announced(step(replace(dead, ready=True, connected=True), 201, "r1"), 201)
+
+
+def test_announcements_are_added_removed_and_left_where_nothing_is_known() -> None:
+    addresses = {WEB: PUBLIC}
+    assert plan_announcements(addresses, {WEB: SERVING}, {WEB}, (), 100) == ({PUBLIC}, set())
+    assert plan_announcements(addresses, {WEB: SERVING}, (), (), 100) == (set(), set())
+    assert plan_announcements(addresses, {WEB: SERVING}, (), {PUBLIC}, 100) == (set(), set())
+    assert plan_announcements(addresses, {WEB: replace(SERVING, ready=False)}, {WEB}, {PUBLIC}, 100) == (
+        set(),
+        {PUBLIC},
+    )
+    assert plan_announcements({}, {}, (), {PUBLIC}, 100) == (set(), {PUBLIC})
+    assert plan_announcements(addresses, {WEB: Envoy(served=True)}, (), {PUBLIC}, 100) == (set(), set())
+
+
+def test_an_envoy_lets_go_when_it_has_acknowledged_or_is_away() -> None:
+    assert has_released(SERVING, 100, 100)
+    more = replace(SERVING, held={**V1, LOAD_ASSIGNMENT: {"old": "1"}})
+    assert not has_released(more, 100 + RELEASE_SECONDS - 0.1, 100)
+    assert has_released(more, 100 + RELEASE_SECONDS, 100)
+    assert not has_released(replace(SERVING, wanted=V2), 1000, 100)
+    assert not has_released(replace(SERVING, connected=False), 100 + RELEASE_SECONDS - 0.1, 100)
+    assert has_released(replace(SERVING, connected=False), 100 + RELEASE_SECONDS, 100)
+
+
+def test_endpoints_without_a_cluster_do_not_count() -> None:
+    assignments = {n: versioned(ClusterLoadAssignment(cluster_name=n)) for n in ("a", "b")}
+    cluster = versioned(Cluster(name="a", type=Cluster.EDS))
+    versions = wanted({CLUSTER: {"a": cluster}, LOAD_ASSIGNMENT: assignments})
+    assert versions[LOAD_ASSIGNMENT].keys() == {"a"}
