@@ -78,6 +78,8 @@ class _Subscription:
     """Names that must be answered even if nothing changed or no such resource exists."""
     refused: dict[str, str] = field(default_factory=dict)
     """Versions that the client refused; sent again only when they change."""
+    kept: set[str] = field(default_factory=set)
+    """Names that the client would not let go of; removed again with the next snapshot."""
     alone: set[str] = field(default_factory=set)
     """Names from a refused response of several; sent one by one to find the culprit."""
     greeted: bool = False
@@ -125,7 +127,11 @@ class _Subscription:
 
     def gone(self, resources: Resources) -> list[str]:
         """Names of which the client must be told that they exist no more, sorted."""
-        return sorted(name for name in self.sent if name not in resources)
+        return sorted(self.surplus(resources) - self.kept)
+
+    def surplus(self, resources: Resources) -> set[str]:
+        """Names that the client has and should not have."""
+        return self.sent.keys() - resources.keys()
 
     def note(self, nonce: str, sent: _Sent) -> None:
         self.outstanding[nonce] = sent
@@ -139,7 +145,7 @@ class _Subscription:
         self.held.update({n: v for n, v in sent.updated.items() if self.wildcard or n in self.names})
         for name in sent.removed:
             self.held.pop(name, None)
-        self.alone.difference_update(sent.updated)
+        self.alone.difference_update(sent.updated, sent.removed)
 
     def refuse(self, sent: _Sent) -> None:
         self.complete = None
@@ -148,11 +154,16 @@ class _Subscription:
                 del self.sent[name]
                 if name in self.held:
                     self.sent[name] = self.held[name]
-        if len(sent.updated) > 1:
-            self.alone.update(sent.updated)
+        for name in sent.removed:
+            if name in self.held:
+                self.sent.setdefault(name, self.held[name])
+        if len(sent.updated) + len(sent.removed) > 1:
+            self.alone.update(sent.updated, sent.removed)
+            self.owed.update(self.names.intersection(sent.removed) - self.held.keys())
         else:
             self.refused.update(sent.updated)
-            self.alone.difference_update(sent.updated)
+            self.kept.update(sent.removed)
+            self.alone.difference_update(sent.updated, sent.removed)
 
     def _wanted(self, resources: Resources) -> Iterable[str]:
         return resources.keys() | self.names if self.wildcard else self.names
@@ -172,6 +183,7 @@ class Stream:
         self._subscriptions: dict[str, _Subscription] = {}
         self._nonce = 0
         self._target: Snapshot = {}
+        self._newest: Snapshot = {}
 
     def receive(self, request: pb.DeltaDiscoveryRequest) -> Acked | Refused | None:
         """Take in a request; returns what it says of an earlier response, if it does."""
@@ -191,6 +203,10 @@ class Stream:
     def advance(self, snapshot: Snapshot) -> list[pb.DeltaDiscoveryResponse]:
         """The responses that may be sent now, in order, to bring the client towards `snapshot`."""
         types = sorted(self._subscriptions.keys() - {NODE_STATE}, key=self._rank)
+        if snapshot is not self._newest:
+            self._newest = snapshot
+            for subscription in self._subscriptions.values():
+                subscription.kept.clear()
         if not self._unsent(types):
             self._target = snapshot
         responses = list(self._additions(types, snapshot))
@@ -222,7 +238,7 @@ class Stream:
 
     def _anything_left(self, types: Iterable[str], snapshot: Snapshot) -> bool:
         wanted = ((self._subscriptions[t], snapshot.get(t, _NOTHING)) for t in types)
-        return any(s.changed(resources) or s.gone(resources) for s, resources in wanted)
+        return any(s.changed(resources) or s.surplus(resources) for s, resources in wanted)
 
     def _unsent(self, types: Iterable[str]) -> bool:
         """Whether the client has yet to be sent something of the state that it is being brought to."""

@@ -172,6 +172,45 @@ def test_of_a_refused_response_the_innocent_resources_get_through() -> None:
     assert held.keys() == {"a", "c"}
 
 
+def test_a_refused_removal_is_asked_for_again_with_the_next_snapshot() -> None:
+    stream = Stream()
+    stream.receive(subscribe(CLUSTER))
+    settle(stream, snapshot(cds={"a": "1", "gone": "1"}))
+    wanted = snapshot(cds={"a": "1"})
+    (response,) = stream.advance(wanted)
+    assert brief(response) == (CLUSTER, [], ["gone"])
+    stream.receive(nack(response))
+    assert stream.advance(wanted) == [], "not in a loop"
+    assert settle(stream, snapshot(cds={"a": "1"})) == [(CLUSTER, [], ["gone"])]
+    assert settle(stream, snapshot(cds={"a": "1"})) == []
+
+
+def test_of_a_refused_removal_the_innocent_resources_go() -> None:
+    stream = Stream()
+    stream.receive(subscribe(CLUSTER))
+    settle(stream, snapshot(cds={"a": "1", "b": "1", "stuck": "1"}))
+    wanted = snapshot(cds={})
+    held: dict[str, str] = {}
+    while responses := stream.advance(wanted):
+        for response in responses:
+            outcome = stream.receive(
+                nack(response) if "stuck" in response.removed_resources else ack(response)
+            )
+            held = dict(outcome.held) if isinstance(outcome, Acked) else held
+    assert held.keys() == {"stuck"}
+
+
+def test_a_resource_that_was_kept_and_comes_back_is_sent_when_it_differs() -> None:
+    stream = Stream()
+    stream.receive(subscribe(CLUSTER))
+    settle(stream, snapshot(cds={"a": "1"}))
+    (response,) = stream.advance({})
+    stream.receive(nack(response))
+    assert settle(stream, snapshot(cds={"a": "1"})) == [], "the client has kept it"
+    assert settle(stream, snapshot(cds={"a": "2"})) == [(CLUSTER, ["a"], [])]
+    assert settle(stream, snapshot(cds={})) == [(CLUSTER, [], ["a"])]
+
+
 def all_types(*, paced: bool = True) -> Stream:
     stream = Stream(paced=paced)
     for type_url in (ROUTE_CONFIGURATION, LISTENER, LOAD_ASSIGNMENT, CLUSTER, ENDPOINT):
