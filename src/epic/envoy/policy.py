@@ -1,7 +1,8 @@
 """What a rendered resource may hold, whoever wrote the template.
 
 An Envoy shares its node with those of other accounts. Its network namespace confines what it can reach by
-address; what is left are files, Unix sockets and management servers, and those are refused here.
+address; what is left are files, Unix sockets, management servers and the bootstrap's cluster, which leads to
+the node's agent, and those are refused here.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from google.protobuf.any_pb2 import Any
 from google.protobuf.message import Message
 
 from epic.envoy.extensions import ALLOWED
+from epic.gatewayapi.names import AGENT_CLUSTER
 
-_FORBIDDEN = {
+FORBIDDEN = {
     "envoy.config.core.v3.Pipe": "a Unix socket",
     "envoy.config.core.v3.EnvoyInternalAddress": "an internal address",
     "envoy.config.core.v3.ApiConfigSource": "a management server",
@@ -21,10 +23,24 @@ _FORBIDDEN = {
     "envoy.config.core.v3.GrpcService": "a gRPC service",
     "envoy.config.core.v3.HttpUri": "another service",
 }
+# A header of the request must not choose the cluster: the bootstrap's are among them.
+CLUSTER_HEADERS = {
+    "envoy.config.route.v3.RouteAction": ("cluster_header",),
+    "envoy.config.route.v3.RouteAction.RequestMirrorPolicy": ("cluster_header",),
+    "envoy.config.route.v3.WeightedCluster.ClusterWeight": ("cluster_header",),
+}
 _FORBIDDEN_FIELDS = {
     "envoy.config.core.v3.ConfigSource": ("path",),
     "envoy.config.core.v3.DataSource": ("filename", "environment_variable"),
     "envoy.config.core.v3.SocketAddress": ("network_namespace_filepath", "resolver_name"),
+    **CLUSTER_HEADERS,
+}
+CLUSTER_REFERENCES = {
+    "envoy.config.route.v3.RouteAction": "cluster",
+    "envoy.config.route.v3.RouteAction.RequestMirrorPolicy": "cluster",
+    "envoy.config.route.v3.WeightedCluster.ClusterWeight": "name",
+    "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy": "cluster",
+    "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight": "name",
 }
 _FILE_LOG = "envoy.extensions.access_loggers.file.v3.FileAccessLog"
 _STREAMS = ("/dev/stdout", "/dev/stderr")
@@ -40,12 +56,15 @@ def _walk(message: Message, place: str) -> Iterator[str]:
     if isinstance(message, Any):
         yield from _walk_any(message, place)
         return
-    if name in _FORBIDDEN:
-        yield f"{place} names {_FORBIDDEN[name]}, which is not allowed"
+    if name in FORBIDDEN:
+        yield f"{place} names {FORBIDDEN[name]}, which is not allowed"
         return
     for field in _FORBIDDEN_FIELDS.get(name, ()):
         if getattr(message, field, None):
             yield f"{place}.{field} is not allowed"
+    reference = CLUSTER_REFERENCES.get(name)
+    if reference is not None and getattr(message, reference) == AGENT_CLUSTER:
+        yield f"{place}.{reference} names {AGENT_CLUSTER!r}, which leads to the node's agent"
     if name == _FILE_LOG and getattr(message, "path", "") not in _STREAMS:
         yield f"{place}.path must be {' or '.join(_STREAMS)}"
     for descriptor, value in message.ListFields():

@@ -20,6 +20,7 @@ from google.protobuf.message import Message
 from epic.envoy.policy import violations
 from epic.envoy.templating import Kind, Task, load, tasks, title
 from epic.errors import Invalid
+from epic.gatewayapi.names import is_reserved
 from epic.gatewayapi.routing import Routing
 from epic.model.resources import EnvoyResources
 
@@ -49,12 +50,19 @@ def build(routing: Routing, templates: EnvoyResources) -> Bundle:
 def assemble(routing: Routing, documents: Iterable[Document]) -> Bundle:
     """Parse rendered objects and check them. Raises Invalid."""
     found: dict[Kind, dict[str, Message]] = {"cluster": {}, "listener": {}, "route": {}}
+    own = _own_names(routing)
     for task, body in documents:
         message = _parse(task, body)
         name = str(message.name)  # type: ignore[attr-defined]
         if not name or name in found[task.kind]:
             problem = f"the name {name!r} a second time" if name else "no name"
             raise Invalid(f"{title(task)} renders {problem}; every {task.kind} needs its own")
+        if is_reserved(name) and name not in own[task.kind]:
+            variable = "ClusterName" if task.kind == "cluster" else "PortName"
+            raise Invalid(
+                f"{title(task)} names a {task.kind} {name!r}; such names are reserved:"
+                f" use {variable}, or another name"
+            )
         found[task.kind][name] = message
     listeners = _typed(found["listener"], Listener)
     clusters = _typed(found["cluster"], Cluster)
@@ -122,6 +130,12 @@ def _check_addresses(routing: Routing, listeners: Mapping[str, Listener]) -> Non
             if bound not in allowed:
                 wanted = ", ".join(f"{host}:{port}" for host, port in sorted(allowed))
                 raise Invalid(f"Listener {name!r} binds {bound[0]}:{bound[1]}; it may bind only {wanted}")
+
+
+def _own_names(routing: Routing) -> dict[Kind, set[str]]:
+    """The names that stand for something of the gateway."""
+    ports = {port.name for port in routing.ports}
+    return {"cluster": {cluster.name for cluster in routing.clusters}, "listener": ports, "route": ports}
 
 
 def _check_clusters(routing: Routing, clusters: Mapping[str, Cluster]) -> None:

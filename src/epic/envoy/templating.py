@@ -85,7 +85,7 @@ def _port_variables(port: Port) -> dict[str, object]:
         "Clusters": _clusters(port.backends),
         "VirtualHosts": [
             {
-                "Name": host.hostname,
+                "Name": host.name,
                 "Domains": [host.hostname],
                 "Routes": [
                     {

@@ -14,6 +14,7 @@ from google.protobuf.any_pb2 import Any
 
 from epic.envoy.resources import Bundle, connection_managers
 from epic.errors import Invalid, Unavailable
+from epic.gatewayapi.names import AGENT_CLUSTER
 
 _SECONDS = 20
 _LONGEST_MESSAGE = 1000
@@ -34,14 +35,14 @@ async def validate(binary: Path, bundle: Bundle) -> None:
 
 
 def bootstrap(bundle: Bundle) -> Bootstrap:
-    """A bootstrap that holds the bundle as static resources, with the routes inside their listeners."""
+    """A bootstrap like a node's, with the bundle as static resources, routes inside their listeners."""
     config = Bootstrap()
     config.node.id = config.node.cluster = "validate"
     ads = config.dynamic_resources.ads_config
     ads.api_type, ads.transport_api_version = ads.DELTA_GRPC, 2
-    ads.grpc_services.add().envoy_grpc.cluster_name = "validate-xds"
+    ads.grpc_services.add().envoy_grpc.cluster_name = AGENT_CLUSTER
     config.static_resources.clusters.extend(bundle.clusters.values())
-    xds = config.static_resources.clusters.add(name="validate-xds")
+    xds = config.static_resources.clusters.add(name=AGENT_CLUSTER)
     xds.http2_protocol_options.SetInParent()
     config.static_resources.listeners.extend(_with_routes(bundle))
     return config

@@ -6,16 +6,21 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Literal
 
+from epic.gatewayapi.names import cluster_name, host_name, port_name
 from epic.model.naming import GatewayId
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """Endpoints of one port of a Service; `name` is the Service's UID, or `UID:PORT` for further ports."""
+    """Endpoints of one port of a Service, by UID; None is the only port that the Service has."""
 
-    name: str
     service: str
     port: int | None
+
+    @property
+    def name(self) -> str:
+        """The name of the Envoy cluster and of its load assignment."""
+        return cluster_name(self.service, self.port)
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,11 @@ class VirtualHost:
     hostname: str
     routes: tuple[HTTPRoute, ...]
 
+    @property
+    def name(self) -> str:
+        """The name of the Envoy virtual host."""
+        return host_name(self.hostname)
+
 
 @dataclass(frozen=True)
 class Port:
@@ -66,7 +76,7 @@ class Port:
     @property
     def name(self) -> str:
         """The name of the Envoy listener and of its route configuration."""
-        return f"{self.protocol}-{self.number}"
+        return port_name(self.number)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from epic.gatewayapi.attachment import Attachment, attach, hostnames_on, parents_on
 from epic.gatewayapi.hostnames import covers, most_specific, specificity
 from epic.gatewayapi.listeners import Served, judge, specified
+from epic.gatewayapi.names import missing_name
 from epic.gatewayapi.precedence import MatchRank, match_headers, match_path, match_rank, route_age
 from epic.gatewayapi.routing import (
     Cluster,
@@ -59,13 +60,13 @@ def translate(proxy: GWProxy, routes: Iterable[GWRoute], services: Collection[st
         if (refs := parents_on(route, proxy.name))
     ]
     clusters = _clusters([a.route for a in attached if a.listeners], services)
-    ports = _ports(served, attached, _weights(clusters))
+    ports = _ports(served, attached, _weights(services))
     routing = Routing(
         gateway=proxy.id,
         display_name=proxy.spec.display_name,
         public_address=proxy.spec.public_address,
         ports=tuple(ports),
-        clusters=tuple(clusters.values()),
+        clusters=clusters,
     )
     counts = {listener.name: sum(listener.name in a.listeners for a in attached) for listener in served}
     states = {f.listener: ListenerStatus(f.listener, False, f.reason, f.message, 0) for f in faults}
@@ -89,30 +90,32 @@ def _title(ref: BackendRef) -> str:
     return f"{ref.kind or 'Service'}/{ref.name}"
 
 
-def _clusters(routes: Iterable[GWRoute], services: Collection[str]) -> dict[tuple[str, int | None], Cluster]:
-    """Clusters of existing Services by UID and port; the lowest port of a Service has its UID as name."""
-    ports: dict[str, set[int | None]] = defaultdict(set)
-    for route in routes:
-        for ref in _references(route):
-            if _is_service(ref) and ref.name in services:
-                ports[ref.name].add(ref.port)
-    clusters: dict[tuple[str, int | None], Cluster] = {}
-    for service in sorted(ports):
-        for place, port in enumerate(sorted(ports[service], key=lambda p: p or 0)):
-            clusters[service, port] = Cluster(f"{service}:{port}" if place else service, service, port)
-    return clusters
+def _clusters(routes: Iterable[GWRoute], services: Collection[str]) -> tuple[Cluster, ...]:
+    """A cluster for each port of an existing Service that a route names."""
+    found = {
+        Cluster(ref.name, ref.port)
+        for route in routes
+        for ref in _references(route)
+        if _is_service(ref) and ref.name in services
+    }
+    return tuple(sorted(found, key=lambda cluster: (cluster.service, cluster.port or 0)))
 
 
-def _weights(clusters: dict[tuple[str, int | None], Cluster]) -> Backends:
+def _weights(services: Collection[str]) -> Backends:
     def weights(refs: Iterable[BackendRef]) -> tuple[WeightedCluster, ...]:
         shares: dict[WeightedCluster, int] = defaultdict(int)
         for ref in refs:
-            cluster = clusters.get((ref.name, ref.port)) if _is_service(ref) else None
-            name = cluster.name if cluster else _title(ref)
-            shares[WeightedCluster(name, 0, exists=cluster is not None)] += ref.weight
+            shares[_share(ref, services)] += ref.weight
         return tuple(WeightedCluster(s.cluster, weight, s.exists) for s, weight in shares.items() if weight)
 
     return weights
+
+
+def _share(ref: BackendRef, services: Collection[str]) -> WeightedCluster:
+    """Where a reference leads, without its weight."""
+    if _is_service(ref) and ref.name in services:
+        return WeightedCluster(Cluster(ref.name, ref.port).name, 0)
+    return WeightedCluster(missing_name(ref.kind or "Service", ref.name, ref.group or ""), 0, exists=False)
 
 
 def _ports(served: Sequence[Served], attached: Sequence[_Attached], weights: Backends) -> Iterator[Port]:

@@ -48,7 +48,7 @@ class ParentReference(Camel):
 
 
 class BackendRef(Camel):
-    """Where requests go; on EPIC `name` is the client Service's UID and the Envoy cluster's name."""
+    """Where requests go; on EPIC `name` is the client Service's UID."""
 
     group: str | None = None
     kind: str | None = None

@@ -79,7 +79,7 @@ def endpoints(part: Snapshot) -> dict[str, epic_pb2.Endpoint]:
 
 
 def envoys(part: Snapshot, service: str) -> list[str]:
-    found = ClusterLoadAssignment.FromString(part[LOAD_ASSIGNMENT][f"root.U1/{service}"].body.value)
+    found = ClusterLoadAssignment.FromString(part[LOAD_ASSIGNMENT][f"root.U1/svc/{service}"].body.value)
     return [e.endpoint.address.socket_address.address for g in found.endpoints for e in g.lb_endpoints]
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy_process import NODE, Answers, backend, envoy, eventually, free_port, needs_envoy, serving
 from google.protobuf.json_format import ParseDict
@@ -22,7 +23,10 @@ pytestmark = needs_envoy
 
 
 def snapshot(listeners: list[Any], routes: dict[str, Any], backends: dict[str, int | None]) -> Snapshot:
-    """Resources of a gateway on the loopback address; a backend without port has no endpoint."""
+    """Resources of a gateway on the loopback address; a backend without port has no endpoint.
+
+    `backends` has the port that listens, by Service, or by `SERVICE/PORT` for one port of a Service.
+    """
     gateway = {"gatewayClassName": "epic", "listeners": listeners}
     spec = {"public-address": "127.0.0.1", "gateway": gateway}
     proxy = GWProxy.model_validate({"metadata": {"name": "U1", "namespace": "root"}, "spec": spec})
@@ -35,10 +39,13 @@ def snapshot(listeners: list[Any], routes: dict[str, Any], backends: dict[str, i
         )
         for name, route in routes.items()
     ]
-    bundle = build(translate(proxy, found, set(backends)).routing, EnvoyResources())
+    services = {name.partition("/")[0] for name in backends}
+    bundle = build(translate(proxy, found, services).routing, EnvoyResources())
     return {
         CLUSTER: {n: versioned(m) for n, m in bundle.clusters.items()},
-        LOAD_ASSIGNMENT: {n: versioned(assignment(n, backends[n])) for n in bundle.clusters},
+        LOAD_ASSIGNMENT: {
+            n: versioned(assignment(n, backends[n.removeprefix("svc/")])) for n in bundle.clusters
+        },
         LISTENER: {n: versioned(m) for n, m in bundle.listeners.items()},
         ROUTE_CONFIGURATION: {n: versioned(m) for n, m in bundle.routes.items()},
     }
@@ -53,7 +60,8 @@ def assignment(name: str, port: int | None) -> endpoint_pb2.ClusterLoadAssignmen
 
 
 @asynccontextmanager
-async def running(directory: Path, wanted: Snapshot) -> AsyncIterator[None]:
+async def running(directory: Path, wanted: Snapshot) -> AsyncIterator[Callable[[Snapshot], Awaitable[None]]]:
+    """An Envoy that serves this; yields what brings it to another state."""
     answers = Answers()
     async with serving(directory / "xds", answers) as server:
         server.publish(NODE, wanted)
@@ -61,7 +69,14 @@ async def running(directory: Path, wanted: Snapshot) -> AsyncIterator[None]:
             await eventually(lambda: len(answers.acked.get(LISTENER, {})) == len(wanted[LISTENER]))
             routes = wanted[ROUTE_CONFIGURATION]
             await eventually(lambda: len(answers.acked.get(ROUTE_CONFIGURATION, {})) == len(routes))
-            yield
+
+            async def bring(other: Snapshot) -> None:
+                server.publish(NODE, other)
+                for type_url in (CLUSTER, LISTENER, ROUTE_CONFIGURATION):
+                    versions = {name: resource.version for name, resource in other[type_url].items()}
+                    await eventually(lambda t=type_url, v=versions: answers.acked[t] == v)
+
+            yield bring
     assert answers.nacks == []
 
 
@@ -180,3 +195,76 @@ async def test_tcp_routes_and_ports_without_one(tmp_path: Path) -> None:
             assert await request(used) == "one"
             reader, _ = await asyncio.open_connection("127.0.0.1", unused)
             assert await reader.read() == b"", "the connection is closed"
+
+
+def to_port(service: str, port: int) -> dict[str, Any]:
+    rule = {"matches": [{"path": {"value": f"/{port}"}}], "backendRefs": [{"name": service, "port": port}]}
+    return {"http": {"rules": [rule]}}
+
+
+async def test_a_port_of_a_service_keeps_its_backends_while_routes_to_another_come_and_go(
+    tmp_path: Path,
+) -> None:
+    port = free_port()
+    listeners = [{"name": "web", "port": port, "protocol": "HTTP"}]
+    high, low = {"high": to_port("S1", 8080)}, {"low": to_port("S1", 80)}
+    async with backend("low") as low_port, backend("high") as high_port:
+        backends: dict[str, int | None] = {"S1/80": low_port, "S1/8080": high_port}
+        alone, both = (snapshot(listeners, routes, backends) for routes in (high, {**high, **low}))
+        async with running(tmp_path, alone) as bring, asking(port, "/8080") as replies:
+            for _ in range(10):
+                await bring(both)
+                assert await request(port, "/80") == "low"
+                await bring(alone)
+            await eventually(lambda: replies.total() > 50)
+    assert replies.keys() == {"high"}
+
+
+@asynccontextmanager
+async def asking(port: int, path: str) -> AsyncIterator[Counter[str]]:
+    """One request after the other; counts the replies."""
+    replies: Counter[str] = Counter()
+
+    async def ask() -> None:
+        while True:
+            replies[await request(port, path)] += 1
+
+    task = asyncio.create_task(ask())
+    try:
+        yield replies
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+@pytest.mark.parametrize("name", ["epic-agent", "validate-xds", "xds", "port"])
+async def test_a_service_may_have_the_name_of_a_thing_of_ours(tmp_path: Path, name: str) -> None:
+    """The Envoy's own way to its server is called `xds` here."""
+    port = free_port()
+    listeners = [{"name": "web", "port": port, "protocol": "HTTP"}]
+    routes = {"r1": to_port(name, 80), "r2": to_port("S1", 81)}
+    async with backend("hostile") as hostile, backend("other") as other:
+        wanted = snapshot(listeners, routes, {f"{name}/80": hostile, "S1/81": other})
+        async with running(tmp_path, wanted):
+            assert await request(port, "/80") == "hostile"
+            assert await request(port, "/81") == "other"
+
+
+async def test_a_port_may_change_its_protocol(tmp_path: Path) -> None:
+    port = free_port()
+    rules = {"rules": [{"backendRefs": [{"name": "S1"}]}]}
+    async with backend("one") as one:
+        http, tcp = (
+            snapshot(
+                [{"name": "web", "port": port, "protocol": protocol.upper()}],
+                {"r": {protocol: rules}},
+                {"S1": one},
+            )
+            for protocol in ("http", "tcp")
+        )
+        async with running(tmp_path, http) as bring:
+            assert await request(port, "/") == "one"
+            await bring(tcp)
+            assert await request(port, "/") == "one"
+            await bring(http)
+            assert await request(port, "/") == "one"

@@ -214,11 +214,11 @@ async def test_an_agent_gets_all_of_a_gateway(site: Site) -> None:
     held = Held()
     async with site.serving(), site.agent(held):
         await eventually(lambda: held.resources[ROUTE_CONFIGURATION])
-        assert held.names(LISTENER) == held.names(ROUTE_CONFIGURATION) == {"root.U1/HTTP-80"}
-        assert held.names(LOAD_ASSIGNMENT) == {"root.U1/S1"}
+        assert held.names(LISTENER) == held.names(ROUTE_CONFIGURATION) == {"root.U1/port/80"}
+        assert held.names(LOAD_ASSIGNMENT) == {"root.U1/svc/S1/80"}
         instance = epic_pb2.Instance.FromString(held.resources[INSTANCE]["root.U1"].body.value)
         assert (instance.interface, instance.ports[0].number) == ("epg64400001298c", 80)
-        cluster = Cluster.FromString(held.resources[CLUSTER]["root.U1/S1"].body.value)
+        cluster = Cluster.FromString(held.resources[CLUSTER]["root.U1/svc/S1/80"].body.value)
         assert cluster.upstream_bind_config.source_address.address == "100.64.0.1"
         made = epic_pb2.Tunnel.FromString(held.resources[TUNNEL]["7"].body.value)
         assert (made.declared_address, made.keys[0].secret) == ("192.168.50.11", bytes(16))
@@ -241,7 +241,7 @@ async def test_endpoints_change_without_a_new_revision(site: Site) -> None:
         await eventually(lambda: len(held.log) == 3)
         assert held.log == [
             (ENDPOINT, ["root.U1/10.1.0.2"], []),
-            (LOAD_ASSIGNMENT, ["root.U1/S1"], []),
+            (LOAD_ASSIGNMENT, ["root.U1/svc/S1/80"], []),
             (ENDPOINT, [], ["root.U1/10.1.0.1"]),
         ]
 
@@ -252,7 +252,7 @@ async def test_an_endpoint_that_is_not_ready_has_a_tunnel_but_no_traffic(site: S
     async with site.serving(), site.agent(held):
         await eventually(lambda: held.resources[ROUTE_CONFIGURATION])
         assert held.names(ENDPOINT) == {"root.U1/10.1.0.1"}
-        body = held.resources[LOAD_ASSIGNMENT]["root.U1/S1"].body.value
+        body = held.resources[LOAD_ASSIGNMENT]["root.U1/svc/S1/80"].body.value
         assert list(ClusterLoadAssignment.FromString(body).endpoints) == []
 
 

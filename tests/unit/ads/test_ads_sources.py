@@ -64,20 +64,20 @@ async def test_endpoints_of_both_families_in_one_cluster_are_reached_from_the_in
     http = {"parentRefs": [{"name": "U1"}], "rules": [{"backendRefs": [{"name": "S1"}]}]}
     route = GWRoute.model_validate({"metadata": {"name": "R", "namespace": "root"}, "spec": {"http": http}})
     bundle = build(translate(proxy, [route], {"S1"}).routing, EnvoyResources())
-    bound = bound_to(bundle.clusters["S1"], IPv4Address("127.0.0.9"), IPv6Address("::1"))
+    bound = bound_to(bundle.clusters["svc/S1"], IPv4Address("127.0.0.9"), IPv6Address("::1"))
     answers = Answers()
     async with telling_sources("127.0.0.1", "::1") as ports, serving(tmp_path / "xds", answers) as server:
         places = [
             {"endpoint": {"address": {"socket_address": {"address": host, "port_value": number}}}}
             for host, number in zip(("127.0.0.1", "::1"), ports, strict=True)
         ]
-        assignment = {"cluster_name": "S1", "endpoints": [{"lb_endpoints": places}]}
+        assignment = {"cluster_name": "svc/S1", "endpoints": [{"lb_endpoints": places}]}
         server.publish(
             NODE,
             {
-                CLUSTER: {"S1": versioned(bound)},
+                CLUSTER: {"svc/S1": versioned(bound)},
                 LOAD_ASSIGNMENT: {
-                    "S1": versioned(ParseDict(assignment, endpoint_pb2.ClusterLoadAssignment()))
+                    "svc/S1": versioned(ParseDict(assignment, endpoint_pb2.ClusterLoadAssignment()))
                 },
                 LISTENER: {n: versioned(m) for n, m in bundle.listeners.items()},
                 ROUTE_CONFIGURATION: {n: versioned(m) for n, m in bundle.routes.items()},

@@ -19,7 +19,7 @@ ROUTING = Routing(
     display_name="",
     public_address=IPv4Address("203.0.113.1"),
     ports=(Port(80, "HTTP"),),
-    clusters=(Cluster("svc", "svc", 80),),
+    clusters=(Cluster("svc", 80),),
 )
 LOOP = "{% for a in range(9999) %}"
 ENDLESS = LOOP * 3 + "{% endfor %}" * 3
@@ -34,14 +34,14 @@ def templates(*clusters: str) -> EnvoyResources:
 async def test_default_and_foreign_templates_are_rendered_alike() -> None:
     found = await documents(tasks(ROUTING, templates("name: {{ ClusterName | tojson }}", "# nothing")))
     assert sorted((task.kind, body["name"]) for task, body in found) == [
-        ("cluster", "svc"),
-        ("listener", "HTTP-80"),
-        ("route", "HTTP-80"),
+        ("cluster", "svc/svc/80"),
+        ("listener", "port/80"),
+        ("route", "port/80"),
     ]
 
 
 async def test_a_fault_is_told_with_the_template() -> None:
-    with pytest.raises(Invalid, match="Cluster template 't0' for svc: 'Nothing' is undefined"):
+    with pytest.raises(Invalid, match="Cluster template 't0' for svc/svc/80: 'Nothing' is undefined"):
         await documents(tasks(ROUTING, templates("name: {{ Nothing }}")))
 
 

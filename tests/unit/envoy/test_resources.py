@@ -20,6 +20,7 @@ from epic.model.resources import EnvoyResources
 
 EXTENSIONS = "type.googleapis.com/envoy.extensions"
 HCM = f"{EXTENSIONS}.filters.network.http_connection_manager.v3.HttpConnectionManager"
+TCP_PROXY = f"{EXTENSIONS}.filters.network.tcp_proxy.v3.TcpProxy"
 FILE_LOG = f"{EXTENSIONS}.access_loggers.file.v3.FileAccessLog"
 LUA = f"{EXTENSIONS}.filters.http.lua.v3.Lua"
 PIPE = "{endpoint: {address: {pipe: {path: /x}}}}"
@@ -27,13 +28,13 @@ SERVER = "{eds_config: {api_config_source: {api_type: GRPC}}}"
 
 
 def routing(path: str = "/", address: str = "203.0.113.1") -> Routing:
-    route = HTTPRoute("r", "PathPrefix", path, (), (WeightedCluster("svc", 1),))
+    route = HTTPRoute("r", "PathPrefix", path, (), (WeightedCluster("svc/svc/80", 1),))
     return Routing(
         gateway=GatewayId("root", "U1"),
         display_name="",
         public_address=IPv4Address(address),
         ports=(Port(80, "HTTP", virtual_hosts=(VirtualHost("*", (route,)),)),),
-        clusters=(Cluster("svc", "svc", 80),),
+        clusters=(Cluster("svc", 80),),
     )
 
 
@@ -51,6 +52,12 @@ def listener(body: str, address: str = "203.0.113.1", port: int = 80) -> EnvoyRe
 def filters(kind: str, fields: str = "") -> EnvoyResources:
     config = f"{{'@type': {kind}{fields}}}"
     return listener(f"filter_chains: [{{filters: [{{name: f, typed_config: {config}}}]}}]")
+
+
+def to_agent(action: str) -> EnvoyResources:
+    """A route whose action has these fields."""
+    host = f"{{name: a, domains: ['*'], routes: [{{match: {{prefix: /}}, route: {{{action}}}}}]}}"
+    return templates("routes", f"name: port/80\nvirtual_hosts: [{host}]")
 
 
 def test_equal_inputs_have_the_same_revision_and_others_another() -> None:
@@ -105,7 +112,26 @@ def sources(cluster: EnvoyCluster) -> list[str]:
         (templates("clusters", "type: EDS"), "renders no name"),
         (templates("clusters", "name: a", "name: a"), "the name 'a' a second time"),
         (templates("clusters", "name: other\ntype: EDS"), "must have ClusterName as its name"),
-        (templates("routes", "name: other"), "route configurations that no template renders: HTTP-80"),
+        (templates("clusters", "name: epic-agent"), "names a cluster 'epic-agent'; such names are reserved"),
+        (templates("clusters", "name: svc/other/80"), "names a cluster 'svc/other/80'; such names are"),
+        (templates("clusters", "name: missing/Service/x"), "such names are reserved: use ClusterName"),
+        (templates("listeners", "name: port/81"), "names a listener 'port/81'; such names are reserved"),
+        (
+            templates("routes", "name: port/81"),
+            "names a route 'port/81'; such names are reserved: use PortName",
+        ),
+        (to_agent("cluster: epic-agent"), "routes[0].route.cluster names 'epic-agent'"),
+        (
+            to_agent("weighted_clusters: {clusters: [{name: epic-agent, weight: 1}]}"),
+            "clusters[0].name names",
+        ),
+        (to_agent("cluster_header: x-where"), "cluster_header is not allowed"),
+        (to_agent("cluster: a, request_mirror_policies: [{cluster: epic-agent}]"), "names 'epic-agent'"),
+        (
+            filters(TCP_PROXY, ", stat_prefix: x, cluster: epic-agent"),
+            "typed_config.cluster names 'epic-agent'",
+        ),
+        (templates("routes", "name: other"), "route configurations that no template renders: port/80"),
         (
             templates(
                 "clusters",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from epic.model.resources import EnvoyResources
 ENVOY = shutil.which("envoy")
 pytestmark = pytest.mark.skipif(ENVOY is None, reason="the pinned Envoy is not on the PATH")
 
-SHARES = (WeightedCluster("svc", 1), WeightedCluster("Service/missing", 1, exists=False))
+SHARES = (WeightedCluster("svc/svc/80", 1), WeightedCluster("missing/Service/gone", 1, exists=False))
 ROUTES = (
     HTTPRoute("r/0", "Exact", "/a", (Header("x", "y"),), SHARES),
     HTTPRoute("r/1", "PathPrefix", "/b c\"'{}", (), SHARES),
@@ -33,7 +34,7 @@ ROUTING = Routing(
         Port(5432, "TCP", backends=SHARES),
         Port(5433, "TCP"),
     ),
-    clusters=(Cluster("svc", "svc", 80), Cluster("svc:81", "svc", 81)),
+    clusters=(Cluster("svc", 80), Cluster("svc", 81)),
 )
 
 
@@ -66,9 +67,17 @@ async def test_another_fault_is_told_in_envoys_words() -> None:
 async def test_routes_are_validated_though_they_come_by_rds() -> None:
     hosts = "[{name: a, domains: ['*']}, {name: b, domains: ['*']}]"
     message = await refusal("routes", f"name: {{{{ PortName | tojson }}}}\nvirtual_hosts: {hosts}")
-    assert "Only a single wildcard domain is permitted in route HTTP-80" in message
+    assert "Only a single wildcard domain is permitted in route port/80" in message
 
 
 async def test_a_missing_binary_is_no_verdict(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="cannot run Envoy"):
         await validate(tmp_path / "envoy", build(ROUTING, EnvoyResources()))
+
+
+@pytest.mark.parametrize("service", ["epic-agent", "validate-xds", "a/b", "%2F", "UID:80", "üñí→code"])
+async def test_envoy_takes_services_of_any_name(service: str) -> None:
+    cluster = Cluster(service, 80)
+    ports = (Port(5432, "TCP", backends=(WeightedCluster(cluster.name, 1),)),)
+    routing = replace(ROUTING, ports=ports, clusters=(cluster,))
+    await validate(Path(str(ENVOY)), build(routing, EnvoyResources()))

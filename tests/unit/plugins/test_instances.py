@@ -16,6 +16,8 @@ from ansible_collections.epic.gateway.plugins.module_utils._instances import (
     plan,
 )
 
+from epic.gatewayapi.names import AGENT_CLUSTER
+
 WEB = Instance(
     gateway="root.web",
     account="root",
@@ -137,6 +139,8 @@ def test_envoy_takes_everything_from_the_agent() -> None:
     assert bootstrap["admin"]["address"]["pipe"]["path"] == "/run/epic/gateways/root.web/admin.sock"
     assert bootstrap["dynamic_resources"]["ads_config"]["api_type"] == "DELTA_GRPC"
     assert "listeners" not in bootstrap["static_resources"]
+    clusters = [cluster["name"] for cluster in bootstrap["static_resources"]["clusters"]]
+    assert clusters == [AGENT_CLUSTER], "the name that nothing of a tenant can have"
 
 
 @pytest.mark.parametrize(
