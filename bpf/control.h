@@ -118,7 +118,7 @@ static __always_inline int control_verify(const struct received *received, const
 	struct tunnel *tunnel;
 	struct peer *peer;
 	struct end end;
-	__u32 id, slot;
+	__u32 id;
 	int reason;
 
 	if ((const void *)(control + 1) > received->readable_end)
@@ -131,14 +131,16 @@ static __always_inline int control_verify(const struct received *received, const
 	tunnel = tunnel_find(id);
 	if (!tunnel || is_gateway(tunnel) != hello)
 		return DROP_TUNNEL_UNKNOWN;
-	if (!is_addressed(tunnel, &received->destination))
+	peer = peer_of(tunnel);
+	if (!peer)
+		return DROP_TUNNEL_UNKNOWN;
+	if (!is_addressed(tunnel, peer, &received->destination))
 		return DROP_TUNNEL_ADDRESS;
 	if (!control_tag_verified(tunnel, control))
 		return DROP_TAG_WRONG;
-	slot = tunnel->slot;
-	peer = bpf_map_lookup_elem(&peers, &slot);
-	if (!peer)
-		return DROP_TUNNEL_UNKNOWN;
+	/* A hello shows where its sender is; an answer comes from where hellos go to. */
+	if (!hello && !is_far_end(tunnel, peer, &received->source, received->port))
+		return DROP_OUTER_SOURCE;
 	/*
 	 * A hello from before the counters began anew (a reboot) would pass for a new one. Who has
 	 * captured it cannot name the present generation; who has the key learns it from the

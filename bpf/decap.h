@@ -78,13 +78,18 @@ static __always_inline int data_authentic(struct verified *verified,
 	struct kept_tag *kept = endpoint ? &endpoint->received : NULL;
 	const struct gue_data *gue = (const void *)received->gue;
 	const struct tunnel *tunnel = verified->tunnel;
+	const struct peer *peer = peer_of(tunnel);
 
-	if (!is_addressed(tunnel, &received->destination))
+	if (!peer)
+		return DROP_TUNNEL_UNKNOWN;
+	if (!is_addressed(tunnel, peer, &received->destination))
 		return DROP_TUNNEL_ADDRESS;
 	if (bpf_ntohl(gue->service) != tunnel->service)
 		return DROP_SERVICE_WRONG;
 	if (!data_tag_verified(kept, tunnel, &verified->inner.flow, tag_word(&gue->tag), six))
 		return DROP_TAG_WRONG;
+	if (!is_far_end(tunnel, peer, &received->source, received->port))
+		return DROP_OUTER_SOURCE;
 	return FINE;
 }
 

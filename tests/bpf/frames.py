@@ -173,8 +173,9 @@ def gue(inner: Packet, key: bytes = KEY, **changes: Any) -> GUE:
 
 
 def outer(source: Address, destination: Address, port: int = PORT, **changes: Any) -> Packet:
-    """The outer headers as the programs write them; `port` is the destination's."""
-    udp = {"sport": changes.pop("sport", PORT), "dport": port, "chksum": changes.pop("chksum", 0)}
+    """The outer headers as the programs write them, or a NAT leaves them; `port` is the destination's."""
+    seen = NAT_PORT if source in _NAT.values() else PORT
+    udp = {"sport": changes.pop("sport", seen), "dport": port, "chksum": changes.pop("chksum", 0)}
     if source.version == 4:
         fields: dict[str, Any] = {"flags": "DF", "id": 0, "ttl": 64}
         if "tc" in changes:

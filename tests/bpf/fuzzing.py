@@ -67,6 +67,7 @@ def world(role: str, over: int) -> World:
     if role == "gateway":
         pairs[INSIDE.packed, MAPPED.packed] = Pair(TUNNEL, REAL.packed)
         pairs[INSIDE6.packed, MAPPED6.packed] = Pair(TUNNEL, REAL6.packed)
+    seen = {(TUNNEL, 0): families.nat.packed + NAT_PORT.to_bytes(2, "big")} if role == "gateway" else {}
     return World(
         gateway=role == "gateway",
         tunnels={TUNNEL: Side(SERVICE, (KEY, OLD_KEY), insides, local, far)},
@@ -74,6 +75,8 @@ def world(role: str, over: int) -> World:
         locals={address.packed for address in LOCALS},
         public=PUBLIC.packed,
         generation=GENERATION,
+        seen=seen,
+        lanes={TUNNEL: 1},
     )
 
 

@@ -19,6 +19,9 @@ _CE = 3
 _ETHERTYPE = {4: b"\x08\0", 6: b"\x86\xdd"}
 _HELLO, _HELLO_ACK = 128, 129
 
+Ends = tuple[bytes, bytes, bytes]
+"""Of an outer packet: destination, source, source port."""
+
 Outcome = tuple[int, bytes, str]
 """Verdict, packet (of no meaning when dropped), reason (empty unless dropped)."""
 
@@ -70,6 +73,10 @@ class World:
     sent: list[int] = field(default_factory=lambda: [0, 0])
     counters: dict[tuple[int, int], int] = field(default_factory=dict)
     """Of control packets, by tunnel and lane."""
+    seen: dict[tuple[int, int], bytes] = field(default_factory=dict)
+    """Where hellos came from, by tunnel and lane: address and port."""
+    lanes: dict[int, int] = field(default_factory=dict)
+    """That the last hello of a tunnel said there are."""
     keeps_family: bool = False
     """Its kernel cannot take a packet out of one of the other family."""
 
@@ -115,10 +122,12 @@ def receive(frame: bytes, world: World) -> Outcome:
     reason = _gue(payload, length)
     if reason:
         return DROPPED, frame, reason
+    source = frame[26:30] if start == 34 else frame[22:38]
+    ends = destination, source, frame[start : start + 2]
     if payload[0] & 0x20:
-        reason = _control(payload, length, destination, world)
+        reason = _control(payload, length, ends, world)
         return (DROPPED if reason else NOT_OURS), frame, reason
-    return _data(frame, start + 8, length, destination, world)
+    return _data(frame, start + 8, length, ends, world)
 
 
 def _outer4(frame: bytes, ports: range) -> str | None:
@@ -154,7 +163,7 @@ def _gue(payload: bytes, length: int) -> str:
 
 
 def _control(  # noqa: PLR0911 (one for each reason)
-    payload: bytes, length: int, destination: bytes, world: World
+    payload: bytes, length: int, ends: Ends, world: World
 ) -> str:
     if len(payload) < 48:
         return "control_length"
@@ -171,20 +180,33 @@ def _control(  # noqa: PLR0911 (one for each reason)
     side = world.tunnels.get(tunnel)
     if side is None:
         return "tunnel_unknown"
-    if side.local is not None and side.local != destination:
+    if side.local is not None and side.local != ends[0]:
         return "tunnel_address"
     if payload[40:48] not in [control_tag(key, payload[:40]) for key in side.keys]:
         return "tag_wrong"
+    if not world.gateway and not _is_far_end(tunnel, ends, world):
+        return "outer_source"
     if world.gateway and generation != world.generation:
         return ""
     if counter <= world.counters.get((tunnel, lane), 0):
         return "control_replayed"
     world.counters[tunnel, lane] = counter
+    world.seen[tunnel, lane] = ends[1] + ends[2]
+    world.lanes[tunnel] = lanes
     return ""
 
 
+def _is_far_end(tunnel: int, ends: Ends, world: World) -> bool:
+    """Whether a verified packet comes from where the tunnel's far end is known to be."""
+    if not world.gateway:
+        far = world.tunnels[tunnel].far
+        return far is not None and ends[1] == far.remote
+    known = (world.seen.get((tunnel, lane)) for lane in range(max(1, world.lanes.get(tunnel, 0))))
+    return ends[1] + ends[2] in known
+
+
 def _data(  # noqa: PLR0911 (one for each reason)
-    frame: bytes, gue: int, length: int, destination: bytes, world: World
+    frame: bytes, gue: int, length: int, ends: Ends, world: World
 ) -> Outcome:
     payload = frame[gue:]
     inner = payload[20:]
@@ -195,16 +217,18 @@ def _data(  # noqa: PLR0911 (one for each reason)
     side = world.tunnels.get(tunnel)
     if side is None:
         return DROPPED, frame, "tunnel_unknown"
-    if side.local is not None and side.local != destination:
+    if side.local is not None and side.local != ends[0]:
         return DROPPED, frame, "tunnel_address"
     if service != side.service:
         return DROPPED, frame, "service_wrong"
     flow = flow_of(inner)
     if payload[12:20] not in [tag(key, tunnel, service, flow) for key in side.keys]:
         return DROPPED, frame, "tag_wrong"
+    if not _is_far_end(tunnel, ends, world):
+        return DROPPED, frame, "outer_source"
     middle = len(flow) // 2
-    ends = flow[:middle], flow[middle : 2 * middle]
-    inside, far = ends[::-1] if world.gateway else ends
+    source, far = flow[:middle], flow[middle : 2 * middle]
+    inside, far = (far, source) if world.gateway else (source, far)
     if inside != side.insides.get(inner[0] >> 4):
         return DROPPED, frame, "inner_spoofed"
     return _deliver(frame, gue, (tunnel, inside, far), world)
@@ -277,9 +301,11 @@ def _mark(taken: bytearray, version: int) -> bool:
 def take_out(frame: bytes, world: World) -> bytes | None:
     """The packet that an XDP program makes of a frame; None: it is left as it is."""
     before = world.received[:], dict(world.counters)
+    heard = dict(world.seen), dict(world.lanes)
     verdict, packet, _ = receive(frame, world)
     plain = world.received != before[0]
     world.received, world.counters = before
+    world.seen, world.lanes = heard
     marked = (frame[15] if frame[12:14] == _ETHERTYPE[4] else frame[15] >> 4) & 3 == _CE
     if verdict == DROPPED or not plain or marked:
         return None

@@ -197,11 +197,29 @@ class Network:
             self.workload.set_endpoints(endpoints)
 
     def connect(self, lanes: int = 1, flags: wire.Flags = wire.NO_FLAGS, to: Address | None = None) -> None:
-        """Say hello on all lanes until they are known."""
+        """Say hello on all lanes until they are known, and answer."""
+        far = to or self.plan.epic
         for lane in range(lanes):
             with udp_socket(self.node, self.plan.node, 6080 + lane) as opened:
-                hello(opened, lane=lane, lanes=lanes, flags=flags, to=to or self.plan.epic)
+                hello(opened, lane=lane, lanes=lanes, flags=flags, to=far)
         assert eventually(lambda: all(self.gateway.peer(TUNNEL, lane) for lane in range(lanes)))
+        with udp_socket(self.epic, far, 6080) as answering:
+            for lane in range(lanes):
+                self._answer(answering, lane, lanes)
+        assert eventually(lambda: all(self._is_answered(lane) for lane in range(lanes)))
+
+    def _answer(self, opened: socket.socket, lane: int, lanes: int) -> None:
+        """Send what the EPIC node's agent answers."""
+        peer = self.gateway.peer(TUNNEL, lane)
+        assert peer is not None
+        ack = wire.Control(
+            *(wire.Kind.HELLO_ACK, TUNNEL, peer.counter, 1, 0, lane, lanes, wire.NO_FLAGS, GENERATION)
+        )
+        opened.sendto(wire.encode(ack, KEY), (str(peer.address), peer.port))
+
+    def _is_answered(self, lane: int) -> bool:
+        peer = self.workload.peer(TUNNEL, lane)
+        return peer is not None and bool(peer.counter)
 
     def dropped(self) -> dict[str, int]:
         """Reasons of both ends that counted."""

@@ -134,6 +134,7 @@ PROVOKED: dict[str, Callable[[Host], str | None]] = {
     "congestion": marked,
     "no_room": without_room,
     "no_segmenter": without_segmenter,
+    "outer_source": at_gateway(outer(F.nat, F.epic, sport=1) / gue(REPLY) / REPLY),
 }
 
 

@@ -90,16 +90,6 @@ def test_both_keys_verify_until_one_is_taken_away(host: Host, end: str, families
 
 @ENDS
 @OPENED
-def test_the_outer_source_is_not_checked_for_a_nat_may_change_it(
-    host: Host, end: str, families: Families
-) -> None:
-    frame = frame_of(end, families)
-    frame[1].src, frame[UDP].sport = str(families.stranger), 1234
-    assert host.run(end, frame).packet == unwrapped(inner_of(end, families))
-
-
-@ENDS
-@OPENED
 def test_padding_of_the_frame_is_no_part_of_the_packet(host: Host, end: str, families: Families) -> None:
     ran = host.run(end, bytes(frame_of(end, families)) + bytes(9))
     assert ran.packet == unwrapped(inner_of(end, families)) + bytes(9)

@@ -11,11 +11,12 @@ from frames import (
     ETHER,
     FAMILIES,
     Families,
+    acknowledgement,
     hello,
     wrapped,
 )
 from gue_scapy import SPREAD
-from host import EGRESS, GATEWAY, INSTANCE, POD, Host, gateway_tunnel, workload_tunnel
+from host import EGRESS, GATEWAY, INSTANCE, POD, WORKLOAD, Host, gateway_tunnel, workload_tunnel
 from scapy.layers.inet import TCP, UDP
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet
@@ -53,6 +54,12 @@ def learn_lanes(host: Host, families: Families, lanes: int, heard: int | None = 
         assert host.dropped(GATEWAY, hello(families, 50, lane=lane, lanes=lanes, sport=7000 + lane)) is None
 
 
+def answer_lanes(host: Host, families: Families, lanes: int, answered: int | None = None) -> None:
+    for lane in range(lanes if answered is None else answered):
+        packet = acknowledgement(families, 50, lane=lane, lanes=lanes, dport=6080 + lane)
+        assert host.dropped(WORKLOAD, packet) is None
+
+
 def test_without_lanes_there_is_one_port(host: Host) -> None:
     families = Families(4, 4)
     for exit_ in (INSTANCE, EGRESS, POD):
@@ -71,6 +78,7 @@ def test_a_workload_node_sends_from_the_port_of_the_flows_lane(
     host: Host, families: Families, exit_: str, lanes: int
 ) -> None:
     host.workload.set_tunnel(workload_tunnel(families.over, lanes=lanes))
+    answer_lanes(host, families, lanes)
 
     def expected(inner: Packet, frame: bytes) -> bytes:
         return bytes(wrapped(families, inner, to_node=False, sport=Ether(frame)[UDP].sport))
@@ -116,6 +124,22 @@ def test_a_lane_that_was_not_heard_is_not_sent_to(host: Host, families: Families
     assert len(seen) == 1
 
 
+@EXITS
+@FAMILIES
+def test_a_lane_without_an_answer_is_not_sent_from(host: Host, families: Families, exit_: str) -> None:
+    """The EPIC node does not know it, and takes nothing from it."""
+    host.workload.set_tunnel(workload_tunnel(families.over, lanes=4))
+
+    def expected(inner: Packet, frame: bytes) -> bytes:
+        return bytes(wrapped(families, inner, to_node=False, sport=Ether(frame)[UDP].sport))
+
+    assert {source for _, source, _ in ports(host, families, exit_, expected)} == {6080}
+    answer_lanes(host, families, 4, answered=2)
+    assert {source for _, source, _ in ports(host, families, exit_, expected)} == {6080, 6081}
+    silence(host, lane=1, role="workload")
+    assert {source for _, source, _ in ports(host, families, exit_, expected)} == {6080}
+
+
 @FAMILIES
 def test_a_lane_that_fell_silent_is_not_sent_to(host: Host, families: Families) -> None:
     learn_lanes(host, families, 2)
@@ -124,10 +148,10 @@ def test_a_lane_that_fell_silent_is_not_sent_to(host: Host, families: Families) 
     assert len(seen) == 1
 
 
-def silence(host: Host, lane: int) -> None:
-    """As if the lane's last hello were long ago."""
-    slot = host.slot("gateway")
-    peers = host.map("gateway", "peers")
+def silence(host: Host, lane: int, role: str = "gateway") -> None:
+    """As if the lane's last control packet were long ago."""
+    slot = host.slot(role)
+    peers = host.map(role, "peers")
     value = bytearray(peers.get(slot))
     size = (len(value) - PEER_LANES_OFFSET) // 4
     struct.pack_into("=Q", value, PEER_LANES_OFFSET + lane * size + 8, 1)

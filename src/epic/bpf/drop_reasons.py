@@ -35,5 +35,6 @@ DROP_REASONS: Final[tuple[tuple[str, str], ...]] = (
     ("no_room", "the kernel could not add or remove the outer header"),
     ("control_field", "the control packet has a lane or flag that does not exist"),
     ("no_segmenter", "a superpacket needs checksums and nothing is there to cut it up"),
+    ("outer_source", "the packet did not come from where the tunnel's far end is known to be"),
 )
 """Name and meaning of each; the position is the counter's index."""
