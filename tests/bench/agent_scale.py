@@ -33,7 +33,7 @@ from agent_workload import MANIFESTS  # noqa: E402
 
 import epic.bpf  # noqa: E402
 from epic.ads.snapshot import CLUSTER, ENDPOINT, INSTANCE, LOAD_ASSIGNMENT, TUNNEL, Snapshot, versioned  # noqa: E402
-from epic.agent.gateway import storage as gateway_storage  # noqa: E402
+from epic.agent.runtime import store  # noqa: E402
 from epic.agent.workload import storage as workload_storage  # noqa: E402
 from epic.bpf.dataplane import Dataplane  # noqa: E402
 from epic.model.naming import instance_interface  # noqa: E402
@@ -155,7 +155,7 @@ class Agent:
     def __init__(self, directory: Path, settings: dict[str, object], pins: Path) -> None:
         self.directory = directory
         self.state = directory / "state"
-        self.gateway_storage.mkdir(parents=True)
+        self.state.mkdir(parents=True)
         self.pins = pins / directory.name
         self.namespace = Namespace()
         self._path = directory / "agent.yaml"
@@ -214,7 +214,7 @@ def gateway(directory: Path, pins: Path, tunnel_count: int, endpoint_count: int)
         for url, group in gateway_state(tunnel_count, endpoint_count).items()
         for name, resource in group.items()
     }
-    gateway_storage.write(agent.state, rows)
+    store.write(agent.state, rows)
     for number in range(GATEWAYS):
         name = instance_interface(f"shop.g{number}", inside(number))
         agent.namespace.run(f"ip link add {name} type veth peer name i{number}", f"ip link set {name} up")

@@ -17,6 +17,9 @@ from epic.ads.snapshot import INSTANCE, LISTENER, versioned
 from epic.agent.gateway import storage as gateway_storage
 from epic.agent.gateway.desired import Element
 from epic.agent.gateway.firewall import commands, parse
+from epic.agent.gateway.storage import rows
+from epic.agent.runtime import store
+from epic.agent.runtime.store import Saver
 from epic.agent.settings import GatewaySettings, load
 from epic.agent.workload import storage as workload_storage
 from epic.errors import Invalid
@@ -94,18 +97,16 @@ def test_missing_settings_are_said(tmp_path: Path) -> None:
         load(tmp_path / "agent.yaml")
 
 
-def row(message: Message) -> gateway_storage.Row:
+def row(message: Message) -> store.Row:
     resource = versioned(message)
     return resource.version, resource.body.value
 
 
 def test_what_was_stored_comes_back_with_its_versions(tmp_path: Path) -> None:
     listener = row(Listener(name="http"))
-    gateway_storage.write(tmp_path, {(INSTANCE, "shop.web"): row(instance_message(revision="r" * 1000))})
-    gateway_storage.write(
-        tmp_path, {(LISTENER, "shop.web/http"): listener, (LISTENER, "shop.web/https"): listener}
-    )
-    gateway_storage.write(
+    store.write(tmp_path, {(INSTANCE, "shop.web"): row(instance_message(revision="r" * 1000))})
+    store.write(tmp_path, {(LISTENER, "shop.web/http"): listener, (LISTENER, "shop.web/https"): listener})
+    store.write(
         tmp_path, {(INSTANCE, "shop.web"): row(instance_message()), (LISTENER, "shop.web/https"): None}
     )
     held = gateway_storage.load(tmp_path)
@@ -119,19 +120,19 @@ def test_what_was_stored_comes_back_with_its_versions(tmp_path: Path) -> None:
 def test_damaged_state_counts_as_none_and_does_not_stay(tmp_path: Path) -> None:
     assert gateway_storage.load(tmp_path) is None
     good = {(INSTANCE, "shop.web"): row(instance_message())}
-    gateway_storage.write(tmp_path, good)
-    whole = (tmp_path / gateway_storage.FILE).read_bytes()
+    store.write(tmp_path, good)
+    whole = (tmp_path / store.FILE).read_bytes()
     for damaged in (b"", b"\xff" * 5000, whole[:-4096], whole[:4096] + b"\xff" * 4096):
-        (tmp_path / gateway_storage.FILE).write_bytes(damaged)
+        (tmp_path / store.FILE).write_bytes(damaged)
         assert gateway_storage.load(tmp_path) is None
-        gateway_storage.write(tmp_path, good)
+        store.write(tmp_path, good)
         assert gateway_storage.load(tmp_path) is not None
     (tmp_path / workload_storage.FILE).write_text("{", encoding="utf-8")
     assert workload_storage.load(tmp_path) == {}
 
 
 def test_state_that_makes_no_sense_counts_as_none(tmp_path: Path) -> None:
-    gateway_storage.write(tmp_path, {(INSTANCE, "shop.other"): row(instance_message())})
+    store.write(tmp_path, {(INSTANCE, "shop.other"): row(instance_message())})
     assert gateway_storage.load(tmp_path) is None
 
 
@@ -144,38 +145,39 @@ def test_stored_lists_come_back(tmp_path: Path) -> None:
 
 
 @asynccontextmanager
-async def saving(directory: Path) -> AsyncIterator[gateway_storage.Saver]:
-    saver = gateway_storage.Saver(directory)
+async def saving(directory: Path) -> AsyncIterator[Saver]:
+    saver = Saver(directory)
     task = asyncio.create_task(saver.run())
     await asyncio.sleep(0)
     yield saver
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+    saver.close()
 
 
 async def test_state_is_written_at_the_end_for_root_only(tmp_path: Path) -> None:
     async with saving(tmp_path) as saver:
-        saver.save(INSTANCE, {"shop.web": versioned(instance_message())})
+        saver.save(rows(INSTANCE, {"shop.web": versioned(instance_message())}))
         saver.flush()
     held = gateway_storage.load(tmp_path)
     assert held is not None
     assert held.instances.keys() == {"shop.web"}
-    assert (tmp_path / gateway_storage.FILE).stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / store.FILE).stat().st_mode & 0o777 == 0o600
 
 
 async def test_a_part_of_what_is_wanted_is_not_written(tmp_path: Path) -> None:
     async with saving(tmp_path) as saver:
-        saver.save(INSTANCE, {"shop.web": versioned(instance_message())})
+        saver.save(rows(INSTANCE, {"shop.web": versioned(instance_message())}))
     assert gateway_storage.load(tmp_path) is None
 
 
 async def test_changes_are_written_one_after_the_other(tmp_path: Path) -> None:
     async with saving(tmp_path) as saver:
         for number in range(20):
-            saver.save(INSTANCE, {"shop.web": versioned(instance_message(revision=f"r{number}"))})
+            saver.save(rows(INSTANCE, {"shop.web": versioned(instance_message(revision=f"r{number}"))}))
             saver.flush()
             await asyncio.sleep(0.01)
-        saver.save(INSTANCE, {}, ["shop.web"])
+        saver.save(rows(INSTANCE, {}, ["shop.web"]))
         saver.flush()
     held = gateway_storage.load(tmp_path)
     assert held is not None

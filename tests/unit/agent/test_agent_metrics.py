@@ -41,6 +41,7 @@ def test_an_epic_node_shows_tunnels_drops_events_and_instances() -> None:
         {7: WEB},
         [InstanceStatus(gateway=WEB, ready=True)],
         Counter({(7, "moved"): 2}),
+        {"saver": 2},
     )
     for line in (
         'epic_tunnel_up{tunnel="7",gateway="shop.web"} 1',
@@ -53,6 +54,7 @@ def test_an_epic_node_shows_tunnels_drops_events_and_instances() -> None:
         'epic_drops_total{reason="tag_wrong"} 4',
         'epic_instance_ready{gateway="shop.web"} 1',
         'epic_instance_announced{gateway="shop.web"} 0',
+        'epic_agent_task_failures_total{task="saver"} 2',
     ):
         assert line in text.splitlines()
     assert 'epic_tunnel_hello_age_seconds{tunnel="8"' not in text
@@ -63,7 +65,7 @@ def test_a_workload_node_shows_round_trips_and_loss() -> None:
     health.sent(1, 100)
     health.answered(1, 100.002, 0.001953125)
     sample = StatusSample({7: workload_tunnel(A)}, {7: TunnelCounters(1, 2, 3, 4)}, {}, {7: health}, 105)
-    lines = workload_metrics.render(sample, Counter()).splitlines()
+    lines = workload_metrics.render(sample, Counter(), {}).splitlines()
     assert 'epic_tunnel_round_trip_seconds{tunnel="7",gateway="shop.web"} 0.001953125' in lines
     assert 'epic_tunnel_hello_loss_ratio{tunnel="7",gateway="shop.web"} 0.0' in lines
     assert 'epic_tunnel_up{tunnel="7",gateway="shop.web"} 1' in lines

@@ -23,7 +23,9 @@ from epic.agent.gateway.resource_cache import ResourceCache
 from epic.agent.gateway.responder import Responder
 from epic.agent.netlink import monitor
 from epic.agent.runtime import exposition, memory
-from epic.agent.runtime.systemd import notify
+from epic.agent.runtime.store import Saver
+from epic.agent.runtime.supervisor import Supervisor
+from epic.agent.runtime.systemd import beat
 from epic.agent.runtime.worker import Worker
 from epic.agent.settings import GatewaySettings
 from epic.agent.tunnel import events
@@ -47,7 +49,8 @@ class GatewayAgent:
         self._routes = Announcer()
         self._registry = EnvoyRegistry(self._fleet_changed)
         self._server = xds.LocalServer(self._registry)
-        self._saver = storage.Saver(settings.state_directory)
+        self._saver = Saver(settings.state_directory)
+        self._supervisor = Supervisor()
         self._announce = asyncio.Event()
         self._probes: dict[str, asyncio.Task[None]] = {}
         self._alive: set[int] = set()
@@ -92,6 +95,7 @@ class GatewayAgent:
             unwatch()
             responder.close()
             await xds.stop(listener)
+            self._saver.close()
             self._routes.close()
             self._worker.close()
             kernel.close()
@@ -102,7 +106,7 @@ class GatewayAgent:
             self._cache.update(type_url, updated, removed)
         except ValueError as error:
             return str(error)
-        self._saver.save(type_url, updated, removed)
+        self._saver.save(storage.rows(type_url, updated, removed))
         # An agent without state must not remove anything.
         if self._cache.complete:
             self._saver.flush()
@@ -114,28 +118,24 @@ class GatewayAgent:
         return self._cache.versions(type_url)
 
     async def _serve(self, client: DeltaClient, stop: asyncio.Event) -> None:
-        async with asyncio.TaskGroup() as tasks:
-            running = [
-                tasks.create_task(work, name=name)
-                for name, work in (
-                    ("saver", self._saver.run()),
-                    ("client", client.run()),
-                    (
-                        "reconciler",
-                        self._reconciler.run(lambda tunnels: self._reporter.wake(tunnels=tunnels)),
-                    ),
-                    ("announcer", self._announcer()),
-                    ("reporter", self._reporter.run()),
-                    ("memory", memory.trim_periodically()),
-                    ("metrics", exposition.serve(self._settings.metrics, self._metrics)),
-                )
-            ]
-            self._reconciler.wake()
-            notify("READY=1")
-            await stop.wait()
-            notify("STOPPING=1")
-            for task in (*running, *self._probes.values()):
-                task.cancel()
+        add = self._supervisor.add
+        # Who cannot withdraw must not go on.
+        add("announcer", self._announce_forever, vital=True)
+        add("client", client.run)
+        add("reconciler", lambda: self._reconciler.run(self._reconciled))
+        add("saver", self._saver.run)
+        add("reporter", self._reporter.run)
+        add("memory", memory.trim_periodically)
+        add("metrics", lambda: exposition.serve(self._settings.metrics, self._metrics))
+        self._reconciler.wake()
+        try:
+            await self._supervisor.run(stop)
+        finally:
+            for probe in self._probes.values():
+                probe.cancel()
+
+    def _reconciled(self, tunnels_changed: bool) -> None:
+        self._reporter.wake(tunnels=tunnels_changed)
 
     def _client(self) -> DeltaClient:
         control = self._settings.control
@@ -161,8 +161,9 @@ class GatewayAgent:
     def _fleet_changed(self) -> None:
         self._announce.set()
 
-    async def _announcer(self) -> None:
+    async def _announce_forever(self) -> None:
         while True:
+            beat()
             try:
                 async with asyncio.timeout(_TICK_SECONDS):
                     await self._announce.wait()
@@ -223,7 +224,7 @@ class GatewayAgent:
     async def _metrics(self) -> str:
         tunnels = await self._tunnels()
         gateways = {id_: tunnel.gateway for id_, tunnel in self._cache.tunnels.items()}
-        return metrics.render(tunnels, gateways, self._instances(), self._events)
+        return metrics.render(tunnels, gateways, self._instances(), self._events, self._supervisor.failures)
 
     def _sample_tunnels(self) -> Iterator[epic_pb2.TunnelStatus]:
         return report.tunnel_statuses(self._dataplane, self._kernel.installed, time.monotonic_ns())

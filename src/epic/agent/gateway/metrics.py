@@ -12,6 +12,7 @@ from epic.agent.tunnel.families import (
     build_family,
     drops_family,
     events_family,
+    failures_family,
     traffic_families,
     tunnel_state_families,
 )
@@ -24,6 +25,7 @@ def render(
     gateways: Mapping[int, str],
     instances: Iterable[epic_pb2.InstanceStatus],
     events: Events,
+    failures: Mapping[str, int],
 ) -> str:
     """The metrics of an EPIC node."""
     up, age, key = tunnel_state_families()
@@ -51,4 +53,4 @@ def render(
         ready,
         announced,
     )
-    return exposition((build_family(), *parts))
+    return exposition((build_family(), failures_family(failures), *parts))

@@ -19,6 +19,7 @@ from epic.ads.snapshot import (
 from epic.agent.gateway import desired as wanted
 from epic.agent.gateway.desired import Instance, Tunnel
 from epic.agent.gateway.dirty import DirtySet
+from epic.agent.runtime.completeness import Completeness
 from epic.agent.tunnel.endpoints import EndpointKey
 from epic.bpf.dataplane import Address, Endpoint
 
@@ -52,14 +53,14 @@ class ResourceCache:
         self._named: dict[str, dict[str, _Named]] = {INSTANCE: {}, TUNNEL: {}}
         self._endpoints: dict[str, _Reached] = {}
         self._parts: dict[str, Mapping[str, Resources]] = {}
-        self._received: set[str] = set()
+        self._received = Completeness(TYPES)
         self._addresses: dict[Address, Address] = {}
         self._plain: dict[int, Endpoint] = {}
 
     @property
     def complete(self) -> bool:
         """Whether all types were received: a part of what is wanted must not take away the rest."""
-        return self._received.issuperset(TYPES)
+        return self._received.complete
 
     @property
     def parts(self) -> Mapping[str, Snapshot]:
@@ -91,7 +92,7 @@ class ResourceCache:
 
     def update(self, type_url: str, updated: Resources, removed: Sequence[str] = ()) -> None:
         """Take in a change; ValueError, and no resource is changed, when one makes no sense."""
-        self._received.add(type_url)
+        self._received.mark(type_url)
         if type_url == NODE_STATE:
             return
         gone = [name for name in removed if name not in updated]
@@ -104,7 +105,7 @@ class ResourceCache:
 
     def mark_complete(self) -> None:
         """All types are known, those without resources too."""
-        self._received.update(TYPES)
+        self._received.mark(*TYPES)
 
     def _update_endpoints(self, updated: Resources, gone: Iterable[str]) -> None:
         items = {name: self._reached(name, resource) for name, resource in updated.items()}

@@ -22,6 +22,14 @@ def build_family() -> Family:
     return Family("epic_agent_info", "gauge", "The agent's version.", [({"version": __version__}, 1)])
 
 
+def failures_family(failures: Mapping[str, int]) -> Family:
+    """How often tasks of the agent failed."""
+    family = Family("epic_agent_task_failures_total", "counter", "How often a task failed and ran again.")
+    for task, count in sorted(failures.items()):
+        family.add(count, task=task)
+    return family
+
+
 def tunnel_state_families() -> tuple[Family, Family, Family]:
     """Whether tunnels are up, when they were heard of last, which key signs."""
     return (

@@ -11,7 +11,8 @@ from pyroute2 import NetlinkError
 
 from epic.agent.netlink import monitor
 from epic.agent.runtime import exposition, memory
-from epic.agent.runtime.systemd import notify
+from epic.agent.runtime.supervisor import Supervisor
+from epic.agent.runtime.systemd import keep_beating
 from epic.agent.runtime.worker import Worker
 from epic.agent.settings import WorkloadSettings
 from epic.agent.tunnel.endpoints import EndpointKey
@@ -49,6 +50,7 @@ class WorkloadAgent:
         self._leaving: dict[EndpointKey, float] = {}
         self._watches: dict[EpicConnection, TunnelWatch] = {}
         self._wake = asyncio.Event()
+        self._supervisor = Supervisor()
         self._status_reporter = StatusReporter(settings.node_name, settings.ca, self._sample, self._own)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -75,23 +77,15 @@ class WorkloadAgent:
             self._kernel.close()
 
     async def _serve(self, stop: asyncio.Event) -> None:
-        async with asyncio.TaskGroup() as tasks:
-            running = [
-                tasks.create_task(work)
-                for work in (
-                    self._control(),
-                    self._reconcile(),
-                    self._sender.run(),
-                    self._status_reporter.run(),
-                    memory.trim_periodically(),
-                    exposition.serve(self._settings.metrics, self._metrics),
-                )
-            ]
-            notify("READY=1")
-            await stop.wait()
-            notify("STOPPING=1")
-            for task in running:
-                task.cancel()
+        add = self._supervisor.add
+        add("heartbeat", keep_beating, vital=True)
+        add("controller", self._control)
+        add("reconciler", self._reconcile)
+        add("sender", self._sender.run)
+        add("reporter", self._status_reporter.run)
+        add("memory", memory.trim_periodically)
+        add("metrics", lambda: exposition.serve(self._settings.metrics, self._metrics))
+        await self._supervisor.run(stop)
 
     async def _control(self) -> None:
         """Run the controller of the manifests, again when this node has another address."""
@@ -255,7 +249,7 @@ class WorkloadAgent:
         return found
 
     async def _metrics(self) -> str:
-        return metrics.render(await self._sample(), self._sender.events)
+        return metrics.render(await self._sample(), self._sender.events, self._supervisor.failures)
 
 
 def _label(connection: EpicConnection) -> str:

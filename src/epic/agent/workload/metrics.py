@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from epic.agent.runtime.exposition import Family, exposition
 from epic.agent.tunnel.events import Events
 from epic.agent.tunnel.families import (
@@ -9,13 +11,14 @@ from epic.agent.tunnel.families import (
     build_family,
     drops_family,
     events_family,
+    failures_family,
     traffic_families,
     tunnel_state_families,
 )
 from epic.agent.workload.status_reporter import StatusSample
 
 
-def render(sample: StatusSample, events: Events) -> str:
+def render(sample: StatusSample, events: Events, failures: Mapping[str, int]) -> str:
     """The metrics of a workload node."""
     up, age, key = tunnel_state_families()
     traffic = traffic_families()
@@ -40,4 +43,4 @@ def render(sample: StatusSample, events: Events) -> str:
         if (lost := health.loss(sample.now)) is not None:
             loss.add(lost, **labels)
     parts = (up, age, key, trip, loss, *traffic.values(), events_family(events), drops_family(sample.drops))
-    return exposition((build_family(), *parts))
+    return exposition((build_family(), failures_family(failures), *parts))

@@ -1,0 +1,117 @@
+"""The runtime of both roles.
+
+- A task that fails stops nothing but itself: it is said once, counted, and runs again.
+- A vital task that fails ends the agent.
+- A trouble is logged when it begins, when it changes and when it is over.
+- Nothing is removed before all sources are known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from epic.agent.runtime import supervisor
+from epic.agent.runtime.completeness import Completeness
+from epic.agent.runtime.log_once import LogOnce
+from epic.agent.runtime.supervisor import Supervisor
+from epic.agent.runtime.systemd import keep_beating
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "_FIRST_SECONDS", 0.001)
+
+
+class Work:
+    """Fails so often, and then goes on until it is cancelled."""
+
+    def __init__(self, failures: int) -> None:
+        self.failures = failures
+        self.begun = 0
+        self.works = asyncio.Event()
+
+    async def run(self) -> None:
+        self.begun += 1
+        if self.begun <= self.failures:
+            raise RuntimeError("no room")
+        self.works.set()
+        await asyncio.Event().wait()
+
+
+async def supervised(tasks: Supervisor, until: Callable[[], Awaitable[object]]) -> None:
+    stop = asyncio.Event()
+    running = asyncio.create_task(tasks.run(stop))
+    async with asyncio.timeout(5):
+        await until()
+        stop.set()
+        await running
+
+
+async def test_a_task_that_fails_runs_again_and_stops_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    bad, good = Work(3), Work(0)
+    tasks = Supervisor()
+    tasks.add("saver", bad.run)
+    tasks.add("client", good.run)
+    await supervised(tasks, bad.works.wait)
+    assert (bad.begun, good.begun) == (4, 1)
+    assert tasks.failures == {"saver": 3}
+    (said,) = [r.message for r in caplog.records if r.levelno >= logging.ERROR]
+    assert said.startswith("saver failed: RuntimeError: no room (test_agent_runtime.py:")
+
+
+async def test_a_task_that_has_nothing_to_do_ends(caplog: pytest.LogCaptureFixture) -> None:
+    async def nothing() -> None: ...
+
+    tasks = Supervisor()
+    tasks.add("metrics", nothing)
+    await supervised(tasks, lambda: asyncio.sleep(0.01))
+    assert not tasks.failures
+
+
+async def test_a_vital_task_that_fails_ends_the_agent() -> None:
+    tasks = Supervisor()
+    tasks.add("announcer", Work(1).run, vital=True)
+    tasks.add("client", Work(0).run)
+    with pytest.raises(ExceptionGroup):
+        async with asyncio.timeout(5):
+            await tasks.run(asyncio.Event())
+    assert tasks.failures == {"announcer": 1}
+
+
+async def test_systemd_hears_that_the_agent_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(5)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        tasks = Supervisor()
+        tasks.add("heartbeat", keep_beating, vital=True)
+        await supervised(tasks, lambda: asyncio.sleep(0.01))
+        assert [systemd.recv(100) for _ in range(3)] == [b"READY=1", b"WATCHDOG=1", b"STOPPING=1"]
+
+
+def test_a_trouble_is_said_when_it_begins_changes_and_ends(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    troubles = LogOnce(logging.getLogger("agent"))
+    for text in ("no table", "no table", "no set", "", ""):
+        troubles.report("firewall", text)
+    assert [r.message for r in caplog.records] == ["no table", "no set", "over: no set"]
+    assert troubles.problems == ()
+    troubles.report("disk", "full")
+    assert troubles.problems == ("full",)
+
+
+def test_nothing_is_complete_before_all_sources_are_known() -> None:
+    known = Completeness(["instances", "tunnels"])
+    assert not known.complete
+    known.mark("instances")
+    assert known.missing == {"tunnels"}
+    known.mark("tunnels")
+    assert known.complete
+    known.expect(["tunnels", "endpoints"])
+    assert known.missing == {"endpoints"}
