@@ -76,9 +76,7 @@ def _state(names: Names, host: str, address: str | None) -> State:
     return State.RUNNING if greets else State.SILENT
 
 
-def apply(
-    names: Names, topology: Topology, image: Path, wanted: Iterable[Machine], steps: Mapping[str, Step]
-) -> None:
+def apply(names: Names, topology: Topology, wanted: Iterable[Machine], steps: Mapping[str, Step]) -> None:
     """Carry out the steps; ends when every host answers, or with LabError."""
     by_name = {machine.host.name: machine for machine in wanted}
     machines.mount_runtime(names)
@@ -88,7 +86,7 @@ def apply(
             machines.remove_disk(names, host)
             cgroups.remove_cgroups(cgroups.host_cgroups(names, host))
     for host, machine in by_name.items():
-        root = machines.mount_disk(names, host, image)
+        root = machines.mount_disk(names, host, machine.layers)
         if steps.get(host) is Step.CREATE:
             machines.write_files(root, machine.files)
     connect(names, topology)

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The lab's base image: a Debian tree made once from a recipe and kept under the recipe's hash."""
+"""The lab's base image and layers over it, each made once and kept under the hash of what it is made of."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,25 +25,39 @@ class Recipe:
 
     suite: str
     packages: tuple[str, ...]
+    offered: tuple[str, ...]
     customize: str
 
     @property
     def digest(self) -> str:
-        text = "\0".join((self.suite, *self.packages, self.customize, *_EXCLUDED, _EPOCH))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return _digest(self.suite, *self.packages, "", *self.offered, self.customize, *_EXCLUDED, _EPOCH)
 
     def command(self, tree: Path, script: Path) -> list[str]:
         """The mmdebstrap call that makes `tree`."""
         return [
             "mmdebstrap", "--variant=minbase", "--format=directory", f"--include={','.join(self.packages)}",
             *(f"--dpkgopt=path-exclude={pattern}" for pattern in _EXCLUDED),
-            f"--customize-hook={script}", self.suite, str(tree),
+            f'--customize-hook={shlex.quote(str(script))} "$1" {shlex.join(self.offered)}',
+            self.suite, str(tree),
         ]  # fmt: skip
 
 
-def recipe(suite: str, packages: Iterable[str], customize: str) -> Recipe:
+@dataclass(frozen=True)
+class Layer:
+    """Packages over an image, installed from the repository in it."""
+
+    image: str
+    packages: tuple[str, ...]
+    install: str
+
+    @property
+    def digest(self) -> str:
+        return _digest(self.image, *self.packages, self.install)
+
+
+def recipe(suite: str, packages: Iterable[str], offered: Iterable[str], customize: str) -> Recipe:
     """A recipe that does not depend on the order in which packages were named."""
-    return Recipe(suite, tuple(sorted(set(packages))), customize)
+    return Recipe(suite, tuple(sorted(set(packages))), tuple(sorted(set(offered))), customize)
 
 
 def image_path(cache: Path, wanted: Recipe) -> Path:
@@ -50,22 +65,50 @@ def image_path(cache: Path, wanted: Recipe) -> Path:
     return cache / f"image-{wanted.digest}"
 
 
+def layer_path(cache: Path, wanted: Layer) -> Path:
+    """Where the layer is, or will be."""
+    return cache / f"layer-{wanted.digest}"
+
+
 def build(cache: Path, wanted: Recipe) -> Path:
     """Make the image unless it is there. A build cut short leaves nothing that counts as an image."""
-    done = image_path(cache, wanted)
+    return _build(cache, image_path(cache, wanted), wanted.customize, wanted.command)
+
+
+def build_layer(cache: Path, wanted: Layer) -> Path:
+    """Make the layer over its image, which must be in the same directory, unless it is there."""
+    done = layer_path(cache, wanted)
+
+    def command(tree: Path, script: Path) -> list[str]:
+        places = [str(cache / wanted.image), str(tree), str(scratch)]
+        unshare = ["unshare", "--mount", "--net", "--pid", "--fork"]
+        return [*unshare, str(script), *places, *wanted.packages]
+
+    scratch = done.with_suffix(".scratch")
+    try:
+        return _build(cache, done, wanted.install, command)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _build(cache: Path, done: Path, text: str, command: Callable[[Path, Path], list[str]]) -> Path:
     if done.is_dir():
         return done
     part, script, log = done.with_suffix(".part"), done.with_suffix(".sh"), cache / "image.log"
     shutil.rmtree(part, ignore_errors=True)
-    script.write_text(wanted.customize, encoding="utf-8")
+    script.write_text(text, encoding="utf-8")
     script.chmod(0o755)
-    status = _run(wanted.command(part, script), log)
+    status = _run(command(part, script), log)
     script.unlink()
     if status != 0:
         tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-25:])
-        raise LabError(f"mmdebstrap ended with status {status}; the end of its log {log}:\n{tail}")
+        raise LabError(f"{done.name} was not built: status {status}; the end of the log {log}:\n{tail}")
     part.rename(done)
     return done
+
+
+def _digest(*words: str) -> str:
+    return hashlib.sha256("\0".join(words).encode()).hexdigest()[:16]
 
 
 def _run(command: list[str], log: Path) -> int:
@@ -75,5 +118,5 @@ def _run(command: list[str], log: Path) -> int:
         try:
             result = subprocess.run(command, env=environment, stdout=stream, stderr=stream, check=False)
         except FileNotFoundError:
-            raise LabError("mmdebstrap is not installed; tools/setup --lab installs it") from None
+            raise LabError(f"{command[0]} is not installed; tools/setup --lab installs it") from None
     return result.returncode

@@ -27,15 +27,16 @@ def mount_runtime(names: Names) -> None:
         run(["mount", "-t", "tmpfs", "-o", "mode=0755,size=75%", names.cgroup, str(runtime)])
 
 
-def mount_disk(names: Names, host: str, image: Path) -> Path:
-    """The host's disk: its own changes over the image. The directory where it is mounted."""
+def mount_disk(names: Names, host: str, layers: Iterable[Path]) -> Path:
+    """The host's disk: its own changes over the layers. The directory where it is mounted."""
     directory = Path(names.directory(host))
     upper, work, root = (directory / part for part in ("upper", "work", "root"))
     for path in (upper, work, root):
         path.mkdir(parents=True, exist_ok=True)
     if not root.is_mount():
-        layers = f"lowerdir={image},upperdir={upper},workdir={work}"
-        run(["mount", "-t", "overlay", "-o", layers, names.namespace(host), str(root)])
+        lower = ":".join(map(str, layers))
+        options = f"lowerdir={lower},upperdir={upper},workdir={work}"
+        run(["mount", "-t", "overlay", "-o", options, names.namespace(host), str(root)])
     return root
 
 

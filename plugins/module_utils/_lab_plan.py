@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 from ansible_collections.epic.gateway.plugins.module_utils._lab_topology import (
@@ -63,9 +64,10 @@ class File:
 
 @dataclass(frozen=True)
 class Machine:
-    """A host with its disk's own files; `digest` tells two definitions apart."""
+    """A host, the layers of its disk (the uppermost first) and its own files; `digest` identifies it all."""
 
     host: Host
+    layers: tuple[Path, ...]
     files: tuple[File, ...]
     digest: str
 
@@ -115,17 +117,22 @@ _REMARKS: dict[Step | None, str] = {
 
 
 def machines(
-    topology: Topology, image: str, keys: Mapping[str, Keys], files: Mapping[str, Iterable[File]]
+    topology: Topology,
+    disks: Mapping[str, Iterable[Path]],
+    keys: Mapping[str, Keys],
+    files: Mapping[str, Iterable[File]],
 ) -> list[Machine]:
-    """Every host of the topology with the files its disk begins with."""
+    """Every host of the topology with the layers and files its disk begins with."""
     names = "".join(f"{host.address} {host.name}\n" for host in topology.hosts)
     return [
-        _machine(host, image, names, keys[host.name], tuple(files.get(host.name, ())))
+        _machine(host, tuple(disks[host.name]), names, keys[host.name], tuple(files.get(host.name, ())))
         for host in topology.hosts
     ]
 
 
-def _machine(host: Host, image: str, names: str, keys: Keys, files: tuple[File, ...]) -> Machine:
+def _machine(
+    host: Host, layers: tuple[Path, ...], names: str, keys: Keys, files: tuple[File, ...]
+) -> Machine:
     identity = hashlib.sha256(f"epic lab {host.name}".encode()).hexdigest()[:32]
     own = (
         File("/etc/hostname", f"{host.name}\n"),
@@ -139,9 +146,11 @@ def _machine(host: Host, image: str, names: str, keys: Keys, files: tuple[File, 
         *files,
     )
     definition = json.dumps(
-        [image, asdict(host), [asdict(file) for file in own]], default=str, sort_keys=True
+        [[layer.name for layer in layers], asdict(host), [asdict(file) for file in own]],
+        default=str,
+        sort_keys=True,
     )
-    return Machine(host, own, hashlib.sha256(definition.encode()).hexdigest())
+    return Machine(host, layers, own, hashlib.sha256(definition.encode()).hexdigest())
 
 
 def _wants(services: Iterable[str]) -> str:

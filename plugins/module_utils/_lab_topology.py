@@ -12,8 +12,8 @@ from typing import Any
 MANAGEMENT = "mgmt"
 UNDERLAY = "up0"
 _LONGEST_INTERFACE = 15
-_HOST_KEYS = {"purpose", "management", "gateway", "sysctls", "services", "masquerade", "bgp"}
-_TOPOLOGY_KEYS = {"management", "hosts", "links", "packages"}
+_HOST_KEYS = {"purpose", "management", "gateway", "sysctls", "services", "packages", "masquerade", "bgp"}
+_TOPOLOGY_KEYS = {"management", "hosts", "links"}
 
 
 class TopologyError(ValueError):

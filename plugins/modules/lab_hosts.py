@@ -32,6 +32,10 @@ options:
   image:
     description: Directory of the base image. Needed unless it is absent.
     type: path
+  layers:
+    description: Directories of layers over the image, by host.
+    type: dict
+    default: {}
   ssh_directory:
     description: Where keys and the settings of the SSH client are kept.
     type: path
@@ -115,6 +119,7 @@ SPEC = {
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
     "topology": {"type": "dict"},
     "image": {"type": "path"},
+    "layers": {"type": "dict", "default": {}},
     "ssh_directory": {"type": "path", "required": True},
     "power_cycle": {"type": "list", "elements": "str", "default": []},
     "files": {
@@ -129,15 +134,16 @@ SPEC = {
 def present(names, options, check_mode):
     """Boot what is down, build anew what is different; the result for Ansible."""
     topology = read_topology(options["topology"], names.lab)
-    image = Path(options["image"])
+    disks = {host.name: [options["layers"].get(host.name), options["image"]] for host in topology.hosts}
+    disks = {host: [Path(layer) for layer in layers if layer] for host, layers in disks.items()}
     _known(topology, options["power_cycle"], "power_cycle")
     _known(topology, [file["host"] for file in options["files"]], "files")
     keys = (read_keys if check_mode else make_keys)(Path(options["ssh_directory"]), topology)
-    wanted = machines(topology, image.name, keys, _by_host(options["files"]))
+    wanted = machines(topology, disks, keys, _by_host(options["files"]))
     seen = lab.look(names, topology)
     todo = steps(wanted, seen, options["power_cycle"])
     if todo and not check_mode:
-        lab.apply(names, topology, image, wanted, todo)
+        lab.apply(names, topology, wanted, todo)
     return {
         "changed": bool(todo),
         "steps": {host: step.value for host, step in todo.items()},

@@ -19,7 +19,7 @@ PAIR: dict[str, Any] = {
     "management": {"network": "10.97.0.0/24", "controller": "10.97.0.1"},
     "hosts": {
         "left": {"management": "10.97.0.2", "gateway": "172.31.0.2", "sysctls": {"net.ipv4.ip_forward": 1}},
-        "right": {"management": "10.97.0.3"},
+        "right": {"management": "10.97.0.3", "packages": ["nftables", "tcpdump"]},
     },
     "links": [{"left": "up0 172.31.0.1/24", "right": "up0 172.31.0.2/24"}],
 }

@@ -15,4 +15,4 @@ def test_make_clean_lab_leaves_no_process_mount_namespace_link_or_file() -> None
     subprocess.run(["make", "clean-lab"], cwd=ROOT, check=True, capture_output=True)
     assert remains("lab", "10.99.0.") == []
     kept = {path.name.partition("-")[0] for path in (ROOT / ".cache/lab").iterdir()}
-    assert kept <= {"image", "image.log"}
+    assert kept <= {"image", "image.log", "layer"}

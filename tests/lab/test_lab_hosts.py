@@ -25,16 +25,36 @@ def test_hosts_reach_each_other_by_name_over_their_link(small: SmallLab) -> None
     assert small.run("left", "ip -4 -o route get 10.0.0.1").startswith("10.0.0.1 via 172.31.0.2 dev up0")
 
 
-def test_hosts_have_what_epic_needs_of_a_kernel_and_a_distribution(small: SmallLab) -> None:
+def test_hosts_have_what_epic_needs_of_a_kernel(small: SmallLab) -> None:
     assert small.run("left", "findmnt -n -o FSTYPE /sys/fs/bpf") == "bpf"
     assert small.run("left", "sysctl -n net.ipv4.ip_forward") == "1"
     assert small.run("right", "sysctl -n net.ipv4.ip_forward") == "0"
-    for program in ("bird", "vtysh", "nft", "bpftool", "tcpdump", "python3"):
-        assert small.run("left", f"PATH=$PATH:/usr/lib/frr command -v {program}")
 
 
-def test_routing_and_firewalls_do_not_run_unless_the_topology_says_so(small: SmallLab) -> None:
-    assert small.run("left", "systemctl is-active bird frr nftables || true").split() == ["inactive"] * 3
+def test_a_host_is_plain_debian_but_for_its_packages_in_the_topology(small: SmallLab) -> None:
+    programs = ("bird", "bpftool", "curl", "frr", "nft", "tcpdump")
+    there = "for p in {}; do command -v $p /usr/lib/frr/$p || true; done".format(" ".join(programs))
+    assert small.run("left", there) == ""
+    assert small.run("right", there) == "/usr/sbin/nft\n/usr/bin/tcpdump"
+
+
+def test_a_host_installs_the_roles_packages_from_the_image_and_nothing_else(small: SmallLab) -> None:
+    install = "apt-get -qq update; apt-get -qq install bird2 2>&1 >/dev/null; command -v bird birdc"
+    assert small.run("left", install) == "/usr/sbin/bird\n/usr/sbin/birdc"
+    assert "Unable to locate package cowsay" in small.run("left", "apt-get install cowsay 2>&1 || true")
+    small.boot(lab_power_cycle=["left"])
+
+
+def test_firewalls_do_not_run_unless_the_topology_says_so(small: SmallLab) -> None:
+    assert small.run("right", "systemctl is-active nftables || true") == "inactive"
+
+
+def test_an_unknown_package_of_the_topology_is_named(small: SmallLab, pair: dict[str, Any]) -> None:
+    pair["hosts"]["right"]["packages"] = ["no-such-package"]
+    small.write(pair)
+    play = small.boot()
+    assert play.status != 0
+    assert "Unable to locate package no-such-package" in play.output
 
 
 def test_a_host_has_no_way_out_of_the_lab(small: SmallLab) -> None:

@@ -1,7 +1,26 @@
 #!/bin/sh
-# Turn a fresh Debian tree ($1) into the lab's base image. Part of the image's cache key: a change builds it anew.
+# Turn a fresh Debian tree ($1) into the lab's base image, with a repository of the packages that are named after it.
+# Runs as a hook of mmdebstrap. Part of the image's cache key: a change builds it anew.
 set -eu
 root=$1
+shift
+
+# What hosts can install: these packages and what they need beyond the image. No host reaches any other archive.
+repository=$root/srv/debian
+mkdir -p "$repository"
+if [ $# -gt 0 ]; then
+  export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG"
+  apt-get clean
+  apt-get install --yes --quiet=2 --download-only --no-install-recommends "$@"
+  find "$root/var/cache/apt/archives" -name '*.deb' -exec mv -t "$repository" {} +
+fi
+for deb in "$repository"/*.deb; do
+  [ -e "$deb" ] || continue
+  dpkg-deb --field "$deb"
+  printf 'Filename: ./%s\nSize: %s\nSHA256: %s\n\n' "${deb##*/}" "$(stat -c %s "$deb")" "$(sha256sum "$deb" | cut -d ' ' -f 1)"
+done >"$repository/Packages"
+rm -f "$root"/etc/apt/sources.list.d/*
+echo 'deb [trusted=yes] file:/srv/debian ./' >"$root/etc/apt/sources.list"
 
 # A host is a container: no devices to manage, no disks, no terminals, nothing to do at night.
 for unit in systemd-udevd.service systemd-udevd-control.socket systemd-udevd-kernel.socket \
@@ -12,10 +31,6 @@ for unit in systemd-udevd.service systemd-udevd-control.socket systemd-udevd-ker
   sys-kernel-debug.mount sys-kernel-tracing.mount sys-kernel-config.mount sys-fs-fuse-connections.mount \
   dev-hugepages.mount proc-sys-fs-binfmt_misc.automount; do
   ln -sf /dev/null "$root/etc/systemd/system/$unit"
-done
-# Routing daemons and firewalls run where the topology or a role says so.
-for service in bird frr nftables; do
-  systemctl --quiet --root="$root" disable "$service.service"
 done
 
 # Distribution-wide sysctls would be set in the kernel that all hosts share with the machine below.

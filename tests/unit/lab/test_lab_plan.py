@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -52,9 +53,11 @@ def topology(**settings: Any) -> Topology:
 
 
 def built(
-    image: str = "image-1", files: dict[str, list[File]] | None = None, **settings: Any
+    image: str = "image-1", files: dict[str, list[File]] | None = None, layer: str = "", **settings: Any
 ) -> list[Machine]:
-    return machines(topology(**settings), image, KEYS, files or {})
+    """The machines; `layer` is one that only host a has over the image."""
+    disks = {"a": [Path(layer), Path(image)] if layer else [Path(image)], "b": [Path(image)]}
+    return machines(topology(**settings), disks, KEYS, files or {})
 
 
 def running(wanted: list[Machine]) -> dict[str, Seen]:
@@ -100,6 +103,7 @@ def test_a_machine_id_is_the_hosts_own_and_does_not_change() -> None:
     "other",
     [
         pytest.param(built(image="image-2"), id="image"),
+        pytest.param(built(layer="layer-1"), id="layer"),
         pytest.param(built(services=["frr"]), id="services"),
         pytest.param(built(files={"a": [File("/etc/frr/frr.conf", "x")]}), id="files"),
     ],
@@ -109,7 +113,11 @@ def test_a_changed_definition_changes_the_digest(other: list[Machine]) -> None:
 
 
 def test_a_host_keeps_its_digest_when_only_another_changes() -> None:
-    assert built(services=["frr"])[1].digest == built()[1].digest
+    assert built(services=["frr"], layer="layer-1")[1].digest == built()[1].digest
+
+
+def test_a_layer_lies_over_the_image() -> None:
+    assert built(layer="layer-1")[0].layers == (Path("layer-1"), Path("image-1"))
 
 
 # --- steps

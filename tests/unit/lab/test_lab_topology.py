@@ -70,7 +70,7 @@ def test_a_host_without_links_is_named_after_its_management_address() -> None:
     ("path", "value", "complaint"),
     [
         ("hosts", {}, "the topology has no hosts"),
-        ("lnks", [], "the topology: unknown key 'lnks'; known are hosts, links, management, packages"),
+        ("lnks", [], "the topology: unknown key 'lnks'; known are hosts, links, management"),
         ("hosts.a.gatway", "1", "hosts.a: unknown key 'gatway'; known are"),
         ("hosts.a", "router", "hosts.a must be a mapping of"),
         ("hosts.a", {}, "hosts.a lacks 'management', its address in 10.9.0.0/24"),

@@ -60,3 +60,12 @@ def test_the_example_inventory_shows_every_variable(role: str) -> None:
     files = (ROLES.parent / "inventories/example").rglob("*.yml")
     shown = {line.strip().partition(":")[0] for file in files for line in file.read_text().splitlines()}
     assert options_of(role).keys() <= shown
+
+
+def test_the_lab_offers_the_packages_of_every_role() -> None:
+    with_packages = {
+        path.parents[1].name
+        for path in ROLES.glob("*/defaults/main.yml")
+        if any(name.endswith("_packages") for name in load(path))
+    }
+    assert with_packages - {"lab"} == set(load(ROLES / "lab/vars/main.yml")["_lab_roles"])
