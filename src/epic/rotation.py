@@ -7,6 +7,8 @@ ends hear of a step.
 
 from __future__ import annotations
 
+import math
+import zlib
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -17,6 +19,11 @@ from pydantic import SecretStr
 from epic.model.resources import Tunnel, TunnelKey, TunnelSpec
 
 KEY_BYTES = 16
+
+_JITTER = 0.2
+"""By so much of the period a key may live shorter: tunnels of one age shall not stay together."""
+_CATCHING_UP = 2
+"""So many times the steady rate rotations may begin when more are due, as after an outage."""
 
 
 class Step(Enum):
@@ -43,15 +50,32 @@ NOTHING = Holds(frozenset(), 0)
 
 @dataclass(frozen=True)
 class Policy:
-    """When to rotate, and how long an old key still verifies what was signed with it."""
+    """When to rotate, and how long an old key still verifies what was signed with it.
 
-    period: timedelta = timedelta(hours=24)
+    A captured tag is worth something as long as its key verifies.
+    """
+
+    period: timedelta = timedelta(minutes=10)
+    """No key signs longer, where both ends report and there are no arrears."""
     grace: timedelta = timedelta(seconds=30)
 
 
 def signing_since(tunnel: Tunnel) -> datetime | None:
     """Since when the tunnel's key signs."""
     return tunnel.spec.signing_since or tunnel.metadata.creation_timestamp
+
+
+def lifetime(tunnel: Tunnel, policy: Policy) -> timedelta:
+    """How long the tunnel's present key signs: another part of the period for each tunnel and key."""
+    chance = zlib.crc32(f"{tunnel.name} {tunnel.spec.signing}".encode()) / (1 << 32)
+    return policy.period * (1 - _JITTER * chance)
+
+
+def begin_limit(tunnels: int, pause: timedelta, policy: Policy) -> int:
+    """How many of so many tunnels may begin a rotation in a time of `pause`."""
+    if not policy.period:
+        return tunnels
+    return math.ceil(_CATCHING_UP * tunnels * (pause / policy.period))
 
 
 def is_rotating(spec: TunnelSpec) -> bool:
@@ -64,9 +88,8 @@ def next_step(tunnel: Tunnel, ends: Collection[Holds], now: datetime, policy: Po
     if waits_for(tunnel.spec, ends):
         return None
     since = signing_since(tunnel)
-    age = now - since if since is not None else policy.period
     if not is_rotating(tunnel.spec):
-        return Step.BEGIN if age >= policy.period else None
+        return Step.BEGIN if since is None or now - since >= lifetime(tunnel, policy) else None
     if tunnel.spec.signing != _newest(tunnel.spec):
         return Step.SIGN
     # Counted from when both ends signed with the new key: packets of the old one may still be under way.

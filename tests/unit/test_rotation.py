@@ -10,7 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from epic.model.resources import Tunnel, TunnelSpec
-from epic.rotation import NOTHING, Holds, Policy, Step, is_rotating, next_step, signing_since, take, waits_for
+from epic.rotation import (
+    NOTHING,
+    Holds,
+    Policy,
+    Step,
+    begin_limit,
+    is_rotating,
+    lifetime,
+    next_step,
+    signing_since,
+    take,
+    waits_for,
+)
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 POLICY = Policy(timedelta(hours=24), timedelta(seconds=30))
@@ -35,6 +47,10 @@ def tunnel(signing: int = 1, *epochs: int, since: datetime | None = START) -> Tu
     return Tunnel.model_validate({"metadata": metadata, "spec": spec})
 
 
+def named(found: Tunnel, name: str) -> Tunnel:
+    return found.model_copy(update={"metadata": found.metadata.model_copy(update={"name": name})})
+
+
 def held(signing: int, *epochs: int, seconds: float = 0) -> Holds:
     return Holds(frozenset(epochs), signing, timedelta(seconds=seconds))
 
@@ -43,10 +59,31 @@ def step(found: Tunnel, epic: Holds, workload: Holds, after: timedelta) -> Step 
     return next_step(found, (epic, workload), START + after, POLICY)
 
 
-def test_a_key_lives_for_its_period() -> None:
+def test_a_key_lives_for_its_period_at_most_and_for_most_of_it() -> None:
     end = held(1, 1)
-    assert step(tunnel(), end, end, timedelta(hours=23)) is None
+    assert step(tunnel(), end, end, timedelta(hours=19)) is None
     assert step(tunnel(), end, end, timedelta(hours=24)) is Step.BEGIN
+
+
+def test_tunnels_of_one_age_do_not_rotate_together() -> None:
+    many = [named(tunnel(), str(number)) for number in range(2000)]
+    lives = sorted(lifetime(each, POLICY) / POLICY.period for each in many)
+    assert lives[0] >= 0.8
+    assert lives[-1] <= 1
+    for tenth in range(8, 10):
+        assert 900 < sum(tenth / 10 <= life < (tenth + 1) / 10 for life in lives) < 1100
+
+
+def test_a_tunnels_keys_live_differently_long() -> None:
+    assert len({lifetime(tunnel(epoch, epoch), POLICY) for epoch in range(1, 20)}) == 19
+
+
+def test_so_many_rotations_begin_that_all_tunnels_come_round_in_half_the_period() -> None:
+    pause, policy = timedelta(seconds=5), Policy(timedelta(minutes=10))
+    assert begin_limit(20000, pause, policy) == 334
+    assert begin_limit(1, pause, policy) == 1
+    assert begin_limit(0, pause, policy) == 0
+    assert begin_limit(20000, pause, Policy(timedelta(0))) == 20000
 
 
 def test_nothing_begins_before_both_ends_are_known_to_have_the_present_key() -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import secrets
 from collections import Counter
 from collections.abc import Collection
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 from epic.live import Live, holds
 from epic.model.base import now
 from epic.model.resources import Tunnel
-from epic.rotation import KEY_BYTES, Holds, Policy, Step, next_step, take
+from epic.rotation import KEY_BYTES, Holds, Policy, Step, begin_limit, next_step, signing_since, take
 from epic.store.interface import Store
 
 EVERY_STEP = frozenset(Step)
@@ -28,11 +28,17 @@ def advance(
     live: Live,
     policy: Policy,
     steps: Collection[Step] = EVERY_STEP,
-    account: str | None = None,
+    pause: timedelta | None = None,
 ) -> Counter[Step]:
-    """Do what may be done now; returns how often each step was done."""
+    """Do what may be done now; returns how often each step was done.
+
+    `pause` is the time between two calls: no more rotations begin in one than keep up a steady rate.
+    None: all that are due.
+    """
     time = now()
-    due = [t for t in store.list(Tunnel, account) if _due(t, live, time, policy, steps)]
+    tunnels = store.list(Tunnel)
+    limit = len(tunnels) if pause is None else begin_limit(len(tunnels), pause, policy)
+    due = _limited([(t, _due(t, live, time, policy, steps)) for t in tunnels], limit)
     done: Counter[Step] = Counter()
     for start in range(0, len(due), _AT_ONCE):
         with store.transaction() as transaction:
@@ -44,6 +50,16 @@ def advance(
                     transaction.update(tunnel.model_copy(update={"spec": spec}))
                     done[step] += 1
     return done
+
+
+def _limited(found: list[tuple[Tunnel, Step | None]], limit: int) -> list[Tunnel]:
+    """Tunnels for which a step is due, but no more than `limit` that begin: those with the oldest keys."""
+    under_way = [tunnel for tunnel, step in found if step not in (None, Step.BEGIN)]
+    begin = [tunnel for tunnel, step in found if step is Step.BEGIN]
+    if len(begin) > limit:
+        oldest = datetime.min.replace(tzinfo=UTC)
+        begin.sort(key=lambda tunnel: signing_since(tunnel) or oldest)
+    return under_way + begin[:limit]
 
 
 def _due(tunnel: Tunnel, live: Live, time: datetime, policy: Policy, steps: Collection[Step]) -> Step | None:

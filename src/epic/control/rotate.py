@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from datetime import timedelta
 
 from epic.api.rotating import advance
 from epic.live import Live
@@ -28,6 +29,8 @@ class Rotator:
         """Rotate until cancelled."""
         while True:
             await asyncio.sleep(self._pause)
-            done = await asyncio.to_thread(advance, self._store, self._live, self._policy)
+            done = await asyncio.to_thread(
+                advance, self._store, self._live, self._policy, pause=timedelta(seconds=self._pause)
+            )
             for step, count in done.items():
                 log.info("keys of %d tunnels: %s", count, step.value)

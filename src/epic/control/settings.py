@@ -56,12 +56,12 @@ class RunsSection(_Section):
 class TunnelsSection(_Section):
     """How long a tunnel's key signs, and how long it still verifies afterwards."""
 
-    key_hours: Annotated[float, Field(gt=0, le=24 * 365)] = 24
+    key_minutes: Annotated[float, Field(gt=0, le=60 * 24 * 365)] = 10
     grace_seconds: Annotated[float, Field(ge=1, le=3600)] = 30
 
     def policy(self) -> Policy:
         """The same for the rotation."""
-        return Policy(timedelta(hours=self.key_hours), timedelta(seconds=self.grace_seconds))
+        return Policy(timedelta(minutes=self.key_minutes), timedelta(seconds=self.grace_seconds))
 
 
 class ControlSettings(_Section):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -19,6 +19,7 @@ from epic.store.sqlite import SqliteStore
 
 STATUS = f"{API}/accounts/root/tunnels/status"
 NODE = {"cluster": "c1", "node": "n1"}
+START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -170,6 +171,25 @@ async def test_keys_go_through_all_steps_as_the_ends_confirm(
     # The other tunnel, whose ends say nothing, is as it was.
     (other,) = (t for t in store.list(Tunnel) if t.name != tunnel.name)
     assert [key.epoch for key in other.spec.keys] == [1]
+
+
+async def test_arrears_are_made_up_for_at_a_steady_rate_and_the_oldest_first(
+    tunnel: Tunnel, store: SqliteStore, live: Live
+) -> None:
+    """As when the control plane was away: all keys are old."""
+    with store.transaction() as transaction:
+        for number in range(100, 220):
+            old = tunnel.spec.model_copy(update={"signing_since": START + timedelta(seconds=-number % 7)})
+            metadata = tunnel.metadata.model_copy(update={"name": str(number)})
+            transaction.create(Tunnel(metadata=metadata, spec=old))
+    aged = [t for t in store.list(Tunnel) if int(t.name) >= 100]
+    for place in (epic_place(tunnel), workload_place(tunnel)):
+        live.take(place, {int(t.name): End(holds=Holds(frozenset({1}), 1)) for t in aged}, {})
+    begun = [advance(store, live, Policy(), pause=timedelta(seconds=30))[Step.BEGIN] for _ in range(2)]
+    assert begun == [13, 13], "of 122, twice a twentieth"
+    rotating = [t for t in store.list(Tunnel) if len(t.spec.keys) == 2]
+    since = sorted(t.spec.signing_since for t in aged if t.spec.signing_since)
+    assert sorted(t.spec.signing_since for t in rotating if t.spec.signing_since) == since[:26]
 
 
 async def test_the_service_rotates_by_itself(tunnel: Tunnel, store: SqliteStore, live: Live) -> None:

@@ -97,7 +97,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         load_settings(tmp_path / "nope")
 
 
-def test_keys_of_tunnels_live_a_day_unless_said_otherwise(file: Path) -> None:
-    assert load_settings(file).tunnels.policy() == Policy(timedelta(hours=24), timedelta(seconds=30))
-    file.write_text(GOOD + "tunnels: {key_hours: 0.5, grace_seconds: 5}\n")
-    assert load_settings(file).tunnels.policy() == Policy(timedelta(minutes=30), timedelta(seconds=5))
+def test_keys_of_tunnels_live_ten_minutes_unless_said_otherwise(file: Path) -> None:
+    assert load_settings(file).tunnels.policy() == Policy(timedelta(minutes=10), timedelta(seconds=30))
+    file.write_text(GOOD + "tunnels: {key_minutes: 0.5, grace_seconds: 5}\n")
+    assert load_settings(file).tunnels.policy() == Policy(timedelta(seconds=30), timedelta(seconds=5))
