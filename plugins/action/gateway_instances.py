@@ -1,4 +1,6 @@
-# SPDX-License-Identifier: Apache-2.0
+# Copyright: the EPIC developers
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Runs gateway_instances as a module, or through the forced command of the runs' key.
 
 The control plane's runs set `epic_forced_command`: their key opens no shell, so nothing can be copied to the

@@ -203,7 +203,7 @@ class Agent:
 
 def gateway(directory: Path, pins: Path, tunnel_count: int, endpoint_count: int) -> dict[str, float]:
     """The EPIC node."""
-    names = {"ca": "ca.crt", "certificate": "agent.crt", "key": "agent.key"}
+    names = {"ca": "ca.crt", "identity": "agent.pem"}
     paths = {setting: str(directory / name) for setting, name in names.items()}
     directory.mkdir()
     write_certificates(directory)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, NoReturn, Protocol
 
 import grpc
 from envoy.service.discovery.v3 import ads_pb2_grpc
@@ -17,7 +18,25 @@ from epic.ads.snapshot import Snapshot
 log = logging.getLogger(__name__)
 
 Context = grpc.aio.ServicerContext[pb.DeltaDiscoveryRequest, pb.DeltaDiscoveryResponse]
-Authorize = Callable[[str, Context], str | None]
+NODE_REMOVED = "epic-node-removed"
+"""Trailing metadata of a refused call: the node was removed, and is to drop all that it has of EPIC's."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a node may not be served; `removed` says that it is not one any more."""
+
+    message: str
+    removed: bool = False
+
+    async def abort(self, context: grpc.aio.ServicerContext[Any, Any]) -> NoReturn:
+        """End the call with it."""
+        metadata = ((NODE_REMOVED, "true"),) if self.removed else ()
+        await context.abort(grpc.StatusCode.PERMISSION_DENIED, self.message, metadata)
+        raise AssertionError("abort raises")
+
+
+Authorize = Callable[[str, Context], Refusal | None]
 """Given the node id and the context: why the node may not be served, or None."""
 
 
@@ -37,8 +56,10 @@ class Listener(Protocol):
 class _Connection:
     """One stream of a node: its state, and the event that something is to be looked at."""
 
-    def __init__(self, *, paced: bool) -> None:
+    def __init__(self, context: Context, *, paced: bool) -> None:
+        self.context = context
         self.stream = Stream(paced=paced)
+        self.refused: asyncio.Future[Refusal] = asyncio.get_running_loop().create_future()
         self.wake = asyncio.Event()
         self.requests: asyncio.Queue[pb.DeltaDiscoveryRequest] = asyncio.Queue()
         self.ended = False
@@ -90,6 +111,13 @@ class DeltaServer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ign
         """Stop serving the node: it keeps what it has, and hears nothing until it is published again."""
         self._snapshots.pop(node_id, None)
 
+    def reauthorize(self, node_id: str) -> None:
+        """End those of the node's streams that may not be served any more."""
+        for connection in self._connections.get(node_id, ()):
+            refusal = self._authorize(node_id, connection.context)
+            if refusal is not None and not connection.refused.done():
+                connection.refused.set_result(refusal)
+
     async def DeltaAggregatedResources(  # noqa: N802 - the name that gRPC calls
         self,
         request_iterator: AsyncIterator[pb.DeltaDiscoveryRequest],
@@ -102,26 +130,31 @@ class DeltaServer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ign
         node_id = first.node.id
         refusal = self._authorize(node_id, context)
         if refusal is not None:
-            log.warning("refused node %r: %s", node_id, refusal)
-            await context.abort(grpc.StatusCode.PERMISSION_DENIED, refusal)
-        connection = _Connection(paced=self._paced)
+            log.warning("refused node %r: %s", node_id, refusal.message)
+            await refusal.abort(context)
+        connection = _Connection(context, paced=self._paced)
         connection.requests.put_nowait(first)
         connection.wake.set()
         self._connections.setdefault(node_id, set()).add(connection)
         reader = asyncio.create_task(connection.read(request_iterator))
+        serving = asyncio.create_task(self._serve(node_id, connection))
         try:
-            await self._serve(node_id, connection, context)
+            # A stream that may not be served any more ends at once, also while it is being written to.
+            ends: set[asyncio.Future[Any]] = {serving, connection.refused}
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            reader.cancel()
-            await asyncio.wait([reader])
+            for task in (reader, serving):
+                task.cancel()
+            await asyncio.wait([reader, serving])
             self._drop(node_id, connection)
+        if connection.refused.done():
+            refusal = connection.refused.result()
+            log.warning("ended the stream of node %r: %s", node_id, refusal.message)
+            await refusal.abort(context)
+        if not serving.cancelled():
+            serving.result()
 
-    async def _serve(
-        self,
-        node_id: str,
-        connection: _Connection,
-        context: Context,
-    ) -> None:
+    async def _serve(self, node_id: str, connection: _Connection) -> None:
         while not connection.ended:
             await connection.wake.wait()
             connection.wake.clear()
@@ -131,7 +164,7 @@ class DeltaServer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ign
             if snapshot is None:
                 continue
             for response in connection.stream.advance(snapshot):
-                await context.write(response)
+                await connection.context.write(response)
 
     def _tell(self, node_id: str, outcome: Acked | Refused | None) -> None:
         if isinstance(outcome, Acked):

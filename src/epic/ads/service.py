@@ -13,6 +13,7 @@ from pathlib import Path
 import grpc
 from envoy.service.discovery.v3 import ads_pb2_grpc
 
+from epic.ads.agents import AgentService
 from epic.ads.assemble import (
     gateway_parts,
     node_snapshot,
@@ -20,11 +21,14 @@ from epic.ads.assemble import (
     parts_basis,
     removed_node_state,
 )
+from epic.ads.authorization import Authorizer
 from epic.ads.configurations import Configurations
+from epic.ads.credentials import ServerFiles, server_credentials
+from epic.ads.issuer import Issuer
 from epic.ads.picture import KINDS, Picture
 from epic.ads.reports import configured, ends
 from epic.ads.revisions import Revisions
-from epic.ads.server import Context, DeltaServer
+from epic.ads.server import DeltaServer
 from epic.ads.snapshot import Snapshot
 from epic.ads.statuses import Statuses
 from epic.envoy.resources import Bundle
@@ -34,6 +38,7 @@ from epic.ipam import DEFAULT_POOLS, Pools
 from epic.lifecycle.digest import Placed, removed_digest
 from epic.live import Live, Place
 from epic.model.naming import GatewayId
+from epic.model.nodes import NodeRevocation
 from epic.model.resources import Node
 from epic.proto import epic_pb2, epic_pb2_grpc
 from epic.store.interface import Change, Store
@@ -53,7 +58,7 @@ class AdsSettings:
     port: int
     certificate: Path
     key: Path
-    ca: Path
+    issuer: Issuer
     envoy_binary: Path
     revisions: Path | None = None
     pools: Pools = DEFAULT_POOLS
@@ -75,7 +80,8 @@ class AdsService:
         self._wake = asyncio.Event()
         self._revisions = Revisions(settings.revisions)
         self._configurations = Configurations(self._validate, self._touch, self._revisions)
-        self._server = DeltaServer(self, authorize, paced=False)
+        self.authorize = Authorizer(store, self._is_known)
+        self._server = DeltaServer(self, self.authorize, paced=False)
         self._removed: set[str] = set()
         self._last_report: dict[str, float] = {}
         self._unsaved: dict[GatewayId, tuple[str, EpicError | None]] = {}
@@ -105,12 +111,18 @@ class AdsService:
     def on_disconnect(self, node_id: str) -> None:
         """Nothing to do: silence is noticed by its reports."""
 
+    @property
+    def issuer(self) -> Issuer:
+        """Who renews the certificates of agents."""
+        return self._settings.issuer
+
     async def report(self, report: epic_pb2.NodeReport) -> None:
         """Take in what a node says of itself."""
         self._last_report[report.node] = time.monotonic()
         if report.node in self._removed and report.applied_digest == removed_digest(report.node):
             self._removed.discard(report.node)
             self._server.forget(report.node)
+            self._server.reauthorize(report.node)
         if not report.instances_only:
             # With thousands of tunnels it takes a while, which what is to be published must not wait for.
             await asyncio.to_thread(
@@ -141,6 +153,8 @@ class AdsService:
         self._dirty.update(self._picture.gateways(), self._parts)
         self._wake.set()
         async for change in self._store.watch(revision):
+            if change.kind == NodeRevocation.kind:
+                self._server.reauthorize(change.name)
             if change.kind == Node.kind and self._is_told(change):
                 self._dirty_nodes.add(change.name)
             for gateway in self._picture.apply(change):
@@ -208,6 +222,10 @@ class AdsService:
             placed = [p for gateway in here for p in self._placed(gateway, node.name)]
             self._server.publish(node.name, node_snapshot(parts, node_state(node, placed)))
         for name in self._server.published - known.keys() - self._removed:
+            if self._store.find(NodeRevocation, "", name) is not None:
+                # Nothing more is heard of it; it learns of its removal when it is refused.
+                self._server.forget(name)
+                continue
             # It stays until it says that it has nothing left: what is not heard of is not removed.
             self._removed.add(name)
             self._server.publish(name, node_snapshot((), removed_node_state(name)))
@@ -216,6 +234,9 @@ class AdsService:
         proxy = self._picture.proxy(gateway)
         instances = proxy.status.instances if proxy else ()
         return [Placed(str(gateway), i) for i in instances if i.node == node and i.published]
+
+    def _is_known(self, node: str) -> bool:
+        return node in self._server.published or self._store.find(Node, "", node) is not None
 
     def _node_names(self) -> set[str]:
         return {node.name for node in self._picture.nodes()}
@@ -227,6 +248,9 @@ class AdsService:
         started = time.monotonic()
         while True:
             await asyncio.sleep(_WATCH_SILENCE_SECONDS)
+            for node in self._server.nodes:
+                # A certificate that has ended is worth nothing on a connection that is open either.
+                self._server.reauthorize(node)
             for node in self._node_names():
                 last = self._last_report.get(node, started)
                 if time.monotonic() - last > _SILENCE_SECONDS:
@@ -247,13 +271,11 @@ class AdsService:
     async def _listening(self) -> AsyncIterator[None]:
         server = grpc.aio.server()
         ads_pb2_grpc.add_AggregatedDiscoveryServiceServicer_to_server(self._server, server)
-        epic_pb2_grpc.add_AgentServiceServicer_to_server(_Reports(self), server)
-        credentials = grpc.ssl_server_credentials(
-            [(self._settings.key.read_bytes(), self._settings.certificate.read_bytes())],
-            root_certificates=self._settings.ca.read_bytes(),
-            require_client_auth=True,
-        )
-        self.port = server.add_secure_port(f"{self._settings.listen}:{self._settings.port}", credentials)
+        epic_pb2_grpc.add_AgentServiceServicer_to_server(AgentService(self), server)
+        settings = self._settings
+        files = ServerFiles(settings.certificate, settings.key, settings.issuer.certificate)
+        credentials = server_credentials(files)
+        self.port = server.add_secure_port(f"{settings.listen}:{settings.port}", credentials)
         await server.start()
         try:
             yield
@@ -264,33 +286,3 @@ class AdsService:
 def _told(node: Node) -> tuple[object, ...]:
     status = node.status
     return status.removals, status.emptied, status.meant_digest
-
-
-class _Reports(epic_pb2_grpc.AgentServiceServicer):
-    """The agents' way to report."""
-
-    def __init__(self, service: AdsService) -> None:
-        self._service = service
-
-    async def Report(  # noqa: N802 - the name that gRPC calls
-        self, request: epic_pb2.NodeReport, context: Context
-    ) -> epic_pb2.NodeReportReply:
-        refusal = authorize(request.node, context)
-        if refusal is not None:
-            await context.abort(grpc.StatusCode.PERMISSION_DENIED, refusal)
-        await self._service.report(request)
-        return epic_pb2.NodeReportReply()
-
-    async def RenewCertificate(  # noqa: N802 - the name that gRPC calls
-        self, _: epic_pb2.RenewCertificateRequest, context: Context
-    ) -> epic_pb2.RenewCertificateReply:
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "certificates are renewed by site.yml")
-        raise RuntimeError("abort returns never")
-
-
-def authorize(node_id: str, context: Context) -> str | None:
-    """Why the caller may not speak for a node: its certificate must bear the node's name."""
-    names = [name.decode() for name in context.auth_context().get("x509_common_name", [])]
-    if node_id and names == [node_id]:
-        return None
-    return f"the certificate is for {', '.join(names) or 'nobody'}, not for node {node_id!r}"

@@ -33,12 +33,11 @@ class _Strict(BaseModel):
 
 
 class ControlSettings(_Strict):
-    """Where epic-control listens for agents, and this node's identity there."""
+    """Where epic-control listens for agents, and this node's key and certificate there, in one file."""
 
     address: Annotated[str, Field(pattern=r"^[^\s:]+:[0-9]{1,5}$")]
     ca: Path
-    certificate: Path
-    key: Path
+    identity: Path
 
 
 class UnderlaySettings(_Strict):

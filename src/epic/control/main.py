@@ -72,7 +72,7 @@ def _ads_settings(settings: ControlSettings) -> AdsServiceSettings:
         port=ads.port,
         certificate=ads.certificate,
         key=ads.key,
-        ca=ads.ca,
+        issuer=ads.issuer(),
         envoy_binary=settings.envoy_binary,
         revisions=settings.database.parent / "revisions",
         pools=settings.pools(),

@@ -15,6 +15,7 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
+from epic.control.certificate import follow_certificate
 from epic.control.settings import RestSettings
 
 log = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ async def serve(
     tasks = {asyncio.create_task(service(), name=name) for name, service in services.items()}
     tasks.add(asyncio.create_task(server.serve(), name="REST"))
     announcing = asyncio.create_task(_announce(server, rest))
+    following = asyncio.create_task(_follow_certificate(server, rest))
     try:
         await _until_stopped(stop, tasks)
     finally:
@@ -66,6 +68,7 @@ async def serve(
         on_stop()
         server.should_exit = True
         announcing.cancel()
+        following.cancel()
         for task in tasks:
             # The REST server ends what it is at by itself.
             if task.get_name() != "REST":
@@ -87,6 +90,12 @@ async def _announce(server: _RestServer, rest: RestSettings) -> None:
     await server.listening.wait()
     log.info("REST API at https://%s:%d/api/epic", rest.listen, rest.port)
     notify("READY=1")
+
+
+async def _follow_certificate(server: _RestServer, rest: RestSettings) -> None:
+    await server.listening.wait()
+    if server.config.ssl is not None:
+        await follow_certificate(server.config.ssl, rest)
 
 
 def end_process_soon() -> None:

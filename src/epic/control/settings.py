@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
+from epic.ads.issuer import Issuer
 from epic.errors import Invalid
 from epic.ipam import DEFAULT_POOLS, Pools
 from epic.model.gatewayapi import PortNumber
@@ -35,10 +36,18 @@ class RestSettings(_Section):
 
 
 class AdsSettings(RestSettings):
-    """Where agents connect; their certificates are of `ca`."""
+    """Where agents connect. Their certificates are of the agents' authority; they trust `ca` for its own."""
 
     port: PortNumber = 18000
     ca: Path
+    agents_certificate: Path
+    agents_key: Path
+    agent_hours: Annotated[float, Field(gt=0, le=24 * 825)] = 24
+
+    def issuer(self) -> Issuer:
+        """Who renews the certificates of agents."""
+        life = timedelta(hours=self.agent_hours)
+        return Issuer(self.agents_certificate, self.agents_key, self.ca, life)
 
 
 class RunsSection(_Section):

@@ -14,9 +14,9 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-CA_DAYS = 3650
+AUTHORITY_LIFE = timedelta(days=3650)
 CLOCK_SKEW = timedelta(minutes=5)
-"""Certificates are valid from a little before their making, for hosts whose clocks are behind."""
+"""What hosts verify is valid from a little before its making, for hosts whose clocks are behind."""
 
 _SERVER = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
 _CLIENT = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
@@ -35,11 +35,16 @@ class Validity:
     """From when and for how long a new certificate is valid."""
 
     now: datetime
-    days: int
+    life: timedelta
+    skew: timedelta = CLOCK_SKEW
+
+    @property
+    def since(self) -> datetime:
+        return self.now - self.skew
 
     @property
     def until(self) -> datetime:
-        return self.now + timedelta(days=self.days)
+        return self.now + self.life
 
 
 class RequestError(ValueError):
@@ -51,7 +56,7 @@ def make_authority(key: EllipticCurvePrivateKey, name: str, now: datetime) -> Au
     subject = _subject(name)
     identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
     certificate = (
-        _builder(subject, subject, key.public_key(), Validity(now, CA_DAYS))
+        _builder(subject, subject, key.public_key(), Validity(now, AUTHORITY_LIFE))
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_usage(signs_certificates=True), critical=True)
         .add_extension(identifier, critical=False)
@@ -74,29 +79,51 @@ def agent_request(key: EllipticCurvePrivateKey, name: str) -> x509.CertificateSi
     return x509.CertificateSigningRequestBuilder().subject_name(_subject(name)).sign(key, hashes.SHA256())
 
 
+def read_request(pem: bytes) -> x509.CertificateSigningRequest:
+    """The certificate request in the text; raises RequestError."""
+    try:
+        return x509.load_pem_x509_csr(pem)
+    except ValueError as error:
+        raise RequestError(f"there is no PEM certificate request in it: {error}") from error
+
+
 def agent_certificate(
-    authority: Authority, request: x509.CertificateSigningRequest, name: str, validity: Validity
+    authority: Authority, request: x509.CertificateSigningRequest, name: str, now: datetime, life: timedelta
 ) -> x509.Certificate:
-    """The certificate of node `name`'s agent. Of the request only the key and the common name count."""
+    """The certificate of node `name`'s agent. Of the request only the key and the common name count.
+
+    Only the control plane verifies it, by whose clock it is made. It is valid from `now` on and not before:
+    so it can be told from those that were made before the node was removed.
+    """
     key = request.public_key()
     if not isinstance(key, EllipticCurvePublicKey) or not request.is_signature_valid:
         raise RequestError(f"the request of {name} must hold an elliptic curve key and be signed by it")
     if common_name(request.subject) != name:
         raise RequestError(f"the request is for {common_name(request.subject)!r}; it must be for {name!r}")
+    validity = Validity(now, life, skew=timedelta(0))
     return _sign(
-        authority, _builder(request.subject, authority.certificate.subject, key, validity), key, _CLIENT
+        authority, _builder(_subject(name), authority.certificate.subject, key, validity), key, _CLIENT
     )
 
 
-def serves(
-    certificate: x509.Certificate, ca: x509.Certificate, key: EllipticCurvePublicKey, until: datetime
-) -> bool:
-    """Whether the certificate is of this key, signed by this authority and valid at `until`."""
+def issued_by(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
+    """Whether the authority has signed the certificate."""
     try:
-        certificate.verify_directly_issued_by(ca)
+        certificate.verify_directly_issued_by(authority)
     except (ValueError, TypeError, InvalidSignature):
         return False
-    return _raw(certificate.public_key()) == _raw(key) and certificate.not_valid_after_utc > until
+    return True
+
+
+def is_of(certificate: x509.Certificate, key: EllipticCurvePublicKey) -> bool:
+    """Whether the certificate is of this key."""
+    return _raw(certificate.public_key()) == _raw(key)
+
+
+def is_due(certificate: x509.Certificate, now: datetime, left: float) -> bool:
+    """Whether less than the part `left` of its life is left (0..1)."""
+    life = certificate.not_valid_after_utc - certificate.not_valid_before_utc
+    return certificate.not_valid_after_utc - now < life * left
 
 
 def common_name(subject: x509.Name) -> str:
@@ -139,7 +166,7 @@ def _builder(
         .issuer_name(issuer)
         .public_key(key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(validity.now - CLOCK_SKEW)
+        .not_valid_before(validity.since)
         .not_valid_after(validity.until)
     )
 

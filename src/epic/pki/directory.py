@@ -47,7 +47,7 @@ def group_owner(name: str | None) -> Owner:
 
 
 def write(path: Path, content: bytes, mode: int, owner: Owner | None = None) -> None:
-    """Replace the file at once, so that no reader ever sees half of it or a wider mode."""
+    """Replace the file at once, durable at return: no reader ever sees half of it or a wider mode."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -62,6 +62,11 @@ def write(path: Path, content: bytes, mode: int, owner: Owner | None = None) -> 
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
 
 
 def read_certificate(path: Path) -> x509.Certificate | None:

@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from epic.pki import operations
@@ -14,7 +14,8 @@ from epic.pki.certificates import RequestError
 from epic.pki.directory import PkiError
 from epic.pki.operations import Pki, Result
 
-DAYS = 825
+SERVER_DAYS = 90
+AGENT_HOURS = 24
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,15 +33,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace, pki: Pki) -> Result:
     match options.operation:
         case "control":
-            made = operations.control(pki, options.name, options.group, options.days)
+            made = operations.control(pki, options.name, options.group, timedelta(days=options.days))
             key = operations.ssh_key(pki, options.ssh_key, options.user)
             return {**made, "changed": made["changed"] or key["changed"]}
         case "csr":
-            return operations.request(pki, options.name)
+            return operations.request(pki, options.name, renew=options.renew)
         case "sign":
-            return operations.sign(pki, options.name, sys.stdin.buffer.read(), options.days)
+            life = timedelta(hours=options.hours)
+            return operations.sign(pki, options.name, sys.stdin.buffer.read(), life)
         case "install":
             return operations.install(pki, sys.stdin.buffer.read())
+        case "show":
+            return operations.show(pki)
         case _:
             return operations.public(pki, options.ssh_key)
 
@@ -51,21 +55,30 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--check", action="store_true", help="write nothing, only say what would change")
     kinds = parser.add_subparsers(dest="operation", required=True)
     control = kinds.add_parser(
-        "control", help="control host: the authority, the server's certificate, the runs' key"
+        "control", help="control host: the authorities, the server's certificate, the runs' key"
     )
     control.add_argument(
         "--name", action="append", required=True, help="host name or address; repeat for more"
     )
-    control.add_argument("--group", help="group that may read the server's key")
+    control.add_argument(
+        "--group", help="group that may read the keys of the server and of the agents' authority"
+    )
     control.add_argument("--user", default="epic", help="owner of the runs' SSH key")
-    csr = kinds.add_parser("csr", help="node: the agent's key and, when it needs one, a certificate request")
+    control.add_argument(
+        "--days",
+        type=int,
+        default=SERVER_DAYS,
+        help="validity of the server's certificate; default: %(default)s",
+    )
+    csr = kinds.add_parser("csr", help="node: a request for a certificate, when the agent needs one")
+    csr.add_argument("--renew", action="store_true", help="also when it has a good one")
     sign = kinds.add_parser("sign", help="control host: sign a node's request from standard input")
+    sign.add_argument("--hours", type=int, default=AGENT_HOURS, help="validity; default: %(default)s")
     kinds.add_parser("install", help="node: put the certificate from standard input in place")
+    kinds.add_parser("show", help="node: how long the agent's certificate is valid")
     public = kinds.add_parser("public", help="control host: what nodes must know of it")
     for kind in (csr, sign):
         kind.add_argument("--name", required=True, help="the node's name")
-    for kind in (control, sign):
-        kind.add_argument("--days", type=int, default=DAYS, help="validity; default: %(default)s")
     for kind in (control, public):
         kind.add_argument(
             "--ssh-key", type=Path, default=Path("/var/lib/epic/control/ssh/id_ed25519"), help="the runs' key"

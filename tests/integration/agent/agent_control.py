@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from envoy.service.discovery.v3 import ads_pb2_grpc
 from google.protobuf.json_format import ParseDict
 from google.protobuf.message import Message
 
-from epic.ads.server import DeltaServer
+from epic.ads.server import DeltaServer, Refusal
 from epic.ads.snapshot import (
     CLUSTER,
     ENDPOINT,
@@ -33,8 +33,8 @@ from epic.ads.snapshot import (
     versioned,
 )
 from epic.model.naming import instance_interface
-from epic.pki import certificates as certs
-from epic.pki import directory as files
+from epic.pki import operations
+from epic.pki.operations import Pki
 from epic.proto import epic_pb2, epic_pb2_grpc
 
 NODE = "epic1"
@@ -153,18 +153,12 @@ def _route(forward: bool) -> Message:
     return ParseDict(data, route_pb2.RouteConfiguration())
 
 
-def write_certificates(directory: Path) -> None:
-    """An authority, the server's certificate and the node's, under their names in production."""
-    now = datetime.now(UTC)
-    keys = {name: files.new_key() for name in ("ca", "server", "agent")}
-    authority = certs.make_authority(keys["ca"], "test", now)
-    validity = certs.Validity(now, 1)
-    server = certs.server_certificate(authority, keys["server"].public_key(), ["127.0.0.1"], validity)
-    request = certs.agent_request(keys["agent"], NODE)
-    agent = certs.agent_certificate(authority, request, NODE, validity)
-    for name, certificate in (("ca", authority.certificate), ("server", server), ("agent", agent)):
-        (directory / f"{name}.crt").write_bytes(files.certificate_pem(certificate))
-        (directory / f"{name}.key").write_bytes(files.key_pem(keys[name]))
+def write_certificates(directory: Path, life: timedelta = timedelta(days=1)) -> None:
+    """The authorities, the server's certificate and the node's identity, under their names in production."""
+    pki = Pki(directory, datetime.now(UTC).replace(microsecond=0))
+    operations.control(pki, ["127.0.0.1"], None, timedelta(days=1))
+    request = operations.request(pki, NODE, renew=True)["request"]
+    operations.install(pki, operations.sign(pki, NODE, request.encode(), life)["certificate"].encode())
 
 
 class Control(epic_pb2_grpc.AgentServiceServicer):
@@ -175,13 +169,15 @@ class Control(epic_pb2_grpc.AgentServiceServicer):
         self.reports: list[epic_pb2.NodeReport] = []
         """Those of the instances alone with what the node said last of its tunnels."""
         self._reported = asyncio.Event()
-        self._ads = DeltaServer(self, lambda node, _: None if node == NODE else f"node {node} is unknown")
+        self._ads = DeltaServer(
+            self, lambda node, _: None if node == NODE else Refusal(f"node {node} is unknown")
+        )
         self._server: grpc.aio.Server | None = None
 
     async def start(self, pki: Path, port: int) -> None:
         """Listen on the loopback address of the thread's network namespace."""
         pair = ((pki / "server.key").read_bytes(), (pki / "server.crt").read_bytes())
-        credentials = grpc.ssl_server_credentials([pair], (pki / "ca.crt").read_bytes(), True)
+        credentials = grpc.ssl_server_credentials([pair], (pki / "agents.crt").read_bytes(), True)
         self._server = grpc.aio.server()
         ads_pb2_grpc.add_AggregatedDiscoveryServiceServicer_to_server(self._ads, self._server)
         epic_pb2_grpc.add_AgentServiceServicer_to_server(self, self._server)

@@ -78,8 +78,7 @@ class Node:
             "control": {
                 "address": f"127.0.0.1:{ADS_PORT}",
                 "ca": str(directory / "ca.crt"),
-                "certificate": str(directory / "agent.crt"),
-                "key": str(directory / "agent.key"),
+                "identity": str(directory / "agent.pem"),
             },
             "underlay": {"interface": "up0", "address": UNDERLAY},
             "state_directory": str(directory / "state"),

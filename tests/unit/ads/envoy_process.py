@@ -15,7 +15,7 @@ import pytest
 import yaml
 from envoy.service.discovery.v3 import ads_pb2_grpc
 
-from epic.ads.server import DeltaServer
+from epic.ads.server import DeltaServer, Refusal
 
 ENVOY = shutil.which("envoy")
 NODE = "epic-root.U1"
@@ -80,7 +80,7 @@ async def backend(name: str) -> AsyncIterator[int]:
 @asynccontextmanager
 async def serving(path: Path, answers: Answers) -> AsyncIterator[DeltaServer]:
     server = grpc.aio.server()
-    servicer = DeltaServer(answers, lambda node_id, _: None if node_id == NODE else "unknown")
+    servicer = DeltaServer(answers, lambda node_id, _: None if node_id == NODE else Refusal("unknown"))
     ads_pb2_grpc.add_AggregatedDiscoveryServiceServicer_to_server(servicer, server)
     server.add_insecure_port(f"unix:{path}")
     await server.start()

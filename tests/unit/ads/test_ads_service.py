@@ -6,7 +6,6 @@ import asyncio
 import shutil
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from datetime import UTC, datetime
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import grpc
 import pytest
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
+from node_certificates import issue, issuer
 from pydantic import SecretStr
 
 from epic.ads.client import DeltaClient, mtls_channel
@@ -44,8 +44,6 @@ from epic.model.resources import (
     TunnelKey,
     TunnelSpec,
 )
-from epic.pki import operations
-from epic.pki.operations import Pki
 from epic.proto import epic_pb2, epic_pb2_grpc
 from epic.store.sqlite import SqliteStore
 
@@ -80,20 +78,6 @@ async def eventually(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0.01)
 
 
-def issue(directory: Path, name: str) -> Path:
-    """The control node's authority in `directory/control`, and a node's certificate in `directory/NAME`."""
-    now = datetime.now(UTC)
-    control, node = Pki(directory / "control", now), Pki(directory / name, now)
-    for pki in (control, node):
-        pki.path.mkdir(exist_ok=True)
-    operations.control(control, ["127.0.0.1"], None, 30)
-    shutil.copy(control.path / "ca.crt", node.path / "ca.crt")
-    asked = operations.request(node, name)
-    signed = operations.sign(control, name, asked["request"].encode(), 30)
-    operations.install(node, signed["certificate"].encode())
-    return node.path
-
-
 @asynccontextmanager
 async def running(work: asyncio.Future[None] | asyncio.Task[None]) -> AsyncIterator[None]:
     try:
@@ -117,7 +101,7 @@ class Site:
             port=0,
             certificate=control / "server.crt",
             key=control / "server.key",
-            ca=control / "ca.crt",
+            issuer=issuer(directory),
             envoy_binary=Path(str(ENVOY)),
             revisions=directory / "revisions",
         )
@@ -139,7 +123,7 @@ class Site:
     def channel(self, node: str = "epic1") -> grpc.aio.Channel:
         pki = self.directory / node
         address = f"127.0.0.1:{self.service.port}"
-        return mtls_channel(address, pki / "ca.crt", pki / "agent.crt", pki / "agent.key")
+        return mtls_channel(address, pki / "ca.crt", pki / "agent.pem")
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:

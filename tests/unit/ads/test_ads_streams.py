@@ -15,7 +15,7 @@ from envoy.service.discovery.v3 import discovery_pb2 as pb
 from google.protobuf.wrappers_pb2 import StringValue
 
 from epic.ads.client import DeltaClient
-from epic.ads.server import DeltaServer
+from epic.ads.server import DeltaServer, Refusal
 from epic.ads.snapshot import CLUSTER, LISTENER, Resources, versioned
 
 
@@ -100,7 +100,7 @@ async def following(socket: Path, node: str, handler: Holder) -> AsyncIterator[D
             await task
 
 
-def everybody(node_id: str, context: object) -> str | None:
+def everybody(node_id: str, context: object) -> Refusal | None:
     return None
 
 
@@ -204,7 +204,9 @@ async def test_streams_that_the_server_ended_leave_nothing_behind(
 
 async def test_a_node_that_is_not_authorized_is_refused(tmp_path: Path) -> None:
     handler = Holder()
-    servicer = DeltaServer(Recorder(), lambda node_id, _: None if node_id == "n1" else "not your name")
+    servicer = DeltaServer(
+        Recorder(), lambda node_id, _: None if node_id == "n1" else Refusal("not your name")
+    )
     servicer.publish("n2", clusters(a="1"))
     async with serving(tmp_path / "s", servicer), following(tmp_path / "s", "n2", handler):
         await asyncio.sleep(0.3)

@@ -16,7 +16,8 @@ GOOD = """
 node_name: epic1
 database: /var/lib/epic/control/epic.db
 rest: {listen: "0.0.0.0", port: 8443, certificate: /c.crt, key: /c.key}
-ads: {listen: "0.0.0.0", port: 18000, certificate: /c.crt, key: /c.key, ca: /ca.crt}
+ads:
+  {port: 18000, certificate: /c.crt, key: /c.key, ca: /ca.crt, agents_certificate: /a.crt, agents_key: /a.key}
 envoy_binary: /opt/envoy/1.40.0/envoy
 envoy_version: 1.40.0
 inside_pool: 100.64.0.0/10

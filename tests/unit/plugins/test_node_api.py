@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Network
 from pathlib import Path
 from types import SimpleNamespace
@@ -51,7 +51,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SqliteSto
 def server(store: SqliteStore, tmp_path: Path) -> Iterator[str]:
     """The application on a port of this machine; yields its address."""
     pki = operations.Pki(tmp_path, datetime.now(UTC))
-    operations.control(pki, ["localhost"], group=None, days=90)
+    operations.control(pki, ["localhost"], group=None, life=timedelta(days=90))
     events: Any = SimpleNamespace()
     app = create_app(Context(store=store, inside_pool=IPv4Network("100.64.0.0/10"), run_events=events))
     tls = {"ssl_certfile": tmp_path / "server.crt", "ssl_keyfile": str(tmp_path / "server.key")}
@@ -110,7 +110,7 @@ def test_a_wrong_password_is_told(server: str, tmp_path: Path) -> None:
 
 def test_a_server_of_another_authority_is_not_trusted(server: str, tmp_path: Path) -> None:
     other = operations.Pki(tmp_path / "other", datetime.now(UTC))
-    operations.control(other, ["localhost"], group=None, days=90)
+    operations.control(other, ["localhost"], group=None, life=timedelta(days=90))
     with pytest.raises(ApiError, match="CERTIFICATE_VERIFY_FAILED"):
         Api(server, Credential("admin", "secret"), str(other.path / "ca.crt")).get("nodes", "epic1")
 

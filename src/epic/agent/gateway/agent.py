@@ -140,7 +140,7 @@ class GatewayAgent:
     def _client(self) -> DeltaClient:
         control = self._settings.control
         return DeltaClient(
-            lambda: mtls_channel(control.address, control.ca, control.certificate, control.key),
+            lambda: mtls_channel(control.address, control.ca, control.identity),
             self._settings.node_name,
             TYPES,
             self,

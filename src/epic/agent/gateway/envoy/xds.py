@@ -13,7 +13,7 @@ import grpc
 from envoy.service.discovery.v3 import ads_pb2_grpc
 from envoy.service.discovery.v3 import discovery_pb2 as pb
 
-from epic.ads.server import Context, DeltaServer
+from epic.ads.server import Context, DeltaServer, Refusal
 from epic.agent.gateway.envoy.registry import EnvoyRegistry, gateway_of
 
 log = logging.getLogger(__name__)
@@ -49,10 +49,10 @@ class LocalServer(DeltaServer):
                 self._registry.on_first_request(node_id, request.type_url, held)
             yield request
 
-    def _refusal(self, node_id: str, _: Context) -> str | None:
+    def _refusal(self, node_id: str, _: Context) -> Refusal | None:
         if gateway_of(node_id) in self._registry.envoys:
             return None
-        return f"no instance of a gateway on this node has the node id {node_id!r}"
+        return Refusal(f"no instance of a gateway on this node has the node id {node_id!r}")
 
 
 async def serve(server: LocalServer, socket: Path, group: str) -> grpc.aio.Server:
