@@ -39,7 +39,7 @@ def condition(proxy: dict[str, Any], kind: str) -> dict[str, Any]:
     return next((c for c in proxy["status"].get("conditions", []) if c["type"] == kind), {})
 
 
-def settled(lab: Lab, target: Target, count: int = 2) -> Target:
+def settled(lab: Lab, target: Target, count: int = 2, *, within: float = 30) -> Target:
     """The target, once the router's kernel has as many next hops for it.
 
     One that comes or goes resets connections of the others: load begins when none is on its way.
@@ -48,7 +48,7 @@ def settled(lab: Lab, target: Target, count: int = 2) -> Target:
     def counted() -> bool:
         return lab["router"].run(f"ip route show {target.address}").count("via ") == count
 
-    eventually(counted, within=30, what=f"{count} next hops for {target.address} in the router")
+    eventually(counted, within=within, what=f"{count} next hops for {target.address} in the router")
     return target
 
 

@@ -1,0 +1,146 @@
+"""Load from the host `client`; runs there alone, with nothing but Python's own library.
+
+Arguments: ADDRESS PORT HOST RATE CONNECTIONS. Sends RATE requests a second on connections of their own, and
+two a second on each of CONNECTIONS kept-alive connections, until its input ends. Then prints one JSON line:
+{"sent", "answered", "closed": polite ends of kept-alive connections, "failures": [{"at", "kind", "kept",
+"text"}]}. A failure is an answer other than 200 or none; `kept`: the connection had answered before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+
+PATIENCE = 5.0
+PAUSE = 0.5
+
+
+@dataclass
+class Tally:
+    """What happened."""
+
+    sent: int = 0
+    answered: int = 0
+    closed: int = 0
+    failures: list[dict[str, object]] = field(default_factory=list)
+
+    def fail(self, kind: str, kept: bool, text: object) -> None:
+        """Note a request without a 200."""
+        self.failures.append({"at": time.time(), "kind": kind, "kept": kept, "text": str(text)[:200]})
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where requests go."""
+
+    address: str
+    port: int
+    host: str
+
+    def request(self, keep: bool) -> bytes:
+        """A whole request."""
+        connection = "keep-alive" if keep else "close"
+        return f"GET / HTTP/1.1\r\nHost: {self.host}\r\nConnection: {connection}\r\n\r\n".encode()
+
+
+async def read_reply(reader: asyncio.StreamReader) -> tuple[int, bool]:
+    """Status of a reply that is read to its end, and whether the connection goes on."""
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+    headers = dict(line.lower().split(": ", 1) for line in head[1:] if ": " in line)
+    if "content-length" in headers:
+        await reader.readexactly(int(headers["content-length"]))
+    elif headers.get("transfer-encoding") == "chunked":
+        while (size := int((await reader.readuntil(b"\r\n")).strip(), 16)) >= 0:
+            await reader.readexactly(size + 2)
+            if size == 0:
+                break
+    return int(head[0].split()[1]), headers.get("connection") != "close"
+
+
+async def ask_once(target: Target, tally: Tally) -> None:
+    """A request on a connection of its own."""
+    tally.sent += 1
+    writer = None
+    try:
+        async with asyncio.timeout(PATIENCE):
+            reader, writer = await asyncio.open_connection(target.address, target.port)
+            writer.write(target.request(keep=False))
+            status, _ = await read_reply(reader)
+        if status == 200:
+            tally.answered += 1
+        else:
+            tally.fail(str(status), False, "")
+    except (OSError, EOFError, TimeoutError) as error:
+        tally.fail(type(error).__name__, False, error)
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+async def keep_asking(target: Target, tally: Tally, offset: float) -> None:
+    """Requests on one connection after the other, each kept for as long as the server keeps it."""
+    await asyncio.sleep(offset)
+    while True:
+        kept = False
+        writer = None
+        try:
+            async with asyncio.timeout(PATIENCE):
+                reader, writer = await asyncio.open_connection(target.address, target.port)
+            going = True
+            while going:
+                # A server may end an idle connection: no request is lost by that.
+                if reader.at_eof():
+                    tally.closed += 1
+                    break
+                tally.sent += 1
+                async with asyncio.timeout(PATIENCE):
+                    writer.write(target.request(keep=True))
+                    status, going = await read_reply(reader)
+                if status == 200:
+                    tally.answered += 1
+                else:
+                    tally.fail(str(status), kept, "")
+                kept = True
+                if not going:
+                    tally.closed += 1
+                await asyncio.sleep(PAUSE)
+        except (OSError, EOFError, TimeoutError) as error:
+            tally.fail(type(error).__name__, kept, error)
+            await asyncio.sleep(0.05)
+        finally:
+            if writer is not None:
+                writer.close()
+
+
+async def pace(target: Target, tally: Tally, rate: float) -> None:
+    """Begin `rate` requests a second, whatever becomes of them."""
+    under_way: set[asyncio.Task[None]] = set()
+    begin, number = time.monotonic(), 0
+    while True:
+        number += 1
+        await asyncio.sleep(max(0.0, begin + number / rate - time.monotonic()))
+        task = asyncio.create_task(ask_once(target, tally))
+        under_way.add(task)
+        task.add_done_callback(under_way.discard)
+
+
+async def main() -> None:
+    """Load until the input ends."""
+    address, port, host, rate, connections = sys.argv[1:6]
+    target, tally = Target(address, int(port), host), Tally()
+    works = [asyncio.create_task(pace(target, tally, float(rate)))]
+    count = int(connections)
+    works += [asyncio.create_task(keep_asking(target, tally, PAUSE * n / count)) for n in range(count)]
+    print("ready", flush=True)
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+    for work in works:
+        work.cancel()
+    await asyncio.gather(*works, return_exceptions=True)
+    print(json.dumps(asdict(tally)), flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

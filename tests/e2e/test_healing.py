@@ -1,0 +1,126 @@
+"""What somebody else breaks on a node is mended by the agent; meanwhile nothing leaves in the clear."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from conftest import settled
+from hosts import Lab, Reply, Target, eventually, tally
+
+HEALED_SECONDS = 2.0
+DEFAULT_ROUTES = {"epic2": "172.30.12.1", "node2": "172.30.3.1"}
+
+# `ip rule flush` takes the kernel's own rules as well, without which no host can be reached.
+FLUSH_RULES = "ip rule flush; ip rule add pref 32766 lookup main; ip rule add pref 32767 lookup default"
+LINK = "ip link set up0 down; ip link set up0 up; ip route replace default via {gateway}"
+
+ON_BOTH = {
+    "the tunnel's filters are removed": "tc qdisc del dev up0 clsact",
+    "the underlay goes down and comes up": LINK,
+    "all firewall rules are flushed": "nft flush ruleset",
+    "all routing rules are flushed": FLUSH_RULES,
+    "the agent's routes are flushed": "ip route flush table all proto 50",
+    "the agent is killed": "systemctl kill -s KILL epic-agent",
+    "the agent is restarted": "systemctl restart epic-agent",
+}
+ON_EPIC_NODES = {
+    "the instance's link goes down and comes up": "ip link set {interface} down; ip link set {interface} up",
+    "the filters of the instance's link are removed": "tc qdisc del dev {interface} clsact",
+    "the firewall's rules are reloaded": "systemctl reload nftables",
+    "the Envoy is killed": "systemctl kill -s KILL '{envoy}'",
+}
+CASES = [
+    *((node, what) for node in ("epic2", "node2") for what in ON_BOTH),
+    *(("epic2", what) for what in ON_EPIC_NODES),
+]
+
+
+@pytest.fixture
+def clear_text(lab: Lab) -> Iterator[list[str]]:
+    """Packets from or to inside addresses that the router saw outside the tunnel, filled in at the end."""
+    capture = lab["router"].start(
+        "timeout 60 tcpdump -nn -l --immediate-mode -i any 'net 100.64.0.0/10' 2>/dev/null"
+    )
+    seen: list[str] = []
+    time.sleep(0.5)
+    yield seen
+    lab["router"].run("pkill -INT -x tcpdump || true")
+    out, _ = capture.communicate(timeout=30)
+    assert [line for line in out.splitlines() if " > " in line] == []
+
+
+def instance(web: dict[str, Any], lab: Lab, node: str) -> dict[str, str]:
+    """The words that commands need."""
+    gateway = f"{web['metadata']['namespace']}.{web['metadata']['name']}"
+    environment = lab[node].run(f"cat /etc/epic/gateways/{gateway}/netns.env")
+    interface = next(line for line in environment.splitlines() if line.startswith("INTERFACE="))
+    return {"interface": interface.partition("=")[2], "envoy": f"epic-envoy@{gateway}.service"}
+
+
+@pytest.mark.parametrize(("node", "what"), CASES, ids=[f"{what} on {node}" for node, what in CASES])
+def test_after_two_seconds_every_request_is_answered_again(
+    lab: Lab, web: dict[str, Any], web_target: Target, clear_text: list[str], node: str, what: str
+) -> None:
+    command = (ON_BOTH | ON_EPIC_NODES)[what]
+    words = {"gateway": DEFAULT_ROUTES[node]}
+    if node == "epic2":
+        words |= instance(web, lab, node)
+    load = lab.load(web_target, 160, 0.04)
+    time.sleep(0.5)
+    lab[node].run(command.format(**words))
+    broken = time.time()
+    replies = load.stop()
+    settled(lab, web_target)
+    after = [reply for reply in replies if reply.at > broken + HEALED_SECONDS]
+    assert len(after) > 20, tally(replies)
+    assert {reply.status for reply in after} == {200}, failures(after, broken)
+    both = eventually(
+        lambda: {r.backend for r in lab.request(web_target, 12) if r.status == 200},
+        within=10,
+        what="answers of both backends",
+    )
+    assert both == {"node1", "node2"}
+
+
+def failures(replies: list[Reply], since: float) -> str:
+    """When requests failed, in seconds since the breach."""
+    return ", ".join(f"{r.at - since:.2f} s {r.status} {r.text[:60]}" for r in replies if r.status != 200)
+
+
+@pytest.mark.parametrize("unit", ["epic-netns@{gateway}", "epic-envoy@{gateway}", "bird"])
+def test_a_unit_that_is_stopped_takes_the_nodes_announcement_with_it_and_no_request(
+    lab: Lab, web: dict[str, Any], web_target: Target, unit: str
+) -> None:
+    gateway = f"{web['metadata']['namespace']}.{web['metadata']['name']}"
+    name = unit.format(gateway=gateway)
+    load = lab.load(web_target, 150, 0.02)
+    time.sleep(0.5)
+    lab["epic2"].run(f"systemctl stop '{name}'")
+    stopped = time.time()
+    try:
+        settled(lab, web_target, 1)
+        replies = load.stop()
+    finally:
+        lab["epic2"].run(f"systemctl start '{name}' 'epic-envoy@{gateway}'")
+    after = [reply for reply in replies if reply.at > stopped + 0.5]
+    assert {reply.status for reply in after} == {200}, failures(after, stopped)
+    settled(lab, web_target)
+
+
+def test_without_agent_and_envoy_the_announcement_goes_within_a_second(
+    lab: Lab, web: dict[str, Any], web_target: Target
+) -> None:
+    gateway = f"{web['metadata']['namespace']}.{web['metadata']['name']}"
+    lab["epic2"].run("systemctl stop epic-agent")
+    try:
+        settled(lab, web_target)
+        lab["epic2"].run(
+            f"systemctl kill -s KILL 'epic-envoy@{gateway}'; systemctl stop 'epic-envoy@{gateway}'"
+        )
+        settled(lab, web_target, 1, within=1.5)
+    finally:
+        lab["epic2"].run(f"systemctl start 'epic-envoy@{gateway}' epic-agent")
+    settled(lab, web_target)
