@@ -184,12 +184,6 @@ async def test_changes_are_written_one_after_the_other(tmp_path: Path) -> None:
     assert held.instances == {}
 
 
-def test_the_hello_counter_survives(tmp_path: Path) -> None:
-    assert workload_storage.load_counter(tmp_path) == 0
-    workload_storage.save_counter(tmp_path, 12)
-    assert workload_storage.load_counter(tmp_path) == 12
-
-
 def test_nfts_listing_is_read() -> None:
     elements = [{"concat": [str(PUBLIC), "tcp", 80]}, {"concat": [str(PUBLIC), "udp", 53]}]
     listing = json.dumps({"nftables": [{"metainfo": {}}, {"set": {"name": "x", "elem": elements}}]})

@@ -13,7 +13,7 @@ from agent_samples import KEY, A, B, tunnel, workload_tunnel
 from epic.agent.settings import WorkloadUnderlay
 from epic.agent.tunnel.health import HELLO_SECONDS, REMEMBERED, Health
 from epic.agent.tunnel.packets import HELLO, HELLO_ACK, answer, verified
-from epic.agent.workload.sender import Counter, HelloSender
+from epic.agent.workload.sender import HelloSender
 from epic.bpf import wire
 
 TUNNELS = {7: replace(tunnel(), declared=A)}
@@ -53,19 +53,6 @@ def test_a_lane_is_direct_when_it_is_seen_where_it_is() -> None:
     assert ack((A, 6081), lane=1).flags == wire.Flags.DIRECT
     assert ack((A, 6080), lane=1).flags == wire.NO_FLAGS
     assert ack((B, 6080)).flags == wire.NO_FLAGS
-
-
-def test_the_counter_follows_the_clock_and_never_falls() -> None:
-    written: list[int] = []
-    counter = Counter(0, written.append)
-    assert [counter.next(1000), counter.next(1000), counter.next(500), counter.next(2000)] == [
-        1000,
-        1001,
-        1002,
-        2000,
-    ]
-    assert written == [1000 + Counter.RESERVE_NS]
-    assert Counter(written[0], written.append).next(2001) > 2000
 
 
 def test_a_tunnel_lives_from_its_first_answer_until_it_is_silent() -> None:
@@ -120,7 +107,7 @@ def test_a_hello_under_way_is_not_lost_yet() -> None:
 def sender(**underlay: object) -> tuple[HelloSender, list[str]]:
     changes: list[str] = []
     settings = WorkloadUnderlay.model_validate({"interface": "up0", **underlay})
-    return HelloSender(Counter(0, lambda _: None), settings, lambda: changes.append("direct")), changes
+    return HelloSender(lambda now: now, settings, lambda: changes.append("direct")), changes
 
 
 def answered(

@@ -17,8 +17,9 @@ from epic.agent.runtime.worker import Worker
 from epic.agent.settings import WorkloadSettings
 from epic.agent.tunnel.endpoints import EndpointKey
 from epic.agent.workload import metrics, plan, storage
+from epic.agent.workload.counter import HelloCounter
 from epic.agent.workload.kernel import WorkloadKernel
-from epic.agent.workload.sender import Counter, HelloSender
+from epic.agent.workload.sender import HelloSender
 from epic.agent.workload.status_reporter import StatusReporter, StatusSample
 from epic.agent.workload.tunnel_watch import TunnelWatch
 from epic.bpf.dataplane import Address, Dataplane
@@ -62,7 +63,8 @@ class WorkloadAgent:
         )
         await self._worker.run(self._kernel.start)
         self._address = await self._worker.run(self._kernel.address)
-        self._sender = self._hello_sender()
+        counter = HelloCounter(settings.state_directory)
+        self._sender = HelloSender(counter.next, settings.underlay, self._wake.set)
         self._sender.open()
         self._restore()
         unwatch = monitor.monitor(self._changed, self._kernel.port)
@@ -121,14 +123,6 @@ class WorkloadAgent:
     def _changed(self, found: monitor.Changes) -> None:
         self._kernel.pending.add(found)
         self._wake.set()
-
-    def _hello_sender(self) -> HelloSender:
-        directory = self._settings.state_directory
-        counter = Counter(
-            storage.load_counter(directory),
-            lambda reserved: storage.save_counter(directory, reserved),
-        )
-        return HelloSender(counter, self._settings.underlay, self._wake.set)
 
     async def _follow_connections(self, controller: LinuxController) -> None:
         async for connections in controller.connection_changes():

@@ -28,36 +28,17 @@ _BYTES = 2048
 _TURN = 64
 
 
-class Counter:
-    """A number that rises for ever: with the clock, and never back with it.
-
-    What may be used is written down in advance, so that a restart goes on above it.
-    """
-
-    RESERVE_NS = 600 * 10**9
-
-    def __init__(self, reserved: int, reserve: Callable[[int], None]) -> None:
-        self._last = reserved
-        self._reserved = reserved
-        self._reserve = reserve
-
-    def next(self, now_ns: int) -> int:
-        """The next number."""
-        self._last = max(self._last + 1, now_ns)
-        if self._last > self._reserved:
-            self._reserved = self._last + self.RESERVE_NS
-            self._reserve(self._reserved)
-        return self._last
-
-
 class HelloSender:
     """Says hello in every lane of every tunnel: at its start, at each change and every few seconds.
 
-    `changed` is called when another tunnel turns out to be direct, or to be so no more.
+    `next_number` gives each hello its number, from the time of day in nanoseconds. `changed` is called when
+    another tunnel turns out to be direct, or to be so no more.
     """
 
-    def __init__(self, counter: Counter, underlay: WorkloadUnderlay, changed: Callable[[], None]) -> None:
-        self._counter = counter
+    def __init__(
+        self, next_number: Callable[[int], int], underlay: WorkloadUnderlay, changed: Callable[[], None]
+    ) -> None:
+        self._next_number = next_number
         self._underlay = underlay
         self._changed = changed
         self._flags = wire.Flags(
@@ -118,6 +99,8 @@ class HelloSender:
             health[id_] = known
             if last != tunnel or self._places.get(id_) != places.get(id_):
                 self._schedule(id_, now)
+        for event in [event for event in self.events if event[0] not in tunnels]:
+            del self.events[event]
         self._tunnels, self._places = dict(tunnels), dict(places)
         self._wake.set()
 
@@ -170,7 +153,7 @@ class HelloSender:
             self.events[id_, "down"] += 1
             health.alive = False
         for lane in range(self._underlay.lanes):
-            counter = self._counter.next(time.time_ns())
+            counter = self._next_number(time.time_ns())
             self._send(tunnel, lane, counter)
             health.sent(counter, now)
         self._schedule(id_, health.pause(now, random.uniform(-1, 1)))  # noqa: S311 - spreads packets

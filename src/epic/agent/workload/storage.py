@@ -16,7 +16,6 @@ from epic.agent.workload.plan import WorkloadTunnel
 log = logging.getLogger(__name__)
 
 FILE = "tunnels.json"
-COUNTER_FILE = "counter"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,20 +63,3 @@ def save(directory: Path, lists: Mapping[str, Listed]) -> None:
     """Keep the lists; they hold keys, so only root reads them."""
     entries = (f"{json.dumps(label)}:{listed.content}" for label, listed in sorted(lists.items()))
     write_atomically(directory / FILE, f"{{{','.join(entries)}}}".encode())
-
-
-def load_counter(directory: Path) -> int:
-    """The number that hellos must go on above."""
-    path = directory / COUNTER_FILE
-    try:
-        return int(path.read_text(encoding="ascii"))
-    except FileNotFoundError:
-        return 0
-    except ValueError:
-        log.error("%s is damaged; going on with the clock", path)
-        return 0
-
-
-def save_counter(directory: Path, counter: int) -> None:
-    """Keep the number."""
-    write_atomically(directory / COUNTER_FILE, str(counter).encode())
