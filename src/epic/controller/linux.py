@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from watchfiles import Change, awatch
 
@@ -26,6 +27,13 @@ _RETRY_LAST_SECONDS = 30.0
 _DEBOUNCE_MILLISECONDS = 100
 
 log = logging.getLogger(__name__)
+
+
+class Connections(NamedTuple):
+    """The accounts that the manifests name; unless `complete`, a file that cannot be read may name others."""
+
+    found: tuple[EpicConnection, ...]
+    complete: bool
 
 
 class ManifestDirectory:
@@ -84,24 +92,20 @@ class LinuxController:
         self._ca = ca
         self._directory = ManifestDirectory(manifests)
         self._clients: dict[EpicConnection, EpicClient] = {}
-        self._connections: list[EpicConnection] | None = None
+        self._connections: Connections | None = None
         self._changed = asyncio.Condition()
         self._said: frozenset[str] = frozenset()
         self._reconciler = Reconciler(StateFile(state_file), self._client_of)
 
-    def connections(self) -> list[EpicConnection]:
-        """The accounts that the manifests name at present."""
-        return list(self._connections or ())
-
-    async def connection_changes(self) -> AsyncIterator[list[EpicConnection]]:
+    async def connection_changes(self) -> AsyncIterator[Connections]:
         """The accounts as soon as they are known, and again after each change."""
-        seen: list[EpicConnection] | None = None
+        seen: Connections | None = None
         while True:
             async with self._changed:
                 while self._connections is None or self._connections == seen:
                     await self._changed.wait()
-                seen = self.connections()
-            yield list(seen)
+                seen = self._connections
+            yield seen
 
     async def run(self) -> None:
         """Follow the directory until cancelled."""
@@ -137,7 +141,7 @@ class LinuxController:
     async def _resync(self) -> bool:
         try:
             desired, known = await asyncio.to_thread(self._desired)
-            await self._announce(desired)
+            await self._announce(Connections(desired.connections, known))
             outcomes = await asyncio.to_thread(self._reconciler.reconcile, desired, prune=known)
         except EpicError as error:
             self._say({str(error)})
@@ -166,8 +170,7 @@ class LinuxController:
             )
         return self._clients[connection]
 
-    async def _announce(self, desired: Desired) -> None:
-        found = list(desired.connections)
+    async def _announce(self, found: Connections) -> None:
         if found != self._connections:
             async with self._changed:
                 self._connections = found

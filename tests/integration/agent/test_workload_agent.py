@@ -12,7 +12,7 @@ import asyncio
 import re
 import shutil
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from agent_control import INSIDE, KEY, TUNNEL_ID, snapshot
 from agent_node import Node, eventually, plane
 from agent_workload import ADDRESS, Workload, tunnel_list
 
+from epic.agent.runtime import store
 from epic.bpf.dataplane import Dataplane
 
 pytestmark = pytest.mark.root
@@ -182,6 +183,52 @@ async def test_a_reboot_without_the_rest_api_changes_nothing(node: Node, workloa
     await eventually(lambda: reached(node), 15, "an answer after the reboot")
     state = workload.directory / "state"
     assert {path.stat().st_mode & 0o777 for path in state.iterdir()} == {0o600}
+
+
+@pytest.mark.parametrize("how", ["damaged", "lost"])
+async def test_an_agent_without_its_state_removes_nothing_that_works(
+    node: Node, workload: Workload, how: str
+) -> None:
+    workload.start_agent()
+    await eventually(lambda: reached(node), 15, "an answer of the backend")
+    workload.api.stop()
+    workload.stop_agent()
+    state = workload.directory / "state"
+    for path in list(state.iterdir()):
+        if how == "lost":
+            path.unlink()
+        elif path.name == store.FILE:
+            path.write_bytes(path.read_bytes()[:20])
+    workload.start_agent()
+    for _ in range(70):
+        assert reached(node)
+        await asyncio.sleep(0.1)
+
+
+@pytest.fixture
+def full_disk(workload: Workload) -> Iterator[Path]:
+    """A file that leaves no room where the workload node's agent keeps its state."""
+    state = workload.directory / "state"
+    state.mkdir(mode=0o700, exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", state], check=True)
+    filler = state / "filler"
+    filler.write_bytes(bytes(64 * 1024))
+    yield filler
+    workload.stop_agent()
+    subprocess.run(["umount", state], check=True)
+
+
+async def test_a_full_disk_stops_neither_hellos_nor_changes_of_the_list(
+    node: Node, workload: Workload, full_disk: Path
+) -> None:
+    workload.start_agent()
+    await eventually(lambda: reached(node), 15, "an answer of the backend")
+    workload.api.publish(tunnel_list(ADDRESS, "192.168.50.99"))
+    both = {(INSIDE, IPv4Address(ADDRESS)), (INSIDE, IPv4Address("192.168.50.99"))}
+    await eventually(lambda: dataplane_endpoints(workload) == both, what="the second endpoint")
+    await asyncio.to_thread(full_disk.unlink)
+    stored = full_disk.with_name(store.FILE)
+    await eventually(lambda: stored.exists() and stored.stat().st_size > 0, 15, "the state on disk")
 
 
 async def test_an_epic_node_that_begins_anew_learns_from_the_next_hello(

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from agent_samples import HTTP, KEY, PUBLIC, instance, instance_message
+from agent_samples import HTTP, PUBLIC, instance, instance_message
 from envoy.config.listener.v3.listener_pb2 import Listener
 from google.protobuf.message import Message
 
@@ -21,7 +21,6 @@ from epic.agent.gateway.storage import rows
 from epic.agent.runtime import store
 from epic.agent.runtime.store import Saver
 from epic.agent.settings import GatewaySettings, load
-from epic.agent.workload import storage as workload_storage
 from epic.errors import Invalid
 
 GATEWAY = """
@@ -127,21 +126,11 @@ def test_damaged_state_counts_as_none_and_does_not_stay(tmp_path: Path) -> None:
         assert gateway_storage.load(tmp_path) is None
         store.write(tmp_path, good)
         assert gateway_storage.load(tmp_path) is not None
-    (tmp_path / workload_storage.FILE).write_text("{", encoding="utf-8")
-    assert workload_storage.load(tmp_path) == {}
 
 
 def test_state_that_makes_no_sense_counts_as_none(tmp_path: Path) -> None:
     store.write(tmp_path, {(INSTANCE, "shop.other"): row(instance_message())})
     assert gateway_storage.load(tmp_path) is None
-
-
-def test_stored_lists_come_back(tmp_path: Path) -> None:
-    listed = {"tunnels": [{"id": 7, "gateway": "shop.wéb", "service": 3, "inside-address": "100.64.0.1"}]}
-    listed["tunnels"][0] |= {"epic-address": "2001:db8::1", "keys": [{"epoch": 1, "secret": KEY.hex()}]}
-    workload_storage.save(tmp_path, {"https://epic/shop": workload_storage.read(listed)})
-    assert workload_storage.load(tmp_path) == {"https://epic/shop": listed}
-    assert (tmp_path / workload_storage.FILE).stat().st_mode & 0o777 == 0o600
 
 
 @asynccontextmanager

@@ -8,7 +8,7 @@ from agent_samples import A, workload_tunnel
 
 from epic.agent.tunnel.events import find_silent, place, read_events
 from epic.agent.tunnel.health import Health
-from epic.agent.workload.status_reporter import StatusSample, body
+from epic.agent.workload.status_reporter import ReportedList, StatusSample, body
 from epic.bpf.dataplane import TunnelCounters, TunnelEvent
 from epic.proto.epic_pb2 import TunnelStatus
 
@@ -20,7 +20,8 @@ def test_a_node_tells_each_server_only_of_the_tunnels_that_it_listed() -> None:
     tunnels = {id_: workload_tunnel(A, id_=id_) for id_ in (7, 8)}
     counters = {7: TunnelCounters(1, 2, 3, 4)}
     seen = StatusSample(tunnels, counters, {"tag_wrong": 2, "too_big": 0}, {7: health}, 105)
-    assert body(seen, {7, 9}) == {
+    assert body(seen, ReportedList(frozenset({7, 9}), 41)) == {
+        "applied": 41,
         "tunnels": [
             {
                 "id": 7,
@@ -37,7 +38,9 @@ def test_a_node_tells_each_server_only_of_the_tunnels_that_it_listed() -> None:
         ],
         "drops": {"tag_wrong": 2},
     }
-    assert body(seen, {8})["tunnels"] == [{"id": 8, "epochs": [1], "signing-epoch": 1}]
+    assert body(seen, ReportedList(frozenset({8}), 0))["tunnels"] == [
+        {"id": 8, "epochs": [1], "signing-epoch": 1}
+    ]
 
 
 HOME, AWAY = (IPv4Address("198.51.100.1"), 6080), (IPv6Address("2001:db8::1"), 7000)

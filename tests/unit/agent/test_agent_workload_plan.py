@@ -22,6 +22,7 @@ from epic.agent.workload.plan import (
     ends,
     leaving,
     merge,
+    only_own_removals,
     plan,
     read,
     routes,
@@ -152,6 +153,13 @@ def test_endpoints_leave_since_they_were_listed_last() -> None:
     assert since == {(INSIDE, A): 100}
     assert leaving(wanted(workload_tunnel(B)), DONE, since, 105) == {(INSIDE, A): 100}
     assert leaving(wanted(workload_tunnel(A)), DONE, since, 105) == {}
+
+
+def test_who_does_not_know_the_whole_leaves_what_an_earlier_agent_made() -> None:
+    nothing = wanted()
+    earlier = replace(DONE, tunnels=dict.fromkeys(DONE.tunnels))
+    assert only_own_removals(plan(nothing, earlier), earlier) == NO_PLAN
+    assert only_own_removals(plan(nothing, DONE), DONE) == plan(nothing, DONE) != NO_PLAN
 
 
 def test_another_way_changes_the_tunnel_and_not_the_route() -> None:

@@ -10,9 +10,8 @@ import pytest
 from manifests import SHOP
 
 from epic.client import EpicClient
-from epic.controller.desired import EpicConnection
 from epic.controller.documents import read_file
-from epic.controller.linux import LinuxController, ManifestDirectory
+from epic.controller.linux import Connections, LinuxController, ManifestDirectory
 from epic.errors import Invalid
 
 
@@ -71,7 +70,7 @@ async def test_the_controller_follows_the_directory(tmp_path: Path, live_api: An
     controller = LinuxController(manifests, "lab", "node1", "192.168.50.11", None, tmp_path / "made.json")
     controller._client_of = lambda _: admin  # type: ignore[method-assign]
     controller._reconciler._client_of = lambda _: admin
-    seen: list[list[EpicConnection]] = []
+    seen: list[Connections] = []
 
     async def follow() -> None:
         async for connections in controller.connection_changes():
@@ -82,13 +81,13 @@ async def test_the_controller_follows_the_directory(tmp_path: Path, live_api: An
 
     tasks = [asyncio.create_task(controller.run()), asyncio.create_task(follow())]
     try:
-        await _eventually(lambda: seen == [[]])
+        await _eventually(lambda: seen == [Connections((), complete=True)])
         (manifests / "shop.yaml").write_text(SHOP)
         await _eventually(lambda: slices() == 1)
-        assert [c.account for c in seen[-1]] == ["shop"]
+        assert [c.account for c in seen[-1].found] == ["shop"]
         (manifests / "shop.yaml").unlink()
         await _eventually(lambda: slices() == 0)
-        assert controller.connections() == []
+        await _eventually(lambda: seen[-1] == Connections((), complete=True))
     finally:
         for task in tasks:
             task.cancel()

@@ -87,7 +87,14 @@ class Underlay:
             self._dataplane.detach_underlay(name)
             log.info("%s is no underlay interface any more", name)
         if before != names:
-            write_atomically(path, "\n".join(sorted(names)).encode())
+            try:
+                write_atomically(path, "\n".join(sorted(names)).encode())
+            except OSError as error:
+                log.error(
+                    "%s cannot be written: %s; an interface that is ours no more may stay attached",
+                    path,
+                    error,
+                )
 
     def _attach(self, name: str, state: State) -> None:
         try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Collection
 
 from pyroute2 import NetlinkError
 
@@ -19,12 +18,13 @@ from epic.agent.tunnel.endpoints import EndpointKey
 from epic.agent.workload import metrics, plan, storage
 from epic.agent.workload.counter import HelloCounter
 from epic.agent.workload.kernel import WorkloadKernel
+from epic.agent.workload.lists import TunnelLists
 from epic.agent.workload.sender import HelloSender
-from epic.agent.workload.status_reporter import StatusReporter, StatusSample
+from epic.agent.workload.status_reporter import ReportedList, StatusReporter, StatusSample
 from epic.agent.workload.tunnel_watch import TunnelWatch
 from epic.bpf.dataplane import Address, Dataplane
 from epic.controller.desired import EpicConnection
-from epic.controller.linux import LinuxController
+from epic.controller.linux import Connections, LinuxController
 from epic.errors import EpicError
 
 log = logging.getLogger(__name__)
@@ -43,9 +43,9 @@ class WorkloadAgent:
         self._settings = settings
         self._worker = Worker("kernel")
         self._dataplane = Dataplane(settings.pin_directory, settings.object)
-        self._lists: dict[str, storage.Listed] = {}
-        self._tunnels: dict[int, plan.WorkloadTunnel] = {}
+        self._lists = TunnelLists(settings.state_directory)
         self._done: object = None
+        self._applied: dict[str, int] = {}
         self._address: Address | None = None
         self._readdressed = asyncio.Event()
         self._leaving: dict[EndpointKey, float] = {}
@@ -66,7 +66,7 @@ class WorkloadAgent:
         counter = HelloCounter(settings.state_directory)
         self._sender = HelloSender(counter.next, settings.underlay, self._wake.set)
         self._sender.open()
-        self._restore()
+        self._lists.restore()
         unwatch = monitor.monitor(self._changed, self._kernel.port)
         try:
             await self._serve(stop)
@@ -76,6 +76,7 @@ class WorkloadAgent:
             for watch in self._watches.values():
                 watch.stop()
             self._worker.close()
+            self._lists.close()
             self._kernel.close()
 
     async def _serve(self, stop: asyncio.Event) -> None:
@@ -84,6 +85,7 @@ class WorkloadAgent:
         add("controller", self._control)
         add("reconciler", self._reconcile)
         add("sender", self._sender.run)
+        add("state", self._lists.run)
         add("reporter", self._status_reporter.run)
         add("memory", memory.trim_periodically)
         add("metrics", lambda: exposition.serve(self._settings.metrics, self._metrics))
@@ -128,48 +130,29 @@ class WorkloadAgent:
         async for connections in controller.connection_changes():
             self._set_connections(connections)
 
-    def _set_connections(self, connections: Collection[EpicConnection]) -> None:
-        wanted = set(connections)
+    def _set_connections(self, connections: Connections) -> None:
+        wanted = set(connections.found)
+        if not connections.complete:
+            wanted |= self._watches.keys()
         for connection in self._watches.keys() - wanted:
             self._watches.pop(connection).stop()
         for connection in sorted(wanted - self._watches.keys(), key=_label):
             watch = TunnelWatch(connection, self._settings.node_name, self._settings.ca, self._listed)
             self._watches[connection] = watch
             watch.start()
-        labels = {_label(connection) for connection in wanted}
-        if self._lists.keys() - labels:
-            self._keep({label: data for label, data in self._lists.items() if label in labels})
+        self._lists.expect({_label(connection) for connection in wanted}, complete=connections.complete)
+        self._wake.set()
 
     def _listed(self, connection: EpicConnection, data: dict[str, object]) -> None:
         """A server has listed this node's tunnels."""
-        before = self._lists.get(_label(connection))
+        label = _label(connection)
         try:
-            listed = storage.read(data, before)
+            listed = storage.read(data, self._lists.of(label))
         except ValueError as error:
-            log.error("%s: %s; what it listed before stays in force", _label(connection), error)
+            log.error("%s: %s; what it listed before stays in force", label, error)
             return
-        if before is None or before.documents.keys() != listed.documents.keys():
-            self._keep({**self._lists, _label(connection): listed})
-
-    def _keep(self, lists: dict[str, storage.Listed]) -> None:
-        self._lists = lists
-        storage.save(self._settings.state_directory, lists)
-        self._apply_lists()
-
-    def _restore(self) -> None:
-        for label, data in storage.load(self._settings.state_directory).items():
-            try:
-                self._lists[label] = storage.read(data)
-            except ValueError as error:
-                log.error("stored tunnels of %s: %s", label, error)
-        self._apply_lists()
-
-    def _apply_lists(self) -> None:
-        lists = (listed.tunnels for _, listed in sorted(self._lists.items()))
-        self._tunnels, complaints = plan.merge(lists)
-        for complaint in complaints:
-            log.error("%s", complaint)
-        self._wake.set()
+        if self._lists.take(label, listed):
+            self._wake.set()
 
     async def _reconcile(self) -> None:
         while True:
@@ -186,12 +169,14 @@ class WorkloadAgent:
             await asyncio.sleep(_GATHER_SECONDS)
 
     async def _round(self) -> float:
-        """StatusSample at everything once and make it right; returns when to look again by itself."""
+        """Look at everything once and make it right; returns when to look again by itself."""
         self._wake.clear()
-        listed, direct, now = self._tunnels, self._direct(), time.monotonic()
+        listed, direct, now = self._lists.tunnels, self._direct(), time.monotonic()
+        complete, revisions = self._lists.complete, self._lists.revisions()
         changed = await self._worker.run(self._kernel.follow)
         # Nobody else writes what we write, so there is nothing to do while nothing changes.
-        if not changed and not self._leaving and self._done == (listed, direct):
+        if not changed and not self._leaving and self._done == (listed, direct, complete):
+            self._set_applied(revisions if complete else {})
             return _RESYNC_SECONDS
         self._done = None
         observed = await self._worker.run(self._kernel.observe)
@@ -199,6 +184,8 @@ class WorkloadAgent:
         self._leaving = plan.leaving(wanted, observed, self._leaving, now)
         kept = {key for key, since in self._leaving.items() if now - since < LEAVE_SECONDS}
         steps = plan.plan(wanted, observed, kept)
+        if not complete:
+            steps = plan.only_own_removals(steps, observed)
         fine = await self._worker.run(self._kernel.apply, steps, wanted)
         self._sender.set_tunnels(listed, self._kernel.places)
         self._set_address(await self._worker.run(self._kernel.address))
@@ -208,9 +195,17 @@ class WorkloadAgent:
             return _RETRY_SECONDS
         await self._worker.run(self._kernel.release_old_programs)
         self._leaving = {key: since for key, since in self._leaving.items() if key in kept}
-        self._done = listed, direct
+        self._done = listed, direct, complete
+        if complete and not kept:
+            self._set_applied(revisions)
         soonest = min((self._leaving[key] + LEAVE_SECONDS for key in kept), default=now + _RESYNC_SECONDS)
         return max(0.1, soonest - now)
+
+    def _set_applied(self, revisions: dict[str, int]) -> None:
+        """All that these lists ask for is carried out, and nothing else is here."""
+        if revisions and revisions != self._applied:
+            self._applied = revisions
+            self._status_reporter.wake()
 
     def _direct(self) -> frozenset[int]:
         """Tunnels that need not keep to one port."""
@@ -234,12 +229,14 @@ class WorkloadAgent:
             now=time.monotonic(),
         )
 
-    def _own(self) -> dict[EpicConnection, set[int]]:
-        """Which tunnels each server listed."""
-        found: dict[EpicConnection, set[int]] = {}
+    def _own(self) -> dict[EpicConnection, ReportedList]:
+        """Which tunnels each server listed, and how far that is carried out."""
+        found: dict[EpicConnection, ReportedList] = {}
         for connection in self._watches:
-            listed = self._lists.get(_label(connection))
-            found[connection] = {tunnel.id for tunnel in listed.tunnels} if listed else set()
+            label = _label(connection)
+            listed = self._lists.of(label)
+            ids = frozenset(tunnel.id for tunnel in listed.tunnels) if listed else frozenset[int]()
+            found[connection] = ReportedList(ids, self._applied.get(label, 0))
         return found
 
     async def _metrics(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address
 
 from pydantic import Field, SecretStr, ValidationError
@@ -79,6 +79,14 @@ def documents(data: object) -> list[object]:
     found = data.get("tunnels", []) if isinstance(data, dict) else None
     if not isinstance(found, list):
         raise ValueError("the list of tunnels is not as expected: it is an object with an array `tunnels`")
+    return found
+
+
+def revision(data: object) -> int:
+    """The server's number of the state that a reply shows; 0 when it names none."""
+    found = data.get("revision", 0) if isinstance(data, dict) else 0
+    if not isinstance(found, int):
+        raise ValueError(f"the list of tunnels is not as expected: its revision is {found!r}, no number")
     return found
 
 
@@ -221,6 +229,18 @@ def routes(
         mtu = mtus[end.underlay] - overhead(tunnel.epic_address)
         for inside in {inside for inside, _ in tunnel.pairs()}:
             yield HostRoute(inside, end.underlay, DUMMIES[inside.version], mtu)
+
+
+def only_own_removals(plan: Plan, observed: Observed) -> Plan:
+    """The plan of who does not know the whole of what is wanted: what an earlier agent made stays."""
+    own = {id_: end for id_, end in observed.tunnels.items() if end is not None}
+    insides = {inside for end in own.values() for inside in (end.inside, end.inside6)}
+    return replace(
+        plan,
+        remove_routes=frozenset(r for r in plan.remove_routes if r.destination in insides),
+        delete_endpoints=frozenset(k for k in plan.delete_endpoints if observed.endpoints[k].tunnel in own),
+        delete_tunnels=tuple(id_ for id_ in plan.delete_tunnels if id_ in own),
+    )
 
 
 def plan(wanted: Wanted, observed: Observed, kept: Collection[EndpointKey] = ()) -> Plan:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
 from epic.agent.tunnel.health import Health
@@ -65,10 +65,18 @@ def measurement(sample: StatusSample, id_: int) -> dict[str, Any]:
     return found
 
 
-def body(sample: StatusSample, ids: Iterable[int]) -> dict[str, Any]:
-    """What is told to the server that listed the tunnels `ids`."""
+class ReportedList(NamedTuple):
+    """The tunnels that a server listed, and the revision of its list that is carried out whole; 0: none."""
+
+    ids: frozenset[int]
+    applied: int
+
+
+def body(sample: StatusSample, listed: ReportedList) -> dict[str, Any]:
+    """What is told to the server that listed these tunnels."""
     return {
-        "tunnels": [measurement(sample, id_) for id_ in sorted(ids) if id_ in sample.tunnels],
+        "applied": listed.applied,
+        "tunnels": [measurement(sample, id_) for id_ in sorted(listed.ids) if id_ in sample.tunnels],
         "drops": {reason: count for reason, count in sample.drops.items() if count},
     }
 
@@ -87,7 +95,7 @@ class StatusReporter:
         node: str,
         ca: Path | None,
         sample: Callable[[], Awaitable[StatusSample]],
-        listed: Callable[[], Mapping[EpicConnection, Iterable[int]]],
+        listed: Callable[[], Mapping[EpicConnection, ReportedList]],
     ) -> None:
         self._node = node
         self._ca = ca
@@ -116,15 +124,15 @@ class StatusReporter:
             except (EpicError, OSError) as error:
                 log.debug("tunnels cannot be measured: %s", error)
                 continue
-            for connection, ids in self._listed().items():
-                self._report_in_background(connection, body(sample, ids))
+            for connection, listed in self._listed().items():
+                self._report_in_background(connection, body(sample, listed))
 
     def _report_in_background(self, connection: EpicConnection, content: dict[str, Any]) -> None:
         # A daemon's thread of its own: a server that does not answer holds up neither others nor the end.
         before = self._threads.get(connection)
         if before is not None and before.is_alive():
             asyncio.get_running_loop().call_later(_BUSY_SECONDS, self.wake)
-        elif content["tunnels"]:
+        elif content["tunnels"] or content["applied"]:
             name = f"report {connection.account}"
             thread = threading.Thread(target=self._report, args=(connection, content), name=name, daemon=True)
             self._threads[connection] = thread
