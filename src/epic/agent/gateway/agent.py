@@ -14,6 +14,7 @@ from epic.ads.client import DeltaClient, mtls_channel
 from epic.ads.snapshot import TYPES, Resources
 from epic.agent.gateway import metrics, report, storage
 from epic.agent.gateway.announcement import Announcer
+from epic.agent.gateway.certificate import CertificateRenewer
 from epic.agent.gateway.envoy import xds
 from epic.agent.gateway.envoy.probe import watch_ready
 from epic.agent.gateway.envoy.registry import EnvoyRegistry
@@ -77,8 +78,9 @@ class GatewayAgent:
             self._accept_resources()
         client = self._client()
         await self._worker.run(kernel.start)
+        self._renewer = CertificateRenewer(settings.control, settings.node_name, lambda: client.channel)
         self._reporter = report.Reporter(
-            settings.node_name, lambda: client.channel, self._instances, self._tunnels
+            settings.node_name, lambda: client.channel, self._instances, self._tunnels, self._problems
         )
         socket = settings.run_directory / "xds.sock"
         listener = await xds.serve(self._server, socket, settings.envoy_group)
@@ -125,6 +127,7 @@ class GatewayAgent:
         add("reconciler", lambda: self._reconciler.run(self._reconciled))
         add("saver", self._saver.run)
         add("reporter", self._reporter.run)
+        add("certificate", self._renewer.run)
         add("memory", memory.trim_periodically)
         add("metrics", lambda: exposition.serve(self._settings.metrics, self._metrics))
         self._reconciler.wake()
@@ -204,6 +207,9 @@ class GatewayAgent:
     def _instances(self) -> list[epic_pb2.InstanceStatus]:
         return report.instance_statuses(self._cache.instances, self._registry.envoys, self._routes.standing)
 
+    def _problems(self) -> list[str]:
+        return [*self._supervisor.problems, *self._renewer.problems]
+
     async def _tunnels(self) -> report.TunnelReport:
         before = frozenset(self._alive)
         found = await self._worker.run(self._sample_tunnels)
@@ -224,7 +230,15 @@ class GatewayAgent:
     async def _metrics(self) -> str:
         tunnels = await self._tunnels()
         gateways = {id_: tunnel.gateway for id_, tunnel in self._cache.tunnels.items()}
-        return metrics.render(tunnels, gateways, self._instances(), self._events, self._supervisor.failures)
+        life = self._renewer.life
+        return metrics.render(
+            tunnels,
+            gateways,
+            self._instances(),
+            self._events,
+            self._supervisor.failures,
+            life.not_after if life else None,
+        )
 
     def _sample_tunnels(self) -> Iterator[epic_pb2.TunnelStatus]:
         return report.tunnel_statuses(self._dataplane, self._kernel.installed, time.monotonic_ns())
