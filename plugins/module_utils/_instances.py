@@ -12,7 +12,8 @@ from typing import Any
 CONFIGURATION = "/etc/epic/gateways"
 RUNTIME = "/run/epic/gateways"
 UNITS = "/etc/systemd/system"
-AGENT_SOCKET = "/run/epic/xds.sock"
+AGENT_SOCKET = "/run/epic/agent/xds.sock"
+"""In every unit of an Envoy the agent's socket for that gateway, and no other's."""
 SOCKET_PATH_MAX = 107
 MAX_CONNECTIONS = 100_000
 """Of clients, per Envoy; well below the unit's limit of open files, which upstreams need too."""

@@ -27,7 +27,7 @@ from epic.ads.snapshot import ENDPOINT, LOAD_ASSIGNMENT, Resources, versioned  #
 from epic.agent.gateway.announcement import Announcer  # noqa: E402
 from epic.agent.gateway.envoy.readiness import RELEASE_SECONDS  # noqa: E402
 from epic.agent.gateway.envoy.registry import EnvoyRegistry  # noqa: E402
-from epic.agent.gateway.envoy.xds import LocalServer  # noqa: E402
+from epic.agent.gateway.envoy.xds import XdsSockets  # noqa: E402
 from epic.agent.gateway.kernel import GatewayKernel  # noqa: E402
 from epic.agent.gateway.reconcile import Reconciler  # noqa: E402
 from epic.agent.gateway.resource_cache import ResourceCache  # noqa: E402
@@ -55,7 +55,12 @@ class Node:
         self._kernel = GatewayKernel(self.plane, UnderlaySettings(interface="up0"), directory)
         self._routes = Announcer()
         self._reconciler = Reconciler(
-            self._cache, self._kernel, self._worker, registry, LocalServer(registry), self._routes
+            self._cache,
+            self._kernel,
+            self._worker,
+            registry,
+            XdsSockets(registry, directory / "xds"),
+            self._routes,
         )
 
     async def start(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
+from shutil import rmtree
 
 from epic.agent.gateway.firewall import PortSet
 from epic.agent.netlink.objects import Netlink
@@ -34,7 +35,7 @@ def clean_up(settings: Settings) -> None:
         open_ports = ports.elements()
         if open_ports:
             ports.change(delete=open_ports)
-        (settings.run_directory / "xds.sock").unlink(missing_ok=True)
+        rmtree(settings.run_directory / "xds", ignore_errors=True)
     (settings.state_directory / FILE).unlink(missing_ok=True)
     Dataplane(settings.pin_directory, settings.object).unload()
     log.info("removed routes, ports and tunnel programs of EPIC")

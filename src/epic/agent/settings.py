@@ -33,20 +33,11 @@ class _Strict(BaseModel):
 
 
 class ControlSettings(_Strict):
-    """Where epic-control listens for agents, and the directory of this node's key and certificates."""
+    """Where epic-control listens for agents, and this node's key and certificate there, in one file."""
 
     address: Annotated[str, Field(pattern=r"^[^\s:]+:[0-9]{1,5}$")]
-    pki: Path = Path("/etc/epic/pki")
-
-    @property
-    def ca(self) -> Path:
-        """The authorities to trust for epic-control."""
-        return self.pki / "ca.crt"
-
-    @property
-    def identity(self) -> Path:
-        """This node's key and certificate, in one file."""
-        return self.pki / "agent.pem"
+    ca: Path
+    identity: Path
 
 
 class UnderlaySettings(_Strict):
@@ -106,7 +97,6 @@ class GatewaySettings(CommonSettings):
     role: Literal["gateway"]
     underlay: UnderlaySettings
     control: ControlSettings
-    envoy_group: str = "epic-envoy"
 
 
 class WorkloadSettings(CommonSettings):

@@ -77,7 +77,8 @@ class Node:
             "node_name": NODE,
             "control": {
                 "address": f"127.0.0.1:{ADS_PORT}",
-                "pki": str(directory),
+                "ca": str(directory / "ca.crt"),
+                "identity": str(directory / "agent.pem"),
             },
             "underlay": {"interface": "up0", "address": UNDERLAY},
             "state_directory": str(directory / "state"),
@@ -85,6 +86,11 @@ class Node:
             "pin_directory": str(self.pins),
         }
         self.configure()
+
+    @property
+    def xds_socket(self) -> Path:
+        """Where the agent serves the gateway's Envoy."""
+        return self.run_directory / "xds" / GATEWAY / "xds.sock"
 
     def configure(self, **settings: object) -> None:
         """Write the agent's settings, with these changes to what they were."""
@@ -162,7 +168,10 @@ class Node:
             *(GATEWAY, "shop", f"epic-{GATEWAY}", str(PUBLIC), str(INSIDE), str(INSIDE6), INTERFACE),
             *(1432, "1.40.0", 1),
         )
-        text = json.dumps(module.bootstrap(instance)).replace("/run/epic", str(self.run_directory))
+        text = json.dumps(module.bootstrap(instance))
+        # What the unit's bind mount does.
+        text = text.replace("/run/epic/agent", str(self.xds_socket.parent))
+        text = text.replace("/run/epic", str(self.run_directory))
         path = self.directory / "bootstrap.json"
         path.write_text(text, encoding="utf-8")
         options = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"]

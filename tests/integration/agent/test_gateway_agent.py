@@ -42,7 +42,7 @@ def dataplane(node: Node) -> Dataplane:
 async def test_a_gateway_is_announced_when_its_envoy_serves(node: Node) -> None:
     node.control.publish(snapshot(str(BACKEND)))
     node.start_agent()
-    await eventually((node.run_directory / "xds.sock").exists, 10)
+    await eventually(node.xds_socket.exists, 10)
     node.add_instance()
     await asyncio.sleep(0.3)
     assert not node.is_announced()

@@ -41,7 +41,7 @@ async def make(node: Node, tmp_path: Path, bpffs: Path) -> AsyncIterator[Make]:
         return made[0]
 
     node.start_agent()
-    await eventually((node.run_directory / "xds.sock").exists, 10)
+    await node.control.report(lambda _: True, 15)
     node.add_instance()
     yield build
     for workload in made:

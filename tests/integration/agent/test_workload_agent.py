@@ -37,7 +37,7 @@ async def workload(node: Node, tmp_path: Path, bpffs: Path) -> AsyncIterator[Wor
     made.start_backend()
     node.control.publish(snapshot(ADDRESS, forward=True))
     node.start_agent()
-    await eventually((node.run_directory / "xds.sock").exists, 10)
+    await eventually(node.xds_socket.exists, 10)
     node.add_instance()
     node.start_envoy()
     await eventually(node.is_announced, 15, "the announcement")

@@ -18,9 +18,11 @@ pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="ne
 
 
 def host(*commands: str, **environment: str) -> list[Any]:
-    """Run commands on a host of their own, whose namespaces nobody else sees; returns the JSON they print."""
+    """Run commands on a host of their own, whose /run nobody else sees; returns the JSON they print."""
     values = {"PUBLIC": PUBLIC, "INSIDE": INSIDE, "INTERFACE": INTERFACE, "MTU": "1452", **environment}
-    script = "\n".join(["set -e", "mkdir -p /run/netns", "mount -t tmpfs none /run/netns", *commands])
+    script = "\n".join(
+        ["set -e", "mount -t tmpfs none /run", "mkdir -p /run/netns /run/epic/agent", *commands]
+    )
     done = subprocess.run(
         ["unshare", "--net", "--mount", "sh", "-c", script],
         env={"PATH": os.environ["PATH"], **values},
@@ -100,3 +102,61 @@ def test_nothing_is_left_of_a_removed_one() -> None:
     )
     assert links == []
     assert namespaces == []
+
+
+SOCKETS = f"""
+import os, socket
+listeners = []
+for gateway in ("{GATEWAY}", "root.U2"):
+    path = f"/run/epic/xds/{{gateway}}/xds.sock"
+    listeners.append(listener := socket.socket(socket.AF_UNIX))
+    listener.bind(path)
+    listener.listen()
+    os.chmod(path, 0o666)
+    os.set_inheritable(listener.fileno(), True)
+nobody = ["setpriv", "--reuid=65533", "--regid=65533", "--clear-groups"]
+os.execvp("setpriv", [*nobody, "python3", "-c", os.environ["ASK"]])
+"""
+ASK = f"""
+import json, socket
+found = {{}}
+for path in ("agent", "xds/{GATEWAY}", "xds/root.U2"):
+    try:
+        socket.socket(socket.AF_UNIX).connect(f"/run/epic/{{path}}/xds.sock")
+        found[path] = "connected"
+    except OSError as error:
+        found[path] = type(error).__name__
+print(json.dumps(found))
+"""
+
+
+def test_the_agents_socket_of_a_gateway_is_reached_through_its_units_mount_alone() -> None:
+    mounted = (
+        f"mount --bind /run/epic/xds/{GATEWAY} /run/epic/agent",
+        "mount -o remount,bind,ro /run/epic/agent",
+    )
+    found = host(
+        unit("up"),
+        "mkdir -m 0711 /run/epic/xds/root.U2",
+        *mounted,
+        'python3 -c "$SOCKETS"',
+        SOCKETS=SOCKETS,
+        ASK=ASK,
+    )
+    assert found == [
+        {
+            "agent": "connected",
+            f"xds/{GATEWAY}": "PermissionError",
+            "xds/root.U2": "PermissionError",
+        }
+    ]
+
+
+def test_what_the_unit_made_goes_with_it() -> None:
+    print_directories = (
+        "import os, json; print(json.dumps([*map(os.listdir, ('/run/epic/xds', '/run/netns'))]))"
+    )
+    listing = f'python3 -c "{print_directories}"'
+    up, down = host(unit("up"), listing, unit("down"), listing)
+    assert up == [[GATEWAY], [f"epic-{GATEWAY}"]]
+    assert down == [[], []]

@@ -14,10 +14,9 @@ from epic.ads.client import DeltaClient, mtls_channel
 from epic.ads.snapshot import TYPES, Resources
 from epic.agent.gateway import metrics, report, storage
 from epic.agent.gateway.announcement import Announcer
-from epic.agent.gateway.certificate import CertificateRenewer
-from epic.agent.gateway.envoy import xds
 from epic.agent.gateway.envoy.probe import watch_ready
 from epic.agent.gateway.envoy.registry import EnvoyRegistry
+from epic.agent.gateway.envoy.xds import XdsSockets
 from epic.agent.gateway.kernel import GatewayKernel
 from epic.agent.gateway.reconcile import Reconciler
 from epic.agent.gateway.resource_cache import ResourceCache
@@ -49,7 +48,7 @@ class GatewayAgent:
         self._dataplane = Dataplane(settings.pin_directory, settings.object)
         self._routes = Announcer()
         self._registry = EnvoyRegistry(self._fleet_changed)
-        self._server = xds.LocalServer(self._registry)
+        self._sockets = XdsSockets(self._registry, settings.run_directory / "xds")
         self._saver = Saver(settings.state_directory)
         self._supervisor = Supervisor()
         self._announce = asyncio.Event()
@@ -72,18 +71,16 @@ class GatewayAgent:
         stored = storage.load(settings.state_directory)
         self._cache = stored or ResourceCache()
         self._reconciler = Reconciler(
-            self._cache, kernel, self._worker, self._registry, self._server, self._routes
+            self._cache, kernel, self._worker, self._registry, self._sockets, self._routes
         )
         if stored is not None:
             self._accept_resources()
         client = self._client()
         await self._worker.run(kernel.start)
-        self._renewer = CertificateRenewer(settings.control, settings.node_name, lambda: client.channel)
         self._reporter = report.Reporter(
-            settings.node_name, lambda: client.channel, self._instances, self._tunnels, self._problems
+            settings.node_name, lambda: client.channel, self._instances, self._tunnels
         )
-        socket = settings.run_directory / "xds.sock"
-        listener = await xds.serve(self._server, socket, settings.envoy_group)
+        await self._sockets.sync()
         responder = Responder(self._cache.tunnels, self._dataplane.generation)
         responder.open()
         unwatch = monitor.monitor(self._changed)
@@ -96,7 +93,7 @@ class GatewayAgent:
             ring.close()
             unwatch()
             responder.close()
-            await xds.stop(listener)
+            await self._sockets.close()
             self._saver.close()
             self._routes.close()
             self._worker.close()
@@ -125,9 +122,9 @@ class GatewayAgent:
         add("announcer", self._announce_forever, vital=True)
         add("client", client.run)
         add("reconciler", lambda: self._reconciler.run(self._reconciled))
+        add("xds", self._sockets.run)
         add("saver", self._saver.run)
         add("reporter", self._reporter.run)
-        add("certificate", self._renewer.run)
         add("memory", memory.trim_periodically)
         add("metrics", lambda: exposition.serve(self._settings.metrics, self._metrics))
         self._reconciler.wake()
@@ -207,9 +204,6 @@ class GatewayAgent:
     def _instances(self) -> list[epic_pb2.InstanceStatus]:
         return report.instance_statuses(self._cache.instances, self._registry.envoys, self._routes.standing)
 
-    def _problems(self) -> list[str]:
-        return [*self._supervisor.problems, *self._renewer.problems]
-
     async def _tunnels(self) -> report.TunnelReport:
         before = frozenset(self._alive)
         found = await self._worker.run(self._sample_tunnels)
@@ -230,15 +224,7 @@ class GatewayAgent:
     async def _metrics(self) -> str:
         tunnels = await self._tunnels()
         gateways = {id_: tunnel.gateway for id_, tunnel in self._cache.tunnels.items()}
-        life = self._renewer.life
-        return metrics.render(
-            tunnels,
-            gateways,
-            self._instances(),
-            self._events,
-            self._supervisor.failures,
-            life.not_after if life else None,
-        )
+        return metrics.render(tunnels, gateways, self._instances(), self._events, self._supervisor.failures)
 
     def _sample_tunnels(self) -> Iterator[epic_pb2.TunnelStatus]:
         return report.tunnel_statuses(self._dataplane, self._kernel.installed, time.monotonic_ns())

@@ -15,8 +15,8 @@ from epic.agent.gateway import plan
 from epic.agent.gateway.announcement import Announcer
 from epic.agent.gateway.desired import Desired, Instance, used
 from epic.agent.gateway.envoy.readiness import RELEASE_SECONDS, has_released
-from epic.agent.gateway.envoy.registry import EnvoyRegistry, node_of
-from epic.agent.gateway.envoy.xds import LocalServer
+from epic.agent.gateway.envoy.registry import EnvoyRegistry
+from epic.agent.gateway.envoy.xds import XdsSockets
 from epic.agent.gateway.kernel import GatewayKernel, Node
 from epic.agent.gateway.resource_cache import ResourceCache
 from epic.agent.runtime.worker import Worker
@@ -52,14 +52,14 @@ class Reconciler:
         kernel: GatewayKernel,
         worker: Worker,
         registry: EnvoyRegistry,
-        server: LocalServer,
+        sockets: XdsSockets,
         routes: Announcer,
     ) -> None:
         self._cache = cache
         self._kernel = kernel
         self._worker = worker
         self._registry = registry
-        self._server = server
+        self._sockets = sockets
         self._routes = routes
         self._wake = asyncio.Event()
         self._whole = True
@@ -75,8 +75,7 @@ class Reconciler:
         """
         instances = self._cache.instances
         if self._cache.dirty.gateways or not self._synced:
-            for gateway in self._registry.envoys.keys() - instances.keys():
-                self._server.forget(node_of(gateway))
+            self._sockets.keep(instances.keys())
             standing = self._routes.standing
             self._registry.keep(instances, (g for g, i in instances.items() if i.public in standing))
         self._synced = True
@@ -198,7 +197,7 @@ class Reconciler:
         # Without a revision there is no accepted configuration: what the Envoy has stays.
         told = part or ({} if instance.revision else None)
         if told is not None and self._registry.publish(instance.gateway, told, instance.revision):
-            self._server.publish(node_of(instance.gateway), told)
+            self._sockets.publish(instance.gateway, told)
 
     def _removals(self, view: _View) -> list[plan.Action]:
         """What may go by now."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Any
@@ -86,13 +86,11 @@ class Reporter:
         channel: Callable[[], grpc.aio.Channel | None],
         instances: Callable[[], list[epic_pb2.InstanceStatus]],
         tunnels: Callable[[], Awaitable[TunnelReport]],
-        problems: Callable[[], Iterable[str]] = tuple,
     ) -> None:
         self._node = node
         self._channel = channel
         self._instances = instances
         self._tunnels = tunnels
-        self._problems = problems
         self._wake = asyncio.Event()
         self._tunnels_changed = True
         self._told: list[epic_pb2.InstanceStatus] | None = None
@@ -134,11 +132,7 @@ class Reporter:
 
     def _report(self, **others: Any) -> epic_pb2.NodeReport:
         return epic_pb2.NodeReport(
-            node=self._node,
-            agent_version=__version__,
-            instances=self._instances(),
-            problems=self._problems(),
-            **others,
+            node=self._node, agent_version=__version__, instances=self._instances(), **others
         )
 
     async def _send(self, report: epic_pb2.NodeReport) -> None:

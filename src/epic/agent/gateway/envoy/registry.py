@@ -9,21 +9,8 @@ from dataclasses import replace
 
 from epic.ads.snapshot import Snapshot
 from epic.agent.gateway.envoy.readiness import Envoy, step, wanted
-from epic.model.naming import GatewayId
 
 log = logging.getLogger(__name__)
-
-_NODE_PREFIX = "epic-"
-
-
-def gateway_of(node_id: str) -> str:
-    """The gateway of Envoy's `node.id`."""
-    return node_id.removeprefix(_NODE_PREFIX)
-
-
-def node_of(gateway: str) -> str:
-    """Envoy's `node.id` of a gateway."""
-    return GatewayId.parse(gateway).envoy_node_id
 
 
 class EnvoyRegistry:
@@ -70,34 +57,29 @@ class EnvoyRegistry:
             log.info("Envoy of gateway %s is %s", gateway, "ready" if ready else "not ready")
             self._update(gateway, ready=ready, probed=True)
 
-    def on_first_request(self, node_id: str, type_url: str, held: Mapping[str, str]) -> None:
+    def on_first_request(self, gateway: str, type_url: str, held: Mapping[str, str]) -> None:
         """The Envoy has begun to ask for a type and says what it has of it."""
-        gateway = gateway_of(node_id)
         if gateway in self._envoys:
             self._hold(gateway, type_url, held)
 
-    def on_ack(self, node_id: str, type_url: str, acked: Mapping[str, str]) -> None:
+    def on_ack(self, gateway: str, type_url: str, acked: Mapping[str, str]) -> None:
         """See `epic.ads.server.Listener`."""
-        gateway = gateway_of(node_id)
         if gateway in self._envoys:
             self._hold(gateway, type_url, acked)
 
-    def on_nack(self, node_id: str, type_url: str, message: str) -> None:
+    def on_nack(self, gateway: str, type_url: str, message: str) -> None:
         """See `epic.ads.server.Listener`."""
-        gateway = gateway_of(node_id)
         if gateway in self._envoys:
             refusals = {**self._envoys[gateway].refusals, type_url: message}
             self._update(gateway, refusals=refusals)
 
-    def on_connect(self, node_id: str) -> None:
+    def on_connect(self, gateway: str) -> None:
         """The Envoy has opened a stream."""
-        gateway = gateway_of(node_id)
         if gateway in self._envoys:
             self._update(gateway, connected=True, held={}, refusals={})
 
-    def on_disconnect(self, node_id: str) -> None:
+    def on_disconnect(self, gateway: str) -> None:
         """See `epic.ads.server.Listener`."""
-        gateway = gateway_of(node_id)
         if gateway in self._envoys:
             self._update(gateway, connected=False)
 
