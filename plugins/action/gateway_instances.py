@@ -39,7 +39,7 @@ class ActionModule(ActionBase):
         return boolean(self._templar.template(task_vars.get("epic_forced_command", False)))
 
     def _command(self):
-        _, options = self.validate_argument_spec(argument_spec=SPEC)
+        _validated, options = self.validate_argument_spec(argument_spec=SPEC)
         request = {**options, "check_mode": self._task.check_mode, "diff": self._task.diff}
         # without sudoable there is no terminal, and standard input is the request alone
         code, out, err = self._connection.exec_command(

@@ -89,8 +89,9 @@ def _value(place: str, name: str, item: dict[str, Any]) -> object:
     if name not in item and option.get("required"):
         raise RequestError(f"{place} is missing")
     value = item.get(name, option.get("default"))
+    expected = _PLAIN[option["type"]]
     # True is an integer to Python
-    if type(value) is not _PLAIN[option["type"]]:
+    if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
         raise RequestError(f"{place} must be of type {option['type']}")
     if isinstance(value, str) and len(value) > MAX_TEXT:
         raise RequestError(f"{place} has more than {MAX_TEXT} characters")
