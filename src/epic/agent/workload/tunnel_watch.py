@@ -72,7 +72,8 @@ class TunnelWatch:
         ):
             self._watch = watch
             try:
-                for data in watch:
+                # `stop` found no watch to close while this one was being opened: so look after it is there.
+                while not self._stopped.is_set() and (data := next(watch, None)) is not None:
                     heard = True
                     self._tell(data)
             except EpicError as error:
