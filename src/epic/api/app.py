@@ -10,6 +10,7 @@ from epic.api import accounts, groups, nodes, proxies, routes, runs, tunnel_stat
 from epic.api.auth import Authenticator, Gate
 from epic.api.context import Asking, Context
 from epic.api.replies import PREFIX, install_error_handlers
+from epic.api.sessions import Sessions
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"description": "The request is wrong; `error` says where and what is accepted"},
@@ -55,7 +56,8 @@ def create_app(context: Context) -> FastAPI:
     )
     app.state.context = context
     install_error_handlers(app)
-    app.add_middleware(Gate, authenticator=Authenticator(context.store))
+    store = context.store
+    app.add_middleware(Gate, authenticator=Authenticator(store), sessions=Sessions(store))
     for module in (accounts, groups, proxies, routes, tunnels, tunnel_status, nodes, runs):
         app.include_router(module.router, prefix=PREFIX)
     app.include_router(_general, prefix=PREFIX)

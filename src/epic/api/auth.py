@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from epic.api.context import Principal
 from epic.api.replies import PREFIX, error_reply
+from epic.api.sessions import Sessions
 from epic.model.resources import User
 from epic.store.interface import Store
 
@@ -65,17 +66,18 @@ class Authenticator:
         self._verifying = asyncio.Semaphore(_VERIFICATIONS_AT_ONCE)
         self._nobody = hash_password(secrets.token_hex(16))
 
-    async def authenticate(self, name: str, password: str, account: str | None) -> Principal | None:
+    async def authenticate(self, name: str, password: str, account: str | None) -> User | None:
         """The user of that name and password; `account` is the one asked for, whose user comes first."""
         key = self._cache_key(name, password, account)
         user = self._remembered(key)
         if user is None:
             async with self._verifying:
                 user = await asyncio.to_thread(self._verify, name, password, account)
-            if user is None:
-                return None
-            self._remember(key, user)
-        return Principal(user.name, user.account, user.spec.admin)
+            if user is not None:
+                self._remember(key, user)
+                # The user may have been changed while the hash was computed.
+                user = self._remembered(key)
+        return user
 
     def _verify(self, name: str, password: str, account: str | None) -> User | None:
         users = [user for user in self._store.list(User) if user.name == name]
@@ -106,9 +108,10 @@ class Authenticator:
 class Gate:
     """ASGI wrapper that lets only known users in, and each only to what is theirs."""
 
-    def __init__(self, app: ASGIApp, authenticator: Authenticator) -> None:
+    def __init__(self, app: ASGIApp, authenticator: Authenticator, sessions: Sessions) -> None:
         self._app = app
         self._authenticator = authenticator
+        self._sessions = sessions
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer 401 or 403, or pass the request on with its principal."""
@@ -117,16 +120,17 @@ class Gate:
         headers = Headers(scope=scope)
         account = account_of(scope["path"])
         credentials = _credentials(headers.get("authorization", ""))
-        principal = (
+        user = (
             await self._authenticator.authenticate(*credentials, account) if credentials is not None else None
         )
-        if principal is None:
+        if user is None:
             message = (
                 "wrong user name or password"
                 if credentials
                 else "HTTP basic authentication is needed: user name and password of the account"
             )
             return await error_reply(401, message, _CHALLENGE)(scope, receive, send)
+        principal = Principal(user.name, user.account, user.spec.admin)
         if not (principal.admin or account == principal.account or scope["path"] in _FOR_EVERY_USER):
             message = (
                 f"user {principal.name!r} belongs to account {principal.account!r} and may use only "
@@ -134,7 +138,8 @@ class Gate:
             )
             return await error_reply(403, message)(scope, receive, send)
         scope.setdefault("state", {})["principal"] = principal
-        return await self._app(_as_json(scope), receive, _noted(scope, principal, send))
+        send = _noted(scope, principal, send)
+        return await self._sessions.serve(self._app, _as_json(scope), receive, send, user)
 
 
 def _noted(scope: Scope, principal: Principal, send: Send) -> Send:

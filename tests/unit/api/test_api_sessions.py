@@ -1,0 +1,171 @@
+"""A credential that is changed or deleted is worth nothing from that moment, nor are its open streams."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from ipaddress import IPv4Network
+
+import httpx
+import pytest
+from api_requests import ADMIN, API, TENANT, Events
+
+from epic.api import auth
+from epic.api.app import create_app
+from epic.api.context import Context
+from epic.model.base import Metadata
+from epic.model.resources import Account, User, UserSpec
+from epic.model.runs import Run, RunSpec
+from epic.store.sqlite import SqliteStore
+
+WATCH = f"{API}/accounts/root/tunnels"
+QUERY = b"cluster=c1&node=n1&watch=true"
+
+
+class Endless(Events):
+    """A run that goes on."""
+
+    async def follow(self, run: str, *, live: bool) -> AsyncIterator[dict[str, object]]:
+        yield {"event": "started", "run": run}
+        await asyncio.sleep(3600)
+
+
+class Stream:
+    """A request for events, as a server passes it to the application."""
+
+    def __init__(self, store: SqliteStore, path: str, credential: tuple[str, str]) -> None:
+        context = Context(store=store, inside_pool=IPv4Network("100.64.0.0/10"), run_events=Endless())
+        self.app = create_app(context)
+        basic = base64.b64encode(":".join(credential).encode())
+        self.scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.4"},
+            "http_version": "1.1",
+            "method": "GET",
+            "scheme": "https",
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": QUERY,
+            "root_path": "",
+            "headers": [(b"authorization", b"Basic " + basic)],
+            "client": ("192.0.2.9", 1),
+            "server": ("epic", 443),
+        }
+        self.status = 0
+        self.begun = asyncio.Event()
+        self.ended = False
+
+    async def _receive(self) -> dict[str, object]:
+        await asyncio.sleep(3600)
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: dict[str, object]) -> None:
+        if message["type"] == "http.response.start":
+            assert isinstance(message["status"], int)
+            self.status = message["status"]
+        elif message.get("body"):
+            self.begun.set()
+        if message["type"] == "http.response.body" and not message.get("more_body"):
+            self.ended = True
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[asyncio.Task[None]]:
+        """The task that serves it, from its first event on."""
+        task = asyncio.create_task(self.app(self.scope, self._receive, self._send))
+        async with asyncio.timeout(5):
+            await self.begun.wait()
+        yield task
+        task.cancel()
+        await asyncio.wait([task])
+
+
+def change_password(store: SqliteStore, account: str, name: str) -> None:
+    with store.transaction() as transaction:
+        user = transaction.get(User, account, name)
+        spec = user.spec.model_copy(update={"password_hash": auth.hash_password("another-password")})
+        transaction.update(user.model_copy(update={"spec": spec}))
+
+
+def delete_user(store: SqliteStore, account: str, name: str) -> None:
+    with store.transaction() as transaction:
+        transaction.delete(User, account, name)
+
+
+@pytest.mark.parametrize("act", [change_password, delete_user])
+async def test_an_open_watch_of_tunnels_ends(
+    store: SqliteStore, act: Callable[[SqliteStore, str, str], None]
+) -> None:
+    stream = Stream(store, WATCH, TENANT)
+    async with stream.open() as task:
+        assert stream.status == 200
+        act(store, "root", TENANT[0])
+        async with asyncio.timeout(1):
+            await task
+    assert stream.ended, "properly, for the client is to try again and be refused"
+
+
+async def test_the_open_events_of_a_run_end(store: SqliteStore) -> None:
+    with store.transaction() as transaction:
+        transaction.create(Run(metadata=Metadata(name="1"), spec=RunSpec(nodes=("epic1",))))
+    stream = Stream(store, f"{API}/runs/1/events", ADMIN)
+    async with stream.open() as task:
+        change_password(store, "", ADMIN[0])
+        async with asyncio.timeout(1):
+            await task
+    assert stream.ended
+
+
+async def test_other_users_streams_go_on(store: SqliteStore) -> None:
+    with store.transaction() as transaction:
+        spec = UserSpec(password_hash=auth.hash_password("other-password"))
+        transaction.create(User(metadata=Metadata(name=TENANT[0], namespace="other"), spec=spec))
+    stream = Stream(store, WATCH, TENANT)
+    async with stream.open() as task:
+        delete_user(store, "other", TENANT[0])
+        change_password(store, "", ADMIN[0])
+        with store.transaction() as transaction:
+            transaction.create(Account(metadata=Metadata(name="more")))
+        await asyncio.sleep(0.2)
+        assert not task.done()
+
+
+async def test_a_user_that_is_deleted_as_the_stream_begins_gets_none_that_lasts(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verify = auth.verify_password
+
+    def verify_and_delete(password_hash: str, password: str) -> bool:
+        good = verify(password_hash, password)
+        delete_user(store, "root", TENANT[0])
+        return good
+
+    monkeypatch.setattr(auth, "verify_password", verify_and_delete)
+    stream = Stream(store, WATCH, TENANT)
+    async with stream.open() as task, asyncio.timeout(1):
+        await task
+    assert stream.status == 401
+
+
+async def test_a_stream_that_the_server_gives_up_is_cancelled_as_ever(store: SqliteStore) -> None:
+    stream = Stream(store, WATCH, TENANT)
+    async with stream.open() as task:
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+async def test_nothing_is_followed_while_no_stream_is_open(store: SqliteStore) -> None:
+    async with Stream(store, WATCH, TENANT).open():
+        assert [task for task in asyncio.all_tasks() if task.get_name() == "sessions"]
+    await asyncio.sleep(0)
+    assert not [task for task in asyncio.all_tasks() if task.get_name() == "sessions"]
+
+
+async def test_after_the_end_the_old_credential_is_refused(
+    store: SqliteStore, tenant: httpx.AsyncClient
+) -> None:
+    assert (await tenant.get(f"{API}/accounts/root")).status_code == 200
+    change_password(store, "root", TENANT[0])
+    assert (await tenant.get(WATCH, params={"cluster": "c1", "node": "n1"})).status_code == 401
