@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,25 @@ class Entry:
     @property
     def is_directory(self) -> bool:
         return self.content is None
+
+
+@dataclass(frozen=True)
+class Link:
+    """A symbolic link. `found` is where it leads now, None if there is none."""
+
+    path: str
+    target: str
+    found: str | None = None
+
+    def diff(self) -> dict[str, Any]:
+        """The difference as `ansible-playbook --diff` prints it."""
+        before = "" if self.found is None else f"link to {self.found}\n"
+        return {
+            "before_header": self.path,
+            "after_header": self.path,
+            "before": before,
+            "after": f"link to {self.target}\n",
+        }
 
 
 @dataclass(frozen=True)
@@ -69,14 +87,57 @@ def write(change: Change) -> None:
     if entry.content is None:
         place.mkdir(parents=True, exist_ok=True)
     elif change.content:
-        place = place.resolve()
-        handle, part = tempfile.mkstemp(dir=place.parent, prefix=".epic-")
-        with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as stream:
-            stream.write(entry.content)
-        set_attributes(Path(part), entry)
-        Path(part).replace(place)
+        replace_file(place.resolve(), entry.content, entry.mode, (entry.uid, entry.gid))
         return
-    set_attributes(place, entry)
+    # the owner first, for chown clears bits of the mode
+    os.chown(place, entry.uid, entry.gid)
+    place.chmod(entry.mode)
+
+
+def replace_file(place: Path, content: str, mode: int, owner: tuple[int, int]) -> None:
+    """Put a file with this content in place of the one there, if any; `owner` is uid and gid.
+
+    There is the old file or the new one whenever one looks, also after a power cut and a failure.
+    """
+    part = _part(place)
+    part.unlink(missing_ok=True)
+    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as stream:
+            stream.write(content)
+            os.fchown(handle, *owner)
+            os.fchmod(handle, mode)
+            stream.flush()
+            os.fsync(handle)
+        part.replace(place)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def read_link(link: Link) -> Link:
+    """The link with where it leads now."""
+    place = Path(link.path)
+    found = str(place.readlink()) if place.is_symlink() else ("(no link)" if place.exists() else None)
+    return Link(link.path, link.target, found)
+
+
+def write_link(link: Link) -> None:
+    """Have the link in place of what is there, at no moment nothing. A directory there is an OSError."""
+    place = Path(link.path)
+    part = _part(place)
+    part.unlink(missing_ok=True)
+    part.symlink_to(link.target)
+    try:
+        part.replace(place)
+    except OSError:
+        part.unlink()
+        raise
+
+
+def _part(place: Path) -> Path:
+    # always the same name: what a killed run left is taken up by the next
+    return place.with_name(f".{place.name}.epic-part")
 
 
 def remove(path: str) -> None:
@@ -86,12 +147,6 @@ def remove(path: str) -> None:
         shutil.rmtree(place)
     else:
         place.unlink(missing_ok=True)
-
-
-def set_attributes(place: Path, entry: Entry) -> None:
-    """Give the path the entry's owner and mode; the owner first, for chown clears bits of the mode."""
-    os.chown(place, entry.uid, entry.gid)
-    place.chmod(entry.mode)
 
 
 def _compare(wanted: Entry, found: Entry | None) -> Change:

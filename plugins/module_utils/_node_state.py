@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from ansible_collections.epic.gateway.plugins.module_utils._files import replace_file
 from ansible_collections.epic.gateway.plugins.module_utils._instances import (
     CONFIGURATION,
     RUNTIME,
@@ -119,10 +121,7 @@ def _write_all(differences: list[tuple[str, str, str]]) -> None:
 
 def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, "utf-8")
-    part.chmod(0o644)
-    part.replace(path)
+    replace_file(path, text, 0o644, (os.geteuid(), os.getegid()))
 
 
 def _systemctl(run: Run, verb: str, units: list[str], *options: str) -> None:

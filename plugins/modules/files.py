@@ -41,8 +41,18 @@ options:
       owner: {description: User; the module's own if not given., type: str}
       group: {description: Group; the module's own if not given., type: str}
       validate:
-        description: Command that must accept the new file, C(%s) being its path, before anything is written.
+        description: >-
+          Command that must accept the new file, C(%s) being its path, before anything is written.
+          A check passes over a command that is not installed yet.
         type: str
+  links:
+    description: Symbolic links that must exist. They are made after the files.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      path: {description: Absolute path., type: path, required: true}
+      target: {description: Where it leads., type: str, required: true}
   absent:
     description: Paths that must not exist.
     type: list
@@ -81,7 +91,16 @@ import tempfile
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.epic.gateway.plugins.module_utils._files import Entry, plan, read, remove, write
+from ansible_collections.epic.gateway.plugins.module_utils._files import (
+    Entry,
+    Link,
+    plan,
+    read,
+    read_link,
+    remove,
+    write,
+    write_link,
+)
 
 _ATTRIBUTES = {
     "path": {"type": "path", "required": True},
@@ -95,9 +114,11 @@ _FILE = {
     "content": {"type": "str", "required": True},
     "validate": {"type": "str"},
 }
+_LINK = {"path": {"type": "path", "required": True}, "target": {"type": "str", "required": True}}
 SPEC = {
     "directories": {"type": "list", "elements": "dict", "default": [], "options": _DIRECTORY},
     "files": {"type": "list", "elements": "dict", "default": [], "options": _FILE},
+    "links": {"type": "list", "elements": "dict", "default": [], "options": _LINK},
     "absent": {"type": "list", "elements": "path", "default": []},
 }
 
@@ -121,10 +142,13 @@ def wanted_entry(module, item):
 
 def validate(module, change, command):
     """Fail unless the command accepts the new content."""
+    words = shlex.split(command)
+    if module.check_mode and module.get_bin_path(words[0]) is None:
+        return
     handle, part = tempfile.mkstemp(dir=module.tmpdir)
     with os.fdopen(handle, "w", encoding="utf-8") as stream:
         stream.write(change.wanted.content)
-    code, out, err = module.run_command([word.replace("%s", part) for word in shlex.split(command)])
+    code, out, err = module.run_command([word.replace("%s", part) for word in words])
     Path(part).unlink()
     if code:
         module.fail_json(
@@ -132,11 +156,13 @@ def validate(module, change, command):
         )
 
 
-def carry_out(module, changes, surplus):
-    """Write the changes and remove what must not be."""
+def carry_out(module, changes, links, surplus):
+    """Write the changes and links and remove what must not be."""
     try:
         for change in changes:
             write(change)
+        for link in links:
+            write_link(link)
         for path in surplus:
             remove(path)
     except OSError as error:
@@ -150,17 +176,19 @@ def main():
     wanted = [wanted_entry(module, item) for item in items]
     found = {entry.path: entry for entry in (read(item["path"]) for item in items) if entry}
     changes = plan(wanted, found)
+    links = [read_link(Link(item["path"], item["target"])) for item in module.params["links"]]
+    links = [link for link in links if link.found != link.target]
     surplus = [path for path in module.params["absent"] if os.path.lexists(path)]
     for change in changes:
         if change.content and change.wanted.path in checks:
             validate(module, change, checks[change.wanted.path])
     if not module.check_mode:
-        carry_out(module, changes, surplus)
-    diff = [change.diff() for change in changes]
+        carry_out(module, changes, links, surplus)
+    diff = [change.diff() for change in [*changes, *links]]
     diff += [
         {"before_header": path, "after_header": path, "before": "present\n", "after": ""} for path in surplus
     ]
-    paths = [change.wanted.path for change in changes] + surplus
+    paths = [change.wanted.path for change in changes] + [link.path for link in links] + surplus
     module.exit_json(changed=bool(paths), changed_paths=paths, diff=diff)
 
 
