@@ -18,7 +18,7 @@ ip -o link show
 ip route show table all
 nft list ruleset
 find /etc/epic /run/epic /var/lib/epic/agent /etc/systemd/system -print
-/opt/epic/bin/python - <<'PY'
+/opt/epic/current/bin/python - <<'PY'
 from pathlib import Path
 from epic.bpf.dataplane import Dataplane
 import epic.bpf

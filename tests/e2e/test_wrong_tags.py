@@ -13,7 +13,7 @@ from epic.client import EpicClient
 
 FORGED = bytes(16)
 STATE = """
-/opt/epic/bin/python - <<'PY'
+/opt/epic/current/bin/python - <<'PY'
 import json
 from pathlib import Path
 import epic.bpf

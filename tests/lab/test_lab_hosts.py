@@ -39,7 +39,7 @@ def test_a_host_is_plain_debian_but_for_its_packages_in_the_topology(small: Smal
 
 
 def test_a_host_installs_the_roles_packages_from_the_image_and_nothing_else(small: SmallLab) -> None:
-    install = "apt-get -qq update; apt-get -qq install bird2 2>&1 >/dev/null; command -v bird birdc"
+    install = "apt-get -qq update; apt-get -qq install bird2 >/dev/null 2>&1; command -v bird birdc"
     assert small.run("left", install) == "/usr/sbin/bird\n/usr/sbin/birdc"
     assert "Unable to locate package cowsay" in small.run("left", "apt-get install cowsay 2>&1 || true")
     small.boot(lab_power_cycle=["left"])

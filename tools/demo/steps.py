@@ -221,7 +221,9 @@ def read_tunnels(client: EpicClient, wanted: Desired) -> list[Tunnel]:
 
 def _counters(node: str) -> dict[str, tuple[int, int]]:
     try:
-        found: dict[str, tuple[int, int]] = json.loads(run(node, "/opt/epic/bin/python -", _READ_COUNTERS))
+        found: dict[str, tuple[int, int]] = json.loads(
+            run(node, "/opt/epic/current/bin/python -", _READ_COUNTERS)
+        )
     except (StepFailed, ValueError):
         # The screen is worth showing without them.
         return {}
