@@ -16,6 +16,7 @@ from envoy.service.discovery.v3 import ads_pb2_grpc
 from envoy.service.discovery.v3 import discovery_pb2 as pb
 from google.rpc import code_pb2, status_pb2
 
+from epic.ads.server import NODE_REMOVED
 from epic.ads.snapshot import Resources, Versioned
 
 log = logging.getLogger(__name__)
@@ -61,11 +62,14 @@ class DeltaClient:
         node_id: str,
         type_urls: Sequence[str],
         handler: Handler,
+        on_removed: Callable[[], None] = lambda: None,
     ) -> None:
+        """`on_removed` is called when the server says that the node is none any more, at each attempt."""
         self._channel_factory = channel_factory
         self._node = base_pb2.Node(id=node_id)
         self._type_urls = tuple(type_urls)
         self._handler = handler
+        self._on_removed = on_removed
         self._channel: grpc.aio.Channel | None = None
         self._heard = False
 
@@ -85,6 +89,8 @@ class DeltaClient:
                     log.info("the control plane ended the stream")
             except grpc.RpcError as error:
                 log.warning("stream to the control plane: %s", _reason(error))
+                if says_removed(error):
+                    self._on_removed()
             except OSError as error:
                 log.warning("cannot open a channel to the control plane: %s", error)
             delay = _FIRST_DELAY if self._heard else min(delay * 2, _LONGEST_DELAY)
@@ -126,6 +132,13 @@ async def _write(
     # The server may have ended the stream: reading says how.
     with suppress(asyncio.InvalidStateError):
         await call.write(request)
+
+
+def says_removed(error: grpc.RpcError) -> bool:
+    """Whether a call was refused because the node was removed."""
+    if not isinstance(error, grpc.aio.AioRpcError) or error.code() != grpc.StatusCode.PERMISSION_DENIED:
+        return False
+    return any(key == NODE_REMOVED for key, _ in error.trailing_metadata())
 
 
 def _reason(error: grpc.RpcError) -> str:

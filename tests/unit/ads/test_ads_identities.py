@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,9 +20,9 @@ from envoy.service.discovery.v3 import discovery_pb2 as pb
 from node_certificates import LIFE, SERVER, issue, issuer
 
 from epic.ads import service as module
-from epic.ads.client import mtls_channel
+from epic.ads.client import DeltaClient, mtls_channel
 from epic.ads.service import AdsService, AdsSettings
-from epic.ads.snapshot import INSTANCE
+from epic.ads.snapshot import INSTANCE, TYPES, Resources
 from epic.model.base import Metadata
 from epic.model.nodes import NodeRevocation, NodeRevocationSpec
 from epic.model.resources import Node
@@ -148,6 +149,33 @@ async def test_the_certificate_of_a_removed_node_is_worth_nothing_from_that_mome
         assert await refusal(open_stream(channel)) == (DENIED, True)
         async with site.channel() as another:
             assert await refusal(open_stream(another)) == (DENIED, True)
+
+
+class Nothing:
+    """An agent that takes everything and keeps nothing."""
+
+    async def apply(self, type_url: str, updated: Resources, removed: Sequence[str]) -> str | None:
+        return None
+
+    def versions(self, type_url: str) -> Mapping[str, str]:
+        return {}
+
+
+async def test_a_client_is_told_of_the_removal_on_its_stream_and_at_each_attempt(site: Site) -> None:
+    told: list[float] = []
+    client = DeltaClient(site.channel, "epic1", TYPES, Nothing(), lambda: told.append(time.monotonic()))
+    async with site.serving():
+        task = asyncio.create_task(client.run())
+        async with asyncio.timeout(10):
+            while not site.service._server.nodes:  # noqa: ASYNC110 - it has no event
+                await asyncio.sleep(0.01)
+            assert told == []
+            begin = time.monotonic()
+            site.revoke("epic1")
+            while len(told) < 2:  # noqa: ASYNC110 - it has no event
+                await asyncio.sleep(0.01)
+        task.cancel()
+    assert told[0] - begin < 1
 
 
 async def test_a_host_that_was_made_a_node_again_is_served_but_its_old_certificate_is_not(site: Site) -> None:
