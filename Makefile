@@ -1,7 +1,7 @@
 # EPIC: the commands of development. `make help` lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-lab check lint types unit golden sanity changelog bpf bundle lab site demo test e2e bench bench-transport bench-agent test-kernels clean-lab clean
+.PHONY: help setup setup-lab check lint types unit golden sanity changelog bpf bundle release lab site demo test e2e bench bench-transport bench-agent test-kernels clean-lab clean
 
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -55,6 +55,9 @@ bpf: setup-lab ## Compile the tunnel programs
 
 bundle: bpf ## Build what hosts are given: wheels, Envoy, the collection
 	@tools/bundle
+
+release: bundle ## Make one archive of bundle and collection for sites: dist/epic-VERSION-MACHINE-DIGEST.tar
+	@tools/release
 
 lab: setup-lab ## Boot the lab's hosts
 	ansible-playbook -i $(LAB) playbooks/lab.yml

@@ -1,6 +1,4 @@
-# Copyright: the EPIC developers
-# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
-# SPDX-License-Identifier: GPL-3.0-or-later
+# SPDX-License-Identifier: Apache-2.0
 """What a host must be before EPIC comes to it: facts read from it, and what is wrong with them."""
 
 from __future__ import annotations

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -154,6 +156,19 @@ class Lab:
         process.stdin.close()
         process.stdin = None
         return Load(process)
+
+
+def run_site(*options: str) -> subprocess.CompletedProcess[str]:
+    """Run site.yml on the lab; a run that fails raises nothing."""
+    return subprocess.run(
+        [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(INVENTORY), "site.yml", *options],
+        cwd=CHECKOUT,
+        env=os.environ | {"ANSIBLE_CONFIG": str(CHECKOUT / "ansible.cfg"), "ANSIBLE_FORCE_COLOR": "0"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
 
 
 def load_lab() -> Lab:

@@ -33,12 +33,15 @@ def site(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def run(folder: Path, home: Path, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(
+    folder: Path, home: Path, program: str, *arguments: str, **more: str
+) -> subprocess.CompletedProcess[str]:
     """Run a program of Ansible with no configuration but where the site's collections are."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
     environment |= {
         "ANSIBLE_COLLECTIONS_PATH": str(home / "collections"),
         "ANSIBLE_HOME": str(home / ".ansible"),
+        **more,
     }
     command = [str(BIN / program), *arguments]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
@@ -108,3 +111,56 @@ def test_without_a_bundle_it_says_how_to_get_one(site: Path) -> None:
     with pytest.raises(subprocess.CalledProcessError) as failed:
         run(site, site, "ansible-playbook", "-i", "hosts.yml", "epic.gateway.site")
     assert "set cluster_bundle to the" in failed.value.stdout + failed.value.stderr
+
+
+@pytest.fixture
+def release(tmp_path: Path) -> Path:
+    """A release's archive, with a bundle of which only the manifest is there."""
+    content = tmp_path / "content"
+    (content / "bundle").mkdir(parents=True)
+    (content / "bundle/manifest.json").write_text('{"envoy": {"version": "9.9"}}\n')
+    sums = subprocess.run(["sha256sum", "bundle/manifest.json"], cwd=content, capture_output=True, check=True)
+    (content / "SHA256SUMS").write_bytes(sums.stdout)
+    subprocess.run(["tar", "-cf", tmp_path / "epic-9.9-x-1.tar", "-C", content, "."], check=True)
+    return tmp_path / "epic-9.9-x-1.tar"
+
+
+def take(site: Path, release: Path) -> subprocess.CompletedProcess[str]:
+    """Let the role base take the archive for the bundle."""
+    (site / "bundle.yml").write_text(
+        "- hosts: localhost\n  gather_facts: false\n"
+        f"  vars: {{cluster_bundle: {release}, cluster_control_host: localhost}}\n  tasks:\n"
+        "    - ansible.builtin.include_role: {name: epic.gateway.base, tasks_from: bundle, public: true}\n"
+        "    - ansible.builtin.debug: {msg: 'Envoy {{ _cluster_manifest.envoy.version }}'}\n"
+    )
+    options = ("-i", "localhost,", "-c", "local", "-e", f"ansible_python_interpreter={sys.executable}")
+    return run(site, site, "ansible-playbook", *options, "bundle.yml", XDG_CACHE_HOME=str(release.parent))
+
+
+def test_a_releases_archive_is_a_bundle(site: Path, release: Path) -> None:
+    assert "Envoy 9.9" in take(site, release).stdout
+    assert "Envoy 9.9" in take(site, release).stdout, "it is unpacked once"
+    assert [path.name for path in (release.parent / "epic").iterdir()] == ["epic-9.9-x-1"]
+
+
+def test_a_damaged_archive_is_refused(site: Path, release: Path) -> None:
+    (release.parent / "content/bundle/manifest.json").write_text("{}\n")
+    subprocess.run(["tar", "-cf", release, "-C", release.parent / "content", "."], check=True)
+    with pytest.raises(subprocess.CalledProcessError) as failed:
+        take(site, release)
+    assert "bundle/manifest.json: FAILED" in failed.value.stdout + failed.value.stderr
+
+
+def test_a_check_passes_over_a_validation_that_is_not_installed_yet(site: Path) -> None:
+    text = (
+        "- hosts: localhost\n  gather_facts: false\n  tasks:\n    - epic.gateway.files:\n"
+        f"        files: [{{path: {site}/checked, content: x, validate: COMMAND %s}}]\n"
+    )
+    options = ("-i", "localhost,", "-c", "local", "-e", f"ansible_python_interpreter={sys.executable}")
+    (site / "check.yml").write_text(text.replace("COMMAND", "no-such-command"))
+    assert "changed=1" in run(site, site, "ansible-playbook", *options, "--check", "check.yml").stdout
+    (site / "check.yml").write_text(text.replace("COMMAND", "false"))
+    with pytest.raises(subprocess.CalledProcessError) as failed:
+        run(site, site, "ansible-playbook", *options, "--check", "check.yml")
+    assert "refuses it" in failed.value.stdout
+    assert not (site / "checked").exists()

@@ -1,0 +1,51 @@
+"""Versions of EPIC's programs on a host: back to an earlier one and forth again by one variable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from hosts import Lab, Target, run_site, tally
+
+NODE = "epic2"
+EARLIER = "0.0.9-earlier"
+
+
+@pytest.fixture
+def bundled(lab: Lab) -> Iterator[str]:
+    """The version that runs on the node, beside which there is an earlier one."""
+    host = lab[NODE]
+    version = host.run("readlink /opt/epic/current").strip()
+    host.run(f"cp -a /opt/epic/{version} /opt/epic/{EARLIER}")
+    host.run(f"sed -i '1s,/opt/epic/{version}/,/opt/epic/{EARLIER}/,' /opt/epic/{EARLIER}/bin/epic*")
+    yield version
+    run_site("--limit", NODE, "--tags", "programs")
+    host.run(f"rm -rf /opt/epic/{EARLIER}")
+
+
+def running(lab: Lab) -> str:
+    """The interpreter that the node's agent runs by."""
+    command = "tr '\\0' ' ' <\"/proc/$(systemctl show -P MainPID epic-agent)/cmdline\""
+    return lab[NODE].run(command).split()[0]
+
+
+def test_a_node_goes_back_and_forth_without_a_failed_request(
+    lab: Lab, web_target: Target, bundled: str
+) -> None:
+    load = lab.load(web_target, 600, 0.03)
+    back = run_site("--limit", NODE, "--tags", "programs", "-e", f"base_version={EARLIER}")
+    assert back.returncode == 0, back.stdout[-3000:]
+    assert running(lab) == f"/opt/epic/{EARLIER}/bin/python"
+    forth = run_site("--limit", NODE, "--tags", "programs")
+    assert forth.returncode == 0, forth.stdout[-3000:]
+    assert running(lab) == f"/opt/epic/{bundled}/bin/python"
+    replies = load.stop()
+    assert all(reply.status == 200 for reply in replies), tally(replies)
+
+
+def test_a_version_that_the_host_does_not_have_is_refused_with_those_it_has(lab: Lab, bundled: str) -> None:
+    refused = run_site("--limit", NODE, "--tags", "programs", "-e", "base_version=9.9")
+    assert refused.returncode != 0
+    assert "This host has no version 9.9 of EPIC to run" in refused.stdout
+    assert f"{EARLIER}, {bundled}" in refused.stdout
+    assert lab[NODE].run("readlink /opt/epic/current").strip() == bundled
