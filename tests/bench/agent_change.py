@@ -28,6 +28,7 @@ from epic.agent.gateway.announcement import Announcer  # noqa: E402
 from epic.agent.gateway.envoy.readiness import RELEASE_SECONDS  # noqa: E402
 from epic.agent.gateway.envoy.registry import EnvoyRegistry  # noqa: E402
 from epic.agent.gateway.envoy.xds import XdsSockets  # noqa: E402
+from epic.agent.gateway.firewall import Firewall  # noqa: E402
 from epic.agent.gateway.kernel import GatewayKernel  # noqa: E402
 from epic.agent.gateway.reconcile import Reconciler  # noqa: E402
 from epic.agent.gateway.resource_cache import ResourceCache  # noqa: E402
@@ -61,6 +62,7 @@ class Node:
             registry,
             XdsSockets(registry, directory / "xds"),
             self._routes,
+            Firewall(directory / "firewall.nft", lambda: None),
         )
 
     async def start(self) -> None:

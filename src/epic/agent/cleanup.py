@@ -6,12 +6,13 @@ import logging
 from contextlib import suppress
 from shutil import rmtree
 
-from epic.agent.gateway.firewall import PortSet
+from epic.agent.gateway import firewall
 from epic.agent.netlink.objects import Netlink
 from epic.agent.settings import GatewaySettings, Settings
 from epic.agent.tunnel.underlay import FILE
 from epic.agent.workload.plan import DUMMIES
 from epic.bpf.dataplane import Dataplane
+from epic.errors import Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -31,10 +32,8 @@ def clean_up(settings: Settings) -> None:
     finally:
         netlink.close()
     if isinstance(settings, GatewaySettings):
-        ports = PortSet()
-        open_ports = ports.elements()
-        if open_ports:
-            ports.change(delete=open_ports)
+        with suppress(Unavailable):
+            firewall.change_elements(delete=firewall.read_elements())
         rmtree(settings.run_directory / "xds", ignore_errors=True)
     (settings.state_directory / FILE).unlink(missing_ok=True)
     Dataplane(settings.pin_directory, settings.object).unload()

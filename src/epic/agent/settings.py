@@ -97,6 +97,7 @@ class GatewaySettings(CommonSettings):
     role: Literal["gateway"]
     underlay: UnderlaySettings
     control: ControlSettings
+    firewall: Path = Path("/etc/epic/firewall.nft")
 
 
 class WorkloadSettings(CommonSettings):

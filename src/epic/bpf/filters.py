@@ -25,11 +25,11 @@ LOOPBACK_INDEX = 1
 Hook = Literal["ingress", "egress"]
 HOOKS: tuple[Hook, ...] = ("ingress", "egress")
 
-_PARENT = {"ingress": 0xFFFFFFF2, "egress": 0xFFFFFFF3}
+PARENTS = {"ingress": 0xFFFFFFF2, "egress": 0xFFFFFFF3}
 _CLSACT_HANDLE = 0xFFFF0000
-_PRIORITY = 50
-_FILTER_HANDLE = 0xE71C
-_PREFIX = "epic_"
+PRIORITY = 50
+FILTER_HANDLE = 0xE71C
+PREFIX = "epic_"
 _ETH_P_ALL = 0x0003
 _ARPHRD_ETHER = 1
 _XDP_DRIVER_MODE = 1 << 2
@@ -95,10 +95,10 @@ class Filters:
                 "bpf",
                 index,
                 fd=fd,
-                name=_PREFIX + pin.name,
-                parent=_PARENT[hook],
-                prio=_PRIORITY,
-                handle=_FILTER_HANDLE,
+                name=PREFIX + pin.name,
+                parent=PARENTS[hook],
+                prio=PRIORITY,
+                handle=FILTER_HANDLE,
                 protocol=_ETH_P_ALL,
                 direct_action=True,
             )
@@ -115,9 +115,9 @@ class Filters:
             "del-filter",
             "bpf",
             index,
-            parent=_PARENT[hook],
-            prio=_PRIORITY,
-            handle=_FILTER_HANDLE,
+            parent=PARENTS[hook],
+            prio=PRIORITY,
+            handle=FILTER_HANDLE,
             protocol=_ETH_P_ALL,
         )
         if not any(self._filters(index, other) for other in HOOKS):
@@ -132,7 +132,7 @@ class Filters:
     def attached_to(self, index: int) -> list[Attached]:
         """Our filters on one interface."""
         return [
-            Attached(index, hook, name.removeprefix(_PREFIX))
+            Attached(index, hook, name.removeprefix(PREFIX))
             for hook in HOOKS
             for name in self._ours(index, hook)
         ]
@@ -180,15 +180,15 @@ class Filters:
             options = message.get_attr("TCA_OPTIONS")
             name = options.get_attr("TCA_BPF_NAME") or ""
             if (
-                message["info"] >> 16 == _PRIORITY
-                and message["handle"] == _FILTER_HANDLE
-                and name.startswith(_PREFIX)
+                message["info"] >> 16 == PRIORITY
+                and message["handle"] == FILTER_HANDLE
+                and name.startswith(PREFIX)
             ):
                 yield name
 
     def _filters(self, index: int, hook: Hook) -> list[Any]:
         # The kernel lists each chain's head too, as an entry without handle and options.
-        found = self._netlink.get_filters(index=index, parent=_PARENT[hook])
+        found = self._netlink.get_filters(index=index, parent=PARENTS[hook])
         return [message for message in found if message["handle"]]
 
     def _add_clsact(self, index: int) -> None:

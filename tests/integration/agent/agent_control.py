@@ -58,25 +58,26 @@ def snapshot(
     keys: Keys = ((1, KEY),),
     signing: int = 1,
     declared: str = "192.168.50.11",
+    gateway: str = GATEWAY,
 ) -> Snapshot:
     """A gateway with endpoints at `backends`.
 
     It answers by itself unless it is to `forward` to them; Envoy refuses the listener of a `broken` one.
     """
     instance = epic_pb2.Instance(
-        gateway=GATEWAY,
+        gateway=gateway,
         account="shop",
         service=SERVICE,
         public_address=str(PUBLIC),
         inside_address=str(INSIDE),
         inside_address6=str(INSIDE6),
-        interface=INTERFACE,
+        interface=instance_interface(gateway, INSIDE),
         ports=[epic_pb2.Port(number=port, protocol="tcp")],
         revision=revision,
     )
     tunnel = epic_pb2.Tunnel(
         id=TUNNEL_ID,
-        gateway=GATEWAY,
+        gateway=gateway,
         service=SERVICE,
         inside_address=str(INSIDE),
         inside_address6=str(INSIDE6),
@@ -85,17 +86,17 @@ def snapshot(
         signing_epoch=signing,
     )
     endpoints = [
-        epic_pb2.Endpoint(gateway=GATEWAY, inside_address=inside_of(a), address=a, tunnel=TUNNEL_ID)
+        epic_pb2.Endpoint(gateway=gateway, inside_address=inside_of(a), address=a, tunnel=TUNNEL_ID)
         for a in backends
     ]
     return {
-        INSTANCE: {GATEWAY: versioned(instance)},
+        INSTANCE: {gateway: versioned(instance)},
         TUNNEL: {str(TUNNEL_ID): versioned(tunnel)},
-        ENDPOINT: {f"{GATEWAY}/{e.address}": versioned(e) for e in endpoints},
-        CLUSTER: {f"{GATEWAY}/backend": versioned(_cluster())},
-        LOAD_ASSIGNMENT: {f"{GATEWAY}/backend": versioned(_assignment(backends))},
-        LISTENER: {f"{GATEWAY}/http": versioned(_listener(broken, port))},
-        ROUTE_CONFIGURATION: {f"{GATEWAY}/http": versioned(_route(forward))},
+        ENDPOINT: {f"{gateway}/{e.address}": versioned(e) for e in endpoints},
+        CLUSTER: {f"{gateway}/backend": versioned(_cluster())},
+        LOAD_ASSIGNMENT: {f"{gateway}/backend": versioned(_assignment(backends))},
+        LISTENER: {f"{gateway}/http": versioned(_listener(broken, port))},
+        ROUTE_CONFIGURATION: {f"{gateway}/http": versioned(_route(forward))},
     }
 
 

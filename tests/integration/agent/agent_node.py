@@ -84,6 +84,7 @@ class Node:
             "state_directory": str(directory / "state"),
             "run_directory": str(self.run_directory),
             "pin_directory": str(self.pins),
+            "firewall": str(directory / "firewall.nft"),
         }
         self.configure()
 
@@ -117,6 +118,17 @@ class Node:
         path = self.directory / "firewall.nft"
         path.write_text(rules, encoding="utf-8")
         self.node.run(f"nft -f {path}")
+
+    def hide_firewall(self) -> None:
+        """The file of the rules is not there, until they are loaded again."""
+        (self.directory / "firewall.nft").unlink()
+
+    def has_port(self, port: int) -> bool:
+        """Whether the firewall lets requests to the gateway's port pass."""
+        try:
+            return f"{PUBLIC} . tcp . {port}" in self.ports()
+        except AssertionError:
+            return False
 
     def add_instance(self) -> None:
         """What the unit epic-netns@ does."""

@@ -194,23 +194,6 @@ def say_hello(node: Node) -> wire.Control:
     return ack
 
 
-async def test_a_lost_route_and_lost_ports_come_back(serving: Node) -> None:
-    serving.node.run("nft flush set inet epic gateway_ports", f"ip route del blackhole {PUBLIC}")
-    await eventually(serving.is_announced, 15)
-    await eventually(lambda: f"{PUBLIC} . tcp . 80" in serving.ports(), 15)
-
-
-async def test_the_gateway_works_without_firewall_rules(node: Node) -> None:
-    node.node.run("nft delete table inet epic")
-    node.control.publish(snapshot(str(BACKEND)))
-    node.start_agent()
-    node.add_instance()
-    node.start_envoy()
-    await eventually(node.is_announced, 15)
-    node.load_firewall()
-    await eventually(lambda: f"{PUBLIC} . tcp . 80" in node.ports(), 15)
-
-
 async def test_a_clean_up_leaves_nothing(serving: Node) -> None:
     serving.stop_agent()
     serving.clean_up()

@@ -1,7 +1,7 @@
 """From what is wanted and what is there to what is done.
 
-- Additions: attach, tunnels, endpoints, ports; nothing when all is there; again when an interface was remade.
-- Removals: ports, endpoints, tunnels, attachments; an endpoint in use stays, and its tunnel with it.
+- Additions: attach, deliver, tunnels, endpoints; nothing when all is there; again when a link was remade.
+- Removals: endpoints, tunnels, attachments; an endpoint in use stays, and its tunnel with it.
 - A gateway is programmed when its interface is there and none of its additions failed.
 """
 
@@ -9,38 +9,39 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from agent_samples import HTTP, INSIDE, INSIDE6, INTERFACE, VIA, WEB, A, B, C, instance, tunnel, wanted
+from agent_samples import INSIDE, INSIDE6, INTERFACE, PUBLIC, VIA, WEB, A, B, C, instance, tunnel, wanted
 
 from epic.agent.gateway.desired import EMPTY
 from epic.agent.gateway.plan import (
     AttachInstance,
-    ClosePorts,
     DeleteEndpoints,
     DeleteTunnel,
+    DeliverTo,
     DetachInstance,
     Observed,
-    OpenPorts,
     SetEndpoints,
     SetTunnel,
     additions,
     attachment,
+    cut_off,
     removals,
     unprogrammed,
     waiting,
 )
 from epic.bpf.dataplane import Endpoint
 
-NOTHING = Observed({INTERFACE: 9}, {}, {}, {}, frozenset())
+NOTHING = Observed({INTERFACE: 9}, {}, {}, {}, {})
+DELIVERED = {PUBLIC: 9, INSIDE: 9}
 ATTACHED = {INTERFACE: attachment(instance(), 9)}
-DONE = Observed({INTERFACE: 9}, ATTACHED, {7: tunnel()}, {(INSIDE, A): VIA}, frozenset({HTTP}))
+DONE = Observed({INTERFACE: 9}, ATTACHED, {7: tunnel()}, {(INSIDE, A): VIA}, DELIVERED)
 
 
 def test_a_new_gateway_gets_everything_in_order() -> None:
     assert additions(wanted(A), NOTHING) == [
         AttachInstance(instance(), 9),
+        DeliverTo(instance(), 9),
         SetTunnel(tunnel()),
         SetEndpoints(WEB, {(INSIDE, A): VIA}),
-        OpenPorts(frozenset({HTTP})),
     ]
 
 
@@ -50,7 +51,10 @@ def test_nothing_is_done_when_all_is_there() -> None:
 
 
 def test_an_interface_that_was_made_anew_is_attached_again() -> None:
-    assert additions(wanted(A), replace(DONE, links={INTERFACE: 12})) == [AttachInstance(instance(), 12)]
+    assert additions(wanted(A), replace(DONE, links={INTERFACE: 12})) == [
+        AttachInstance(instance(), 12),
+        DeliverTo(instance(), 12),
+    ]
 
 
 def test_an_interface_is_attached_again_when_the_instance_has_other_addresses() -> None:
@@ -62,7 +66,7 @@ def test_an_interface_is_attached_again_when_the_instance_has_other_addresses() 
 
 def test_an_interface_that_is_not_there_gets_neither_tunnels_nor_endpoints() -> None:
     observed = replace(NOTHING, links={})
-    assert additions(wanted(A), observed) == [OpenPorts(frozenset({HTTP}))]
+    assert additions(wanted(A), observed) == []
     assert unprogrammed(wanted(A), observed, []) == {WEB}
 
 
@@ -84,7 +88,6 @@ def test_a_tunnel_of_an_earlier_agent_is_set_again_for_its_keys_are_unknown() ->
 
 def test_everything_of_a_gateway_that_is_gone_goes() -> None:
     assert removals(EMPTY, DONE, ()) == [
-        ClosePorts(frozenset({HTTP})),
         DeleteEndpoints(frozenset({(INSIDE, A)})),
         DeleteTunnel(7),
         DetachInstance(INTERFACE),
@@ -116,10 +119,23 @@ def test_a_tunnel_stays_while_an_endpoint_needs_it() -> None:
     assert removals(desired, observed, {WEB}) == [DeleteEndpoints(frozenset({(INSIDE, B)})), DeleteTunnel(7)]
 
 
-def test_a_gateway_with_a_failed_addition_is_not_plumbed() -> None:
+def test_a_gateway_with_a_failed_addition_is_not_programmed() -> None:
     assert unprogrammed(wanted(A), DONE, []) == set()
     assert unprogrammed(wanted(A), DONE, [SetEndpoints(WEB, {(INSIDE, A): VIA})]) == {WEB}
-    assert unprogrammed(wanted(A), DONE, [OpenPorts(frozenset({HTTP}))]) == {WEB}
+
+
+def test_a_lost_route_to_an_instance_is_made_again() -> None:
+    for lost in ({PUBLIC: 9}, {PUBLIC: 8, INSIDE: 9}):
+        assert additions(wanted(A), replace(DONE, delivered=lost)) == [DeliverTo(instance(), 9)]
+
+
+def test_a_gateway_is_cut_off_when_packets_do_not_reach_its_envoy_or_pass_the_programs_by() -> None:
+    assert cut_off(wanted(A), DONE, []) == set()
+    assert cut_off(wanted(A), replace(DONE, links={}), []) == {WEB}
+    assert cut_off(wanted(A), DONE, [AttachInstance(instance(), 9)]) == {WEB}
+    assert cut_off(wanted(A), DONE, [DeliverTo(instance(), 9)]) == {WEB}
+    # One tunnel's trouble is not the gateway's.
+    assert cut_off(wanted(A), DONE, [SetTunnel(tunnel())]) == set()
 
 
 def test_logs_show_no_keys() -> None:

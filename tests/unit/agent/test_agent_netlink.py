@@ -5,6 +5,9 @@ from __future__ import annotations
 import socket
 import struct
 
+import pytest
+
+from epic.agent.netlink import nftables
 from epic.agent.netlink import rtnetlink as rt
 from epic.agent.netlink.monitor import Changes, Pending
 
@@ -19,7 +22,7 @@ def route(protocol: int) -> bytes:
 
 def heard(*messages: bytes) -> Changes:
     changes = Changes()
-    changes.note((found for _, found in rt.messages(b"".join(messages))), own=9)
+    changes.note((found for _, found in rt.messages(b"".join(messages))), own=[9])
     return changes
 
 
@@ -44,6 +47,39 @@ def test_others_routes_count_and_ours_when_others_remove_them() -> None:
     assert not heard(message(rt.NEWROUTE, route(50)))
     assert not heard(message(rt.DELROUTE, route(50)))
     assert heard(message(rt.DELROUTE, route(50), sender=10)) == Changes(ours=True)
+
+
+def test_removed_filters_and_rules_count() -> None:
+    body = rt.FILTER.pack(0, 12, 0, 0, 0)
+    assert heard(message(rt.DELTFILTER, body), message(rt.DELQDISC, body)) == Changes(filters={12})
+    assert heard(message(rt.DELRULE, route(0))) == Changes(rules=True)
+
+
+def nft(kind: int, *names: str, family: int = 1) -> rt.Message:
+    body = bytes([family, 0, 0, 0]) + b"".join(
+        rt.attribute(number, name.encode() + b"\0") for number, name in enumerate(names, 1)
+    )
+    return rt.Message(10 << 8 | kind, 5, body)
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        pytest.param(nft(2, "epic"), "rules", id="table deleted"),
+        pytest.param(nft(8, "epic", "input"), "rules", id="rule deleted"),
+        pytest.param(nft(6, "epic", "input"), "rules", id="rule added"),
+        pytest.param(nft(14, "epic", "gateway_ports"), "elements", id="port closed"),
+        pytest.param(nft(14, "epic", "udp_clients"), None, id="element of another set"),
+        pytest.param(nft(12, "epic", "gateway_ports"), None, id="port opened"),
+        pytest.param(nft(2, "filter"), None, id="another table"),
+        pytest.param(nft(2, "epic", family=2), None, id="another family"),
+        pytest.param(rt.Message(2, 5, b""), None, id="no message of nft"),
+    ],
+)
+def test_what_is_taken_from_the_firewall_is_heard_of(
+    found: rt.Message, expected: nftables.Change | None
+) -> None:
+    assert nftables.change(found, "epic", "gateway_ports") == expected
 
 
 def test_changes_are_taken_once_and_at_first_all_may_have_changed() -> None:

@@ -19,6 +19,7 @@ from epic.agent.gateway.envoy.readiness import (
     HELD_BACK_SECONDS,
     RELEASE_SECONDS,
     Envoy,
+    Node,
     has_released,
     is_announced,
     plan_announcements,
@@ -76,17 +77,45 @@ def test_an_envoy_that_died_starts_anew() -> None:
     assert not is_announced(step(replace(dead, ready=True, connected=True), 201, "r1"), 201)
 
 
-def test_announcements_are_added_removed_and_left_where_nothing_is_known() -> None:
-    addresses = {WEB: PUBLIC}
-    assert plan_announcements(addresses, {WEB: SERVING}, {WEB}, (), 100) == ({PUBLIC}, set())
-    assert plan_announcements(addresses, {WEB: SERVING}, (), (), 100) == (set(), set())
-    assert plan_announcements(addresses, {WEB: SERVING}, (), {PUBLIC}, 100) == (set(), set())
-    assert plan_announcements(addresses, {WEB: replace(SERVING, ready=False)}, {WEB}, {PUBLIC}, 100) == (
-        set(),
-        {PUBLIC},
-    )
-    assert plan_announcements({}, {}, (), {PUBLIC}, 100) == (set(), {PUBLIC})
-    assert plan_announcements(addresses, {WEB: Envoy(served=True)}, (), {PUBLIC}, 100) == (set(), set())
+ADDRESSES = {WEB: PUBLIC}
+PROGRAMMED = Node(programmed={WEB})
+
+
+def planned(envoy: Envoy, node: Node = PROGRAMMED, *, stands: bool) -> str:
+    """What is done with the flag route."""
+    add, remove = plan_announcements(ADDRESSES, {WEB: envoy}, node, {PUBLIC} if stands else set(), 100)
+    return "add" if add else "remove" if remove else ""
+
+
+def test_a_serving_gateway_is_announced_when_it_is_programmed() -> None:
+    assert planned(SERVING, stands=False) == "add"
+    assert planned(SERVING, Node(), stands=False) == ""
+
+
+def test_what_stands_goes_when_its_envoy_does_not_serve_or_it_is_not_wanted() -> None:
+    assert planned(SERVING, stands=True) == ""
+    assert planned(replace(SERVING, ready=False), stands=True) == "remove"
+    assert plan_announcements({}, {}, Node(), {PUBLIC}, 100) == (set(), {PUBLIC})
+
+
+def test_a_gateway_that_is_cut_off_is_withdrawn_however_well_its_envoy_is() -> None:
+    cut_off = Node(programmed={WEB}, cut_off={WEB})
+    assert planned(SERVING, cut_off, stands=True) == "remove"
+    assert planned(SERVING, cut_off, stands=False) == ""
+
+
+def test_what_an_earlier_agent_announced_stays_until_its_envoy_was_asked() -> None:
+    assert planned(Envoy(served=True), stands=True) == ""
+
+
+def test_another_gateways_route_is_none_of_a_new_one_with_its_address() -> None:
+    assert planned(Envoy(), stands=True) == "remove"
+
+
+def test_a_draining_gateway_is_not_announced_anew() -> None:
+    leaving = Node(programmed={WEB}, leaving={WEB})
+    assert planned(SERVING, leaving, stands=True) == ""
+    assert planned(SERVING, leaving, stands=False) == ""
 
 
 def test_an_envoy_lets_go_when_it_has_acknowledged_or_is_away() -> None:

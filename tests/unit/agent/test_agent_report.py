@@ -29,7 +29,9 @@ class Node:
         self.instance = InstanceStatus(gateway=WEB, serving_revision="r1")
         self.reports: list[NodeReport] = []
         self.refuses = False
-        self.reporter = Reporter("epic1", lambda: self, lambda: [self.instance], self.tunnels)  # type: ignore[arg-type, return-value]
+        self.reporter = Reporter(
+            "epic1", lambda: self, lambda: NodeReport(instances=[self.instance]), self.tunnels
+        )  # type: ignore[arg-type, return-value]
 
     async def tunnels(self) -> TunnelReport:
         return TunnelReport([TunnelStatus(id=7)], {"too_big": 1})

@@ -17,6 +17,7 @@ from epic.agent.gateway.announcement import Announcer
 from epic.agent.gateway.envoy.probe import watch_ready
 from epic.agent.gateway.envoy.registry import EnvoyRegistry
 from epic.agent.gateway.envoy.xds import XdsSockets
+from epic.agent.gateway.firewall import Firewall
 from epic.agent.gateway.kernel import GatewayKernel
 from epic.agent.gateway.reconcile import Reconciler
 from epic.agent.gateway.resource_cache import ResourceCache
@@ -47,7 +48,8 @@ class GatewayAgent:
         self._worker = Worker("kernel")
         self._dataplane = Dataplane(settings.pin_directory, settings.object)
         self._routes = Announcer()
-        self._registry = EnvoyRegistry(self._fleet_changed)
+        self._firewall = Firewall(settings.firewall, self._look_at_announcements)
+        self._registry = EnvoyRegistry(self._look_at_announcements)
         self._sockets = XdsSockets(self._registry, settings.run_directory / "xds")
         self._saver = Saver(settings.state_directory)
         self._supervisor = Supervisor()
@@ -71,19 +73,19 @@ class GatewayAgent:
         stored = storage.load(settings.state_directory)
         self._cache = stored or ResourceCache()
         self._reconciler = Reconciler(
-            self._cache, kernel, self._worker, self._registry, self._sockets, self._routes
+            self._cache, kernel, self._worker, self._registry, self._sockets, self._routes, self._firewall
         )
-        if stored is not None:
-            self._accept_resources()
         client = self._client()
         await self._worker.run(kernel.start)
+        if stored is not None:
+            self._accept_resources()
         self._reporter = report.Reporter(
-            settings.node_name, lambda: client.channel, self._instances, self._tunnels
+            settings.node_name, lambda: client.channel, self._state, self._tunnels
         )
         await self._sockets.sync()
         responder = Responder(self._cache.tunnels, self._dataplane.generation)
         responder.open()
-        unwatch = monitor.monitor(self._changed)
+        unwatch = monitor.monitor(self._changed, [*kernel.ports, self._routes.port])
         ring = self._dataplane.events()
         asyncio.get_running_loop().add_reader(ring.fileno(), self._happened, ring)
         try:
@@ -95,6 +97,7 @@ class GatewayAgent:
             responder.close()
             await self._sockets.close()
             self._saver.close()
+            self._firewall.close()
             self._routes.close()
             self._worker.close()
             kernel.close()
@@ -123,6 +126,7 @@ class GatewayAgent:
         add("client", client.run)
         add("reconciler", lambda: self._reconciler.run(self._reconciled))
         add("xds", self._sockets.run)
+        add("firewall", self._firewall.run)
         add("saver", self._saver.run)
         add("reporter", self._reporter.run)
         add("memory", memory.trim_periodically)
@@ -158,7 +162,7 @@ class GatewayAgent:
         socket: Path = self._settings.run_directory / "gateways" / gateway / "admin.sock"
         await watch_ready(socket, lambda ready: self._registry.set_ready(gateway, ready))
 
-    def _fleet_changed(self) -> None:
+    def _look_at_announcements(self) -> None:
         self._announce.set()
 
     async def _announce_forever(self) -> None:
@@ -180,7 +184,7 @@ class GatewayAgent:
     def _changed(self, found: monitor.Changes) -> None:
         self._kernel.pending.add(found)
         # Routes may change all the time; others' are looked at a little later, all at once.
-        if found.links or found.addresses or found.lost:
+        if found.links or found.addresses or found.ours or found.filters or found.rules or found.lost:
             self._reconciler.wake()
         elif found.routes and not self._route_timer:
             self._route_timer = asyncio.get_running_loop().call_later(_ROUTES_SECONDS, self._routes_changed)
@@ -203,6 +207,14 @@ class GatewayAgent:
 
     def _instances(self) -> list[epic_pb2.InstanceStatus]:
         return report.instance_statuses(self._cache.instances, self._registry.envoys, self._routes.standing)
+
+    def _state(self) -> epic_pb2.NodeReport:
+        return epic_pb2.NodeReport(instances=self._instances(), problems=self._problems())
+
+    def _problems(self) -> list[str]:
+        """What is wrong with the node now."""
+        parts = (self._reconciler, self._routes, self._firewall, self._saver, self._supervisor)
+        return [problem for part in parts for problem in part.problems]
 
     async def _tunnels(self) -> report.TunnelReport:
         before = frozenset(self._alive)

@@ -8,8 +8,9 @@ import time
 from collections.abc import Collection, Mapping
 from ipaddress import IPv4Address
 
-from epic.agent.gateway.envoy.readiness import Envoy, plan_announcements
+from epic.agent.gateway.envoy.readiness import Envoy, Node, plan_announcements
 from epic.agent.netlink.objects import Netlink
+from epic.agent.runtime.log_once import LogOnce
 from epic.agent.runtime.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -23,11 +24,22 @@ class Announcer:
         self._netlink: Netlink | None = None
         self._lock = asyncio.Lock()
         self._standing: frozenset[IPv4Address] = frozenset()
+        self._troubles = LogOnce(log)
 
     @property
     def standing(self) -> frozenset[IPv4Address]:
         """Addresses that are announced."""
         return self._standing
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Addresses that cannot be announced, a line each."""
+        return self._troubles.problems
+
+    @property
+    def port(self) -> int:
+        """The sender that messages about our own changes of routes name."""
+        return self._opened().port
 
     async def open(self) -> None:
         """Find the routes that stand."""
@@ -35,7 +47,7 @@ class Announcer:
         await self.observe()
 
     async def observe(self) -> None:
-        """StatusSample at the kernel's routes again; somebody else may have removed one."""
+        """Look at the kernel's routes again; somebody else may have removed one."""
         async with self._lock:
             self._standing = await self._worker.run(self._opened().flag_routes)
 
@@ -43,17 +55,25 @@ class Announcer:
         self,
         instances: Mapping[str, IPv4Address],
         envoys: Mapping[str, Envoy],
-        programmed: Collection[str],
+        node: Node,
     ) -> bool:
         """Make the routes that may stand now and remove the others; True when something changed."""
         async with self._lock:
-            add, remove = plan_announcements(instances, envoys, programmed, self._standing, time.monotonic())
+            add, remove = plan_announcements(instances, envoys, node, self._standing, time.monotonic())
             if not add and not remove:
                 return False
             await self._worker.run(self._change, add, remove)
-        for verb, addresses in (("withdrew", remove), ("announced", add)):
-            for address in sorted(addresses):
-                log.info("%s %s", verb, address)
+        for address in sorted(remove - self._standing):
+            log.info("withdrew %s", address)
+        for address in sorted(add):
+            if address in self._standing:
+                log.info("announced %s", address)
+            self._troubles.report(
+                str(address),
+                ""
+                if address in self._standing
+                else f"{address} cannot be announced: its route cannot be made; is there another one to it?",
+            )
         return True
 
     async def clear(self) -> None:
@@ -69,11 +89,22 @@ class Announcer:
     def _change(self, add: Collection[IPv4Address], remove: Collection[IPv4Address]) -> None:
         netlink = self._opened()
         for address in remove:
-            netlink.remove_flag_route(address)
-            self._standing -= {address}
+            try:
+                netlink.remove_flag_route(address)
+            except OSError as error:
+                # It counts as standing, so it is tried again at the next tick.
+                self._troubles.report(f"withdraw {address}", f"{address} cannot be withdrawn: {error}")
+            else:
+                self._troubles.report(f"withdraw {address}", "")
+                self._standing -= {address}
         for address in add:
-            netlink.add_flag_route(address)
-            self._standing |= {address}
+            try:
+                netlink.add_flag_route(address)
+            except OSError as error:
+                log.debug("%s cannot be announced: %s", address, error)
+        if add:
+            # What stands is what the kernel says: another's route may be in the way of ours.
+            self._standing = netlink.flag_routes()
 
     def _opened(self) -> Netlink:
         if self._netlink is None:

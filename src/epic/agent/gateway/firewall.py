@@ -1,60 +1,203 @@
-"""The elements of the nft set `inet epic gateway_ports`; the set itself and the rules are the role's."""
+"""The firewall of gateways: its rules are in force, and the ports of this node's gateways are open in it.
+
+The rules, and the set `inet epic gateway_ports`, come from a file of the role; the set's elements are ours.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import collections
 import json
 import logging
 import subprocess
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from ipaddress import IPv4Address
+from pathlib import Path
 
 from epic.agent.gateway.desired import Element
-from epic.errors import Unavailable
+from epic.agent.netlink import nftables
+from epic.agent.runtime.log_once import LogOnce
+from epic.agent.runtime.worker import Worker
+from epic.errors import EpicError, Unavailable
 
 log = logging.getLogger(__name__)
 
 TABLE = "epic"
 SET = "gateway_ports"
-_SECONDS = 10
+RESYNC_SECONDS = 5.0
+_RETRY_SECONDS = 0.5
+# Rules that somebody took away are back after so long, or count as missing.
+_ALARM_SECONDS = 0.8
+_NFT_SECONDS = 10
 # By name or by number: nft looks names up in /etc/protocols, which a small host may lack.
 _PROTOCOLS = {"6": "tcp", "17": "udp"}
+_NONE: frozenset[Element] = frozenset()
+# Processes of ours: nft's messages name them as their sender.
+_own: collections.deque[int] = collections.deque(maxlen=32)
+_FAILURES = (EpicError, OSError, subprocess.SubprocessError, ValueError, KeyError, TypeError, AttributeError)
 
 
-class PortSet:
-    """The set in the network namespace of the process. Its absence is said and borne."""
+class RulesMissing(Unavailable):
+    """The rules are not in force, and cannot be loaded."""
 
-    def __init__(self) -> None:
-        self._known: frozenset[Element] = frozenset()
-        self._trouble = ""
 
-    def elements(self) -> frozenset[Element]:
-        """What is in the set now; what was there last when that cannot be told."""
-        done = _nft(["--json", "list", "set", "inet", TABLE, SET])
-        if done.returncode == 0:
-            self._trouble = ""
-            self._known = frozenset(parse(done.stdout))
-        elif "No such file or directory" in done.stderr:
-            self._log_once(
-                f"there is no nft set inet {TABLE} {SET}: epic-node.service has not loaded the firewall's "
-                "base rules; gateways' ports are not opened until it has"
-            )
-            self._known = frozenset()
-        else:
-            self._log_once(f"nft cannot list set inet {TABLE} {SET}: {_first_line(done.stderr)}")
-        return self._known
+class Firewall:
+    """Keeps the firewall right on a thread of its own: a slow `nft` holds up nothing else.
 
-    def change(self, *, add: Collection[Element] = (), delete: Collection[Element] = ()) -> None:
-        """Add and delete elements in one transaction."""
-        if self._trouble:
-            return
-        done = _nft(["--file", "-"], commands(add, delete))
-        if done.returncode != 0:
-            raise Unavailable(f"nft refuses a change of {SET}: {_first_line(done.stderr)}")
+    `changed` is called when `open` or `broken` has changed.
+    """
 
-    def _log_once(self, trouble: str) -> None:
-        if trouble != self._trouble:
-            log.error("%s", trouble)
-        self._trouble = trouble
+    def __init__(self, file: Path, changed: Callable[[], None]) -> None:
+        self._file = file
+        self._changed = changed
+        self._worker = Worker("nft")
+        self._wake = asyncio.Event()
+        self._alarmed = False
+        self._wanted: frozenset[Element] = _NONE
+        self._may_close = False
+        self._rules = ""
+        self._troubles = LogOnce(log)
+        self._state: tuple[frozenset[Element], bool] = _NONE, False
+
+    @property
+    def open(self) -> frozenset[Element]:
+        """The ports that are open, as far as is known."""
+        return self._state[0]
+
+    @property
+    def broken(self) -> bool:
+        """Whether the rules are known not to be in force: nothing may be announced."""
+        return self._state[1]
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong with it now."""
+        return self._troubles.problems
+
+    def want(self, elements: frozenset[Element], *, may_close: bool) -> None:
+        """These ports are to be open; others are closed only if they may be."""
+        if (elements, may_close) != (self._wanted, self._may_close):
+            self._wanted, self._may_close = elements, may_close
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Keep it right until cancelled: after each change of anybody's, and every few seconds."""
+        unwatch = nftables.monitor(TABLE, SET, self._hear, _own)
+        try:
+            while True:
+                self._wake.clear()
+                fine = await self._mend_soon()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(RESYNC_SECONDS if fine else _RETRY_SECONDS):
+                        await self._wake.wait()
+        finally:
+            unwatch()
+
+    def close(self) -> None:
+        """End; the firewall stays."""
+        self._worker.close()
+
+    def _hear(self, change: nftables.Change) -> None:
+        self._alarmed |= change == "rules"
+        self._wake.set()
+
+    async def _mend_soon(self) -> bool:
+        """What was taken away is back soon, or counts as missing until it is."""
+        alarmed, self._alarmed = self._alarmed, False
+        mending = asyncio.ensure_future(self._mend(alarmed))
+        try:
+            done, _ = await asyncio.wait([mending], timeout=_ALARM_SECONDS if alarmed else None)
+            if not done:
+                self._set_state(self.open, broken=True)
+            return await mending
+        finally:
+            mending.cancel()
+
+    async def _mend(self, alarmed: bool) -> bool:
+        trouble, broken = "", False
+        found = self.open
+        try:
+            found = await self._worker.run(self._look_and_change, self._wanted, self._may_close)
+        except RulesMissing as error:
+            trouble, broken = f"the firewall is not in force, nothing is announced: {error}", True
+        except _FAILURES as error:
+            # What could not be looked at is as it was, unless somebody has just changed it.
+            trouble, broken = f"the firewall cannot be looked at: {error}", alarmed or self.broken
+            self._alarmed |= alarmed
+        self._troubles.report("firewall", trouble)
+        self._set_state(found, broken=broken)
+        return not trouble
+
+    def _set_state(self, found: frozenset[Element], *, broken: bool) -> None:
+        if self._state != (found, broken):
+            self._state = found, broken
+            self._changed()
+
+    def _look_and_change(self, wanted: frozenset[Element], may_close: bool) -> frozenset[Element]:
+        """What is open afterwards."""
+        rules = read_rules()
+        if not rules or rules != self._rules:
+            rules = self._load(rules)
+        self._rules = rules
+        found = read_elements()
+        missing, surplus = wanted - found, (found - wanted) if may_close else _NONE
+        if missing or surplus:
+            change_elements(add=missing, delete=surplus)
+        return (found | missing) - surplus
+
+    def _load(self, rules: str) -> str:
+        """Load the file, in which all is as it should be; the rules that are in force then."""
+        if self._rules or not rules:
+            log.warning("the firewall's rules are missing or changed: loading %s", self._file)
+        elif not self._file.exists():
+            return rules
+        try:
+            _run(["--file", str(self._file)])
+        except Unavailable as error:
+            if self._rules or not rules:
+                raise RulesMissing(str(error)) from error
+            # Nobody knows of anything that is wrong with those that are there.
+            log.error("the firewall's rules stay as they are: %s", error)
+        rules = read_rules()
+        if not rules:
+            raise RulesMissing(f"{self._file} makes no table inet {TABLE} with a set {SET} and rules")
+        return rules
+
+
+def read_rules() -> str:
+    """The rules and chains that are in force, as text that changes with them; empty when they are not."""
+    done = _nft(["--stateless", "--terse", "--json", "list", "table", "inet", TABLE])
+    if done.returncode != 0:
+        if "No such file or directory" in done.stderr:
+            return ""
+        raise Unavailable(f"nft cannot list table inet {TABLE}: {_first_line(done.stderr)}")
+    return rules_of(done.stdout)
+
+
+def rules_of(listing: str) -> str:
+    """The same, from the output of `nft --json list table`; handles differ from load to load."""
+    found = [_without_handle(kind, item) for o in json.loads(listing)["nftables"] for kind, item in o.items()]
+    kinds = {kind for kind, _ in found}
+    names = {item.get("name") for kind, item in found if kind == "set"}
+    if not {"chain", "rule"} <= kinds or SET not in names:
+        return ""
+    return json.dumps([pair for pair in found if pair[0] != "metainfo"])
+
+
+def _without_handle(kind: str, item: dict[str, object]) -> tuple[str, dict[str, object]]:
+    # Elements are left out by --terse, but not by every version of nft.
+    return kind, {name: value for name, value in item.items() if name not in {"handle", "elem"}}
+
+
+def read_elements() -> frozenset[Element]:
+    """The ports that are open; Unavailable when there is no such set."""
+    return frozenset(parse(_run(["--json", "list", "set", "inet", TABLE, SET])))
+
+
+def change_elements(*, add: Collection[Element] = (), delete: Collection[Element] = ()) -> None:
+    """Add and delete elements in one transaction."""
+    _run(["--file", "-"], commands(add, delete))
 
 
 def commands(add: Collection[Element], delete: Collection[Element]) -> str:
@@ -80,15 +223,24 @@ def _text(element: Element) -> str:
     return f"{element.address} . {element.protocol} . {element.port}"
 
 
+def _run(arguments: list[str], script: str | None = None) -> str:
+    done = _nft(arguments, script)
+    if done.returncode != 0:
+        raise Unavailable(f"nft {' '.join(arguments)}: {_first_line(done.stderr)}")
+    return done.stdout
+
+
 def _nft(arguments: list[str], script: str | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["nft", *arguments],
-        input=script,
-        capture_output=True,
-        text=True,
-        timeout=_SECONDS,
-        check=False,
-    )
+    pipe = subprocess.PIPE
+    command = ["nft", *arguments]
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
+        _own.append(process.pid)
+        try:
+            output, errors = process.communicate(script, timeout=_NFT_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, output, errors)
 
 
 def _first_line(text: str) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterable, Mapping
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import NamedTuple
 
 from epic.agent.gateway import plan
-from epic.agent.gateway.desired import Element, Tunnel
-from epic.agent.gateway.firewall import PortSet
+from epic.agent.gateway.delivery import Delivery
+from epic.agent.gateway.desired import Tunnel
 from epic.agent.netlink.monitor import Changes, Pending
 from epic.agent.netlink.objects import Link, Netlink
 from epic.agent.netlink.route_cache import RouteCache, program_route
@@ -35,12 +36,15 @@ class Node(NamedTuple):
     """What there is, but for tunnels and endpoints."""
 
     links: Mapping[str, int]
+    """The interfaces that are up."""
     attached: Mapping[str, plan.Attachment | None]
-    elements: frozenset[Element]
+    delivered: Mapping[IPv4Address, int]
+    gaps: tuple[str, ...]
+    """What keeps all gateways from serving."""
 
 
 class GatewayKernel:
-    """Tunnels, instances' interfaces and open ports of this node."""
+    """Tunnels, instances' interfaces, and the delivery to them."""
 
     def __init__(self, dataplane: bpf.Dataplane, underlay: UnderlaySettings, state: Path) -> None:
         self._dataplane = dataplane
@@ -49,13 +53,16 @@ class GatewayKernel:
         self._netlink = Netlink()
         self._underlay = Underlay(dataplane, self._netlink, underlay, "gateway")
         self._route_cache = RouteCache(self._netlink)
-        self._ports = PortSet()
+        self._delivery = Delivery()
         self._links: Mapping[str, Link] = {}
         self._attached: dict[str, plan.Attachment | None] = {}
         self._ids: set[int] = set()
         self._made: dict[int, _Made] = {}
-        self._elements: frozenset[Element] = frozenset()
+        self._delivered: dict[IPv4Address, int] = {}
+        self._rule_gap = ""
         self.pending = Pending()
+        self.found: frozenset[str] = frozenset()
+        """Interfaces of instances that an earlier agent attached."""
         self.stale: set[int] = set()
         """Tunnels that an earlier agent made, or whose route or instance's interface is another now."""
 
@@ -68,24 +75,34 @@ class GatewayKernel:
         """Load the programs and attach them to the underlay; what was there stays and goes on working."""
         self._dataplane.load()
         self._underlay.forget_others(self._state)
-        self._follow(self.pending.take())
-        self._attached = dict.fromkeys(self._dataplane.instances())
+        self.found = frozenset(self._dataplane.instances())
+        self._attached = dict.fromkeys(self.found)
+        self._follow(self.pending.take(), whole=True)
         self._ids = self._dataplane.tunnel_ids()
         self.stale = set(self._ids)
 
     def close(self) -> None:
         """Close the sockets; the kernel state stays."""
         self._netlink.close()
+        self._delivery.close()
 
-    def observe(self, ports: bool) -> Node:
-        """What there is now; without `ports`, these are taken to be as they were left."""
+    @property
+    def ports(self) -> tuple[int, int]:
+        """The senders that messages about our own changes of routes name."""
+        return self._netlink.port, self._delivery.port
+
+    def observe(self, whole: bool) -> Node:
+        """What there is now.
+
+        Unless `whole`, what nobody told of is taken to be as it was left. Underlay interfaces and the routing
+        rule are mended on the way.
+        """
         changes = self.pending.take()
-        if changes or self._underlay.troubled:
-            self._follow(changes)
-        if ports:
-            self._elements = self._ports.elements()
-        links = {name: link.index for name, link in self._links.items()}
-        return Node(links, dict(self._attached), self._elements)
+        if changes or whole or self._underlay.troubled:
+            self._follow(changes, whole)
+        links = {name: link.index for name, link in self._links.items() if link.up}
+        gaps = tuple(gap for gap in (self._underlay.gap, self._rule_gap) if gap)
+        return Node(links, dict(self._attached), dict(self._delivered), gaps)
 
     def endpoints(self, keys: Collection[EndpointKey] | None = None) -> dict[EndpointKey, bpf.Endpoint]:
         """The endpoints that the programs have, of these or of all."""
@@ -128,15 +145,40 @@ class GatewayKernel:
         """All is as it should be: programs of an older version that still run are needed no more."""
         self._dataplane.settle()
 
-    def _follow(self, changes: Changes) -> None:
+    def _follow(self, changes: Changes, whole: bool) -> None:
         self._links = self._netlink.links()
         self._underlay.follow(self._links)
+        everything = whole or changes.lost
+        self._look_at_filters(None if everything else changes.filters | changes.links)
+        if everything or changes.rules:
+            self._mend_rule()
+        if everything or changes.links or changes.ours:
+            # An interface that goes down loses routes without a word.
+            self._delivered = self._delivery.routes()
         if changes.links or changes.addresses or changes.routes or changes.lost:
             self._route_cache.forget()
             for id_, made in self._made.items():
                 links = self._links_of(made.tunnel)
                 if links != made.links or self._bpf_tunnel(made.wanted) != made.tunnel:
                     self.stale.add(id_)
+
+    def _look_at_filters(self, indexes: Collection[int] | None) -> None:
+        """Find out whose filter is gone, among these interfaces or all."""
+        for name, attached in self._attached.items():
+            link = self._links.get(name)
+            if attached is None or link is None or (indexes is not None and link.index not in indexes):
+                continue
+            if not self._netlink.filters(link.index):
+                log.warning("somebody removed the filter of %s: attaching it", name)
+                self._attached[name] = None
+
+    def _mend_rule(self) -> None:
+        try:
+            self._delivery.ensure_rule()
+        except OSError as error:
+            self._rule_gap = f"the routing rule of gateways cannot be added: {error}"
+        else:
+            self._rule_gap = ""
 
     def _apply(self, action: plan.Action) -> None:
         match action:
@@ -160,12 +202,10 @@ class GatewayKernel:
                     self._dataplane.set_endpoints(batch)
             case plan.DeleteEndpoints(keys):
                 self._dataplane.delete_endpoints(keys)
-            case plan.OpenPorts(elements):
-                self._ports.change(add=elements)
-                self._elements |= elements
-            case plan.ClosePorts(elements):
-                self._ports.change(delete=elements)
-                self._elements -= elements
+            case plan.DeliverTo(instance, link):
+                addresses = (instance.public, instance.inside)
+                self._delivery.deliver(addresses, link)
+                self._delivered.update(dict.fromkeys(addresses, link))
 
     def _set_tunnel(self, wanted: Tunnel, tunnel: bpf.Tunnel) -> None:
         links = self._links_of(tunnel)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import NamedTuple
 
-from epic.agent.gateway.desired import Desired, Element, Instance, Tunnel
+from epic.agent.gateway.desired import Desired, Instance, Tunnel
 from epic.agent.tunnel.endpoints import EndpointKey
 from epic.bpf.dataplane import Address, Endpoint
 
@@ -34,10 +34,12 @@ class Observed:
     """
 
     links: Mapping[str, int]
+    """The interfaces that are up, by name: their indexes."""
     attached: Mapping[str, Attachment | None]
     tunnels: Mapping[int, Tunnel | None]
     endpoints: Mapping[EndpointKey, Endpoint]
-    elements: frozenset[Element]
+    delivered: Mapping[IPv4Address, int]
+    """Where packets to public and inside addresses are delivered: the index of the interface."""
 
 
 @dataclass(frozen=True)
@@ -107,34 +109,18 @@ def _addresses(keys: Collection[EndpointKey]) -> str:
 
 
 @dataclass(frozen=True)
-class OpenPorts:
-    """Let traffic to these ports be forwarded."""
+class DeliverTo:
+    """Route an instance's addresses to its interface."""
 
-    elements: frozenset[Element]
-
-    def __str__(self) -> str:
-        return f"open {len(self.elements)} ports"
-
-
-@dataclass(frozen=True)
-class ClosePorts:
-    """No longer let traffic to these ports be forwarded."""
-
-    elements: frozenset[Element]
+    instance: Instance
+    link: int
 
     def __str__(self) -> str:
-        return f"close {len(self.elements)} ports"
+        return f"deliver packets of gateway {self.instance.gateway} to {self.instance.interface}"
 
 
 Action = (
-    AttachInstance
-    | DetachInstance
-    | SetTunnel
-    | DeleteTunnel
-    | SetEndpoints
-    | DeleteEndpoints
-    | OpenPorts
-    | ClosePorts
+    AttachInstance | DetachInstance | SetTunnel | DeleteTunnel | SetEndpoints | DeleteEndpoints | DeliverTo
 )
 
 
@@ -143,16 +129,17 @@ def additions(desired: Desired, observed: Observed) -> list[Action]:
     actions: list[Action] = []
     for _, instance in sorted(desired.instances.items()):
         link = observed.links.get(instance.interface)
-        if link is not None and observed.attached.get(instance.interface) != attachment(instance, link):
+        if link is None:
+            continue
+        if observed.attached.get(instance.interface) != attachment(instance, link):
             actions.append(AttachInstance(instance, link))
+        if any(observed.delivered.get(a) != link for a in (instance.public, instance.inside)):
+            actions.append(DeliverTo(instance, link))
     plugged = {g for g, i in desired.instances.items() if i.interface in observed.links}
     for id_, tunnel in sorted(desired.tunnels.items()):
         if tunnel.gateway in plugged and observed.tunnels.get(id_) != tunnel:
             actions.append(SetTunnel(tunnel))
     actions += _new_endpoints(desired, observed, plugged)
-    missing = desired.elements - observed.elements
-    if missing:
-        actions.append(OpenPorts(missing))
     return actions
 
 
@@ -171,8 +158,7 @@ def _new_endpoints(desired: Desired, observed: Observed, plugged: Collection[str
 
 def removals(desired: Desired, observed: Observed, settled: Collection[str]) -> list[Action]:
     """What may go: of gateways that are gone, and what the Envoys of `settled` gateways no longer use."""
-    surplus = observed.elements - desired.elements
-    actions: list[Action] = [ClosePorts(surplus)] if surplus else []
+    actions: list[Action] = []
     gone = frozenset(_unused_endpoints(desired, observed, settled))
     if gone:
         actions.append(DeleteEndpoints(gone))
@@ -217,16 +203,19 @@ def gateway_of(action: Action) -> str | None:
             return tunnel.gateway
         case SetEndpoints(gateway, _):
             return gateway
+        case DeliverTo(instance):
+            return instance.gateway
         case _:
             return None
 
 
 def unprogrammed(desired: Desired, observed: Observed, failed: Collection[Action]) -> set[str]:
     """Gateways that must not be announced yet: without interface, or with an addition that failed."""
-    closed = frozenset[Element]().union(*(a.elements for a in failed if isinstance(a, OpenPorts)))
     mine = {gateway_of(action) for action in failed}
-    return {
-        gateway
-        for gateway, instance in desired.instances.items()
-        if instance.interface not in observed.links or gateway in mine or instance.elements & closed
-    }
+    return {g for g, i in desired.instances.items() if i.interface not in observed.links or g in mine}
+
+
+def cut_off(desired: Desired, observed: Observed, failed: Collection[Action]) -> set[str]:
+    """Gateways that cannot serve at all: packets do not reach their Envoys, or pass our programs by."""
+    mine = {gateway_of(a) for a in failed if isinstance(a, AttachInstance | DeliverTo)}
+    return {g for g, i in desired.instances.items() if i.interface not in observed.links or g in mine}

@@ -8,21 +8,21 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from pyroute2 import NetlinkError
-
 from epic.ads.snapshot import Snapshot
 from epic.agent.gateway import plan
 from epic.agent.gateway.announcement import Announcer
 from epic.agent.gateway.desired import Desired, Instance, used
+from epic.agent.gateway.envoy import readiness
 from epic.agent.gateway.envoy.readiness import RELEASE_SECONDS, has_released
 from epic.agent.gateway.envoy.registry import EnvoyRegistry
 from epic.agent.gateway.envoy.xds import XdsSockets
+from epic.agent.gateway.firewall import Firewall
 from epic.agent.gateway.kernel import GatewayKernel, Node
 from epic.agent.gateway.resource_cache import ResourceCache
+from epic.agent.runtime.log_once import LogOnce
 from epic.agent.runtime.worker import Worker
 from epic.agent.tunnel.endpoints import EndpointKey
 from epic.bpf.dataplane import Endpoint
-from epic.errors import EpicError
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +54,7 @@ class Reconciler:
         registry: EnvoyRegistry,
         sockets: XdsSockets,
         routes: Announcer,
+        firewall: Firewall,
     ) -> None:
         self._cache = cache
         self._kernel = kernel
@@ -61,12 +62,15 @@ class Reconciler:
         self._registry = registry
         self._sockets = sockets
         self._routes = routes
+        self._firewall = firewall
         self._wake = asyncio.Event()
         self._whole = True
         self._synced = False
         self._waiting = False
         self._timer: asyncio.TimerHandle | None = None
         self._programmed: set[str] = set()
+        self._cut_off: set[str] = set()
+        self._troubles = LogOnce(log)
 
     def accept_resources(self) -> None:
         """What is held has changed, or is to be worked towards from now on.
@@ -76,10 +80,28 @@ class Reconciler:
         instances = self._cache.instances
         if self._cache.dirty.gateways or not self._synced:
             self._sockets.keep(instances.keys())
-            standing = self._routes.standing
-            self._registry.keep(instances, (g for g, i in instances.items() if i.public in standing))
+            self._registry.keep(instances, () if self._synced else self._served_before())
         self._synced = True
+        self._want_ports()
         self._wake.set()
+
+    def _served_before(self) -> list[str]:
+        """Gateways that an earlier agent announced: their address stands, and their interface is in use.
+
+        That an address stands says nothing by itself: it may be what another gateway left.
+        """
+        standing, attached = self._routes.standing, self._kernel.found
+        instances = self._cache.instances.items()
+        return [g for g, i in instances if i.public in standing and i.interface in attached]
+
+    def _want_ports(self) -> None:
+        elements = (i.elements for i in self._cache.instances.values())
+        self._firewall.want(frozenset().union(*elements), may_close=self._synced)
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong with the node now, a line each."""
+        return self._troubles.problems
 
     def wake(self) -> None:
         """Something changed on the node: look at all of it."""
@@ -94,16 +116,20 @@ class Reconciler:
                     await self._wake.wait()
             except TimeoutError:
                 self._whole = True
-                await self._routes.observe()
             # What the control plane sends at once arrives within this time.
             await asyncio.sleep(_GATHER_SECONDS)
             self._wake.clear()
             try:
                 done(await self.round())
-            except (EpicError, OSError, NetlinkError) as error:
-                log.error("the node cannot be looked at: %s; trying again", error)
+            except Exception as error:
+                # Whatever it is, it must not keep the rest of the agent from its work.
+                self._troubles.report("node", f"the node cannot be looked at: {error!r}; trying again")
+                log.debug("the node cannot be looked at", exc_info=error)
+                self._whole = True
                 self._again(_RETRY_SECONDS)
                 done(False)
+            else:
+                self._troubles.report("node", "")
 
     def wake_if_waiting(self) -> None:
         """An Envoy has answered: endpoints that it let go of may now be removed."""
@@ -114,13 +140,20 @@ class Reconciler:
         """Make the flag routes right; True when one changed."""
         if not self._synced:
             return False
-        addresses = {g: i.public for g, i in self._cache.instances.items()}
-        return await self._routes.sync(addresses, self._registry.envoys, self._programmed)
+        instances, ports = self._cache.instances, self._firewall.open
+        node = readiness.Node(
+            programmed={g for g in self._programmed if g in instances and instances[g].elements <= ports},
+            cut_off=instances.keys() if self._firewall.broken else self._cut_off,
+        )
+        addresses = {g: i.public for g, i in instances.items()}
+        return await self._routes.sync(addresses, self._registry.envoys, node)
 
     async def round(self) -> bool:
-        """StatusSample at what may not be right and make it so; True when tunnels were set or deleted."""
+        """Look at what may not be right and make it so; True when tunnels were set or deleted."""
         await self.announce()
         whole, self._whole = self._whole, False
+        if whole:
+            await self._routes.observe()
         node = await self._worker.run(self._kernel.observe, whole)
         await self._refresh_endpoints()
         view = self._view(node)
@@ -135,8 +168,12 @@ class Reconciler:
             failed += await self._apply(view, removals)
             actions += removals
         self._programmed = set(view.wanted.instances) - broken
+        self._cut_off = plan.cut_off(view.wanted, view.observed, failed)
+        if node.gaps:
+            self._programmed, self._cut_off = set(), set(view.wanted.instances)
+        self._troubles.report("gap", "; ".join(node.gaps) and f"nothing is announced: {'; '.join(node.gaps)}")
         await self.announce()
-        if failed:
+        if failed or node.gaps:
             self._again(_RETRY_SECONDS)
         return any(isinstance(action, plan.SetTunnel | plan.DeleteTunnel) for action in actions)
 
@@ -160,7 +197,7 @@ class Reconciler:
         leaving = there.keys() - wanted.keys()
         return _View(
             wanted=Desired(dict(cache.instances), known, wanted, used(leaving, cache.instances, cache.parts)),
-            observed=plan.Observed(node.links, node.attached, tunnels, there, node.elements),
+            observed=plan.Observed(node.links, node.attached, tunnels, there, node.delivered),
             there=there,
             parts={gateway: cache.parts.get(gateway) for gateway in dirty.gateways},
         )
@@ -215,7 +252,7 @@ class Reconciler:
         return plan.removals(view.wanted, view.observed, settled)
 
     def _again(self, seconds: float) -> None:
-        """StatusSample at the node after this time, if not before."""
+        """Look at the node after this time, if not before."""
         loop = asyncio.get_running_loop()
         if self._timer is None or self._timer.when() > loop.time() + seconds:
             if self._timer is not None:

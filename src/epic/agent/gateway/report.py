@@ -77,23 +77,24 @@ def tunnel_statuses(
 class Reporter:
     """Tells of the instances at each change, and of everything every few seconds and when tunnels changed.
 
-    Reports go over the connection of the ADS stream.
+    `state` is what is told each time: instances, digest, problems. Reports go over the connection of the ADS
+    stream.
     """
 
     def __init__(
         self,
         node: str,
         channel: Callable[[], grpc.aio.Channel | None],
-        instances: Callable[[], list[epic_pb2.InstanceStatus]],
+        state: Callable[[], epic_pb2.NodeReport],
         tunnels: Callable[[], Awaitable[TunnelReport]],
     ) -> None:
         self._node = node
         self._channel = channel
-        self._instances = instances
+        self._state = state
         self._tunnels = tunnels
         self._wake = asyncio.Event()
         self._tunnels_changed = True
-        self._told: list[epic_pb2.InstanceStatus] | None = None
+        self._reported: epic_pb2.NodeReport | None = None
 
     def wake(self, *, tunnels: bool = False) -> None:
         """The instances may be others than was told; `tunnels`: so may the tunnels."""
@@ -115,35 +116,32 @@ class Reporter:
             if self._tunnels_changed or loop.time() >= due:
                 self._tunnels_changed = False
                 due = loop.time() + REPORT_SECONDS
-                await self._tell_all()
+                await self._report_all()
             else:
-                await self._tell_instances()
+                await self._report_state()
 
-    async def _tell_all(self) -> None:
+    async def _report_all(self) -> None:
         if self._channel() is None:
             return
         tunnels = await self._tunnels()
-        await self._send(self._report(tunnels=tunnels.statuses, drops=tunnels.drops))
+        await self._send(self._state(), tunnels=tunnels.statuses, drops=tunnels.drops)
 
-    async def _tell_instances(self) -> None:
-        report = self._report(instances_only=True)
-        if list(report.instances) != self._told:
-            await self._send(report)
+    async def _report_state(self) -> None:
+        state = self._state()
+        if state != self._reported:
+            await self._send(state, instances_only=True)
 
-    def _report(self, **others: Any) -> epic_pb2.NodeReport:
-        return epic_pb2.NodeReport(
-            node=self._node, agent_version=__version__, instances=self._instances(), **others
-        )
-
-    async def _send(self, report: epic_pb2.NodeReport) -> None:
+    async def _send(self, state: epic_pb2.NodeReport, **others: Any) -> None:
         # Taken only now: a stub that is made for a channel that was closed meanwhile makes gRPC crash.
         channel = self._channel()
         if channel is None:
             return
-        self._told = None
+        self._reported = None
+        report = epic_pb2.NodeReport(node=self._node, agent_version=__version__, **others)
+        report.MergeFrom(state)
         try:
             await epic_pb2_grpc.AgentServiceStub(channel).Report(report, timeout=_CALL_SECONDS)
-            self._told = list(report.instances)
+            self._reported = state
         except (grpc.RpcError, grpc.aio.UsageError) as error:
             log.debug("the control plane took no report: %s", error)
         except asyncio.CancelledError:

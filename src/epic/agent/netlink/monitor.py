@@ -5,13 +5,21 @@ from __future__ import annotations
 import asyncio
 import errno
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
 from epic.agent.netlink import rtnetlink as rt
 from epic.agent.netlink.objects import PROTOCOL
 
-_GROUPS = {"link": 0x1, "ipv4 address": 0x10, "ipv4 route": 0x40, "ipv6 address": 0x100, "ipv6 route": 0x400}
+_GROUPS = {
+    "link": 0x1,
+    "filter": 0x8,
+    "ipv4 address": 0x10,
+    "ipv4 route": 0x40,
+    "ipv4 rule": 0x80,
+    "ipv6 address": 0x100,
+    "ipv6 route": 0x400,
+}
 _RECEIVE_BYTES = 1 << 17
 
 
@@ -26,14 +34,26 @@ class Changes:
     """Routes that are not ours."""
     ours: bool = False
     """A route of ours was removed by others."""
+    filters: set[int] = field(default_factory=set)
+    """Indexes of interfaces from which a filter or clsact was removed."""
+    rules: bool = False
+    """A routing rule was removed."""
     lost: bool = False
     """Messages were lost: anything may have changed."""
 
     def __bool__(self) -> bool:
-        return bool(self.links or self.addresses or self.routes or self.ours or self.lost)
+        return bool(
+            self.links
+            or self.addresses
+            or self.routes
+            or self.ours
+            or self.filters
+            or self.rules
+            or self.lost
+        )
 
-    def note(self, found: Iterable[rt.Message], own: int = 0) -> None:
-        """Take in messages; routes that the socket `own` removed are no news."""
+    def note(self, found: Iterable[rt.Message], own: Collection[int] = ()) -> None:
+        """Take in messages; routes that the sockets `own` removed are no news."""
         for message in found:
             if message.kind in {rt.NEWLINK, rt.DELLINK}:
                 self.links.add(rt.LINK.unpack_from(message.body)[2])
@@ -42,8 +62,12 @@ class Changes:
             elif message.kind in {rt.NEWROUTE, rt.DELROUTE}:
                 if message.body[5] != PROTOCOL:
                     self.routes = True
-                elif message.kind == rt.DELROUTE and message.sender != own:
+                elif message.kind == rt.DELROUTE and message.sender not in own:
                     self.ours = True
+            elif message.kind in {rt.DELTFILTER, rt.DELQDISC}:
+                self.filters.add(rt.FILTER.unpack_from(message.body)[1])
+            elif message.kind == rt.DELRULE:
+                self.rules = True
 
     def add(self, other: Changes) -> None:
         """Take in what another one holds."""
@@ -51,6 +75,8 @@ class Changes:
         self.addresses |= other.addresses
         self.routes |= other.routes
         self.ours |= other.ours
+        self.filters |= other.filters
+        self.rules |= other.rules
         self.lost |= other.lost
 
 
@@ -74,10 +100,10 @@ class Pending:
             return found
 
 
-def monitor(changed: Callable[[Changes], None], own: int = 0) -> Callable[[], None]:
+def monitor(changed: Callable[[Changes], None], own: Collection[int] = ()) -> Callable[[], None]:
     """Call `changed` in the running loop after changes, some at once; the result ends it.
 
-    `own` is the port of the socket that we change routes with.
+    `own` are the ports of the sockets that we change routes with.
     """
     loop = asyncio.get_running_loop()
     channel = rt.listen(sum(_GROUPS.values()))

@@ -7,11 +7,12 @@ import ipaddress
 import socket
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from typing import NamedTuple
 
 from epic.agent.netlink import rtnetlink as rt
+from epic.bpf.filters import FILTER_HANDLE, HOOKS, PARENTS, PREFIX, PRIORITY, Hook
 from epic.bpf.records import Address
 
 PROTOCOL = 50
@@ -23,7 +24,9 @@ _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PREFSRC, _RTA_METRICS, _RTA_MULTIPATH = 1
 _RTA_SRC, _RTA_TABLE, _RTAX_MTU = 2, 15, 2
 _ONLINK, _FIB_MATCH = 4, 0x2000
 _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _INFO_KIND, _IFF_UP = 3, 4, 18, 1, 1
+_IFLA_XDP, _XDP_PROGRAM = 43, 4
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
+_TCA_OPTIONS, _TCA_BPF_NAME = 2, 7
 _NDA_DST, _NDA_LLADDR, _PERMANENT = 1, 2, 0x80
 _SCOPE_LINK = 253
 _GONE = {errno.ESRCH, errno.ENODEV, errno.ENOENT}
@@ -40,6 +43,8 @@ class Link:
     mtu: int
     kind: str
     up: bool
+    xdp: int = field(default=0, compare=False)
+    """The XDP program's number; 0: none."""
 
 
 class HostRoute(NamedTuple):
@@ -92,6 +97,10 @@ class Netlink:
                 found.setdefault(index, []).append(ipaddress.ip_address(packed))
         return {index: tuple(addresses) for index, addresses in found.items()}
 
+    def filters(self, index: int) -> frozenset[tuple[Hook, str]]:
+        """Our filters on an interface: where, and which program."""
+        return frozenset((hook, name) for hook in HOOKS for name in self._filters(index, hook))
+
     def flag_routes(self) -> frozenset[IPv4Address]:
         """Addresses that have a flag route."""
         return frozenset(
@@ -101,7 +110,10 @@ class Netlink:
         )
 
     def add_flag_route(self, address: IPv4Address) -> None:
-        """Make the flag route of `address`, which the routing daemon announces; there may be one."""
+        """Make the flag route of `address`, which the routing daemon announces.
+
+        There may be one, or somebody else's route to the same address: then there is none afterwards either.
+        """
         with suppress(FileExistsError):
             self._channel.change(rt.Request(rt.NEWROUTE, rt.CREATE, _route(address, _BLACKHOLE)))
 
@@ -166,6 +178,15 @@ class Netlink:
         body = rt.NEIGHBOUR.pack(_family(address), index, 0, 0, 0) + rt.attribute(_NDA_DST, address.packed)
         self._remove([rt.Request(rt.DELNEIGH, 0, body)])
 
+    def _filters(self, index: int, hook: Hook) -> Iterator[str]:
+        request = rt.FILTER.pack(0, index, 0, PARENTS[hook], 0)
+        for body in self._channel.dump(rt.GETTFILTER, request):
+            _, _, handle, _, info = rt.FILTER.unpack_from(body)
+            options = rt.attributes(body, rt.FILTER.size).get(_TCA_OPTIONS, b"")
+            name = rt.attributes(options, 0).get(_TCA_BPF_NAME, b"")
+            if handle == FILTER_HANDLE and info >> 16 == PRIORITY and _text(name).startswith(PREFIX):
+                yield _text(name).removeprefix(PREFIX)
+
     def _remove(self, requests: Sequence[rt.Request]) -> None:
         for error in self._channel.change_all(requests):
             if error is not None and error.errno not in _GONE:
@@ -208,7 +229,9 @@ def _link(body: bytes) -> tuple[str, Link]:
     values = rt.attributes(body, rt.LINK.size)
     kind = rt.attributes(values.get(_IFLA_LINKINFO, b""), 0).get(_INFO_KIND, b"")
     mtu = int.from_bytes(values.get(_IFLA_MTU, b""), "little")
-    return _text(values[_IFLA_IFNAME]), Link(index, mtu, _text(kind), bool(flags & _IFF_UP))
+    xdp = rt.attributes(values.get(_IFLA_XDP, b""), 0).get(_XDP_PROGRAM, b"")
+    link = Link(index, mtu, _text(kind), bool(flags & _IFF_UP), int.from_bytes(xdp, "little"))
+    return _text(values[_IFLA_IFNAME]), link
 
 
 def _text(value: bytes) -> str:

@@ -13,6 +13,8 @@ NEWLINK, DELLINK, GETLINK = 16, 17, 18
 NEWADDR, DELADDR, GETADDR = 20, 21, 22
 NEWROUTE, DELROUTE, GETROUTE = 24, 25, 26
 NEWNEIGH, DELNEIGH = 28, 29
+NEWRULE, DELRULE, GETRULE = 32, 33, 34
+DELQDISC, DELTFILTER, GETTFILTER = 37, 45, 46
 
 REPLACE = 0x100 | 0x400
 """Create, or replace what there is."""
@@ -27,6 +29,8 @@ ADDRESS = struct.Struct("=BBBBI")
 """family, prefix length, flags, scope, index."""
 NEIGHBOUR = struct.Struct("=BxxxiHBB")
 """family, index, state, flags, type."""
+FILTER = struct.Struct("=BxxxiIII")
+"""family, index, handle, parent, info (priority and protocol)."""
 
 _HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")

@@ -7,22 +7,33 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from pyroute2 import NetlinkError
+
 from epic.agent.netlink.objects import Link, Netlink
 from epic.agent.runtime.files import write_atomically
 from epic.agent.settings import UnderlaySettings
 from epic.bpf.dataplane import Address, Dataplane, Role
-from epic.errors import EpicError
+from epic.bpf.filters import Hook
+from epic.errors import EpicError, Unavailable
 
 FILE = "underlay"
 
 log = logging.getLogger(__name__)
 
 
+_HOOKS: Mapping[Role, frozenset[Hook]] = {
+    "gateway": frozenset({"ingress"}),
+    "workload": frozenset({"ingress", "egress"}),
+}
+
+
 class State(NamedTuple):
-    """What the programs' attachment rests on."""
+    """What the programs' attachment rests on, and where the kernel runs them."""
 
     link: Link
     addresses: tuple[Address, ...]
+    hooks: frozenset[Hook]
+    xdp: bool
 
 
 class Underlay:
@@ -36,6 +47,7 @@ class Underlay:
         self._settings = settings
         self._role = role
         self._states: dict[str, State] = {}
+        self._present: frozenset[str] = frozenset()
         self._last_logged: dict[str, str] = {}
 
     @property
@@ -62,21 +74,32 @@ class Underlay:
                 return address
         return None
 
+    @property
+    def gap(self) -> str:
+        """What keeps tunnels from working: packets pass our programs by, or there is no interface."""
+        unguarded = [name for name in self._settings.names if name in self._present - self._states.keys()]
+        if unguarded:
+            return f"the tunnel programs do not run on {', '.join(unguarded)}"
+        if not any(state.link.up for state in self._states.values()):
+            return f"no underlay interface is up ({', '.join(self._settings.names)})"
+        return ""
+
     def follow(self, links: Mapping[str, Link]) -> set[str]:
-        """Attach to what is new or changed; the interfaces that are not what they were (or are gone)."""
+        """Look at the interfaces, and attach where the programs do not run or something changed.
+
+        Returns those that are not what they were (or are gone).
+        """
         addresses = self._netlink.addresses()
-        found = {
-            name: State(links[name], addresses.get(links[name].index, ()))
-            for name in self._settings.names
-            if name in links
-        }
+        names = [name for name in self._settings.names if name in links]
+        self._present = frozenset(names)
+        found = {name: self._look(links[name], addresses) for name in names}
         changed = {name for name in self._settings.names if found.get(name) != self._states.get(name)}
         for name in self._settings.names:
             if name not in found:
                 self._states.pop(name, None)
                 self._log_once(name, f"there is no underlay interface {name}; tunnels do without it")
             elif name in changed:
-                self._attach(name, found[name])
+                self._attach(name, addresses)
         return changed
 
     def forget_others(self, directory: Path) -> None:
@@ -96,10 +119,19 @@ class Underlay:
                     error,
                 )
 
-    def _attach(self, name: str, state: State) -> None:
+    def _look(self, link: Link, addresses: Mapping[int, tuple[Address, ...]]) -> State:
+        # Their names are not compared: while an older version's are due to be replaced they may differ.
+        hooks = frozenset(hook for hook, _ in self._netlink.filters(link.index))
+        return State(link, addresses.get(link.index, ()), hooks, bool(link.xdp))
+
+    def _attach(self, name: str, addresses: Mapping[int, tuple[Address, ...]]) -> None:
         try:
             self._dataplane.attach_underlay(name, self._role, self._settings.receive)
-        except (EpicError, OSError) as error:
+            # What counts is what the kernel says afterwards.
+            state = self._look(self._netlink.links()[name], addresses)
+            if not _HOOKS[self._role] <= state.hooks:
+                raise Unavailable("its filters are not there after they were attached")
+        except (EpicError, OSError, KeyError, NetlinkError) as error:
             self._states.pop(name, None)
             self._log_once(name, f"the underlay interface {name} cannot be used: {error}")
         else:

@@ -67,7 +67,7 @@ class WorkloadAgent:
         self._sender = HelloSender(counter.next, settings.underlay, self._wake.set)
         self._sender.open()
         self._lists.restore()
-        unwatch = monitor.monitor(self._changed, self._kernel.port)
+        unwatch = monitor.monitor(self._changed, [self._kernel.port])
         try:
             await self._serve(stop)
         finally:

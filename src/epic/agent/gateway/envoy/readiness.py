@@ -118,19 +118,33 @@ def has_released(envoy: Envoy, now: float, published_at: float) -> bool:
     return envoy.exact or (late and (envoy.current or not envoy.connected))
 
 
+@dataclass(frozen=True)
+class Node:
+    """What the rest of the node says of its gateways."""
+
+    programmed: Collection[str] = ()
+    """Those whose interface, filters, tunnels and ports are in place."""
+    cut_off: Collection[str] = ()
+    """Those that cannot serve, whatever their Envoys say."""
+    leaving: Collection[str] = ()
+    """Those that drain: what stands may stand for a while, but is not made again."""
+
+
 def plan_announcements(
     instances: Mapping[str, IPv4Address],
     envoys: Mapping[str, Envoy],
-    programmed: Collection[str],
+    node: Node,
     standing: Collection[IPv4Address],
     now: float,
 ) -> tuple[set[IPv4Address], set[IPv4Address]]:
     """Addresses whose flag route is to be made, and those whose is to go.
 
-    `instances` are the wanted ones' public addresses, `programmed` those whose ports and tunnels are there.
+    `instances` are the public addresses of the wanted ones. Of an Envoy that has not been asked yet, a route
+    that an earlier agent made for it stays.
     """
-    good = {g for g in instances if g in envoys and is_announced(envoys[g], now)}
-    unknown = {g for g in instances if g not in envoys or not envoys[g].probed}
-    add = {instances[g] for g in good if g in programmed} - set(standing)
+    here = instances.keys() - set(node.cut_off)
+    good = {g for g in here if g in envoys and is_announced(envoys[g], now)}
+    unknown = {g for g in here if g in envoys and envoys[g].served and not envoys[g].probed}
+    ready = good & set(node.programmed) - set(node.leaving)
     keep = {instances[g] for g in good | unknown}
-    return add, set(standing) - keep
+    return {instances[g] for g in ready} - set(standing), set(standing) - keep
