@@ -43,6 +43,10 @@
 /* After so long without a control packet the next one is news. */
 #define SILENCE_NS 16000000000ULL
 
+/* ICMP errors of others that a tunnel passes on at once, and how often from then on. */
+#define ERROR_BURST       100
+#define ERROR_INTERVAL_NS 10000000ULL
+
 #define IFNAME_LENGTH 16
 
 /* linux/bpf.h has no address families, sys/socket.h cannot be included here */

@@ -37,8 +37,11 @@
 	X(CONGESTION, "congestion was marked on a packet whose sender cannot understand it")       \
 	X(NO_ROOM, "the kernel could not add or remove the outer header")                          \
 	X(CONTROL_FIELD, "the control packet has a lane or flag that does not exist")              \
-	X(NO_SEGMENTER, "a superpacket needs checksums and nothing is there to cut it up")         \
-	X(OUTER_SOURCE, "the packet did not come from where the tunnel's far end is known to be")
+	X(NO_SEGMENTER, "a superpacket must be cut up and nothing is there for it")                \
+	X(OUTER_SOURCE, "the packet did not come from where the tunnel's far end is known to be")  \
+	X(INSIDE_SOURCE, "a packet from an inside address was about to leave in the clear")        \
+	X(INSIDE_VLAN, "a packet to an inside address was about to leave in a VLAN")               \
+	X(ERROR_LIMIT, "more ICMP errors than one tunnel takes in another's name")
 
 enum drop_reason {
 #define EPIC_DROP_REASON_NUMBER(name, text) DROP_##name,

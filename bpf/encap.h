@@ -36,8 +36,7 @@ static __always_inline __u32 segment_length(struct __sk_buff *skb, const struct 
 /*
  * How to grow the packet by the outer header. The kernel would take the overhead off each segment;
  * it must not when the segments fit already. TCP segments that do not fit are made smaller, unless
- * they are cut up for their checksums; datagrams cannot be. A superpacket beyond 64 KB says no
- * length that could be wrapped.
+ * they are cut up for their checksums; datagrams cannot be.
  */
 static __always_inline int room_flags(struct __sk_buff *skb, const struct inner *inner,
 				      const struct tunnel *tunnel, const struct end *end,
@@ -50,7 +49,7 @@ static __always_inline int room_flags(struct __sk_buff *skb, const struct inner 
 		 (over6 ? BPF_F_ADJ_ROOM_ENCAP_L3_IPV6 : BPF_F_ADJ_ROOM_ENCAP_L3_IPV4);
 	if (skb->gso_size) {
 		length = segment_length(skb, inner);
-		if (!length || inner->length + added > IP_MAX_LENGTH)
+		if (!length)
 			return DROP_TOO_BIG;
 	}
 	if (length + added <= tunnel->underlay_mtu)
@@ -249,8 +248,12 @@ static __always_inline int encapsulate_over(struct __sk_buff *skb, struct inner 
 					    const bool over6)
 {
 	__u64 flags;
-	int reason = room_flags(skb, inner, tunnel, end, over6, &flags);
+	int reason;
 
+	/* No outer header can say how long it is; of its pieces it can. */
+	if (skb->gso_size && inner->length + overhead(over6) > IP_MAX_LENGTH)
+		return segment(entrance);
+	reason = room_flags(skb, inner, tunnel, end, over6, &flags);
 	if (reason != FINE) {
 		if (entrance->answers)
 			return too_big(skb, inner, tunnel->underlay_mtu - overhead(over6), six);

@@ -9,6 +9,7 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
+#include "egress_guard.h"
 #include "instance.h"
 #include "packet.h"
 #include "segments.h"
@@ -54,6 +55,13 @@ int instance_ingress(struct __sk_buff *skb)
 	if (skb->protocol == bpf_htons(ETH_P_ARP) && !skb->vlan_present)
 		return NOT_OURS;
 	return drop(DROP_INSTANCE_PROTOCOL);
+}
+
+/* From an EPIC node, whoever on it sends. */
+SEC("tc")
+int gateway_underlay_egress(struct __sk_buff *skb)
+{
+	return gateway_send(skb);
 }
 
 /* From a workload node, whoever on it sends. */

@@ -24,15 +24,23 @@ struct inner {
 	__u8 tos;
 };
 
+/* A superpacket beyond 64 KB ("BIG TCP") says no length; nothing else is that long. */
+static __always_inline bool is_jumbo(const struct view *view, __u32 said, __u32 header)
+{
+	return !said && view->length > ETH_HLEN + header + IP_MAX_LENGTH;
+}
+
 static __always_inline bool inner4_read(struct inner *inner, const struct view *view,
 					const struct iphdr *ip)
 {
-	if (!ipv4_header_sane(ip))
+	bool jumbo = is_jumbo(view, ip->tot_len, 0);
+
+	if (jumbo ? ip->version != IPV4_VERSION || ip->ihl < IPV4_MIN_IHL : !ipv4_header_sane(ip))
 		return false;
 	inner->flow.source = address_v4(ip->saddr);
 	inner->flow.destination = address_v4(ip->daddr);
 	inner->flow.protocol = ip->protocol;
-	inner->length = bpf_ntohs(ip->tot_len);
+	inner->length = jumbo ? view->length - ETH_HLEN : bpf_ntohs(ip->tot_len);
 	inner->header_length = ip->ihl * 4;
 	inner->tos = ip->tos;
 	return inner->length + ETH_HLEN <= view->length;
@@ -48,6 +56,8 @@ static __always_inline bool inner6_read(struct inner *inner, const struct view *
 	inner->flow.destination = address_v6(&ip->daddr);
 	inner->flow.protocol = ip->nexthdr;
 	inner->length = bpf_ntohs(ip->payload_len) + sizeof(*ip);
+	if (is_jumbo(view, ip->payload_len, sizeof(*ip)))
+		inner->length = view->length - ETH_HLEN;
 	inner->header_length = sizeof(*ip);
 	inner->tos = ipv6_traffic_class(ip);
 	return inner->length + ETH_HLEN <= view->length;

@@ -164,6 +164,14 @@ struct {
 	__type(value, struct traffic);
 } traffic SEC(".maps");
 
+/* Workload node: up to when ICMP errors of others have used their share (CLOCK_MONOTONIC). */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MAX_TUNNELS);
+	__type(key, __u32);
+	__type(value, __u64);
+} errors SEC(".maps");
+
 /* IPv4 has a map of its own, for a short key is hashed faster. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -190,13 +198,16 @@ struct {
 	__type(value, union address);
 } mapped SEC(".maps");
 
-/* Workload node: the inside addresses that replies go to. */
+/*
+ * The inside addresses: on workload nodes those that replies go to, on EPIC nodes the instances'.
+ * Nothing from one leaves in the clear.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, MAX_INSIDES);
 	__type(key, __be32);
-	__type(value, __u32); /* slot of the tunnel */
+	__type(value, __u32); /* workload node: slot of the tunnel; EPIC node: ifindex */
 } insides SEC(".maps");
 
 struct {
@@ -204,7 +215,7 @@ struct {
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, MAX_INSIDES);
 	__type(key, union address);
-	__type(value, __u32); /* slot of the tunnel */
+	__type(value, __u32);
 } insides6 SEC(".maps");
 
 struct {

@@ -1,4 +1,4 @@
-"""Somebody else's filter: it counts the packets that reach it and decides nothing."""
+"""Somebody else's filters: they count or tag the packets that reach them and decide nothing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from epic.bpf import syscalls
 
 _MAP_CREATE, _PROG_LOAD, _OBJ_PIN = 0, 5, 6
 _ARRAY, _SCHED_CLS = 2, 3
-_LOOKUP = 1
+_LOOKUP, _VLAN_PUSH = 1, 18
 _KEY, _VALUE = bytes(4), 8
 
 
@@ -20,7 +20,7 @@ def _instruction(code: int, registers: int, offset: int, immediate: int) -> byte
     return struct.pack("=BBhi", code, registers, offset, immediate)
 
 
-def _program(map_fd: int) -> bytes:
+def _counting(map_fd: int) -> bytes:
     return b"".join(
         (
             _instruction(0x62, 0x0A, -4, 0),  # *(u32 *)(r10 - 4) = 0
@@ -43,21 +43,34 @@ class Counter:
 
     def __init__(self, namespace: Namespace, interface: str, priority: int, pin: Path) -> None:
         self._map = syscalls.bpf(_MAP_CREATE, syscalls.attributes("=IIII", _ARRAY, 4, _VALUE, 1))
-        code = _program(self._map)
-        held = ctypes.create_string_buffer(code, len(code))
-        licence = ctypes.create_string_buffer(b"GPL")
-        load = syscalls.attributes(
-            "=IIQQ", _SCHED_CLS, len(code) // 8, syscalls.address(held), syscalls.address(licence)
-        )
-        program = syscalls.bpf(_PROG_LOAD, load)
-        path = ctypes.create_string_buffer(bytes(pin))
-        syscalls.bpf(_OBJ_PIN, syscalls.attributes("=QI", syscalls.address(path), program))
-        namespace.run(
-            f"tc filter add dev {interface} ingress prio {priority} bpf direct-action object-pinned {pin}"
-        )
-        pin.unlink()
+        _attach(_counting(self._map), namespace, f"{interface} ingress prio {priority}", pin)
 
     def packets(self) -> int:
         """How many have reached it."""
         (count,) = struct.unpack("=Q", syscalls.lookup(self._map, _KEY, _VALUE) or bytes(8))
         return int(count)
+
+
+def tag(namespace: Namespace, interface: str, pin: Path) -> None:
+    """What an interface sends carries a VLAN tag, as if it were a VLAN's."""
+    code = (
+        _instruction(0xB7, 0x02, 0, 0x0081),  # r2 = 802.1Q, in network order
+        _instruction(0xB7, 0x03, 0, 5),  # r3 = the VLAN
+        _instruction(0x85, 0x00, 0, _VLAN_PUSH),
+        _instruction(0xB7, 0x00, 0, -1),
+        _instruction(0x95, 0x00, 0, 0),
+    )
+    _attach(b"".join(code), namespace, f"{interface} egress prio 1", pin)
+
+
+def _attach(code: bytes, namespace: Namespace, where: str, pin: Path) -> None:
+    held = ctypes.create_string_buffer(code, len(code))
+    licence = ctypes.create_string_buffer(b"GPL")
+    load = syscalls.attributes(
+        "=IIQQ", _SCHED_CLS, len(code) // 8, syscalls.address(held), syscalls.address(licence)
+    )
+    program = syscalls.bpf(_PROG_LOAD, load)
+    path = ctypes.create_string_buffer(bytes(pin))
+    syscalls.bpf(_OBJ_PIN, syscalls.attributes("=QI", syscalls.address(path), program))
+    namespace.run(f"tc filter add dev {where} bpf direct-action object-pinned {pin}")
+    pin.unlink()

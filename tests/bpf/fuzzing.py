@@ -43,7 +43,7 @@ from scapy.layers.inet6 import (
     IPv6,
     IPv6ExtHdrFragment,
 )
-from scapy.layers.l2 import ARP
+from scapy.layers.l2 import ARP, Dot1Q
 from scapy.packet import Packet, Raw
 
 COUNT = int(os.environ.get("EPIC_FUZZ_PACKETS", "1000000"))
@@ -138,6 +138,12 @@ def sent(role: str) -> list[bytes]:
         else:
             for name in (families.endpoint, families.foreign):
                 found += [ETHER / inner for inner in inners(families, name, families.inside)]
+            adopted = inners(families, families.endpoint, families.inside)[3]
+            adopted.src = str(families.foreign)
+            found.append(ETHER / adopted)
+        leaving = ip(families.inside, families.foreign) / UDP() / b"clear"
+        found += [ETHER / leaving, ETHER / Dot1Q(vlan=5) / leaving]
+        found.append(ETHER / Dot1Q(vlan=4) / Dot1Q(vlan=5) / ip(families.endpoint, families.inside) / UDP())
     found += [
         ETHER / ARP(),
         ETHER / ip(PUBLIC, ENDPOINT) / TCP(),

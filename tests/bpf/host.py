@@ -43,6 +43,7 @@ INSTANCE, EGRESS, POD = (
     "workload workload_underlay_egress",
     "workload pod_ingress",
 )
+GATEWAY_EGRESS = "gateway gateway_underlay_egress"
 GATEWAY_PIECES, WORKLOAD_PIECES = "gateway segment_ingress", "workload segment_ingress"
 GATEWAY_XDP, WORKLOAD_XDP = "gateway gateway_underlay_xdp", "workload workload_underlay_xdp"
 LANES = range(4)
@@ -65,7 +66,7 @@ class Host:
     def __init__(self, pins: Path, object_file: Path) -> None:
         self.namespace = Namespace(ipv6=True)
         for interface in (INSTANCE_INTERFACE, OTHER_INTERFACE, POD_INTERFACE, "up0"):
-            self.namespace.run(f"ip link add {interface} type veth peer name {interface}p")
+            self.namespace.run(f"ip link add {interface} type veth peer name {interface[:13]}-p")
         for address in sorted(map(str, LOCALS)):
             self.namespace.run(f"ip addr add {address}/{128 if ':' in address else 32} dev up0")
         pins.mkdir()
@@ -131,6 +132,10 @@ class Host:
         value = bytearray(held.get(key))
         value[_VALID_OFFSET] = 0
         held.set(key, bytes(value))
+
+    def allow_errors(self) -> None:
+        """As if no ICMP error of others had been passed on lately."""
+        self.map("workload", "errors").set(self.slot("workload"), bytes(8))
 
     def slot(self, role: str) -> bytes:
         """Where the tunnel's data are in the maps that are arrays."""

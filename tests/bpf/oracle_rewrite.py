@@ -59,13 +59,17 @@ def quoted(frame: bytes | bytearray, version: int, found: tuple[int, int, bool])
     return offset + 8 if error else 0
 
 
-def quoted_destination(frame: bytes, version: int) -> bytes | None:
-    """Whom the quoted packet was sent to."""
+def quoted_ends(frame: bytes, version: int) -> tuple[bytes, bytes] | None:
+    """Source and destination of the packet that an ICMP error quotes; None: it has no sane header."""
     found = transport(frame, version)
     start = quoted(frame, version, found) if found else 0
-    place = start + _PLACE[version][DESTINATION]
-    size = 4 if version == 4 else 16
-    return bytes(frame[place : place + size]) if start and place + size <= len(frame) else None
+    header = frame[start : start + (20 if version == 4 else 40)]
+    if not start or len(header) < (20 if version == 4 else 40) or header[0] >> 4 != version:
+        return None
+    words = header[0] & 15
+    if version == 4 and (words < 5 or int.from_bytes(header[2:4], "big") < words * 4):
+        return None
+    return (header[12:16], header[16:20]) if version == 4 else (header[8:24], header[24:40])
 
 
 def replace(frame: bytearray, version: int, field: int, after: bytes) -> None:

@@ -9,6 +9,7 @@ from oracle import DROPPED, NOT_OURS, REDIRECTED, Outcome, Pair, Side, World, fl
 
 _ETHERTYPE = {4: b"\x08\0", 6: b"\x86\xdd"}
 _VERSION = {ethertype: version for version, ethertype in _ETHERTYPE.items()}
+_VLANS = (b"\x81\0", b"\x88\xa8")
 _ARP = b"\x08\x06"
 _ON_LINK_TYPES = (133, 135, 136)
 _QUOTED = 20
@@ -50,27 +51,62 @@ def workload_sends(frame: bytes, world: World, pod: bool) -> Outcome:  # noqa: P
     """From a workload node; `pod`: at the interface of a pod, which can be answered."""
     version = _VERSION.get(frame[12:14])
     if version is None:
-        return NOT_OURS, frame, ""
+        return _tagged(frame, world)
     source, destination = _ends(frame, version)
-    if not any(destination == side.insides[version] for side in world.tunnels.values()):
-        return NOT_OURS, frame, ""
+    if destination not in _insides(version, world):
+        return _passed(frame, version, source, world)
     if not _is_sane(frame, version):
         return DROPPED, frame, "inner_header"
     packet = bytearray(frame)
     pair = world.pairs.get((destination, source))
     if pair is None:
-        about = oracle_rewrite.quoted_destination(frame, version)
-        pair = world.pairs.get((destination, about)) if about else None
+        about = oracle_rewrite.quoted_ends(frame, version)
+        pair = world.pairs.get(about) if about and about[0] == destination else None
         if pair is None or about is None:
             return DROPPED, frame, "source_not_endpoint"
         try:
-            oracle_rewrite.replace(packet, version, oracle_rewrite.SOURCE, about)
+            oracle_rewrite.replace(packet, version, oracle_rewrite.SOURCE, about[1])
         except oracle_rewrite.Impossible:
             return DROPPED, frame, "source_not_endpoint"
     too_big = _too_big(bytes(packet), version, world.tunnels[pair.tunnel], world.mtu)
     if too_big:
         return too_big if pod else (DROPPED, frame, "too_big")
     return _wrap(bytes(packet), version, pair.tunnel, world)
+
+
+def gateway_sends(frame: bytes, world: World) -> Outcome:
+    """From an EPIC node by its underlay."""
+    version = _VERSION.get(frame[12:14])
+    if version is None:
+        return _tagged(frame, world)
+    return _passed(frame, version, _ends(frame, version)[0], world)
+
+
+def _insides(version: int, world: World) -> set[bytes]:
+    return {side.insides[version] for side in world.tunnels.values()}
+
+
+def _passed(frame: bytes, version: int, source: bytes, world: World) -> Outcome:
+    if source in _insides(version, world):
+        return DROPPED, frame, "inside_source"
+    return NOT_OURS, frame, ""
+
+
+def _tagged(frame: bytes, world: World) -> Outcome:
+    """Behind up to two VLAN tags."""
+    start = 12
+    while frame[start : start + 2] in _VLANS and start < 20:
+        start += 4
+    version = _VERSION.get(frame[start : start + 2])
+    if version is None:
+        return NOT_OURS, frame, ""
+    ends = frame[start + 14 : start + 22] if version == 4 else frame[start + 10 : start + 42]
+    if len(ends) < (8 if version == 4 else 32):
+        return NOT_OURS, frame, ""
+    source, destination = ends[: len(ends) // 2], ends[len(ends) // 2 :]
+    if destination in _insides(version, world):
+        return DROPPED, frame, "inside_vlan"
+    return _passed(frame, version, source, world)
 
 
 def piece_returns(frame: bytes, world: World) -> Outcome:

@@ -18,13 +18,10 @@ from frames import (
     wrapped,
 )
 from host import EGRESS, POD, Host, workload_tunnel
-from scapy.layers.inet import ICMP, TCP, UDP, IPerror, UDPerror
+from scapy.layers.inet import ICMP, TCP, UDP
 from scapy.layers.inet6 import (
-    ICMPv6DestUnreach,
     ICMPv6EchoReply,
     ICMPv6ND_NS,
-    ICMPv6TimeExceeded,
-    IPerror6,
     IPv6ExtHdrFragment,
 )
 from scapy.layers.l2 import ARP
@@ -70,7 +67,6 @@ def test_other_traffic_is_left_alone(host: Host, exit_: str, families: Families)
     for packet in (
         ip(f.endpoint, f.foreign) / TCP(),
         ip(f.node, f.epic) / UDP(sport=6080, dport=6080),
-        ip(f.inside, f.endpoint) / TCP(),
         ip("fe80::1", "fe80::2", hlim=255) / ICMPv6ND_NS(),
         ARP(),
     ):
@@ -174,49 +170,3 @@ def test_the_own_address_may_change(host: Host, exit_: str, families: Families) 
     frame = wrapped(families, inner, to_node=False)
     frame[1].src = str(families.epic_second)
     assert host.run(exit_, ETHER / inner).packet == bytes(frame)
-
-
-def error_about(f: Families, source: object, quoted: Packet) -> Packet:
-    """An ICMP error of `source` about a packet from the inside address."""
-    if f.inner == 4:
-        return ip(str(source), f.inside) / ICMP(type=11) / quoted
-    return ip(str(source), f.inside) / ICMPv6TimeExceeded() / quoted
-
-
-def quoted_request(f: Families, destination: object) -> Packet:
-    layer = IPerror if f.inner == 4 else IPerror6
-    fields = {"proto": 17} if f.inner == 4 else {"nh": 17}
-    return layer(src=str(f.inside), dst=str(destination), **fields) / UDPerror(sport=1, dport=2)
-
-
-@EXITS
-@FAMILIES
-def test_an_error_of_a_router_is_passed_on_as_the_endpoints(
-    host: Host, exit_: str, families: Families
-) -> None:
-    error = error_about(families, families.foreign, quoted_request(families, families.endpoint))
-    ran = host.run(exit_, ETHER / error)
-    expected = error_about(families, families.endpoint, quoted_request(families, families.endpoint))
-    assert ran == (REDIRECT, bytes(wrapped(families, expected, to_node=False)))
-
-
-@EXITS
-@FAMILIES
-def test_an_error_about_something_else_is_not_passed_on(host: Host, exit_: str, families: Families) -> None:
-    about_other = error_about(families, families.foreign, quoted_request(families, families.foreign))
-    assert host.dropped(exit_, ETHER / about_other) == "source_not_endpoint"
-    short = error_about(families, families.foreign, Raw(b"\x45"))
-    assert host.dropped(exit_, ETHER / short) == "source_not_endpoint"
-    host.workload.delete_endpoint(families.inside, families.endpoint)
-    removed = error_about(families, families.foreign, quoted_request(families, families.endpoint))
-    assert host.dropped(exit_, ETHER / removed) == "source_not_endpoint"
-
-
-@FAMILIES
-def test_the_endpoints_own_errors_need_no_change(host: Host, families: Families) -> None:
-    if families.inner == 4:
-        inner = families.reply() / ICMP(type=3, code=3) / quoted_request(families, families.endpoint)
-    else:
-        inner = families.reply() / ICMPv6DestUnreach() / quoted_request(families, families.endpoint)
-    ran = host.run(EGRESS, ETHER / inner)
-    assert ran.packet == bytes(wrapped(families, inner, to_node=False))

@@ -11,7 +11,7 @@ from planes import ENDPOINT6, INSIDE, INSIDE6, INSTANCE, PUBLIC, UNDERLAY, tunne
 
 from epic.bpf.dataplane import Address, Dataplane, Endpoint, Pair, TunnelCounters
 from epic.bpf.maps import Map
-from epic.bpf.records import ID, TRAFFIC
+from epic.bpf.records import ADDRESS, ENDPOINT, ENDPOINT_KEY, ID, REAL_KEY, TRAFFIC, unpack_address
 from epic.bpf.syscalls import possible_cpus
 from epic.bpf.tunnel_table import MAX_TUNNELS
 from epic.errors import Invalid, NotFound
@@ -19,6 +19,7 @@ from epic.errors import Invalid, NotFound
 pytestmark = pytest.mark.root
 
 MANY = 10_000
+MAX_ENDPOINTS = 262144
 
 
 def test_thousands_of_entries_are_listed(plane: Dataplane) -> None:
@@ -48,6 +49,40 @@ def test_many_tunnels_and_endpoints_are_programmed_in_seconds(plane: Dataplane) 
     assert time.monotonic() - begun < 20
     assert len(plane.tunnel_ids()) == MANY
     assert len(plane.endpoints()) == 10 * MANY
+
+
+def test_what_finds_no_room_leaves_no_name_behind(plane: Dataplane, bpffs: Path) -> None:
+    """Part of a batch may have been stored; only what was keeps its name."""
+    plane.set_tunnel(tunnel(7))
+    fill(bpffs, MAX_ENDPOINTS - 2)
+    mapped = {
+        (INSIDE, PUBLIC + number): Endpoint(7, real=IPv4Address(0x0A000000 + number)) for number in range(5)
+    }
+    plane.set_endpoints({(INSIDE, PUBLIC): Endpoint(7, real=UNDERLAY)})
+    with pytest.raises(OSError, match="too long"):
+        plane.set_endpoints(mapped)
+    stored = plane.endpoints(mapped)
+    assert 0 < len(stored) < len(mapped)
+    assert names(bpffs) == {(endpoint.real, pair[1]) for pair, endpoint in stored.items()}
+    plane.delete_endpoints(mapped)
+    assert names(bpffs) == set()
+
+
+def fill(bpffs: Path, count: int) -> None:
+    """Endpoints of nobody."""
+    (pin,) = (bpffs / "plane").glob("*/maps/endpoints")
+    opened = Map(pin, ENDPOINT_KEY.size, ENDPOINT.size)
+    opened.set_all({bytes(4) + ID.pack(number): bytes(ENDPOINT.size) for number in range(count)})
+    opened.close()
+
+
+def names(bpffs: Path) -> set[tuple[Address | None, Address | None]]:
+    """Real address and name of each endpoint that has one."""
+    (pin,) = (bpffs / "plane").glob("*/maps/mapped")
+    opened = Map(pin, REAL_KEY.size, ADDRESS.size)
+    found = {(unpack_address(REAL_KEY.unpack(key)[1]), unpack_address(name)) for key, name in opened.items()}
+    opened.close()
+    return found
 
 
 def test_an_endpoint_needs_its_tunnel(plane: Dataplane) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +21,7 @@ from frames import (
 )
 from gue_scapy import CHECKSUM
 from host import EGRESS, GATEWAY, INSTANCE, WORKLOAD, Host, gateway_tunnel
-from scapy.layers.inet import TCP, UDP, IPOption_NOP
+from scapy.layers.inet import ICMP, TCP, UDP, IPerror, IPOption_NOP, UDPerror
 from scapy.layers.l2 import Dot1Q
 from scapy.packet import Packet, Raw
 
@@ -99,8 +100,22 @@ def from_elsewhere(host: Host) -> str | None:
     return host.dropped(INSTANCE, ETHER / ip(STRANGER, F.endpoint) / UDP(), LOOPBACK_INDEX)
 
 
+def too_many_errors(host: Host) -> str | None:
+    quoted = IPerror(bytes(F.request(proto=17))[:20]) / UDPerror(sport=1, dport=2)
+    error = ETHER / ip(STRANGER, F.inside) / ICMP(type=11) / quoted
+    busy = struct.pack("=Q", time.monotonic_ns() + 60 * 10**9)
+    host.map("workload", "errors").set(host.slot("workload"), busy)
+    reason = host.dropped(EGRESS, error)
+    host.allow_errors()
+    return reason
+
+
 def to_inside(host: Host) -> str | None:
     return host.dropped(EGRESS, ETHER / ip(STRANGER, F.inside) / UDP())
+
+
+def leaving(packet: Packet) -> Callable[[Host], str | None]:
+    return lambda host: host.dropped(EGRESS, packet)
 
 
 PROVOKED: dict[str, Callable[[Host], str | None]] = {
@@ -135,6 +150,9 @@ PROVOKED: dict[str, Callable[[Host], str | None]] = {
     "no_room": without_room,
     "no_segmenter": without_segmenter,
     "outer_source": at_gateway(outer(F.nat, F.epic, sport=1) / gue(REPLY) / REPLY),
+    "inside_source": leaving(ETHER / REQUEST),
+    "inside_vlan": leaving(ETHER / Dot1Q(vlan=5) / REPLY),
+    "error_limit": too_many_errors,
 }
 
 

@@ -24,7 +24,7 @@ def test_all_maps_are_taken_over_when_none_has_changed() -> None:
         ("endpoints6", ENDPOINTS),
         ("tunnels", TUNNELS),
         ("insides", TUNNELS),
-        ("slots", {"slots", "peers", "traffic"} | ENDPOINTS | TUNNELS),
+        ("slots", {"slots", "errors", "peers", "traffic"} | ENDPOINTS | TUNNELS),
     ],
 )
 def test_maps_whose_entries_mean_nothing_without_the_changed_one_begin_empty(
@@ -34,4 +34,4 @@ def test_maps_whose_entries_mean_nothing_without_the_changed_one_begin_empty(
 
 
 def test_what_programs_write_does_not_have_to_be_filled_by_the_agent() -> None:
-    assert inherited(ALL - {"drops", "events", "peers", "traffic"}) == FILLED
+    assert inherited(ALL - {"drops", "errors", "events", "peers", "traffic"}) == FILLED

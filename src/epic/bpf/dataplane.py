@@ -42,7 +42,7 @@ Role = Literal["gateway", "workload"]
 Receive = Literal["tc", "xdp"]
 
 _UNDERLAY_PROGRAMS: dict[Role, dict[Hook, str]] = {
-    "gateway": {"ingress": "gateway_underlay_ingress"},
+    "gateway": {"ingress": "gateway_underlay_ingress", "egress": "gateway_underlay_egress"},
     "workload": {"ingress": "workload_underlay_ingress", "egress": "workload_underlay_egress"},
 }
 _XDP_PROGRAMS: dict[Role, str] = {"gateway": "gateway_underlay_xdp", "workload": "workload_underlay_xdp"}
@@ -116,8 +116,7 @@ class Dataplane:
                 self._attach_xdp(filters, link.index, _XDP_PROGRAMS[role])
             else:
                 filters.detach_xdp(link.index)
-            if role == "gateway":
-                self._ensure_segmenter(filters)
+            self._ensure_segmenter(filters)
 
     def detach_underlay(self, interface: str) -> None:
         """The inverse; also when the interface is gone already."""
@@ -137,13 +136,20 @@ class Dataplane:
             self._forget_instance(interface, keep=link.index)
             six = inside6.packed if inside6 else bytes(16)
             record = records.INSTANCE.pack(inside.packed, public.packed, six, interface.encode())
+            self._maps.insides.set(inside.packed, records.ID.pack(link.index))
+            if inside6 is not None:
+                self._maps.insides6.set(inside6.packed, records.ID.pack(link.index))
             self._maps.instances.set(records.ID.pack(link.index), record)
             self._attach(filters, link.index, "ingress", "instance_ingress")
 
     def detach_instance(self, interface: str) -> None:
-        """The inverse; also when the interface is gone already."""
+        """The inverse; also when the interface is gone already.
+
+        As long as the interface is there something may send from the inside addresses, which must not leave.
+        """
         self._detach_ingress(interface)
         self._forget_instance(interface)
+        self._forget_insides()
 
     def instances(self) -> set[str]:
         """The interfaces of all instances."""
@@ -170,9 +176,6 @@ class Dataplane:
 
     def set_tunnel(self, tunnel: Tunnel) -> None:
         """Create or change a tunnel; what was observed of its far end stays."""
-        if tunnel.checksum:
-            with Filters() as filters:
-                self._ensure_segmenter(filters)
         self._tunnels.put(tunnel)
 
     def delete_tunnel(self, id: int) -> None:
@@ -299,6 +302,20 @@ class Dataplane:
         for key, value in list(self._maps.instances.items()):
             if _name(value) == interface and records.ID.unpack(key)[0] != keep:
                 self._maps.instances.delete(key)
+
+    def _forget_insides(self) -> None:
+        """Of instances whose interfaces are gone."""
+        for insides in (self._maps.insides, self._maps.insides6):
+            gone = [key for key, index in insides.items() if not _exists(index)]
+            insides.delete_all(gone)
+
+
+def _exists(index: bytes) -> bool:
+    try:
+        socket.if_indextoname(*records.ID.unpack(index))
+    except OSError:
+        return False
+    return True
 
 
 def _name(instance: bytes) -> str:

@@ -56,7 +56,10 @@ class EndpointTable:
         return not self._tunnels.has(tunnel) or self._tunnels.slot(tunnel) == slot
 
     def set(self, endpoints: Mapping[Pair, Endpoint]) -> None:
-        """Let these pairs talk; NotFound when a tunnel of theirs is not there."""
+        """Let these pairs talk; NotFound when a tunnel of theirs is not there.
+
+        OSError when there is no room for all: some may have been set.
+        """
         indexes: dict[str, int] = {}
         values: dict[int, dict[bytes, bytes]] = {4: {}, 6: {}}
         for pair, endpoint in endpoints.items():
@@ -66,14 +69,22 @@ class EndpointTable:
         names = {
             pair: _real_key(endpoint) for pair, endpoint in endpoints.items() if endpoint.real is not None
         }
-        for pair, key in names.items():
-            self._maps.mapped.set(key, records.pack_address(pair[1]))
-        self._maps.endpoints.set_all(values[4])
-        self._maps.endpoints6.set_all(values[6])
-        for pair in endpoints:
-            self._real_keys.pop(pair, None)
-        self._real_keys.update(names)
-        self._forget_names(stale)
+        try:
+            for pair, key in names.items():
+                self._maps.mapped.set(key, records.pack_address(pair[1]))
+            self._maps.endpoints.set_all(values[4])
+            self._maps.endpoints6.set_all(values[6])
+        except OSError:
+            # Of the names only those stay that lead to something.
+            stale += names.values()
+            there = self.some(endpoints)
+            names = {pair: _real_key(there[pair]) for pair in there if there[pair].real is not None}
+            raise
+        finally:
+            for pair in endpoints:
+                self._real_keys.pop(pair, None)
+            self._real_keys.update(names)
+            self._forget_names(stale)
 
     def delete(self, pairs: Iterable[Pair]) -> None:
         """The inverse."""

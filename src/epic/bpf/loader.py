@@ -21,6 +21,7 @@ from epic.bpf import maps, records, syscalls
 from epic.errors import Unavailable
 
 PROGRAMS = (
+    "gateway_underlay_egress",
     "gateway_underlay_ingress",
     "gateway_underlay_xdp",
     "instance_ingress",

@@ -16,6 +16,7 @@ NAMES = (
     "drops",
     "endpoints",
     "endpoints6",
+    "errors",
     "events",
     "insides",
     "insides6",
@@ -28,13 +29,13 @@ NAMES = (
     "traffic",
     "tunnels",
 )
-FILLED = frozenset(NAMES) - {"drops", "events", "peers", "traffic"}
+FILLED = frozenset(NAMES) - {"drops", "errors", "events", "peers", "traffic"}
 """Those that the agent writes."""
 
 _WINDOW = 256
 """Neighbours in an array that are read at once."""
 
-_BY_SLOT = {"endpoints", "endpoints6", "insides", "insides6", "peers", "traffic", "tunnels"}
+_BY_SLOT = {"endpoints", "endpoints6", "errors", "insides", "insides6", "peers", "traffic", "tunnels"}
 _TOGETHER = (
     # Names of endpoints are written, and forgotten, with the endpoints that have them.
     {"endpoints", "endpoints6", "mapped"},

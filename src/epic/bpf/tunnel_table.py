@@ -74,7 +74,7 @@ class TunnelTable:
             self._maps.insides.set(tunnel.inside.packed, key)
             if tunnel.inside6 is not None:
                 self._maps.insides6.set(tunnel.inside6.packed, key)
-        if before:
+        if before and not before.interface:
             self._forget_insides(before, tunnel)
 
     def delete(self, id_: int) -> None:
@@ -84,7 +84,7 @@ class TunnelTable:
         before, slot = self._get(id_), self._slots[id_]
         self._maps.slots.delete(records.ID.pack(id_))
         self._maps.tunnels.set(records.ID.pack(slot), bytes(records.TUNNEL.size))
-        if before:
+        if before and not before.interface:
             self._forget_insides(before, None)
         del self._slots[id_]
         self._free.append(slot)
