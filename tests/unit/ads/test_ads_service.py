@@ -403,7 +403,7 @@ async def test_after_a_restart_an_agent_is_told_only_what_changed(site: Site) ->
     site.put(proxy(), route(), slice_of("10.1.0.1"), tunnel())
     held = Held()
     async with site.serving(), site.agent(held):
-        await eventually(lambda: held.resources[ROUTE_CONFIGURATION])
+        await eventually(lambda: held.resources[NODE_STATE])
     held.log.clear()
     site.service = AdsService(site.store, site.settings)
     async with site.serving():
