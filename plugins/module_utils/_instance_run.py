@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.epic.gateway.plugins.module_utils._instances import (
+    Action,
     Instance,
-    InstanceError,
     parse_all,
     plan,
 )
@@ -31,6 +31,7 @@ INSTANCE_OPTIONS: dict[str, dict[str, Any]] = {
     **{name: {"type": "str", "required": True} for name in _TEXTS},
     "mtu": {"type": "int", "required": True},
     "concurrency": {"type": "int", "default": 1},
+    "may_restart": {"type": "bool", "default": True},
 }
 """What is said of an instance, in the words of Ansible's argument specifications."""
 SPEC: dict[str, dict[str, Any]] = {
@@ -41,24 +42,24 @@ SPEC: dict[str, dict[str, Any]] = {
 def run_instances(params: dict[str, Any], check: bool, run_command: Run) -> dict[str, Any]:
     """Run the instances of `params` and no others; with `check` only say what would be done.
 
-    Returns `changed`, `instances` and `diff` as the module gateway_instances documents them, or `failed` and
-    `msg`.
+    Returns `changed`, `instances`, `envoy_versions` and `diff` as the module gateway_instances documents
+    them, or `failed` and `msg`. What is wrong with one instance is said of that one, which is left as it is.
     """
+    wanted, errors = parse_all(params["instances"])
+    errors |= _missing_envoys(wanted)
+    untouched = {item["gateway"] for item in params["instances"] if not item["may_restart"]}
     try:
-        wanted = parse_all(params["instances"])
-        missing = _missing_envoys(wanted)
-        if missing:
-            raise InstanceError(
-                f"Envoy {', '.join(missing)} is not in {ENVOYS}; site.yml installs the pinned one"
-            )
-        actions = plan(wanted, find(run_command))
-        if not check:
-            apply(run_command, actions)
-    except (InstanceError, ApplyError, OSError) as error:
+        found = find(run_command)
+    except (ApplyError, OSError) as error:
         return {"failed": True, "msg": str(error)}
+    good = {name: instance for name, instance in wanted.items() if name not in errors}
+    actions = plan(good, {name: state for name, state in found.items() if name not in errors}, untouched)
+    if not check:
+        errors |= apply(run_command, actions)
     return {
-        "changed": any(action.changed for action in actions),
-        "instances": [{"gateway": action.gateway, "action": action.action} for action in actions],
+        "changed": any(action.changed and action.gateway not in errors for action in actions),
+        "instances": _report(actions, errors),
+        "envoy_versions": _envoys(),
         "diff": [
             {"before_header": path, "after_header": path, "before": before, "after": after}
             for action in actions
@@ -67,7 +68,24 @@ def run_instances(params: dict[str, Any], check: bool, run_command: Run) -> dict
     }
 
 
-def _missing_envoys(wanted: dict[str, Instance]) -> list[str]:
-    """The wanted versions of Envoy that this node does not have."""
-    versions = {instance.envoy_version for instance in wanted.values()}
-    return sorted(version for version in versions if not os.access(Path(ENVOYS, version, "envoy"), os.X_OK))
+def _report(actions: list[Action], errors: dict[str, str]) -> list[dict[str, str]]:
+    done = {action.gateway: action.action for action in actions} | dict.fromkeys(errors, "none")
+    return [
+        {"gateway": gateway, "action": action, "error": errors.get(gateway, "")}
+        for gateway, action in sorted(done.items())
+    ]
+
+
+def _envoys() -> list[str]:
+    """The versions of Envoy that this node has."""
+    return sorted(path.parent.name for path in Path(ENVOYS).glob("*/envoy") if os.access(path, os.X_OK))
+
+
+def _missing_envoys(wanted: dict[str, Instance]) -> dict[str, str]:
+    """What is wrong with instances of an Envoy that this node does not have."""
+    known = set(_envoys())
+    return {
+        gateway: f"Envoy {instance.envoy_version} is not in {ENVOYS}; site.yml installs the pinned one"
+        for gateway, instance in wanted.items()
+        if instance.envoy_version not in known
+    }

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
@@ -75,7 +76,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Action:
-    """What to do about one gateway: create, replace, update, extend, start, remove or nothing."""
+    """What to do about one gateway: create, replace, update, start, remove, deferred or none."""
 
     gateway: str
     action: str
@@ -84,7 +85,7 @@ class Action:
 
     @property
     def changed(self) -> bool:
-        return self.action != "none"
+        return self.action not in {"none", "deferred"}
 
     def differences(self) -> list[tuple[str, str, str]]:
         """Path, text before and text after of every file that differs."""
@@ -95,7 +96,7 @@ class Action:
 
 def parse(values: dict[str, Any]) -> Instance:
     """The instance of module options that passed the type checks of Ansible."""
-    instance = Instance(**values)
+    instance = Instance(**{name: value for name, value in values.items() if name != "may_restart"})
     gateway = instance.gateway
     checks = {
         "gateway": (_GATEWAY.fullmatch(gateway), "ACCOUNT.PROXY, for example root.web"),
@@ -119,24 +120,41 @@ def parse(values: dict[str, Any]) -> Instance:
     return instance
 
 
-def parse_all(items: list[dict[str, Any]]) -> dict[str, Instance]:
-    """The wanted instances by gateway; two may not share a name, an interface or an address."""
-    instances = [parse(item) for item in items]
+def parse_all(items: list[dict[str, Any]]) -> tuple[dict[str, Instance], dict[str, str]]:
+    """The wanted instances, and what is wrong with the others, both by gateway.
+
+    Two may not share a name, an interface or an address: then none of them is wanted.
+    """
+    instances: list[Instance] = []
+    errors: dict[str, str] = {}
+    for item in items:
+        try:
+            instances.append(parse(item))
+        except InstanceError as error:
+            errors[item["gateway"]] = str(error)
     for option in ("gateway", "interface", "public_address", "inside_address", "inside_address6"):
         values = [getattr(instance, option) for instance in instances]
-        twice = sorted({value for value in values if values.count(value) > 1})
-        if twice:
-            raise InstanceError(f"{option} {', '.join(twice)} is given to more than one instance")
-    return {instance.gateway: instance for instance in instances}
+        for instance in instances:
+            value = getattr(instance, option)
+            if values.count(value) > 1:
+                errors[instance.gateway] = f"{option} {value} is given to more than one instance"
+    return {i.gateway: i for i in instances if i.gateway not in errors}, errors
 
 
-def plan(wanted: dict[str, Instance], found: dict[str, Found]) -> list[Action]:
-    """One action for every gateway that is wanted or found, in the order of names."""
+def plan(
+    wanted: dict[str, Instance], found: dict[str, Found], untouched: Collection[str] = ()
+) -> list[Action]:
+    """One action for every gateway that is wanted or found, in the order of names.
+
+    Running instances of gateways in `untouched` that are not as wanted are deferred.
+    """
     actions = []
     for gateway in sorted(wanted.keys() | found.keys()):
         before = found[gateway].files if gateway in found else {}
         after = wanted[gateway].files() if gateway in wanted else {}
         kind = _kind(wanted.get(gateway), found.get(gateway))
+        if kind in {"update", "replace"} and gateway in untouched and found[gateway].running:
+            kind, after = "deferred", before
         actions.append(Action(gateway, kind, before, after))
     return actions
 
@@ -147,33 +165,17 @@ def _kind(wanted: Instance | None, found: Found | None) -> str:
     if found is None or not found.files:
         return "create"
     if found.files != wanted.files():
-        return _change(wanted, found)
+        made = _instance_of(found)
+        # with as little interruption as can be
+        return "update" if made is not None and made.network == wanted.network else "replace"
     return "none" if found.running and found.enabled and found.namespace else "start"
-
-
-def _change(wanted: Instance, found: Found) -> str:
-    """How the found instance becomes the wanted one, with as little interruption as can be."""
-    made = _instance_of(found)
-    if made is None:
-        return "replace"
-    if made.network == wanted.network:
-        return "update"
-    description, _configuration, environment, _user = paths(wanted.gateway)
-    same = all(
-        found.files.get(path) == text
-        for path, text in wanted.files().items()
-        if path not in {description, environment}
-    )
-    # made before instances had IPv6: the namespace can get it while its Envoy goes on
-    older = made == replace(wanted, inside_address6="")
-    return "extend" if older and same and found.running and found.namespace else "replace"
 
 
 def _instance_of(found: Found) -> Instance | None:
     """What the found instance was made from; None if its file cannot tell."""
     try:
         (text,) = [text for path, text in found.files.items() if path.endswith("/instance.json")]
-        return Instance(**{"inside_address6": "", **json.loads(text)})
+        return Instance(**json.loads(text))
     except (TypeError, ValueError):
         return None
 

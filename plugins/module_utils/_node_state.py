@@ -48,42 +48,75 @@ def find(run: Run) -> dict[str, Found]:
     }
 
 
-def apply(run: Run, actions: list[Action]) -> None:
-    """Carry out the plan, with one call of systemctl for each kind of step, not for each gateway."""
-    removed = [action.gateway for action in actions if action.action == "remove"]
-    replaced = [action.gateway for action in actions if action.action == "replace"]
-    updated = [action.gateway for action in actions if action.action == "update"]
-    extended = [action for action in actions if action.action == "extend"]
-    kept = {"remove", "extend"}
-    started = [action.gateway for action in actions if action.changed and action.action not in kept]
-    gone = [unit(name) for name in removed for unit in (envoy_unit, namespace_unit)]
-    down = gone + [unit(name) for name in replaced for unit in (envoy_unit, namespace_unit)]
-    _systemctl(run, "stop", down + [envoy_unit(name) for name in updated])
-    _systemctl(run, "disable", [envoy_unit(name) for name in removed], "--no-reload", "--quiet")
-    if removed:
-        # a unit that did not fail is unloaded by now, and nothing to reset
-        run(["systemctl", "reset-failed", *gone])
-    for name in removed:
-        _forget(run, name)
-    for action in actions:
-        if action not in extended:
-            _write_all(action.differences())
-    if removed or replaced:
-        # units that systemd has read have other drop-ins now; a new one it has not read yet
-        run(["systemctl", "daemon-reload"])
-    units = [envoy_unit(name) for name in started]
-    _systemctl(run, "enable", units, "--no-reload", "--quiet")
-    _systemctl(run, "start", units)
-    _extend(run, extended)
+def apply(run: Run, actions: list[Action]) -> dict[str, str]:
+    """Carry out the plan, with one call of systemctl for each kind of step, not for each gateway.
+
+    Returns what went wrong, by gateway; those with an error get no further step, the others are not held up.
+    """
+    steps = _Steps(run, actions)
+    steps.stop()
+    steps.remove()
+    steps.write()
+    steps.start()
+    return steps.errors
 
 
-def _extend(run: Run, actions: list[Action]) -> None:
-    """Let namespaces take up what is new in their environment; the description says that it was done."""
-    descriptions = {paths(action.gateway)[0] for action in actions}
-    differences = [difference for action in actions for difference in action.differences()]
-    _write_all([d for d in differences if d[0] not in descriptions])
-    _systemctl(run, "reload", [namespace_unit(action.gateway) for action in actions])
-    _write_all([d for d in differences if d[0] in descriptions])
+class _Steps:
+    """The steps of a plan; a gateway that failed takes part in no later one."""
+
+    def __init__(self, run: Run, actions: list[Action]) -> None:
+        self._run = run
+        self._actions = [action for action in actions if action.changed]
+        self.errors: dict[str, str] = {}
+
+    def _of(self, *kinds: str) -> list[str]:
+        return [a.gateway for a in self._actions if a.action in kinds and a.gateway not in self.errors]
+
+    def stop(self) -> None:
+        units = {name: [envoy_unit(name), namespace_unit(name)] for name in self._of("remove", "replace")}
+        self._systemctl("stop", units | {name: [envoy_unit(name)] for name in self._of("update")})
+
+    def remove(self) -> None:
+        removed = self._of("remove")
+        options = ("--no-reload", "--quiet")
+        self._systemctl("disable", {name: [envoy_unit(name)] for name in removed}, *options)
+        removed = self._of("remove")
+        if removed:
+            # a unit that did not fail is unloaded by now, and nothing to reset
+            gone = [unit(name) for name in removed for unit in (envoy_unit, namespace_unit)]
+            self._run(["systemctl", "reset-failed", *gone])
+        for name in removed:
+            _forget(self._run, name)
+
+    def write(self) -> None:
+        for action in self._actions:
+            if action.gateway in self.errors:
+                continue
+            try:
+                _write_all(action.differences())
+            except OSError as error:
+                self.errors[action.gateway] = str(error)
+        if self._of("remove", "replace"):
+            # units that systemd has read have other drop-ins now; a new one it has not read yet
+            self._run(["systemctl", "daemon-reload"])
+
+    def start(self) -> None:
+        kinds = ("create", "replace", "update", "start")
+        units = {name: [envoy_unit(name)] for name in self._of(*kinds)}
+        self._systemctl("enable", units, "--no-reload", "--quiet")
+        self._systemctl("start", {name: [envoy_unit(name)] for name in self._of(*kinds)})
+
+    def _systemctl(self, verb: str, units: dict[str, list[str]], *options: str) -> None:
+        """Call systemctl for all; if that fails, for each gateway, to know which one it is."""
+        command = ["systemctl", verb, *options]
+        if not units or not self._run([*command, *(u for group in units.values() for u in group)])[0]:
+            return
+        for gateway, group in units.items():
+            code, _out, err = self._run([*command, *group])
+            if code:
+                self.errors[gateway] = (
+                    f"systemctl {verb} failed: {err.strip()}; see journalctl -u 'epic-*' on this host"
+                )
 
 
 def _units(run: Run) -> dict[str, set[str]]:
@@ -122,14 +155,6 @@ def _write_all(differences: list[tuple[str, str, str]]) -> None:
 def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, text, 0o644, (os.geteuid(), os.getegid()))
-
-
-def _systemctl(run: Run, verb: str, units: list[str], *options: str) -> None:
-    if not units:
-        return
-    code, _out, err = run(["systemctl", verb, *options, *units])
-    if code:
-        raise ApplyError(f"systemctl {verb} failed: {err.strip()}; see journalctl -u 'epic-*' on this host")
 
 
 def _files(gateway: str) -> dict[str, str]:

@@ -14,7 +14,8 @@ description:
   - An instance is an Envoy in a network namespace of its own. Its units, C(epic-netns@) and C(epic-envoy@),
     and the Envoy binary are given to the node by the role P(epic.gateway.gateway_node#role).
   - A change of addresses makes the namespace anew; any other change restarts the Envoy only.
-  - A namespace from before instances had IPv6 is given it while its Envoy goes on.
+  - One instance that cannot be made as it should does not hold up the others; its entry in RV(instances) says
+    why, and it is left as it is.
   - Where the variable C(epic_forced_command) is true, as in the control plane's own runs, the options go to
     C(/usr/libexec/epic/epic-instances) on the node, for the runs' key is restricted to it.
 author:
@@ -38,6 +39,10 @@ options:
       mtu: {description: MTU within the namespace., type: int, required: true}
       envoy_version: {description: Which installed Envoy to run., type: str, required: true}
       concurrency: {description: Envoy's worker threads., type: int, default: 1}
+      may_restart:
+        description: Whether its Envoy may be stopped for a change. If not, one that runs is C(deferred).
+        type: bool
+        default: true
 """
 
 EXAMPLES = r"""
@@ -65,10 +70,17 @@ instances:
     gateway: {description: The gateway's id., type: str}
     action:
       description: >-
-        C(create), C(replace) (namespace too), C(update), C(extend) (IPv6 for the namespace), C(start),
-        C(remove) or C(none).
+        C(create), C(replace) (namespace too), C(update), C(start), C(remove), C(deferred) (it runs and
+        differs from what is wanted, but may not be restarted) or C(none).
       type: str
-  sample: [{gateway: root.web, action: create}]
+    error: {description: What went wrong with it; empty if nothing did., type: str}
+  sample: [{gateway: root.web, action: create, error: ""}]
+envoy_versions:
+  description: The versions of Envoy that the node has.
+  returned: success
+  type: list
+  elements: str
+  sample: [1.40.0]
 """
 
 from ansible.module_utils.basic import AnsibleModule

@@ -95,7 +95,7 @@ def test_the_options_arrive_and_the_answer_is_the_result(node: Node) -> None:
     result = node.run("--check")
     assert {key: result[key] for key in answer} == answer
     assert json.loads(node.request.read_text()) == {
-        "instances": [{**INSTANCE, "concurrency": 1}],
+        "instances": [{**INSTANCE, "concurrency": 1, "may_restart": True}],
         "check_mode": True,
         "diff": False,
     }
@@ -104,8 +104,11 @@ def test_the_options_arrive_and_the_answer_is_the_result(node: Node) -> None:
 def test_the_command_itself_answers(node: Node) -> None:
     code = f"from {PACKAGE}_instance_command import main; import sys; sys.exit(main())"
     lock = f"import {PACKAGE}_instance_command as c; c.LOCK = '{node.directory}/lock'"
-    node.has(f'PYTHONPATH={ROOT}/collections exec {sys.executable} -S -c "{lock}; {code}"')
-    assert node.run()["msg"] == "Envoy 0.0.0 is not in /opt/envoy; site.yml installs the pinned one"
+    idle = "c._run = lambda command: (0, '', '')"
+    node.has(f'PYTHONPATH={ROOT}/collections exec {sys.executable} -S -c "{lock}; {idle}; {code}"')
+    (answer,) = node.run("--check")["instances"]
+    error = "Envoy 0.0.0 is not in /opt/envoy; site.yml installs the pinned one"
+    assert answer == {"gateway": "root.web", "action": "none", "error": error}
 
 
 def test_a_node_of_an_earlier_version_is_named_as_such(node: Node) -> None:

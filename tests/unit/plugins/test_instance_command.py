@@ -40,7 +40,7 @@ def without(name: str) -> dict[str, object]:
 
 def test_options_that_are_left_out_have_the_modules_defaults() -> None:
     parsed = parse_request(json.dumps(request(INSTANCE)).encode())
-    assert parsed["instances"] == [{**INSTANCE, "concurrency": 1}]
+    assert parsed["instances"] == [{**INSTANCE, "concurrency": 1, "may_restart": True}]
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 def test_a_list_of_instances_is_carried_out(session: Session) -> None:
     status, answer = session.asks(json.dumps(request(INSTANCE, check_mode=True)))
     assert (status, answer) == (0, {"changed": False, "instances": []})
-    assert session.runs == [({"instances": [{**INSTANCE, "concurrency": 1}]}, True)]
+    assert session.runs == [({"instances": [{**INSTANCE, "concurrency": 1, "may_restart": True}]}, True)]
 
 
 def test_the_difference_is_answered_when_it_is_asked_for(session: Session) -> None:

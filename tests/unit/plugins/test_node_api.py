@@ -94,7 +94,9 @@ def test_a_node_is_removed_once(api: Api, store: SqliteStore) -> None:
     reconcile(api, OPTIONS, check_mode=False)
     absent = {**OPTIONS, "state": "absent"}
     assert reconcile(api, absent, check_mode=False).action == "delete"
-    assert list(store.list(Node)) == []
+    assert store.get(Node, "", "epic1").deleting
+    with store.transaction() as transaction:
+        transaction.delete(Node, "", "epic1")
     assert reconcile(api, absent, check_mode=False).action == "none"
 
 

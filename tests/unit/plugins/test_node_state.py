@@ -13,16 +13,18 @@ from ansible_collections.epic.gateway.plugins.module_utils._instances import Act
 class Host:
     """Answers commands as systemctl would, and remembers them."""
 
-    def __init__(self, units: str = "", failing: str = "") -> None:
+    def __init__(self, units: str = "", failing: str = "", unit: str = "") -> None:
         self.units = units
         self.failing = failing
+        self.unit = unit
         self.commands: list[str] = []
 
     def __call__(self, command: list[str]) -> tuple[int, str, str]:
         if command[1] == "list-units":
             return 0, self.units, ""
         self.commands.append(" ".join(command))
-        return (1, "", "Unit is masked.") if command[1] == self.failing else (0, "", "")
+        failed = command[1] == self.failing and any(f"@{self.unit}." in name for name in command)
+        return (1, "", "Unit is masked.") if failed else (0, "", "")
 
 
 @pytest.fixture(autouse=True)
@@ -81,18 +83,6 @@ def test_a_replacement_stops_the_namespace_too() -> None:
     assert host.commands[0] == "systemctl stop epic-envoy@root.a.service epic-netns@root.a.service"
 
 
-def test_an_extension_reloads_the_namespace_and_is_noted_only_when_done(root: Path) -> None:
-    description, _, environment, _ = instances.paths("root.a")
-    extension = Action("root.a", "extend", {}, {description: "{}\n", environment: "INSIDE6=fd00::1\n"})
-    with pytest.raises(state.ApplyError):
-        state.apply(Host(failing="reload"), [extension])
-    assert not Path(description).exists(), "the next run tries again"
-    host = Host()
-    state.apply(host, [extension])
-    assert host.commands == ["systemctl reload epic-netns@root.a.service"]
-    assert Path(description).read_text() == "{}\n"
-
-
 def test_a_removal_leaves_nothing(root: Path) -> None:
     for place in ("configuration", "runtime"):
         (root / place / "root.a").mkdir()
@@ -117,9 +107,19 @@ def test_nothing_to_do_runs_nothing() -> None:
     assert host.commands == []
 
 
-def test_a_refusal_says_where_to_look() -> None:
-    with pytest.raises(
-        state.ApplyError,
-        match=r"systemctl start failed: Unit is masked\.; see journalctl -u 'epic-\*'",
-    ):
-        state.apply(Host(failing="start"), [action("root.a", "create")])
+def test_a_gateway_that_systemd_refuses_fails_alone(root: Path) -> None:
+    host = Host(failing="start", unit="root.a")
+    errors = state.apply(host, [action("root.a", "create"), action("root.b", "create")])
+    assert errors == {
+        "root.a": "systemctl start failed: Unit is masked.; see journalctl -u 'epic-*' on this host"
+    }
+    assert host.commands[-1] == "systemctl start epic-envoy@root.b.service"
+
+
+def test_an_instance_that_cannot_be_stopped_keeps_its_files(root: Path) -> None:
+    (root / "configuration/root.a").mkdir()
+    host = Host(failing="stop", unit="root.a")
+    errors = state.apply(host, [action("root.a", "remove"), action("root.b", "create")])
+    assert list(errors) == ["root.a"]
+    assert (root / "configuration/root.a").exists()
+    assert host.commands[-1] == "systemctl start epic-envoy@root.b.service"
