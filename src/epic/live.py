@@ -62,6 +62,8 @@ class NodeReport:
     heard: float
     signing_since: Mapping[int, float]
     """For each tunnel, since when the node signs with the key that it says (monotonic)."""
+    applied: int | None = None
+    """The revision of the newest list of tunnels that it has carried out (workload nodes)."""
 
 
 @dataclass(frozen=True)
@@ -96,16 +98,26 @@ class Live:
         self._clock = clock
         self._lock = threading.Lock()
         self._nodes: dict[Place, NodeReport] = {}
+        self._began = clock()
 
-    def take(self, place: Place, ends: Mapping[int, End], drops: Mapping[str, int]) -> None:
+    def take(
+        self, place: Place, ends: Mapping[int, End], drops: Mapping[str, int], applied: int | None = None
+    ) -> None:
         """A node has reported."""
         now = self._clock()
         with self._lock:
             before = self._nodes.get(place)
             since = {id_: _signing_since(id_, end, before, now) for id_, end in ends.items()}
-            self._nodes[place] = NodeReport(dict(ends), dict(drops), now, since)
+            self._nodes[place] = NodeReport(dict(ends), dict(drops), now, since, applied)
             for old in [p for p, r in self._nodes.items() if now - r.heard > _FORGET_SECONDS]:
                 del self._nodes[old]
+
+    def applied(self, place: Place) -> tuple[int | None, float]:
+        """Which list of tunnels a node has carried out, and for how many seconds it has been silent."""
+        with self._lock:
+            report = self._nodes.get(place)
+        now = self._clock()
+        return (None, now - self._began) if report is None else (report.applied, now - report.heard)
 
     def end(self, place: Place, tunnel: int) -> Heard | None:
         """What a node said of its end of a tunnel."""

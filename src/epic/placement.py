@@ -33,7 +33,7 @@ def place(gateway: str, nodes: Iterable[Candidate], count: int, keep: Iterable[s
     nodes = list(nodes)
     kept = [name for name in keep if any(node.name == name for node in nodes)][:count]
     free = [node for node in nodes if node.has_room and node.name not in kept]
-    free.sort(key=lambda node: (_score(gateway, node.name), node.name), reverse=True)
+    free.sort(key=lambda node: (preference(gateway, node.name), node.name), reverse=True)
     chosen = kept + [node.name for node in free[: count - len(kept)]]
     if not chosen:
         full = sum(node.schedulable for node in nodes)
@@ -44,5 +44,6 @@ def place(gateway: str, nodes: Iterable[Candidate], count: int, keep: Iterable[s
     return chosen
 
 
-def _score(gateway: str, node: str) -> bytes:
+def preference(gateway: str, node: str) -> bytes:
+    """How much a gateway belongs on a node: of several nodes, the greatest win."""
     return blake2b(f"{gateway}\0{node}".encode(), digest_size=8).digest()

@@ -100,6 +100,7 @@ def wanted_tunnels(
     return [
         WantedTunnel(Connection(proxy.name, instance.node, workload), instance.inside_address, address)
         for instance in proxy.status.instances
+        if instance.published
         for workload, (address, _) in sorted(workloads.items())
     ]
 

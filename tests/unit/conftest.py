@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import uvicorn
 from argon2 import PasswordHasher
+from life_plant import Clock, Plant
 
 from epic.api import auth
 from epic.api.app import create_app
@@ -65,3 +66,20 @@ def live_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LiveAP
     server.should_exit = True
     thread.join()
     store.close()
+
+
+@pytest.fixture
+def nodes_at_work(live_api: LiveAPI) -> Iterator[Plant]:
+    """The rest of the control plane behind the API, and nodes that do what they are told."""
+    plant = Plant(live_api.store, Clock(), IPv4Network("100.64.0.0/10"))
+    stop = threading.Event()
+
+    def work() -> None:
+        while not stop.wait(0.02):
+            plant.settle(turns=1)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    yield plant
+    stop.set()
+    thread.join()

@@ -49,7 +49,11 @@ class _Entry:
     accepted: Accepted | None = None
     problem: EpicError | None = None
     built: Key | None = None
+    judged: bool = False
+    gone: bool = False
     task: asyncio.Task[None] | None = None
+    before: asyncio.Task[None] | None = None
+    """The work on an earlier gateway of that name."""
 
 
 def key_of(inputs: Inputs) -> Key:
@@ -76,6 +80,7 @@ class Configurations:
         self._settled = settled
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self._entries: dict[GatewayId, _Entry] = {}
+        self._ending: dict[GatewayId, asyncio.Task[None]] = {}
 
     def accepted(self, gateway: GatewayId) -> Accepted | None:
         """The newest configuration that was found good."""
@@ -90,39 +95,61 @@ class Configurations:
     def is_settled(self, gateway: GatewayId) -> bool:
         """Whether a configuration of the gateway was judged, whatever the result."""
         entry = self._entries.get(gateway)
-        return entry is not None and entry.built is not None
+        return entry is not None and entry.judged
 
     def want(self, inputs: Inputs) -> None:
         """See to it that the gateway's configuration is the one of these inputs."""
         key = key_of(inputs)
         entry = self._entries.get(key.gateway)
+        before = None
+        if entry is not None and entry.inputs.proxy.status.service != inputs.proxy.status.service:
+            # Deleted and made anew, though only the new one was heard of.
+            before, entry = self._drop(key.gateway), None
         if entry is None:
-            entry = self._entries[key.gateway] = _Entry(key, inputs)
+            before = before or self._ending.get(key.gateway)
+            entry = self._entries[key.gateway] = _Entry(key, inputs, before=before)
         entry.key, entry.inputs = key, inputs
         if entry.task is None and entry.built != key:
             entry.task = asyncio.create_task(self._build(entry))
 
     def forget(self, gateway: GatewayId) -> None:
         """The gateway is gone."""
+        self._drop(gateway)
+
+    def _drop(self, gateway: GatewayId) -> asyncio.Task[None] | None:
+        """Forget the gateway; what is being done for it may still write, and cleans up at its end."""
         entry = self._entries.pop(gateway, None)
-        if entry is not None and entry.task is not None:
-            entry.task.cancel()
         self._revisions.forget(gateway)
+        if entry is None:
+            return None
+        entry.gone = True
+        if entry.task is not None:
+            self._ending[gateway] = entry.task
+        return entry.task
 
     async def _build(self, entry: _Entry) -> None:
+        gateway = entry.key.gateway
         try:
-            if entry.built is None:
-                entry.accepted = await asyncio.to_thread(self._revisions.load, entry.key.gateway)
-            while entry.built != entry.key:
+            if entry.before is not None:
+                await asyncio.wait([entry.before])
+            if not entry.judged:
+                service = entry.inputs.proxy.status.service
+                entry.accepted = await asyncio.to_thread(self._revisions.load, gateway, service)
+            while entry.built != entry.key and not entry.gone:
                 key, inputs = entry.key, entry.inputs
                 async with self._slots:
                     retry = await self._judge(entry, inputs, key)
-                entry.built = key
-                self._settled(key.gateway)
-                if retry:
+                entry.built, entry.judged = key, True
+                if not entry.gone:
+                    self._settled(gateway)
+                if retry and not entry.gone:
                     await asyncio.sleep(_RETRY_SECONDS)
                     entry.built = None
         finally:
+            if entry.gone:
+                self._revisions.forget(gateway)
+                if self._ending.get(gateway) is entry.task:
+                    del self._ending[gateway]
             entry.task = None
 
     async def _judge(self, entry: _Entry, inputs: Inputs, key: Key) -> bool:
@@ -131,11 +158,16 @@ class Configurations:
             candidate = await _translated(inputs, key)
             if entry.accepted is None or candidate.bundle.revision != entry.accepted.bundle.revision:
                 await self._validate(candidate.bundle)
-                await asyncio.to_thread(self._revisions.save, candidate)
+                service = inputs.proxy.status.service
+                await asyncio.to_thread(self._revisions.save, candidate, service)
         except EpicError as error:
             log.warning("gateway %s keeps its configuration: %s", key.gateway, error)
             entry.problem = error
             return not isinstance(error, Invalid)
+        except OSError as error:
+            log.warning("gateway %s keeps its configuration: %s", key.gateway, error)
+            entry.problem = EpicError("The configuration cannot be stored at present; it is tried again")
+            return True
         except Exception:
             # A fault of ours with one gateway's input must not hold up the others.
             log.exception("gateway %s keeps its configuration", key.gateway)

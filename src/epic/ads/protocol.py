@@ -200,6 +200,16 @@ class Stream:
             subscription.unsubscribe(request.resource_names_unsubscribe)
         return _answer(subscription, request)
 
+    def may_have(self, type_url: str) -> set[str] | None:
+        """Names of all that the client has or may get of a type; None before it has asked for the type."""
+        subscription = self._subscriptions.get(type_url)
+        if subscription is None:
+            return None
+        coming = (name for sent in subscription.outstanding.values() for name in sent.updated)
+        # What was removed stays with the client until it has answered.
+        going = (name for sent in subscription.outstanding.values() for name in sent.removed)
+        return {*subscription.held, *subscription.sent, *coming, *going}
+
     def advance(self, snapshot: Snapshot) -> list[pb.DeltaDiscoveryResponse]:
         """The responses that may be sent now, in order, to bring the client towards `snapshot`."""
         types = sorted(self._subscriptions.keys() - {NODE_STATE}, key=self._rank)

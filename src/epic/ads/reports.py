@@ -17,6 +17,8 @@ READY = "Ready"
 ACCEPTED = "Accepted"
 
 _REPORT_PERIOD = timedelta(seconds=10)
+_PROBLEMS_KEPT = 20
+_PROBLEM_MAX = 300
 _SILENT = "the node does not report"
 
 
@@ -54,13 +56,19 @@ def ends(report: epic_pb2.NodeReport) -> dict[int, End]:
     }
 
 
-def heard(node: Node, agent_version: str, time: datetime) -> Node:
+def heard(node: Node, report: epic_pb2.NodeReport, time: datetime) -> Node:
     """The node after a report; the time alone is noted only every few seconds."""
+    said = {
+        "agent_version": report.agent_version,
+        "applied_digest": report.applied_digest,
+        "held_gateways": tuple(report.held_gateways),
+        "problems": tuple(line[:_PROBLEM_MAX] for line in report.problems[:_PROBLEMS_KEPT]),
+    }
     last = node.status.last_report
-    if last is not None and time - last < _REPORT_PERIOD and node.status.agent_version == agent_version:
+    same = all(getattr(node.status, name) == value for name, value in said.items())
+    if same and last is not None and time - last < _REPORT_PERIOD:
         return node
-    status = node.status.model_copy(update={"last_report": time, "agent_version": agent_version})
-    return node.model_copy(update={"status": status})
+    return node.model_copy(update={"status": node.status.model_copy(update={**said, "last_report": time})})
 
 
 def configured(proxy: GWProxy, revision: str, problem: EpicError | None) -> GWProxy:

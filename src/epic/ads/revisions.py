@@ -33,13 +33,18 @@ class Revisions:
         if directory is not None:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
-    def load(self, gateway: GatewayId) -> Accepted | None:
-        """The configuration that was saved last; None also when it cannot be read any more."""
+    def load(self, gateway: GatewayId, service: int) -> Accepted | None:
+        """The configuration that was saved last; None also when it cannot be read any more.
+
+        One of an earlier gateway of that name had another number and does not count.
+        """
         path = self._path(gateway)
         if path is None or not path.exists():
             return None
         try:
             saved = json.loads(path.read_text())
+            if saved["service"] != service:
+                return None
             parts = {
                 part: {name: kind.FromString(b64decode(text)) for name, text in saved[part].items()}
                 for part, kind in _TYPES.items()
@@ -58,14 +63,15 @@ class Revisions:
             return None
         return Accepted(routing, Bundle(saved["revision"], **parts))
 
-    def save(self, accepted: Accepted) -> None:
-        """Replace the gateway's file."""
+    def save(self, accepted: Accepted, service: int) -> None:
+        """Replace the gateway's file; `service` is the gateway's number."""
         path = self._path(accepted.routing.gateway)
         if path is None:
             return
         bundle = accepted.bundle
         body = {
             "revision": bundle.revision,
+            "service": service,
             "routing": _ROUTING.dump_python(accepted.routing, mode="json"),
             **{
                 part: {n: b64encode(m.SerializeToString()).decode() for n, m in getattr(bundle, part).items()}

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import grpc
@@ -29,25 +30,28 @@ from epic.ads.picture import KINDS, Picture
 from epic.ads.reports import configured, ends
 from epic.ads.revisions import Revisions
 from epic.ads.server import DeltaServer
-from epic.ads.snapshot import Snapshot
+from epic.ads.snapshot import TUNNEL, Snapshot
 from epic.ads.statuses import Statuses
 from epic.envoy.resources import Bundle
 from epic.envoy.validate import validate
-from epic.errors import Conflict, EpicError
+from epic.errors import EpicError
 from epic.ipam import DEFAULT_POOLS, Pools
 from epic.lifecycle.digest import Placed, removed_digest
-from epic.live import Live, Place
+from epic.lifecycle.tunnels import Evidence
+from epic.live import Live, Place, epic_place, workload_place
 from epic.model.naming import GatewayId
 from epic.model.nodes import NodeRevocation
-from epic.model.resources import Node
+from epic.model.resources import Node, Tunnel
 from epic.proto import epic_pb2, epic_pb2_grpc
 from epic.store.interface import Change, Store
+from epic.supervise import TellOnce, keep_running
 
 log = logging.getLogger(__name__)
 
 _DEBOUNCE_SECONDS = 0.005
 _SILENCE_SECONDS = 30.0
 _WATCH_SILENCE_SECONDS = 5.0
+_AGAIN_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,7 @@ class AdsService:
         self._live = live or Live()
         self._settings = settings
         self._statuses = Statuses(store)
+        self._tell = TellOnce(log)
         self._picture = Picture()
         self._parts: dict[GatewayId, dict[str, Snapshot]] = {}
         self._basis: dict[GatewayId, tuple[object, ...]] = {}
@@ -93,14 +98,22 @@ class AdsService:
         """Nodes that are not known any more, and have not said yet that nothing is left on them."""
         return frozenset(self._removed)
 
+    def tunnel_evidence(self, tunnel: Tunnel) -> Evidence:
+        """What the ends of a deleted tunnel are known to have. May be called from any thread."""
+        node = tunnel.spec.epic_node
+        applied, silent = self._live.applied(workload_place(tunnel))
+        return Evidence(
+            epic_node_known=node in self._node_names(),
+            epic_end=self._server.may_have(node, TUNNEL, tunnel.name)
+            or self._live.end(epic_place(tunnel), int(tunnel.name)) is not None,
+            applied=applied,
+            silent_since=datetime.now(UTC) - timedelta(seconds=silent),
+        )
+
     async def run(self) -> None:
         """Serve until cancelled."""
         async with self._listening():
-            while True:
-                try:
-                    await self._follow()
-                except* Conflict as errors:
-                    log.warning("reading the store anew: %s", errors.exceptions[0])
+            await keep_running("xDS", self._follow)
 
     def on_ack(self, node_id: str, type_url: str, acked: dict[str, str]) -> None:
         """Nothing to do: what a node serves is in its reports."""
@@ -128,7 +141,12 @@ class AdsService:
             await asyncio.to_thread(
                 lambda: self._live.take(Place("", "", report.node), ends(report), report.drops)
             )
-        await self._statuses.reported(self._gateways_on(report.node), report)
+        try:
+            await self._statuses.reported(self._gateways_on(report.node), report)
+        except Exception as error:  # the node says the same again in a few seconds
+            self._tell.fault(f"taking in reports of node {report.node}", error)
+        else:
+            self._tell.success(f"taking in reports of node {report.node}")
 
     async def _follow(self) -> None:
         revision = await asyncio.to_thread(self._read_all)
@@ -181,12 +199,24 @@ class AdsService:
             self._wake.clear()
             dirty, self._dirty = self._dirty, set()
             nodes, self._dirty_nodes = self._dirty_nodes, set()
-            nodes |= {node for gateway in dirty for node in self._refresh(gateway)}
+            nodes |= {node for gateway in dirty for node in self._try_to_refresh(gateway)}
             if not complete:
                 complete = all(self._configurations.is_settled(g) for g in self._picture.gateways())
                 nodes = self._node_names()
             if complete:
                 self._publish(nodes | (self._node_names() - self._server.published))
+
+    def _try_to_refresh(self, gateway: GatewayId) -> set[str]:
+        """The same for a gateway that may be at fault: it keeps what it has, and holds up no other."""
+        what = f"preparing gateway {gateway}"
+        try:
+            found = self._refresh(gateway)
+        except Exception as error:
+            self._tell.fault(what, error)
+            asyncio.get_running_loop().call_later(_AGAIN_SECONDS, self._touch, gateway)
+            return set()
+        self._tell.success(what)
+        return found
 
     def _refresh(self, gateway: GatewayId) -> set[str]:
         """Compute the gateway's parts anew; returns the nodes whose snapshot changes."""
@@ -214,7 +244,7 @@ class AdsService:
         return {node for node in before.keys() | after.keys() if before.get(node) != after.get(node)}
 
     def _publish(self, names: set[str]) -> None:
-        known = {node.name: node for node in self._picture.nodes()}
+        known = {node.name: node for node in self._picture.nodes() if not node.status.lost}
         self._removed -= known.keys()
         for node in (known[name] for name in sorted(names & known.keys())):
             here = [gateway for gateway in sorted(self._parts) if node.name in self._parts[gateway]]
@@ -239,7 +269,7 @@ class AdsService:
         return node in self._server.published or self._store.find(Node, "", node) is not None
 
     def _node_names(self) -> set[str]:
-        return {node.name for node in self._picture.nodes()}
+        return {node.name for node in self._picture.nodes() if not node.status.lost}
 
     def _gateways_on(self, node: str) -> list[GatewayId]:
         return sorted(gateway for gateway, by_node in self._parts.items() if node in by_node)
@@ -254,7 +284,16 @@ class AdsService:
             for node in self._node_names():
                 last = self._last_report.get(node, started)
                 if time.monotonic() - last > _SILENCE_SECONDS:
-                    await self._statuses.silent(self._gateways_on(node), node)
+                    await self._note_silence(node)
+
+    async def _note_silence(self, node: str) -> None:
+        what = f"noting that node {node} is silent"
+        try:
+            await self._statuses.silent(self._gateways_on(node), node)
+        except Exception as error:  # it is still silent the next time
+            self._tell.fault(what, error)
+        else:
+            self._tell.success(what)
 
     async def _validate(self, bundle: Bundle) -> None:
         await validate(self._settings.envoy_binary, bundle)
@@ -265,7 +304,14 @@ class AdsService:
             self._save.clear()
             unsaved, self._unsaved = self._unsaved, {}
             for gateway, (revision, problem) in unsaved.items():
-                await self._statuses.configured(gateway, revision, problem)
+                what = f"noting the configuration of gateway {gateway}"
+                try:
+                    await self._statuses.configured(gateway, revision, problem)
+                except Exception as error:
+                    self._tell.fault(what, error)
+                    asyncio.get_running_loop().call_later(_AGAIN_SECONDS, self._touch, gateway)
+                else:
+                    self._tell.success(what)
 
     @asynccontextmanager
     async def _listening(self) -> AsyncIterator[None]:
@@ -285,4 +331,4 @@ class AdsService:
 
 def _told(node: Node) -> tuple[object, ...]:
     status = node.status
-    return status.removals, status.emptied, status.meant_digest
+    return status.removals, status.emptied, status.lost, status.meant_digest

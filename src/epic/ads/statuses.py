@@ -43,13 +43,13 @@ class Statuses:
         time = now()
         try:
             node = self._store.get(Node, "", report.node)
-            if heard(node, report.agent_version, time) is node:
+            if heard(node, report, time) is node:
                 return
             with self._store.transaction() as transaction:
                 node = transaction.get(Node, "", report.node)
-                transaction.update(heard(node, report.agent_version, time))
+                transaction.update(heard(node, report, time))
         except NotFound:
-            log.warning("node %s reports but is not known", report.node)
+            log.debug("node %s reports but is not known", report.node)
 
     async def _change(self, gateways: Iterable[GatewayId], change: Change) -> None:
         await asyncio.to_thread(self._apply, tuple(gateways), change)

@@ -195,6 +195,19 @@ class NodeBody(Body):
     node: NodeInput
 
 
+class MaintenanceInput(Kebab):
+    """What a node is to do; what is not given stays."""
+
+    schedulable: bool = True
+    drain: bool = False
+
+
+class MaintenanceBody(Body):
+    """PUT of a node's maintenance."""
+
+    maintenance: MaintenanceInput
+
+
 class UserInput(BaseModel):
     """A user; the password is kept only as a hash."""
 

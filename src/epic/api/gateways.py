@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network
 
 from epic.api.bodies import ProxySpecInput
 from epic.api.names import dns_endpoint
 from epic.api.ports import ports_and_gateway
-from epic.api.tunnelling import delete_tunnels, replan
-from epic.errors import Exhausted, Invalid, NotFound, QuotaExceeded
-from epic.ipam import first_free, inside_range, public_range
-from epic.model.base import Condition, Metadata, with_condition
-from epic.model.instances import ProxyInstance
+from epic.errors import Conflict, Invalid, NotFound, QuotaExceeded
+from epic.ipam import first_free, public_range
+from epic.lifecycle.claims import Claims
+from epic.lifecycle.conditions import with_programmed
+from epic.model.base import Condition, Metadata, now
 from epic.model.naming import GATEWAY_ID_MAX
 from epic.model.resources import (
     Account,
+    DNSEndpoint,
     GWProxy,
     GWProxySpec,
     GWProxyStatus,
@@ -24,7 +24,9 @@ from epic.model.resources import (
     Node,
     ServicePrefix,
 )
-from epic.placement import Candidate, place
+from epic.placement import place
+from epic.reconcile.allocation import candidates, new_instances, read_claims
+from epic.reconcile.tunnelling import replan
 from epic.store.interface import Reader, Transaction
 from epic.store.queue import enqueue
 
@@ -55,15 +57,19 @@ def create_gateway(
             f"proxy.spec.clientRef.uid: {proxy.name!r} has {len(proxy.name)} characters; "
             f"a gateway of account {group.account!r} may have {most}"
         )
-    chosen = place(str(proxy.id), _candidates(transaction, everything), group.spec.envoy_replica_count)
-    with_address = {"public_address": _public_address(transaction, group, everything)}
+    nodes = candidates(transaction.list(Node), everything)
+    chosen = place(str(proxy.id), nodes, group.spec.envoy_replica_count)
+    taken = read_claims(transaction, everything)
+    with_address = {"public_address": _public_address(transaction, group, taken)}
     proxy = proxy.model_copy(update={"spec": proxy.spec.model_copy(update=with_address)})
-    with_name = {"endpoints": (dns_endpoint(group, proxy),)}
+    name = dns_endpoint(group, proxy)
+    _check_name(proxy.account, name, taken)
     status = GWProxyStatus(
         service=transaction.next_number("service"),
-        instances=_instances(chosen, (), everything, inside_pool),
+        instances=new_instances(chosen, taken, inside_pool),
     )
-    proxy = proxy.model_copy(update={"spec": proxy.spec.model_copy(update=with_name), "status": status})
+    spec_with_name = proxy.spec.model_copy(update={"endpoints": (name,)})
+    proxy = proxy.model_copy(update={"spec": spec_with_name, "status": status})
     proxy = transaction.create(_queued(transaction, proxy, chosen))
     replan(transaction, proxy.account, {proxy.name})
     return transaction.get(GWProxy, proxy.account, proxy.name)
@@ -81,36 +87,20 @@ def change_gateway(transaction: Transaction, proxy: GWProxy, spec: ProxySpecInpu
 
 
 def delete_gateway(transaction: Transaction, proxy: GWProxy) -> None:
-    """Remove the gateway with its tunnels; the run that removes its instances is queued."""
-    delete_tunnels(transaction, proxy.account, proxy.name)
-    transaction.delete(GWProxy, proxy.account, proxy.name)
-    known = {node.name for node in transaction.list(Node)}
-    nodes = {instance.node for instance in proxy.status.instances} & known
-    if nodes:
-        enqueue(transaction, nodes)
+    """Let the gateway go; it stays until its nodes and runs have acknowledged each step of that."""
+    if not proxy.deleting:
+        metadata = proxy.metadata.model_copy(update={"deletion_timestamp": now()})
+        transaction.update(proxy.model_copy(update={"metadata": metadata}))
 
 
-def rebalance(transaction: Transaction, inside_pool: IPv4Network) -> None:
-    """Give gateways that lost a node, or never had enough, their full number of instances."""
-    nodes = {node.name for node in transaction.list(Node)}
-    for proxy in transaction.list(GWProxy):
-        everything = transaction.list(GWProxy)
-        standing = [i for i in proxy.status.instances if i.node in nodes]
-        wanted = _replicas(transaction, proxy)
-        if len(standing) == len(proxy.status.instances) and len(standing) >= wanted:
-            continue
-        try:
-            candidates = _candidates(transaction, everything)
-            chosen = place(str(proxy.id), candidates, wanted, keep=[i.node for i in standing])
-        except Exhausted:
-            chosen = []
-        instances = _instances(chosen, standing, everything, inside_pool)
-        if instances == proxy.status.instances:
-            continue
-        status = proxy.status.model_copy(update={"instances": instances})
-        moved = proxy.model_copy(update={"status": status})
-        transaction.update(_queued(transaction, moved, chosen) if chosen else moved)
-        replan(transaction, proxy.account, {proxy.name})
+def refuse_if_deleting(proxy: GWProxy) -> None:
+    """Raise Conflict for a gateway that is on its way out."""
+    if proxy.deleting:
+        phases = ", ".join(f"{i.node}: {i.phase}" for i in proxy.status.instances)
+        raise Conflict(
+            f"gateway {proxy.name!r} is being deleted ({phases or 'nothing is left of it'}); "
+            "its name is free when it is gone"
+        )
 
 
 def find_group(reader: Reader, account: str, name: str) -> LBServiceGroup:
@@ -134,52 +124,26 @@ def _check_quota(transaction: Transaction, account: str, everything: Iterable[GW
         )
 
 
-def _public_address(
-    transaction: Transaction, group: LBServiceGroup, everything: Iterable[GWProxy]
-) -> IPv4Address:
+def _public_address(transaction: Transaction, group: LBServiceGroup, taken: Claims) -> IPv4Address:
     name = group.spec.service_prefix
     prefix = transaction.get(ServicePrefix, "", name)
-    used = [proxy.spec.public_address for proxy in everything if proxy.spec.public_address]
-    return first_free(public_range(prefix.spec.public_pool), used, f"address pool {name!r}")[0]
+    return first_free(public_range(prefix.spec.public_pool), taken.public, f"address pool {name!r}")[0]
 
 
-def _instances(
-    nodes: list[str], standing: Iterable[ProxyInstance], everything: Iterable[GWProxy], pool: IPv4Network
-) -> tuple[ProxyInstance, ...]:
-    have = {instance.node: instance for instance in standing}
-    new = [node for node in nodes if node not in have]
-    used = [instance.inside_address for proxy in everything for instance in proxy.status.instances]
-    addresses = first_free(inside_range(pool), used, "the pool of inside addresses", len(new))
-    have |= {
-        node: ProxyInstance(node=node, inside_address=address)
-        for node, address in zip(new, addresses, strict=True)
-    }
-    return tuple(have[node] for node in nodes)
-
-
-def _candidates(transaction: Transaction, everything: Iterable[GWProxy]) -> list[Candidate]:
-    load = Counter(instance.node for proxy in everything for instance in proxy.status.instances)
-    return [
-        Candidate(node.name, node.spec.capacity, load[node.name], node.spec.schedulable)
-        for node in transaction.list(Node)
-    ]
-
-
-def _replicas(transaction: Transaction, proxy: GWProxy) -> int:
-    groups = transaction.list(LBServiceGroup, proxy.account)
-    found = [group.spec.envoy_replica_count for group in groups if group.name == proxy.spec.group]
-    return found[0] if found else len(proxy.status.instances)
+def _check_name(account: str, name: DNSEndpoint, taken: Claims) -> None:
+    if taken.dns_names.get(name.dns_name, frozenset()) - {account}:
+        raise Conflict(
+            f"the DNS name {name.dns_name!r} is taken by another account; choose another display-name"
+        )
 
 
 def _queued(transaction: Transaction, proxy: GWProxy, nodes: list[str]) -> GWProxy:
-    run = enqueue(transaction, nodes)
-    condition = Condition(
-        type="Programmed", status="Unknown", reason="Pending", message=f"run {run.name} is queued"
+    runs = enqueue(transaction, nodes)
+    names = ", ".join(run.name for run in runs)
+    message = f"run {names} is queued" if len(runs) == 1 else f"runs {names} are queued"
+    return with_programmed(
+        proxy, Condition(type="Programmed", status="Unknown", reason="Pending", message=message)
     )
-    status = proxy.status.model_copy(
-        update={"conditions": with_condition(proxy.status.conditions, condition)}
-    )
-    return proxy.model_copy(update={"status": status})
 
 
 def _labels(group: LBServiceGroup) -> dict[str, str]:

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Response
 
 from epic.api.bodies import GroupBody, PrefixBody, check_object_name
 from epic.api.context import Context, Ctx, admin_only
-from epic.api.gateways import find_group, rebalance
+from epic.api.gateways import find_group
 from epic.api.names import check_template
 from epic.api.replies import PREFIX, Duplicate, deleted, found, listed, shown
 from epic.errors import Conflict, Invalid
@@ -19,6 +19,7 @@ from epic.model.resources import (
     GWProxy,
     LBServiceGroup,
     LBServiceGroupSpec,
+    Node,
     ServicePrefix,
     ServicePrefixSpec,
 )
@@ -93,8 +94,6 @@ def _write_group(ctx: Context, account: str, name: str, body: GroupBody, *, repl
             group = transaction.create(LBServiceGroup(metadata=metadata, spec=spec))
         elif replace:
             group = transaction.update(stored.model_copy(update={"spec": spec}))
-            if spec.envoy_replica_count > stored.spec.envoy_replica_count:
-                rebalance(transaction, ctx.inside_pool)
         else:
             raise Duplicate(f"gateway template {name!r} exists already", path)
     return found(path, _group_body(group))
@@ -102,12 +101,25 @@ def _write_group(ctx: Context, account: str, name: str, body: GroupBody, *, repl
 
 def _check_group(transaction: Transaction, spec: LBServiceGroupSpec) -> None:
     check_template(spec.endpoint_template.dns_name)
+    if spec.envoy_version is not None:
+        _check_version(transaction, spec.envoy_version)
     prefixes = [prefix.name for prefix in transaction.list(ServicePrefix)]
     if spec.service_prefix not in prefixes:
         raise Invalid(
             f"group.spec.service-prefix: there is no address pool {spec.service_prefix!r}; "
             f"there are: {', '.join(prefixes) or 'none'}"
         )
+
+
+def _check_version(transaction: Transaction, version: str) -> None:
+    """Refuse an Envoy that nodes are known not to have; what is not known is seen by the run."""
+    for node in transaction.list(Node):
+        known = node.status.envoy_versions
+        if known and version not in known and not node.deleting:
+            raise Invalid(
+                f"group.spec.envoy-version: node {node.name!r} does not have Envoy {version}; "
+                f"it has {', '.join(known)}"
+            )
 
 
 def _prefix_path(name: str) -> str:

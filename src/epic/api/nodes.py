@@ -1,4 +1,4 @@
-"""EPIC nodes. Registering the same node again changes nothing."""
+"""EPIC nodes: registering, maintenance, removal. Registering the same node again changes nothing."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ from typing import Any
 
 from fastapi import APIRouter, Depends, Response
 
-from epic.api.bodies import NodeBody, check_object_name
+from epic.api.bodies import MaintenanceBody, NodeBody, check_object_name
 from epic.api.context import Ctx, admin_only
-from epic.api.gateways import rebalance
-from epic.api.replies import PREFIX, deleted, found, listed, shown
-from epic.api.tunnelling import replan
+from epic.api.replies import PREFIX, deleted, found, shown
 from epic.errors import Conflict
-from epic.model.base import Metadata
+from epic.lifecycle.digest import Placed, node_digest
+from epic.lifecycle.nodes import phase_counts
+from epic.model.base import Metadata, now
 from epic.model.resources import GWProxy, Node
-from epic.store.interface import Transaction
+from epic.reconcile.revocation import revoke
+from epic.reconcile.tunnelling import replan
+from epic.store.interface import Reader, Transaction
 from epic.store.queue import enqueue
 
 router = APIRouter(prefix="/nodes", tags=["nodes"], dependencies=[Depends(admin_only)])
@@ -24,25 +26,45 @@ def _path(name: str) -> str:
     return f"{PREFIX}/nodes/{name}"
 
 
-def _body(node: Node) -> dict[str, Any]:
-    return {"link": {"self": _path(node.name)}, "node": shown(node)}
+def _placed(reader: Reader) -> dict[str, list[Placed]]:
+    """The instances on each node."""
+    placed: dict[str, list[Placed]] = {}
+    for proxy in reader.list(GWProxy):
+        for instance in proxy.status.instances:
+            placed.setdefault(instance.node, []).append(Placed(str(proxy.id), instance))
+    return placed
+
+
+def _shown(node: Node, placed: list[Placed]) -> dict[str, Any]:
+    wire = shown(node)
+    wire["status"]["instances"] = phase_counts(placed)
+    return wire
+
+
+def _body(reader: Reader, node: Node) -> dict[str, Any]:
+    return {"link": {"self": _path(node.name)}, "node": _shown(node, _placed(reader).get(node.name, []))}
 
 
 @router.get("")
 def list_all(ctx: Ctx) -> dict[str, Any]:
     """All EPIC nodes."""
-    return listed(f"{PREFIX}/nodes", ctx.store.list(Node))
+    placed = _placed(ctx.store)
+    items = [_shown(node, placed.get(node.name, [])) for node in ctx.store.list(Node)]
+    return {"link": {"self": f"{PREFIX}/nodes"}, "items": items}
 
 
 @router.get("/{name}")
 def read(ctx: Ctx, name: str) -> dict[str, Any]:
-    """An EPIC node."""
-    return _body(ctx.store.get(Node, "", name))
+    """An EPIC node: its phase and conditions, and how many instances of each phase are there."""
+    return _body(ctx.store, ctx.store.get(Node, "", name))
 
 
 @router.put("/{name}", status_code=302)
 def register(ctx: Ctx, name: str, body: NodeBody) -> Response:
-    """Register a node or change it; gateways that have too few instances get one there."""
+    """Register a node or change it; gateways that have too few instances get one there.
+
+    Whether it is in maintenance stays as it is unless `schedulable` or `drain` is given.
+    """
     check_object_name(name, "the node's name in the path")
     spec = body.node.spec
     with ctx.store.transaction() as transaction:
@@ -53,22 +75,65 @@ def register(ctx: Ctx, name: str, body: NodeBody) -> Response:
         if stored is None:
             node = transaction.create(Node(metadata=Metadata(name=name), spec=spec))
         else:
-            node = transaction.update(stored.model_copy(update={"spec": spec}))
-            if stored.spec != spec:
+            _refuse_if_removing(stored)
+            kept = {
+                f: getattr(stored.spec, f) for f in ("schedulable", "drain") if f not in spec.model_fields_set
+            }
+            node = transaction.update(stored.model_copy(update={"spec": spec.model_copy(update=kept)}))
+            if _network(stored) != _network(node):
                 _tell_gateways(transaction, name)
-        if stored is None or stored.spec != spec:
-            rebalance(transaction, ctx.inside_pool)
-    return found(_path(name), _body(node))
+    return found(_path(name), _body(ctx.store, node))
+
+
+@router.put("/{name}/maintenance", status_code=302)
+def maintain(ctx: Ctx, name: str, body: MaintenanceBody) -> Response:
+    """Say whether a node takes new instances, and whether those that it has are to leave service."""
+    given = body.maintenance.model_dump(exclude_unset=True)
+    with ctx.store.transaction() as transaction:
+        stored = transaction.get(Node, "", name)
+        _refuse_if_removing(stored)
+        spec = stored.spec.model_copy(update=given)
+        node = transaction.update(stored.model_copy(update={"spec": spec}))
+    return found(_path(name), _body(ctx.store, node))
+
+
+@router.put("/{name}/accept-drop", status_code=302)
+def accept_drop(ctx: Ctx, name: str) -> Response:
+    """Let a node drop what it holds back, since it would be more than half of its gateways at once."""
+    with ctx.store.transaction() as transaction:
+        stored = transaction.get(Node, "", name)
+        digest = node_digest(stored.status, _placed(transaction).get(name, []))
+        status = stored.status.model_copy(update={"meant_digest": digest})
+        node = transaction.update(stored.model_copy(update={"status": status}))
+    return found(_path(name), _body(ctx.store, node))
 
 
 @router.delete("/{name}")
-def delete(ctx: Ctx, name: str) -> dict[str, str]:
-    """Forget a node; its instances move to others where there is room."""
+def delete(ctx: Ctx, name: str, force: bool = False) -> dict[str, str]:
+    """Remove a node: its instances move to others and leave it, then it is told to clean up.
+
+    `force` is for a node that is lost: nobody waits for it, and what it had is kept from others for a while.
+    """
     with ctx.store.transaction() as transaction:
-        if transaction.find(Node, "", name) is not None:
-            transaction.delete(Node, "", name)
-            rebalance(transaction, ctx.inside_pool)
+        node = transaction.find(Node, "", name)
+        if node is not None:
+            metadata = node.metadata.model_copy(
+                update={"deletion_timestamp": node.metadata.deletion_timestamp or now()}
+            )
+            status = node.status.model_copy(update={"lost": node.status.lost or force})
+            transaction.update(node.model_copy(update={"metadata": metadata, "status": status}))
+            if force:
+                revoke(transaction, name)
     return deleted()
+
+
+def _refuse_if_removing(node: Node) -> None:
+    if node.deleting:
+        raise Conflict(f"node {node.name!r} is being removed; register it again when it is gone")
+
+
+def _network(node: Node) -> tuple[object, ...]:
+    return node.spec.address, node.spec.underlay_mtu
 
 
 def _tell_gateways(transaction: Transaction, node: str) -> None:

@@ -8,7 +8,13 @@ from fastapi import APIRouter, Response
 
 from epic.api.bodies import ProxyBody
 from epic.api.context import Ctx
-from epic.api.gateways import change_gateway, create_gateway, delete_gateway, find_group
+from epic.api.gateways import (
+    change_gateway,
+    create_gateway,
+    delete_gateway,
+    find_group,
+    refuse_if_deleting,
+)
 from epic.api.replies import PREFIX, Duplicate, deleted, found, listed, shown
 from epic.errors import Invalid
 from epic.model.resources import Account, GWProxy
@@ -31,7 +37,9 @@ def create(ctx: Ctx, account: str, group: str, body: ProxyBody) -> Response:
     name = body.proxy.spec.client_ref.uid
     with ctx.store.transaction() as transaction:
         template = find_group(transaction, account, group)
-        if transaction.find(GWProxy, account, name) is not None:
+        stored = transaction.find(GWProxy, account, name)
+        if stored is not None:
+            refuse_if_deleting(stored)
             raise Duplicate(f"gateway {name!r} exists already", _path(account, name))
         proxy = create_gateway(transaction, template, body.proxy.spec, ctx.inside_pool)
     return found(_path(account, name), _body(proxy))
@@ -59,13 +67,15 @@ def replace(ctx: Ctx, account: str, name: str, body: ProxyBody) -> Response:
             f"proxy.spec.clientRef.uid: {uid!r} is not the gateway's name {name!r}, which cannot change"
         )
     with ctx.store.transaction() as transaction:
-        proxy = change_gateway(transaction, transaction.get(GWProxy, account, name), body.proxy.spec)
+        stored = transaction.get(GWProxy, account, name)
+        refuse_if_deleting(stored)
+        proxy = change_gateway(transaction, stored, body.proxy.spec)
     return found(_path(account, name), _body(proxy))
 
 
 @router.delete("/accounts/{account}/proxies/{name}")
 def delete(ctx: Ctx, account: str, name: str) -> dict[str, str]:
-    """Delete a gateway."""
+    """Delete a gateway; it is shown with a deletionTimestamp until it is gone."""
     with ctx.store.transaction() as transaction:
         proxy = transaction.find(GWProxy, account, name)
         if proxy is not None:

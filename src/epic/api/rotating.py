@@ -63,5 +63,7 @@ def _limited(found: list[tuple[Tunnel, Step | None]], limit: int) -> list[Tunnel
 
 
 def _due(tunnel: Tunnel, live: Live, time: datetime, policy: Policy, steps: Collection[Step]) -> Step | None:
+    if tunnel.deleting:
+        return None
     step = next_step(tunnel, both_ends(live, tunnel), time, policy)
     return step if step in steps else None

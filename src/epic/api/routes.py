@@ -11,10 +11,10 @@ from fastapi import APIRouter, Response
 from epic.api.bodies import Body, RouteBody, SliceBody
 from epic.api.context import Context, Ctx
 from epic.api.replies import PREFIX, Duplicate, deleted, found, listed, shown
-from epic.api.tunnelling import gateways_of_services, replan
 from epic.errors import Invalid
 from epic.model.base import Metadata
 from epic.model.resources import Account, GWEndpointSlice, GWEndpointSliceSpec, GWRoute, GWRouteSpec
+from epic.reconcile.tunnelling import gateways_of_services, replan
 from epic.store.interface import Transaction
 from epic.tunnels import route_parents
 

@@ -69,6 +69,8 @@ class EndsBody(Body):
 
     tunnels: Annotated[tuple[EndInput, ...], Field(max_length=20000)]
     drops: Annotated[dict[Annotated[str, Field(max_length=64)], _Count], Field(max_length=200)] = {}
+    applied: Annotated[int | None, Field(ge=0)] = None
+    """The revision of the newest list of tunnels that is carried out whole."""
 
 
 @router.put("/accounts/{account}/tunnels/status")
@@ -79,7 +81,7 @@ def take(ctx: Ctx, account: str, cluster: str, node: str, body: EndsBody) -> dic
     own = {int(t.name) for t in ctx.store.list(Tunnel, account) if workload_place(t) == place}
     ends = {said.id: said.end() for said in body.tunnels if said.id in own}
     if own:
-        ctx.live.take(place, ends, body.drops)
+        ctx.live.take(place, ends, body.drops, body.applied)
     return {"tunnels": len(ends)}
 
 
@@ -87,14 +89,14 @@ def take(ctx: Ctx, account: str, cluster: str, node: str, body: EndsBody) -> dic
 def of_account(ctx: Ctx, account: str) -> dict[str, Any]:
     """How the account's tunnels are, and what its nodes drop."""
     ctx.store.get(Account, "", account)
-    tunnels = ctx.store.list(Tunnel, account)
+    tunnels = [tunnel for tunnel in ctx.store.list(Tunnel, account) if not tunnel.deleting]
     return _reply(ctx, tunnels, {workload_place(tunnel) for tunnel in tunnels})
 
 
 @router.get("/tunnels", dependencies=[Depends(admin_only)])
 def of_all(ctx: Ctx) -> dict[str, Any]:
     """How all tunnels are, and what all nodes drop."""
-    tunnels = ctx.store.list(Tunnel)
+    tunnels = [tunnel for tunnel in ctx.store.list(Tunnel) if not tunnel.deleting]
     places = {place for tunnel in tunnels for place in (epic_place(tunnel), workload_place(tunnel))}
     return _reply(ctx, tunnels, places | {Place("", "", node.name) for node in ctx.store.list(Node)})
 
@@ -106,7 +108,7 @@ def rotate(ctx: Ctx) -> dict[str, Any]:
     `waiting` are tunnels an end of which is not known to have the present keys: it must report first.
     """
     done = advance(ctx.store, ctx.live, Policy(period=timedelta(0)), {Step.BEGIN})
-    tunnels = ctx.store.list(Tunnel)
+    tunnels = [tunnel for tunnel in ctx.store.list(Tunnel) if not tunnel.deleting]
     blocked = {t.name for t in tunnels if waits_for(t.spec, both_ends(ctx.live, t))}
     return {
         "started": done[Step.BEGIN],

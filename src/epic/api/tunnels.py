@@ -34,15 +34,17 @@ def read(ctx: Ctx, account: str, cluster: str, node: str, watch: bool = False) -
 
 
 def tunnels_of(ctx: Context, account: str, workload: WorkloadNode) -> dict[str, Any]:
-    """The whole reply for one node."""
+    """The whole reply for one node; `revision` is what the node says when it has carried it out."""
     reader = ctx.store
-    tunnels = [
-        tunnel
-        for tunnel in reader.list(Tunnel, account)
-        if (tunnel.spec.cluster_id, tunnel.spec.node_name) == workload
-    ]
+    # The revision first: what is read afterwards holds at least all changes until then.
+    revision = reader.revision
+    found = [t for t in reader.list(Tunnel, account) if (t.spec.cluster_id, t.spec.node_name) == workload]
+    tunnels = [tunnel for tunnel in found if not tunnel.deleting]
+    reply: dict[str, Any] = {"revision": revision, "tunnels": []}
+    # The newest deletion is part of the reply: one that changes nothing else must be acknowledged too.
+    reply["deleted"] = max((t.metadata.resource_version for t in found if t.deleting), default=0)
     if not tunnels:
-        return {"tunnels": []}
+        return reply
     nodes = {node.name: node for node in reader.list(Node)}
     routes = reader.list(GWRoute, account)
     slices = reader.list(GWEndpointSlice, account)
@@ -50,17 +52,21 @@ def tunnels_of(ctx: Context, account: str, workload: WorkloadNode) -> dict[str, 
         proxy: _endpoints(workload_endpoints(proxy_services(proxy, routes), slices), workload)
         for proxy in {tunnel.spec.proxy for tunnel in tunnels}
     }
-    return {
-        "tunnels": [
-            {
-                **_tunnel(tunnel, nodes[tunnel.spec.epic_node]),
-                "inside-address6": str(inside6(ctx.pools.inside6, tunnel.spec.inside_address)),
-                "endpoints": endpoints[tunnel.spec.proxy],
-            }
-            for tunnel in sorted(tunnels, key=lambda tunnel: int(tunnel.name))
-            if tunnel.spec.epic_node in nodes
-        ]
-    }
+    reply["tunnels"] = [
+        {
+            **_tunnel(tunnel, nodes[tunnel.spec.epic_node]),
+            "inside-address6": str(inside6(ctx.pools.inside6, tunnel.spec.inside_address)),
+            "endpoints": endpoints[tunnel.spec.proxy],
+        }
+        for tunnel in sorted(tunnels, key=lambda tunnel: int(tunnel.name))
+        if tunnel.spec.epic_node in nodes
+    ]
+    return reply
+
+
+def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two replies ask the same of the node."""
+    return {**one, "revision": 0} == {**other, "revision": 0}
 
 
 def _endpoints(found: dict[WorkloadNode, Any], workload: WorkloadNode) -> list[str]:
@@ -91,7 +97,7 @@ async def follow(ctx: Context, account: str, workload: WorkloadNode) -> AsyncGen
     async for change in ctx.store.watch(since):
         if change.kind in _CAUSES and change.account in {account, ""}:
             current = await asyncio.to_thread(tunnels_of, ctx, account, workload)
-            if current != sent:
+            if not _same(current, sent):
                 sent = current
                 yield sent
 

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from epic.cli import platform
 from epic.client import EpicClient
-from epic.controller.apply import remove, write_item
+from epic.controller.apply import BeingDeleted, is_being_deleted, remove, write_item
 from epic.controller.classes import CoreSettings
 from epic.controller.core import translate
-from epic.controller.desired import Desired
+from epic.controller.desired import Desired, Item
 from epic.controller.documents import manifest_files, read_file, read_text
 from epic.controller.objects import Document, Objects, parse
 from epic.controller.state import Owned
 from epic.errors import EpicError, Invalid
 
 STDIN = Path("-")
+GONE_SECONDS = 60.0
+_LOOK_SECONDS = 0.2
 
 
 @dataclass
@@ -101,7 +104,7 @@ def apply(
     for item in understood(others, settings, report).items:
         what = _label(item.ref.kind, item.ref.namespace, item.ref.name)
         try:
-            report.done(what, write_item(client, item))
+            report.done(what, _written(client, item, what, report))
         except EpicError as error:
             report.failed(f"{what}: {error}")
     return report
@@ -113,19 +116,50 @@ def delete(
     """Delete every object, in the reverse order of creation."""
     report = Report()
     own, others = split(documents, account)
-    for item in reversed(understood(others, settings, report).items):
+    items = list(reversed(understood(others, settings, report).items))
+    for item in items:
         what = _label(item.ref.kind, item.ref.namespace, item.ref.name)
         try:
             there = client.find(item.address.path) is not None
             report.done(what, remove(client, Owned.of(item)) if there else "not found")
         except EpicError as error:
             report.failed(f"{what}: {error}")
+    if own:
+        # What gateways use can go when they have gone.
+        _wait_until_gone(client, items, report)
     for obj in reversed(own):
         try:
             report.done(obj, platform.remove(client, obj))
         except EpicError as error:
             report.failed(f"{obj}: {error}")
     return report
+
+
+def _written(client: EpicClient, item: Item, what: str, report: Report) -> str:
+    """Write an item; one of an earlier object of that name is waited for."""
+    try:
+        return write_item(client, item)
+    except BeingDeleted:
+        report.warn(f"{what}: it is being deleted; waiting until it is gone")
+    _wait_until_gone(client, [item], report)
+    return write_item(client, item)
+
+
+def _wait_until_gone(client: EpicClient, items: Iterable[Item], report: Report) -> None:
+    end = time.monotonic() + GONE_SECONDS
+    waiting = list(items)
+    while waiting and time.monotonic() < end:
+        waiting = [item for item in waiting if _is_leaving(client, item)]
+        if waiting:
+            time.sleep(_LOOK_SECONDS)
+    for item in waiting:
+        what = _label(item.ref.kind, item.ref.namespace, item.ref.name)
+        report.warn(f"{what}: it is still being deleted; its nodes have not let go of it yet")
+
+
+def _is_leaving(client: EpicClient, item: Item) -> bool:
+    found = client.find(item.address.path)
+    return found is not None and is_being_deleted(found, item.collection)
 
 
 def _label(kind: str, namespace: str, name: str) -> str:

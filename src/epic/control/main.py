@@ -7,6 +7,7 @@ import asyncio
 import json
 import logging
 import sys
+from functools import partial
 from pathlib import Path
 
 from epic.ads.service import AdsService
@@ -15,14 +16,18 @@ from epic.api.app import create_app
 from epic.api.context import Context
 from epic.control.admin import ensure_admin
 from epic.control.rotate import Rotator
-from epic.control.serve import end_process_soon, serve
+from epic.control.serve import Service, end_process_soon, serve
 from epic.control.settings import ControlSettings, load_settings
 from epic.errors import EpicError
 from epic.live import Live
+from epic.reconcile.lifecycle import Lifecycle
+from epic.reconcile.service import LifecycleService
+from epic.reconcile.turn import LifecycleSettings
 from epic.runs.ansible import AnsibleExecutor
 from epic.runs.events import EventHub
 from epic.runs.queue import RunQueue
 from epic.store.sqlite import SqliteStore
+from epic.supervise import keep_running
 
 _CONFIG = Path("/etc/epic/control.yaml")
 
@@ -55,7 +60,14 @@ async def control(settings: ControlSettings) -> None:
     )
 
     rotator = Rotator(store, live, settings.tunnels.policy())
-    services = {"xDS": ads.run, "runs": queue.run, "keys": rotator.run}
+    lifecycle = Lifecycle(store, _lifecycle_settings(settings), ads.tunnel_evidence)
+    service = LifecycleService(store, lifecycle)
+    services: dict[str, Service] = {
+        "xDS": ads.run,
+        "runs": partial(keep_running, "runs", queue.run),
+        "keys": partial(keep_running, "keys", rotator.run),
+        "lives": partial(keep_running, "lives", service.run),
+    }
 
     def on_stop() -> None:
         context.closing.set()
@@ -63,6 +75,10 @@ async def control(settings: ControlSettings) -> None:
         end_process_soon()
 
     await serve(create_app(context), settings.rest, services, on_stop)
+
+
+def _lifecycle_settings(settings: ControlSettings) -> LifecycleSettings:
+    return LifecycleSettings(settings.inside_pool, settings.envoy_version, settings.drain_seconds)
 
 
 def _ads_settings(settings: ControlSettings) -> AdsServiceSettings:

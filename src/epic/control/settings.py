@@ -59,7 +59,7 @@ class RunsSection(_Section):
     user: str = "root"
     python: str = "/usr/bin/python3"
     playbook: Path | None = None
-    timeout_seconds: Annotated[int, Field(ge=10)] = 600
+    timeout_seconds: Annotated[int, Field(ge=10)] = 300
 
 
 class TunnelsSection(_Section):
@@ -86,6 +86,7 @@ class ControlSettings(_Section):
     inside_pool6: IPv6Network = DEFAULT_POOLS.inside6
     mapped_pool: IPv4Network = DEFAULT_POOLS.mapped
     mapped_pool6: IPv6Network = DEFAULT_POOLS.mapped6
+    drain_seconds: Annotated[int, Field(ge=0, le=3600)] = 30
     runs: RunsSection
     tunnels: TunnelsSection = TunnelsSection()
 

@@ -24,6 +24,10 @@ _SPECS: dict[Collection, tuple[type[GWProxySpec | GWRouteSpec | GWEndpointSliceS
 _REMOVAL_ORDER: dict[Collection, int] = {"routes": 0, "slices": 1, "proxies": 2}
 
 
+class BeingDeleted(EpicError):
+    """The object's name is not free yet: an earlier object of that name is on its way out."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What was done with an object, or why it failed."""
@@ -35,11 +39,16 @@ class Outcome:
 
 
 def write_item(client: EpicClient, item: Item) -> Action:
-    """Create the object or change it; nothing is written when it is as desired."""
+    """Create the object or change it; nothing is written when it is as desired.
+
+    One that is being deleted is no object of ours any more, and raises BeingDeleted.
+    """
     existing = client.find(item.address.path)
     if existing is None:
         client.post(item.create_path, item.body)
         return "created"
+    if is_being_deleted(existing, item.collection):
+        raise BeingDeleted("it is being deleted; it is created anew when that is done")
     spec = _spec(existing, item.collection)
     if item.shared and not _same_owner(spec, item.spec):
         return "left"
@@ -144,6 +153,12 @@ def _attempt(what: str, address: Address, unreachable: set[str], act: Callable[[
 def failures(outcomes: Iterable[Outcome]) -> list[str]:
     """What failed, in words."""
     return [f"{o.object}: {o.message}" for o in outcomes if o.action == "failed"]
+
+
+def is_being_deleted(body: dict[str, Any], collection: Collection) -> bool:
+    """Whether a reply shows an object that is on its way out."""
+    metadata = body.get(body_key(collection), {}).get("metadata", {})
+    return isinstance(metadata, dict) and "deletionTimestamp" in metadata
 
 
 def _spec(body: dict[str, Any], collection: Collection) -> dict[str, Any]:

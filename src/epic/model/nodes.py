@@ -15,7 +15,8 @@ class NodeStatus(Kebab):
     """A node's place in its life, and what was heard of it; `last_report` is None before the first report.
 
     `removals` counts the instances that the node was told to drop: with it, no digest of what is to be on
-    the node comes twice. `emptied` says that nothing is left there but what the node itself has of EPIC's.
+    the node comes twice. `lost`: it was removed by force, nobody waits for it any more. `emptied`: nothing
+    is left there but what the node itself has of EPIC's.
     `envoy_versions` are those that the last run found installed; none: not known.
     """
 
@@ -25,6 +26,7 @@ class NodeStatus(Kebab):
     last_report: datetime | None = None
     agent_version: str = ""
     removals: int = 0
+    lost: bool = False
     emptied: bool = False
     applied_digest: str = ""
     meant_digest: str = ""

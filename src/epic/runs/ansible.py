@@ -16,11 +16,12 @@ from typing import Any
 import ansible_runner
 
 from epic.runs.inventory import NodePlan, inventory
+from epic.runs.processes import MARK, end_marked
 from epic.runs.settings import RunSettings
 
 log = logging.getLogger(__name__)
 
-_ARTIFACTS_KEPT = 20
+_DIRECTORIES_KEPT = 50
 _CONNECT_SECONDS = 5
 _OUTPUT_MAX = 2000
 
@@ -45,16 +46,17 @@ class AnsibleExecutor:
         self._canceled.set()
 
     def execute(
-        self, run: str, plans: Mapping[str, NodePlan], on_event: Callable[[Mapping[str, Any]], None]
+        self,
+        run: str,
+        plans: Mapping[str, NodePlan],
+        on_event: Callable[[Mapping[str, Any]], None],
+        canceled: Callable[[], bool],
     ) -> Outcome:
-        """Run the playbook on these nodes; `on_event` gets Ansible's events. Blocks until it is done."""
-        directory = self._settings.directory
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        directory.chmod(0o700)
-        # No configuration of the machine's or of a home directory may change what runs do.
-        _write(directory / "ansible.cfg", "[defaults]\n")
-        # ansible-runner keeps the environment that it finds there, be it of other settings.
-        shutil.rmtree(directory / "env", ignore_errors=True)
+        """Run the playbook on these nodes; `on_event` gets Ansible's events.
+
+        Blocks until it is done, was canceled, or had its time; no process of it is left then.
+        """
+        directory = self._directory(run)
         hosts = directory / "hosts.json"
         _write(hosts, json.dumps(inventory(plans, self._settings)))
 
@@ -68,17 +70,37 @@ class AnsibleExecutor:
             ident=run,
             playbook=str(self._settings.playbook),
             inventory=str(hosts),
-            envvars=self._environment(len(plans)),
+            envvars=self._environment(len(plans)) | {MARK: run},
             settings={"pexpect_timeout": 1},
-            rotate_artifacts=_ARTIFACTS_KEPT,
             timeout=self._settings.timeout_seconds,
             quiet=True,
             event_handler=handle,
-            cancel_callback=self._canceled.is_set,
+            cancel_callback=lambda: self._canceled.is_set() or canceled(),
         )
+        if result.status in {"canceled", "timeout"}:
+            # Ansible's workers have sessions of their own, which their parent's end does not end.
+            end_marked(run)
         if result.status == "successful":
             return Outcome(succeeded=True)
+        if result.status == "timeout":
+            return Outcome(False, f"no answer within {self._settings.timeout_seconds} seconds")
         return Outcome(succeeded=False, failure=f"ansible {result.status}: {_tail(result)}")
+
+    def _directory(self, run: str) -> Path:
+        """A directory for this run alone; those of the oldest runs go."""
+        directory = self._settings.directory
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory.chmod(0o700)
+        # No configuration of the machine's or of a home directory may change what runs do.
+        _write(directory / "ansible.cfg", "[defaults]\n")
+        work = directory / "work"
+        work.mkdir(mode=0o700, exist_ok=True)
+        for old in sorted(work.iterdir(), key=lambda path: path.stat().st_mtime)[:-_DIRECTORIES_KEPT]:
+            shutil.rmtree(old, ignore_errors=True)
+        # ansible-runner keeps the environment that it finds there, be it of other settings.
+        shutil.rmtree(work / run, ignore_errors=True)
+        (work / run).mkdir(mode=0o700)
+        return work / run
 
     def _environment(self, nodes: int) -> dict[str, str]:
         settings = self._settings

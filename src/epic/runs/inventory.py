@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from typing import Any
 
 from epic.ipam import inside6
+from epic.lifecycle.sequencer import is_left_out, may_restart
 from epic.model.naming import instance_interface
 from epic.model.resources import GWProxy, LBServiceGroup, Node
 from epic.runs.settings import RunSettings
@@ -18,15 +20,20 @@ _TUNNEL_OVERHEAD = {4: 48, 6: 68}
 
 @dataclass(frozen=True)
 class NodePlan:
-    """A node and the instances that it is to run, as the playbook takes them."""
+    """A node and the instances that it is to run, as the playbook takes them.
+
+    `removed` are instances that are known and left out: gateway and inside address.
+    """
 
     node: Node
     instances: tuple[dict[str, Any], ...]
+    removed: frozenset[tuple[str, IPv4Address]] = frozenset()
 
-    def includes(self, gateway: str, inside: IPv4Address) -> bool:
-        """Whether the instance of that inside address is among them."""
+    def version(self, gateway: str, inside: IPv4Address) -> str | None:
+        """The version of Envoy of the instance with that inside address; None: it is not among them."""
         wanted = (gateway, str(inside))
-        return any((i["gateway"], i["inside_address"]) == wanted for i in self.instances)
+        found = [i for i in self.instances if (i["gateway"], i["inside_address"]) == wanted]
+        return str(found[0]["envoy_version"]) if found else None
 
 
 def plan_nodes(
@@ -39,14 +46,23 @@ def plan_nodes(
     """For each node, by name, all that it is to run."""
     versions = {(group.account, group.name): group.spec.envoy_version for group in groups}
     planned: dict[str, tuple[Node, list[dict[str, Any]]]] = {node.name: (node, []) for node in nodes}
+    removed: dict[str, set[tuple[str, IPv4Address]]] = defaultdict(set)
     for proxy in proxies:
         version = versions.get((proxy.account, proxy.spec.group)) or envoy_version
         for instance in proxy.status.instances:
-            if instance.node in planned:
-                node, instances = planned[instance.node]
-                inside = instance.inside_address
-                instances.append(_instance(proxy, (inside, inside6(pool6, inside)), node, version))
-    return {name: NodePlan(node, tuple(instances)) for name, (node, instances) in planned.items()}
+            if instance.node not in planned:
+                continue
+            inside = instance.inside_address
+            if is_left_out(instance):
+                removed[instance.node].add((str(proxy.id), inside))
+                continue
+            node, instances = planned[instance.node]
+            described = _instance(proxy, (inside, inside6(pool6, inside)), node, version)
+            instances.append(described | {"may_restart": may_restart(instance)})
+    return {
+        name: NodePlan(node, tuple(instances), frozenset(removed[name]))
+        for name, (node, instances) in planned.items()
+    }
 
 
 def _instance(

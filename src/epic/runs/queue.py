@@ -1,45 +1,60 @@
-"""The queue's worker: takes the runs from the store, one at a time, and writes their results back."""
+"""The queue's worker: takes the runs from the store and writes their results back, each node by itself."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable, Mapping
-from contextlib import aclosing, suppress
-from datetime import UTC, datetime, timedelta
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from ipaddress import IPv6Network
 from typing import Any, Protocol
 
 from epic.ipam import DEFAULT_POOLS
-from epic.model.base import now
 from epic.model.resources import GWProxy, LBServiceGroup, Node
 from epic.model.runs import NodeResult, Run
 from epic.runs.ansible import Outcome
 from epic.runs.events import EventHub
 from epic.runs.inventory import NodePlan, plan_nodes
-from epic.runs.programmed import programmed
-from epic.runs.results import node_results, reader_event
-from epic.store.interface import Store, Transaction
-from epic.store.queue import enqueue, forget_old_runs
+from epic.runs.records import Records
+from epic.runs.results import NodeOutcome, ends_node, node_results, outcome, reader_event
+from epic.store.interface import Store
 
 log = logging.getLogger(__name__)
 
-_BACKOFF_FIRST = 5
-_BACKOFF_MAX = 60
+_AT_ONCE = 32
+"""Processes of Ansible; one that hangs keeps only its own place."""
+_SAVE_AGAIN_SECONDS = 1.0
 
 
 class Executor(Protocol):
     """What executes a run."""
 
     def execute(
-        self, run: str, plans: Mapping[str, NodePlan], on_event: Callable[[Mapping[str, Any]], None]
+        self,
+        run: str,
+        plans: Mapping[str, NodePlan],
+        on_event: Callable[[Mapping[str, Any]], None],
+        canceled: Callable[[], bool],
     ) -> Outcome:
-        """Run the playbook on these nodes. Blocks until it is done."""
+        """Run the playbook on these nodes. Blocks until it is done, or `canceled` says so."""
 
 
-def backoff(attempt: int) -> int:
-    """Seconds to wait before the retry of that number (from 1)."""
-    return min(_BACKOFF_FIRST << min(attempt - 1, 10), _BACKOFF_MAX)
+@dataclass
+class _Batch:
+    """Runs that one process of Ansible executes, by node: each ends when its node is done."""
+
+    runs: dict[str, Run]
+    plans: dict[str, NodePlan]
+    events: list[dict[str, Any]] = field(default_factory=list)
+    raws: dict[str, list[Mapping[str, Any]]] = field(default_factory=dict)
+    canceled: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def name(self) -> str:
+        return next(iter(self.runs.values())).name
 
 
 class RunQueue:
@@ -54,66 +69,67 @@ class RunQueue:
         pool6: IPv6Network = DEFAULT_POOLS.inside6,
     ) -> None:
         self._store = store
+        self._records = Records(store)
         self._executor = executor
         self._hub = hub
         self._envoy_version = envoy_version
         self._pool6 = pool6
+        self._wake = asyncio.Event()
+        self._busy: dict[str, _Batch] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="run")
 
     async def run(self) -> None:
-        """Work for ever."""
-        await asyncio.to_thread(self._recover)
+        """Work for ever; what is being executed goes on when this is begun again after a fault."""
+        since = await asyncio.to_thread(lambda: self._store.revision)
+        own = {batch.runs[node].name for node, batch in self._busy.items()}
+        await asyncio.to_thread(self._records.recover, own)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._watch(since))
+            tasks.create_task(self._work())
+
+    async def _watch(self, since: int) -> None:
+        async for change in self._store.watch(since):
+            if change.kind == Run.kind:
+                self._wake.set()
+
+    async def _work(self) -> None:
         while True:
-            since = await asyncio.to_thread(lambda: self._store.revision)
-            due, wait = await asyncio.to_thread(self._next)
-            if due is not None:
-                await self._execute(due)
-            else:
-                await self._wait(since, wait)
+            self._wake.clear()
+            due, wait = await asyncio.to_thread(self._look, frozenset(self._busy))
+            if due and len(self._tasks) < _AT_ONCE:
+                batch = await asyncio.to_thread(self._begin, due)
+                self._busy |= dict.fromkeys(batch.runs, batch)
+                task = asyncio.create_task(self._execute(batch))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+            try:
+                async with asyncio.timeout(wait):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
 
-    def _recover(self) -> None:
-        # A run that an earlier process began is begun again: it is idempotent.
-        with self._store.transaction() as transaction:
-            for run in transaction.list(Run):
-                if run.status.state == "running":
-                    status = run.status.model_copy(update={"state": "queued", "started": None})
-                    transaction.update(run.model_copy(update={"status": status}))
-
-    def _next(self) -> tuple[Run | None, float | None]:
-        """The run that is due, or else for how many seconds none will be (None: until one is queued)."""
+    def _look(self, busy: frozenset[str]) -> tuple[list[Run], float | None]:
+        """The runs that are due, or else for how many seconds none will be (None: until one is queued)."""
+        for run in self._store.list(Run):
+            if run.spec.cancel and run.status.state == "running":
+                self._cancel(run)
+        queued = [run for run in self._records.queued() if not busy.intersection(run.spec.nodes)]
         time = datetime.now(UTC)
-        queued = [run for run in self._store.list(Run) if run.status.state == "queued"]
-        queued.sort(key=lambda run: (run.status.not_before is not None, int(run.name)))
-        waits = [
-            (run.status.not_before - time).total_seconds() if run.status.not_before else 0.0 for run in queued
-        ]
-        for run, wait in zip(queued, waits, strict=True):
-            if wait <= 0:
-                return run, None
-        return None, min(waits, default=None)
+        waits = [(r.status.not_before - time).total_seconds() if r.status.not_before else 0.0 for r in queued]
+        due = [run for run, wait in zip(queued, waits, strict=True) if wait <= 0]
+        return due, None if due else min(waits, default=None)
 
-    async def _wait(self, since: int, seconds: float | None) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                async with aclosing(self._store.watch(since)) as changes:
-                    async for change in changes:
-                        if change.kind == Run.kind:
-                            return
+    def _cancel(self, run: Run) -> None:
+        for node in run.spec.nodes:
+            batch = self._busy.get(node)
+            if batch is not None and batch.runs[node].name == run.name:
+                batch.canceled.set()
 
-    async def _execute(self, run: Run) -> None:
-        run, plans = await asyncio.to_thread(self._begin, run.name)
-        log.info("run %s begins on %s", run.name, ", ".join(plans) or "no node")
-        await self._hub.publish(run.name, {"event": "started", "run": run.name, "nodes": list(plans)})
-        results = await self._results(run, plans) if plans else {}
-        run = await asyncio.to_thread(self._finish, run.name, plans, results)
-        log.info("run %s %s: %s", run.name, run.status.state, _summary(results))
-        await self._hub.publish(run.name, {"event": "finished", "run": run.name, **run.status.wire()})
-
-    def _begin(self, name: str) -> tuple[Run, dict[str, NodePlan]]:
+    def _begin(self, due: list[Run]) -> _Batch:
         with self._store.transaction() as transaction:
-            run = transaction.get(Run, "", name)
-            status = run.status.model_copy(update={"state": "running", "started": now()})
-            run = transaction.update(run.model_copy(update={"status": status}))
-            nodes = [node for node in transaction.list(Node) if node.name in run.spec.nodes]
+            runs = self._records.begin(transaction, due)
+            nodes = [node for node in transaction.list(Node) if node.name in runs and not node.status.lost]
             plans = plan_nodes(
                 nodes,
                 transaction.list(GWProxy),
@@ -121,56 +137,72 @@ class RunQueue:
                 self._envoy_version,
                 self._pool6,
             )
-        return run, plans
+        return _Batch(runs, plans)
 
-    async def _results(self, run: Run, plans: Mapping[str, NodePlan]) -> dict[str, NodeResult]:
+    async def _execute(self, batch: _Batch) -> None:
         loop = asyncio.get_running_loop()
-        events: list[dict[str, Any]] = []
+        finishing: dict[str, asyncio.Task[None]] = {}
+        for node, run in batch.runs.items():
+            log.info("run %s begins on %s", run.name, node)
+            await self._hub.publish(run.name, {"event": "started", "run": run.name, "nodes": [node]})
+
+        def finish(node: str) -> None:
+            if node in batch.plans and node not in finishing:
+                finishing[node] = asyncio.create_task(self._finish(batch, node, ""))
 
         def on_event(raw: Mapping[str, Any]) -> None:
-            event = reader_event(raw)
-            if event is not None:
-                events.append(event)
-                asyncio.run_coroutine_threadsafe(self._hub.publish(run.name, event), loop)
+            self._take(batch, raw, loop)
+            node = ends_node(raw)
+            if node is not None:
+                loop.call_soon_threadsafe(finish, node)
 
+        ended = Outcome(succeeded=True)
+        if batch.plans:
+            ended = await loop.run_in_executor(self._threads, self._run_ansible, batch, on_event)
+        left = [node for node in batch.runs if node not in finishing]
+        failure = ended.failure or "the playbook has no task for this node"
+        await asyncio.gather(*finishing.values(), *(self._finish(batch, node, failure) for node in left))
+
+    def _run_ansible(self, batch: _Batch, on_event: Callable[[Mapping[str, Any]], None]) -> Outcome:
         try:
-            outcome = await asyncio.to_thread(self._executor.execute, run.name, plans, on_event)
+            return self._executor.execute(batch.name, batch.plans, on_event, batch.canceled.is_set)
         except Exception as error:  # whatever goes wrong is the run's result; the queue goes on
-            log.exception("run %s could not be executed", run.name)
-            outcome = Outcome(succeeded=False, failure=f"{type(error).__name__}: {error}")
-        return node_results(plans, events, outcome.failure or "the playbook has no task for this node")
+            log.exception("run %s could not be executed", batch.name)
+            return Outcome(succeeded=False, failure=f"{type(error).__name__}: {error}")
 
-    def _finish(self, name: str, plans: Mapping[str, NodePlan], results: Mapping[str, NodeResult]) -> Run:
-        failed = [node for node, result in results.items() if result.state in {"failed", "unreachable"}]
-        with self._store.transaction() as transaction:
-            run = transaction.get(Run, "", name)
-            status = run.status.model_copy(
-                update={
-                    "state": "failed" if failed else "succeeded",
-                    "finished": now(),
-                    "nodes": dict(results),
-                    "message": f"failed on {', '.join(failed)}" if failed else "",
-                }
-            )
-            run = transaction.update(run.model_copy(update={"status": status}))
-            for proxy in transaction.list(GWProxy):
-                if any(instance.node in results for instance in proxy.status.instances):
-                    transaction.update(programmed(proxy, plans, results))
-            self._retry(transaction, run, failed)
-            forget_old_runs(transaction)
-        return run
+    def _take(self, batch: _Batch, raw: Mapping[str, Any], loop: asyncio.AbstractEventLoop) -> None:
+        host = str((raw.get("event_data") or {}).get("host", ""))
+        batch.raws.setdefault(host, []).append(raw)
+        event = reader_event(raw)
+        if event is None:
+            return
+        batch.events.append(event)
+        readers = [batch.runs[host]] if host in batch.runs else batch.runs.values()
+        for run in readers:
+            asyncio.run_coroutine_threadsafe(self._hub.publish(run.name, event), loop)
 
-    def _retry(self, transaction: Transaction, run: Run, failed: list[str]) -> None:
-        known = {node.name for node in transaction.list(Node)}
-        nodes = [node for node in failed if node in known]
-        if nodes:
-            attempt = run.status.attempt + 1
-            not_before = datetime.now(UTC) + timedelta(seconds=backoff(attempt))
-            enqueue(transaction, nodes, attempt=attempt, not_before=not_before)
-
-
-def _summary(results: Mapping[str, NodeResult]) -> str:
-    return "; ".join(
-        f"{node} {result.state}" + (f" ({result.message})" if result.message else "")
-        for node, result in sorted(results.items())
-    )
+    async def _finish(self, batch: _Batch, node: str, failure: str) -> None:
+        """Write what became of a node's run, however long it takes until it can be written."""
+        run, plan = batch.runs[node], batch.plans.get(node)
+        found = NodeOutcome(NodeResult(state="ok"))
+        if plan is not None:
+            result = node_results([node], list(batch.events), failure)[node]
+            found = outcome(result, batch.raws.get(node, ()))
+        told = False
+        while True:
+            try:
+                ended = await asyncio.to_thread(
+                    self._records.finish, run, plan, found, batch.canceled.is_set()
+                )
+                break
+            except Exception as error:
+                if not told:
+                    log.warning(
+                        "the result of run %s cannot be written (%s); it is tried again", run.name, error
+                    )
+                told = True
+                await asyncio.sleep(_SAVE_AGAIN_SECONDS)
+        del self._busy[node]
+        self._wake.set()
+        log.info("run %s on %s: %s %s", run.name, node, ended.status.state, ended.status.message)
+        await self._hub.publish(run.name, {"event": "finished", "run": run.name, **ended.status.wire()})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from epic.model.runs import NodeResult
@@ -32,6 +33,53 @@ def reader_event(raw: Mapping[str, Any]) -> dict[str, Any] | None:
     found = {"event": "task", "task": data.get("task", ""), "node": data.get("host", ""), "state": state}
     message = _message(result) if state in {"failed", "unreachable"} else ""
     return found | ({"message": message} if message else {})
+
+
+@dataclass(frozen=True)
+class NodeOutcome:
+    """What a run did on a node: its result, and by gateway id what was done about each instance.
+
+    `envoy_versions` are those that the node has; none: it did not say.
+    """
+
+    result: NodeResult
+    actions: Mapping[str, str] = field(default_factory=dict)
+    envoy_versions: tuple[str, ...] = ()
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the module did its work, though perhaps not for every instance."""
+        return self.result.state in {"ok", "changed"}
+
+    @property
+    def failed(self) -> bool:
+        """Whether anything has to be tried again."""
+        return not self.succeeded or bool(self.result.errors)
+
+
+def ends_node(raw: Mapping[str, Any]) -> str | None:
+    """The node for which this is the last event that matters."""
+    data = raw.get("event_data") or {}
+    kind, result = raw.get("event"), data.get("res") or {}
+    failed = kind == "runner_on_failed" and not data.get("ignore_errors")
+    if failed or kind == "runner_on_unreachable" or (kind == "runner_on_ok" and "instances" in result):
+        return str(data.get("host", "")) or None
+    return None
+
+
+def outcome(result: NodeResult, raws: Iterable[Mapping[str, Any]]) -> NodeOutcome:
+    """A node's outcome from its result and Ansible's events of it."""
+    actions: dict[str, str] = {}
+    errors: dict[str, str] = {}
+    versions: tuple[str, ...] = ()
+    for raw in raws:
+        found = (raw.get("event_data") or {}).get("res") or {}
+        for item in found.get("instances") or ():
+            actions[str(item.get("gateway"))] = str(item.get("action"))
+            if item.get("error"):
+                errors[str(item.get("gateway"))] = str(item["error"])[:_MESSAGE_MAX]
+        versions = tuple(map(str, found.get("envoy_versions") or versions))
+    return NodeOutcome(result.model_copy(update={"errors": errors}), actions, versions)
 
 
 def node_results(

@@ -17,4 +17,4 @@ class RunSettings:
     envoy_version: str
     user: str = "root"
     python: str = "/usr/bin/python3"
-    timeout_seconds: int = 600
+    timeout_seconds: int = 300

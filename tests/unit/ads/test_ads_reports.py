@@ -78,13 +78,24 @@ def test_a_refused_configuration_is_told(problem: EpicError | None, outcome: tup
 def test_the_time_of_a_report_is_noted_every_ten_seconds() -> None:
     start = datetime(2026, 1, 1, tzinfo=UTC)
     node = Node.model_validate({"metadata": {"name": "epic1"}, "spec": {"address": "192.0.2.1"}})
-    first = heard(node, "1", start)
+    report = NodeReport(node="epic1", agent_version="1")
+    first = heard(node, report, start)
     assert first.status.last_report == start
-    assert heard(first, "1", start + timedelta(seconds=9)) is first
-    assert heard(first, "2", start + timedelta(seconds=1)).status.agent_version == "2"
-    assert heard(first, "1", start + timedelta(seconds=10)).status.last_report == start + timedelta(
-        seconds=10
+    assert heard(first, report, start + timedelta(seconds=9)) is first
+    later = start + timedelta(seconds=10)
+    assert heard(first, report, later).status.last_report == later
+
+
+def test_what_a_node_says_of_itself_is_noted_at_once() -> None:
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    node = Node.model_validate({"metadata": {"name": "epic1"}, "spec": {"address": "192.0.2.1"}})
+    first = heard(node, NodeReport(node="epic1"), start)
+    report = NodeReport(
+        node="epic1", agent_version="2", applied_digest="d", held_gateways=["a.g"], problems=["nft is slow"]
     )
+    status = heard(first, report, start + timedelta(seconds=1)).status
+    assert (status.agent_version, status.applied_digest) == ("2", "d")
+    assert (status.held_gateways, status.problems) == (("a.g",), ("nft is slow",))
 
 
 def test_a_report_tells_of_the_epic_ends_of_tunnels() -> None:

@@ -10,6 +10,7 @@ import httpx
 import pytest
 from api_requests import ADMIN, TENANT, Events
 from argon2 import PasswordHasher
+from life_plant import Clock, Plant, use_clock
 
 from epic.api import auth
 from epic.api.app import create_app
@@ -52,6 +53,14 @@ def store(tmp_path: Path) -> Iterator[SqliteStore]:
             transaction.create(User(metadata=Metadata(name=name, namespace=account), spec=spec))
     yield store
     store.close()
+
+
+@pytest.fixture
+def plant(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> Plant:
+    """What the control plane does besides the API, and nodes that do what they are told."""
+    clock = Clock()
+    use_clock(monkeypatch, clock)
+    return Plant(store, clock, IPv4Network("100.64.0.0/10"))
 
 
 @pytest.fixture

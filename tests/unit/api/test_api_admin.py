@@ -7,9 +7,11 @@ from typing import Any
 import httpx
 import pytest
 from api_requests import API, PROXIES, Events, proxy_body
+from life_plant import Plant
 
-from epic.model.resources import GWProxy
+from epic.model.resources import GWProxy, Node
 from epic.model.runs import Run
+from epic.runs.records import Records
 from epic.store.sqlite import SqliteStore
 
 POOL = {"public-pool": {"pool": "198.51.100.0/28", "subnet": "198.51.100.0/24"}}
@@ -162,24 +164,67 @@ async def test_a_nodes_new_address_reaches_the_tunnels_of_its_gateways(
 
 
 async def test_a_template_with_more_replicas_extends_its_gateways(
-    admin: httpx.AsyncClient, store: SqliteStore
+    admin: httpx.AsyncClient, store: SqliteStore, plant: Plant
 ) -> None:
     group = f"{API}/accounts/root/groups/gatewayhttp"
     spec = {"service-prefix": "default", "envoy-replica-count": 1}
     await admin.put(group, json={"group": {"spec": spec}})
     await admin.post(PROXIES, json=proxy_body())
+    plant.settle()
     assert len(store.get(GWProxy, "root", "U1").status.instances) == 1
     await admin.put(group, json={"group": {"spec": {**spec, "envoy-replica-count": 2}}})
-    assert len(store.get(GWProxy, "root", "U1").status.instances) == 2
+    plant.settle()
+    assert [i.phase for i in store.get(GWProxy, "root", "U1").status.instances] == ["Serving", "Serving"]
+
+
+async def test_a_template_with_fewer_replicas_shrinks_its_gateways(
+    admin: httpx.AsyncClient, store: SqliteStore, plant: Plant
+) -> None:
+    group = f"{API}/accounts/root/groups/gatewayhttp"
+    await admin.post(PROXIES, json=proxy_body())
+    plant.settle()
+    await admin.put(group, json={"group": {"spec": {"service-prefix": "default", "envoy-replica-count": 1}}})
+    plant.settle()
+    assert [i.phase for i in store.get(GWProxy, "root", "U1").status.instances] == ["Serving"]
+
+
+async def test_another_envoy_in_a_template_reaches_its_gateways(
+    admin: httpx.AsyncClient, store: SqliteStore, plant: Plant
+) -> None:
+    group = f"{API}/accounts/root/groups/gatewayhttp"
+    await admin.post(PROXIES, json=proxy_body())
+    plant.settle()
+    for node in plant.epic.values():
+        node.envoys.add("2")
+    spec = {"service-prefix": "default", "envoy-version": "2"}
+    reply = await admin.put(group, json={"group": {"spec": spec}})
+    assert (reply.status_code, "does not have Envoy 2; it has 1" in reply.json()["error"]) == (400, True)
+    with store.transaction() as transaction:
+        for stored in transaction.list(Node):
+            status = stored.status.model_copy(update={"envoy_versions": ("1", "2")})
+            transaction.update(stored.model_copy(update={"status": status}))
+    assert (await admin.put(group, json={"group": {"spec": spec}})).status_code == 302
+    plant.settle(turns=30)
+    instances = store.get(GWProxy, "root", "U1").status.instances
+    assert [(i.phase, i.envoy_version) for i in instances] == [("Serving", "2"), ("Serving", "2")]
 
 
 async def test_runs_are_listed_and_read(admin: httpx.AsyncClient, store: SqliteStore) -> None:
     await admin.post(PROXIES, json=proxy_body())
-    (run,) = store.list(Run)
+    run, other = store.list(Run)
     shown = (await admin.get(f"{API}/runs/{run.name}")).json()
     assert shown["link"]["events"] == f"{API}/runs/{run.name}/events"
-    assert shown["run"]["status"]["state"] == "queued"
-    assert len((await admin.get(f"{API}/runs")).json()["items"]) == 1
+    assert shown["run"]["status"] == {**shown["run"]["status"], "state": "queued", "waits-for": "its turn"}
+    listed = (await admin.get(f"{API}/runs")).json()["items"]
+    assert [item["metadata"]["name"] for item in listed] == [other.name, run.name]
+
+
+async def test_a_run_can_be_canceled_until_it_has_ended(admin: httpx.AsyncClient, store: SqliteStore) -> None:
+    await admin.post(PROXIES, json=proxy_body())
+    assert (await admin.post(f"{API}/runs/1/cancel")).status_code == 302
+    assert Records(store).queued()[0].name == "2"
+    assert store.get(Run, "", "1").status.state == "canceled"
+    assert (await admin.post(f"{API}/runs/1/cancel")).status_code == 409
 
 
 async def test_events_of_a_run_are_streamed_and_end_with_its_result(

@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 from api_requests import API, PROXIES, proxy_body, route_body, slice_body
+from life_plant import Plant
 
 from epic.model.resources import Account, AccountSpec, GWProxy, Node, Tunnel
 from epic.model.runs import Run
@@ -41,13 +42,16 @@ async def test_gateway_gets_number_instances_and_a_queued_run(
     assert proxy.status.service == 1
     assert {i.node for i in proxy.status.instances} == {"epic1", "epic2"}
     assert {str(i.inside_address) for i in proxy.status.instances} == {"100.64.0.1", "100.64.0.2"}
-    (run,) = store.list(Run)
-    assert (run.status.state, run.spec.nodes) == ("queued", ("epic1", "epic2"))
+    runs = store.list(Run)
+    assert [(run.status.state, run.spec.nodes) for run in runs] == [
+        ("queued", ("epic1",)),
+        ("queued", ("epic2",)),
+    ]
     (condition,) = proxy.status.conditions
     assert (condition.type, condition.status, condition.message) == (
         "Programmed",
         "Unknown",
-        f"run {run.name} is queued",
+        "runs 1, 2 are queued",
     )
 
 
@@ -61,7 +65,7 @@ async def test_gateways_share_neither_address_nor_number_and_their_runs_coalesce
     assert first.status.service != second.status.service
     inside = [i.inside_address for p in (first, second) for i in p.status.instances]
     assert len(set(inside)) == 4
-    assert len(store.list(Run)) == 1
+    assert len(store.list(Run)) == 2
 
 
 async def test_tenant_cannot_choose_what_epic_decides(tenant: httpx.AsyncClient) -> None:
@@ -181,7 +185,7 @@ async def test_put_changes_listeners_and_keeps_address_and_place_without_a_run(
     assert after["spec"]["public-ports"][0]["port"] == 8080
     assert after["spec"]["public-address"] == before["spec"]["public-address"]
     assert after["status"] == before["status"]
-    assert len(store.list(Run)) == 1
+    assert len(store.list(Run)) == 2
 
 
 async def test_put_of_an_absent_gateway_is_404_and_of_another_uid_400(tenant: httpx.AsyncClient) -> None:
@@ -189,20 +193,69 @@ async def test_put_of_an_absent_gateway_is_404_and_of_another_uid_400(tenant: ht
     assert (await tenant.put(U1, json=proxy_body("U2"))).status_code == 400
 
 
-async def test_delete_removes_gateway_tunnels_and_frees_the_address(
-    tenant: httpx.AsyncClient, store: SqliteStore
+async def publish(client: httpx.AsyncClient) -> None:
+    await client.post(PROXIES, json=proxy_body())
+    await client.post(f"{API}/accounts/root/routes", json=route_body())
+    await client.post(f"{API}/accounts/root/slices", json=slice_body())
+
+
+async def test_a_deleted_gateway_is_shown_until_it_is_gone_and_keeps_its_address_and_name(
+    tenant: httpx.AsyncClient, store: SqliteStore, plant: Plant
 ) -> None:
-    await tenant.post(PROXIES, json=proxy_body())
-    await tenant.post(f"{API}/accounts/root/routes", json=route_body())
-    await tenant.post(f"{API}/accounts/root/slices", json=slice_body())
-    assert len(store.list(Tunnel)) == 2
+    await publish(tenant)
+    plant.settle()
     reply = await tenant.delete(U1)
     assert (reply.status_code, reply.json()) == (200, {"message": "delete successful"})
-    assert store.list(Tunnel) == []
+    plant.reconcile()
+    shown = (await tenant.get(U1)).json()["proxy"]
+    assert shown["metadata"]["deletionTimestamp"]
+    assert [i["phase"] for i in shown["status"]["instances"]] == ["Draining", "Draining"]
+    again = await tenant.post(PROXIES, json=proxy_body())
+    assert (again.status_code, "location" in again.headers) == (409, False)
+    assert "is being deleted (epic1: Draining, epic2: Draining)" in again.json()["error"]
+    assert (await tenant.put(U1, json=proxy_body())).status_code == 409
+    other = (await tenant.post(PROXIES, json=proxy_body("U2"))).json()["proxy"]
+    assert other["spec"]["public-address"] == "203.0.113.11"
+    addresses = {str(i.inside_address) for i in store.get(GWProxy, "root", "U2").status.instances}
+    assert addresses == {"100.64.0.3", "100.64.0.4"}
+
+
+async def test_what_a_deleted_gateway_had_is_free_when_all_have_let_go_of_it(
+    tenant: httpx.AsyncClient, store: SqliteStore, plant: Plant
+) -> None:
+    await publish(tenant)
+    plant.settle()
+    assert len(store.list(Tunnel)) == 2
+    await tenant.delete(U1)
+    plant.settle(turns=30)
     assert store.list(GWProxy) == []
+    assert store.list(Tunnel) == []
     again = (await tenant.post(PROXIES, json=proxy_body())).json()["proxy"]
     assert again["spec"]["public-address"] == "203.0.113.10"
     assert store.get(GWProxy, "root", "U1").status.service == 2
+
+
+async def test_nothing_is_free_while_a_node_that_had_it_is_away(
+    tenant: httpx.AsyncClient, store: SqliteStore, plant: Plant
+) -> None:
+    await publish(tenant)
+    plant.settle()
+    plant.epic["epic2"].connected = False
+    await tenant.delete(U1)
+    plant.settle(turns=30)
+    assert [i.node for i in store.get(GWProxy, "root", "U1").status.instances] == ["epic2"]
+    other = (await tenant.post(PROXIES, json=proxy_body("U2"))).json()["proxy"]
+    assert other["spec"]["public-address"] == "203.0.113.11"
+
+
+async def test_no_account_gets_the_dns_name_of_another(admin: httpx.AsyncClient, store: SqliteStore) -> None:
+    template = {"dnsName": "{{ ClusterServiceName }}.example.net"}
+    spec = {"service-prefix": "default", "endpoint-template": template}
+    for account in ("root", "other"):
+        await admin.put(f"{API}/accounts/{account}/groups/short", json={"group": {"spec": spec}})
+    await admin.post(f"{API}/accounts/root/groups/short/proxies", json=proxy_body())
+    reply = await admin.post(f"{API}/accounts/other/groups/short/proxies", json=proxy_body())
+    assert (reply.status_code, "is taken by another account" in reply.json()["error"]) == (409, True)
 
 
 async def test_delete_of_what_is_not_there_is_200_too(tenant: httpx.AsyncClient) -> None:
@@ -219,15 +272,3 @@ async def test_list_holds_the_gateways_of_the_account_only(
     await tenant.post(PROXIES, json=proxy_body())
     reply = (await tenant.get(f"{API}/accounts/root/proxies")).json()
     assert [item["metadata"]["name"] for item in reply["items"]] == ["U1"]
-
-
-async def test_a_node_that_leaves_or_comes_moves_instances(
-    admin: httpx.AsyncClient, store: SqliteStore
-) -> None:
-    await admin.post(PROXIES, json=proxy_body())
-    await admin.delete(f"{API}/nodes/epic2")
-    (left,) = store.get(GWProxy, "root", "U1").status.instances
-    assert left.node == "epic1"
-    await admin.put(f"{API}/nodes/epic3", json={"node": {"spec": {"address": "192.0.2.3"}}})
-    assert {i.node for i in store.get(GWProxy, "root", "U1").status.instances} == {"epic1", "epic3"}
-    assert "epic3" in store.list(Run)[0].spec.nodes

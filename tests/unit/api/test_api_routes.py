@@ -114,7 +114,7 @@ async def test_slices_make_tunnels_without_a_run(tenant: httpx.AsyncClient, stor
     ]
     assert list(gue) == ["10.0.0.1"]
     assert set(gue["10.0.0.1"]["epic-endpoints"]) == {"192.0.2.1", "192.0.2.2"}
-    assert len(store.list(Run)) == 1
+    assert len(store.list(Run)) == 2
 
 
 async def test_tunnels_keep_their_ids_and_keys_while_their_pair_lasts(
@@ -127,9 +127,11 @@ async def test_tunnels_keep_their_ids_and_keys_while_their_pair_lasts(
     assert len(after) == 4
     assert all(tunnel in after for tunnel in before)
     await tenant.delete(f"{ROUTES}/R1")
-    assert store.list(Tunnel) == []
+    assert all(tunnel.deleting for tunnel in store.list(Tunnel))
     await tenant.post(ROUTES, json=route_body())
-    assert {int(t.name) for t in store.list(Tunnel)}.isdisjoint(int(t.name) for t in after)
+    anew = {int(tunnel.name) for tunnel in store.list(Tunnel) if not tunnel.deleting}
+    assert len(anew) == 4
+    assert anew.isdisjoint(int(t.name) for t in after)
 
 
 async def test_gateway_after_its_routes_gets_its_tunnels_too(
@@ -167,7 +169,7 @@ async def test_workload_node_reads_its_tunnels_with_keys_and_endpoints(
 async def test_other_clusters_and_nodes_have_no_tunnels(tenant: httpx.AsyncClient) -> None:
     await publish(tenant)
     for query in ({"cluster": "c2", "node": "n1"}, {"cluster": "c1", "node": "n2"}):
-        assert (await tenant.get(TUNNELS, params=query)).json() == {"tunnels": []}
+        assert (await tenant.get(TUNNELS, params=query)).json()["tunnels"] == []
     assert (await tenant.get(TUNNELS)).status_code == 400
 
 
@@ -185,11 +187,15 @@ async def test_watch_sends_tunnels_at_once_and_on_each_change(
     context = Context(store=store, inside_pool=IPv4Network("100.64.0.0/10"), run_events=Events())
     replies = follow(context, "root", workload)
     async with asyncio.timeout(5):
-        assert await anext(replies) == {"tunnels": []}
+        assert (await anext(replies))["tunnels"] == []
         await publish(tenant)
-        assert await anext(replies) == tunnels_of(context, "root", workload)
+        told = await anext(replies)
+        assert told["tunnels"] == tunnels_of(context, "root", workload)["tunnels"]
         await tenant.delete(f"{SLICES}/E1")
-        assert await anext(replies) == {"tunnels": []}
+        last = await anext(replies)
+        assert last["tunnels"] == []
+        deletions = [tunnel.metadata.resource_version for tunnel in store.list(Tunnel) if tunnel.deleting]
+        assert last["revision"] >= max(deletions) > told["revision"]
     await replies.aclose()
 
 

@@ -45,7 +45,9 @@ def shop(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_example_is_applied_twice_shown_and_deleted(epicctl: Epicctl, shop: Path, live_api: Any) -> None:
+def test_the_example_is_applied_twice_shown_and_deleted(
+    epicctl: Epicctl, shop: Path, live_api: Any, nodes_at_work: object
+) -> None:
     files = ("-f", str(shop / "platform.yaml"), "-f", str(shop / "gateway.yaml"))
     made = epicctl("apply", *files)
     assert (made.returncode, made.stderr) == (0, "")

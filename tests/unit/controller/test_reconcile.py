@@ -94,8 +94,23 @@ def test_what_is_desired_no_more_is_deleted_also_after_a_restart(
         ("slices", "deleted"),
         ("proxies", "deleted"),
     ]
-    assert not [o for kind in (GWProxy, GWRoute, GWEndpointSlice) for o in live_api.store.list(kind)]
+    assert not [o for kind in (GWRoute, GWEndpointSlice) for o in live_api.store.list(kind)]
+    assert [proxy.deleting for proxy in live_api.store.list(GWProxy)] == [True]
     assert _reconciler(tmp_path).reconcile(Desired()) == []
+
+
+def test_what_is_being_deleted_is_not_taken_for_what_is_desired_and_made_anew_afterwards(
+    admin: EpicClient, live_api: Any, reconciler: Reconciler, desired: Callable[..., Desired]
+) -> None:
+    reconciler.reconcile(desired())
+    (proxy,) = live_api.store.list(GWProxy)
+    admin.delete(f"{ACCOUNT}/proxies/{proxy.name}")
+    (outcome,) = [o for o in reconciler.reconcile(desired()) if o.address.collection == "proxies"]
+    assert (outcome.action, outcome.message[:20]) == ("failed", "it is being deleted;")
+    with live_api.store.transaction() as transaction:
+        transaction.delete(GWProxy, proxy.account, proxy.name)
+    (outcome,) = [o for o in reconciler.reconcile(desired()) if o.address.collection == "proxies"]
+    assert outcome.action == "created"
 
 
 def test_held_objects_and_objects_of_unknown_files_stay(

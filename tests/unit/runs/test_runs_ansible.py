@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import pytest
 from epic.model.resources import Node
 from epic.runs.ansible import AnsibleExecutor, Outcome
 from epic.runs.inventory import NodePlan
+from epic.runs.processes import marked
 from epic.runs.results import node_results, reader_event
 from epic.runs.settings import RunSettings
 
@@ -56,7 +59,7 @@ def execute(executor: AnsibleExecutor, *nodes: str) -> tuple[Outcome, list[dict[
         if event is not None:
             events.append(event)
 
-    return executor.execute("1", plans(*nodes), on_event), events
+    return executor.execute("1", plans(*nodes), on_event, lambda: False), events
 
 
 def test_nodes_get_their_instances_and_results_come_back(executor: AnsibleExecutor, tmp_path: Path) -> None:
@@ -81,7 +84,7 @@ def test_its_directory_is_private(executor: AnsibleExecutor, tmp_path: Path) -> 
     assert outcome.succeeded, outcome
     runs = tmp_path / "runs"
     assert stat.S_IMODE(runs.stat().st_mode) == 0o700
-    assert stat.S_IMODE((runs / "hosts.json").stat().st_mode) == 0o600
+    assert stat.S_IMODE((runs / "work/1/hosts.json").stat().st_mode) == 0o600
 
 
 def test_a_playbook_that_does_not_exist_is_a_failure_in_words(executor: AnsibleExecutor) -> None:
@@ -97,6 +100,47 @@ def test_a_running_playbook_is_cancelled_soon(executor: AnsibleExecutor, tmp_pat
     outcome, _ = execute(executor, "e1")
     assert not outcome.succeeded
     assert time.monotonic() - start < 6
+
+
+def test_nothing_of_a_cancelled_run_is_left_though_ansibles_workers_are_sessions_of_their_own(
+    executor: AnsibleExecutor, tmp_path: Path
+) -> None:
+    begun = tmp_path / "begun"
+    play(tmp_path, f"    - name: Sleep\n      ansible.builtin.shell: touch {begun}; sleep 300\n")
+    run = f"run-{os.getpid()}"
+    outcome = executor.execute(run, plans("e1"), lambda _: None, begun.exists)
+    assert not outcome.succeeded
+    assert list(marked(run)) == []
+
+
+def test_a_node_that_does_not_answer_ends_the_run_in_time(tmp_path: Path) -> None:
+    play(tmp_path, "    - name: Sleep\n      ansible.builtin.command: sleep 300\n")
+    settings = RunSettings(
+        directory=tmp_path / "runs",
+        playbook=tmp_path / "play.yml",
+        collections=tmp_path / "collections",
+        ssh_key=tmp_path / "ssh" / "id",
+        envoy_version="1.40.0",
+        python=sys.executable,
+        timeout_seconds=3,
+    )
+    outcome, _ = execute(AnsibleExecutor(settings), "e1")
+    assert outcome == Outcome(succeeded=False, failure="no answer within 3 seconds")
+
+
+def test_runs_side_by_side_do_not_disturb_each_other(executor: AnsibleExecutor, tmp_path: Path) -> None:
+    play(
+        tmp_path,
+        "    - name: Meet\n      ansible.builtin.shell: >-\n"
+        f"        touch {tmp_path}/{{{{ inventory_hostname }}}};\n"
+        f"        until test -e {tmp_path}/e1 -a -e {tmp_path}/e2; do sleep 0.1; done\n",
+    )
+    with ThreadPoolExecutor(2) as threads:
+        ran = [
+            threads.submit(executor.execute, name, plans(name), lambda _: None, lambda: False)
+            for name in ("e1", "e2")
+        ]
+        assert [future.result(60).succeeded for future in ran] == [True, True]
 
 
 def test_settings_of_an_earlier_start_are_forgotten(executor: AnsibleExecutor, tmp_path: Path) -> None:

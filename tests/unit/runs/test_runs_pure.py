@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 
 from epic.ipam import DEFAULT_POOLS
+from epic.lifecycle.runs import waits_for
 from epic.model.resources import GWProxy, LBServiceGroup, Node
-from epic.model.runs import NodeResult
-from epic.runs.inventory import inventory, plan_nodes
-from epic.runs.programmed import programmed
-from epic.runs.queue import backoff
-from epic.runs.results import node_results, reader_event
+from epic.model.runs import NodeResult, Run
+from epic.runs.evidence import noted
+from epic.runs.inventory import NodePlan, inventory, plan_nodes
+from epic.runs.records import backoff
+from epic.runs.results import NodeOutcome, ends_node, node_results, outcome, reader_event
 from epic.runs.settings import RunSettings
 
 POOL6 = DEFAULT_POOLS.inside6
@@ -30,11 +31,11 @@ def node(name: str, **spec: Any) -> Node:
     return Node.model_validate({"metadata": {"name": name}, "spec": {"address": "192.0.2.1", **spec}})
 
 
-def proxy(*nodes: str, group: str = "g", **instance: Any) -> GWProxy:
+def proxy(*nodes: str, group: str = "g", name: str = "U1", **instance: Any) -> GWProxy:
     instances = [{"node": n, "inside-address": f"100.64.0.{i}", **instance} for i, n in enumerate(nodes, 1)]
     return GWProxy.model_validate(
         {
-            "metadata": {"name": "U1", "namespace": "root"},
+            "metadata": {"name": name, "namespace": "root"},
             "spec": {"public-address": "203.0.113.1", "group": group},
             "status": {"instances": instances, "service": 3},
         }
@@ -69,6 +70,7 @@ def test_inventory_lists_all_instances_of_each_node() -> None:
                 "mtu": 8952,
                 "envoy_version": "1.40.0",
                 "concurrency": 1,
+                "may_restart": True,
             }
         ],
     }
@@ -139,46 +141,127 @@ def test_a_nodes_result_is_its_worst_task() -> None:
     assert results["e3"].message == "playbook not found"
 
 
-def condition(found: GWProxy) -> tuple[str, str]:
+def condition(found: GWProxy) -> tuple[str, str, str]:
     (only,) = found.status.conditions
-    return only.status, only.message
+    return only.status, only.reason, only.message
 
 
-OK = NodeResult(state="ok")
-DOWN = NodeResult(state="unreachable", task="T", message="no route to host")
+OK = NodeOutcome(NodeResult(state="ok"))
+DOWN = NodeOutcome(NodeResult(state="unreachable", task="T", message="ssh: no route to host"))
+
+
+def plans(*gateways: GWProxy) -> dict[str, NodePlan]:
+    return plan_nodes([node("e1"), node("e2")], gateways, [], "1", POOL6)
 
 
 def test_gateway_is_programmed_when_all_its_nodes_are() -> None:
     gateway = proxy("e1", "e2")
-    plans = plan_nodes([node("e1"), node("e2")], [gateway], [], "1", POOL6)
-    half = programmed(gateway, {"e1": plans["e1"]}, {"e1": OK})
-    assert condition(half) == ("Unknown", "waiting for a run on e2")
-    assert condition(programmed(half, plans, {"e2": OK})) == ("True", "")
+    half = noted(gateway, plans(gateway)["e1"], OK, "7")
+    assert condition(half) == ("Unknown", "Pending", "waiting for a run on e2")
+    assert condition(noted(half, plans(gateway)["e2"], OK, "8")) == ("True", "Programmed", "")
 
 
-def test_gateway_names_the_node_that_failed_until_it_succeeds() -> None:
+def test_what_a_node_said_is_not_for_the_gateways_owner() -> None:
     gateway = proxy("e1", "e2")
-    plans = plan_nodes([node("e1"), node("e2")], [gateway], [], "1", POOL6)
-    failed = programmed(gateway, plans, {"e1": OK, "e2": DOWN})
-    assert condition(failed) == ("False", "node e2: unreachable: T: no route to host")
-    assert condition(programmed(failed, plans, {"e1": OK})) == (
+    failed = noted(noted(gateway, plans(gateway)["e1"], OK, "7"), plans(gateway)["e2"], DOWN, "8")
+    told = ("False", "RunFailed", "run 8 failed on a node; the platform's operators can see why")
+    assert condition(failed) == told
+    assert condition(noted(failed, plans(gateway)["e1"], OK, "9")) == told
+    assert condition(noted(failed, plans(gateway)["e2"], OK, "9"))[0] == "True"
+
+
+def test_an_instance_that_failed_fails_alone() -> None:
+    bad, good = proxy("e1"), proxy("e1", name="U2")
+    result = NodeResult(state="changed", errors={"root.U1": "Envoy 9 is not in /opt/envoy"})
+    outcome = NodeOutcome(result, {"root.U1": "none", "root.U2": "create"}, envoy_versions=("1.40.0",))
+    plan = plan_nodes([node("e1")], [bad, good], [], "9", POOL6)["e1"]
+    assert condition(noted(bad, plan, outcome, "7")) == (
         "False",
-        "node e2: unreachable: T: no route to host",
+        "EnvoyVersionNotInstalled",
+        "Envoy 9 is not installed on a node",
     )
-    assert condition(programmed(failed, plans, {"e2": OK})) == ("True", "")
+    assert condition(noted(good, plan, outcome, "7"))[0] == "True"
+
+
+def test_an_instance_that_had_to_be_left_alone_is_outdated() -> None:
+    gateway = proxy("e1", unit="current", **{"envoy-version": "1"})
+    outcome = NodeOutcome(NodeResult(state="ok"), {"root.U1": "deferred"})
+    (instance,) = noted(gateway, plans(gateway)["e1"], outcome, "7").status.instances
+    assert (instance.unit, instance.envoy_version) == ("outdated", "1")
+
+
+def test_a_run_removes_what_is_withdrawn_to_be_removed_and_says_so() -> None:
+    gateway = proxy("e1", phase="Withdrawn", goal="remove", unit="current")
+    plan = plans(gateway)["e1"]
+    assert plan.instances == ()
+    (instance,) = noted(gateway, plan, OK, "7").status.instances
+    assert instance.unit == "removed"
+    (instance,) = noted(gateway, plan, DOWN, "7").status.instances
+    assert (instance.unit, instance.run_error.partition(":")[0]) == ("current", "RunFailed")
+
+
+@pytest.mark.parametrize(
+    ("phase", "allowed"),
+    [("Planned", True), ("Prepared", False), ("Serving", False), ("Draining", False), ("Withdrawn", True)],
+)
+def test_only_what_does_not_serve_may_be_restarted(phase: str, allowed: bool) -> None:
+    (described,) = plans(proxy("e1", phase=phase))["e1"].instances
+    assert described["may_restart"] is allowed
 
 
 def test_a_gateway_made_after_the_run_began_does_not_profit_from_it() -> None:
     gateway = proxy("e1")
-    plans = plan_nodes([node("e1")], [], [], "1", POOL6)
-    assert programmed(gateway, plans, {"e1": OK}) == gateway
+    assert noted(gateway, plans()["e1"], OK, "7") == gateway
 
 
 def test_what_the_agent_said_of_an_instance_stays() -> None:
     gateway = proxy("e1", ready=True, announced=True)
-    plans = plan_nodes([node("e1")], [gateway], [], "1", POOL6)
-    (instance,) = programmed(gateway, plans, {"e1": OK}).status.instances
+    (instance,) = noted(gateway, plans(gateway)["e1"], OK, "7").status.instances
     assert (instance.ready, instance.announced, instance.programmed) == (True, True, True)
+
+
+def test_the_modules_result_tells_of_each_instance_and_of_the_nodes_envoys() -> None:
+    result = {
+        "instances": [
+            {"gateway": "a.x", "action": "create", "error": ""},
+            {"gateway": "a.y", "action": "none", "error": "no disk"},
+        ],
+        "envoy_versions": ["1.40.0", "1.41.0"],
+    }
+    event = raw("runner_on_ok", res={"changed": True, **result})
+    assert ends_node(event) == "e1"
+    found = outcome(NodeResult(state="changed"), [raw("playbook_on_task_start"), event])
+    assert found.actions == {"a.x": "create", "a.y": "none"}
+    assert (found.result.errors, found.envoy_versions) == ({"a.y": "no disk"}, ("1.40.0", "1.41.0"))
+    assert (found.succeeded, found.failed) == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("event", "node_ended"),
+    [
+        (raw("runner_on_unreachable"), "e1"),
+        (raw("runner_on_failed"), "e1"),
+        (raw("runner_on_failed", ignore_errors=True), None),
+        (raw("runner_on_ok", res={"msg": "a task before"}), None),
+        (raw("playbook_on_stats"), None),
+    ],
+)
+def test_a_nodes_run_ends_with_the_modules_result_or_a_failure(
+    event: dict[str, Any], node_ended: str | None
+) -> None:
+    assert ends_node(event) == node_ended
+
+
+def test_a_queued_run_says_what_it_waits_for() -> None:
+    def run(name: str, **status: object) -> Run:
+        return Run.model_validate({"metadata": {"name": name}, "spec": {"nodes": ["e1"]}, "status": status})
+
+    running = run("1", state="running")
+    assert waits_for(run("2"), [running]) == "run 1 on e1"
+    assert waits_for(run("2"), []) == "its turn"
+    retry = run("3", attempt=2, **{"not-before": "2026-01-01T00:00:00Z"})
+    assert waits_for(retry, []) == "2026-01-01T00:00:00+00:00: it is attempt 3"
+    assert waits_for(running, []) == ""
 
 
 def test_retries_wait_longer_each_time_up_to_a_minute() -> None:

@@ -15,7 +15,7 @@ import pytest
 from epic.model.base import Metadata
 from epic.model.resources import GWProxy, Node
 from epic.model.runs import Run
-from epic.runs import queue
+from epic.runs import queue, records
 from epic.runs.ansible import Outcome
 from epic.runs.events import EventHub
 from epic.runs.inventory import NodePlan
@@ -25,25 +25,40 @@ from epic.store.sqlite import SqliteStore
 
 
 class Executor:
-    """Executes nothing; nodes in `down` are unreachable. While `gate` is clear, a run does not end."""
+    """Executes nothing; nodes in `down` are unreachable, those in `hanging` end when they are let go."""
 
     def __init__(self) -> None:
         self.down: set[str] = set()
         self.executed: list[tuple[str, list[str]]] = []
-        self.gate = threading.Event()
-        self.gate.set()
+        self.hanging: dict[str, threading.Event] = {}
+        self.results: dict[str, dict[str, Any]] = {}
         self.error: Exception | None = None
 
+    def hang(self, *nodes: str) -> None:
+        self.hanging |= {node: threading.Event() for node in nodes}
+
+    def let_go(self) -> None:
+        for event in self.hanging.values():
+            event.set()
+
     def execute(
-        self, run: str, plans: Mapping[str, NodePlan], on_event: Callable[[Mapping[str, Any]], None]
+        self,
+        run: str,
+        plans: Mapping[str, NodePlan],
+        on_event: Callable[[Mapping[str, Any]], None],
+        canceled: Callable[[], bool],
     ) -> Outcome:
         self.executed.append((run, list(plans)))
-        self.gate.wait(5)
         if self.error:
             raise self.error
-        for node in plans:
+        for node in sorted(plans, key=lambda name: name in self.hanging):
+            gate = self.hanging.get(node)
+            while gate is not None and not gate.wait(0.02):
+                if canceled():
+                    return Outcome(False, "ansible canceled")
             kind = "runner_on_unreachable" if node in self.down else "runner_on_ok"
-            on_event({"event": kind, "event_data": {"host": node, "task": "T", "res": {"msg": "down"}}})
+            result = {"msg": "down", "instances": [], **self.results.get(node, {})}
+            on_event({"event": kind, "event_data": {"host": node, "task": "T", "res": result}})
         return Outcome(succeeded=not self.down)
 
 
@@ -77,7 +92,7 @@ def hub() -> EventHub:
 
 def ask(store: SqliteStore, *nodes: str) -> str:
     with store.transaction() as transaction:
-        return enqueue(transaction, nodes).name
+        return [run.name for run in enqueue(transaction, nodes)][-1]
 
 
 def state(store: SqliteStore, run: str) -> str:
@@ -94,23 +109,22 @@ async def until(condition: Callable[[], object]) -> None:
 async def working(store: SqliteStore, executor: Executor, hub: EventHub) -> Any:
     task = asyncio.create_task(RunQueue(store, executor, hub, "1.40.0").run())
     yield task
-    executor.gate.set()
+    executor.let_go()
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task
 
 
-def test_a_waiting_run_takes_further_nodes(store: SqliteStore) -> None:
-    assert ask(store, "e2") == ask(store, "e1")
-    (run,) = store.list(Run)
-    assert run.spec.nodes == ("e1", "e2")
+def test_each_node_has_one_run_that_waits(store: SqliteStore) -> None:
+    assert [ask(store, "e2"), ask(store, "e1", "e2"), ask(store, "e1")] == ["1", "1", "2"]
+    assert [run.spec.nodes for run in store.list(Run)] == [("e2",), ("e1",)]
 
 
 def test_a_request_does_not_join_a_retry_that_waits(store: SqliteStore) -> None:
     with store.transaction() as transaction:
         later = datetime.now(UTC) + timedelta(hours=1)
-        retry = enqueue(transaction, ["e2"], attempt=1, not_before=later)
-    assert ask(store, "e1") != retry.name
+        (retry,) = enqueue(transaction, ["e2"], attempt=1, not_before=later)
+    assert ask(store, "e2") != retry.name
 
 
 def test_only_the_last_hundred_finished_runs_are_kept(store: SqliteStore) -> None:
@@ -142,33 +156,95 @@ async def test_a_queued_run_is_executed_and_programs_the_gateway(
 async def test_what_is_asked_for_during_a_run_gets_its_own(
     store: SqliteStore, executor: Executor, working: object
 ) -> None:
-    executor.gate.clear()
+    executor.hang("e1")
     first = ask(store, "e1")
     await until(lambda: executor.executed)
     second = ask(store, "e1")
     assert second != first
-    assert ask(store, "e2") == second
-    executor.gate.set()
+    executor.let_go()
     await until(lambda: state(store, second) == "succeeded")
-    assert executor.executed == [(first, ["e1"]), (second, ["e1", "e2"])]
+    assert executor.executed == [(first, ["e1"]), (second, ["e1"])]
 
 
-async def test_a_node_that_is_down_is_told_to_the_gateway_and_repaired_by_a_retry(
+async def test_a_node_that_hangs_delays_no_other(
+    store: SqliteStore, executor: Executor, working: object
+) -> None:
+    executor.hang("e1")
+    hanging, other = "1", "2"
+    assert ask(store, "e1", "e2") == other
+    await until(lambda: state(store, other) == "succeeded")
+    assert state(store, hanging) == "running"
+    third = ask(store, "e2")
+    await until(lambda: state(store, third) == "succeeded")
+    assert state(store, hanging) == "running"
+
+
+async def test_a_run_can_be_ended_and_its_node_is_tried_again_later(
+    store: SqliteStore, executor: Executor, working: object
+) -> None:
+    executor.hang("e1")
+    run = ask(store, "e1")
+    await until(lambda: executor.executed)
+    with store.transaction() as transaction:
+        stored = transaction.get(Run, "", run)
+        spec = stored.spec.model_copy(update={"cancel": True})
+        transaction.update(stored.model_copy(update={"spec": spec}))
+    await until(lambda: state(store, run) == "canceled")
+    (retry,) = [r for r in store.list(Run) if r.status.state == "queued"]
+    assert (retry.spec.nodes, retry.status.not_before is not None) == (("e1",), True)
+
+
+async def test_a_node_that_is_down_is_repaired_by_a_retry(
     store: SqliteStore, executor: Executor, monkeypatch: pytest.MonkeyPatch, working: object
 ) -> None:
-    monkeypatch.setattr(queue, "_BACKOFF_FIRST", 1)
+    monkeypatch.setattr(records, "_BACKOFF_FIRST", 1)
     executor.down = {"e1"}
-    run = ask(store, "e1", "e2")
+    run = ask(store, "e1")
     await until(lambda: state(store, run) == "failed")
     (condition,) = store.get(GWProxy, "a", "U1").status.conditions
     assert (condition.status, condition.reason) == ("False", "RunFailed")
-    assert condition.message == "node e1: unreachable: T: down"
+    assert condition.message == f"run {run} failed on a node; the platform's operators can see why"
+    result = store.get(Run, "", run).status.nodes["e1"]
+    assert (result.state, result.task, result.message) == ("unreachable", "T", "down")
     retry = store.list(Run)[-1]
     assert (retry.spec.nodes, retry.status.attempt) == (("e1",), 1)
     executor.down = set()
     await until(lambda: state(store, retry.name) == "succeeded")
     (condition,) = store.get(GWProxy, "a", "U1").status.conditions
     assert condition.status == "True"
+
+
+async def test_an_instance_that_failed_is_tried_again_and_a_success_ends_that(
+    store: SqliteStore, executor: Executor, working: object
+) -> None:
+    bad = {"gateway": "a.U1", "action": "none", "error": "no disk"}
+    executor.results["e1"] = {"instances": [bad], "envoy_versions": ["1.40.0"]}
+    run = ask(store, "e1")
+    await until(lambda: state(store, run) == "failed")
+    assert store.get(Run, "", run).status.nodes["e1"].errors == {"a.U1": "no disk"}
+    assert store.get(Node, "", "e1").status.envoy_versions == ("1.40.0",)
+    (retry,) = [r for r in store.list(Run) if r.status.state == "queued"]
+    executor.results.clear()
+    again = ask(store, "e1")
+    await until(lambda: state(store, again) == "succeeded")
+    assert state(store, retry.name) == "canceled"
+
+
+async def test_a_result_that_cannot_be_written_is_written_later(
+    store: SqliteStore, executor: Executor, monkeypatch: pytest.MonkeyPatch, working: object
+) -> None:
+    monkeypatch.setattr(queue, "_SAVE_AGAIN_SECONDS", 0.02)
+    finish, failures = records.Records.finish, iter([OSError("disk is full")] * 3)
+
+    def failing(*args: Any) -> Any:
+        for error in failures:
+            raise error
+        return finish(*args)
+
+    monkeypatch.setattr(records.Records, "finish", failing)
+    run = ask(store, "e1")
+    await until(lambda: state(store, run) == "succeeded")
+    assert len(executor.executed) == 1
 
 
 async def test_an_error_of_the_executor_fails_the_run_and_the_queue_goes_on(
@@ -191,16 +267,19 @@ async def test_a_run_for_nodes_that_are_gone_succeeds(
     assert executor.executed == []
 
 
-async def test_a_run_left_running_by_a_crash_is_executed_again(
+async def test_a_restart_neither_loses_nor_doubles_a_run(
     store: SqliteStore, executor: Executor, hub: EventHub
 ) -> None:
-    run = ask(store, "e1")
+    begun = ask(store, "e1")
     with store.transaction() as transaction:
-        stored = transaction.get(Run, "", run)
+        stored = transaction.get(Run, "", begun)
         status = stored.status.model_copy(update={"state": "running"})
         transaction.update(stored.model_copy(update={"status": status}))
+    meanwhile, other = ask(store, "e1"), ask(store, "e2")
     task = asyncio.create_task(RunQueue(store, executor, hub, "1").run())
-    await until(lambda: state(store, run) == "succeeded")
+    await until(lambda: state(store, begun) == "succeeded" and state(store, other) == "succeeded")
+    assert state(store, meanwhile) == "canceled"
+    assert sorted(node for _, nodes in executor.executed for node in nodes) == ["e1", "e2"]
     task.cancel()
 
 

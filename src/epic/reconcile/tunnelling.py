@@ -39,7 +39,10 @@ def gateways_of_services(transaction: Transaction, account: str, services: set[s
 
 
 def replan(transaction: Transaction, account: str, names: Iterable[str]) -> None:
-    """Make, change and delete the tunnels of these gateways, as far as they exist."""
+    """Make, change and delete the tunnels of these gateways, as far as they exist.
+
+    An instance has its tunnels until its node is told to drop it.
+    """
     names = set(names)
     proxies = [proxy for proxy in transaction.list(GWProxy, account) if proxy.name in names]
     if not proxies:
@@ -49,7 +52,7 @@ def replan(transaction: Transaction, account: str, names: Iterable[str]) -> None
     tunnels = transaction.list(Tunnel, account)
     nodes = {node.name: node for node in transaction.list(Node)}
     for proxy in proxies:
-        stored = [tunnel for tunnel in tunnels if tunnel.spec.proxy == proxy.name]
+        stored = [t for t in tunnels if t.spec.proxy == proxy.name and not t.deleting]
         change = plan(wanted_tunnels(proxy, routes, slices), stored)
         kept = _apply(transaction, proxy, change, stored)
         spec = proxy.spec.model_copy(update={"gue_tunnel_endpoints": tunnel_endpoints(kept, nodes)})
@@ -61,11 +64,10 @@ def replan(transaction: Transaction, account: str, names: Iterable[str]) -> None
         transaction.update(proxy.model_copy(update={"spec": spec, "status": status}))
 
 
-def delete_tunnels(transaction: Transaction, account: str, proxy: str) -> None:
-    """Delete all tunnels of a gateway."""
-    for tunnel in transaction.list(Tunnel, account):
-        if tunnel.spec.proxy == proxy:
-            transaction.delete(Tunnel, account, tunnel.name)
+def delete_tunnel(transaction: Transaction, tunnel: Tunnel) -> None:
+    """Take the tunnel from both ends; it stays until they have let go of it."""
+    metadata = tunnel.metadata.model_copy(update={"deletion_timestamp": now()})
+    transaction.update(tunnel.model_copy(update={"metadata": metadata}))
 
 
 def _apply(
@@ -73,7 +75,7 @@ def _apply(
 ) -> list[Tunnel]:
     after = {tunnel.name: tunnel for tunnel in stored}
     for tunnel in change.delete:
-        transaction.delete(Tunnel, proxy.account, tunnel.name)
+        delete_tunnel(transaction, tunnel)
         del after[tunnel.name]
     for tunnel in change.update:
         after[tunnel.name] = transaction.update(tunnel)

@@ -1,0 +1,108 @@
+"""The life of an EPIC node, pure: its phase, its conditions, and when it may go."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Literal
+
+from epic.lifecycle.digest import Placed, node_digest
+from epic.model.base import Condition, with_condition
+from epic.model.nodes import NodePhase, NodeStatus
+from epic.model.resources import Node
+
+SILENT_AFTER = timedelta(seconds=40)
+"""Reports come every few seconds, and are noted every ten."""
+_NAMED = 5
+
+
+def settled(node: Node, placed: Sequence[Placed], time: datetime) -> Node:
+    """The node as it is now; `placed` are all instances that it has not let go of."""
+    status = node.status
+    phase = _phase(node)
+    update: dict[str, object] = {"emptied": status.emptied or (node.deleting and not placed)}
+    if phase != status.phase or status.since is None:
+        update |= {"phase": phase, "since": time}
+    conditions = status.conditions
+    for condition in (_ready(status, time), _drained(node, placed), _drop_held(status), _healthy(status)):
+        conditions = _with(conditions, condition)
+    status = status.model_copy(update={**update, "conditions": conditions})
+    return node.model_copy(update={"status": status})
+
+
+def is_gone(node: Node, placed: Sequence[Placed]) -> bool:
+    """Whether nothing of EPIC's is on the node any more, or nobody waits for it to say so."""
+    if not node.deleting or placed:
+        return False
+    status = node.status
+    if status.lost or status.last_report is None:
+        return True
+    return status.emptied and status.applied_digest == node_digest(status, placed)
+
+
+def phase_counts(placed: Sequence[Placed]) -> dict[str, int]:
+    """How many instances of each phase there are."""
+    return dict(sorted(Counter(instance.phase for _, instance in placed).items()))
+
+
+def _phase(node: Node) -> NodePhase:
+    if node.deleting:
+        return "Removing"
+    if node.status.last_report is None:
+        return "Joining"
+    if node.spec.drain:
+        return "Draining"
+    return "Ready" if node.spec.schedulable else "Cordoned"
+
+
+def _ready(status: NodeStatus, time: datetime) -> Condition:
+    if status.last_report is None:
+        return _condition("Ready", "Unknown", "NeverReported", "its agent has not reported yet")
+    if time - status.last_report > SILENT_AFTER:
+        return _condition("Ready", "False", "Silent", "its agent does not report")
+    return _condition("Ready", "True", "Reporting")
+
+
+def _drained(node: Node, placed: Sequence[Placed]) -> Condition:
+    if not (node.spec.drain or node.deleting):
+        return _condition("Drained", "False", "NotAsked")
+    serving = [p for p in placed if p.instance.phase not in {"Withdrawn", "Removed"}]
+    if not serving:
+        return _condition("Drained", "True", "NoInstanceServes")
+    named = [f"{gateway}: {i.reason or i.phase}" for gateway, i in sorted(serving, key=lambda p: p.gateway)]
+    more = f"; and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
+    waits = any(i.reason.startswith("NoOtherInstance") for _, i in serving)
+    reason = "NoOtherInstance" if waits else "InstancesServe"
+    return _condition("Drained", "False", reason, "; ".join(named[:_NAMED]) + more)
+
+
+def _drop_held(status: NodeStatus) -> Condition:
+    if not status.held_gateways:
+        return _condition("DropHeld", "False", "NothingHeld")
+    named = ", ".join(status.held_gateways[:_NAMED])
+    return _condition(
+        "DropHeld",
+        "True",
+        "TooManyAtOnce",
+        f"the node goes on with {len(status.held_gateways)} gateways that it was told to drop ({named}) "
+        "until the drop is accepted",
+    )
+
+
+def _healthy(status: NodeStatus) -> Condition:
+    if status.problems:
+        return _condition("Healthy", "False", "ProblemsReported", "; ".join(status.problems[:_NAMED]))
+    return _condition("Healthy", "True", "NothingReported")
+
+
+def _condition(
+    kind: str, status: Literal["True", "False", "Unknown"], reason: str, message: str = ""
+) -> Condition:
+    return Condition(type=kind, status=status, reason=reason, message=message)
+
+
+def _with(conditions: tuple[Condition, ...], new: Condition) -> tuple[Condition, ...]:
+    old = next((c for c in conditions if c.type == new.type), None)
+    same = old is not None and (old.status, old.reason, old.message) == (new.status, new.reason, new.message)
+    return conditions if same else with_condition(conditions, new)

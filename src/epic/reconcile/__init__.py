@@ -1,0 +1,1 @@
+"""Reconcilers: work for one key at a time, from what is to what is wanted, each failing alone."""

@@ -1,0 +1,115 @@
+"""Leads gateways, nodes and deleted tunnels through their lives: one key at a time, each failing alone."""
+
+from __future__ import annotations
+
+import logging
+
+from epic.lifecycle import nodes as node_life
+from epic.lifecycle.tunnels import is_released
+from epic.model.base import now
+from epic.model.naming import GatewayId
+from epic.model.resources import Tunnel
+from epic.reconcile.keys import KeyQueue
+from epic.reconcile.turn import LifecycleSettings, TunnelEvidence, Turn, is_work, next_step, replicas
+from epic.reconcile.world import Key, World
+from epic.store.interface import Change, Reader, Store
+
+log = logging.getLogger(__name__)
+
+_AT_ONCE = 50
+_LOOK_SECONDS = {"gateway": 5.0, "node": 10.0, "tunnels": 2.0, "quarantine": 10.0}
+"""How often to look again at what waits for time, for room or for somebody's word."""
+
+
+class Lifecycle:
+    """The work itself. It belongs to one thread at a time."""
+
+    def __init__(self, store: Store, settings: LifecycleSettings, evidence: TunnelEvidence) -> None:
+        self._store = store
+        self._settings = settings
+        self._evidence = evidence
+        self._world = World()
+        self._told = ""
+        self.queue: KeyQueue[Key] = KeyQueue()
+
+    def begin(self) -> int:
+        """Read everything; returns the revision from which changes are to be taken in."""
+        revision = self._store.revision
+        self._world = World.of(self._store)
+        accounts = {tunnel.account for tunnel in self._store.list(Tunnel) if tunnel.deleting}
+        for key in self._world.keys() | {Key("tunnels", account, "") for account in accounts}:
+            self.queue.add(key)
+        return revision
+
+    def take_in(self, changes: list[Change]) -> None:
+        """Note what has changed in the store."""
+        for change in changes:
+            for key in self._world.apply(change):
+                self.queue.add(key)
+
+    def work(self) -> None:
+        """Look at some of the keys that are due, and do what is to be done."""
+        keys = self.queue.take(_AT_ONCE)
+        due = [key for key in keys if self._is_due(key)]
+        if not due or self._try(due, quiet=True):
+            return
+        for key in due:
+            self._try([key], quiet=False)
+
+    def _try(self, keys: list[Key], *, quiet: bool) -> bool:
+        """Do the work of the keys together; one alone that fails is tried again later."""
+        try:
+            with self._store.transaction() as transaction:
+                turn = Turn(transaction, World.of(transaction), self._settings, self._evidence)
+                for key in keys:
+                    turn.do(key)
+        except Exception as error:  # a fault with one key must not hold up the others
+            if not quiet:
+                self._fail(keys[0], error)
+            return False
+        for key in keys:
+            if self.queue.succeeded(key):
+                self._told = ""
+                log.info("%s %s/%s: went well again", *key)
+        return True
+
+    def _fail(self, key: Key, error: Exception) -> None:
+        first = self.queue.failed(key) == 1
+        # A full disk is met by every key: once is enough.
+        if first and self._told != repr(error):
+            log.warning("%s %s/%s: %s; it is tried again", *key, error, exc_info=error)
+            self._told = repr(error)
+
+    def _is_due(self, key: Key) -> bool:
+        """Whether anything seems to be left to do; the transaction looks again."""
+        try:
+            waits, due = _look(self._store, self._world, self._settings, self._evidence, key)
+        except Exception:  # the transaction meets the same, and tells
+            return True
+        if waits:
+            self.queue.add(key, _LOOK_SECONDS[key.kind])
+        return due
+
+
+def _look(
+    reader: Reader, world: World, settings: LifecycleSettings, evidence: TunnelEvidence, key: Key
+) -> tuple[bool, bool]:
+    """Whether the key is to be looked at again without a change, and whether something is due."""
+    if key.kind == "gateway":
+        proxy = world.proxies.get(GatewayId(key.account, key.name))
+        if proxy is None:
+            return False, False
+        step = next_step(world, proxy, settings)
+        waits = any(i.reason for i in step.instances) or len(step.instances) < replicas(world, proxy)
+        return waits, is_work(proxy, step)
+    if key.kind == "node":
+        node = world.nodes.get(key.name)
+        if node is None:
+            return False, False
+        placed = world.placed(key.name)
+        return True, node_life.is_gone(node, placed) or node_life.settled(node, placed, now()) != node
+    if key.kind == "tunnels":
+        going = [tunnel for tunnel in reader.list(Tunnel, key.account) if tunnel.deleting]
+        return bool(going), any(is_released(t, evidence(t), now()) for t in going)
+    held = world.quarantines.get(key.name)
+    return held is not None, held is not None and held.spec.until <= now()

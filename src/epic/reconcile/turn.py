@@ -1,0 +1,166 @@
+"""One transaction of the lives of gateways, nodes and deleted tunnels."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+
+from epic.lifecycle import nodes as node_life
+from epic.lifecycle.conditions import with_instances
+from epic.lifecycle.goals import Wanted
+from epic.lifecycle.sequencer import Step, advance
+from epic.lifecycle.tunnels import QUARANTINE, Evidence, is_released
+from epic.model.base import Metadata, Resource, now
+from epic.model.instances import ProxyInstance
+from epic.model.naming import GatewayId
+from epic.model.nodes import Quarantine, QuarantineSpec
+from epic.model.resources import GWProxy, Node, Tunnel
+from epic.reconcile.allocation import new_instances, read_claims
+from epic.reconcile.revocation import revoke
+from epic.reconcile.tunnelling import replan
+from epic.reconcile.world import Key, World
+from epic.store.interface import Change, R, Transaction
+from epic.store.queue import enqueue
+
+log = logging.getLogger(__name__)
+
+TunnelEvidence = Callable[[Tunnel], Evidence]
+
+
+@dataclass(frozen=True)
+class LifecycleSettings:
+    """What instances are to be; `drain_seconds` is what connections get before an instance leaves."""
+
+    inside_pool: IPv4Network
+    envoy_version: str
+    drain_seconds: int = 30
+
+
+def next_step(world: World, proxy: GWProxy, settings: LifecycleSettings) -> Step:
+    """What is to be done for a gateway now."""
+    group = world.groups.get((proxy.account, proxy.spec.group))
+    version = group.spec.envoy_version if group else None
+    wanted = Wanted(
+        replicas=replicas(world, proxy),
+        envoy_version=version or settings.envoy_version,
+        drain_seconds=settings.drain_seconds,
+        deleting=proxy.deleting,
+    )
+    return advance(str(proxy.id), proxy.status.instances, wanted, world.hosts(proxy), now())
+
+
+def replicas(world: World, proxy: GWProxy) -> int:
+    """How many instances the gateway is to have."""
+    group = world.groups.get((proxy.account, proxy.spec.group))
+    return group.spec.envoy_replica_count if group else len(proxy.status.instances)
+
+
+def is_work(proxy: GWProxy, step: Step) -> bool:
+    """Whether the step is anything but standing still."""
+    if step.place or step.runs or step.lost or step.instances != proxy.status.instances:
+        return True
+    return proxy.deleting and not step.instances
+
+
+class Turn:
+    """The work of some keys in one transaction; `world` is what the transaction sees."""
+
+    def __init__(
+        self, transaction: Transaction, world: World, settings: LifecycleSettings, evidence: TunnelEvidence
+    ) -> None:
+        self._transaction = transaction
+        self._world = world
+        self._settings = settings
+        self._evidence = evidence
+
+    def do(self, key: Key) -> None:
+        """Do what is to be done for the key now."""
+        match key.kind:
+            case "gateway":
+                proxy = self._world.proxies.get(GatewayId(key.account, key.name))
+                if proxy is not None:
+                    self._gateway(proxy)
+            case "node":
+                node = self._world.nodes.get(key.name)
+                if node is not None:
+                    self._node(node)
+            case "tunnels":
+                self._tunnels(key.account)
+            case "quarantine":
+                held = self._world.quarantines.get(key.name)
+                if held is not None and held.spec.until <= now():
+                    self._delete(held)
+
+    def _gateway(self, proxy: GWProxy) -> None:
+        step = next_step(self._world, proxy, self._settings)
+        if not is_work(proxy, step):
+            return
+        for instance in step.lost:
+            self._quarantine(proxy, instance)
+        # First: nobody must take what the node said before for an answer.
+        for name in sorted(step.dropped):
+            self._count_removal(name)
+        if step.runs:
+            enqueue(self._transaction, step.runs)
+        instances = step.instances
+        if step.place:
+            taken = read_claims(self._transaction, self._world.proxies.values())
+            instances += new_instances(step.place, taken, self._settings.inside_pool)
+        before = _published(proxy.status.instances)
+        proxy = self._save(with_instances(proxy, instances))
+        if _published(instances) != before:
+            replan(self._transaction, proxy.account, {proxy.name})
+            proxy = self._note(self._transaction.get(GWProxy, proxy.account, proxy.name))
+        if proxy.deleting and not instances:
+            self._delete(proxy)
+            log.info("gateway %s is gone", proxy.id)
+
+    def _quarantine(self, proxy: GWProxy, instance: ProxyInstance) -> None:
+        spec = QuarantineSpec(
+            gateway=str(proxy.id),
+            node=instance.node,
+            inside_address=instance.inside_address,
+            public_address=proxy.spec.public_address,
+            dns_names=tuple(endpoint.dns_name for endpoint in proxy.spec.endpoints),
+            until=now() + QUARANTINE,
+        )
+        name = str(self._transaction.next_number("quarantine"))
+        self._note(self._transaction.create(Quarantine(metadata=Metadata(name=name), spec=spec)))
+
+    def _count_removal(self, name: str) -> None:
+        node = self._world.nodes[name]
+        status = node.status.model_copy(update={"removals": node.status.removals + 1})
+        self._save(node.model_copy(update={"status": status}))
+
+    def _node(self, node: Node) -> None:
+        placed = self._world.placed(node.name)
+        if not node_life.is_gone(node, placed):
+            self._save(node_life.settled(node, placed, now()))
+            return
+        self._delete(node)
+        if not node.status.lost:
+            revoke(self._transaction, node.name)
+        log.info("node %s is gone", node.name)
+
+    def _tunnels(self, account: str) -> None:
+        time = now()
+        for tunnel in self._transaction.list(Tunnel, account):
+            if tunnel.deleting and is_released(tunnel, self._evidence(tunnel), time):
+                self._transaction.delete(Tunnel, account, tunnel.name)
+
+    def _save(self, obj: R) -> R:
+        return self._note(self._transaction.update(obj))
+
+    def _note(self, obj: R) -> R:
+        self._world.apply(Change(obj.metadata.resource_version, obj.kind, obj.account, obj.name, obj))
+        return obj
+
+    def _delete(self, obj: Resource) -> None:
+        self._transaction.delete(type(obj), obj.account, obj.name)
+        self._world.apply(Change(0, obj.kind, obj.account, obj.name, None))
+
+
+def _published(instances: tuple[ProxyInstance, ...]) -> set[tuple[str, str]]:
+    return {(i.node, str(i.inside_address)) for i in instances if i.published}

@@ -1,0 +1,170 @@
+"""What the lives of gateways and nodes depend on, indexed, kept by the store's changes."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from typing import Literal, NamedTuple
+
+from epic.lifecycle.digest import Placed, node_digest
+from epic.lifecycle.goals import Host
+from epic.model.base import Resource
+from epic.model.naming import GatewayId
+from epic.model.nodes import Quarantine
+from epic.model.resources import GWProxy, LBServiceGroup, Node, Tunnel
+from epic.model.runs import Run
+from epic.placement import Candidate
+from epic.store.interface import Change, Reader
+
+KINDS: tuple[type[Resource], ...] = (GWProxy, LBServiceGroup, Node, Run, Quarantine)
+"""What is kept here; of tunnels only those that go matter, and only that they do."""
+
+
+class Key(NamedTuple):
+    """One piece of work."""
+
+    kind: Literal["gateway", "node", "tunnels", "quarantine"]
+    account: str
+    name: str
+
+
+class World:
+    """Gateways, their templates, nodes and runs under way."""
+
+    def __init__(self) -> None:
+        self.proxies: dict[GatewayId, GWProxy] = {}
+        self.nodes: dict[str, Node] = {}
+        self.groups: dict[tuple[str, str], LBServiceGroup] = {}
+        self.quarantines: dict[str, Quarantine] = {}
+        self._runs: dict[str, Run] = {}
+        self._load: Counter[str] = Counter()
+        self._on_node: dict[str, set[GatewayId]] = defaultdict(set)
+
+    @classmethod
+    def of(cls, reader: Reader) -> World:
+        """The world as it is in the store."""
+        world = cls()
+        for kind in KINDS:
+            for obj in reader.list(kind):
+                world.apply(Change(obj.metadata.resource_version, kind.kind, obj.account, obj.name, obj))
+        return world
+
+    def keys(self) -> set[Key]:
+        """All there is to look after."""
+        found = {_gateway_key(gateway) for gateway in self.proxies}
+        found |= {Key("node", "", name) for name in self.nodes}
+        return found | {Key("quarantine", "", name) for name in self.quarantines}
+
+    def apply(self, change: Change) -> set[Key]:
+        """Take in a change; returns what is to be looked at because of it."""
+        account, name, obj = change.account, change.name, change.object
+        match change.kind:
+            case GWProxy.kind:
+                found = self._apply_proxy(GatewayId(account, name), obj)
+            case Node.kind:
+                found = self._apply_node(name, obj)
+            case LBServiceGroup.kind:
+                found = self._apply_group((account, name), obj)
+            case Run.kind:
+                found = self._apply_run(name, obj)
+            case Quarantine.kind:
+                found = self._apply_quarantine(name, obj)
+            case Tunnel.kind if obj is not None and obj.deleting:
+                found = {Key("tunnels", account, "")}
+            case _:
+                found = set()
+        return found
+
+    def placed(self, node: str) -> list[Placed]:
+        """All instances on a node that it has not let go of."""
+        found: list[Placed] = []
+        for gateway in self._on_node.get(node, ()):
+            instances = self.proxies[gateway].status.instances
+            found += [Placed(str(gateway), i) for i in instances if i.node == node]
+        return found
+
+    def hosts(self, proxy: GWProxy) -> dict[str, Host]:
+        """All nodes as the gateway's instances see them."""
+        going = {i.node for i in proxy.status.instances if i.phase == "Removed"}
+        states = defaultdict(set)
+        for run in self._runs.values():
+            for node in run.spec.nodes:
+                states[node].add(run.status.state)
+        return {
+            name: Host(
+                candidate=self._candidate(node),
+                drain=node.spec.drain,
+                removing=node.deleting,
+                lost=node.status.lost,
+                pending="queued" in states[name],
+                running="running" in states[name],
+                applied=name in going and self.has_applied(node),
+            )
+            for name, node in self.nodes.items()
+        }
+
+    def has_applied(self, node: Node) -> bool:
+        """Whether the node has carried out all that it is told now."""
+        return node.status.applied_digest == node_digest(node.status, self.placed(node.name))
+
+    def _candidate(self, node: Node) -> Candidate:
+        return Candidate(node.name, node.spec.capacity, self._load[node.name], node.spec.schedulable)
+
+    def _apply_proxy(self, gateway: GatewayId, obj: Resource | None) -> set[Key]:
+        old = self.proxies.pop(gateway, None)
+        before = [i.node for i in old.status.instances] if old else []
+        self._load.subtract(before)
+        for node in before:
+            self._on_node[node].discard(gateway)
+        after: list[str] = []
+        if isinstance(obj, GWProxy):
+            self.proxies[gateway] = obj
+            after = [i.node for i in obj.status.instances]
+            self._load.update(after)
+            for node in after:
+                self._on_node[node].add(gateway)
+        nodes = {Key("node", "", node) for node in (*before, *after) if node in self.nodes}
+        return nodes | {_gateway_key(gateway)}
+
+    def _apply_node(self, name: str, obj: Resource | None) -> set[Key]:
+        old = self.nodes.pop(name, None)
+        if isinstance(obj, Node):
+            self.nodes[name] = obj
+        if old is None or not isinstance(obj, Node) or _orders(old) != _orders(obj):
+            touched: Iterable[GatewayId] = self.proxies
+        elif old.status.applied_digest != obj.status.applied_digest:
+            touched = self._on_node.get(name, ())
+        else:
+            touched = ()
+        return {Key("node", "", name), *map(_gateway_key, touched)}
+
+    def _apply_group(self, name: tuple[str, str], obj: Resource | None) -> set[Key]:
+        self.groups.pop(name, None)
+        if isinstance(obj, LBServiceGroup):
+            self.groups[name] = obj
+        users = [g for g, p in self.proxies.items() if (p.account, p.spec.group) == name]
+        return set(map(_gateway_key, users))
+
+    def _apply_quarantine(self, name: str, obj: Resource | None) -> set[Key]:
+        self.quarantines.pop(name, None)
+        if not isinstance(obj, Quarantine):
+            return set()
+        self.quarantines[name] = obj
+        return {Key("quarantine", "", name)}
+
+    def _apply_run(self, name: str, obj: Resource | None) -> set[Key]:
+        old = self._runs.pop(name, None)
+        under_way = isinstance(obj, Run) and obj.status.state in {"queued", "running"}
+        if isinstance(obj, Run) and under_way:
+            self._runs[name] = obj
+        if old is None or (under_way and isinstance(obj, Run) and obj.status.state == old.status.state):
+            return set()
+        return {_gateway_key(g) for node in old.spec.nodes for g in self._on_node.get(node, ())}
+
+
+def _gateway_key(gateway: GatewayId) -> Key:
+    return Key("gateway", *gateway)
+
+
+def _orders(node: Node) -> tuple[object, ...]:
+    return node.spec, node.deleting, node.status.lost, node.status.removals

@@ -1,0 +1,56 @@
+"""Services that outlive their faults."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+log = logging.getLogger(__name__)
+
+_FIRST_DELAY = 0.5
+_LONGEST_DELAY = 30.0
+_HEALTHY_AFTER = 60.0
+
+
+class TellOnce:
+    """Logs a fault when it comes and when it has gone, not each time it is met."""
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._log = logger
+        self._told: dict[str, str] = {}
+
+    def fault(self, what: str, error: Exception) -> None:
+        """`what` could not be done."""
+        if self._told.get(what) != repr(error):
+            self._told[what] = repr(error)
+            self._log.warning("%s: %s; it is tried again", what, error, exc_info=error)
+
+    def success(self, what: str) -> None:
+        """`what` could be done."""
+        if self._told.pop(what, None) is not None:
+            self._log.info("%s: it goes well again", what)
+
+
+async def keep_running(
+    name: str, service: Callable[[], Awaitable[None]], *, first_delay: float = _FIRST_DELAY
+) -> None:
+    """Run the service until cancelled; after a fault it begins again, ever later while it keeps failing.
+
+    A fault that repeats is told once.
+    """
+    delay, told = first_delay, ""
+    while True:
+        began = time.monotonic()
+        try:
+            await service()
+            raise RuntimeError("it ended by itself")
+        except Exception as error:
+            if time.monotonic() - began > _HEALTHY_AFTER:
+                delay, told = first_delay, ""
+            if told != repr(error):
+                log.exception("%s: begins again in %.1f s", name, delay)
+                told = repr(error)
+        await asyncio.sleep(delay)
+        delay = min(delay * 2, _LONGEST_DELAY)

@@ -1,0 +1,210 @@
+"""A control plane of two accounts over nodes of the model, what is done to it, and what must always hold."""
+
+from __future__ import annotations
+
+import sqlite3
+from datetime import datetime, timedelta
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import Any
+
+from life_nodes import EpicNode, WorkloadNode
+from life_plant import Clock, FullDisk, Plant
+
+from epic.api import gateways as api_gateways
+from epic.api import nodes as api_nodes
+from epic.api.bodies import ProxySpecInput
+from epic.api.context import Context
+from epic.errors import EpicError
+from epic.model.base import Metadata
+from epic.model.nodes import NodeRevocation
+from epic.model.resources import (
+    Account,
+    GWEndpointSlice,
+    GWProxy,
+    GWRoute,
+    LBServiceGroup,
+    Node,
+    ServicePrefix,
+    Tunnel,
+)
+from epic.model.runs import Run
+from epic.reconcile.tunnelling import replan
+
+POOL = IPv4Network("100.64.0.0/28")
+ACCOUNTS = ("a", "b")
+
+
+class _NoEvents:
+    def follow(self, run: str, *, live: bool) -> Any:
+        raise NotImplementedError
+
+
+class Model(Plant):
+    """Everything, and what happens to it."""
+
+    store: FullDisk
+
+    def __init__(self, directory: Path, clock: Clock) -> None:
+        super().__init__(FullDisk(directory / "epic.db"), clock, POOL)
+        self.context = Context(store=self.store, inside_pool=POOL, run_events=_NoEvents())
+        self.lost: dict[str, datetime] = {}
+        """Nodes removed by force, and when they are switched off at the latest."""
+        self._made = 0
+        with self.store.transaction() as transaction:
+            pool = {"pool": "203.0.113.0/29", "subnet": "203.0.113.0/24"}
+            transaction.create(
+                ServicePrefix.model_validate({"metadata": {"name": "p"}, "spec": {"public-pool": pool}})
+            )
+            for account in ACCOUNTS:
+                transaction.create(Account(metadata=Metadata(name=account)))
+                transaction.create(
+                    LBServiceGroup.model_validate(
+                        {"metadata": {"name": "g", "namespace": account}, "spec": {"service-prefix": "p"}}
+                    )
+                )
+        self.workload = {(account, "w"): WorkloadNode(account, "w") for account in ACCOUNTS}
+        for number in (1, 2, 3):
+            self.register(f"e{number}")
+
+    # What users and operators do
+
+    def register(self, name: str) -> None:
+        """A node joins, or joins again."""
+        if self.store.full or self.store.find(Node, "", name) is not None:
+            return
+        spec = {"address": f"192.0.2.{name[1:]}"}
+        with self.store.transaction() as transaction:
+            # A new certificate was made for it.
+            if transaction.find(NodeRevocation, "", name) is not None:
+                transaction.delete(NodeRevocation, "", name)
+            transaction.create(Node.model_validate({"metadata": {"name": name}, "spec": spec}))
+        if name not in self.epic or name in self.lost:
+            old = self.epic.pop(name, None)
+            if old is not None:
+                old.power_off()
+            self.epic[name] = EpicNode(name)
+            self.lost.pop(name, None)
+
+    def create(self, account: str) -> None:
+        """A gateway with a route and a Service of one endpoint; refused when there is no room."""
+        self._made += 1
+        uid = f"u{self._made}"
+        spec = ProxySpecInput.model_validate(
+            {
+                "clientRef": {"uid": uid, "clusterID": account, "namespace": "n", "name": uid},
+                "gateway": {
+                    "gatewayClassName": "k",
+                    "listeners": [{"name": "h", "port": 80, "protocol": "HTTP"}],
+                },
+            }
+        )
+        try:
+            with self.store.transaction() as transaction:
+                group = transaction.get(LBServiceGroup, account, "g")
+                api_gateways.create_gateway(transaction, group, spec, POOL)
+                transaction.create(_route(account, uid))
+                transaction.create(_slice(account, uid, self._made))
+                replan(transaction, account, {uid})
+        except (EpicError, sqlite3.OperationalError):
+            return
+
+    def delete(self, account: str, name: str) -> None:
+        """The user deletes a gateway."""
+        with self._may_fail(), self.store.transaction() as transaction:
+            proxy = transaction.find(GWProxy, account, name)
+            if proxy is not None:
+                api_gateways.delete_gateway(transaction, proxy)
+
+    def remove_node(self, name: str, *, force: bool) -> None:
+        """The operator removes a node; by force only one that is away, and he sees to it that it ends."""
+        node = self.epic[name]
+        if force and node.connected:
+            return
+        with self._may_fail():
+            api_nodes.delete(self.context, name, force=force)
+            if force:
+                self.lost.setdefault(name, self.clock() + timedelta(minutes=9))
+
+    def maintain(self, name: str, **spec: bool) -> None:
+        """Cordon, drain, uncordon."""
+        with self._may_fail(), self.store.transaction() as transaction:
+            node = transaction.find(Node, "", name)
+            if node is not None and not node.deleting:
+                spec_after = node.spec.model_copy(update=spec)
+                transaction.update(node.model_copy(update={"spec": spec_after}))
+
+    def change_group(self, account: str, **spec: object) -> None:
+        """The operator changes a template."""
+        with self._may_fail(), self.store.transaction() as transaction:
+            group = transaction.get(LBServiceGroup, account, "g")
+            spec_after = group.spec.model_copy(update=spec)
+            transaction.update(group.model_copy(update={"spec": spec_after}))
+
+    def pass_time(self, seconds: float) -> None:
+        """Time passes; what was removed by force is off by its end."""
+        self.clock.pass_(seconds)
+        for name, deadline in list(self.lost.items()):
+            if self.clock() >= deadline:
+                self.epic[name].power_off()
+
+    # What must hold
+
+    def check(self) -> None:
+        """At every moment: nothing of one gateway's leads to another's."""
+        proxies = self.store.list(GWProxy)
+        public = {str(p.spec.public_address): str(p.id) for p in proxies}
+        inside = {str(i.inside_address): str(p.id) for p in proxies for i in p.status.instances}
+        assert len(public) == len(proxies), "an address was given twice"
+        assert len(inside) == sum(len(p.status.instances) for p in proxies), (
+            "an inside address was given twice"
+        )
+        for node in self.epic.values():
+            for address, gateway in node.announced.items():
+                unit = node.units.get(gateway)
+                assert unit is not None, f"{node.name} announces {address} without an Envoy"
+                assert (unit.public, unit.running) == (address, True)
+                owner = public.get(address, gateway)
+                assert owner == gateway, f"{address} of {owner} leads to {gateway} on {node.name}"
+            for unit in node.units.values():
+                owner = inside.get(unit.inside, unit.gateway)
+                assert owner == unit.gateway, f"{unit.inside} of {owner} is {unit.gateway}'s on {node.name}"
+            for tunnel in node.tunnels.values():
+                owner = inside.get(tunnel.inside, tunnel.gateway)
+                assert owner == tunnel.gateway, (
+                    f"{node.name}: a tunnel of {tunnel.gateway} at {owner}'s address"
+                )
+        ends = [t for w in self.workload.values() for t in w.tunnels.values()]
+        for tunnel in ends:
+            owner = inside.get(tunnel.inside, tunnel.gateway)
+            assert owner == tunnel.gateway, f"a workload node sends {tunnel.gateway}'s packets to {owner}"
+
+    def check_nothing_left(self) -> None:
+        """At the end."""
+        for kind in (GWProxy, Tunnel):
+            assert self.store.list(kind) == []
+        for node in self.epic.values():
+            assert (node.units, node.announced, node.tunnels) == ({}, {}, {}), node.name
+        assert all(not node.tunnels for node in self.workload.values())
+        assert not [r for r in self.store.list(Run) if r.status.state == "running"]
+
+
+def _route(account: str, uid: str) -> GWRoute:
+    rule = {"backendRefs": [{"name": f"s-{uid}", "port": 80}]}
+    http = {"parentRefs": [{"name": uid}], "rules": [rule]}
+    return GWRoute.model_validate(
+        {"metadata": {"name": f"r-{uid}", "namespace": account}, "spec": {"http": http}}
+    )
+
+
+def _slice(account: str, uid: str, number: int) -> GWEndpointSlice:
+    spec = {
+        "clientRef": {"clusterID": account},
+        "parentRef": {"uid": f"s-{uid}"},
+        "endpoints": [{"addresses": [f"10.1.0.{number % 250 + 1}"], "nodeName": "w"}],
+        "ports": [{"port": 8080}],
+        "nodeAddresses": {"w": "192.168.50.11"},
+    }
+    return GWEndpointSlice.model_validate(
+        {"metadata": {"name": f"e-{uid}", "namespace": account}, "spec": spec}
+    )

@@ -1,0 +1,156 @@
+"""Nodes as the contract has them: kernels, units, agents and runs of the model of the lives of gateways."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from epic.ads.snapshot import INSTANCE, NODE_STATE, TUNNEL, Snapshot
+from epic.proto import epic_pb2
+from epic.runs.inventory import NodePlan
+
+
+@dataclass
+class Unit:
+    """An Envoy that a run made."""
+
+    gateway: str
+    inside: str
+    public: str
+    version: str
+    running: bool = True
+
+
+@dataclass(frozen=True)
+class TunnelEnd:
+    """A tunnel in a kernel."""
+
+    gateway: str
+    inside: str
+
+
+@dataclass
+class EpicNode:
+    """A host: what is on it stays when its agent or the connection goes."""
+
+    name: str
+    units: dict[str, Unit] = field(default_factory=dict)
+    announced: dict[str, str] = field(default_factory=dict)
+    """Public address to the gateway whose Envoy it leads to."""
+    tunnels: dict[int, TunnelEnd] = field(default_factory=dict)
+    draining: set[str] = field(default_factory=set)
+    held: Snapshot | None = None
+    """What its agent was told last; it survives the agent."""
+    connected: bool = True
+    agent: bool = True
+    envoys: set[str] = field(default_factory=lambda: {"1"})
+    applied: str = ""
+
+    def power_off(self) -> None:
+        """Nothing is left of it."""
+        self.units.clear()
+        self._drop_everything()
+        self.held, self.connected = None, False
+
+    def kill_envoy(self, gateway: str) -> None:
+        """Its Envoy ends: the unit withdraws the announcement, whether the agent lives or not."""
+        self.units[gateway].running = False
+        self._withdraw(gateway)
+
+    def work(self, wanted: Snapshot | None, *, removed: bool = False) -> None:
+        """The agent's turn: hears what is wanted, if it is connected, and makes it so."""
+        if not self.agent:
+            return
+        if self.connected and wanted is not None:
+            self.held = wanted
+        if removed and self.connected:
+            self._drop_everything()
+            self.held = None
+        if self.held is None:
+            return
+        state = epic_pb2.NodeState.FromString(self.held[NODE_STATE]["node"].body.value)
+        if state.removed:
+            self._drop_everything()
+        else:
+            self._carry_out(self.held)
+        self.applied = state.digest
+
+    def _carry_out(self, held: Snapshot) -> None:
+        instances = {name: epic_pb2.Instance.FromString(r.body.value) for name, r in held[INSTANCE].items()}
+        for public, gateway in list(self.announced.items()):
+            wanted = instances.get(gateway)
+            if wanted is None or wanted.public_address != public:
+                del self.announced[public]
+        self.tunnels = {}
+        for resource in held[TUNNEL].values():
+            tunnel = epic_pb2.Tunnel.FromString(resource.body.value)
+            if tunnel.gateway in instances:
+                self.tunnels[tunnel.id] = TunnelEnd(tunnel.gateway, tunnel.inside_address)
+        self.draining = {name for name, instance in instances.items() if instance.draining}
+        for name, instance in instances.items():
+            unit = self.units.get(name)
+            ready = unit is not None and unit.running and unit.inside == instance.inside_address
+            if ready and not instance.draining:
+                self.announced[instance.public_address] = name
+            else:
+                self._withdraw(name)
+
+    def report(self) -> epic_pb2.NodeReport:
+        """What the agent says of the node."""
+        gateways = set(self.units) | set(self.announced.values()) | self.draining
+        report = epic_pb2.NodeReport(node=self.name, agent_version="1", applied_digest=self.applied)
+        for gateway in sorted(gateways):
+            unit = self.units.get(gateway)
+            announced = gateway in self.announced.values()
+            report.instances.add(
+                gateway=gateway,
+                ready=unit is not None and unit.running,
+                announced=announced,
+                drained=gateway in self.draining and not announced,
+            )
+        return report
+
+    def run(self, plan: NodePlan) -> dict[str, tuple[str, str]]:
+        """What the module does here: by gateway the action and the error."""
+        wanted = {str(i["gateway"]): i for i in plan.instances}
+        done: dict[str, tuple[str, str]] = {}
+        for gateway in sorted(set(self.units) - set(wanted)):
+            self._withdraw(gateway)
+            del self.units[gateway]
+            done[gateway] = ("remove", "")
+        for gateway, instance in sorted(wanted.items()):
+            done[gateway] = self._make(gateway, instance)
+        return done
+
+    def _make(self, gateway: str, instance: Mapping[str, object]) -> tuple[str, str]:
+        version, inside = str(instance["envoy_version"]), str(instance["inside_address"])
+        if version not in self.envoys:
+            return "none", f"Envoy {version} is not here"
+        unit = self.units.get(gateway)
+        if unit is not None and unit.running and (unit.version, unit.inside) == (version, inside):
+            return "none", ""
+        if unit is not None and unit.running and not instance["may_restart"]:
+            return "deferred", ""
+        self._withdraw(gateway)
+        self.units[gateway] = Unit(gateway, inside, str(instance["public_address"]), version)
+        return "create" if unit is None else "update", ""
+
+    def _withdraw(self, gateway: str) -> None:
+        for public in [public for public, name in self.announced.items() if name == gateway]:
+            del self.announced[public]
+
+    def _drop_everything(self) -> None:
+        self.announced.clear()
+        self.tunnels.clear()
+        self.draining.clear()
+
+
+@dataclass
+class WorkloadNode:
+    """A host of an account's; it has the tunnels that it was told last."""
+
+    account: str
+    name: str
+    tunnels: dict[int, TunnelEnd] = field(default_factory=dict)
+    applied: int = 0
+    connected: bool = True

@@ -1,0 +1,306 @@
+"""A plant to control: real store, life cycle, publishing and records of runs, over nodes of the model."""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from ipaddress import IPv4Network
+from typing import Any
+
+import pytest
+from life_nodes import EpicNode, TunnelEnd, WorkloadNode
+
+from epic.ads.assemble import gateway_parts, node_snapshot, node_state
+from epic.ads.picture import KINDS, Picture
+from epic.ads.reports import heard, reported, silent
+from epic.ads.snapshot import TUNNEL, Snapshot
+from epic.ipam import DEFAULT_POOLS
+from epic.lifecycle.digest import Placed
+from epic.lifecycle.tunnels import Evidence
+from epic.model import base
+from epic.model.instances import ProxyInstance
+from epic.model.nodes import NodeRevocation
+from epic.model.resources import GWProxy, LBServiceGroup, Node, Tunnel
+from epic.model.runs import NodeResult, Run
+from epic.reconcile.keys import KeyQueue
+from epic.reconcile.lifecycle import Lifecycle
+from epic.reconcile.turn import LifecycleSettings
+from epic.runs.inventory import NodePlan, plan_nodes
+from epic.runs.records import Records
+from epic.runs.results import NodeOutcome
+from epic.store.interface import Change, Transaction
+from epic.store.sqlite import SqliteStore
+
+
+class Clock:
+    """The time of the model."""
+
+    def __init__(self) -> None:
+        self.time = base.now()
+
+    def __call__(self) -> datetime:
+        return self.time
+
+    def seconds(self) -> float:
+        return self.time.timestamp()
+
+    def pass_(self, seconds: float) -> None:
+        self.time += timedelta(seconds=seconds)
+
+
+class FullDisk(SqliteStore):
+    """The real store on a disk that may be full."""
+
+    full = False
+
+    @contextmanager
+    def transaction(self) -> Iterator[Any]:
+        with super().transaction() as transaction:
+            yield transaction
+            if self.full:
+                raise sqlite3.OperationalError("database or disk is full")
+
+
+@dataclass
+class Execution:
+    """A run that is under way."""
+
+    run: Run
+    plan: NodePlan | None
+    outcome: NodeOutcome | None = None
+
+
+@dataclass
+class Plant:
+    """What the control plane and the nodes do. Each method that changes something is an event."""
+
+    store: SqliteStore
+    clock: Clock
+    pool: IPv4Network
+    epic: dict[str, EpicNode] = field(default_factory=dict)
+    workload: dict[tuple[str, str], WorkloadNode] = field(default_factory=dict)
+    """By account and name."""
+    executions: dict[str, Execution] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._picture = (-1, Picture())
+        self.records = Records(self.store)
+        self.restart_control()
+
+    def settle(self, turns: int = 12) -> None:
+        """Everybody works, in order, till nothing changes."""
+        for _ in range(turns):
+            before = self.store.revision
+            for node in self.store.list(Node):
+                self.epic.setdefault(node.name, EpicNode(node.name))
+            self.reconcile()
+            self.begin_runs()
+            for name in list(self.executions):
+                self.end_run(name)
+            for name in self.epic:
+                self.node_works(name)
+            for tunnel in self.store.list(Tunnel):
+                place = (tunnel.account, tunnel.spec.node_name)
+                self.workload.setdefault(place, WorkloadNode(*place))
+            for place in self.workload:
+                self.workload_works(place)
+            self.clock.pass_(1)
+            if self.store.revision == before and not self.executions:
+                return
+
+    # What the control plane does
+
+    def restart_control(self) -> None:
+        """The process begins anew; runs that it executed ended with it."""
+        self.executions.clear()
+        settings = LifecycleSettings(self.pool, "1", drain_seconds=30)
+        self.lifecycle = Lifecycle(self.store, settings, self._evidence)
+        self.lifecycle.queue = KeyQueue(self.clock.seconds)
+        with self._may_fail():
+            self.records.recover(set())
+        self._seen = self.lifecycle.begin()
+
+    def reconcile(self) -> None:
+        """Turns of the life cycle until nothing is due."""
+        for _ in range(50):
+            changes = list(self.store._changes(self._seen))
+            self._seen = changes[-1].revision if changes else self._seen
+            before = {proxy.id: proxy for proxy in self.store.list(GWProxy)}
+            self.lifecycle.take_in(changes)
+            self.lifecycle.work()
+            self._check_departures(before)
+            if not changes and (self.lifecycle.queue.wait() or 1.0) > 0:
+                return
+
+    def begin_runs(self) -> None:
+        """What is due begins."""
+        busy = set(self.executions)
+        due = [
+            run
+            for run in self.records.queued()
+            if not busy & set(run.spec.nodes)
+            and (run.status.not_before is None or run.status.not_before <= self.clock())
+        ]
+        if not due:
+            return
+        with self._may_fail(), self.store.transaction() as transaction:
+            runs = self.records.begin(transaction, due)
+            nodes = [n for n in transaction.list(Node) if n.name in runs and not n.status.lost]
+            groups, proxies = transaction.list(LBServiceGroup), transaction.list(GWProxy)
+            plans = plan_nodes(nodes, proxies, groups, "1", DEFAULT_POOLS.inside6)
+        if all(self.store.get(Run, "", run.name).status.state == "running" for run in due):
+            self.executions |= {name: Execution(run, plans.get(name)) for name, run in runs.items()}
+
+    def end_run(self, name: str, *, failure: str = "") -> None:
+        """A run that is under way reaches its node and ends; `failure`: before or after its work."""
+        execution = self.executions.get(name)
+        if execution is None:
+            return
+        if execution.outcome is None:
+            execution.outcome = self._executed(name, execution.plan, failure)
+        try:
+            self.records.finish(execution.run, execution.plan, execution.outcome, canceled=False)
+        except sqlite3.OperationalError:
+            return
+        del self.executions[name]
+
+    def _executed(self, name: str, plan: NodePlan | None, failure: str) -> NodeOutcome:
+        node = self.epic.get(name)
+        if plan is None:
+            return NodeOutcome(NodeResult(state="ok"))
+        if node is None or not node.connected or failure == "before":
+            return NodeOutcome(NodeResult(state="unreachable", message="down"))
+        done = node.run(plan)
+        if failure == "after":
+            return NodeOutcome(NodeResult(state="failed", message="the connection broke"))
+        errors = {gateway: error for gateway, (_, error) in done.items() if error}
+        actions = {gateway: action for gateway, (action, _) in done.items()}
+        result = NodeResult(state="changed", errors=errors)
+        return NodeOutcome(result, actions, tuple(sorted(node.envoys)))
+
+    def published(self, name: str) -> Snapshot | None:
+        """What the control plane has for a node now."""
+        node = self.store.find(Node, "", name)
+        if node is None or node.status.lost:
+            return None
+        picture = self._read()
+        parts, placed = [], []
+        for gateway in picture.gateways():
+            inputs = picture.inputs(gateway)
+            assert inputs is not None
+            by_node = gateway_parts(inputs, None, DEFAULT_POOLS)
+            if name in by_node:
+                parts.append(by_node[name])
+                instances = inputs.proxy.status.instances
+                placed += [Placed(str(gateway), i) for i in instances if i.node == name]
+        return node_snapshot(parts, node_state(node, placed))
+
+    def _read(self) -> Picture:
+        revision = self.store.revision
+        if self._picture[0] != revision:
+            picture = Picture()
+            for kind in KINDS:
+                for obj in self.store.list(kind):
+                    picture.apply(Change(0, kind.kind, obj.account, obj.name, obj))
+            self._picture = (revision, picture)
+        return self._picture[1]
+
+    # What nodes do
+
+    def node_works(self, name: str) -> None:
+        """A node's agent hears, works and reports."""
+        node = self.epic[name]
+        revoked = self.store.find(NodeRevocation, "", name) is not None
+        node.work(None if revoked else self.published(name), removed=revoked)
+        if node.agent and node.connected and not revoked:
+            self._take_report(node)
+
+    def _take_report(self, node: EpicNode) -> None:
+        report = node.report()
+        states = {state.gateway: state for state in report.instances}
+        with self._may_fail(), self.store.transaction() as transaction:
+            self._change_instances(transaction, node.name, lambda proxy: reported(proxy, node.name, states))
+            stored = transaction.find(Node, "", node.name)
+            if stored is not None:
+                transaction.update(heard(stored, report, self.clock()))
+
+    def notice_silence(self) -> None:
+        """The control plane sees which nodes do not report."""
+        for node in self.epic.values():
+            if not (node.agent and node.connected):
+                with self._may_fail(), self.store.transaction() as transaction:
+                    self._change_instances(transaction, node.name, lambda p, n=node.name: silent(p, n))
+
+    def _change_instances(self, transaction: Transaction, node: str, change: Any) -> None:
+        for proxy in transaction.list(GWProxy):
+            if any(i.node == node and i.published for i in proxy.status.instances):
+                transaction.update(change(proxy))
+
+    def workload_works(self, name: tuple[str, str]) -> None:
+        """A workload node hears and carries out its list of tunnels."""
+        node = self.workload[name]
+        if not node.connected:
+            return
+        revision = self.store.revision
+        node.tunnels = {
+            int(tunnel.name): TunnelEnd(
+                f"{tunnel.account}.{tunnel.spec.proxy}", str(tunnel.spec.inside_address)
+            )
+            for tunnel in self.store.list(Tunnel, node.account)
+            if not tunnel.deleting
+        }
+        node.applied = revision
+
+    def _evidence(self, tunnel: Tunnel) -> Evidence:
+        name = tunnel.spec.epic_node
+        stored, node = self.store.find(Node, "", name), self.epic.get(name)
+        number = int(tunnel.name)
+        may_have = node is None or not (node.connected and node.agent) or node.held is None
+        has = node is not None and (
+            number in node.tunnels or (node.held is not None and tunnel.name in node.held[TUNNEL])
+        )
+        return Evidence(
+            epic_node_known=stored is not None and not stored.status.lost,
+            epic_end=may_have or has,
+            applied=self.workload[tunnel.account, tunnel.spec.node_name].applied,
+            silent_since=self.clock(),
+        )
+
+    @contextmanager
+    def _may_fail(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError:
+            assert isinstance(self.store, FullDisk) and self.store.full
+
+    def _check_departures(self, before: dict[Any, GWProxy]) -> None:
+        """No gateway lost its only serving instance, or two at once, if another could serve."""
+        for proxy in self.store.list(GWProxy):
+            old = before.get(proxy.id)
+            if old is None or proxy.deleting:
+                continue
+            was = {i.node: i for i in old.status.instances}
+            left = [i for i in proxy.status.instances if _left(was.get(i.node), i)]
+            serving = [i for i in proxy.status.instances if i.ready and i.announced and not i.draining]
+            assert len(left) <= 1, f"{proxy.id}: {[i.node for i in left]} left service at once"
+            if left and not serving:
+                (only,) = left
+                assert only.goal == "restart" and len(proxy.status.instances) == 1, (
+                    f"{proxy.id}: nobody serves"
+                )
+
+
+def _left(before: ProxyInstance | None, after: ProxyInstance) -> bool:
+    return before is not None and before.announced and not before.draining and after.draining
+
+
+def use_clock(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+    """Let all of EPIC live in the model's time."""
+    original = base.now
+    for name, module in list(sys.modules.items()):
+        if name.startswith("epic.") and getattr(module, "now", None) is original:
+            monkeypatch.setattr(module, "now", clock)
