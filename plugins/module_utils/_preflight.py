@@ -140,7 +140,7 @@ def read_facts(
 ) -> Facts:
     """Look at the host below `root`; `run` gives what a program prints, nothing if it fails."""
     lines = (line.partition("=") for line in _text(root / "etc/os-release").splitlines())
-    release = {key: "".join(shlex.split(value)) for key, _, value in lines}
+    release = {key: "".join(shlex.split(value)) for key, _equals, value in lines}
     name = release.get("ID", "unknown")
     return Facts(
         distribution=(name, release.get("VERSION_ID", "")),
@@ -174,7 +174,7 @@ def _lacking(root: Path) -> Iterable[str]:
 def interface_mtus() -> dict[str, int]:
     """The MTU of every interface. Not from /sys, which in a container may show another network's."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
-        return {name: _mtu(asked, name) for _, name in socket.if_nameindex()}
+        return {name: _mtu(asked, name) for _index, name in socket.if_nameindex()}
 
 
 def _mtu(asked: socket.socket, name: str) -> int:
