@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -191,7 +192,7 @@ def diagnosis(client: EpicClient, wanted: Desired) -> list[str]:
     body = client.find(path)
     said = []
     if body is not None:
-        line = gateway_line(body["proxy"])
+        line = gateway_line(body["proxy"], datetime.now(UTC))
         said.append(f"# gateway: {line.state}. {line.problem[:_SAID]}")
     runs = run_lines(client.get(f"{PREFIX}/runs")["items"], shown=3)
     said += [f"# {line.name}: {line.state}. {line.details} {line.problem[:_SAID]}" for line in runs]

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from epic.cli.listing import age, condition, dig
+from epic.cli.fields import age, condition, dig
+from epic.cli.phases import counted, instances, is_true, leaving, phase, waits_for, worries
 
 _SILENT = timedelta(seconds=45)
 _MESSAGE_SHOWN = 300
@@ -44,27 +45,42 @@ def node_line(node: dict[str, Any], now: datetime) -> Line:
     """How a node is."""
     name, last = node["metadata"]["name"], dig(node, "status", "last-report")
     details = f"{dig(node, 'spec', 'address')}, agent {dig(node, 'status', 'agent-version') or '-'}"
+    details += f", {counted(instances(node))}"
+    details += f", waits for {waiting}" if (waiting := waits_for(node)) else ""
+    problems = worries(node)
     if last is None:
-        return Line(name, "unknown", details, "its agent has never reported; see epic-agent.service there")
-    if now - datetime.fromisoformat(last) > _SILENT:
-        problem = f"its agent is silent for {age(last, now)}; see epic-agent.service there"
-        return Line(name, "silent", details, problem)
-    return Line(name, "ready" if dig(node, "spec", "schedulable") else "not schedulable", details)
+        problems = ["its agent has never reported; see epic-agent.service there"]
+    elif now - datetime.fromisoformat(last) > _SILENT:
+        problems = [f"its agent is silent for {age(last, now)}; see epic-agent.service there"]
+    if is_true(node, "DropHeld"):
+        problems.append(f"if the drop is meant: epicctl node accept-drop {name}")
+    return Line(name, phase(node), details, "; ".join(problems))
 
 
-def gateway_line(proxy: dict[str, Any]) -> Line:
+def gateway_line(proxy: dict[str, Any], now: datetime) -> Line:
     """How a gateway is: what its conditions say."""
     metadata = proxy["metadata"]
     name = f"{metadata.get('namespace', '')}/{dig(proxy, 'spec', 'display-name')}"
+    if metadata.get("deletionTimestamp"):
+        return _deleted_line(name, proxy, now)
     states = [f"{kind} {dig(condition(proxy, kind), 'status') or 'Unknown'}" for kind in _CONDITIONS]
     wrong = [c for kind in _CONDITIONS if (c := condition(proxy, kind)).get("status") == "False"]
     problem = "; ".join(f"{c['type']}: {c.get('message') or c.get('reason')}" for c in wrong)
-    instances = dig(proxy, "status", "instances") or []
-    serving = sum(bool(i.get("announced")) for i in instances)
-    if not problem and serving < len(instances):
-        problem = f"{serving} of {len(instances)} instances serve"
+    # those of a node that is drained are not meant to serve
+    meant = [i for i in dig(proxy, "status", "instances") or () if not leaving([i.get("phase", "")])]
+    serving = sum(bool(i.get("announced")) for i in meant)
+    if not problem and serving < len(meant):
+        problem = f"{serving} of {len(meant)} instances serve"
     details = f"{dig(proxy, 'spec', 'public-address') or '-'}, {metadata['name']}"
     return Line(name, ", ".join(states), details, problem)
+
+
+def _deleted_line(name: str, proxy: dict[str, Any], now: datetime) -> Line:
+    """A gateway that is going: since when, and which nodes have not let go of it yet."""
+    metadata = proxy["metadata"]
+    waits = [f"{i['node']} {i.get('phase')}" for i in dig(proxy, "status", "instances") or ()]
+    details = f"{metadata['name']}, waits for {', '.join(waits) or 'its addresses to be free'}"
+    return Line(name, f"being deleted for {age(metadata['deletionTimestamp'], now)}", details)
 
 
 def run_lines(runs: Iterable[dict[str, Any]], shown: int) -> tuple[Line, ...]:
@@ -105,7 +121,7 @@ def judge(
     time = now or datetime.now(UTC)
     return Health(
         nodes=tuple(node_line(node, time) for node in nodes or ()),
-        gateways=tuple(gateway_line(proxy) for proxy in proxies),
+        gateways=tuple(gateway_line(proxy, time) for proxy in proxies),
         runs=run_lines(runs or (), shown=5),
         hidden=nodes is None,
     )

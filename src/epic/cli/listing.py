@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
 
+from epic.cli import phases
+from epic.cli.fields import Row, age, dig
 from epic.client import PREFIX, EpicClient
 from epic.errors import Invalid, NotFound
 
-Row = dict[str, Any]
 Column = tuple[str, Callable[[Row], str]]
 
 
@@ -29,35 +28,12 @@ class Listed:
         return self.collection.startswith("accounts/")
 
 
-def dig(row: Any, *keys: str) -> Any:
-    """A value inside an object; None when anything on the way is absent."""
-    for key in keys:
-        row = row.get(key) if isinstance(row, dict) else None
-    return row
-
-
 def _field(*keys: str) -> Callable[[Row], str]:
     def text(row: Row) -> str:
         value = dig(row, *keys)
         return "-" if value in (None, "") else str(value)
 
     return text
-
-
-def age(text: Any, now: datetime | None = None) -> str:
-    """How long ago, in one unit."""
-    if not isinstance(text, str) or not text:
-        return "-"
-    seconds = int(((now or datetime.now(UTC)) - datetime.fromisoformat(text)).total_seconds())
-    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds // length}{unit}"
-    return f"{max(seconds, 0)}s"
-
-
-def condition(row: Row, kind: str) -> Row:
-    """An object's condition of a type; empty when it has none."""
-    return next((c for c in dig(row, "status", "conditions") or () if c.get("type") == kind), {})
 
 
 def _ready(row: Row) -> str:
@@ -199,9 +175,11 @@ KINDS = (
         "nodes",
         (
             _NAME,
-            ("ADDRESS", _field("spec", "address")),
-            ("SCHEDULABLE", lambda row: "yes" if dig(row, "spec", "schedulable") else "no"),
+            ("PHASE", phases.phase),
+            ("INSTANCES", lambda row: phases.counted(phases.instances(row))),
             ("CAPACITY", _field("spec", "capacity")),
+            ("CONDITIONS", phases.conditions),
+            ("ADDRESS", _field("spec", "address")),
             ("LAST REPORT", lambda row: age(dig(row, "status", "last-report"))),
             ("AGENT", _field("status", "agent-version")),
         ),

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import getpass
 import sys
-from dataclasses import dataclass
-from functools import cached_property
 from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,11 +11,12 @@ from typing import Annotated, Any
 import typer
 
 from epic.cli import apply as manifests
-from epic.cli import listing, settings, tunnels
+from epic.cli import listing, node, tunnels
 from epic.cli.health import judge
 from epic.cli.output import Format, console, print_health, print_rows
+from epic.cli.session import Session
 from epic.client import PREFIX, Denied, EpicClient
-from epic.controller.classes import CoreSettings, Login
+from epic.controller.classes import CoreSettings
 from epic.controller.objects import EpicParameters
 from epic.errors import EpicError, Invalid
 
@@ -30,30 +29,8 @@ app = typer.Typer(
 )
 runs_app = typer.Typer(help="Playbook runs.", no_args_is_help=True)
 app.add_typer(runs_app, name="runs")
+app.add_typer(node.app, name="node")
 app.add_typer(tunnels.app, name="tunnels")
-
-
-@dataclass
-class Session:
-    """The server and the user, connected when first needed."""
-
-    config: Path | None
-
-    @cached_property
-    def settings(self) -> settings.Settings:
-        """The configuration."""
-        return settings.load(self.config)
-
-    @cached_property
-    def login(self) -> Login:
-        """Server and credentials."""
-        found = self.settings
-        return Login(found.server.rstrip("/"), found.username, found.secret())
-
-    @cached_property
-    def client(self) -> EpicClient:
-        """The REST client."""
-        return settings.connect(self.settings, self.login.password)
 
 
 Files = Annotated[

@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from epic.cli.fields import Row
 from epic.cli.health import Health, Line
-from epic.cli.listing import Listed, Row, cells
+from epic.cli.listing import Listed, cells
 
 console = Console(soft_wrap=True, highlight=False)
 

@@ -45,6 +45,8 @@ _KINDS = {
         Kind("Node", "node", NodeSpec, "nodes"),
     )
 }
+_KEPT_FIELDS = frozenset({"schedulable", "drain"})
+"""Of a node: the server keeps them as an operator set them, where a manifest does not say them."""
 USER = "User"
 ORDER = (*_KINDS, USER)
 
@@ -105,10 +107,15 @@ def write(client: EpicClient, obj: PlatformObject, prompt: Prompt, warn: Warn) -
     kind = _KINDS[obj.kind]
     wanted = _checked(kind, obj, warn)
     existing = client.find(obj.path)
-    if existing is not None and kind.spec.model_validate(existing[kind.key]["spec"]) == wanted:
+    if existing is not None and _is_as_wanted(kind.spec.model_validate(existing[kind.key]["spec"]), wanted):
         return "unchanged"
     client.put(obj.path, {kind.key: {"metadata": {"name": obj.name}, "spec": obj.spec}})
     return "created" if existing is None else "configured"
+
+
+def _is_as_wanted(existing: BaseModel, wanted: BaseModel) -> bool:
+    kept = _KEPT_FIELDS - wanted.model_fields_set if isinstance(wanted, NodeSpec) else frozenset()
+    return wanted.model_copy(update={field: getattr(existing, field) for field in kept}) == existing
 
 
 def remove(client: EpicClient, obj: PlatformObject) -> Action:

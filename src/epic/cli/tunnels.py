@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable
-from typing import Annotated, Any, Protocol, cast
+from typing import Annotated, Any, cast
 
 import typer
 import yaml
@@ -13,8 +13,10 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
-from epic.cli.listing import Row, accounts, dig
+from epic.cli.fields import Row, dig
+from epic.cli.listing import accounts
 from epic.cli.output import Format, console, lines_of
+from epic.cli.session import Session
 from epic.client import PREFIX, Denied, EpicClient
 from epic.errors import EpicError, Invalid
 
@@ -29,11 +31,6 @@ _TITLES = ["TUNNEL", "GATEWAY", "EPIC NODE", "WORKLOAD", "STATE", "PEER", "NAT",
 _TITLES += ["RECEIVED", "SENT", "HELLO", "KEY"]
 _YES_NO = {"True": "yes", "False": "no"}
 _UNITS = ("B", "KB", "MB", "GB", "TB", "PB")
-
-
-class _Connected(Protocol):
-    @property
-    def client(self) -> EpicClient: ...
 
 
 @app.callback()
@@ -51,7 +48,7 @@ def show(
     """
     if context.invoked_subcommand is not None:
         return
-    client = cast("_Connected", context.obj).client
+    client = cast("Session", context.obj).client
     if watch:
         if output is not Format.TABLE:
             raise Invalid("--watch shows a table; -o json and -o yaml show the tunnels once")
@@ -71,7 +68,7 @@ def show(
 @app.command(epilog="Example:\n\n`epicctl tunnels rotate`")
 def rotate(context: typer.Context) -> None:
     """Give every tunnel a new key now (administrators); exit with 1 when some cannot get one yet."""
-    done = cast("_Connected", context.obj).client.post(f"{PREFIX}/tunnels/rotate", {})
+    done = cast("Session", context.obj).client.post(f"{PREFIX}/tunnels/rotate", {})
     console.print(f"Rotation of {done['started']} tunnels has begun, of {done['under-way']} was under way.")
     if done["waiting"]:
         ids = ", ".join(map(str, done["waiting"]))

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from epic.model.resources import GWProxy
+from epic.model.resources import GWProxy, Node
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "shop"
 Epicctl = Callable[..., subprocess.CompletedProcess[str]]
@@ -146,6 +146,39 @@ def test_a_misspelt_field_is_warned_about(epicctl: Epicctl) -> None:
     done = epicctl("apply", "-f", "-", stdin=manifest)
     assert (done.returncode, done.stdout) == (0, "account/x created\n")
     assert "spec.proxylimit is not known" in done.stderr
+
+
+def test_nodes_are_cordoned_drained_given_back_and_removed(epicctl: Epicctl, live_api: Any) -> None:
+    def spec() -> tuple[bool, bool]:
+        found = live_api.store.get(Node, "", "epic1").spec
+        return found.schedulable, found.drain
+
+    for command, expected in (
+        ("cordon", (False, False)),
+        ("drain", (False, True)),
+        ("uncordon", (True, False)),
+    ):
+        options = [] if command == "cordon" else ["--no-wait"]
+        done = epicctl("node", command, "epic1", *options)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert spec() == expected
+    assert epicctl("node", "drain", "epic1", "--timeout", "0").returncode == 3
+    removed = epicctl("node", "remove", "epic1", "--no-wait")
+    assert removed.stdout == "node epic1 is being removed\n"
+    assert live_api.store.get(Node, "", "epic1").deleting
+    refused = epicctl("node", "uncordon", "epic1")
+    assert refused.returncode == 1
+    assert "is being removed" in refused.stderr
+    assert epicctl("node", "remove", "epic2", "--force", "--no-wait").returncode == 0
+    assert live_api.store.get(Node, "", "epic2").status.lost
+
+
+def test_a_node_that_is_applied_again_stays_cordoned(epicctl: Epicctl) -> None:
+    manifest = (
+        "apiVersion: epic.acnodal.io/v1\nkind: Node\nmetadata: {name: epic1}\nspec: {address: 192.0.2.1}"
+    )
+    epicctl("node", "cordon", "epic1")
+    assert epicctl("apply", "-f", "-", stdin=manifest).stdout == "node/epic1 unchanged\n"
 
 
 def test_status_fails_while_nodes_are_silent(epicctl: Epicctl) -> None:

@@ -7,9 +7,13 @@ from typing import Any
 
 import pytest
 
+from epic.cli.fields import age
 from epic.cli.health import judge
-from epic.cli.listing import age
 
+AWAKE = {"last-report": "2024-01-01T11:59:50Z"}
+DRAINED = {"type": "Drained", "status": "True"}
+HOLDS = {"type": "DropHeld", "status": "True", "message": "3 of 3 gateways"}
+NOT_READY = {"type": "Ready", "status": "False", "message": "no room on its disk"}
 NOW = datetime(2024, 1, 1, 12, 0, 0, tzinfo=UTC)
 
 
@@ -21,12 +25,16 @@ def _node(**status: Any) -> dict[str, Any]:
     }
 
 
-def _gateway(announced: int, **conditions: str) -> dict[str, Any]:
+def _gateway(
+    announced: int, phases: tuple[str, str] = ("Serving", "Serving"), **conditions: str
+) -> dict[str, Any]:
     return {
         "metadata": {"name": "U1", "namespace": "shop"},
         "spec": {"display-name": "web", "public-address": "203.0.113.1"},
         "status": {
-            "instances": [{"node": f"epic{i}", "announced": i < announced} for i in range(2)],
+            "instances": [
+                {"node": f"epic{i}", "announced": i < announced, "phase": phases[i]} for i in range(2)
+            ],
             "conditions": [{"type": t, "status": s, "message": f"{t} text"} for t, s in conditions.items()],
         },
     }
@@ -59,6 +67,22 @@ def _run(name: str, state: str, **results: str) -> dict[str, Any]:
             ["epic1: its agent is silent for 10m"],
             id="silent",
         ),
+        pytest.param(
+            [_node(**AWAKE, phase="Draining", conditions=[DRAINED])], [], [], [], id="drained-on-purpose"
+        ),
+        pytest.param(
+            [_node(**AWAKE, phase="Ready", conditions=[HOLDS, NOT_READY])],
+            [],
+            [],
+            [
+                "epic1: not Ready: no room on its disk; holds a drop: 3 of 3 gateways; "
+                "if the drop is meant: epicctl node accept-drop epic1"
+            ],
+            id="not-ready-and-holds-a-drop",
+        ),
+        pytest.param(
+            [], [_gateway(1, phases=("Serving", "Withdrawn"), Ready="True")], [], [], id="half-drained"
+        ),
         pytest.param([], [_gateway(0, Ready="False")], [], ["shop/web: Ready: Ready text"], id="not-ready"),
         pytest.param([], [_gateway(1, Ready="True")], [], ["shop/web: 1 of 2 instances serve"], id="half"),
         pytest.param(
@@ -81,6 +105,20 @@ def test_status(nodes: Any, gateways: Any, runs: Any, problems: list[str]) -> No
     found = judge(nodes, gateways, runs, NOW).problems
     assert len(found) == len(problems)
     assert all(line.startswith(expected) for line, expected in zip(found, problems, strict=True)), found
+
+
+def test_a_nodes_line_says_its_phase_and_what_runs_there() -> None:
+    node = _node(**AWAKE, phase="Draining", instances={"Withdrawn": 2, "Draining": 1})
+    (line,) = judge([node], [], [], NOW).nodes
+    assert (line.state, line.details) == ("Draining", "192.0.2.1, agent -, 1 Draining, 2 Withdrawn")
+
+
+def test_a_gateway_that_is_deleted_says_which_nodes_it_waits_for() -> None:
+    gateway = _gateway(0, phases=("Draining", "Removed"), Ready="False")
+    gateway["metadata"]["deletionTimestamp"] = "2024-01-01T11:59:20Z"
+    (line,) = judge([], [gateway], [], NOW).gateways
+    assert (line.name, line.state, line.problem) == ("shop/web", "being deleted for 40s", "")
+    assert line.details == "U1, waits for epic0 Draining, epic1 Removed"
 
 
 @pytest.mark.parametrize(

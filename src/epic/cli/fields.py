@@ -1,0 +1,31 @@
+"""Reading objects as the API shows them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+Row = dict[str, Any]
+
+
+def dig(row: Any, *keys: str) -> Any:
+    """A value inside an object; None when anything on the way is absent."""
+    for key in keys:
+        row = row.get(key) if isinstance(row, dict) else None
+    return row
+
+
+def age(text: Any, now: datetime | None = None) -> str:
+    """How long ago, in one unit."""
+    if not isinstance(text, str) or not text:
+        return "-"
+    seconds = int(((now or datetime.now(UTC)) - datetime.fromisoformat(text)).total_seconds())
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds // length}{unit}"
+    return f"{max(seconds, 0)}s"
+
+
+def condition(row: Row, kind: str) -> Row:
+    """An object's condition of a type; empty when it has none."""
+    return next((c for c in dig(row, "status", "conditions") or () if c.get("type") == kind), {})
