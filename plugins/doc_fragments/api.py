@@ -25,7 +25,7 @@ options:
     description: Certificate of the cluster's authority, to verify the server with.
     type: path
     required: true
-  wait:
+  api_timeout:
     description: How many seconds to wait for an API that does not answer yet.
     type: int
     default: 30

@@ -22,3 +22,14 @@ attributes:
     description: A second run with the same options changes nothing.
     support: full
 """
+
+    INFO = r"""
+options: {}
+attributes:
+  check_mode:
+    description: Changes nothing, so check mode is as any other.
+    support: full
+  diff_mode:
+    description: There is nothing that could differ.
+    support: none
+"""

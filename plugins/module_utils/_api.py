@@ -8,6 +8,7 @@ import json
 import re
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote
@@ -21,7 +22,7 @@ CONNECTION_SPEC: dict[str, Any] = {
     "url": {"type": "str", "required": True},
     "credential_file": {"type": "path", "required": True},
     "ca_file": {"type": "path", "required": True},
-    "wait": {"type": "int", "default": 30},
+    "api_timeout": {"type": "int", "default": 30},
 }
 
 
@@ -82,12 +83,14 @@ class Api:
         """Create or replace the object at the path."""
         self._send("PUT", path, body)
 
-    def delete(self, *path: str) -> None:
-        """Delete the object at the path."""
-        self._send("DELETE", path)
+    def delete(self, *path: str, force: bool = False) -> None:
+        """Delete the object at the path; by force, without those who would have to confirm it."""
+        self._send("DELETE", path, query="?force=true" if force else "")
 
-    def _send(self, method: str, path: tuple[str, ...], body: dict[str, Any] | None = None) -> dict[str, Any]:
-        url = "/".join([self._base, *(quote(part, safe="") for part in path)])
+    def _send(
+        self, method: str, path: tuple[str, ...], body: dict[str, Any] | None = None, query: str = ""
+    ) -> dict[str, Any]:
+        url = "/".join([self._base, *(quote(part, safe="") for part in path)]) + query
         data = None if body is None else json.dumps(body)
         while True:
             try:
@@ -111,6 +114,13 @@ class Api:
                 if time.monotonic() >= self._deadline:
                     raise ApiError(f"{method} {url}: {getattr(error, 'reason', error)}") from error
                 time.sleep(PAUSE)
+
+
+def connect(options: dict[str, Any]) -> Api:
+    """The API that a module's options name, as the user whose credential the host keeps."""
+    text = Path(options["credential_file"]).read_text("utf-8")
+    credential = parse_credential(text, options["credential_file"])
+    return Api(options["url"], credential, options["ca_file"], options["api_timeout"])
 
 
 def _refusal(method: str, url: str, error: HTTPError) -> ApiError:

@@ -14,14 +14,18 @@ from typing import Any
 import pytest
 import uvicorn
 from ansible_collections.epic.gateway.plugins.module_utils._api import Api, ApiError, Credential
-from ansible_collections.epic.gateway.plugins.modules.node import reconcile
+from ansible_collections.epic.gateway.plugins.module_utils._nodes import NodeError
+from ansible_collections.epic.gateway.plugins.modules import gateway_info, node_info
+from ansible_collections.epic.gateway.plugins.modules import node as module
+from ansible_collections.epic.gateway.plugins.modules.node import TimedOut, reconcile
 from argon2 import PasswordHasher
 
 from epic.api import auth
 from epic.api.app import create_app
 from epic.api.context import Context
 from epic.model.base import Metadata
-from epic.model.resources import Node, User, UserSpec
+from epic.model.nodes import NodeStatus
+from epic.model.resources import Account, GWProxy, LBServiceGroup, Node, User, UserSpec
 from epic.pki import operations
 from epic.store.sqlite import SqliteStore
 
@@ -33,6 +37,10 @@ OPTIONS: dict[str, Any] = {
     "underlay_mtu": 1500,
     "capacity": None,
     "schedulable": None,
+    "drain": None,
+    "force": False,
+    "wait": True,
+    "wait_timeout": 5,
 }
 
 
@@ -72,32 +80,120 @@ def api(server: str, tmp_path: Path) -> Api:
     return Api(server, Credential("admin", "secret"), str(tmp_path / "ca.crt"))
 
 
+def action(api: Api, options: dict[str, Any], *, check_mode: bool = False) -> str:
+    steps, _ = reconcile(api, options, check_mode)
+    return str(steps.action)
+
+
 def test_a_node_is_registered_once(api: Api, store: SqliteStore) -> None:
-    assert reconcile(api, OPTIONS, check_mode=False).action == "put"
+    assert action(api, OPTIONS) == "register"
     assert str(store.get(Node, "", "epic1").spec.address) == "192.0.2.1"
-    assert reconcile(api, OPTIONS, check_mode=False).action == "none"
+    assert action(api, OPTIONS) == "none"
 
 
 def test_check_mode_registers_nothing(api: Api, store: SqliteStore) -> None:
-    assert reconcile(api, OPTIONS, check_mode=True).changed
+    assert action(api, OPTIONS, check_mode=True) == "register"
     assert list(store.list(Node)) == []
 
 
 def test_a_cordoned_node_stays_cordoned(api: Api, store: SqliteStore) -> None:
     reconcile(api, {**OPTIONS, "schedulable": False}, check_mode=False)
-    assert reconcile(api, {**OPTIONS, "underlay_mtu": 9000}, check_mode=False).changed
+    assert action(api, {**OPTIONS, "underlay_mtu": 9000}) == "register"
     spec = store.get(Node, "", "epic1").spec
     assert (spec.underlay_mtu, spec.schedulable) == (9000, False)
 
 
+def say(store: SqliteStore, **status: Any) -> None:
+    """What the control plane's sequencer has come to say of the node."""
+    with store.transaction() as transaction:
+        node = transaction.get(Node, "", "epic1")
+        known = NodeStatus.model_validate({**node.status.wire(), **status})
+        transaction.update(node.model_copy(update={"status": known}))
+
+
 def test_a_node_is_removed_once(api: Api, store: SqliteStore) -> None:
     reconcile(api, OPTIONS, check_mode=False)
-    absent = {**OPTIONS, "state": "absent"}
-    assert reconcile(api, absent, check_mode=False).action == "delete"
+    absent = {**OPTIONS, "state": "absent", "wait": False}
+    assert action(api, absent) == "delete"
     assert store.get(Node, "", "epic1").deleting
+    assert action(api, absent) == "none"
+    with pytest.raises(TimedOut, match="node epic1 is not as asked for after 0 s; it goes on: Joining"):
+        reconcile(api, {**absent, "wait": True, "wait_timeout": 0}, check_mode=False)
     with store.transaction() as transaction:
         transaction.delete(Node, "", "epic1")
-    assert reconcile(api, absent, check_mode=False).action == "none"
+    assert action(api, {**absent, "wait": True}) == "none"
+
+
+def test_a_node_that_is_removed_is_not_registered_meanwhile(api: Api) -> None:
+    reconcile(api, OPTIONS, check_mode=False)
+    reconcile(api, {**OPTIONS, "state": "absent", "wait": False}, check_mode=False)
+    with pytest.raises(NodeError, match="epic1 is being removed"):
+        reconcile(api, OPTIONS, check_mode=False)
+
+
+def test_a_lost_node_is_removed_by_force(api: Api, store: SqliteStore) -> None:
+    reconcile(api, OPTIONS, check_mode=False)
+    assert action(api, {**OPTIONS, "state": "absent", "wait": False, "force": True}) == "forget"
+    assert store.get(Node, "", "epic1").status.lost
+
+
+def test_a_node_is_drained_when_the_control_plane_says_so(
+    api: Api, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reconcile(api, OPTIONS, check_mode=False)
+    drained = {"type": "Drained", "status": "True", "reason": "NoInstanceServes"}
+    pauses: list[float] = []
+
+    def pass_time(seconds: float) -> None:
+        pauses.append(seconds)
+        say(store, phase="Draining", conditions=[drained])
+
+    monkeypatch.setattr(module.time, "sleep", pass_time)
+    steps, node = reconcile(api, {**OPTIONS, "address": None, "drain": True}, check_mode=False)
+    assert (steps.action, len(pauses)) == ("maintain", 1)
+    assert (node["spec"]["schedulable"], node["spec"]["drain"]) == (False, True)
+    assert action(api, {**OPTIONS, "drain": True}) == "none"
+    say(store, phase="Ready", conditions=[])
+    assert action(api, {**OPTIONS, "drain": False, "schedulable": True}) == "maintain"
+    spec = store.get(Node, "", "epic1").spec
+    assert (spec.schedulable, spec.drain) == (True, False)
+
+
+def test_nodes_are_looked_at(api: Api) -> None:
+    reconcile(api, OPTIONS, check_mode=False)
+    (found,) = map(node_info.shown, node_info.fetch(api, None))
+    assert (found["name"], found["phase"], found["serving"]) == ("epic1", "Joining", False)
+    assert node_info.fetch(api, "epic2") == []
+
+
+def test_gateways_of_all_accounts_are_looked_at(api: Api, store: SqliteStore) -> None:
+    assert gateway_info.fetch(api, None) == []
+    instance = {"node": "epic1", "inside-address": "100.64.0.1", "phase": "Serving", "envoy-version": "1.2.3"}
+    proxy = {
+        "metadata": {"name": "U1", "namespace": "shop"},
+        "spec": {"display-name": "web", "group": "http", "public-address": "203.0.113.1"},
+        "status": {"instances": [instance]},
+    }
+    template = {
+        "metadata": {"name": "http", "namespace": "shop"},
+        "spec": {"service-prefix": "p", "envoy-version": "1.2.3"},
+    }
+    with store.transaction() as transaction:
+        transaction.create(Account(metadata=Metadata(name="shop")))
+        transaction.create(LBServiceGroup.model_validate(template))
+        transaction.create(GWProxy.model_validate(proxy))
+    assert gateway_info.fetch(api, None) == [
+        {
+            "account": "shop",
+            "name": "U1",
+            "display_name": "web",
+            "public_address": "203.0.113.1",
+            "deleted": False,
+            "envoy_version": "1.2.3",
+            "instances": [{"node": "epic1", "phase": "Serving", "envoy_version": "1.2.3"}],
+            "serving": True,
+        }
+    ]
 
 
 def test_the_servers_words_reach_the_user(api: Api) -> None:
