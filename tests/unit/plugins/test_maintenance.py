@@ -1,0 +1,166 @@
+"""The playbook `maintenance` against an API that plays a cluster of two nodes: order, waiting, errors."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import certifi
+import pytest
+
+ROOT = Path(__file__).parents[3]
+NODES = ("epic1", "epic2")
+
+
+class Cluster:
+    """Two nodes with an instance each, which drain and come back while they are looked at."""
+
+    def __init__(self) -> None:
+        self.instances = {name: ["Serving"] for name in NODES}
+        self.drain = dict.fromkeys(NODES, False)
+        self.done: list[str] = []
+
+    def node(self, name: str) -> dict[str, Any]:
+        phases = ["Serving", "Draining", "Withdrawn"] if self.drain[name] else ["Planned", "Serving"]
+        now = self.instances[name][0]
+        after = phases[min(phases.index(now) + 1, len(phases) - 1)] if now in phases else phases[0]
+        if now not in ("lost", after):
+            self.instances[name] = [after]
+            if after in ("Withdrawn", "Serving"):
+                self.done.append(f"{name} {after}")
+        drained = "True" if self.instances[name] == ["Withdrawn"] else "False"
+        conditions = [{"type": "Ready", "status": "True"}, {"type": "Drained", "status": drained}]
+        return {
+            "metadata": {"name": name},
+            "spec": {"address": "192.0.2.1", "schedulable": not self.drain[name], "drain": self.drain[name]},
+            "status": {
+                "phase": "Draining" if self.drain[name] else "Ready",
+                "conditions": conditions,
+                "instances": {self.instances[name][0]: 1},
+                "last-report": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
+            },
+        }
+
+    def maintain(self, name: str, maintenance: dict[str, bool]) -> None:
+        assert maintenance["schedulable"] is not maintenance["drain"]
+        self.drain[name] = maintenance["drain"]
+        self.done.append(f"{name} drain" if maintenance["drain"] else f"{name} resume")
+
+
+def handler_of(cluster: Cluster) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            parts = self.path.split("/")[3:]
+            body = {"node": cluster.node(parts[1])} if parts[1:] else {"items": [*map(cluster.node, NODES)]}
+            self._reply(body)
+
+        def do_PUT(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            cluster.maintain(self.path.split("/")[4], body["maintenance"])
+            self._reply({})
+
+        def _reply(self, body: dict[str, Any]) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps(body).encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    return Handler
+
+
+@pytest.fixture
+def cluster() -> Cluster:
+    return Cluster()
+
+
+@pytest.fixture
+def api(cluster: Cluster) -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler_of(cluster))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def site(tmp_path: Path, api: str) -> Path:
+    """A folder with an inventory of two nodes on this machine, and how they reach the API."""
+    local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
+    hosts = {"hosts": {name: {} for name in NODES}}
+    inventory = {"all": {"vars": local, "children": {"epic_control": hosts, "epic_nodes": hosts}}}
+    (tmp_path / "hosts.json").write_text(json.dumps(inventory))
+    (tmp_path / "user.yaml").write_text("username: admin\npassword: secret\n")
+    options = {
+        "url": api,
+        "credential_file": str(tmp_path / "user.yaml"),
+        "ca_file": certifi.where(),
+    }
+    variables = {"_maintenance_api": options, "ansible_become": False, "maintenance_ready_timeout": 4}
+    (tmp_path / "variables.json").write_text(json.dumps(variables))
+    return tmp_path
+
+
+def maintain(site: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
+    environment |= {
+        "ANSIBLE_COLLECTIONS_PATH": str(ROOT / "collections"),
+        "ANSIBLE_HOME": str(site / ".ansible"),
+    }
+    command = [
+        str(Path(sys.executable).parent / "ansible-playbook"),
+        "-i",
+        "hosts.json",
+        "-e",
+        "@variables.json",
+    ]
+    return subprocess.run(
+        [*command, *arguments, "epic.gateway.maintenance"],
+        cwd=site, env=environment, capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+
+
+def test_one_node_is_drained_worked_on_and_back_before_the_next_is_touched(
+    site: Path, cluster: Cluster
+) -> None:
+    done = maintain(site, "-e", f"maintenance_command='echo worked >>{site}/log'")
+    assert done.returncode == 0, done.stdout
+    assert cluster.done == [
+        *("epic1 drain", "epic1 Withdrawn", "epic1 resume", "epic1 Serving"),
+        *("epic2 drain", "epic2 Withdrawn", "epic2 resume", "epic2 Serving"),
+    ]
+    assert (site / "log").read_text() == "worked\n" * 2
+
+
+def test_work_that_fails_leaves_the_node_drained_and_the_next_alone(site: Path, cluster: Cluster) -> None:
+    done = maintain(site, "-e", "maintenance_command=false")
+    assert done.returncode != 0
+    assert cluster.done == ["epic1 drain", "epic1 Withdrawn"]
+    assert "epic1 is left cordoned" in done.stdout
+    assert "epicctl node uncordon epic1" in done.stdout
+
+
+def test_no_node_is_drained_while_another_does_not_serve(site: Path, cluster: Cluster) -> None:
+    cluster.instances["epic2"] = ["lost"]
+    done = maintain(site)
+    assert done.returncode != 0
+    assert cluster.done == []
+    assert "other nodes are not whole after 4 s: epic2" in done.stdout
+
+
+def test_check_mode_drains_nothing(site: Path, cluster: Cluster) -> None:
+    done = maintain(site, "--check", "-e", "maintenance_command=false")
+    assert done.returncode == 0, done.stdout
+    assert cluster.done == []
+    assert "changed=0" not in done.stdout
