@@ -1,0 +1,117 @@
+"""Hosts leave the cluster that `make demo` built, and it goes on. Run before the lab itself is removed."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from small_lab import ROOT
+
+sys.path.insert(0, str(ROOT / "tests/e2e"))
+from hosts import CREDENTIAL, INVENTORY, Lab, Target, load_lab
+from traffic import describe, traffic
+
+pytestmark = pytest.mark.root
+
+EPICCTL = Path(sys.executable).parent / "epicctl"
+RECAP = re.compile(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", re.MULTILINE)
+# The package of BIRD keeps its directory, and a control socket of a dead BIRD is in /run/bird.
+TRACES = """
+systemctl list-units --all --plain --no-legend 'epic-*' 'bird*' | grep -v ' not-found '
+systemctl list-unit-files --no-legend 'epic-*'
+ip netns list
+ip -o link show | grep epg
+ip route show table all protocol 50
+ip rule show pref 100
+nft list tables | grep epic
+tc filter show dev up0 ingress
+tc filter show dev up0 egress
+ls -d /etc/epic /opt/epic /opt/envoy /var/lib/epic /run/epic /usr/libexec/epic /sys/fs/bpf/epic
+ls /etc/bird/bird.conf
+find /etc -iname '*epic*'
+grep -rl 'Managed by EPIC' /etc
+getent passwd epic
+getent group epic epic-envoy
+grep epic-runs /root/.ssh/authorized_keys
+"""
+
+
+def play(playbook: str, *options: str) -> dict[str, tuple[int, int]]:
+    """Run a playbook on the lab; for each host how many tasks changed something, and how many failed."""
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(INVENTORY), playbook, *options],
+        cwd=ROOT,
+        env=os.environ | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_FORCE_COLOR": "0"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    recap = RECAP.findall(done.stdout)
+    assert recap, done.stdout[-4000:] + done.stderr[-2000:]
+    found = {host: (int(changed), int(lost) + int(failed)) for host, changed, lost, failed in recap}
+    assert not any(bad for _, bad in found.values()), done.stdout[-6000:]
+    return found
+
+
+def decommission(host: str, *options: str) -> int:
+    """How many tasks changed something."""
+    return play("playbooks/decommission.yml", "--limit", host, *options)[host][0]
+
+
+def traces(lab: Lab, host: str) -> list[str]:
+    return lab[host].run(TRACES, check=False).splitlines()
+
+
+def epicctl(*arguments: str) -> str:
+    command = [str(EPICCTL), "--config", str(CREDENTIAL), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.fixture(scope="module")
+def lab() -> Lab:
+    return load_lab()
+
+
+@pytest.fixture(scope="module")
+def target(lab: Lab) -> Target:
+    """Where the requests of the demo go."""
+    (line,) = [row for row in epicctl("get", "gateways", "-A", "shop").splitlines() if " web " in row]
+    found = Target(re.findall(r"203\.0\.113\.\d+", line)[0], "shop.example.net")
+    assert {r.status for r in lab.request(found, 20)} == {200}
+    return found
+
+
+@pytest.mark.parametrize("host", ["node2", "epic2"])
+def test_a_host_leaves_without_a_failed_request_and_keeps_nothing(
+    lab: Lab, target: Target, host: str
+) -> None:
+    before = traces(lab, host)
+    assert before
+    assert decommission(host, "--check") > 0
+    assert traces(lab, host) == before
+    with traffic(lab, target) as seen:
+        assert decommission(host) > 0
+    assert seen.answered
+    assert not seen.failed, describe(seen)
+    assert traces(lab, host) == []
+    assert decommission(host) == 0
+
+
+def test_the_cluster_knows_the_node_no_more_and_a_later_run_builds_it_again(lab: Lab) -> None:
+    nodes = epicctl("get", "nodes")
+    assert "epic1" in nodes
+    assert "epic2" not in nodes
+    assert play("site.yml", "--limit", "epic1,epic2")["epic2"][0] > 0
+    assert "epic2" in epicctl("get", "nodes")
+    assert lab["epic2"].run("systemctl is-active epic-agent").strip() == "active"
+
+
+def test_the_control_host_is_not_decommissioned_by_mistake() -> None:
+    with pytest.raises(AssertionError, match="runs the control plane"):
+        decommission("epic1")
+    assert "epic1" in epicctl("get", "nodes")
