@@ -1,0 +1,117 @@
+"""Planned work on the whole cluster costs no request, but for connections that the router leads elsewhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import settled
+from hosts import CHECKOUT, INVENTORY, Lab, Target, eventually
+from other_bundle import VERSION, make_other_bundle
+from traffic import Seen, describe, traffic
+
+BUNDLE = CHECKOUT / "build/bundle"
+
+
+def play(playbook: str, **variables: object) -> None:
+    """Run a playbook of the collection on the lab."""
+    command = CHECKOUT / ".venv/bin/ansible-playbook"
+    done = subprocess.run(
+        [command, "-i", INVENTORY, CHECKOUT / "playbooks" / playbook, "-e", json.dumps(variables)],
+        cwd=CHECKOUT,
+        env=os.environ | {"ANSIBLE_CONFIG": str(CHECKOUT / "ansible.cfg"), "ANSIBLE_FORCE_COLOR": "0"},
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+
+
+def none_failed(seen: Seen) -> None:
+    assert seen.sent > 1000, describe(seen)
+    assert not seen.failed, describe(seen)
+
+
+@pytest.fixture(scope="module")
+def other_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_other_bundle(tmp_path_factory.mktemp("other"))
+
+
+def versions(lab: Lab, node: str) -> tuple[str, set[str]]:
+    """EPIC's version on a node, and the Envoys that run there."""
+    epic = lab[node].run("/opt/epic/bin/python -c 'import epic; print(epic.__version__)'").strip()
+    running = lab[node].run("pgrep -ax envoy | awk '{print $2}'; ls -l /proc/*/exe 2>/dev/null || true")
+    return epic, {
+        line.split("/opt/envoy/")[1].split("/")[0] for line in running.splitlines() if "/opt/envoy/" in line
+    }
+
+
+def test_another_version_of_epic_and_another_envoy_come_and_go_without_a_failed_request(
+    lab: Lab, web: dict[str, Any], web_target: Target, other_bundle: Path
+) -> None:
+    other = json.loads((other_bundle / "manifest.json").read_text())["envoy"]["version"]
+    pinned = json.loads((BUNDLE / "manifest.json").read_text())["envoy"]["version"]
+    before = versions(lab, "epic1")[0]
+    with traffic(lab, web_target) as up:
+        play("upgrade.yml", cluster_bundle=str(other_bundle))
+    there = {node: versions(lab, node) for node in ("epic1", "epic2")}
+    with traffic(lab, settled(lab, web_target)) as back:
+        play("upgrade.yml", cluster_bundle=str(BUNDLE))
+    assert there == dict.fromkeys(("epic1", "epic2"), (VERSION, {other}))
+    assert {node: versions(lab, node) for node in ("epic1", "epic2")} == dict.fromkeys(
+        ("epic1", "epic2"), (before, {pinned})
+    )
+    none_failed(up)
+    none_failed(back)
+
+
+def test_maintenance_of_all_nodes_costs_no_request(lab: Lab, web_target: Target) -> None:
+    with traffic(lab, web_target) as seen:
+        play("maintenance.yml")
+    none_failed(seen)
+    settled(lab, web_target)
+    assert len(seen.next_hops) >= 5, "each node left the router's table and came back: " + describe(seen)
+
+
+# A certificate for the request on standard input that ends in half a minute.
+SIGN_SHORT = """
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from epic.pki import operations
+pki = operations.Pki(Path("/etc/epic/pki"), datetime.now(UTC))
+made = operations.sign(pki, sys.argv[1], sys.stdin.buffer.read(), timedelta(seconds=30))
+print(made["certificate"])
+"""
+
+
+def give_short_certificate(lab: Lab, node: str) -> None:
+    """Its agent has a certificate that ends soon."""
+    asked = json.loads(lab[node].run(f"/opt/epic/bin/epic-pki csr --name {node} --renew"))["request"]
+    command = f"/opt/epic/bin/python -c {shlex.quote(SIGN_SHORT)} {node}"
+    made = lab["epic1"].run(command, stdin=asked)
+    lab[node].run("/opt/epic/bin/epic-pki install", stdin=made)
+    lab[node].run("systemctl restart epic-agent")
+
+
+def life(lab: Lab, node: str) -> float:
+    """For how many seconds the agent's certificate is good."""
+    shown = json.loads(lab[node].run("/opt/epic/bin/epic-pki show"))
+    return float(shown["not_after"]) - time.time()
+
+
+def test_agents_renew_their_certificates_without_a_failed_request(lab: Lab, web_target: Target) -> None:
+    with traffic(lab, web_target) as seen:
+        for node in ("epic1", "epic2"):
+            give_short_certificate(lab, node)
+            assert life(lab, node) < 60
+        for node in ("epic1", "epic2"):
+            eventually(lambda n=node: life(lab, n) > 3600, within=45, what=f"another certificate on {node}")
+    none_failed(seen)
