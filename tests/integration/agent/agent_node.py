@@ -135,8 +135,8 @@ class Node:
         self.node.veth(INTERFACE, self.instance, "eth0")
         self.node.run(
             f"ip addr add 169.254.0.1/32 dev {INTERFACE}",
-            f"ip route add {PUBLIC}/32 dev {INTERFACE} proto 50 table 200",
-            f"ip route add {INSIDE}/32 dev {INTERFACE} proto 50 table 200",
+            f"ip route replace {PUBLIC}/32 dev {INTERFACE} proto 50 table 200",
+            f"ip route replace {INSIDE}/32 dev {INTERFACE} proto 50 table 200",
         )
         self.instance.run(
             f"ip addr replace {PUBLIC}/32 dev lo",

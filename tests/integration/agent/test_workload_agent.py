@@ -273,3 +273,23 @@ def dataplane_endpoints(workload: Workload) -> set[tuple[IPv4Address, IPv4Addres
     except FileNotFoundError:
         # The programs are not loaded yet.
         return set()
+
+
+BREACHES = {
+    "filters": "tc qdisc del dev up0 clsact",
+    "routes": "ip route flush proto 50",
+    "neighbours": "ip neighbour flush nud permanent dev up0; ip neighbour del 169.254.231.28 dev up0 || true",
+    "link": "ip link set up0 down; ip link set up0 up; ip route replace default via 192.168.50.1",
+}
+
+
+@pytest.mark.parametrize("what", BREACHES)
+async def test_what_others_take_away_is_back_in_two_seconds(
+    node: Node, workload: Workload, what: str
+) -> None:
+    workload.start_agent()
+    await eventually(lambda: reached(node), 15, "an answer of the backend")
+    workload.namespace.run(f"sh -c '{BREACHES[what]}'")
+    await eventually(lambda: reached(node), 2 if what != "neighbours" else 7, f"an answer without its {what}")
+    filters = workload.namespace.run("tc filter show dev up0 egress")
+    assert "epic_" in filters, filters

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 # After so long, requests that were sent before an endpoint was removed are answered.
 LEAVE_SECONDS = 5.0
 _RETRY_SECONDS = 2.0
-_RESYNC_SECONDS = 30.0
+_RESYNC_SECONDS = 5.0
 _GATHER_SECONDS = 0.02
 
 
@@ -170,11 +170,11 @@ class WorkloadAgent:
 
     async def _round(self) -> float:
         """Look at everything once and make it right; returns when to look again by itself."""
+        whole = not self._wake.is_set()
         self._wake.clear()
         listed, direct, now = self._lists.tunnels, self._direct(), time.monotonic()
         complete, revisions = self._lists.complete, self._lists.revisions()
-        changed = await self._worker.run(self._kernel.follow)
-        # Nobody else writes what we write, so there is nothing to do while nothing changes.
+        changed = await self._worker.run(self._kernel.follow, whole)
         if not changed and not self._leaving and self._done == (listed, direct, complete):
             self._set_applied(revisions if complete else {})
             return _RESYNC_SECONDS

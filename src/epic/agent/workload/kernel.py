@@ -62,7 +62,7 @@ class WorkloadKernel:
         """Load the programs and attach them; what was there goes on working."""
         self._dataplane.load()
         self._underlay.forget_others(self._state)
-        self._follow(self.pending.take())
+        self._follow(self.pending.take(), whole=True)
         self._ends = dict.fromkeys(self._dataplane.tunnel_ids())
         self._endpoints = self._dataplane.endpoints()
         self._pods.start(self._dataplane.pods())
@@ -80,13 +80,15 @@ class WorkloadKernel:
                 return end.local
         return self._underlay.address()
 
-    def follow(self) -> bool:
-        """Take in what changed in the kernel; False when nothing did."""
+    def follow(self, whole: bool) -> bool:
+        """Take in what changed in the kernel; False when nothing did.
+
+        `whole`: look at what others can take away, also where nobody told of a change.
+        """
         changes = self.pending.take()
-        if not changes and not self._underlay.troubled:
+        if not changes and not whole and not self._underlay.troubled:
             return False
-        self._follow(changes)
-        return True
+        return self._follow(changes, whole) or bool(changes) or self._underlay.troubled
 
     def observe(self) -> planning.Observed:
         """What there is now."""
@@ -132,7 +134,8 @@ class WorkloadKernel:
         """All is as it should be: programs of an older version that still run are needed no more."""
         self._dataplane.settle()
 
-    def _follow(self, changes: Changes) -> None:
+    def _follow(self, changes: Changes, whole: bool) -> bool:
+        """Returns whether anything is not as it was left."""
         self._links = self._netlink.links()
         ours = self._underlay.indexes
         changed = self._underlay.follow(self._links)
@@ -144,12 +147,33 @@ class WorkloadKernel:
                 id_: None if end is None or end.underlay in changed else end
                 for id_, end in self._ends.items()
             }
+        odd = bool(changed)
         if changes.ours or changes.lost or changes.links & (ours | self._underlay.indexes):
             # An interface that goes down loses routes and neighbours without a word.
             self._routes = None
             self._neighbours.clear()
-        if self._pods.moved(self._links):
+        elif whole:
+            odd |= self._missing_routes()
+            self._renew_neighbours()
+        if self._pods.check(self._links, everywhere=whole or changes.lost, filters=changes.filters):
             self._endpoints = None
+            odd = True
+        return odd
+
+    def _missing_routes(self) -> bool:
+        there = {route.destination: route for route in self._netlink.host_routes()}
+        if there == self._routes:
+            return False
+        self._routes = there
+        return True
+
+    def _renew_neighbours(self) -> None:
+        # Setting the few there are costs less than looking for them.
+        for index, version in tuple(self._neighbours):
+            try:
+                self._netlink.set_neighbour(index, DUMMIES[version], DUMMY_LINK_ADDRESS)
+            except OSError:
+                self._neighbours.discard((index, version))
 
     def _resolve(self, far: Address) -> ResolvedRoute | None:
         own = self._settings.address

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from epic.agent.netlink.objects import Link, Netlink
 from epic.bpf.dataplane import Address, Dataplane
@@ -49,12 +49,23 @@ class Pods:
         ready = {name for name in used if self._attach(name, links[name])}
         return {a: name for a, name in self._known.items() if name is not None and name in ready}
 
-    def moved(self, links: Mapping[str, Link]) -> bool:
-        """Whether an interface that has programs is another one now, or gone."""
-        return any(
-            link is None or name not in links or links[name].index != link.index
-            for name, link in self._attached.items()
-        )
+    def check(self, links: Mapping[str, Link], *, everywhere: bool, filters: Collection[int]) -> bool:
+        """Whether programs are gone: with an interface that is another one now, or taken off by others.
+
+        Those of the interfaces with these indexes are looked at, or all of them.
+        """
+        gone = [name for name, link in self._attached.items() if self._is_gone(name, link, links)]
+        for name, link in self._attached.items():
+            if link is not None and name not in gone and (everywhere or link.index in filters):
+                hooks = {hook for hook, _ in self._netlink.filters(link.index)}
+                gone += [] if "ingress" in hooks else [name]
+        for name in gone:
+            self._attached[name] = None
+        return bool(gone)
+
+    @staticmethod
+    def _is_gone(name: str, link: Link | None, links: Mapping[str, Link]) -> bool:
+        return link is None or name not in links or links[name].index != link.index
 
     def release(self, used: Iterable[str]) -> None:
         """Take the programs off all others."""
