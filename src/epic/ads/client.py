@@ -16,7 +16,7 @@ from envoy.service.discovery.v3 import ads_pb2_grpc
 from envoy.service.discovery.v3 import discovery_pb2 as pb
 from google.rpc import code_pb2, status_pb2
 
-from epic.ads.server import NODE_REMOVED
+from epic.ads.server import NODE_ACCEPTED, NODE_REMOVED
 from epic.ads.snapshot import Resources, Versioned
 
 log = logging.getLogger(__name__)
@@ -101,8 +101,12 @@ class DeltaClient:
         # A generator of requests would go on waiting for the next one when the stream has ended.
         call = ads_pb2_grpc.AggregatedDiscoveryServiceStub(channel).DeltaAggregatedResources()
         try:
-            for type_url in self._type_urls:
-                await _write(call, self._subscription(type_url))
+            first, *others = self._type_urls
+            await _write(call, self._subscription(first))
+            # To write on a call that the server refuses makes gRPC forget why: so wait for its word.
+            if any(key == NODE_ACCEPTED for key, _ in await call.initial_metadata()):
+                for type_url in others:
+                    await _write(call, self._subscription(type_url))
             while (response := await call.read()) is not grpc.aio.EOF:
                 self._heard = True
                 await _write(call, await self._take(response))

@@ -18,6 +18,8 @@ from epic.ads.snapshot import Snapshot
 log = logging.getLogger(__name__)
 
 Context = grpc.aio.ServicerContext[pb.DeltaDiscoveryRequest, pb.DeltaDiscoveryResponse]
+NODE_ACCEPTED = "epic-node-accepted"
+"""Initial metadata of a stream that is served, sent before anything else."""
 NODE_REMOVED = "epic-node-removed"
 """Trailing metadata of a refused call: the node was removed, and is to drop all that it has of EPIC's."""
 
@@ -143,7 +145,21 @@ class DeltaServer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ign
         connection.requests.put_nowait(first)
         connection.wake.set()
         self._connections.setdefault(node_id, set()).add(connection)
-        reader = asyncio.create_task(connection.read(request_iterator))
+        try:
+            # Only now: what is revoked from here on ends the stream.
+            await context.send_initial_metadata(((NODE_ACCEPTED, "true"),))
+            await self._serve_until_refused(node_id, connection, request_iterator)
+        finally:
+            self._drop(node_id, connection)
+        if connection.refused.done():
+            refusal = connection.refused.result()
+            log.warning("ended the stream of node %r: %s", node_id, refusal.message)
+            await refusal.abort(context)
+
+    async def _serve_until_refused(
+        self, node_id: str, connection: _Connection, requests: AsyncIterator[pb.DeltaDiscoveryRequest]
+    ) -> None:
+        reader = asyncio.create_task(connection.read(requests))
         serving = asyncio.create_task(self._serve(node_id, connection))
         try:
             # A stream that may not be served any more ends at once, also while it is being written to.
@@ -153,11 +169,6 @@ class DeltaServer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ign
             for task in (reader, serving):
                 task.cancel()
             await asyncio.wait([reader, serving])
-            self._drop(node_id, connection)
-        if connection.refused.done():
-            refusal = connection.refused.result()
-            log.warning("ended the stream of node %r: %s", node_id, refusal.message)
-            await refusal.abort(context)
         if not serving.cancelled():
             serving.result()
 

@@ -15,7 +15,7 @@ from envoy.service.discovery.v3 import discovery_pb2 as pb
 from google.protobuf.wrappers_pb2 import StringValue
 
 from epic.ads.client import DeltaClient
-from epic.ads.server import DeltaServer, Refusal
+from epic.ads.server import NODE_ACCEPTED, DeltaServer, Refusal
 from epic.ads.snapshot import CLUSTER, LISTENER, Resources, versioned
 
 
@@ -182,6 +182,7 @@ class Ending(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ignore[m
         self, request_iterator: AsyncIterator[pb.DeltaDiscoveryRequest], context: grpc.aio.ServicerContext
     ) -> None:
         self.streams += 1
+        await context.send_initial_metadata(((NODE_ACCEPTED, "true"),))
         requests = aiter(request_iterator)
         subscriptions = [await anext(requests), await anext(requests)]
         await context.write(pb.DeltaDiscoveryResponse(type_url=subscriptions[0].type_url, nonce="1"))
