@@ -49,12 +49,17 @@ def ssh(host: Host, key: str, target: str, command: str, stdin: str = "") -> sub
     )
 
 
-@pytest.mark.parametrize("command", ["root@TARGET id", "root@TARGET", "-tt root@TARGET bash"])
+@pytest.mark.parametrize("command", ["root@TARGET id", "root@TARGET"])
 def test_the_runs_key_opens_no_shell(control: Host, address: str, command: str) -> None:
     done = ssh(control, KEY, address, command, stdin="id\n")
     assert done.returncode != 0
-    assert "uid=" not in done.stdout
     assert json.loads(done.stdout)["failed"]
+
+
+def test_the_runs_key_opens_no_terminal(control: Host, address: str) -> None:
+    done = ssh(control, KEY, address, "-tt root@TARGET bash", stdin="id\n")
+    assert "PTY allocation request failed" in done.stderr
+    assert "uid=" not in done.stdout
 
 
 def test_the_runs_key_forwards_nothing(control: Host, address: str) -> None:
@@ -109,7 +114,9 @@ def test_an_agent_renews_its_certificate_without_losing_a_request(
     request = node.json(f"{PKI} csr --name epic2 --renew")
     assert isinstance(request, dict)
     program = SIGN.replace('"', '\\"')
-    aged = control.run(f'/opt/epic/bin/python -c "{program}" epic2 {20 * HOURS}', stdin=request["request"])
+    aged = control.run(
+        f'/opt/epic/current/bin/python -c "{program}" epic2 {20 * HOURS}', stdin=request["request"]
+    )
     load = lab.load(web_target, 3000, 0.02)
     node.run(f"{PKI} install", stdin=aged)
     old = life(node)["not_after"]
