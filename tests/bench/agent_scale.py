@@ -203,11 +203,11 @@ class Agent:
 
 def gateway(directory: Path, pins: Path, tunnel_count: int, endpoint_count: int) -> dict[str, float]:
     """The EPIC node."""
-    names = {"ca": "ca.crt", "identity": "agent.pem"}
-    paths = {setting: str(directory / name) for setting, name in names.items()}
     directory.mkdir()
     write_certificates(directory)
-    agent = Agent(directory, {"role": "gateway", "control": {"address": "127.0.0.1:1", **paths}}, pins)
+    agent = Agent(
+        directory, {"role": "gateway", "control": {"address": "127.0.0.1:1", "pki": str(directory)}}, pins
+    )
     (directory / "run").mkdir()
     rows = {
         (url, name): (resource.version, resource.body.value)

@@ -33,11 +33,20 @@ class _Strict(BaseModel):
 
 
 class ControlSettings(_Strict):
-    """Where epic-control listens for agents, and this node's key and certificate there, in one file."""
+    """Where epic-control listens for agents, and the directory of this node's key and certificates."""
 
     address: Annotated[str, Field(pattern=r"^[^\s:]+:[0-9]{1,5}$")]
-    ca: Path
-    identity: Path
+    pki: Path = Path("/etc/epic/pki")
+
+    @property
+    def ca(self) -> Path:
+        """The authorities to trust for epic-control."""
+        return self.pki / "ca.crt"
+
+    @property
+    def identity(self) -> Path:
+        """This node's key and certificate, in one file."""
+        return self.pki / "agent.pem"
 
 
 class UnderlaySettings(_Strict):

@@ -77,8 +77,7 @@ class Node:
             "node_name": NODE,
             "control": {
                 "address": f"127.0.0.1:{ADS_PORT}",
-                "ca": str(directory / "ca.crt"),
-                "identity": str(directory / "agent.pem"),
+                "pki": str(directory),
             },
             "underlay": {"interface": "up0", "address": UNDERLAY},
             "state_directory": str(directory / "state"),

@@ -26,7 +26,7 @@ from epic.errors import Invalid
 GATEWAY = """
 role: gateway
 node_name: epic1
-control: {address: "epic1:18000", ca: /c, identity: /d}
+control: {address: "epic1:18000", pki: /c}
 underlay: {interface: up0, address: 172.30.11.2}
 """
 WORKLOAD = """

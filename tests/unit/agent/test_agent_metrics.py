@@ -42,8 +42,10 @@ def test_an_epic_node_shows_tunnels_drops_events_and_instances() -> None:
         [InstanceStatus(gateway=WEB, ready=True)],
         Counter({(7, "moved"): 2}),
         {"saver": 2},
+        1700000000,
     )
     for line in (
+        "epic_agent_certificate_end_seconds 1700000000",
         'epic_tunnel_up{tunnel="7",gateway="shop.web"} 1',
         'epic_tunnel_up{tunnel="8",gateway=""} 0',
         'epic_tunnel_hello_age_seconds{tunnel="7",gateway="shop.web"} 2.0',

@@ -14,6 +14,7 @@ from epic.ads.client import DeltaClient, mtls_channel
 from epic.ads.snapshot import TYPES, Resources
 from epic.agent.gateway import metrics, report, storage
 from epic.agent.gateway.announcement import Announcer
+from epic.agent.gateway.certificate import CertificateRenewer
 from epic.agent.gateway.envoy.probe import watch_ready
 from epic.agent.gateway.envoy.registry import EnvoyRegistry
 from epic.agent.gateway.envoy.xds import XdsSockets
@@ -79,6 +80,7 @@ class GatewayAgent:
         await self._worker.run(kernel.start)
         if stored is not None:
             self._accept_resources()
+        self._renewer = CertificateRenewer(settings.control, settings.node_name, lambda: client.channel)
         self._reporter = report.Reporter(
             settings.node_name, lambda: client.channel, self._state, self._tunnels
         )
@@ -129,6 +131,7 @@ class GatewayAgent:
         add("firewall", self._firewall.run)
         add("saver", self._saver.run)
         add("reporter", self._reporter.run)
+        add("certificate", self._renewer.run)
         add("memory", memory.trim_periodically)
         add("metrics", lambda: exposition.serve(self._settings.metrics, self._metrics))
         self._reconciler.wake()
@@ -213,7 +216,7 @@ class GatewayAgent:
 
     def _problems(self) -> list[str]:
         """What is wrong with the node now."""
-        parts = (self._reconciler, self._routes, self._firewall, self._saver, self._supervisor)
+        parts = (self._reconciler, self._routes, self._firewall, self._saver, self._renewer, self._supervisor)
         return [problem for part in parts for problem in part.problems]
 
     async def _tunnels(self) -> report.TunnelReport:
@@ -236,7 +239,15 @@ class GatewayAgent:
     async def _metrics(self) -> str:
         tunnels = await self._tunnels()
         gateways = {id_: tunnel.gateway for id_, tunnel in self._cache.tunnels.items()}
-        return metrics.render(tunnels, gateways, self._instances(), self._events, self._supervisor.failures)
+        life = self._renewer.life
+        return metrics.render(
+            tunnels,
+            gateways,
+            self._instances(),
+            self._events,
+            self._supervisor.failures,
+            life.not_after if life else None,
+        )
 
     def _sample_tunnels(self) -> Iterator[epic_pb2.TunnelStatus]:
         return report.tunnel_statuses(self._dataplane, self._kernel.installed, time.monotonic_ns())

@@ -26,8 +26,9 @@ def render(
     instances: Iterable[epic_pb2.InstanceStatus],
     events: Events,
     failures: Mapping[str, int],
+    certificate_end: int | None = None,
 ) -> str:
-    """The metrics of an EPIC node."""
+    """The metrics of an EPIC node; `certificate_end` is in seconds since 1970, None without a certificate."""
     up, age, key = tunnel_state_families()
     traffic = traffic_families()
     for status in tunnels.statuses:
@@ -43,7 +44,14 @@ def render(
     for instance in instances:
         ready.add(instance.ready, gateway=instance.gateway)
         announced.add(instance.announced, gateway=instance.gateway)
+    ends = Family(
+        "epic_agent_certificate_end_seconds",
+        "gauge",
+        "When the node's certificate ends, since 1970; 0: has none.",
+    )
+    ends.add(certificate_end or 0)
     parts = (
+        ends,
         up,
         age,
         key,
