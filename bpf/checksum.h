@@ -13,7 +13,7 @@
 #include <bpf/bpf_helpers.h>
 
 #include "inner.h"
-#include "sum.h"
+#include "csum.h"
 
 #define SUM_CHUNK  128
 #define SUM_CHUNKS 512

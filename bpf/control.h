@@ -8,7 +8,7 @@
 #include <bpf/bpf_helpers.h>
 
 #include "counters.h"
-#include "ends.h"
+#include "peer.h"
 #include "gue.h"
 #include "maps.h"
 #include "receive.h"
@@ -34,7 +34,7 @@ static __always_inline int control_well_formed(const struct received *received,
 	if (control->lanes > LANES || control->lane >= control->lanes ||
 	    bpf_ntohs(control->flags) & ~known)
 		return DROP_CONTROL_FIELD;
-	return FINE;
+	return OK;
 }
 
 /* What a hello shows of its sender. Only one who is where he says he is can do without one port. */
@@ -105,7 +105,7 @@ static __always_inline int lane_advance(struct peer *peer, __u32 tunnel,
 		tell(tunnel, EVENT_UP, index, &before, end);
 	else if (moved)
 		tell(tunnel, EVENT_MOVED, index, &before, end);
-	return FINE;
+	return OK;
 }
 
 /*
@@ -125,7 +125,7 @@ static __always_inline int control_verify(const struct received *received, const
 		return DROP_CONTROL_LENGTH;
 	reason = control_well_formed(received, control,
 				     hello ? GUE_CTYPE_HELLO : GUE_CTYPE_HELLO_ACK);
-	if (reason != FINE)
+	if (reason != OK)
 		return reason;
 	id = bpf_ntohl(control->tunnel);
 	tunnel = tunnel_find(id);
@@ -147,7 +147,7 @@ static __always_inline int control_verify(const struct received *received, const
 	 * answer.
 	 */
 	if (hello && (!peer->generation || bpf_ntohl(control->generation) != peer->generation))
-		return FINE;
+		return OK;
 	end = end_of(received, tunnel, control);
 	return lane_advance(peer, id, control, &end);
 }

@@ -13,7 +13,7 @@
 #define NOT_OURS TC_ACT_UNSPEC
 
 /* What checks return when there is no reason to drop. */
-#define FINE -1
+#define OK -1
 
 static __always_inline int drop(int reason)
 {

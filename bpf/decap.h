@@ -9,7 +9,7 @@
 #include <bpf/bpf_helpers.h>
 
 #include "counters.h"
-#include "ends.h"
+#include "peer.h"
 #include "gue.h"
 #include "inner.h"
 #include "maps.h"
@@ -37,7 +37,7 @@ static __always_inline int inner4_verify(struct verified *verified, const struct
 	verified->inner.flow.source = address_v4(ip->saddr);
 	verified->inner.flow.destination = address_v4(ip->daddr);
 	verified->inner.flow.protocol = ip->protocol;
-	return FINE;
+	return OK;
 }
 
 static __always_inline int inner6_verify(struct verified *verified, const struct received *received)
@@ -54,7 +54,7 @@ static __always_inline int inner6_verify(struct verified *verified, const struct
 	verified->inner.flow.source = address_v6(&ip->saddr);
 	verified->inner.flow.destination = address_v6(&ip->daddr);
 	verified->inner.flow.protocol = ip->nexthdr;
-	return FINE;
+	return OK;
 }
 
 /* The headers of a data packet in order and consistent. */
@@ -63,11 +63,11 @@ static __always_inline int data_well_formed(struct verified *verified,
 {
 	int reason = six ? inner6_verify(verified, received) : inner4_verify(verified, received);
 
-	if (reason != FINE)
+	if (reason != OK)
 		return reason;
 	if (verified->inner.length + sizeof(struct gue_data) != received->length)
 		return DROP_INNER_LENGTH;
-	return FINE;
+	return OK;
 }
 
 /* The packet was made by the tunnel's far end, for this tunnel. */
@@ -90,7 +90,7 @@ static __always_inline int data_authentic(struct verified *verified,
 		return DROP_TAG_WRONG;
 	if (!is_far_end(tunnel, peer, &received->source, received->port))
 		return DROP_OUTER_SOURCE;
-	return FINE;
+	return OK;
 }
 
 static __always_inline bool is_inside(const struct tunnel *tunnel, const union address *address,
@@ -155,13 +155,13 @@ static __always_inline int data_permitted(struct verified *verified,
 		return DROP_INNER_SPOOFED;
 	if (endpoint && !address_known(&endpoint->real)) {
 		verified->interface = gateway ? verified->tunnel->interface : endpoint->interface;
-		return FINE;
+		return OK;
 	}
 	if (!gateway)
 		return DROP_ENDPOINT_UNKNOWN;
 	verified->mapped = mapped_find(flow->tunnel, far_of(flow, gateway));
 	verified->interface = verified->tunnel->interface;
-	return verified->mapped ? FINE : DROP_ENDPOINT_UNKNOWN;
+	return verified->mapped ? OK : DROP_ENDPOINT_UNKNOWN;
 }
 
 static __always_inline int data_verify(struct verified *verified, const struct received *received,
@@ -171,7 +171,7 @@ static __always_inline int data_verify(struct verified *verified, const struct r
 	struct endpoint *endpoint;
 	int reason = data_well_formed(verified, received, six);
 
-	if (reason != FINE)
+	if (reason != OK)
 		return reason;
 	verified->inner.flow.tunnel = bpf_ntohl(gue->tunnel);
 	verified->tos = received->tos;
@@ -179,7 +179,7 @@ static __always_inline int data_verify(struct verified *verified, const struct r
 	if (!verified->tunnel || is_gateway(verified->tunnel) != gateway)
 		return DROP_TUNNEL_UNKNOWN;
 	reason = data_authentic(verified, received, endpoint, six);
-	if (reason != FINE)
+	if (reason != OK)
 		return reason;
 	return data_permitted(verified, endpoint, six, gateway);
 }
@@ -190,14 +190,14 @@ static __always_inline int data_family(const struct received *received, bool *si
 	if ((received->gue->version_control_hlen & GUE_HLEN_MASK) != GUE_DATA_HLEN)
 		return DROP_GUE_HEADER_LENGTH;
 	*six = received->gue->protocol == IPPROTO_IPV6;
-	return *six || received->gue->protocol == IPPROTO_IPIP ? FINE : DROP_GUE_PROTOCOL;
+	return *six || received->gue->protocol == IPPROTO_IPIP ? OK : DROP_GUE_PROTOCOL;
 }
 
 /* RFC 6040: a mark that the underlay made goes on inside, or drops what cannot carry it. */
 static __always_inline int congestion_carry(struct __sk_buff *skb, __u8 tos)
 {
 	if ((tos & ECN_MASK) != ECN_CE || bpf_skb_ecn_set_ce(skb))
-		return FINE;
+		return OK;
 	return DROP_CONGESTION;
 }
 

@@ -37,7 +37,7 @@
 	X(CONGESTION, "congestion was marked on a packet whose sender cannot understand it")       \
 	X(NO_ROOM, "the kernel could not add or remove the outer header")                          \
 	X(CONTROL_FIELD, "the control packet has a lane or flag that does not exist")              \
-	X(NO_SEGMENTER, "a superpacket must be cut up and nothing is there for it")                \
+	X(NO_SEGMENTER, "a GSO packet must be cut up and nothing is there for it")                 \
 	X(OUTER_SOURCE, "the packet did not come from where the tunnel's far end is known to be")  \
 	X(INSIDE_SOURCE, "a packet from an inside address was about to leave in the clear")        \
 	X(INSIDE_VLAN, "a packet to an inside address was about to leave in a VLAN")               \

@@ -10,16 +10,16 @@
 
 #include "checksum.h"
 #include "counters.h"
-#include "ends.h"
+#include "peer.h"
 #include "gue.h"
 #include "inner.h"
 #include "maps.h"
 #include "packet.h"
-#include "sum.h"
-#include "toobig.h"
-#include "translate.h"
+#include "csum.h"
+#include "icmp_ptb.h"
+#include "nat.h"
 
-/* Length of a superpacket's segment without link header; 0 when it cannot be told. */
+/* Length of a GSO packet's segment without link header; 0 when it cannot be told. */
 static __always_inline __u32 segment_length(struct __sk_buff *skb, const struct inner *inner)
 {
 	const __u32 tcp_data_offset = ETH_HLEN + inner->header_length + 12;
@@ -57,7 +57,7 @@ static __always_inline int room_flags(struct __sk_buff *skb, const struct inner 
 	else if (!skb->gso_size || inner->flow.protocol != IPPROTO_TCP ||
 		 end->flags & CONTROL_CHECKSUM)
 		return DROP_TOO_BIG;
-	return FINE;
+	return OK;
 }
 
 /* The outer UDP checksum of an inner packet whose bytes sum up to inner->sum. */
@@ -187,7 +187,7 @@ static __always_inline int outer_write(struct __sk_buff *skb, const void *outer,
 	if (!there)
 		return DROP_NO_ROOM;
 	__builtin_memcpy(there, outer, length);
-	return FINE;
+	return OK;
 }
 
 static __always_inline int wrap4(struct __sk_buff *skb, const struct inner *inner,
@@ -213,18 +213,18 @@ static __always_inline int wrap6(struct __sk_buff *skb, const struct inner *inne
 }
 
 /* From where a packet enters: what may be done with it besides wrapping it. */
-struct entrance {
+struct encap_context {
 	const union address *real; /* the endpoint's address in its own network; NULL: the same */
 	bool answers;              /* the sender is on the other side of the interface */
-	bool segmented;            /* superpackets were cut up already */
+	bool segmented;            /* GSO packets were cut up already */
 };
 
 /* To be cut up, and back into `segment_ingress`. */
-static __always_inline int segment(const struct entrance *entrance)
+static __always_inline int segment(const struct encap_context *context)
 {
 	const struct settings *settings = settings_get();
 
-	if (entrance->segmented || !settings || !settings->segmenter)
+	if (context->segmented || !settings || !settings->segmenter)
 		return drop(DROP_NO_SEGMENTER);
 	return bpf_redirect(settings->segmenter, 0);
 }
@@ -244,7 +244,7 @@ static __always_inline bool restore_real(struct __sk_buff *skb, struct inner *in
 
 static __always_inline int encapsulate_over(struct __sk_buff *skb, struct inner *inner,
 					    struct tunnel *tunnel, const struct end *end,
-					    const struct entrance *entrance, const bool six,
+					    const struct encap_context *context, const bool six,
 					    const bool over6)
 {
 	__u64 flags;
@@ -252,22 +252,22 @@ static __always_inline int encapsulate_over(struct __sk_buff *skb, struct inner 
 
 	/* No outer header can say how long it is; of its pieces it can. */
 	if (skb->gso_size && inner->length + overhead(over6) > IP_MAX_LENGTH)
-		return segment(entrance);
+		return segment(context);
 	reason = room_flags(skb, inner, tunnel, end, over6, &flags);
-	if (reason != FINE) {
-		if (entrance->answers)
+	if (reason != OK) {
+		if (context->answers)
 			return too_big(skb, inner, tunnel->underlay_mtu - overhead(over6), six);
 		return drop(reason);
 	}
 	if (end->flags & CONTROL_CHECKSUM && skb->gso_size)
-		return segment(entrance);
-	if (entrance->real && !restore_real(skb, inner, entrance->real, six))
+		return segment(context);
+	if (context->real && !restore_real(skb, inner, context->real, six))
 		return drop(DROP_INNER_HEADER);
 	if (end->flags & CONTROL_CHECKSUM)
 		inner->sum = inner_sum(skb, inner, six);
 	reason = over6 ? wrap6(skb, inner, tunnel, end, flags, six)
 		       : wrap4(skb, inner, tunnel, end, flags, six);
-	if (reason != FINE)
+	if (reason != OK)
 		return drop(reason);
 	count_sent(skb, tunnel->slot, inner->length);
 	return leave(skb, tunnel, end);
@@ -275,7 +275,7 @@ static __always_inline int encapsulate_over(struct __sk_buff *skb, struct inner 
 
 /* Wrap the packet and hand it to the underlay; every failure drops, nothing leaves in the clear. */
 static __always_inline int encapsulate(struct __sk_buff *skb, struct inner *inner,
-				       struct tunnel *tunnel, const struct entrance *entrance,
+				       struct tunnel *tunnel, const struct encap_context *context,
 				       const bool six)
 {
 	const struct end *end;
@@ -286,8 +286,8 @@ static __always_inline int encapsulate(struct __sk_buff *skb, struct inner *inne
 	if (!end)
 		return drop(DROP_TUNNEL_UNRESOLVED);
 	if (address_is_v4(&end->address))
-		return encapsulate_over(skb, inner, tunnel, end, entrance, six, false);
-	return encapsulate_over(skb, inner, tunnel, end, entrance, six, true);
+		return encapsulate_over(skb, inner, tunnel, end, context, six, false);
+	return encapsulate_over(skb, inner, tunnel, end, context, six, true);
 }
 
 #endif

@@ -13,7 +13,7 @@
 #include "instance.h"
 #include "packet.h"
 #include "segments.h"
-#include "takenout.h"
+#include "xdp_decap.h"
 #include "underlay.h"
 #include "workload.h"
 
@@ -35,13 +35,13 @@ int workload_underlay_ingress(struct __sk_buff *skb)
 SEC("xdp")
 int gateway_underlay_xdp(struct xdp_md *ctx)
 {
-	return take_out(ctx, true);
+	return xdp_decap(ctx, true);
 }
 
 SEC("xdp")
 int workload_underlay_xdp(struct xdp_md *ctx)
 {
-	return take_out(ctx, false);
+	return xdp_decap(ctx, false);
 }
 
 /* From an instance: into the tunnel with the inside address, to the router with the public one. */
@@ -78,7 +78,7 @@ int pod_ingress(struct __sk_buff *skb)
 	return workload_send(skb, true);
 }
 
-/* Superpackets that needed checksums come back in pieces. */
+/* GSO packets that needed checksums come back in pieces. */
 SEC("tc")
 int segment_ingress(struct __sk_buff *skb)
 {

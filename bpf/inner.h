@@ -13,7 +13,7 @@
 
 #include "gue.h"
 #include "packet.h"
-#include "sum.h"
+#include "csum.h"
 
 struct inner {
 	struct flow flow;
@@ -24,7 +24,7 @@ struct inner {
 	__u8 tos;
 };
 
-/* A superpacket beyond 64 KB ("BIG TCP") says no length; nothing else is that long. */
+/* A GSO packet beyond 64 KB ("BIG TCP") says no length; nothing else is that long. */
 static __always_inline bool is_jumbo(const struct view *view, __u32 said, __u32 header)
 {
 	return !said && view->length > ETH_HLEN + header + IP_MAX_LENGTH;

@@ -21,7 +21,7 @@
 static __always_inline int instance_send(struct __sk_buff *skb, struct inner *inner,
 					 struct endpoint *endpoint, const bool six)
 {
-	struct entrance entrance = {.answers = true};
+	struct encap_context context = {.answers = true};
 	struct tunnel *tunnel;
 
 	inner->flow.tunnel = endpoint->tunnel;
@@ -32,8 +32,8 @@ static __always_inline int instance_send(struct __sk_buff *skb, struct inner *in
 	if (tunnel->interface != skb->ifindex)
 		return drop(DROP_INSTANCE_SOURCE);
 	if (address_known(&endpoint->real))
-		entrance.real = &endpoint->real;
-	return encapsulate(skb, inner, tunnel, &entrance, six);
+		context.real = &endpoint->real;
+	return encapsulate(skb, inner, tunnel, &context, six);
 }
 
 /* What is not from the inside address to an endpoint: is it the public address, or a mistake? */

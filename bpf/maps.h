@@ -116,7 +116,7 @@ struct settings {
 	 * version, for a new one takes it over, even if the map is another.
 	 */
 	__u64 cookie;
-	__u32 segmenter; /* interface that cuts superpackets up; 0: there is none */
+	__u32 segmenter; /* interface that cuts GSO packets up; 0: there is none */
 	__u32 reserved;
 };
 

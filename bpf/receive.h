@@ -84,7 +84,7 @@ static __always_inline int outer4_verify(struct received *received, const struct
 		return DROP_OUTER_FRAGMENT;
 	if (length + ETH_HLEN > view->length || bpf_ntohs(udp->len) + sizeof(*ip) != length)
 		return DROP_OUTER_LENGTH;
-	return FINE;
+	return OK;
 }
 
 static __always_inline int outer6_verify(struct received *received, const struct view *view)
@@ -103,7 +103,7 @@ static __always_inline int outer6_verify(struct received *received, const struct
 	length = bpf_ntohs(ip->payload_len);
 	if (length + ETH_HLEN + sizeof(*ip) > view->length || bpf_ntohs(udp->len) != length)
 		return DROP_OUTER_LENGTH;
-	return FINE;
+	return OK;
 }
 
 /* The checks that need no map; received->destination is set unless the packet is truncated. */
@@ -112,7 +112,7 @@ static __always_inline int outer_verify(struct received *received, const struct 
 {
 	int reason = over6 ? outer6_verify(received, view) : outer4_verify(received, view);
 
-	if (reason != FINE)
+	if (reason != OK)
 		return reason;
 	received->readable_end = view->end;
 	received->gue =
@@ -123,7 +123,7 @@ static __always_inline int outer_verify(struct received *received, const struct 
 		return DROP_GUE_VERSION;
 	if (received->gue->flags)
 		return DROP_GUE_FLAGS;
-	return FINE;
+	return OK;
 }
 
 static __always_inline bool is_control(const struct received *received)

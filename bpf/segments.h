@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
-/* Pieces of superpackets that needed checksums, at either end of a tunnel. */
+/* Pieces of GSO packets that needed checksums, at either end of a tunnel. */
 #ifndef EPIC_SEGMENTS_H
 #define EPIC_SEGMENTS_H
 
@@ -17,10 +17,10 @@
 #include "maps.h"
 #include "packet.h"
 
-/* Superpackets that needed checksums come back in pieces, at either end of a tunnel. */
+/* GSO packets that needed checksums come back in pieces, at either end of a tunnel. */
 static __always_inline int segment_send(struct __sk_buff *skb, struct inner *inner, const bool six)
 {
-	struct entrance entrance = {.segmented = true};
+	struct encap_context context = {.segmented = true};
 	struct endpoint *endpoint = pair_find(&inner->flow.source, &inner->flow.destination, six);
 	struct tunnel *tunnel;
 
@@ -35,8 +35,8 @@ static __always_inline int segment_send(struct __sk_buff *skb, struct inner *inn
 	if (!tunnel)
 		return drop(DROP_TUNNEL_UNKNOWN);
 	if (address_known(&endpoint->real))
-		entrance.real = &endpoint->real;
-	return encapsulate(skb, inner, tunnel, &entrance, six);
+		context.real = &endpoint->real;
+	return encapsulate(skb, inner, tunnel, &context, six);
 }
 
 static __always_inline int segment_take(struct __sk_buff *skb)

@@ -16,11 +16,11 @@
 #include "gue.h"
 #include "packet.h"
 #include "receive.h"
-#include "takenout.h"
-#include "translate.h"
+#include "xdp_decap.h"
+#include "nat.h"
 
 /* What came to an address that is not ours is somebody else's, whatever it looks like. */
-static __always_inline int refuse(const struct received *received, int reason)
+static __always_inline int drop_if_local(const struct received *received, int reason)
 {
 	return is_local(&received->destination) ? drop(reason) : NOT_OURS;
 }
@@ -49,10 +49,10 @@ static __always_inline int take_data(struct __sk_buff *skb, const struct receive
 	struct verified verified = {};
 	int reason = data_verify(&verified, received, six, gateway);
 
-	if (reason != FINE)
-		return refuse(received, reason);
+	if (reason != OK)
+		return drop_if_local(received, reason);
 	reason = strip(skb, &verified, over6, six);
-	if (reason != FINE)
+	if (reason != OK)
 		return drop(reason);
 	if (!enter(skb, &verified, six))
 		return drop(DROP_INNER_HEADER);
@@ -67,15 +67,15 @@ static __always_inline int take(struct __sk_buff *skb, const struct view *view, 
 	int reason = outer_verify(&received, view, over6);
 	bool six;
 
-	if (reason != FINE)
-		return refuse(&received, reason);
+	if (reason != OK)
+		return drop_if_local(&received, reason);
 	if (is_control(&received)) {
 		reason = control_verify(&received, gateway);
-		return reason == FINE ? NOT_OURS : refuse(&received, reason);
+		return reason == OK ? NOT_OURS : drop_if_local(&received, reason);
 	}
 	reason = data_family(&received, &six);
-	if (reason != FINE)
-		return refuse(&received, reason);
+	if (reason != OK)
+		return drop_if_local(&received, reason);
 	if (six)
 		return take_data(skb, &received, gateway, over6, true);
 	return take_data(skb, &received, gateway, over6, false);
@@ -88,8 +88,8 @@ static __always_inline __u32 ports_of(const bool gateway)
 }
 
 /* IPv4 with options to our port is refused, for nobody sends it to us. */
-static __always_inline int refuse_options(struct __sk_buff *skb, const struct view *view,
-					  const bool gateway)
+static __always_inline int drop_options_if_local(struct __sk_buff *skb, const struct view *view,
+						 const bool gateway)
 {
 	const struct iphdr *ip = view_at(view, ETH_HLEN, sizeof(*ip));
 	struct received received = {};
@@ -103,7 +103,7 @@ static __always_inline int refuse_options(struct __sk_buff *skb, const struct vi
 			       sizeof(port)) ||
 	    !is_our_port(port, ports_of(gateway)))
 		return NOT_OURS;
-	return refuse(&received, DROP_OUTER_OPTIONS);
+	return drop_if_local(&received, DROP_OUTER_OPTIONS);
 }
 
 static __always_inline int underlay_ingress_over(struct __sk_buff *skb, const bool gateway,
@@ -115,7 +115,7 @@ static __always_inline int underlay_ingress_over(struct __sk_buff *skb, const bo
 	if (!view_open(&view, skb, ETH_HLEN + ip_length(over6) + sizeof(struct udphdr)))
 		return NOT_OURS;
 	if (!is_gue(&view, ports_of(gateway), over6))
-		return over6 ? NOT_OURS : refuse_options(skb, &view, gateway);
+		return over6 ? NOT_OURS : drop_options_if_local(skb, &view, gateway);
 	if (!view_open(&view, skb, skb->len < wanted ? skb->len : wanted))
 		return drop(DROP_TRUNCATED);
 	return take(skb, &view, gateway, over6);
@@ -123,10 +123,10 @@ static __always_inline int underlay_ingress_over(struct __sk_buff *skb, const bo
 
 static __always_inline int underlay_ingress(struct __sk_buff *skb, const bool gateway)
 {
-	struct taken_out out;
+	struct xdp_decap out;
 
-	if (taken_out_read(&out, skb))
-		return taken_out_deliver(skb, &out);
+	if (xdp_decap_read(&out, skb))
+		return xdp_decap_deliver(skb, &out);
 	if (is_ipv4(skb))
 		return underlay_ingress_over(skb, gateway, false);
 	if (is_ipv6(skb))

@@ -17,7 +17,7 @@
 #include "inner.h"
 #include "maps.h"
 #include "packet.h"
-#include "translate.h"
+#include "nat.h"
 
 /*
  * The endpoint that an ICMP error is about; NULL: it quotes nothing that the inside address sent to
@@ -90,7 +90,7 @@ static __always_inline int adopt_error(struct __sk_buff *skb, struct inner *inne
 	if (!(six ? replace6(skb, inner, &change) : replace4(skb, inner, &change)))
 		return DROP_SOURCE_NOT_ENDPOINT;
 	inner->flow.source = change.to;
-	return FINE;
+	return OK;
 }
 
 /*
@@ -101,7 +101,7 @@ static __always_inline int reply(struct __sk_buff *skb, struct inner *inner, con
 				 const bool six)
 {
 	struct endpoint *endpoint = pair_find(&inner->flow.destination, &inner->flow.source, six);
-	struct entrance entrance = {.answers = pod};
+	struct encap_context context = {.answers = pod};
 	struct tunnel *tunnel;
 
 	if (!endpoint && pod && !is_inside_address(&inner->flow.destination, six))
@@ -109,7 +109,7 @@ static __always_inline int reply(struct __sk_buff *skb, struct inner *inner, con
 	if (!endpoint) {
 		int reason = adopt_error(skb, inner, &endpoint, six);
 
-		if (reason != FINE || !endpoint)
+		if (reason != OK || !endpoint)
 			return drop(reason);
 	}
 	inner->flow.tunnel = endpoint->tunnel;
@@ -117,7 +117,7 @@ static __always_inline int reply(struct __sk_buff *skb, struct inner *inner, con
 	tunnel = tunnel_of(endpoint);
 	if (!tunnel)
 		return drop(DROP_TUNNEL_UNKNOWN);
-	return encapsulate(skb, inner, tunnel, &entrance, six);
+	return encapsulate(skb, inner, tunnel, &context, six);
 }
 
 static __always_inline int workload_send4(struct __sk_buff *skb, const bool pod)

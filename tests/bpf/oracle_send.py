@@ -110,7 +110,7 @@ def _tagged(frame: bytes, world: World) -> Outcome:
 
 
 def piece_returns(frame: bytes, world: World) -> Outcome:
-    """A piece of a superpacket, at either end."""
+    """A piece of a GSO packet, at either end."""
     version = _VERSION.get(frame[12:14])
     if version is None:
         return DROPPED, frame, ""

@@ -157,7 +157,7 @@ def test_a_packet_with_a_checksum_is_taken_as_one_without(asking: Host, families
 
 
 @FAMILIES
-def test_superpackets_are_cut_up_first(asking: Host, families: Families) -> None:
+def test_gso_packets_are_cut_up_first(asking: Host, families: Families) -> None:
     """The interface that cuts them up is told, and the packet is not changed."""
     inner = families.request() / TCP() / Raw(bytes(3000))
     asking.program(INSTANCE).gso(1000, 3)

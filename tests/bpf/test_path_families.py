@@ -134,7 +134,7 @@ def test_fragmented_datagrams_arrive_whole(network: Network) -> None:
 
 @BOTH_RECEIVE
 @pytest.mark.parametrize("offloads", ["gso on gro on", "gso off gro off"])
-def test_superpackets_of_datagrams_arrive_as_datagrams(network: Network, offloads: str) -> None:
+def test_gso_packets_of_datagrams_arrive_as_datagrams(network: Network, offloads: str) -> None:
     """As QUIC sends them, both ways, with segments that just fit.
 
     They are cut up where they leave for the underlay, as every network card does it. A veth would hand them

@@ -124,7 +124,7 @@ def test_connections_reach_the_network_that_is_meant(overlap: Overlap, version: 
 
 
 @FAMILIES
-def test_superpackets_for_mapped_addresses_get_checksums_too(overlap: Overlap, version: int) -> None:
+def test_gso_packets_for_mapped_addresses_get_checksums_too(overlap: Overlap, version: int) -> None:
     with overlap.second:
         overlap.twin.set_tunnel(overlap.far_tunnel(id=SECOND_TUNNEL, local=SECOND_NODE, checksum=True))
     overlap.connect_both(wire.Flags.CHECKSUM)

@@ -80,7 +80,7 @@ def replayed(host: Host) -> str | None:
 
 
 def without_room(host: Host) -> str | None:
-    """The kernel cannot wrap a superpacket of which it does not know the kind."""
+    """The kernel cannot wrap a GSO packet of which it does not know the kind."""
     host.program(INSTANCE).gso(100, 3)
     return host.dropped(INSTANCE, ETHER / REQUEST / Raw(bytes(280)))
 

@@ -1,4 +1,4 @@
-"""Pieces of superpackets that needed outer checksums, as they come back from being cut up."""
+"""Pieces of GSO packets that needed outer checksums, as they come back from being cut up."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_a_piece_for_a_mapped_endpoint_leaves_with_the_real_address(asking: Host
 
 @ENDS
 @FAMILIES
-def test_what_is_still_a_superpacket_goes_no_further(asking: Host, end: str, families: Families) -> None:
+def test_what_is_still_a_gso_packet_goes_no_further(asking: Host, end: str, families: Families) -> None:
     asking.program(end).gso(500, 3)
     inner = header_of(end, families) / TCP() / Raw(bytes(1400))
     assert asking.dropped(end, ETHER / inner) == "no_segmenter"

@@ -147,7 +147,7 @@ def test_behind_the_stack_there_is_nobody_to_answer_to(host: Host, families: Fam
 
 @ENTRANCES
 @FAMILIES
-def test_datagrams_of_a_superpacket_must_fit(host: Host, entrance: str, families: Families) -> None:
+def test_datagrams_of_a_gso_packet_must_fit(host: Host, entrance: str, families: Families) -> None:
     sent = filled(header_of(entrance, families, **unfragmented(families)) / UDP(), 3000)
     room = families.largest - families.header - 8
     host.program(entrance).gso(room + 1, 2)
@@ -159,10 +159,10 @@ def test_datagrams_of_a_superpacket_must_fit(host: Host, entrance: str, families
 
 @ENTRANCES
 @FAMILIES
-def test_a_superpacket_whose_segments_fit_is_not_too_big(
+def test_a_gso_packet_whose_segments_fit_is_not_too_big(
     host: Host, entrance: str, families: Families
 ) -> None:
-    """The kernel of these tests knows no kind of the superpacket and refuses to wrap it: it got that far."""
+    """The kernel of these tests knows no kind of the GSO packet and refuses to wrap it: it got that far."""
     header = header_of(entrance, families, **unfragmented(families))
     for transport, length in ((UDP(), 8), (TCP(), 20), (TCP(options=[("Timestamp", (1, 2))]), 32)):
         host.program(entrance).gso(families.largest - families.header - length, 3)
@@ -173,7 +173,7 @@ def test_a_superpacket_whose_segments_fit_is_not_too_big(
 
 @ENTRANCES
 @FAMILIES
-def test_a_superpacket_of_an_unknown_protocol_is_too_big(
+def test_a_gso_packet_of_an_unknown_protocol_is_too_big(
     host: Host, entrance: str, families: Families
 ) -> None:
     changes = {"proto": 132} if families.inner == 4 else {"nh": 132}

@@ -54,7 +54,7 @@ class Program:
         os.close(self.fd)
 
     def gso(self, size: int, segments: int) -> None:
-        """Let the next packets be superpackets of such segments."""
+        """Let the next packets be GSO packets of such segments."""
         struct.pack_into("=I", self._context, _GSO_SEGMENTS, segments)
         struct.pack_into("=I", self._context, _GSO_SIZE, size)
 

@@ -74,6 +74,6 @@ def exchange(client: socket.socket, server: socket.socket, data: bytes = DATA) -
 
 
 def send_segments(sender: socket.socket, data: bytes, size: int, to: tuple[str, int]) -> None:
-    """One superpacket of datagrams, as QUIC sends them."""
+    """One GSO packet of datagrams, as QUIC sends them."""
     options = [(socket.SOL_UDP, UDP_SEGMENT, struct.pack("=H", size))]
     sender.sendmsg([data], options, 0, to)

@@ -34,7 +34,7 @@ DROP_REASONS: Final[tuple[tuple[str, str], ...]] = (
     ("congestion", "congestion was marked on a packet whose sender cannot understand it"),
     ("no_room", "the kernel could not add or remove the outer header"),
     ("control_field", "the control packet has a lane or flag that does not exist"),
-    ("no_segmenter", "a superpacket must be cut up and nothing is there for it"),
+    ("no_segmenter", "a GSO packet must be cut up and nothing is there for it"),
     ("outer_source", "the packet did not come from where the tunnel's far end is known to be"),
     ("inside_source", "a packet from an inside address was about to leave in the clear"),
     ("inside_vlan", "a packet to an inside address was about to leave in a VLAN"),

@@ -110,7 +110,7 @@ class Endpoint:
 
 
 class TunnelCounters(NamedTuple):
-    """Inner packets and bytes of a tunnel, superpackets counted as their segments."""
+    """Inner packets and bytes of a tunnel, GSO packets counted as their segments."""
 
     rx_packets: int
     rx_bytes: int

@@ -1,4 +1,4 @@
-"""A pair of interfaces that cuts superpackets up: a checksum in front of the header that is copied into all
+"""A pair of interfaces that cuts GSO packets up: a checksum in front of the header that is copied into all
 segments cannot be right in each of them.
 """
 
@@ -16,7 +16,7 @@ _NO_ADDRESS = 1
 
 
 def ensure() -> int:
-    """Index of the interface that superpackets go out by; they come in by EXIT in pieces."""
+    """Index of the interface that GSO packets go out by; they come in by EXIT in pieces."""
     with IPRoute() as netlink:
         if not netlink.link_lookup(ifname=ENTRY):
             peer = {"ifname": EXIT, "mtu": _MTU}

@@ -33,7 +33,7 @@ class Offloads:
 
 
 DEFAULT = Offloads("tso on gso on gro off", "tso on gso on gro off")
-"""What a new veth has: superpackets cross every interface whole."""
+"""What a new veth has: GSO packets cross every interface whole."""
 NONE = Offloads("tso off gso off gro off", "tso off gso off gro off")
 WIRE = Offloads("tso on gso on gro off", "tso off gso off gro on")
 """Like a wire: segments are cut where they leave the node, and put together where they arrive."""

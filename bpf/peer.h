@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /* Where the far end of a tunnel is: learnt from its control packets on EPIC nodes. */
-#ifndef EPIC_ENDS_H
-#define EPIC_ENDS_H
+#ifndef EPIC_PEER_H
+#define EPIC_PEER_H
 
 #include <linux/bpf.h>
 #include <stdbool.h>

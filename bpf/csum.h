@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /* One's complement sums (RFC 1071) over whole 16-bit words. */
-#ifndef EPIC_SUM_H
-#define EPIC_SUM_H
+#ifndef EPIC_CSUM_H
+#define EPIC_CSUM_H
 
 #include <linux/types.h>
 

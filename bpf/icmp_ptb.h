@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /* The answer to a packet that does not fit: RFC 1191 and RFC 8201, back to where it came from. */
-#ifndef EPIC_TOOBIG_H
-#define EPIC_TOOBIG_H
+#ifndef EPIC_ICMP_PTB_H
+#define EPIC_ICMP_PTB_H
 
 #include <linux/bpf.h>
 #include <linux/in.h>
@@ -11,8 +11,8 @@
 #include "counters.h"
 #include "icmp.h"
 #include "inner.h"
-#include "sum.h"
-#include "translate.h"
+#include "csum.h"
+#include "nat.h"
 
 /* The quoted transport header's first bytes: the kernel wants to keep those up to the checksum. */
 #define QUOTED_TRANSPORT 20

@@ -3,8 +3,8 @@
  * Addresses replaced in packets, checksums and the packets that ICMP errors quote included:
  * workload networks may use the same addresses as others behind the same gateway.
  */
-#ifndef EPIC_TRANSLATE_H
-#define EPIC_TRANSLATE_H
+#ifndef EPIC_NAT_H
+#define EPIC_NAT_H
 
 #include <linux/bpf.h>
 #include <linux/in.h>
