@@ -129,6 +129,9 @@ def test_an_envoy_reaches_its_own_socket_alone_and_is_believed_to_be_itself_alon
     ]
     said = json.loads(node.run(f"{as_envoy} python3 - {own} {admin} {' '.join(foreign)}", stdin=CONNECT))
     assert said == {own: "connected", admin: "connected"} | dict.fromkeys(foreign, "PermissionError")
-    assert "resources" in node.run(f"{as_envoy} /opt/epic/bin/python - epic-{mine}", stdin=ASK_AS)
-    assert node.run(f"{as_envoy} /opt/epic/bin/python - epic-{other}", stdin=ASK_AS) == "PERMISSION_DENIED\n"
+    assert "resources" in node.run(f"{as_envoy} /opt/epic/current/bin/python - epic-{mine}", stdin=ASK_AS)
+    assert (
+        node.run(f"{as_envoy} /opt/epic/current/bin/python - epic-{other}", stdin=ASK_AS)
+        == "PERMISSION_DENIED\n"
+    )
     assert len(ready_instances(api, web["metadata"]["name"])) == 2
