@@ -233,7 +233,11 @@ class Stream:
             if not self._paced or not unanswered - ({CLUSTER} if type_url == LOAD_ASSIGNMENT else set()):
                 source = snapshot if type_url in _LIVE else self._target
                 resources = source.get(type_url, _NOTHING)
-                yield from self._send(type_url, subscription.changed(resources), resources)
+                names = subscription.changed(resources)
+                if type_url == LOAD_ASSIGNMENT and not resources.keys() >= set(names):
+                    # A cluster on its way must not be without endpoints because it is gone by now.
+                    resources = {**self._target.get(type_url, _NOTHING), **resources}
+                yield from self._send(type_url, names, resources)
                 if subscription.wildcard and not subscription.greeted:
                     yield self._respond(type_url, (), resources)
             if subscription.outstanding:

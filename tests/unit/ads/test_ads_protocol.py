@@ -270,6 +270,27 @@ def test_endpoints_are_the_newest_even_while_a_cluster_is_awaited() -> None:
     assert brief(response) == (LOAD_ASSIGNMENT, ["c"], [])
 
 
+def test_a_cluster_on_its_way_has_its_endpoints_though_it_is_gone_by_now() -> None:
+    stream = Stream()
+    for type_url in (CLUSTER, ROUTE_CONFIGURATION):
+        stream.receive(subscribe(type_url))
+    passing = snapshot(cds={"c": "1"}, eds={"c": "1"}, rds={"r": "to c"})
+    (cluster,) = stream.advance(passing)
+    newest = snapshot(cds={}, eds={}, rds={"r": "to nothing"})
+    # Without endpoints the cluster would be warm and empty, and the route that follows would lead to it.
+    stream.receive(subscribe(LOAD_ASSIGNMENT, "c"))
+    (endpoints,) = stream.advance(newest)
+    assert brief(endpoints) == (LOAD_ASSIGNMENT, ["c"], [])
+    stream.receive(ack(cluster))
+    stream.receive(ack(endpoints))
+    assert settle(stream, newest) == [
+        (ROUTE_CONFIGURATION, ["r"], []),
+        (ROUTE_CONFIGURATION, ["r"], []),
+        (LOAD_ASSIGNMENT, [], ["c"]),
+        (CLUSTER, [], ["c"]),
+    ]
+
+
 def test_removals_wait_until_everything_else_is_answered() -> None:
     stream = all_types()
     settle(stream, snapshot(cds={"c": "1"}, rds={"r": "c"}))
