@@ -19,6 +19,7 @@ ROUTER = "bird.service"
 ROUTER_SETTINGS = "etc/bird/bird.conf"
 MARK = "Managed by EPIC"
 NAMESPACES = "run/netns/epic-*"
+TABLES = {"epic", "epic_management"}
 ROUTE_PROTOCOL = "50"
 RULE = ("pref", "100", "lookup", "200")
 KEY_COMMENT = " epic-runs"
@@ -207,7 +208,7 @@ def _links(host: Host) -> Iterator[str]:
 def _tables(host: Host) -> Iterator[str]:
     for line in _output(host, "nft", "list", "tables").splitlines():
         _table, family, name = line.split()
-        if name == "epic":
+        if name in TABLES:
             yield f"{family} {name}"
 
 

@@ -162,10 +162,11 @@ def _files(gateway: str) -> dict[str, str]:
 
 
 def _names(directory: str, prefix: str, suffix: str) -> set[str]:
+    """What stands between prefix and suffix; what has nothing there is the template's, not an instance's."""
     return {
         name[len(prefix) : len(name) - len(suffix)]
         for name in _entries(directory)
-        if name.startswith(prefix) and name.endswith(suffix)
+        if name.startswith(prefix) and name.endswith(suffix) and len(name) > len(prefix) + len(suffix)
     }
 
 

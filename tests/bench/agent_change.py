@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import median
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "tests/integration/agent"), str(ROOT / "tests/bench")]
+sys.path[:0] = [str(ROOT / f"tests/{room}") for room in ("integration/agent", "integration", "bench")]
 
 from agent_namespaces import Namespace  # noqa: E402
 from agent_scale import GATEWAYS, assignment, bpffs, endpoint, gateway_state, inside  # noqa: E402

@@ -25,7 +25,7 @@ from envoy.config.endpoint.v3 import endpoint_pb2
 from google.protobuf.json_format import ParseDict
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests/integration/agent"))
+sys.path[:0] = [str(ROOT / f"tests/{room}") for room in ("integration/agent", "integration")]
 
 from agent_control import write_certificates  # noqa: E402
 from agent_namespaces import Namespace  # noqa: E402

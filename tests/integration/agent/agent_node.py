@@ -18,13 +18,12 @@ from types import ModuleType
 import yaml
 from agent_control import GATEWAY, INSIDE, INSIDE6, INTERFACE, NODE, PUBLIC, Control, write_certificates
 from agent_namespaces import Namespace
-from jinja2 import Template
+from firewall_rules import firewall_rules
 
 import epic.bpf
 from epic.bpf.dataplane import Dataplane
 
 ROOT = Path(__file__).parents[3]
-FIREWALL = ROOT / "roles/gateway_node/templates/firewall.nft.j2"
 ENVOY = Path(sys.executable).with_name("envoy")
 ADS_PORT = 18000
 # The agent of this checkout, whichever one is installed.
@@ -110,12 +109,9 @@ class Node:
         self.node.run("ip rule add pref 100 lookup 200")
 
     def load_firewall(self) -> None:
-        """What the unit epic-node does."""
-        rules = Template(FIREWALL.read_text(encoding="utf-8")).render(
-            cluster_inside_pool="100.64.0.0/10", cluster_inside_pool6="fd65:7069:6300::/96"
-        )
+        """What the unit epic-firewall does."""
         path = self.directory / "firewall.nft"
-        path.write_text(rules, encoding="utf-8")
+        path.write_text(firewall_rules(), encoding="utf-8")
         self.node.run(f"nft -f {path}")
 
     def hide_firewall(self) -> None:

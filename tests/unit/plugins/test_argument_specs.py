@@ -15,6 +15,7 @@ NAMES = [
     "cluster",
     "control_plane",
     "decommission",
+    "firewall",
     "gateway_node",
     "linux_controller",
     "maintenance",

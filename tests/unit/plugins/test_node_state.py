@@ -83,6 +83,11 @@ def test_a_replacement_stops_the_namespace_too() -> None:
     assert host.commands[0] == "systemctl stop epic-envoy@root.a.service epic-netns@root.a.service"
 
 
+def test_what_all_instances_share_is_no_instance(root: Path) -> None:
+    (root / "units/epic-envoy@.service.d").mkdir()
+    assert state.find(Host()) == {}
+
+
 def test_a_removal_leaves_nothing(root: Path) -> None:
     for place in ("configuration", "runtime"):
         (root / place / "root.a").mkdir()

@@ -1,0 +1,71 @@
+"""How a node stops announcing a gateway."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from conftest import ready_instances
+from hosts import Lab, Target, eventually, tally
+
+from epic.client import EpicClient
+
+# Stops a unit, and prints when its flag route was first seen gone and when its port was first seen closed.
+STOP = """
+import json, socket, subprocess, sys, time
+unit, address = sys.argv[1:]
+stopping = subprocess.Popen(["systemctl", "stop", unit])
+begin, seen = time.time(), {}
+while len(seen) < 2 and time.time() < begin + 10:
+    flag = ["ip", "route", "show", "exact", address + "/32", "proto", "50", "type", "blackhole"]
+    if not subprocess.run(flag, capture_output=True).stdout:
+        seen.setdefault("withdrawn", time.time() - begin)
+    try:
+        socket.create_connection((address, 80), timeout=0.2).close()
+    except OSError:
+        seen.setdefault("closed", time.time() - begin)
+    time.sleep(0.005)
+stopping.wait()
+print(json.dumps(seen))
+"""
+
+
+def unit(web: dict[str, Any]) -> str:
+    return f"epic-envoy@{web['metadata']['namespace']}.{web['metadata']['name']}.service"
+
+
+def is_announced(lab: Lab, address: str) -> bool:
+    return bool(lab["epic2"].run(f"ip route show exact {address}/32 proto 50 type blackhole"))
+
+
+def test_a_stopped_envoy_is_withdrawn_before_its_listener_closes(
+    lab: Lab, api: EpicClient, web: dict[str, Any], web_target: Target
+) -> None:
+    load = lab.load(web_target, 150, 0.02)
+    try:
+        seen = json.loads(lab["epic2"].run(f"python3 - {unit(web)} {web_target.address}", stdin=STOP))
+    finally:
+        lab["epic2"].run(f"systemctl start {unit(web)}")
+    replies = load.stop()
+    assert seen["withdrawn"] + 0.05 < seen["closed"], seen
+    # one may have been under way when the router took its way away
+    assert sum(reply.status != 200 for reply in replies) <= 1, tally(replies)
+    name = web["metadata"]["name"]
+    eventually(lambda: len(ready_instances(api, name)) == 2, within=15, what="both instances announced again")
+
+
+def test_without_an_agent_too_a_dead_envoy_is_withdrawn_within_a_second(
+    lab: Lab, api: EpicClient, web: dict[str, Any], web_target: Target
+) -> None:
+    lab["epic2"].run("systemctl stop epic-agent")
+    try:
+        assert is_announced(lab, web_target.address), "an agent that is gone withdraws nothing"
+        lab["epic2"].run(f"systemctl kill --signal=KILL {unit(web)}")
+        eventually(
+            lambda: not is_announced(lab, web_target.address), within=1, what="the withdrawal", every=0.05
+        )
+        assert {reply.status for reply in lab.request(web_target, 20, 0.02)} == {200}
+    finally:
+        lab["epic2"].run("systemctl start epic-agent")
+    name = web["metadata"]["name"]
+    eventually(lambda: len(ready_instances(api, name)) == 2, within=15, what="both instances announced again")

@@ -1,0 +1,61 @@
+"""What the units of the roles promise to systemd."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROLES = Path(__file__).parents[3] / "roles"
+# at most this exposure, as `systemd-analyze security` rates it (times ten)
+UNITS = {
+    "firewall/files/epic-firewall.service": 20,
+    "gateway_node/files/epic-node.service": 20,
+    # it makes network namespaces that the host can see, so it shares the host's view of files
+    "gateway_node/files/epic-netns@.service": 45,
+    "gateway_node/files/epic-envoy@.service": 20,
+    "control_plane/files/epic-control.service": 20,
+}
+
+
+def settings(unit: str, name: str) -> list[str]:
+    lines = (ROLES / unit).read_text(encoding="utf-8").splitlines()
+    return [line.partition("=")[2] for line in lines if line.startswith(f"{name}=")]
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
+@pytest.mark.parametrize(("unit", "most"), UNITS.items())
+def test_units_may_do_little_more_than_they_need(unit: str, most: int, tmp_path: Path) -> None:
+    # it wants a name of an instance
+    copy = tmp_path / Path(unit).name.replace("@.", "@a.")
+    copy.write_text((ROLES / unit).read_text(encoding="utf-8"), encoding="utf-8")
+    done = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", f"--threshold={most}", str(copy)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_at_a_shutdown_gateways_are_withdrawn_before_bird_and_firewall_end() -> None:
+    """systemd stops units in the reverse of the order that it starts them in."""
+    (after,) = settings("gateway_node/files/epic-envoy@.service", "After")
+    assert {"bird.service", "nftables.service", "epic-agent.service"} <= set(after.split())
+
+
+def test_whatever_the_distributions_firewall_does_ours_is_loaded_again() -> None:
+    hooks = ("ExecStartPost", "ExecReload", "ExecStopPost")
+    load = ["-/usr/sbin/nft --file /etc/epic/firewall.nft"]
+    assert [settings("firewall/files/nftables.conf", hook) for hook in hooks] == [load] * 3
+    assert settings("firewall/files/epic-firewall.service", "ReloadPropagatedFrom") == ["nftables.service"]
+
+
+def test_a_restart_of_the_firewall_is_not_one_of_the_gateways() -> None:
+    for name in ("Requires", "BindsTo", "PartOf"):
+        assert settings("gateway_node/files/epic-netns@.service", name) == []
+    assert settings("gateway_node/files/epic-netns@.service", "ExecStartPre") == [
+        "/usr/libexec/epic/epic-node check"
+    ]
