@@ -321,7 +321,9 @@ class AdsService:
         settings = self._settings
         files = ServerFiles(settings.certificate, settings.key, settings.issuer.certificate)
         credentials = server_credentials(files)
-        self.port = server.add_secure_port(f"{settings.listen}:{settings.port}", credentials)
+        # gRPC takes [::] for both families
+        host = f"[{settings.listen}]" if ":" in settings.listen else settings.listen
+        self.port = server.add_secure_port(f"{host}:{settings.port}", credentials)
         await server.start()
         try:
             yield

@@ -84,7 +84,7 @@ def _lifecycle_settings(settings: ControlSettings) -> LifecycleSettings:
 def _ads_settings(settings: ControlSettings) -> AdsServiceSettings:
     ads = settings.ads
     return AdsServiceSettings(
-        listen=ads.listen,
+        listen=str(ads.listen),
         port=ads.port,
         certificate=ads.certificate,
         key=ads.key,

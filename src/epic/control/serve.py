@@ -10,6 +10,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Coroutine, Iterator
+from ipaddress import IPv6Address
 from typing import Any
 
 import uvicorn
@@ -56,9 +57,10 @@ async def serve(
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    sockets = [_listening_socket(rest)]
     server = _RestServer(_uvicorn_config(app, rest))
     tasks = {asyncio.create_task(service(), name=name) for name, service in services.items()}
-    tasks.add(asyncio.create_task(server.serve(), name="REST"))
+    tasks.add(asyncio.create_task(server.serve(sockets), name="REST"))
     announcing = asyncio.create_task(_announce(server, rest))
     following = asyncio.create_task(_follow_certificate(server, rest))
     try:
@@ -88,7 +90,8 @@ async def _until_stopped(stop: asyncio.Event, tasks: set[asyncio.Task[None]]) ->
 
 async def _announce(server: _RestServer, rest: RestSettings) -> None:
     await server.listening.wait()
-    log.info("REST API at https://%s:%d/api/epic", rest.listen, rest.port)
+    host = f"[{rest.listen}]" if rest.listen.version == 6 else rest.listen
+    log.info("REST API at https://%s:%d/api/epic", host, rest.port)
     notify("READY=1")
 
 
@@ -114,11 +117,20 @@ def notify(state: str) -> None:
             sock.sendall(state.encode())
 
 
+def _listening_socket(rest: RestSettings) -> socket.socket:
+    """`::` takes IPv4 connections too; on a host without IPv6 it takes those alone."""
+    address = (str(rest.listen), rest.port)
+    if rest.listen != IPv6Address("::"):
+        family = socket.AF_INET if rest.listen.version == 4 else socket.AF_INET6
+        return socket.create_server(address, family=family)
+    if socket.has_dualstack_ipv6():
+        return socket.create_server(address, family=socket.AF_INET6, dualstack_ipv6=True)
+    return socket.create_server(("", rest.port))
+
+
 def _uvicorn_config(app: ASGIApp, rest: RestSettings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        host=rest.listen,
-        port=rest.port,
         ssl_certfile=str(rest.certificate),
         ssl_keyfile=str(rest.key),
         lifespan="off",

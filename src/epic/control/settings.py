@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    IPvAnyAddress,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from epic.ads.issuer import Issuer
 from epic.errors import Invalid
@@ -27,9 +35,9 @@ class _Section(BaseModel):
 
 
 class RestSettings(_Section):
-    """Where the REST API listens, and its certificate."""
+    """Where the REST API listens, and its certificate. `::` is every address, of both families."""
 
-    listen: str = "0.0.0.0"  # noqa: S104 it is the service's purpose
+    listen: IPvAnyAddress = IPv6Address("::")
     port: PortNumber = 8443
     certificate: Path
     key: Path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -10,6 +11,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import httpx
@@ -43,7 +45,9 @@ def rest(tmp_path: Path) -> RestSettings:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    return RestSettings(listen="127.0.0.1", port=port, certificate=tmp_path / "crt", key=tmp_path / "key")
+    return RestSettings(
+        listen=IPv4Address("127.0.0.1"), port=port, certificate=tmp_path / "crt", key=tmp_path / "key"
+    )
 
 
 @pytest.fixture
@@ -94,6 +98,27 @@ async def test_an_open_event_stream_does_not_hold_the_end(
             await serving
     assert time.monotonic() - start < seconds
     assert ended.is_set()
+
+
+@pytest.mark.parametrize(
+    ("listen", "answered"),
+    [("::", {"127.0.0.1", "::1"}), ("127.0.0.1", {"127.0.0.1"}), ("::1", {"::1"})],
+)
+async def test_it_listens_where_it_is_told_and_at_two_colons_to_both_families(
+    rest: RestSettings, announced: socket.socket, listen: str, answered: set[str]
+) -> None:
+    rest = RestSettings.model_validate(rest.model_dump() | {"listen": listen})
+    serving = asyncio.create_task(serve(application(), rest, {}))
+    assert await asyncio.to_thread(announced.recv, 64) == b"READY=1"
+    found = set()
+    for address in ("127.0.0.1", "::1"):
+        with contextlib.suppress(ConnectionRefusedError):
+            _, writer = await asyncio.open_connection(address, rest.port)
+            writer.close()
+            found.add(address)
+    os.kill(os.getpid(), signal.SIGTERM)
+    await serving
+    assert found == answered
 
 
 async def test_a_service_that_fails_ends_the_process_with_its_error(rest: RestSettings) -> None:

@@ -1,0 +1,241 @@
+"""What two BIRDs say to each other: the one of the role router, and an upstream router's."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from agent_namespaces import Namespace
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+ROOT = Path(__file__).parents[3]
+NODE, UPSTREAM = "172.30.11.2", "172.30.11.1"
+NODE6, UPSTREAM6 = "fd00:11::2", "fd00:11::1"
+GATEWAY, OUTSIDE_POOL, GATEWAY6 = "203.0.113.7", "198.51.100.7", "2001:db8:7::1"
+NODE_AS, UPSTREAM_AS = 4200000003, 64512
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
+    pytest.mark.skipif(shutil.which("bird") is None, reason="needs BIRD"),
+]
+
+
+def filters() -> dict[str, Any]:
+    """The collection's filters."""
+    found: dict[str, Any] = {}
+    for name in ("networks", "bird"):
+        spec = importlib.util.spec_from_file_location(f"epic_{name}", ROOT / f"plugins/filter/{name}.py")
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        found |= {f"epic.gateway.{key}": value for key, value in module.FilterModule().filters().items()}
+    return found
+
+
+def configuration(neighbor: dict[str, Any], **variables: Any) -> str:
+    """/etc/bird/bird.conf of a node with that neighbour, and `variables` instead of the role's defaults."""
+    environment = Environment(
+        loader=FileSystemLoader(ROOT / "roles/router/templates"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        autoescape=False,  # noqa: S701 it makes no HTML
+    )
+    environment.filters |= filters()
+    environment.filters["regex_replace"] = lambda text, _, end: text + end
+    defaults = yaml.safe_load((ROOT / "roles/router/defaults/main.yml").read_text())
+    source = NODE6 if ":" in neighbor["address"] else NODE
+    values = defaults | {"router_id": NODE, "router_source_address": source, "router_as": NODE_AS}
+    values |= {"router_bfd": False, "router_neighbors": [{"as": UPSTREAM_AS} | neighbor]} | variables
+    return environment.get_template("bird.conf.j2").render(values)
+
+
+def upstream_configuration(address: str, options: str = "") -> str:
+    over6 = ":" in address
+    return f"""
+router id {UPSTREAM};
+protocol device {{ }}
+protocol bgp node {{
+  local {UPSTREAM6 if over6 else UPSTREAM} as {UPSTREAM_AS};
+  neighbor {address} as {NODE_AS};
+  connect delay time 1;
+  error wait time 1, 2;
+  {options}
+  ipv4 {{ import all; export none; {"extended next hop on;" if over6 else ""} }};
+  {"ipv6 { import all; export none; };" if over6 else ""}
+}}
+"""
+
+
+class Bird:
+    """A BIRD in a namespace."""
+
+    def __init__(self, namespace: Namespace, directory: Path, text: str) -> None:
+        directory.mkdir()
+        self.control = directory / "bird.ctl"
+        conf = directory / "bird.conf"
+        conf.write_text(text, encoding="utf-8")
+        subprocess.run(["bird", "-p", "-c", conf], check=True)
+        with namespace:
+            self.process = subprocess.Popen(
+                ["bird", "-f", "-c", conf, "-s", self.control, "-P", directory / "pid"],
+                stderr=subprocess.DEVNULL,
+            )
+
+    def ask(self, command: str) -> str:
+        done = subprocess.run(
+            ["birdc", "-s", self.control, *command.split()], capture_output=True, text=True, check=False
+        )
+        return done.stdout
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+            self.process.wait(10)
+
+
+class Site:
+    """A node and an upstream router on one network."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.node, self.upstream = Namespace(), Namespace()
+        self.birds: list[Bird] = []
+        self.node.veth("up0", self.upstream, "up0")
+        for namespace, address, address6 in ((self.node, NODE, NODE6), (self.upstream, UPSTREAM, UPSTREAM6)):
+            namespace.run(
+                f"ip address add {address}/24 dev up0", f"ip address add {address6}/64 dev up0 nodad"
+            )
+        self.node.run(
+            f"ip route add blackhole {GATEWAY}/32 proto 50",
+            f"ip route add blackhole {OUTSIDE_POOL}/32 proto 50",
+            f"ip -6 route add blackhole {GATEWAY6}/128 proto 50",
+            # none of these is a flag route
+            "ip route add blackhole 203.0.113.8/32 proto static",
+            f"ip route add 203.0.113.9/32 via {UPSTREAM} proto 50",
+            "ip route add blackhole 203.0.113.128/25 proto 50",
+            "ip -6 route add blackhole 2001:db8:7::8/128 proto static",
+            "ip -6 route add blackhole 2001:db8:8::/64 proto 50",
+        )
+
+    def start(self, node: str, upstream: str) -> Bird:
+        """Start both; the upstream's."""
+        made = Bird(self.upstream, self.directory / "upstream", upstream)
+        self.birds += [made, Bird(self.node, self.directory / "node", node)]
+        return made
+
+    def close(self) -> None:
+        for bird in self.birds:
+            bird.stop(signal.SIGKILL)
+        self.node.close()
+        self.upstream.close()
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    made = Site(tmp_path)
+    yield made
+    made.close()
+
+
+def learned(bird: Bird) -> dict[str, str]:
+    """The networks that the upstream has from the node, with their next hops."""
+    found: dict[str, str] = {}
+    network = ""
+    for line in bird.ask("show route all protocol node").splitlines():
+        words = line.split()
+        if "unicast" in words:
+            network = words[0]
+        if words[:1] == ["BGP.next_hop:"]:
+            found[network] = words[1]
+    return found
+
+
+def eventually(bird: Bird, wanted: dict[str, str]) -> float:
+    """Wait until the upstream has exactly the wanted; how long that took."""
+    begin = time.monotonic()
+    while (found := learned(bird)) != wanted:
+        assert time.monotonic() - begin < 20, (found, bird.ask("show protocols all node"))
+        time.sleep(0.02)
+    return time.monotonic() - begin
+
+
+BOTH4 = {f"{GATEWAY}/32": NODE, f"{OUTSIDE_POOL}/32": NODE}
+ALL6 = {f"{GATEWAY}/32": NODE6, f"{OUTSIDE_POOL}/32": NODE6, f"{GATEWAY6}/128": NODE6}
+
+
+def test_over_ipv4_every_flag_route_and_nothing_else_is_announced(site: Site) -> None:
+    upstream = site.start(configuration({"name": "r", "address": UPSTREAM}), upstream_configuration(NODE))
+    eventually(upstream, BOTH4)
+
+
+def test_over_ipv6_the_gateways_of_both_families_are(site: Site) -> None:
+    upstream = site.start(configuration({"name": "r", "address": UPSTREAM6}), upstream_configuration(NODE6))
+    eventually(upstream, ALL6)
+
+
+@pytest.mark.parametrize(
+    ("prefixes", "wanted"),
+    [
+        (["203.0.113.0/24"], {f"{GATEWAY}/32": NODE6}),
+        (["2001:db8::/32"], {f"{GATEWAY6}/128": NODE6}),
+        (["203.0.113.0/24", "2001:db8::/32"], {f"{GATEWAY}/32": NODE6, f"{GATEWAY6}/128": NODE6}),
+    ],
+)
+def test_with_prefixes_only_what_is_in_them(site: Site, prefixes: list[str], wanted: dict[str, str]) -> None:
+    node = configuration({"name": "r", "address": UPSTREAM6}, router_prefixes=prefixes)
+    eventually(site.start(node, upstream_configuration(NODE6)), wanted)
+
+
+@pytest.mark.parametrize("address", [UPSTREAM, UPSTREAM6])
+def test_odd_names_passwords_and_ttl_security(site: Site, address: str) -> None:
+    password = r"p;a}s { #'/*\ ü"
+    neighbor = {"name": "spine-1.dc:2", "address": address, "password": password, "ttl_security": True}
+    options = f'password "{password}"; ttl security on;'
+    own = NODE6 if ":" in address else NODE
+    upstream = site.start(configuration(neighbor), upstream_configuration(own, options))
+    eventually(upstream, ALL6 if ":" in address else BOTH4)
+    assert "upstream_spine-1.dc:2" in site.birds[1].ask("show protocols")
+
+
+def test_a_withdrawal_is_at_the_router_at_once(site: Site) -> None:
+    upstream = site.start(configuration({"name": "r", "address": UPSTREAM}), upstream_configuration(NODE))
+    eventually(upstream, BOTH4)
+    site.node.run(f"ip -4 route flush exact {GATEWAY}/32 proto 50 type blackhole table main")
+    assert eventually(upstream, {f"{OUTSIDE_POOL}/32": NODE}) < 0.5
+    site.node.run(f"ip route add blackhole {GATEWAY}/32 proto 50")
+    assert eventually(upstream, BOTH4) < 0.5
+
+
+@pytest.mark.parametrize("graceful", [False, True])
+def test_a_bird_that_is_stopped_leaves_no_path_behind(site: Site, graceful: bool) -> None:
+    node = configuration({"name": "r", "address": UPSTREAM}, router_graceful_restart=graceful)
+    upstream = site.start(node, upstream_configuration(NODE))
+    eventually(upstream, BOTH4)
+    site.birds[1].stop()
+    assert eventually(upstream, {}) < 0.5
+    assert "Received: Administrative shutdown" in upstream.ask("show protocols all node")
+
+
+@pytest.mark.parametrize(("graceful", "left"), [(False, {}), (True, BOTH4)])
+def test_only_with_graceful_restart_paths_outlive_a_crash(
+    site: Site, graceful: bool, left: dict[str, str]
+) -> None:
+    node = configuration({"name": "r", "address": UPSTREAM}, router_graceful_restart=graceful)
+    upstream = site.start(node, upstream_configuration(NODE))
+    eventually(upstream, BOTH4)
+    site.birds[1].stop(signal.SIGKILL)
+    begin = time.monotonic()
+    while "Established" in upstream.ask("show protocols node"):
+        assert time.monotonic() - begin < 10
+        time.sleep(0.02)
+    assert learned(upstream) == left
