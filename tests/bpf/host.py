@@ -75,6 +75,7 @@ class Host:
         self.workload = Dataplane(pins / "workload", object_file)
         self._planes = {"gateway": self.gateway, "workload": self.workload}
         self._programs: dict[str, Program] = {}
+        self._maps: dict[tuple[str, str], Map] = {}
         with self.namespace:
             for plane in self._planes.values():
                 plane.load()
@@ -123,8 +124,10 @@ class Host:
 
     def map(self, role: str, name: str) -> Map:
         """A map past the door."""
-        (pin,) = (self._pins / role).glob(f"*/maps/{name}")
-        return Map(pin)
+        if (role, name) not in self._maps:
+            (pin,) = (self._pins / role).glob(f"*/maps/{name}")
+            self._maps[role, name] = Map(pin)
+        return self._maps[role, name]
 
     def invalidate_keys(self, role: str) -> None:
         """Leave the tunnel without keys, which no caller of the dataplane can."""
