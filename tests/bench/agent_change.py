@@ -25,12 +25,13 @@ from agent_scale import GATEWAYS, assignment, bpffs, endpoint, gateway_state, in
 import epic.bpf  # noqa: E402
 from epic.ads.snapshot import ENDPOINT, LOAD_ASSIGNMENT, Resources, versioned  # noqa: E402
 from epic.agent.gateway.announcement import Announcer  # noqa: E402
+from epic.agent.gateway.envoy.drain import Drainer  # noqa: E402
 from epic.agent.gateway.envoy.readiness import RELEASE_SECONDS  # noqa: E402
 from epic.agent.gateway.envoy.registry import EnvoyRegistry  # noqa: E402
 from epic.agent.gateway.envoy.xds import XdsSockets  # noqa: E402
 from epic.agent.gateway.firewall import Firewall  # noqa: E402
 from epic.agent.gateway.kernel import GatewayKernel  # noqa: E402
-from epic.agent.gateway.reconcile import Reconciler  # noqa: E402
+from epic.agent.gateway.reconcile import Envoys, Reconciler  # noqa: E402
 from epic.agent.gateway.resource_cache import ResourceCache  # noqa: E402
 from epic.agent.runtime.worker import Worker  # noqa: E402
 from epic.agent.settings import UnderlaySettings  # noqa: E402
@@ -59,8 +60,7 @@ class Node:
             self._cache,
             self._kernel,
             self._worker,
-            registry,
-            XdsSockets(registry, directory / "xds"),
+            Envoys(registry, XdsSockets(registry, directory / "xds"), Drainer(Path, lambda: None)),
             self._routes,
             Firewall(directory / "firewall.nft", lambda: None),
         )

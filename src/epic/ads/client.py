@@ -78,6 +78,11 @@ class DeltaClient:
         """The channel of the running stream, for other calls to the same server; None between streams."""
         return self._channel
 
+    @property
+    def heard(self) -> bool:
+        """Whether the server has sent something on the running stream, or did on the last one."""
+        return self._heard
+
     async def run(self) -> None:
         """Follow the server until cancelled; when the stream ends, open another after a growing delay."""
         delay = _FIRST_DELAY

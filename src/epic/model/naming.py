@@ -58,6 +58,10 @@ def instance_interface(gateway: str, inside: IPv4Address) -> str:
     return f"epg{int(inside):08x}{hashlib.blake2b(gateway.encode(), digest_size=2).hexdigest()}"
 
 
+INSTANCE_INTERFACE = re.compile(r"epg[0-9a-f]{12}")
+"""What all names of `instance_interface` look like."""
+
+
 def network_namespace(gateway: str) -> str:
     """Name of the network namespace of a gateway's instance; `gateway` is a gateway id."""
     return f"epic-{gateway}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -10,6 +9,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from epic.bpf.drop_reasons import DROP_REASONS
 from epic.bpf.wire import Kind
+from epic.model.naming import INSTANCE_INTERFACE
 
 SNAP = 160
 RUN = struct.Struct(f"=QQ12Iii16s16s{SNAP}s{SNAP}s")
@@ -20,7 +20,6 @@ _PORTS = (6, 17)
 _NAMES = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmp6"}
 _ETHER = {0x0806: "arp", 0x8100: "vlan", 0x88A8: "vlan", 0x88CC: "lldp"}
 _FLAGS = "FSRPAU"
-_INSTANCE = re.compile("epg[0-9a-f]{12}")
 _FRESH_TTL = 64
 """Of outer headers; that of a packet forwarded is less."""
 
@@ -174,7 +173,7 @@ def _sender(run: Run) -> list[Step]:
     """Who sent it, when that was seen."""
     if not run.entered or run.before_as != OTHER:
         return []
-    return [_came(run, "instance sends" if _INSTANCE.fullmatch(run.came_in) else "endpoint sends")]
+    return [_came(run, "instance sends" if INSTANCE_INTERFACE.fullmatch(run.came_in) else "endpoint sends")]
 
 
 def _opened(run: Run) -> list[Step]:

@@ -27,6 +27,7 @@ from epic.ads.snapshot import (
     INSTANCE,
     LISTENER,
     LOAD_ASSIGNMENT,
+    NODE_STATE,
     ROUTE_CONFIGURATION,
     TUNNEL,
     Snapshot,
@@ -59,6 +60,7 @@ def snapshot(
     signing: int = 1,
     declared: str = "192.168.50.11",
     gateway: str = GATEWAY,
+    drain_seconds: int | None = None,
 ) -> Snapshot:
     """A gateway with endpoints at `backends`.
 
@@ -74,6 +76,8 @@ def snapshot(
         interface=instance_interface(gateway, INSIDE),
         ports=[epic_pb2.Port(number=port, protocol="tcp")],
         revision=revision,
+        draining=drain_seconds is not None,
+        drain_seconds=drain_seconds or 0,
     )
     tunnel = epic_pb2.Tunnel(
         id=TUNNEL_ID,
@@ -98,6 +102,12 @@ def snapshot(
         LISTENER: {f"{gateway}/http": versioned(_listener(broken, port))},
         ROUTE_CONFIGURATION: {f"{gateway}/http": versioned(_route(forward))},
     }
+
+
+def with_state(content: Snapshot, digest: str, *, removed: bool = False) -> Snapshot:
+    """The same, with the word on the node."""
+    state = epic_pb2.NodeState(digest=digest, removed=removed, meant_digest=digest)
+    return {**content, NODE_STATE: {"node": versioned(state)}}
 
 
 def inside_of(backend: str) -> str:
@@ -170,13 +180,13 @@ class Control(epic_pb2_grpc.AgentServiceServicer):
         self.reports: list[epic_pb2.NodeReport] = []
         """Those of the instances alone with what the node said last of its tunnels."""
         self._reported = asyncio.Event()
-        self._ads = DeltaServer(
-            self, lambda node, _: None if node == NODE else Refusal(f"node {node} is unknown")
-        )
+        self._removed = False
+        self._ads = DeltaServer(self, self._refusal)
         self._server: grpc.aio.Server | None = None
 
     async def start(self, pki: Path, port: int) -> None:
         """Listen on the loopback address of the thread's network namespace."""
+        self._place = pki, port
         pair = ((pki / "server.key").read_bytes(), (pki / "server.crt").read_bytes())
         credentials = grpc.ssl_server_credentials([pair], (pki / "agents.crt").read_bytes(), True)
         self._server = grpc.aio.server()
@@ -191,8 +201,23 @@ class Control(epic_pb2_grpc.AgentServiceServicer):
             await self._server.stop(None)
             self._server = None
 
+    async def remove_node(self) -> None:
+        """The node is none any more; its stream ends."""
+        self._removed = True
+        pki, port = self._place
+        await self.stop()
+        await self.start(pki, port)
+
+    def _refusal(self, node: str, _: object) -> Refusal | None:
+        if node == NODE and not self._removed:
+            return None
+        return Refusal(f"node {node} is unknown", removed=self._removed)
+
     def publish(self, content: Snapshot) -> None:
-        """This is what the node should have."""
+        """This is what the node should have; the word on the node is added unless it is there."""
+        if NODE_STATE not in content:
+            instances = content.get(INSTANCE, {})
+            content = with_state(content, ",".join(r.version for _, r in sorted(instances.items())) or "none")
         self._ads.publish(NODE, content)
 
     async def Report(  # noqa: N802 - the name that gRPC calls

@@ -233,6 +233,16 @@ class Node:
         with self.client:
             return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
+    def headers(self) -> str:
+        """The head of the reply to a request from the client, in lower case."""
+        command = ["curl", "-sS", "--max-time", "2", "--head", "-X", "GET", f"http://{PUBLIC}/"]
+        with self.client:
+            return subprocess.run(command, capture_output=True, text=True, check=False).stdout.lower()
+
+    def is_agent_alive(self) -> bool:
+        """Whether it runs."""
+        return self._agent is not None and self._agent.poll() is None
+
     async def close(self) -> None:
         self.stop_envoy()
         if self._agent is not None:

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from ipaddress import IPv4Address
 
@@ -48,6 +49,8 @@ from epic.agent.gateway.desired import used
 from epic.agent.gateway.dirty import DirtySet
 from epic.agent.gateway.resource_cache import ResourceCache
 from epic.bpf.dataplane import Endpoint
+from epic.model.naming import instance_interface
+from epic.proto import epic_pb2
 
 OLD, NEW = bytes(16), KEY
 
@@ -130,9 +133,8 @@ def test_a_change_keeps_the_rest() -> None:
     assert dict(cache.endpoints()) == {(INSIDE, B): VIA}
     assert cache.versions(ENDPOINT).keys() == {f"{WEB}/{B}"}
     both = {f"{WEB}/{A}": versioned(endpoint_message(A)), f"{WEB}/{C}": versioned(endpoint_message(C))}
-    with pytest.raises(ValueError, match="not of one family"):
-        cache.update(ENDPOINT, both)
-    assert dict(cache.endpoints()) == {(INSIDE, B): VIA}
+    assert cache.update(ENDPOINT, both).keys() == {f"{WEB}/{A}"}
+    assert dict(cache.endpoints()) == {(INSIDE, B): VIA, (INSIDE, A): VIA}
 
 
 def test_versions_are_told_by_the_name_that_came() -> None:
@@ -212,5 +214,27 @@ GARBAGE = Versioned("1", Any(type_url=CLUSTER, value=b"\xff\xff"))
 def test_what_makes_no_sense_is_refused_by_name(
     type_url: str, resources: Mapping[str, Versioned], message: str
 ) -> None:
-    with pytest.raises(ValueError, match=message):
-        ResourceCache().update(type_url, resources)
+    cache = ResourceCache()
+    assert cache.update(type_url, resources) == {}
+    (refused,) = cache.refused.values()
+    assert re.search(message, refused)
+
+
+def test_a_bad_resource_stops_no_other_and_its_earlier_one_stays() -> None:
+    cache = cache_of(snapshot())
+    other = instance_message(gateway="bank.web", interface=instance_interface("bank.web", INSIDE))
+    bad = instance_message(ports=[epic_pb2.Port(number=80, protocol="sctp")])
+    taken = cache.update(INSTANCE, {WEB: versioned(bad), "bank.web": versioned(other)})
+    assert taken.keys() == {"bank.web"}
+    assert cache.instances.keys() == {WEB, "bank.web"}
+    assert cache.instances[WEB].elements == {HTTP}
+    assert "sctp" in cache.refused[INSTANCE, WEB]
+    cache.update(INSTANCE, {WEB: versioned(instance_message(revision="r2"))})
+    assert (cache.refused, cache.instances[WEB].revision) == ({}, "r2")
+
+
+def test_a_node_that_leaves_wants_nothing() -> None:
+    cache = cache_of(snapshot())
+    cache.clear()
+    assert (cache.instances, cache.tunnels, dict(cache.endpoints()), cache.parts) == ({}, {}, {}, {})
+    assert cache.complete

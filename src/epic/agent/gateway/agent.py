@@ -6,21 +6,23 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
 from epic.ads.client import DeltaClient, mtls_channel
-from epic.ads.snapshot import TYPES, Resources
+from epic.ads.snapshot import TYPES
 from epic.agent.gateway import metrics, report, storage
-from epic.agent.gateway.announcement import Announcer
+from epic.agent.gateway.announcement import Announcer, Hold
 from epic.agent.gateway.certificate import CertificateRenewer
-from epic.agent.gateway.envoy.probe import watch_ready
+from epic.agent.gateway.envoy.drain import Drainer
+from epic.agent.gateway.envoy.probe import watch_state
 from epic.agent.gateway.envoy.registry import EnvoyRegistry
 from epic.agent.gateway.envoy.xds import XdsSockets
 from epic.agent.gateway.firewall import Firewall
+from epic.agent.gateway.intake import Intake
 from epic.agent.gateway.kernel import GatewayKernel
-from epic.agent.gateway.reconcile import Reconciler
+from epic.agent.gateway.reconcile import Envoys, Reconciler
 from epic.agent.gateway.resource_cache import ResourceCache
 from epic.agent.gateway.responder import Responder
 from epic.agent.netlink import monitor
@@ -52,6 +54,7 @@ class GatewayAgent:
         self._firewall = Firewall(settings.firewall, self._look_at_announcements)
         self._registry = EnvoyRegistry(self._look_at_announcements)
         self._sockets = XdsSockets(self._registry, settings.run_directory / "xds")
+        self._drainer = Drainer(self._admin_socket, self._look_at_announcements)
         self._saver = Saver(settings.state_directory)
         self._supervisor = Supervisor()
         self._announce = asyncio.Event()
@@ -74,9 +77,17 @@ class GatewayAgent:
         stored = storage.load(settings.state_directory)
         self._cache = stored or ResourceCache()
         self._reconciler = Reconciler(
-            self._cache, kernel, self._worker, self._registry, self._sockets, self._routes, self._firewall
+            self._cache,
+            kernel,
+            self._worker,
+            Envoys(self._registry, self._sockets, self._drainer),
+            self._routes,
+            self._firewall,
         )
+        self._intake = Intake(self._cache, self._saver, self._accept_resources, stop.set)
         client = self._client()
+        self._hold = Hold(client, self._cache, standing=bool(self._routes.standing))
+        self._reconciler.hold_new = self._hold.holds()
         await self._worker.run(kernel.start)
         if stored is not None:
             self._accept_resources()
@@ -97,29 +108,13 @@ class GatewayAgent:
             ring.close()
             unwatch()
             responder.close()
+            self._drainer.close()
             await self._sockets.close()
             self._saver.close()
             self._firewall.close()
             self._routes.close()
             self._worker.close()
             kernel.close()
-
-    async def apply(self, type_url: str, updated: Resources, removed: Sequence[str]) -> str | None:
-        """See `epic.ads.client.Handler`."""
-        try:
-            self._cache.update(type_url, updated, removed)
-        except ValueError as error:
-            return str(error)
-        self._saver.save(storage.rows(type_url, updated, removed))
-        # An agent without state must not remove anything.
-        if self._cache.complete:
-            self._saver.flush()
-            self._accept_resources()
-        return None
-
-    def versions(self, type_url: str) -> Mapping[str, str]:
-        """See `epic.ads.client.Handler`."""
-        return self._cache.versions(type_url)
 
     async def _serve(self, client: DeltaClient, stop: asyncio.Event) -> None:
         add = self._supervisor.add
@@ -150,7 +145,8 @@ class GatewayAgent:
             lambda: mtls_channel(control.address, control.ca, control.identity),
             self._settings.node_name,
             TYPES,
-            self,
+            self._intake,
+            self._intake.drop_node,
         )
 
     def _accept_resources(self) -> None:
@@ -161,9 +157,14 @@ class GatewayAgent:
         for gateway in gateways - self._probes.keys():
             self._probes[gateway] = asyncio.create_task(self._probe(gateway), name=f"probe {gateway}")
 
+    def _admin_socket(self, gateway: str) -> Path:
+        return self._settings.run_directory / "gateways" / gateway / "admin.sock"
+
     async def _probe(self, gateway: str) -> None:
-        socket: Path = self._settings.run_directory / "gateways" / gateway / "admin.sock"
-        await watch_ready(socket, lambda ready: self._registry.set_ready(gateway, ready))
+        def tell(state: str) -> None:
+            self._registry.set_ready(gateway, self._drainer.hear(gateway, state))
+
+        await watch_state(self._admin_socket(gateway), tell)
 
     def _look_at_announcements(self) -> None:
         self._announce.set()
@@ -177,6 +178,7 @@ class GatewayAgent:
             except TimeoutError:
                 # Some conclusions come with time alone.
                 pass
+            self._reconciler.hold_new = self._hold.holds()
             changed = self._announce.is_set()
             self._announce.clear()
             if await self._reconciler.announce() or changed:
@@ -209,17 +211,38 @@ class GatewayAgent:
             task.add_done_callback(self._moves.discard)
 
     def _instances(self) -> list[epic_pb2.InstanceStatus]:
-        return report.instance_statuses(self._cache.instances, self._registry.envoys, self._routes.standing)
+        return report.instance_statuses(
+            self._cache.instances,
+            self._registry.envoys,
+            self._routes.standing,
+            self._drainer.ended,
+            self._reconciler.leaving,
+        )
 
     def _state(self) -> epic_pb2.NodeReport:
-        return epic_pb2.NodeReport(instances=self._instances(), problems=self._problems())
+        return epic_pb2.NodeReport(
+            instances=self._instances(),
+            problems=self._problems(),
+            applied_digest=self._reconciler.applied,
+            held_gateways=sorted(self._intake.held),
+        )
 
     def _problems(self) -> list[str]:
         """What is wrong with the node now."""
-        parts = (self._reconciler, self._routes, self._firewall, self._saver, self._renewer, self._supervisor)
+        parts = (
+            self._intake,
+            self._reconciler,
+            self._routes,
+            self._firewall,
+            self._saver,
+            self._renewer,
+            self._supervisor,
+        )
         return [problem for part in parts for problem in part.problems]
 
     async def _tunnels(self) -> report.TunnelReport:
+        if self._kernel.idle:
+            return report.TunnelReport([], {})
         before = frozenset(self._alive)
         found = await self._worker.run(self._sample_tunnels)
         statuses: list[epic_pb2.TunnelStatus] = []

@@ -7,13 +7,19 @@ import logging
 import time
 from collections.abc import Collection, Mapping
 from ipaddress import IPv4Address
+from typing import Protocol
 
 from epic.agent.gateway.envoy.readiness import Envoy, Node, plan_announcements
+from epic.agent.gateway.resource_cache import ResourceCache
 from epic.agent.netlink.objects import Netlink
 from epic.agent.runtime.log_once import LogOnce
 from epic.agent.runtime.worker import Worker
 
 log = logging.getLogger(__name__)
+
+# So long a control plane may take to say anything, and everything.
+_SILENT_SECONDS = 5.0
+_UNDECIDED_SECONDS = 15.0
 
 
 class Announcer:
@@ -110,3 +116,32 @@ class Announcer:
         if self._netlink is None:
             raise RuntimeError("flag routes are used before open()")
         return self._netlink
+
+
+class Heard(Protocol):
+    """Who hears from the control plane."""
+
+    @property
+    def heard(self) -> bool:
+        """Whether the control plane speaks."""
+
+
+class Hold:
+    """Has an agent that starts on a node where nothing is announced ask the control plane first.
+
+    It may have been away for long: what it has on disk may belong to others by now.
+    """
+
+    def __init__(self, client: Heard, cache: ResourceCache, *, standing: bool) -> None:
+        self._client = client
+        self._cache = cache
+        self._begun = time.monotonic()
+        self._over = standing
+
+    def holds(self) -> bool:
+        """Whether nothing may be announced yet."""
+        if not self._over:
+            waited = time.monotonic() - self._begun
+            silent = waited > _SILENT_SECONDS and not self._client.heard
+            self._over = self._cache.node_state is not None or silent or waited > _UNDECIDED_SECONDS
+        return not self._over

@@ -19,7 +19,6 @@ from epic.ads.snapshot import (
     LISTENER,
     LOAD_ASSIGNMENT,
     ROUTE_CONFIGURATION,
-    Resources,
     Snapshot,
     Versioned,
 )
@@ -60,11 +59,22 @@ class Instance:
     elements: frozenset[Element]
     revision: str
     inside6: IPv6Address | None = None
+    draining: bool = False
+    drain_seconds: int = 0
 
     @property
     def insides(self) -> tuple[Address, ...]:
         """Its inside addresses."""
         return (self.inside,) if self.inside6 is None else (self.inside, self.inside6)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeState:
+    """What the node is to become; `digest` stands for it."""
+
+    digest: str = ""
+    removed: bool = False
+    meant_digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +117,11 @@ def instance(name: str, resource: Versioned) -> Instance:
     return _read(epic_pb2.Instance, _instance, name, resource)
 
 
+def node_state(name: str, resource: Versioned) -> NodeState:
+    """What the control plane says of the node."""
+    return _read(epic_pb2.NodeState, _node_state, name, resource)
+
+
 def tunnel(name: str, resource: Versioned) -> Tunnel:
     """What a Tunnel says."""
     return _read(epic_pb2.Tunnel, _tunnel, name, resource)
@@ -117,11 +132,11 @@ def endpoint(name: str, resource: Versioned) -> tuple[EndpointKey, Endpoint]:
     return _read(epic_pb2.Endpoint, _endpoint, name, resource)
 
 
-def check(type_url: str, resources: Resources) -> None:
-    """Raise ValueError when one of these resources of Envoys makes no sense by itself."""
-    for name, resource in resources.items():
-        split(name)
-        _parse(name, resource, _ENVOY_MESSAGES[type_url])
+def check(type_url: str, name: str, resource: Versioned) -> tuple[str, str]:
+    """Gateway id and native name of a resource of Envoys; ValueError when it makes no sense by itself."""
+    found = split(name)
+    _parse(name, resource, _ENVOY_MESSAGES[type_url])
+    return found
 
 
 def split(name: str) -> tuple[str, str]:
@@ -184,7 +199,21 @@ def _instance(message: epic_pb2.Instance, name: str) -> Instance:
     if message.interface != interface:
         raise ValueError(f"interface {message.interface!r}; it must be {interface}")
     elements = frozenset(Element(public, _protocol(p.protocol), _port(p.number)) for p in message.ports)
-    return Instance(message.gateway, public, inside, message.interface, elements, message.revision, inside6)
+    return Instance(
+        gateway=message.gateway,
+        public=public,
+        inside=inside,
+        interface=message.interface,
+        elements=elements,
+        revision=message.revision,
+        inside6=inside6,
+        draining=message.draining,
+        drain_seconds=message.drain_seconds,
+    )
+
+
+def _node_state(message: epic_pb2.NodeState, _: str) -> NodeState:
+    return NodeState(message.digest, message.removed, message.meant_digest)
 
 
 def _protocol(text: str) -> str:

@@ -29,6 +29,13 @@ class EndpointDiff:
         """Endpoints of which it is not known what is there."""
         return frozenset(self._stale)
 
+    def differ(self, known: Callable[[int], bool]) -> bool:
+        """Whether any is not as it should be; `known` are the tunnels."""
+        return not self.compared or any(
+            found.there != (found.wanted if found.wanted is None or known(found.wanted.tunnel) else None)
+            for found in self._found.values()
+        )
+
     def want(self, key: EndpointKey, before: Endpoint | None, now: Endpoint | None) -> None:
         """Another one is wanted than before."""
         if self.compared:

@@ -19,7 +19,7 @@ from epic.agent.tunnel.endpoints import EndpointKey, batches
 from epic.agent.tunnel.underlay import Underlay
 from epic.bpf import dataplane as bpf
 from epic.errors import EpicError
-from epic.model.naming import GUE_PORT, instance_interface
+from epic.model.naming import GUE_PORT, INSTANCE_INTERFACE, instance_interface
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +43,15 @@ class Node(NamedTuple):
     """What keeps all gateways from serving."""
 
 
+class Surplus(NamedTuple):
+    """What is on the node though nobody wants it."""
+
+    interfaces: frozenset[str]
+    """Of instances: whoever makes them has to remove them."""
+    programs: bool
+    """Tunnels or filters."""
+
+
 class GatewayKernel:
     """Tunnels, instances' interfaces, and the delivery to them."""
 
@@ -61,6 +70,8 @@ class GatewayKernel:
         self._delivered: dict[IPv4Address, int] = {}
         self._rule_gap = ""
         self.pending = Pending()
+        self.idle = False
+        """The node has left EPIC."""
         self.found: frozenset[str] = frozenset()
         """Interfaces of instances that an earlier agent attached."""
         self.stale: set[int] = set()
@@ -144,6 +155,19 @@ class GatewayKernel:
     def release_old_programs(self) -> None:
         """All is as it should be: programs of an older version that still run are needed no more."""
         self._dataplane.settle()
+
+    def surplus(self, interfaces: Collection[str], tunnels: Collection[int]) -> Surplus:
+        """What there is beside these."""
+        found = {name for name in self._links if INSTANCE_INTERFACE.fullmatch(name)} - set(interfaces)
+        return Surplus(
+            interfaces=frozenset(found),
+            programs=bool(self._ids - set(tunnels)) or bool(self._attached.keys() - set(interfaces)),
+        )
+
+    def leave(self) -> None:
+        """Remove the programs and all that they have; nothing is done from now on."""
+        self.idle = True
+        self._dataplane.unload()
 
     def _follow(self, changes: Changes, whole: bool) -> None:
         self._links = self._netlink.links()

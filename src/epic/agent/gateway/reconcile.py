@@ -7,12 +7,14 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from epic.ads.snapshot import Snapshot
+from epic.ads.snapshot import INSTANCE, Snapshot
 from epic.agent.gateway import plan
 from epic.agent.gateway.announcement import Announcer
-from epic.agent.gateway.desired import Desired, Instance, used
+from epic.agent.gateway.desired import Desired, Element, Instance, NodeState, used
 from epic.agent.gateway.envoy import readiness
+from epic.agent.gateway.envoy.drain import Drainer, Order
 from epic.agent.gateway.envoy.readiness import RELEASE_SECONDS, has_released
 from epic.agent.gateway.envoy.registry import EnvoyRegistry
 from epic.agent.gateway.envoy.xds import XdsSockets
@@ -28,6 +30,8 @@ log = logging.getLogger(__name__)
 
 _GATHER_SECONDS = 0.005
 _RETRY_SECONDS = 1.0
+# What goes by itself is gone soon.
+_SOON_SECONDS, _TRIES = 0.2, 10
 _RESYNC_SECONDS = 5.0
 
 
@@ -43,6 +47,14 @@ class _View:
     """What Envoys are to be told, by gateway."""
 
 
+class Envoys(NamedTuple):
+    """What is known of this node's Envoys, and how they are spoken to."""
+
+    registry: EnvoyRegistry
+    sockets: XdsSockets
+    drainer: Drainer
+
+
 class Reconciler:
     """Owns the order: withdraw, add to the kernel, tell Envoys, take from the kernel, announce."""
 
@@ -51,18 +63,26 @@ class Reconciler:
         cache: ResourceCache,
         kernel: GatewayKernel,
         worker: Worker,
-        registry: EnvoyRegistry,
-        sockets: XdsSockets,
+        envoys: Envoys,
         routes: Announcer,
         firewall: Firewall,
     ) -> None:
         self._cache = cache
         self._kernel = kernel
         self._worker = worker
-        self._registry = registry
-        self._sockets = sockets
+        self._registry, self._sockets, self._drainer = envoys
         self._routes = routes
         self._firewall = firewall
+        self._instances: dict[str, Instance] = {}
+        self._parted: dict[str, str] = {}
+        self._state: NodeState | None = None
+        self._tries = 0
+        self.leaving: tuple[str, ...] = ()
+        """Gateways that are not wanted any more, but something of them is on the node still."""
+        self.applied = ""
+        """The digest of what the control plane wanted last of all that was carried out, whole."""
+        self.hold_new = False
+        """Whether nothing may be announced that is not."""
         self._wake = asyncio.Event()
         self._whole = True
         self._synced = False
@@ -80,10 +100,23 @@ class Reconciler:
         instances = self._cache.instances
         if self._cache.dirty.gateways or not self._synced:
             self._sockets.keep(instances.keys())
+            self._note_parted(instances)
+            orders = {g: Order(i.drain_seconds) for g, i in instances.items() if i.draining}
+            self._drainer.set_orders(orders, instances)
             self._registry.keep(instances, () if self._synced else self._served_before())
         self._synced = True
         self._want_ports()
+        if self._cache.node_state is not self._state:
+            self._state = self._cache.node_state
+            self._whole, self._tries = True, 0
         self._wake.set()
+
+    def _note_parted(self, instances: Mapping[str, Instance]) -> None:
+        gone = self._instances.keys() - instances.keys()
+        self._parted |= {gateway: self._instances[gateway].interface for gateway in gone}
+        for gateway in instances:
+            self._parted.pop(gateway, None)
+        self._instances = dict(instances)
 
     def _served_before(self) -> list[str]:
         """Gateways that an earlier agent announced: their address stands, and their interface is in use.
@@ -141,9 +174,11 @@ class Reconciler:
         if not self._synced:
             return False
         instances, ports = self._cache.instances, self._firewall.open
+        programmed = {g for g in self._programmed if g in instances and instances[g].elements <= ports}
         node = readiness.Node(
-            programmed={g for g in self._programmed if g in instances and instances[g].elements <= ports},
-            cut_off=instances.keys() if self._firewall.broken else self._cut_off,
+            programmed=set() if self.hold_new else programmed,
+            cut_off=instances.keys() if self._firewall.broken else self._cut_off | self._drainer.withdrawn,
+            leaving=self._drainer.draining,
         )
         addresses = {g: i.public for g, i in instances.items()}
         return await self._routes.sync(addresses, self._registry.envoys, node)
@@ -151,6 +186,9 @@ class Reconciler:
     async def round(self) -> bool:
         """Look at what may not be right and make it so; True when tunnels were set or deleted."""
         await self.announce()
+        if self._kernel.idle:
+            return False
+        state = self._cache.node_state
         whole, self._whole = self._whole, False
         if whole:
             await self._routes.observe()
@@ -175,7 +213,34 @@ class Reconciler:
         await self.announce()
         if failed or node.gaps:
             self._again(_RETRY_SECONDS)
+        if whole and self._synced:
+            await self._look_for_leftovers(state, failed)
         return any(isinstance(action, plan.SetTunnel | plan.DeleteTunnel) for action in actions)
+
+    async def _look_for_leftovers(self, state: NodeState | None, failed: Sequence[plan.Action]) -> None:
+        """Find out whether all that `state` stands for is carried out, and nothing else is here."""
+        instances = self._cache.instances
+        interfaces = {i.interface for i in instances.values()}
+        surplus = await self._worker.run(self._kernel.surplus, interfaces, self._cache.tunnels)
+        elements = frozenset[Element]().union(*(i.elements for i in instances.values()))
+        standing = self._routes.standing - {i.public for i in instances.values()}
+        ours = surplus.programs or self._cache.dirty.endpoints.differ(self._cache.known) or self._waiting
+        ours = ours or bool(standing) or bool(self._firewall.open - elements)
+        links = {name for name in self._parted.values() if name in surplus.interfaces}
+        self._parted = {g: name for g, name in self._parted.items() if ours or name in links}
+        self.leaving = tuple(sorted(self._parted))
+        removed = state is not None and state.removed
+        refused = any(type_url == INSTANCE for type_url, _ in self._cache.refused)
+        if ours or failed or refused or (surplus.interfaces and not removed):
+            if state is not None and state.digest != self.applied:
+                self._tries += 1
+                self._again(_SOON_SECONDS if self._tries < _TRIES else _RETRY_SECONDS)
+            return
+        if removed:
+            await self._worker.run(self._kernel.leave)
+            log.warning("nothing of EPIC's that the agent made is left on this node")
+        if state is not None:
+            self.applied = state.digest
 
     async def _refresh_endpoints(self) -> None:
         endpoints = self._cache.dirty.endpoints

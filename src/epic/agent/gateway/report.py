@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Any
@@ -34,20 +34,26 @@ class TunnelReport:
 
 
 def instance_statuses(
-    instances: Mapping[str, Instance], envoys: Mapping[str, Envoy], standing: Collection[IPv4Address]
+    instances: Mapping[str, Instance],
+    envoys: Mapping[str, Envoy],
+    standing: Collection[IPv4Address],
+    drained: Collection[str] = (),
+    leaving: Iterable[str] = (),
 ) -> list[epic_pb2.InstanceStatus]:
-    """The state of each instance, by name."""
-    return [
+    """The state of each instance, by name, and of what is not to be one any more but is not gone."""
+    found = [
         epic_pb2.InstanceStatus(
             gateway=gateway,
             ready=envoy.ready,
             serving_revision=envoy.revision,
             announced=instances[gateway].public in standing,
             error=envoy.error,
+            drained=gateway in drained and instances[gateway].public not in standing,
         )
         for gateway, envoy in sorted(envoys.items())
         if gateway in instances
     ]
+    return found + [epic_pb2.InstanceStatus(gateway=gateway, leaving=True) for gateway in leaving]
 
 
 def tunnel_statuses(

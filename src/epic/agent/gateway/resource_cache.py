@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+import logging
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
 from epic.ads.snapshot import (
     ENDPOINT,
@@ -17,11 +18,15 @@ from epic.ads.snapshot import (
     Versioned,
 )
 from epic.agent.gateway import desired as wanted
-from epic.agent.gateway.desired import Instance, Tunnel
+from epic.agent.gateway.desired import Instance, NodeState, Tunnel
 from epic.agent.gateway.dirty import DirtySet
 from epic.agent.runtime.completeness import Completeness
 from epic.agent.tunnel.endpoints import EndpointKey
 from epic.bpf.dataplane import Address, Endpoint
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _NOTHING: Mapping[str, Resources] = {url: {} for url in ENVOY_TYPES}
 
@@ -49,6 +54,10 @@ class ResourceCache:
         """By gateway."""
         self.tunnels: dict[int, Tunnel] = {}
         """By id; those of gateways without instance here, too."""
+        self.node_state: NodeState | None = None
+        """What the control plane said of the node since the agent began."""
+        self.refused: dict[tuple[str, str], str] = {}
+        """Resources that make no sense, by type and name: their earlier ones stay."""
         self.dirty = DirtySet()
         self._named: dict[str, dict[str, _Named]] = {INSTANCE: {}, TUNNEL: {}}
         self._endpoints: dict[str, _Reached] = {}
@@ -90,25 +99,60 @@ class ResourceCache:
             for native, resource in part[type_url].items()
         }
 
-    def update(self, type_url: str, updated: Resources, removed: Sequence[str] = ()) -> None:
-        """Take in a change; ValueError, and no resource is changed, when one makes no sense."""
+    def update(self, type_url: str, updated: Resources, removed: Sequence[str] = ()) -> Resources:
+        """Take in a change; returns what of it makes sense. Of what does not, the earlier one stays."""
         self._received.mark(type_url)
-        if type_url == NODE_STATE:
-            return
+        for name in removed:
+            self.refused.pop((type_url, name), None)
         gone = [name for name in removed if name not in updated]
-        if type_url == ENDPOINT:
+        if type_url == NODE_STATE:
+            self._update_node(updated, gone)
+        elif type_url == ENDPOINT:
             self._update_endpoints(updated, gone)
         elif type_url in self._named:
             self._update_named(type_url, updated, gone)
         else:
             self._update_parts(type_url, updated, gone)
+        if not self.refused:
+            return updated
+        return {name: r for name, r in updated.items() if (type_url, name) not in self.refused}
+
+    def clear(self) -> None:
+        """Nothing is wanted of this node any more."""
+        self.mark_complete()
+        for type_url in (*reversed(ENVOY_TYPES), ENDPOINT, TUNNEL, INSTANCE):
+            self.update(type_url, {}, list(self.versions(type_url)))
+        self.refused.clear()
 
     def mark_complete(self) -> None:
         """All types are known, those without resources too."""
         self._received.mark(*TYPES)
 
+    def _read_each(
+        self, type_url: str, updated: Resources, read: Callable[[str, Versioned], T]
+    ) -> dict[str, T]:
+        """What they mean; those that make no sense are refused."""
+        found: dict[str, T] = {}
+        for name, resource in updated.items():
+            try:
+                found[name] = read(name, resource)
+            except ValueError as error:
+                if self.refused.get((type_url, name)) != str(error):
+                    log.error("a resource is refused: %s", error)
+                self.refused[type_url, name] = str(error)
+            else:
+                self.refused.pop((type_url, name), None)
+        return found
+
+    def _update_node(self, updated: Resources, gone: Sequence[str]) -> None:
+        found = self._read_each(NODE_STATE, updated, wanted.node_state)
+        for state in found.values():
+            self.node_state = state
+        if gone and not found:
+            self.node_state = None
+
     def _update_endpoints(self, updated: Resources, gone: Iterable[str]) -> None:
-        items = {name: self._reached(name, resource) for name, resource in updated.items()}
+        items = self._read_each(ENDPOINT, updated, self._reached)
         differences = self.dirty.endpoints
         for name, item in items.items():
             before = self._endpoints.get(name)
@@ -134,7 +178,7 @@ class ResourceCache:
 
     def _update_named(self, type_url: str, updated: Resources, gone: Sequence[str]) -> None:
         read = wanted.instance if type_url == INSTANCE else wanted.tunnel
-        items = {name: _Named(resource.version, read(name, resource)) for name, resource in updated.items()}
+        items = self._read_each(type_url, updated, lambda name, r: _Named(r.version, read(name, r)))
         group = self._named[type_url]
         before = [group[name].meaning for name in (*items, *gone) if name in group]
         now = [item.meaning for item in items.values()]
@@ -182,22 +226,20 @@ class ResourceCache:
                     self.dirty.endpoints.want(key, endpoint, endpoint)
 
     def _update_parts(self, type_url: str, updated: Resources, gone: Iterable[str]) -> None:
-        wanted.check(type_url, updated)
+        places = self._read_each(type_url, updated, lambda name, r: wanted.check(type_url, name, r))
         changed: dict[str, dict[str, Versioned]] = {}
 
-        def part(name: str) -> tuple[dict[str, Versioned], str]:
-            gateway, native = wanted.split(name)
+        def part(gateway: str) -> dict[str, Versioned]:
             if gateway not in changed:
                 # What was published before stays as it was.
                 changed[gateway] = dict(self._parts.get(gateway, _NOTHING)[type_url])
-            return changed[gateway], native
+            return changed[gateway]
 
-        for name, resource in updated.items():
-            group, native = part(name)
-            group[native] = resource
+        for name, (gateway, native) in places.items():
+            part(gateway)[native] = updated[name]
         for name in gone:
-            group, native = part(name)
-            group.pop(native, None)
+            gateway, _, native = name.partition("/")
+            part(gateway).pop(native, None)
         for gateway, group in changed.items():
             whole = {**self._parts.get(gateway, _NOTHING), type_url: group}
             self._parts[gateway] = whole

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from google.protobuf.any_pb2 import Any
 
-from epic.ads.snapshot import TYPES, Resources, Versioned
+from epic.ads.snapshot import NODE_STATE, TYPES, Resources, Versioned
 from epic.agent.gateway.resource_cache import ResourceCache
 from epic.agent.runtime import store
 
@@ -23,7 +23,9 @@ def load(directory: Path) -> ResourceCache | None:
         for type_url, rows in store.read(directory, TYPES):
             found = True
             cache.update(type_url, {r.name: Versioned(r.version, _any(type_url, r.body)) for r in rows})
-    except (store.Damaged, ValueError) as error:
+        if cache.refused:
+            raise store.Damaged(next(iter(cache.refused.values())))
+    except store.Damaged as error:
         path = directory / store.FILE
         log.error("%s: %s; waiting for the control plane to send everything again", path, error)
         store.remove(directory)
@@ -35,7 +37,9 @@ def load(directory: Path) -> ResourceCache | None:
 
 
 def rows(type_url: str, updated: Resources, removed: Sequence[str] = ()) -> store.Rows:
-    """A change as it is stored."""
+    """A change as it is stored; what was said of the node counts for one life of the agent."""
+    if type_url == NODE_STATE:
+        return {}
     gone: dict[store.Key, store.Row] = {(type_url, name): None for name in removed}
     return gone | {(type_url, n): (r.version, r.body.value) for n, r in updated.items()}
 

@@ -108,6 +108,7 @@ class Saver:
         self._pending: dict[Key, Row] = {}
         self._wake = asyncio.Event()
         self._flushed = False
+        self._ended = False
         self._trouble = ""
 
     @property
@@ -140,9 +141,9 @@ class Saver:
                 self._wake.set()
 
     async def forget_all(self) -> None:
-        """Remove what was written, and what was noted; nothing is written until the next `flush`."""
+        """Remove what was written, and write nothing any more."""
+        self._ended = True
         self._pending.clear()
-        self._flushed = False
         await self._worker.run(remove, self._directory)
 
     def close(self) -> None:
@@ -153,6 +154,8 @@ class Saver:
 
     def _write(self, rows: Rows) -> bool:
         trouble = ""
+        if self._ended:
+            return True
         try:
             write(self._directory, rows)
         except (sqlite3.Error, OSError) as error:

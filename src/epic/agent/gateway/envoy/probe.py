@@ -1,70 +1,143 @@
-"""Asking an Envoy on its admin socket whether it is ready, many times a second on one connection.
+"""Asking an Envoy on its admin socket how it is, on one connection.
 
-The connection breaks the moment the Envoy dies, so death is noticed without waiting for the next question.
+The connection breaks the moment the Envoy dies, so death is noticed without waiting for the next question. An
+Envoy that lives is asked seldom: a node may have a thousand.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
-_ASK_SECONDS = 0.15
-_ABSENT_SECONDS = 0.05
+ABSENT = ""
+"""The state of an Envoy that does not answer."""
+
+_LIVE = "LIVE"
+_LIVE_SECONDS = 1.0
+_BEGINNING_SECONDS = 0.05
+# After so long without an Envoy it is looked for less often.
+_PATIENCE_SECONDS = 15.0
+_MISSING_SECONDS = 0.25
 _ANSWER_SECONDS = 2.0
 _REQUEST = b"GET /ready HTTP/1.1\r\nhost: envoy\r\n\r\n"
-_READY_BODY = b"LIVE"
+# The agent's own trouble says nothing of an Envoy.
+_OWN = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN}
 
-_BROKEN = (OSError, EOFError, ValueError, TimeoutError)
 
+async def watch_state(socket: Path, tell: Callable[[str], None]) -> None:
+    """Call `tell` with each answer (`LIVE`, `DRAINING`, `PRE_INITIALIZING`, ...) until cancelled.
 
-async def watch_ready(socket: Path, tell: Callable[[bool], None]) -> None:
-    """Call `tell` with each answer until cancelled; no answer is a no."""
+    No answer is `ABSENT`. When the agent itself has no room for a connection nothing is told.
+    """
+    loop = asyncio.get_running_loop()
+    missing_since = loop.time()
     while True:
-        with suppress(*_BROKEN):
-            await _follow(socket, tell)
-        tell(False)
-        await asyncio.sleep(_ABSENT_SECONDS)
-
-
-async def _follow(socket: Path, tell: Callable[[bool], None]) -> None:
-    async with asyncio.timeout(_ANSWER_SECONDS):
-        reader, writer = await asyncio.open_unix_connection(str(socket))
-    try:
-        while True:
+        state = ABSENT
+        try:
             async with asyncio.timeout(_ANSWER_SECONDS):
-                writer.write(_REQUEST)
-                ready = await _answer(reader)
-            tell(ready)
-            await _until_broken(reader, _ASK_SECONDS if ready else _ABSENT_SECONDS)
-    finally:
-        writer.close()
+                transport, asking = await loop.create_unix_connection(lambda: _Asking(tell), str(socket))
+        except OSError as error:
+            if error.errno in _OWN:
+                await asyncio.sleep(_LIVE_SECONDS)
+                continue
+        else:
+            try:
+                await asking.ended
+            finally:
+                transport.abort()
+            if asking.was_live:
+                missing_since = loop.time()
+        tell(state)
+        patient = loop.time() - missing_since < _PATIENCE_SECONDS
+        await asyncio.sleep(_BEGINNING_SECONDS if patient else _MISSING_SECONDS)
 
 
-async def _until_broken(reader: asyncio.StreamReader, seconds: float) -> None:
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await reader.readexactly(1)
+class _Asking(asyncio.Protocol):
+    """One connection: asks, tells, and asks again after a while, until it breaks or an answer is late."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._received = b""
+        self._transport: asyncio.Transport | None = None
+        self.ended: asyncio.Future[None] = self._loop.create_future()
+        self.was_live = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See `asyncio.Protocol`."""
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - for the type checker
+        self._transport = transport
+        self._ask()
+
+    def data_received(self, data: bytes) -> None:
+        """See `asyncio.Protocol`."""
+        self._received += data
+        try:
+            state = parse(self._received)
+        except ValueError:
+            self._end()
+            return
+        if state is not None:
+            self._received = b""
+            live = state == _LIVE
+            self.was_live |= live
+            self._set_timer(_LIVE_SECONDS if live else _BEGINNING_SECONDS, self._ask)
+            self._tell(state)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        """See `asyncio.Protocol`."""
+        self._end()
+
+    def _ask(self) -> None:
+        if self._transport is not None:
+            self._transport.write(_REQUEST)
+            self._set_timer(_ANSWER_SECONDS, self._end)
+
+    def _end(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+    def _set_timer(self, seconds: float, call: Callable[[], None]) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(seconds, call)
 
 
-async def _answer(reader: asyncio.StreamReader) -> bool:
-    head = (await reader.readuntil(b"\r\n\r\n")).lower()
-    status = head.split(b" ", 2)[1]
-    if b"transfer-encoding: chunked" in head:
-        body = await _chunks(reader)
-    else:
-        _, found, rest = head.partition(b"content-length:")
-        if not found:
-            raise ValueError("an answer without length")
-        body = await reader.readexactly(int(rest.split(b"\r\n", 1)[0]))
-    return status == b"200" and body.startswith(_READY_BODY)
+def parse(received: bytes) -> str | None:
+    """The state in an answer to `/ready`; None while it is not whole; ValueError when it is none."""
+    head, end, body = received.partition(b"\r\n\r\n")
+    if not end:
+        return None
+    if not head.startswith(b"HTTP/1."):
+        raise ValueError("no answer of HTTP/1")
+    lower = head.lower()
+    if b"transfer-encoding: chunked" in lower:
+        return _text(_chunks(body))
+    _, found, rest = lower.partition(b"content-length:")
+    if not found:
+        raise ValueError("an answer without length")
+    length = int(rest.split(b"\r\n", 1)[0])
+    return _text(body[:length]) if len(body) >= length else None
 
 
-async def _chunks(reader: asyncio.StreamReader) -> bytes:
-    body = b""
-    while size := int(await reader.readline(), 16):
-        body += await reader.readexactly(size)
-        await reader.readline()
-    await reader.readline()
-    return body
+def _chunks(body: bytes) -> bytes | None:
+    found = b""
+    while True:
+        line, end, rest = body.partition(b"\r\n")
+        if not end:
+            return None
+        size = int(line.split(b";")[0], 16)
+        if len(rest) < size + 2:
+            return None
+        if not size:
+            return found
+        found, body = found + rest[:size], rest[size + 2 :]
+
+
+def _text(body: bytes | None) -> str | None:
+    return None if body is None else body.decode(errors="replace").strip()
