@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from hosts import Lab, Target, run_site, tally
+from hosts import Lab, Target, run_site
+from traffic import describe, traffic
 
 NODE = "epic2"
 EARLIER = "0.0.9-earlier"
@@ -32,15 +33,15 @@ def running(lab: Lab) -> str:
 def test_a_node_goes_back_and_forth_without_a_failed_request(
     lab: Lab, web_target: Target, bundled: str
 ) -> None:
-    load = lab.load(web_target, 600, 0.03)
-    back = run_site("--limit", NODE, "--tags", "programs", "-e", f"base_version={EARLIER}")
-    assert back.returncode == 0, back.stdout[-3000:]
-    assert running(lab) == f"/opt/epic/{EARLIER}/bin/python"
-    forth = run_site("--limit", NODE, "--tags", "programs")
-    assert forth.returncode == 0, forth.stdout[-3000:]
-    assert running(lab) == f"/opt/epic/{bundled}/bin/python"
-    replies = load.stop()
-    assert all(reply.status == 200 for reply in replies), tally(replies)
+    with traffic(lab, web_target, rate=50, connections=10) as seen:
+        back = run_site("--limit", NODE, "--tags", "programs", "-e", f"base_version={EARLIER}")
+        assert back.returncode == 0, back.stdout[-3000:]
+        assert running(lab) == f"/opt/epic/{EARLIER}/bin/python"
+        forth = run_site("--limit", NODE, "--tags", "programs")
+        assert forth.returncode == 0, forth.stdout[-3000:]
+        assert running(lab) == f"/opt/epic/{bundled}/bin/python"
+    assert seen.answered > 0
+    assert seen.failed == [], describe(seen)
 
 
 def test_a_version_that_the_host_does_not_have_is_refused_with_those_it_has(lab: Lab, bundled: str) -> None:
