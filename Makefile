@@ -69,6 +69,7 @@ demo: site ## Build everything, publish a gateway and send requests through it
 	@$(BIN)/python tools/demo
 
 test: setup-lab bpf check sanity ## Run every test, from unit tests to the lab (root)
+	EPIC_LIFE_SEQUENCES=1000 $(PYTEST) -n 2 tests/unit/test_life_sequences.py
 	$(PYTEST) tests/bpf tests/integration
 	$(MAKE) demo
 	$(PYTEST) tests/e2e

@@ -31,7 +31,7 @@ from epic.model.resources import (
 from epic.model.runs import Run
 from epic.reconcile.tunnelling import replan
 
-POOL = IPv4Network("100.64.0.0/28")
+POOL = IPv4Network("100.64.0.0/29")
 ACCOUNTS = ("a", "b")
 
 
@@ -104,7 +104,8 @@ class Model(Plant):
                 group = transaction.get(LBServiceGroup, account, "g")
                 api_gateways.create_gateway(transaction, group, spec, POOL)
                 transaction.create(_route(account, uid))
-                transaction.create(_slice(account, uid, self._made))
+                if self._made % 3:
+                    transaction.create(_slice(account, uid, self._made))
                 replan(transaction, account, {uid})
         except (EpicError, sqlite3.OperationalError):
             return
@@ -169,6 +170,9 @@ class Model(Plant):
             for unit in node.units.values():
                 owner = inside.get(unit.inside, unit.gateway)
                 assert owner == unit.gateway, f"{unit.inside} of {owner} is {unit.gateway}'s on {node.name}"
+            for address, gateway in node.plumbing.items():
+                owner = inside.get(address, gateway)
+                assert owner == gateway, f"{node.name}: {address} of {owner} is still {gateway}'s"
             for tunnel in node.tunnels.values():
                 owner = inside.get(tunnel.inside, tunnel.gateway)
                 assert owner == tunnel.gateway, (
@@ -184,7 +188,7 @@ class Model(Plant):
         for kind in (GWProxy, Tunnel):
             assert self.store.list(kind) == []
         for node in self.epic.values():
-            assert (node.units, node.announced, node.tunnels) == ({}, {}, {}), node.name
+            assert (node.units, node.announced, node.tunnels, node.plumbing) == ({}, {}, {}, {}), node.name
         assert all(not node.tunnels for node in self.workload.values())
         assert not [r for r in self.store.list(Run) if r.status.state == "running"]
 

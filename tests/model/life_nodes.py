@@ -38,6 +38,8 @@ class EpicNode:
     announced: dict[str, str] = field(default_factory=dict)
     """Public address to the gateway whose Envoy it leads to."""
     tunnels: dict[int, TunnelEnd] = field(default_factory=dict)
+    plumbing: dict[str, str] = field(default_factory=dict)
+    """What belongs to an inside address (routes, rules), and of which gateway it is."""
     draining: set[str] = field(default_factory=set)
     held: Snapshot | None = None
     """What its agent was told last; it survives the agent."""
@@ -45,10 +47,13 @@ class EpicNode:
     agent: bool = True
     envoys: set[str] = field(default_factory=lambda: {"1"})
     applied: str = ""
+    stuck: bool = False
+    """Its kernel refuses to remove anything but announcements."""
 
     def power_off(self) -> None:
         """Nothing is left of it."""
         self.units.clear()
+        self.stuck = False
         self._drop_everything()
         self.held, self.connected = None, False
 
@@ -73,7 +78,8 @@ class EpicNode:
             self._drop_everything()
         else:
             self._carry_out(self.held)
-        self.applied = state.digest
+        if not self.stuck:
+            self.applied = state.digest
 
     def _carry_out(self, held: Snapshot) -> None:
         instances = {name: epic_pb2.Instance.FromString(r.body.value) for name, r in held[INSTANCE].items()}
@@ -81,7 +87,9 @@ class EpicNode:
             wanted = instances.get(gateway)
             if wanted is None or wanted.public_address != public:
                 del self.announced[public]
-        self.tunnels = {}
+        if not self.stuck:
+            self.tunnels, self.plumbing = {}, {}
+        self.plumbing |= {instance.inside_address: name for name, instance in instances.items()}
         for resource in held[TUNNEL].values():
             tunnel = epic_pb2.Tunnel.FromString(resource.body.value)
             if tunnel.gateway in instances:
@@ -115,7 +123,7 @@ class EpicNode:
         wanted = {str(i["gateway"]): i for i in plan.instances}
         done: dict[str, tuple[str, str]] = {}
         for gateway in sorted(set(self.units) - set(wanted)):
-            self._withdraw(gateway)
+            self._stop(gateway)
             del self.units[gateway]
             done[gateway] = ("remove", "")
         for gateway, instance in sorted(wanted.items()):
@@ -131,9 +139,14 @@ class EpicNode:
             return "none", ""
         if unit is not None and unit.running and not instance["may_restart"]:
             return "deferred", ""
-        self._withdraw(gateway)
+        if unit is not None:
+            self._stop(gateway)
         self.units[gateway] = Unit(gateway, inside, str(instance["public_address"]), version)
         return "create" if unit is None else "update", ""
+
+    def _stop(self, gateway: str) -> None:
+        serves = self.units[gateway].running and gateway in self.announced.values()
+        assert not serves, f"{self.name}: {gateway} is stopped while it is announced"
 
     def _withdraw(self, gateway: str) -> None:
         for public in [public for public, name in self.announced.items() if name == gateway]:
@@ -141,8 +154,10 @@ class EpicNode:
 
     def _drop_everything(self) -> None:
         self.announced.clear()
-        self.tunnels.clear()
         self.draining.clear()
+        if not self.stuck:
+            self.tunnels.clear()
+            self.plumbing.clear()
 
 
 @dataclass

@@ -133,7 +133,8 @@ class Plant:
             self.lifecycle.take_in(changes)
             self.lifecycle.work()
             self._check_departures(before)
-            if not changes and (self.lifecycle.queue.wait() or 1.0) > 0:
+            wait = self.lifecycle.queue.wait()
+            if not changes and (wait is None or wait > 0):
                 return
 
     def begin_runs(self) -> None:

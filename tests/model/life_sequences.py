@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 from life_model import ACCOUNTS, Model
 
-from epic.model.resources import GWProxy
+from epic.model.resources import GWProxy, Tunnel
 
-_STEPS = 45
+_STEPS = 40
 
 
 def play(model: Model, seed: int, steps: int = _STEPS) -> list[str]:
@@ -32,16 +32,18 @@ def play(model: Model, seed: int, steps: int = _STEPS) -> list[str]:
 def finish(model: Model, seed: int) -> None:
     """Heal everything, delete everything, and see that nothing stays behind."""
     heal(model)
-    for _ in range(3):
-        model.settle()
+    for _ in range(2):
+        model.settle(turns=4)
         model.check()
         model.pass_time(61)
     for proxy in model.store.list(GWProxy):
         model.delete(proxy.account, proxy.name)
-    for _ in range(25):
-        model.settle()
+    for _ in range(40):
+        model.settle(turns=3)
         model.check()
-        model.pass_time(61)
+        if not (model.store.list(GWProxy) or model.store.list(Tunnel)):
+            break
+        model.pass_time(31)
     try:
         model.check_nothing_left()
     except AssertionError as error:
@@ -55,6 +57,7 @@ def heal(model: Model) -> None:
     for name, node in model.epic.items():
         if name not in model.lost:
             node.connected = node.agent = True
+        node.stuck = False
         node.envoys.add("2")
         for unit in node.units.values():
             unit.running = True
@@ -142,6 +145,10 @@ def _install(model: Model, name: str) -> None:
     model.epic[name].envoys.add("2")
 
 
+def _stick(model: Model, name: str) -> None:
+    model.epic[name].stuck = not model.epic[name].stuck
+
+
 def _disk(model: Model, dice: random.Random) -> str:
     model.store.full = not model.store.full
     return "full" if model.store.full else "has room"
@@ -169,7 +176,7 @@ def _workload(model: Model, dice: random.Random) -> str:
 _REPLICAS: list[dict[str, object]] = [{"envoy_replica_count": count} for count in (1, 2, 3)]
 
 _EVENTS: dict[str, tuple[int, Callable[[Model, random.Random], str]]] = {
-    "create": (8, _create),
+    "create": (12, _create),
     "delete": (6, _delete),
     "node away": (3, _node(lambda m, n: _set(m, n, connected=False))),
     "node back": (4, _node(lambda m, n: _set(m, n, connected=True))),
@@ -187,6 +194,7 @@ _EVENTS: dict[str, tuple[int, Callable[[Model, random.Random], str]]] = {
     "Envoys start": (4, _node(_restart_envoys)),
     "template changes": (3, _group),
     "Envoy 2 is installed": (1, _node(_install)),
+    "kernel refuses": (3, _node(_stick)),
     "disk": (2, _disk),
     "time passes": (4, _time),
     "control plane restarts": (1, _control),

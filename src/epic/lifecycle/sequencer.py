@@ -42,9 +42,7 @@ def advance(
 ) -> Step:
     """The next step; without anything to do its instances are those given, and the rest is empty."""
     lost = tuple(i for i in instances if i.node not in hosts or hosts[i.node].lost)
-    standing = [
-        i for i in instances if i not in lost and not (i.phase == "Removed" and hosts[i.node].applied)
-    ]
+    standing = [i for i in instances if i not in lost and not _is_gone(i, hosts[i.node])]
     aims = goals(gateway, standing, wanted, hosts)
     new = _places(gateway, instances, aims, wanted, hosts)
     after = list(standing)
@@ -78,8 +76,8 @@ def needs_run(instance: ProxyInstance, wanted: Wanted) -> bool:
 
 
 def may_restart(instance: ProxyInstance) -> bool:
-    """Whether a run may stop its Envoy: it does not serve, and is not about to."""
-    return instance.phase in {"Planned", "Withdrawn"}
+    """Whether a run may stop its Envoy: its agent has said that it does not serve, and it is not about to."""
+    return instance.phase == "Withdrawn"
 
 
 def is_left_out(instance: ProxyInstance) -> bool:

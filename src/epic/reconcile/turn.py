@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 
+from epic.errors import Exhausted
 from epic.lifecycle import nodes as node_life
 from epic.lifecycle.conditions import with_instances
 from epic.lifecycle.goals import Wanted
@@ -104,10 +105,7 @@ class Turn:
             self._count_removal(name)
         if step.runs:
             enqueue(self._transaction, step.runs)
-        instances = step.instances
-        if step.place:
-            taken = read_claims(self._transaction, self._world.proxies.values())
-            instances += new_instances(step.place, taken, self._settings.inside_pool)
+        instances = step.instances + self._new(proxy, step)
         before = _published(proxy.status.instances)
         proxy = self._save(with_instances(proxy, instances))
         if _published(instances) != before:
@@ -116,6 +114,17 @@ class Turn:
         if proxy.deleting and not instances:
             self._delete(proxy)
             log.info("gateway %s is gone", proxy.id)
+
+    def _new(self, proxy: GWProxy, step: Step) -> tuple[ProxyInstance, ...]:
+        """The instances that are added; without addresses for them the rest of the step is done."""
+        if not step.place:
+            return ()
+        taken = read_claims(self._transaction, self._world.proxies.values())
+        try:
+            return new_instances(step.place, taken, self._settings.inside_pool)
+        except Exhausted as error:
+            log.warning("gateway %s gets no further instance: %s", proxy.id, error)
+            return ()
 
     def _quarantine(self, proxy: GWProxy, instance: ProxyInstance) -> None:
         spec = QuarantineSpec(

@@ -70,7 +70,7 @@ def test_inventory_lists_all_instances_of_each_node() -> None:
                 "mtu": 8952,
                 "envoy_version": "1.40.0",
                 "concurrency": 1,
-                "may_restart": True,
+                "may_restart": False,
             }
         ],
     }
@@ -202,7 +202,7 @@ def test_a_run_removes_what_is_withdrawn_to_be_removed_and_says_so() -> None:
 
 @pytest.mark.parametrize(
     ("phase", "allowed"),
-    [("Planned", True), ("Prepared", False), ("Serving", False), ("Draining", False), ("Withdrawn", True)],
+    [("Planned", False), ("Prepared", False), ("Serving", False), ("Draining", False), ("Withdrawn", True)],
 )
 def test_only_what_does_not_serve_may_be_restarted(phase: str, allowed: bool) -> None:
     (described,) = plans(proxy("e1", phase=phase))["e1"].instances
