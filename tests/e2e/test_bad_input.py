@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -118,26 +119,27 @@ def test_an_exhausted_pool_is_503_names_the_pool_and_leaves_nothing(
         assert "tiny" in reply.json()["error"]
         assert raw("GET", f"{PROXIES}/{second['proxy']['spec']['clientRef']['uid']}").status_code == 404
     finally:
-        api.delete(f"{PROXIES}/{first['proxy']['spec']['clientRef']['uid']}")
+        gateway = f"{PROXIES}/{first['proxy']['spec']['clientRef']['uid']}"
+        api.delete(gateway)
+        eventually(lambda: api.find(gateway) is None, within=30, what="the gateway gone")
         api.delete(path)
         api.delete("/api/epic/service-prefixes/tiny")
 
 
-def test_a_run_whose_node_is_down_is_told_in_the_condition_and_repaired_by_a_later_run(
+def test_a_run_whose_node_is_down_is_told_to_tenant_and_operator_and_repaired_by_a_later_run(
     api: EpicClient, make_gateway: Callable[..., dict[str, Any]], frozen: Callable[[str], Any]
 ) -> None:
     with frozen("epic2"):
         name = make_gateway()["metadata"]["name"]
 
-        def failed() -> str | None:
+        def failed() -> re.Match[str] | None:
             found = condition(api.get(f"{PROXIES}/{name}")["proxy"], "Programmed")
-            return (
-                found.get("message")
-                if found.get("status") == "False" and "epic2" in found.get("message", "")
-                else None
-            )
+            message = found.get("message", "") if found.get("reason") == "RunFailed" else ""
+            return re.fullmatch(r"run (\d+) failed on a node; the platform's operators can see why", message)
 
-        eventually(failed, within=60, what="the condition that tells of the failed run on epic2")
+        told = eventually(failed, within=60, what="the condition that tells of the failed run")
+        run = api.get(f"/api/epic/runs/{told[1]}")["run"]
+        assert list(run["status"]["nodes"]) == ["epic2"]
 
     def repaired() -> bool:
         proxy = api.get(f"{PROXIES}/{name}")["proxy"]

@@ -22,7 +22,7 @@ from epic.client import PREFIX, EpicClient
 from epic.controller.apply import remove, write_item
 from epic.controller.classes import CoreSettings, Login
 from epic.controller.core import translate
-from epic.controller.desired import Desired
+from epic.controller.desired import Desired, Item
 from epic.controller.documents import read_file
 from epic.controller.objects import Objects, parse
 from epic.controller.state import Owned
@@ -114,10 +114,16 @@ def desired(login: Login) -> Desired:
 
 
 def remove_old(client: EpicClient, wanted: Desired) -> bool:
-    """The gateway of an earlier demo; whether there was one."""
-    there = [item for item in wanted.items if client.find(item.address.path) is not None]
+    """The gateway of an earlier demo, until its nodes have let go of it; whether there was one."""
+
+    def left() -> list[Item]:
+        return [item for item in wanted.items if client.find(item.address.path) is not None]
+
+    there = left()
     for item in reversed(there):
         remove(client, Owned.of(item))
+    what = "the gateway of an earlier demo does not go"
+    eventually(lambda: not left(), 60, what, lambda: logs((control_host(), "epic-control")))
     return bool(there)
 
 
