@@ -1,4 +1,4 @@
-"""The network namespaces that the unit epic-netns@ makes, extends and removes."""
+"""The network namespaces that the unit epic-netns@ makes and removes."""
 
 from __future__ import annotations
 
@@ -76,18 +76,8 @@ def test_no_router_and_no_neighbour_can_give_it_another_address() -> None:
     assert host(unit("up"), *read, INSIDE6=INSIDE6) == [0, 0, 0, 0, 0]
 
 
-def test_a_namespace_without_ipv6_is_extended_and_stays_the_same_namespace() -> None:
-    identity = f"stat -L -c %i /run/netns/epic-{GATEWAY}"
-    before, links, routes, neighbours, *after = host(
-        unit("up"), identity, *STATE, *(unit("extend", INSIDE6=INSIDE6),) * 2, identity, *STATE
-    )
-    assert ipv6([links, routes, neighbours]) == ([], [], [])
-    assert after[0] == before
-    assert ipv6(after[1:]) == WHOLE
-
-
-def test_an_environment_without_an_ipv6_address_changes_nothing() -> None:
-    assert ipv6(host(unit("up"), unit("extend"), *STATE)) == ([], [], [])
+def test_an_environment_without_an_ipv6_address_gives_none() -> None:
+    assert ipv6(host(unit("up"), *STATE)) == ([], [], [])
 
 
 def test_a_link_too_small_for_ipv6_has_ipv4_only() -> None:
