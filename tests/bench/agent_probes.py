@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from epic.agent.gateway.envoy.probe import watch_state
+from epic.agent.gateway.envoy.probe import Probe
 
 ENVOYS = 250
 SECONDS = 10.0
@@ -50,7 +50,7 @@ async def _measure(directory: Path) -> float:
         nonlocal answers
         answers += state == "LIVE"
 
-    tasks = [asyncio.create_task(watch_state(directory / f"{number}.sock", tell)) for number in range(ENVOYS)]
+    tasks = [asyncio.create_task(Probe(directory / f"{number}.sock", tell).run()) for number in range(ENVOYS)]
     while answers < ENVOYS:  # noqa: ASYNC110
         await asyncio.sleep(0.1)
     answers = 0

@@ -239,6 +239,12 @@ class Node:
         with self.client:
             return subprocess.run(command, capture_output=True, text=True, check=False).stdout.lower()
 
+    def fail_health(self) -> None:
+        """Have Envoy say that it drains."""
+        admin = self.run_directory / "gateways" / GATEWAY / "admin.sock"
+        command = ["curl", "-sS", "-X", "POST", "--unix-socket", admin, "http://envoy/healthcheck/fail"]
+        subprocess.run(command, capture_output=True, check=True)
+
     def is_agent_alive(self) -> bool:
         """Whether it runs."""
         return self._agent is not None and self._agent.poll() is None

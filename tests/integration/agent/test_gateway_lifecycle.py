@@ -105,3 +105,12 @@ async def test_a_node_that_was_away_drops_what_was_given_to_others_before_it_ann
     report = await serving.control.report(lambda r: r.instances and r.instances[0].leaving)
     assert report.instances[0].gateway == GATEWAY
     assert f"{PUBLIC} dev {INTERFACE}" in serving.node.run("ip route show table 200")
+
+
+async def test_a_unit_that_stops_withdraws_its_gateway_for_good(serving: Node) -> None:
+    """What epic-withdraw does: Envoy is told to drain, and the flag route goes while Envoy still serves."""
+    serving.fail_health()
+    serving.node.run(f"ip route flush exact {PUBLIC}/32 proto 50 type blackhole table main")
+    for _ in range(40):
+        assert not serving.is_announced()
+        await asyncio.sleep(0.05)

@@ -18,7 +18,7 @@ import pytest
 from epic.agent.gateway.envoy import drain as drain_module
 from epic.agent.gateway.envoy.admin import sum_connections
 from epic.agent.gateway.envoy.drain import Drainer, Order
-from epic.agent.gateway.envoy.probe import parse, watch_state
+from epic.agent.gateway.envoy.probe import Probe, parse
 
 WEB = "shop.web"
 
@@ -87,9 +87,10 @@ async def until(condition: Callable[[], bool]) -> None:
 @asynccontextmanager
 async def watching(socket: Path) -> AsyncIterator[list[str]]:
     states: list[str] = []
-    task = asyncio.create_task(watch_state(socket, states.append))
+    task = asyncio.create_task(Probe(socket, states.append).run())
     yield states
     task.cancel()
+    await asyncio.wait([task])
 
 
 async def test_an_envoys_death_is_noticed_without_asking(envoy: Admin) -> None:
@@ -98,6 +99,19 @@ async def test_an_envoys_death_is_noticed_without_asking(envoy: Admin) -> None:
         envoy.die()
         await until(lambda: states[1:2] == [""])
     assert envoy.asked == ["/ready"]
+
+
+async def test_an_envoy_is_asked_at_once_when_that_matters(envoy: Admin) -> None:
+    states: list[str] = []
+    probe = Probe(envoy.socket, states.append)
+    task = asyncio.create_task(probe.run())
+    await until(lambda: states == ["LIVE"])
+    envoy.state = "DRAINING"
+    probe.ask()
+    async with asyncio.timeout(0.5):
+        await until(lambda: states[1:2] == ["DRAINING"])
+    task.cancel()
+    await asyncio.wait([task])
 
 
 async def test_an_envoy_is_found_when_it_comes(tmp_path: Path) -> None:
@@ -216,8 +230,14 @@ async def test_a_gateway_serves_again_when_it_is_not_to_drain_any_more(
     assert draining.steps == (False, False)
 
 
-async def test_an_envoy_that_drains_for_nobody_serves_again(envoy: Admin, draining: Draining) -> None:
+async def test_an_envoy_that_drains_for_nobody_serves_again_after_a_while(
+    envoy: Admin, draining: Draining, monkeypatch: pytest.MonkeyPatch
+) -> None:
     envoy.state = "DRAINING"
+    assert not draining.drainer.hear(WEB, "DRAINING")
+    await asyncio.sleep(0.05)
+    assert envoy.state == "DRAINING"
+    monkeypatch.setattr(drain_module, "UNORDERED_SECONDS", 0.01)
     assert not draining.drainer.hear(WEB, "DRAINING")
     await until(lambda: envoy.state == "LIVE")
     assert draining.drainer.hear(WEB, "LIVE")

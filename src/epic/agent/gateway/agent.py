@@ -16,7 +16,8 @@ from epic.agent.gateway import metrics, report, storage
 from epic.agent.gateway.announcement import Announcer, Hold
 from epic.agent.gateway.certificate import CertificateRenewer
 from epic.agent.gateway.envoy.drain import Drainer
-from epic.agent.gateway.envoy.probe import watch_state
+from epic.agent.gateway.envoy.endpoint_health import TunnelLiveness
+from epic.agent.gateway.envoy.probe import Probe
 from epic.agent.gateway.envoy.registry import EnvoyRegistry
 from epic.agent.gateway.envoy.xds import XdsSockets
 from epic.agent.gateway.firewall import Firewall
@@ -58,11 +59,12 @@ class GatewayAgent:
         self._saver = Saver(settings.state_directory)
         self._supervisor = Supervisor()
         self._announce = asyncio.Event()
-        self._probes: dict[str, asyncio.Task[None]] = {}
+        self._probes: dict[str, tuple[Probe, asyncio.Task[None]]] = {}
         self._alive: set[int] = set()
         self._moves: set[asyncio.Task[None]] = set()
         self._route_timer: asyncio.TimerHandle | None = None
         self._events: events.Events = Counter()
+        self._liveness = TunnelLiveness()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop`; the kernel state stays, for traffic goes on while the agent restarts."""
@@ -90,6 +92,9 @@ class GatewayAgent:
         self._reconciler.hold_new = self._hold.holds()
         await self._worker.run(kernel.start)
         if stored is not None:
+            # An Envoy that outlived an earlier agent is not told that all is well before that is known.
+            self._liveness.look(await self._worker.run(self._look_at_stored), time.monotonic())
+            self._reconciler.set_down(self._liveness.down)
             self._accept_resources()
         self._renewer = CertificateRenewer(settings.control, settings.node_name, lambda: client.channel)
         self._reporter = report.Reporter(
@@ -133,8 +138,8 @@ class GatewayAgent:
         try:
             await self._supervisor.run(stop)
         finally:
-            for probe in self._probes.values():
-                probe.cancel()
+            for _, task in self._probes.values():
+                task.cancel()
 
     def _reconciled(self, tunnels_changed: bool) -> None:
         self._reporter.wake(tunnels=tunnels_changed)
@@ -153,18 +158,20 @@ class GatewayAgent:
         self._reconciler.accept_resources()
         gateways = self._registry.envoys.keys()
         for gateway in self._probes.keys() - gateways:
-            self._probes.pop(gateway).cancel()
+            _, task = self._probes.pop(gateway)
+            task.cancel()
         for gateway in gateways - self._probes.keys():
-            self._probes[gateway] = asyncio.create_task(self._probe(gateway), name=f"probe {gateway}")
+            self._probes[gateway] = self._probe(gateway)
 
     def _admin_socket(self, gateway: str) -> Path:
         return self._settings.run_directory / "gateways" / gateway / "admin.sock"
 
-    async def _probe(self, gateway: str) -> None:
+    def _probe(self, gateway: str) -> tuple[Probe, asyncio.Task[None]]:
         def tell(state: str) -> None:
             self._registry.set_ready(gateway, self._drainer.hear(gateway, state))
 
-        await watch_state(self._admin_socket(gateway), tell)
+        probe = Probe(self._admin_socket(gateway), tell)
+        return probe, asyncio.create_task(probe.run(), name=f"probe {gateway}")
 
     def _look_at_announcements(self) -> None:
         self._announce.set()
@@ -188,6 +195,10 @@ class GatewayAgent:
 
     def _changed(self, found: monitor.Changes) -> None:
         self._kernel.pending.add(found)
+        if found.ours:
+            self._routes.suspect()
+            for probe, _ in self._probes.values():
+                probe.ask()
         # Routes may change all the time; others' are looked at a little later, all at once.
         if found.links or found.addresses or found.ours or found.filters or found.rules or found.lost:
             self._reconciler.wake()
@@ -204,6 +215,8 @@ class GatewayAgent:
         for event in events.read_events(found, self._alive):
             self._count(event)
             self._alive.add(event.tunnel)
+        if self._liveness.hear({event.tunnel for event in found}):
+            self._reconciler.set_down(self._liveness.down)
         moved = {event.tunnel for event in found if event.lane == 0}
         if moved:
             task = asyncio.create_task(self._worker.run(self._kernel.move, moved), name="move")
@@ -249,10 +262,14 @@ class GatewayAgent:
         # In parts: what is to be changed meanwhile must not wait for all of them.
         while part := await self._worker.run(lambda: list(islice(found, _PART))):
             statuses += part
+        if self._liveness.look(statuses, time.monotonic()):
+            self._reconciler.set_down(self._liveness.down)
         alive, down = events.find_silent(before & self._alive, statuses)
         self._alive = alive | (self._alive - before)
         for event in down:
             self._count(event)
+        for key in [key for key in self._events if key[0] not in self._cache.tunnels]:
+            del self._events[key]
         return report.TunnelReport(statuses, await self._worker.run(self._dataplane.drop_counters))
 
     def _count(self, event: events.Event) -> None:
@@ -271,6 +288,10 @@ class GatewayAgent:
             self._supervisor.failures,
             life.not_after if life else None,
         )
+
+    def _look_at_stored(self) -> list[epic_pb2.TunnelStatus]:
+        tunnels = self._cache.tunnels
+        return list(report.tunnel_statuses(self._dataplane, tunnels, time.monotonic_ns()))
 
     def _sample_tunnels(self) -> Iterator[epic_pb2.TunnelStatus]:
         return report.tunnel_statuses(self._dataplane, self._kernel.installed, time.monotonic_ns())

@@ -30,6 +30,8 @@ class Announcer:
         self._netlink: Netlink | None = None
         self._lock = asyncio.Lock()
         self._standing: frozenset[IPv4Address] = frozenset()
+        self._lost: dict[IPv4Address, float] = {}
+        self._suspected = 0.0
         self._troubles = LogOnce(log)
 
     @property
@@ -52,10 +54,25 @@ class Announcer:
         self._netlink = await self._worker.run(Netlink)
         await self.observe()
 
+    def suspect(self) -> None:
+        """Somebody has removed a flag route just now."""
+        self._suspected = time.monotonic()
+
+    def lost_at(self, address: IPv4Address) -> float:
+        """When somebody else removed this flag route; 0 when nobody did.
+
+        It may have been the unit of its Envoy, which is to stop: who makes it again asks the Envoy first.
+        """
+        return self._lost.get(address, 0.0)
+
     async def observe(self) -> None:
         """Look at the kernel's routes again; somebody else may have removed one."""
         async with self._lock:
-            self._standing = await self._worker.run(self._opened().flag_routes)
+            standing = await self._worker.run(self._opened().flag_routes)
+            since, self._suspected = self._suspected or time.monotonic(), 0.0
+            self._lost = {a: t for a, t in self._lost.items() if a not in standing}
+            self._lost |= dict.fromkeys(self._standing - standing, since)
+            self._standing = standing
 
     async def sync(
         self,
@@ -111,6 +128,7 @@ class Announcer:
         if add:
             # What stands is what the kernel says: another's route may be in the way of ours.
             self._standing = netlink.flag_routes()
+            self._lost = {a: t for a, t in self._lost.items() if a not in self._standing}
 
     def _opened(self) -> Netlink:
         if self._netlink is None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 from epic.ads.snapshot import INSTANCE, Snapshot
 from epic.agent.gateway import plan
 from epic.agent.gateway.announcement import Announcer
 from epic.agent.gateway.desired import Desired, Element, Instance, NodeState, used
-from epic.agent.gateway.envoy import readiness
+from epic.agent.gateway.envoy import endpoint_health, readiness
 from epic.agent.gateway.envoy.drain import Drainer, Order
 from epic.agent.gateway.envoy.readiness import RELEASE_SECONDS, has_released
 from epic.agent.gateway.envoy.registry import EnvoyRegistry
@@ -24,7 +25,7 @@ from epic.agent.gateway.resource_cache import ResourceCache
 from epic.agent.runtime.log_once import LogOnce
 from epic.agent.runtime.worker import Worker
 from epic.agent.tunnel.endpoints import EndpointKey
-from epic.bpf.dataplane import Endpoint
+from epic.bpf.dataplane import Address, Endpoint
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +78,7 @@ class Reconciler:
         self._parted: dict[str, str] = {}
         self._state: NodeState | None = None
         self._tries = 0
+        self._down: frozenset[int] = frozenset()
         self.leaving: tuple[str, ...] = ()
         """Gateways that are not wanted any more, but something of them is on the node still."""
         self.applied = ""
@@ -136,6 +138,13 @@ class Reconciler:
         """What is wrong with the node now, a line each."""
         return self._troubles.problems
 
+    def set_down(self, down: frozenset[int]) -> None:
+        """These tunnels are down: Envoys are told that the endpoints behind them are unhealthy."""
+        changed, self._down = self._down ^ down, down
+        tunnels = (self._cache.tunnels.get(id_) for id_ in changed)
+        self._cache.dirty.gateways.update(tunnel.gateway for tunnel in tunnels if tunnel is not None)
+        self._wake.set()
+
     def wake(self) -> None:
         """Something changed on the node: look at all of it."""
         self._whole = True
@@ -174,7 +183,13 @@ class Reconciler:
         if not self._synced:
             return False
         instances, ports = self._cache.instances, self._firewall.open
-        programmed = {g for g in self._programmed if g in instances and instances[g].elements <= ports}
+        programmed = {
+            g
+            for g in self._programmed
+            if g in instances
+            and instances[g].elements <= ports
+            and self._routes.lost_at(instances[g].public) <= self._registry.answered_at(g)
+        }
         node = readiness.Node(
             programmed=set() if self.hold_new else programmed,
             cut_off=instances.keys() if self._firewall.broken else self._cut_off | self._drainer.withdrawn,
@@ -298,8 +313,16 @@ class Reconciler:
     def _publish_to_envoy(self, instance: Instance, part: Snapshot | None) -> None:
         # Without a revision there is no accepted configuration: what the Envoy has stays.
         told = part or ({} if instance.revision else None)
+        if told and any(self._cache.tunnels[id_].gateway == instance.gateway for id_ in self._down_here()):
+            told = endpoint_health.mark(told, partial(self._is_down, instance.gateway))
         if told is not None and self._registry.publish(instance.gateway, told, instance.revision):
             self._sockets.publish(instance.gateway, told)
+
+    def _down_here(self) -> Iterator[int]:
+        return (id_ for id_ in self._down if id_ in self._cache.tunnels)
+
+    def _is_down(self, gateway: str, address: Address) -> bool:
+        return self._cache.tunnel_to(gateway, address) in self._down
 
     def _removals(self, view: _View) -> list[plan.Action]:
         """What may go by now."""

@@ -81,6 +81,11 @@ class ResourceCache:
         found = self.tunnels.get(tunnel)
         return found is not None and found.gateway in self.instances
 
+    def tunnel_to(self, gateway: str, address: Address) -> int | None:
+        """The tunnel to a gateway's endpoint."""
+        found = self._endpoints.get(f"{gateway}/{address}")
+        return found.endpoint.tunnel if found is not None else None
+
     def endpoints(self) -> Iterator[tuple[EndpointKey, Endpoint]]:
         """All endpoints."""
         return ((item.key, item.endpoint) for item in self._endpoints.values())

@@ -15,6 +15,8 @@ log = logging.getLogger(__name__)
 
 ANNOUNCED_SECONDS = 3.0
 """So long a draining gateway is still announced: its clients hear of it before packets go elsewhere."""
+UNORDERED_SECONDS = 15.0
+"""So long an Envoy may drain that was not told to by the control plane; its unit stops within that."""
 _LOOK_SECONDS = 0.25
 
 
@@ -43,6 +45,7 @@ class Drainer:
         self._changed = changed
         self._drains: dict[str, _Drain] = {}
         self._restoring: dict[str, asyncio.Task[None]] = {}
+        self._unordered: dict[str, float] = {}
 
     @property
     def draining(self) -> frozenset[str]:
@@ -63,6 +66,7 @@ class Drainer:
         """These drain from now on; those of `gateways` that did before and do no more serve again."""
         loop = asyncio.get_running_loop()
         here = set(gateways)
+        self._unordered = {g: since for g, since in self._unordered.items() if g in here}
         for gateway in self._drains.keys() - orders.keys():
             self._cancel(self._drains.pop(gateway))
             if gateway in here:
@@ -81,11 +85,16 @@ class Drainer:
 
     def hear(self, gateway: str, state: str) -> bool:
         """An Envoy says that its state is `LIVE`, `DRAINING`, ...; whether it serves as it should."""
-        if state == "DRAINING" and gateway not in self._drains:
-            # An earlier agent had it drain.
+        if state != "DRAINING":
+            self._unordered.pop(gateway, None)
+            return state == "LIVE"
+        if gateway in self._drains:
+            return True
+        # Its unit is being stopped, unless this lasts: then an earlier agent had it drain.
+        now = asyncio.get_running_loop().time()
+        if now - self._unordered.setdefault(gateway, now) > UNORDERED_SECONDS:
             self._restore(gateway)
-            return False
-        return state == "LIVE" or (state == "DRAINING" and gateway in self._drains)
+        return False
 
     def close(self) -> None:
         """End; Envoys that drain go on doing so."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from ipaddress import ip_address
 
 from envoy.config.core.v3 import health_check_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
 
-from epic.ads.snapshot import LOAD_ASSIGNMENT, Resources, Snapshot, Versioned, versioned
+from epic.ads.snapshot import LOAD_ASSIGNMENT, Snapshot, Versioned, versioned
 from epic.agent.tunnel.health import DEAD_SECONDS
 from epic.bpf.dataplane import Address
 from epic.proto import epic_pb2
@@ -54,25 +54,20 @@ class TunnelLiveness:
         return back
 
 
-def mark(part: Snapshot, unreachable: Collection[Address]) -> Snapshot:
-    """A gateway's resources, with those endpoints unhealthy whose addresses are `unreachable`."""
+def mark(part: Snapshot, is_down: Callable[[Address], bool]) -> Snapshot:
+    """A gateway's resources, with those endpoints unhealthy that are behind a tunnel that is down."""
     assignments = part.get(LOAD_ASSIGNMENT, {})
-    if not unreachable or not assignments:
-        return part
-    return {**part, LOAD_ASSIGNMENT: _marked(assignments, set(unreachable))}
+    return {**part, LOAD_ASSIGNMENT: {name: _mark(r, is_down) for name, r in assignments.items()}}
 
 
-def _marked(assignments: Resources, unreachable: Collection[Address]) -> Resources:
-    return {name: _mark(resource, unreachable) for name, resource in assignments.items()}
-
-
-def _mark(resource: Versioned, unreachable: Collection[Address]) -> Versioned:
+def _mark(resource: Versioned, is_down: Callable[[Address], bool]) -> Versioned:
     assignment = endpoint_pb2.ClusterLoadAssignment.FromString(resource.body.value)
     found = False
     for locality in assignment.endpoints:
         for endpoint in locality.lb_endpoints:
+            # Only addresses in figures are reached by tunnels.
             with suppress(ValueError):
-                if ip_address(endpoint.endpoint.address.socket_address.address) in unreachable:
+                if is_down(ip_address(endpoint.endpoint.address.socket_address.address)):
                     endpoint.health_status = health_check_pb2.UNHEALTHY
                     found = True
     return versioned(assignment) if found else resource

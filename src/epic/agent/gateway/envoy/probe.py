@@ -17,6 +17,7 @@ ABSENT = ""
 _LIVE = "LIVE"
 _LIVE_SECONDS = 1.0
 _BEGINNING_SECONDS = 0.05
+_PAUSES = {_LIVE: _LIVE_SECONDS, "DRAINING": 0.25}
 # After so long without an Envoy it is looked for less often.
 _PATIENCE_SECONDS = 15.0
 _MISSING_SECONDS = 0.25
@@ -26,32 +27,50 @@ _REQUEST = b"GET /ready HTTP/1.1\r\nhost: envoy\r\n\r\n"
 _OWN = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN}
 
 
-async def watch_state(socket: Path, tell: Callable[[str], None]) -> None:
-    """Call `tell` with each answer (`LIVE`, `DRAINING`, `PRE_INITIALIZING`, ...) until cancelled.
+class Probe:
+    """Asks one Envoy for its state and calls `tell` with each answer (`LIVE`, `DRAINING`, ...).
 
     No answer is `ABSENT`. When the agent itself has no room for a connection nothing is told.
     """
-    loop = asyncio.get_running_loop()
-    missing_since = loop.time()
-    while True:
-        state = ABSENT
-        try:
-            async with asyncio.timeout(_ANSWER_SECONDS):
-                transport, asking = await loop.create_unix_connection(lambda: _Asking(tell), str(socket))
-        except OSError as error:
-            if error.errno in _OWN:
-                await asyncio.sleep(_LIVE_SECONDS)
-                continue
-        else:
+
+    def __init__(self, socket: Path, tell: Callable[[str], None]) -> None:
+        self._socket = socket
+        self._tell = tell
+        self._asking: _Asking | None = None
+
+    def ask(self) -> None:
+        """Ask at once, if there is a connection; else that is tried often anyway."""
+        if self._asking is not None:
+            self._asking.ask()
+
+    async def run(self) -> None:
+        """Ask until cancelled."""
+        loop = asyncio.get_running_loop()
+        missing_since = loop.time()
+        while True:
             try:
-                await asking.ended
-            finally:
-                transport.abort()
-            if asking.was_live:
-                missing_since = loop.time()
-        tell(state)
-        patient = loop.time() - missing_since < _PATIENCE_SECONDS
-        await asyncio.sleep(_BEGINNING_SECONDS if patient else _MISSING_SECONDS)
+                if await self._follow():
+                    missing_since = loop.time()
+            except OSError as error:
+                if error.errno in _OWN:
+                    await asyncio.sleep(_LIVE_SECONDS)
+                    continue
+            self._tell(ABSENT)
+            patient = loop.time() - missing_since < _PATIENCE_SECONDS
+            await asyncio.sleep(_BEGINNING_SECONDS if patient else _MISSING_SECONDS)
+
+    async def _follow(self) -> bool:
+        """Until the connection breaks; whether the Envoy lived."""
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            made = await loop.create_unix_connection(lambda: _Asking(self._tell), str(self._socket))
+        transport, self._asking = made
+        try:
+            await self._asking.ended
+            return self._asking.was_live
+        finally:
+            self._asking = None
+            transport.abort()
 
 
 class _Asking(asyncio.Protocol):
@@ -70,7 +89,7 @@ class _Asking(asyncio.Protocol):
         """See `asyncio.Protocol`."""
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 - for the type checker
         self._transport = transport
-        self._ask()
+        self.ask()
 
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
@@ -82,16 +101,16 @@ class _Asking(asyncio.Protocol):
             return
         if state is not None:
             self._received = b""
-            live = state == _LIVE
-            self.was_live |= live
-            self._set_timer(_LIVE_SECONDS if live else _BEGINNING_SECONDS, self._ask)
+            self.was_live |= state == _LIVE
+            self._set_timer(_PAUSES.get(state, _BEGINNING_SECONDS), self.ask)
             self._tell(state)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         """See `asyncio.Protocol`."""
         self._end()
 
-    def _ask(self) -> None:
+    def ask(self) -> None:
+        """Ask now instead of later."""
         if self._transport is not None:
             self._transport.write(_REQUEST)
             self._set_timer(_ANSWER_SECONDS, self._end)

@@ -21,11 +21,16 @@ class EnvoyRegistry:
         self._envoys: dict[str, Envoy] = {}
         self._revisions: dict[str, str] = {}
         self._published: dict[str, float] = {}
+        self._answered: dict[str, float] = {}
 
     @property
     def envoys(self) -> Mapping[str, Envoy]:
         """What is known, by gateway."""
         return self._envoys
+
+    def answered_at(self, gateway: str) -> float:
+        """When the Envoy said last how it is, or did not answer; monotonic seconds."""
+        return self._answered.get(gateway, 0.0)
 
     def published_at(self, gateway: str) -> float:
         """When something was published for the gateway's Envoy last."""
@@ -38,6 +43,7 @@ class EnvoyRegistry:
         self._envoys = known
         self._revisions = {g: r for g, r in self._revisions.items() if g in known}
         self._published = {g: t for g, t in self._published.items() if g in known}
+        self._answered = {g: t for g, t in self._answered.items() if g in known}
 
     def publish(self, gateway: str, snapshot: Snapshot, revision: str) -> bool:
         """Note what the Envoy is to have; False when it is what it was."""
@@ -53,6 +59,8 @@ class EnvoyRegistry:
     def set_ready(self, gateway: str, ready: bool) -> None:
         """The Envoy says of itself that it is ready, or not."""
         envoy = self._envoys.get(gateway)
+        if envoy is not None:
+            self._answered[gateway] = time.monotonic()
         if envoy is not None and (envoy.ready is not ready or not envoy.probed):
             log.info("Envoy of gateway %s is %s", gateway, "ready" if ready else "not ready")
             self._update(gateway, ready=ready, probed=True)
