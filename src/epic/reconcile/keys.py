@@ -25,7 +25,7 @@ class KeyQueue(Generic[K]):
         self._failures: dict[K, int] = {}
 
     def add(self, key: K, delay: float = 0.0) -> None:
-        """See to it that the key is due within `delay` seconds; one that failed keeps waiting."""
+        """See to it that the key is due within `delay` seconds."""
         self._schedule(key, max(delay, 0.0))
 
     def take(self, limit: int) -> list[K]:

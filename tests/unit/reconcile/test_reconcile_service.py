@@ -1,0 +1,169 @@
+"""The service of lives: woken by changes, failing alone, beginning again; the queue of keys."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
+from ipaddress import IPv4Network
+from pathlib import Path
+
+import pytest
+
+from epic.lifecycle.tunnels import Evidence
+from epic.model.base import now
+from epic.model.resources import GWProxy, LBServiceGroup, Node
+from epic.model.runs import Run
+from epic.reconcile.keys import KeyQueue
+from epic.reconcile.lifecycle import Lifecycle
+from epic.reconcile.service import LifecycleService
+from epic.reconcile.turn import LifecycleSettings, Turn
+from epic.store.sqlite import SqliteStore
+from epic.supervise import keep_running
+
+NOTHING = Evidence(epic_node_known=False, epic_end=False, applied=None, silent_since=datetime.now(UTC))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqliteStore]:
+    store = SqliteStore(tmp_path / "epic.db")
+    with store.transaction() as transaction:
+        for name in ("e1", "e2"):
+            spec = {"address": f"192.0.2.{name[1]}"}
+            transaction.create(Node.model_validate({"metadata": {"name": name}, "spec": spec}))
+        group = {"metadata": {"name": "g", "namespace": "a"}, "spec": {"service-prefix": "p"}}
+        transaction.create(LBServiceGroup.model_validate(group))
+    yield store
+    store.close()
+
+
+def lifecycle(store: SqliteStore) -> Lifecycle:
+    settings = LifecycleSettings(IPv4Network("100.64.0.0/24"), "1")
+    return Lifecycle(store, settings, lambda _: NOTHING)
+
+
+def create(store: SqliteStore, name: str) -> None:
+    with store.transaction() as transaction:
+        transaction.create(
+            GWProxy.model_validate({"metadata": {"name": name, "namespace": "a"}, "spec": {"group": "g"}})
+        )
+
+
+def nodes_of(store: SqliteStore, name: str) -> set[str]:
+    proxy = store.find(GWProxy, "a", name)
+    return {i.node for i in proxy.status.instances} if proxy else set()
+
+
+async def eventually(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - another thread makes it true
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+async def serving(store: SqliteStore) -> object:
+    service = LifecycleService(store, lifecycle(store))
+    task = asyncio.create_task(keep_running("lives", service.run, first_delay=0.02))
+    yield service
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+async def test_a_gateway_that_has_too_few_instances_gets_them_with_a_run_a_node(
+    store: SqliteStore, serving: object
+) -> None:
+    create(store, "u1")
+    await eventually(lambda: nodes_of(store, "u1") == {"e1", "e2"})
+    assert [run.spec.nodes for run in store.list(Run)] == [("e1",), ("e2",)]
+
+
+async def test_a_gateway_that_cannot_be_led_holds_up_no_other_and_is_led_later(
+    store: SqliteStore, serving: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lead, broken = Turn._gateway, {"u1"}
+
+    def failing(self: Turn, proxy: GWProxy) -> None:
+        if proxy.name in broken:
+            raise ValueError("no such thing")
+        lead(self, proxy)
+
+    monkeypatch.setattr(Turn, "_gateway", failing)
+    create(store, "u1")
+    create(store, "u2")
+    await eventually(lambda: nodes_of(store, "u2") == {"e1", "e2"})
+    assert nodes_of(store, "u1") == set()
+    broken.clear()
+    await eventually(lambda: nodes_of(store, "u1") == {"e1", "e2"})
+
+
+async def test_a_store_that_fails_for_a_while_ends_nothing(
+    store: SqliteStore, serving: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes, failures = store._changes, iter([OSError("disk I/O error")] * 3)
+
+    def failing(since: int) -> object:
+        for error in failures:
+            raise error
+        return changes(since)
+
+    monkeypatch.setattr(store, "_changes", failing)
+    create(store, "u1")
+    await eventually(lambda: nodes_of(store, "u1") == {"e1", "e2"})
+
+
+def test_a_gateway_that_waits_for_an_address_goes_on_with_the_rest(store: SqliteStore) -> None:
+    settings = LifecycleSettings(IPv4Network("100.64.0.0/30"), "1")
+    work = Lifecycle(store, settings, lambda _: NOTHING)
+    for name in ("u1", "u2"):
+        create(store, name)
+    work.begin()
+    work.work()
+    assert sorted(map(len, (nodes_of(store, "u1"), nodes_of(store, "u2")))) == [0, 2]
+    with store.transaction() as transaction:
+        for proxy in transaction.list(GWProxy):
+            metadata = proxy.metadata.model_copy(update={"deletion_timestamp": now()})
+            transaction.update(proxy.model_copy(update={"metadata": metadata}))
+    work.begin()
+    work.work()
+    (left,) = store.list(GWProxy)
+    assert {i.phase for i in left.status.instances} == {"Draining"}
+
+
+async def test_a_fault_that_repeats_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    times = 0
+
+    async def failing() -> None:
+        nonlocal times
+        times += 1
+        raise OSError("disk is full")
+
+    with caplog.at_level(logging.ERROR):
+        task = asyncio.create_task(keep_running("it", failing, first_delay=0.01))
+        await eventually(lambda: times >= 4)
+        task.cancel()
+    assert [record.getMessage() for record in caplog.records] == ["it: begins again in 0.0 s"]
+
+
+def test_keys_wait_once_come_in_order_and_failures_ever_later() -> None:
+    time = [0.0]
+    queue: KeyQueue[str] = KeyQueue(lambda: time[0])
+    for key in ("a", "b", "a"):
+        queue.add(key)
+    queue.add("c", 5)
+    queue.add("c", 9)
+    assert queue.take(1) == ["a"]
+    assert queue.take(9) == ["b"]
+    assert (queue.take(9), queue.wait()) == ([], 5)
+    assert [queue.failed("a"), queue.wait()] == [1, 0.5]
+    time[0] = 0.5
+    assert queue.take(9) == ["a"]
+    assert [queue.failed("a"), queue.wait()] == [2, 1.0]
+    queue.add("a")
+    assert queue.take(9) == ["a"], "a change is reason enough to try at once"
+    assert (queue.succeeded("a"), queue.succeeded("a")) == (True, False)
+    time[0] = 5.0
+    assert queue.take(9) == ["c"]
+    assert queue.wait() is None
