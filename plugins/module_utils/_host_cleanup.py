@@ -240,9 +240,6 @@ def _delete(path: Path) -> None:
         shutil.rmtree(path)
         return
     path.unlink(missing_ok=True)
-    if (
-        path.parent.name.endswith((".d", ".wants"))
-        and path.parent.is_dir()
-        and not any(path.parent.iterdir())
-    ):
+    # a unit's drop-ins; directories such as /etc/tmpfiles.d are the distribution's
+    if path.parent.name.endswith(".service.d") and not any(path.parent.iterdir()):
         path.parent.rmdir()

@@ -79,9 +79,9 @@ def traffic(lab: Lab, target: Target, rate: int = 300, connections: int = 50) ->
         yield seen
     finally:
         out, _ = load.communicate(timeout=60)
-        watcher.kill()
-        routes, _ = watcher.communicate()
-        lab["router"].run("pkill -f 'python3 -u -c' || true")
+        # ended there: of a shared connection, what is killed here goes on there and holds its output
+        lab["router"].run("pkill -f '[p]ython3 -u -c' || true")
+        routes, _ = watcher.communicate(timeout=60)
         _fill(seen, out, routes)
 
 

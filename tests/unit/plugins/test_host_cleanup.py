@@ -64,6 +64,7 @@ def machine(tmp_path: Path) -> Machine:
         "etc/systemd/system/other.service": "",
         "etc/sysctl.d/60-epic.conf": "# Managed by EPIC.\n",
         "etc/sysctl.d/99-other.conf": "",
+        "etc/tmpfiles.d/epic.conf": "# Managed by EPIC.\n",
         "etc/bird/bird.conf": "# Managed by EPIC.\nrouter id 192.0.2.1;\n",
         "run/netns/epic-shop.web": "",
         "run/netns/other": "",
@@ -94,6 +95,7 @@ def test_everything_of_epic_is_found_and_nothing_of_others(machine: Machine) -> 
         "/etc/systemd/system/nftables.service.d/epic.conf",
         "/etc/systemd/system/ssh.service.d/epic.conf",
         "/etc/sysctl.d/60-epic.conf",
+        "/etc/tmpfiles.d/epic.conf",
         "/etc/epic",
         "/opt/epic",
         "/etc/systemd/system/sys-fs-bpf.mount",
@@ -115,6 +117,7 @@ def test_what_others_have_stays(machine: Machine) -> None:
     }
     assert (machine.host.root / "root/.ssh/authorized_keys").read_text() == "ssh-ed25519 AAA me\n"
     assert not (machine.host.root / "etc/systemd/system/nftables.service.d").exists()
+    assert (machine.host.root / "etc/tmpfiles.d").is_dir()
 
 
 def test_gateways_are_withdrawn_before_what_serves_them_ends(machine: Machine) -> None:
