@@ -63,6 +63,8 @@ class AgentService(epic_pb2_grpc.AgentServiceServicer):
             await context.abort(
                 grpc.StatusCode.UNAVAILABLE, "the control plane cannot sign; its log says why"
             )
+        # Revoked while it was being made, it would outlive the revocation.
+        await self._refuse_others(node, context)
         log.info("node %s has a new certificate", node)
         return reply
 

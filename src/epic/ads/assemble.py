@@ -121,9 +121,10 @@ def node_snapshot(parts: Iterable[Snapshot], state: epic_pb2.NodeState) -> Snaps
 def node_state(node: Node, placed: Iterable[Placed]) -> epic_pb2.NodeState:
     """What a node that has these instances is to become and to report."""
     status = node.status
-    return epic_pb2.NodeState(
-        digest=node_digest(status, placed), removed=status.emptied, meant_digest=status.meant_digest
-    )
+    digest = node_digest(status, placed)
+    # What it has of the time before its removal may be others' by now: nothing of that is to be held back.
+    meant = digest if status.returning else status.meant_digest
+    return epic_pb2.NodeState(digest=digest, removed=status.emptied, meant_digest=meant)
 
 
 def removed_node_state(node: str) -> epic_pb2.NodeState:

@@ -333,4 +333,4 @@ class AdsService:
 
 def _told(node: Node) -> tuple[object, ...]:
     status = node.status
-    return status.removals, status.emptied, status.lost, status.meant_digest
+    return status.removals, status.emptied, status.lost, status.returning, status.meant_digest

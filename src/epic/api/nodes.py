@@ -13,6 +13,7 @@ from epic.errors import Conflict
 from epic.lifecycle.digest import Placed, node_digest
 from epic.lifecycle.nodes import phase_counts
 from epic.model.base import Metadata, now
+from epic.model.nodes import NodeRevocation, NodeStatus
 from epic.model.resources import GWProxy, Node
 from epic.reconcile.revocation import revoke
 from epic.reconcile.tunnelling import replan
@@ -73,7 +74,8 @@ def register(ctx: Ctx, name: str, body: NodeBody) -> Response:
                 raise Conflict(f"node.spec.address: {spec.address} is the address of node {other.name!r}")
         stored = transaction.find(Node, "", name)
         if stored is None:
-            node = transaction.create(Node(metadata=Metadata(name=name), spec=spec))
+            status = NodeStatus(returning=transaction.find(NodeRevocation, "", name) is not None)
+            node = transaction.create(Node(metadata=Metadata(name=name), spec=spec, status=status))
         else:
             _refuse_if_removing(stored)
             kept = {

@@ -21,7 +21,10 @@ def settled(node: Node, placed: Sequence[Placed], time: datetime) -> Node:
     """The node as it is now; `placed` are all instances that it has not let go of."""
     status = node.status
     phase = _phase(node)
-    update: dict[str, object] = {"emptied": status.emptied or (node.deleting and not placed)}
+    update: dict[str, object] = {
+        "emptied": status.emptied or (node.deleting and not placed),
+        "returning": status.returning and status.applied_digest != node_digest(status, placed),
+    }
     if phase != status.phase or status.since is None:
         update |= {"phase": phase, "since": time}
     conditions = status.conditions

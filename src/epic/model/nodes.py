@@ -16,7 +16,8 @@ class NodeStatus(Kebab):
 
     `removals` counts the instances that the node was told to drop: with it, no digest of what is to be on
     the node comes twice. `lost`: it was removed by force, nobody waits for it any more. `emptied`: nothing
-    is left there but what the node itself has of EPIC's.
+    is left there but what the node itself has of EPIC's. `returning`: a node of that name was removed before,
+    and this one has not said yet that nothing is left of that time.
     `envoy_versions` are those that the last run found installed; none: not known.
     """
 
@@ -28,6 +29,7 @@ class NodeStatus(Kebab):
     removals: int = 0
     lost: bool = False
     emptied: bool = False
+    returning: bool = False
     applied_digest: str = ""
     meant_digest: str = ""
     held_gateways: tuple[str, ...] = ()

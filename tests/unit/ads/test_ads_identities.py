@@ -21,6 +21,7 @@ from node_certificates import LIFE, SERVER, issue, issuer
 
 from epic.ads import service as module
 from epic.ads.client import DeltaClient, mtls_channel
+from epic.ads.issuer import Issuer
 from epic.ads.service import AdsService, AdsSettings
 from epic.ads.snapshot import INSTANCE, TYPES, Resources
 from epic.model.base import Metadata
@@ -149,6 +150,20 @@ async def test_the_certificate_of_a_removed_node_is_worth_nothing_from_that_mome
         assert await refusal(open_stream(channel)) == (DENIED, True)
         async with site.channel() as another:
             assert await refusal(open_stream(another)) == (DENIED, True)
+
+
+async def test_a_certificate_that_is_made_while_its_node_is_removed_is_not_handed_out(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = Issuer.renew
+
+    def renew_late(self: Issuer, node: str, request: bytes) -> epic_pb2.RenewCertificateReply:
+        site.revoke(node)
+        return make(self, node, request)
+
+    monkeypatch.setattr(Issuer, "renew", renew_late)
+    async with site.serving(), site.channel() as channel:
+        assert await refusal(renew(channel, new_request(site))) == (DENIED, True)
 
 
 class Nothing:

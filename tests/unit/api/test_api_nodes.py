@@ -8,6 +8,7 @@ import httpx
 from api_requests import API, PROXIES, proxy_body
 from life_plant import Plant
 
+from epic.ads.assemble import node_state
 from epic.model.nodes import NodeRevocation, Quarantine
 from epic.model.resources import GWProxy, Node
 from epic.store.sqlite import SqliteStore
@@ -144,6 +145,27 @@ async def test_a_node_that_is_away_stays_until_it_is_removed_by_force(
     plant.clock.pass_(601)
     plant.settle(turns=5)
     assert store.list(Quarantine) == []
+
+
+async def test_a_node_that_comes_back_after_a_removal_is_to_drop_what_it_had_before(
+    admin: httpx.AsyncClient, store: SqliteStore, plant: Plant
+) -> None:
+    assert not store.get(Node, "", "epic2").status.returning
+    await admin.delete(f"{NODES}/epic2", params={"force": "true"})
+    plant.reconcile()
+    plant.clock.pass_(60)
+    await admin.put(f"{NODES}/epic2", json={"node": {"spec": {"address": "192.0.2.2"}}})
+    back = store.get(Node, "", "epic2")
+    assert back.status.returning
+    state = node_state(back, [])
+    assert state.meant_digest == state.digest, "its agent would hold back an order to drop everything"
+    with store.transaction() as transaction:
+        status = back.status.model_copy(update={"applied_digest": state.digest})
+        transaction.update(back.model_copy(update={"status": status}))
+    plant.reconcile()
+    settled = store.get(Node, "", "epic2")
+    assert not settled.status.returning
+    assert node_state(settled, []).meant_digest == ""
 
 
 async def test_an_order_that_a_node_holds_back_can_be_accepted(
