@@ -200,15 +200,16 @@ class Stream:
             subscription.unsubscribe(request.resource_names_unsubscribe)
         return _answer(subscription, request)
 
-    def may_have(self, type_url: str) -> set[str] | None:
-        """Names of all that the client has or may get of a type; None before it has asked for the type."""
+    def may_have(self, type_url: str, name: str) -> bool:
+        """Whether the client has a resource or may get it, as any before it has asked for the type.
+
+        May be called from any thread.
+        """
         subscription = self._subscriptions.get(type_url)
-        if subscription is None:
-            return None
-        coming = (name for sent in subscription.outstanding.values() for name in sent.updated)
+        if subscription is None or name in subscription.held or name in subscription.sent:
+            return True
         # What was removed stays with the client until it has answered.
-        going = (name for sent in subscription.outstanding.values() for name in sent.removed)
-        return {*subscription.held, *subscription.sent, *coming, *going}
+        return any(name in s.updated or name in s.removed for s in list(subscription.outstanding.values()))
 
     def advance(self, snapshot: Snapshot) -> list[pb.DeltaDiscoveryResponse]:
         """The responses that may be sent now, in order, to bring the client towards `snapshot`."""

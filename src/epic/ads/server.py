@@ -110,11 +110,14 @@ class DeltaServer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ign
             connection.wake.set()
 
     def may_have(self, node_id: str, type_url: str, name: str) -> bool:
-        """Whether the node may have a resource, or may get it; a node without a stream may have any."""
+        """Whether the node may have a resource, or may get it; a node without a stream may have any.
+
+        May be called from any thread.
+        """
         if name in self._snapshots.get(node_id, {}).get(type_url, {}):
             return True
-        streams = [c.stream.may_have(type_url) for c in self._connections.get(node_id, ()) if not c.ended]
-        return not streams or any(names is None or name in names for names in streams)
+        streams = [c.stream for c in list(self._connections.get(node_id, ())) if not c.ended]
+        return not streams or any(stream.may_have(type_url, name) for stream in streams)
 
     def forget(self, node_id: str) -> None:
         """Stop serving the node: it keeps what it has, and hears nothing until it is published again."""

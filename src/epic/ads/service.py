@@ -100,11 +100,12 @@ class AdsService:
 
     def tunnel_evidence(self, tunnel: Tunnel) -> Evidence:
         """What the ends of a deleted tunnel are known to have. May be called from any thread."""
-        node = tunnel.spec.epic_node
+        name = tunnel.spec.epic_node
+        node = self._picture.node(name)
         applied, silent = self._live.applied(workload_place(tunnel))
         return Evidence(
-            epic_node_known=node in self._node_names(),
-            epic_end=self._server.may_have(node, TUNNEL, tunnel.name)
+            epic_node_known=node is not None and not node.status.lost,
+            epic_end=self._server.may_have(name, TUNNEL, tunnel.name)
             or self._live.end(epic_place(tunnel), int(tunnel.name)) is not None,
             applied=applied,
             silent_since=datetime.now(UTC) - timedelta(seconds=silent),

@@ -74,6 +74,24 @@ def test_a_wildcard_subscription_gets_everything_then_only_changes() -> None:
     assert settle(stream, snapshot(cds={"b": "2"})) == []
 
 
+def test_what_was_removed_stays_with_the_client_until_it_has_answered() -> None:
+    stream = Stream()
+    assert stream.may_have(CLUSTER, "a"), "it has not said yet what it has"
+    stream.receive(subscribe(CLUSTER, held={"a": "old"}))
+    assert stream.may_have(CLUSTER, "a")
+    assert not stream.may_have(CLUSTER, "b")
+    (greeting,) = stream.advance(snapshot(cds={}))
+    stream.receive(ack(greeting))
+    (removal,) = stream.advance(snapshot(cds={}))
+    assert stream.may_have(CLUSTER, "a")
+    stream.receive(ack(removal))
+    assert not stream.may_have(CLUSTER, "a")
+    (addition,) = stream.advance(snapshot(cds={"b": "1"}))
+    assert stream.may_have(CLUSTER, "b")
+    stream.receive(nack(addition))
+    assert not stream.may_have(CLUSTER, "b")
+
+
 def test_a_wildcard_subscription_to_nothing_is_answered_once() -> None:
     stream = Stream()
     stream.receive(subscribe(LISTENER))
