@@ -31,7 +31,7 @@ from epic.envoy.endpoints import load_assignment
 from epic.envoy.resources import Bundle, bound_to
 from epic.gatewayapi.routing import Routing
 from epic.ipam import Pools, inside6
-from epic.lifecycle.digest import Placed, node_digest, removed_digest
+from epic.lifecycle.digest import Placed, node_digest
 from epic.model.addresses import Address, order
 from epic.model.instances import ProxyInstance
 from epic.model.naming import GatewayId, instance_interface
@@ -125,12 +125,6 @@ def node_state(node: Node, placed: Iterable[Placed]) -> epic_pb2.NodeState:
     # What it has of the time before its removal may be others' by now: nothing of that is to be held back.
     meant = digest if status.returning else status.meant_digest
     return epic_pb2.NodeState(digest=digest, removed=status.emptied, meant_digest=meant)
-
-
-def removed_node_state(node: str) -> epic_pb2.NodeState:
-    """What a node that is not known any more is to become."""
-    digest = removed_digest(node)
-    return epic_pb2.NodeState(digest=digest, removed=True, meant_digest=digest)
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,7 @@ import grpc
 from envoy.service.discovery.v3 import ads_pb2_grpc
 
 from epic.ads.agents import AgentService
-from epic.ads.assemble import (
-    gateway_parts,
-    node_snapshot,
-    node_state,
-    parts_basis,
-    removed_node_state,
-)
+from epic.ads.assemble import gateway_parts, node_snapshot, node_state, parts_basis
 from epic.ads.authorization import Authorizer
 from epic.ads.configurations import Configurations
 from epic.ads.credentials import ServerFiles, server_credentials
@@ -36,7 +30,7 @@ from epic.envoy.resources import Bundle
 from epic.envoy.validate import validate
 from epic.errors import EpicError
 from epic.ipam import DEFAULT_POOLS, Pools
-from epic.lifecycle.digest import Placed, removed_digest
+from epic.lifecycle.digest import Placed
 from epic.lifecycle.tunnels import Evidence
 from epic.live import Live, Place, epic_place, workload_place
 from epic.model.naming import GatewayId
@@ -87,16 +81,10 @@ class AdsService:
         self._configurations = Configurations(self._validate, self._touch, self._revisions)
         self.authorize = Authorizer(store, self._is_known)
         self._server = DeltaServer(self, self.authorize, paced=False)
-        self._removed: set[str] = set()
         self._last_report: dict[str, float] = {}
         self._unsaved: dict[GatewayId, tuple[str, EpicError | None]] = {}
         self._save = asyncio.Event()
         self.port = settings.port
-
-    @property
-    def nodes_to_remove(self) -> frozenset[str]:
-        """Nodes that are not known any more, and have not said yet that nothing is left on them."""
-        return frozenset(self._removed)
 
     def tunnel_evidence(self, tunnel: Tunnel) -> Evidence:
         """What the ends of a deleted tunnel are known to have. May be called from any thread."""
@@ -133,10 +121,6 @@ class AdsService:
     async def report(self, report: epic_pb2.NodeReport) -> None:
         """Take in what a node says of itself."""
         self._last_report[report.node] = time.monotonic()
-        if report.node in self._removed and report.applied_digest == removed_digest(report.node):
-            self._removed.discard(report.node)
-            self._server.forget(report.node)
-            self._server.reauthorize(report.node)
         if not report.instances_only:
             # With thousands of tunnels it takes a while, which what is to be published must not wait for.
             await asyncio.to_thread(
@@ -246,20 +230,15 @@ class AdsService:
 
     def _publish(self, names: set[str]) -> None:
         known = {node.name: node for node in self._picture.nodes() if not node.status.lost}
-        self._removed -= known.keys()
         for node in (known[name] for name in sorted(names & known.keys())):
             here = [gateway for gateway in sorted(self._parts) if node.name in self._parts[gateway]]
             parts = [self._parts[gateway][node.name] for gateway in here]
             placed = [p for gateway in here for p in self._placed(gateway, node.name)]
             self._server.publish(node.name, node_snapshot(parts, node_state(node, placed)))
-        for name in self._server.published - known.keys() - self._removed:
-            if self._store.find(NodeRevocation, "", name) is not None:
-                # Nothing more is heard of it; it learns of its removal when it is refused.
-                self._server.forget(name)
-                continue
-            # It stays until it says that it has nothing left: what is not heard of is not removed.
-            self._removed.add(name)
-            self._server.publish(name, node_snapshot((), removed_node_state(name)))
+        for name in self._server.published - known.keys():
+            # Nothing more is heard of it; it learns of its removal when it is refused.
+            self._server.forget(name)
+            self._server.reauthorize(name)
 
     def _placed(self, gateway: GatewayId, node: str) -> list[Placed]:
         proxy = self._picture.proxy(gateway)

@@ -28,13 +28,5 @@ def node_digest(status: NodeStatus, placed: Iterable[Placed]) -> str:
         for gateway, instance in placed
         if instance.published
     )
-    return _digest([instances, status.removals, status.emptied])
-
-
-def removed_digest(node: str) -> str:
-    """The digest of a node that is not known any more."""
-    return _digest([node, "removed"])
-
-
-def _digest(content: object) -> str:
-    return hashlib.blake2b(json.dumps(content).encode(), digest_size=12).hexdigest()
+    content = json.dumps([instances, status.removals, status.emptied])
+    return hashlib.blake2b(content.encode(), digest_size=12).hexdigest()

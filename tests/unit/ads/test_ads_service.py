@@ -134,21 +134,6 @@ async def test_a_node_is_told_to_drain_then_to_drop_an_instance_and_what_to_repo
         assert not node_state(held).removed
 
 
-async def test_a_node_that_was_forgotten_is_told_to_drop_everything(site: Site) -> None:
-    site.put(proxy(), route(), slice_of("10.1.0.1"), tunnel())
-    held = Held()
-    async with site.serving(), site.agent(held), site.channel() as channel:
-        await eventually(lambda: held.resources[ROUTE_CONFIGURATION])
-        with site.store.transaction() as transaction:
-            transaction.delete(Node, "", "epic1")
-        await eventually(lambda: node_state(held).removed)
-        assert [type_url for type_url, resources in held.resources.items() if resources] == [NODE_STATE]
-        assert node_state(held).meant_digest == node_state(held).digest
-        report = epic_pb2.NodeReport(node="epic1", applied_digest=node_state(held).digest)
-        await epic_pb2_grpc.AgentServiceStub(channel).Report(report)
-        assert not site.service.nodes_to_remove
-
-
 async def test_a_configuration_that_envoy_refuses_does_not_replace_the_good_one(site: Site) -> None:
     site.put(group(), proxy(group="g"), route(), slice_of("10.1.0.1"), tunnel())
     held = Held()
