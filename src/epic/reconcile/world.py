@@ -167,4 +167,4 @@ def _gateway_key(gateway: GatewayId) -> Key:
 
 
 def _orders(node: Node) -> tuple[object, ...]:
-    return node.spec, node.deleting, node.status.lost, node.status.removals
+    return node.spec, node.deleting, node.status.lost
