@@ -28,10 +28,14 @@ _OUTPUT_MAX = 2000
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended; `failure` is Ansible's own words when it could not do its work."""
+    """How a run ended; `failure` is Ansible's own words when it could not do its work.
+
+    `canceled`: it was ended from outside, which says nothing of the nodes that it had not come to.
+    """
 
     succeeded: bool
     failure: str = ""
+    canceled: bool = False
 
 
 class AnsibleExecutor:
@@ -84,7 +88,8 @@ class AnsibleExecutor:
             return Outcome(succeeded=True)
         if result.status == "timeout":
             return Outcome(False, f"no answer within {self._settings.timeout_seconds} seconds")
-        return Outcome(succeeded=False, failure=f"ansible {result.status}: {_tail(result)}")
+        failure = f"ansible {result.status}: {_tail(result)}"
+        return Outcome(False, failure, canceled=result.status == "canceled")
 
     def _directory(self, run: str) -> Path:
         """A directory for this run alone; those of the oldest runs go."""

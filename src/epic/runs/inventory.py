@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from typing import Any
 
@@ -31,9 +32,11 @@ class NodePlan:
 
     def version(self, gateway: str, inside: IPv4Address) -> str | None:
         """The version of Envoy of the instance with that inside address; None: it is not among them."""
-        wanted = (gateway, str(inside))
-        found = [i for i in self.instances if (i["gateway"], i["inside_address"]) == wanted]
-        return str(found[0]["envoy_version"]) if found else None
+        return self._versions.get((gateway, str(inside)))
+
+    @cached_property
+    def _versions(self) -> dict[tuple[str, str], str]:
+        return {(i["gateway"], i["inside_address"]): str(i["envoy_version"]) for i in self.instances}
 
 
 def plan_nodes(

@@ -21,6 +21,7 @@ from epic.runs.inventory import NodePlan, plan_nodes
 from epic.runs.records import Records
 from epic.runs.results import NodeOutcome, ends_node, node_results, outcome, reader_event
 from epic.store.interface import Store
+from epic.store.queue import FINISHED
 
 log = logging.getLogger(__name__)
 
@@ -102,12 +103,16 @@ class RunQueue:
                 self._busy |= dict.fromkeys(batch.runs, batch)
                 task = asyncio.create_task(self._execute(batch))
                 self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                task.add_done_callback(self._ended)
             try:
                 async with asyncio.timeout(wait):
                     await self._wake.wait()
             except TimeoutError:
                 pass
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._wake.set()
 
     def _look(self, busy: frozenset[str]) -> tuple[list[Run], float | None]:
         """The runs that are due, or else for how many seconds none will be (None: until one is queued)."""
@@ -148,7 +153,7 @@ class RunQueue:
 
         def finish(node: str) -> None:
             if node in batch.plans and node not in finishing:
-                finishing[node] = asyncio.create_task(self._finish(batch, node, ""))
+                finishing[node] = asyncio.create_task(self._finish(batch, node, Outcome(True)))
 
         def on_event(raw: Mapping[str, Any]) -> None:
             self._take(batch, raw, loop)
@@ -160,8 +165,9 @@ class RunQueue:
         if batch.plans:
             ended = await loop.run_in_executor(self._threads, self._run_ansible, batch, on_event)
         left = [node for node in batch.runs if node not in finishing]
-        failure = ended.failure or "the playbook has no task for this node"
-        await asyncio.gather(*finishing.values(), *(self._finish(batch, node, failure) for node in left))
+        if ended.succeeded:
+            ended = Outcome(False, "the playbook has no task for this node")
+        await asyncio.gather(*finishing.values(), *(self._finish(batch, node, ended) for node in left))
 
     def _run_ansible(self, batch: _Batch, on_event: Callable[[Mapping[str, Any]], None]) -> Outcome:
         try:
@@ -181,19 +187,17 @@ class RunQueue:
         for run in readers:
             asyncio.run_coroutine_threadsafe(self._hub.publish(run.name, event), loop)
 
-    async def _finish(self, batch: _Batch, node: str, failure: str) -> None:
+    async def _finish(self, batch: _Batch, node: str, ended: Outcome) -> None:
         """Write what became of a node's run, however long it takes until it can be written."""
         run, plan = batch.runs[node], batch.plans.get(node)
         found = NodeOutcome(NodeResult(state="ok"))
         if plan is not None:
-            result = node_results([node], list(batch.events), failure)[node]
+            result = node_results([node], list(batch.events), ended.failure)[node]
             found = outcome(result, batch.raws.get(node, ()))
         told = False
         while True:
             try:
-                ended = await asyncio.to_thread(
-                    self._records.finish, run, plan, found, batch.canceled.is_set()
-                )
+                run = await asyncio.to_thread(self._records.finish, run, plan, found, ended.canceled)
                 break
             except Exception as error:
                 if not told:
@@ -204,5 +208,6 @@ class RunQueue:
                 await asyncio.sleep(_SAVE_AGAIN_SECONDS)
         del self._busy[node]
         self._wake.set()
-        log.info("run %s on %s: %s %s", run.name, node, ended.status.state, ended.status.message)
-        await self._hub.publish(run.name, {"event": "finished", "run": run.name, **ended.status.wire()})
+        log.info("run %s on %s: %s %s", run.name, node, run.status.state, run.status.message)
+        if run.status.state in FINISHED:
+            await self._hub.publish(run.name, {"event": "finished", "run": run.name, **run.status.wire()})

@@ -65,13 +65,19 @@ class Records:
         }
 
     def finish(self, run: Run, plan: NodePlan | None, outcome: NodeOutcome, canceled: bool) -> Run:
-        """Note how the run ended, what it means to gateways, and what is to be tried again."""
+        """Note how the run ended, what it means to gateways, and what is to be tried again.
+
+        One that was ended because of another (`canceled`, though nobody asked for that) waits again.
+        """
         node = run.spec.nodes[0]
         with self._store.transaction() as transaction:
-            stopped = canceled and outcome.failed and transaction.get(Run, "", run.name).spec.cancel
+            stored = transaction.get(Run, "", run.name)
+            stopped = canceled and outcome.failed
+            if stopped and not stored.spec.cancel:
+                return _set(transaction, stored, state="queued", started=None)
             ended = _set(
                 transaction,
-                transaction.get(Run, "", run.name),
+                stored,
                 state="canceled" if stopped else "failed" if outcome.failed else "succeeded",
                 finished=now(),
                 nodes={node: outcome.result} if plan else {},
@@ -86,8 +92,9 @@ class Records:
 
     def _note(self, transaction: Transaction, plan: NodePlan, outcome: NodeOutcome, run: Run) -> None:
         for proxy in transaction.list(GWProxy):
-            if any(instance.node == plan.node.name for instance in proxy.status.instances):
-                transaction.update(noted(proxy, plan, outcome, run.name))
+            after = noted(proxy, plan, outcome, run.name)
+            if after is not proxy:
+                transaction.update(after)
         node = transaction.find(Node, "", plan.node.name)
         if node is not None and outcome.envoy_versions:
             status = node.status.model_copy(update={"envoy_versions": outcome.envoy_versions})

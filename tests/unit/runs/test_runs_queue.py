@@ -55,7 +55,7 @@ class Executor:
             gate = self.hanging.get(node)
             while gate is not None and not gate.wait(0.02):
                 if canceled():
-                    return Outcome(False, "ansible canceled")
+                    return Outcome(False, "ansible canceled", canceled=True)
             kind = "runner_on_unreachable" if node in self.down else "runner_on_ok"
             result = {"msg": "down", "instances": [], **self.results.get(node, {})}
             on_event({"event": kind, "event_data": {"host": node, "task": "T", "res": result}})
@@ -192,6 +192,29 @@ async def test_a_run_can_be_ended_and_its_node_is_tried_again_later(
     await until(lambda: state(store, run) == "canceled")
     (retry,) = [r for r in store.list(Run) if r.status.state == "queued"]
     assert (retry.spec.nodes, retry.status.not_before is not None) == (("e1",), True)
+
+
+async def test_ending_a_run_fails_no_other_that_the_same_process_executes(
+    store: SqliteStore, executor: Executor, hub: EventHub
+) -> None:
+    executor.hang("e1", "e2")
+    other = ask(store, "e2")
+    run = ask(store, "e1")
+    task = asyncio.create_task(RunQueue(store, executor, hub, "1.40.0").run())
+    await until(lambda: executor.executed)
+    assert executor.executed[0][1] == ["e1", "e2"]
+    with store.transaction() as transaction:
+        stored = transaction.get(Run, "", run)
+        spec = stored.spec.model_copy(update={"cancel": True})
+        transaction.update(stored.model_copy(update={"spec": spec}))
+    await until(lambda: state(store, run) == "canceled")
+    await until(lambda: [nodes for _, nodes in executor.executed[1:]] == [["e2"]])
+    assert state(store, other) == "running"
+    executor.let_go()
+    await until(lambda: state(store, other) == "succeeded")
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
 
 
 async def test_a_node_that_is_down_is_repaired_by_a_retry(
