@@ -88,6 +88,7 @@ bench-transport: bpf ## Measure the tunnel against plain routing and VXLAN (root
 bench-agent: bpf ## Measure an agent with 10,000 tunnels and 100,000 endpoints (root)
 	@$(BIN)/python tests/bench/agent_change.py
 	@$(BIN)/python tests/bench/agent_scale.py
+	@$(BIN)/python tests/bench/agent_probes.py
 	@$(BIN)/python tests/bench/xds_sockets.py
 
 test-kernels: bpf ## Run the tunnel's tests on older kernels in virtual machines (root); ARGS=--help lists them
