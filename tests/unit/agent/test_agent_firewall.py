@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from ipaddress import IPv4Address
+from pathlib import Path
 
 import pytest
 
+from epic.agent.gateway import firewall as firewall_module
 from epic.agent.gateway.desired import Element
-from epic.agent.gateway.firewall import commands, parse, rules_of
+from epic.agent.gateway.firewall import Firewall, commands, parse, rules_of
 
 
 @pytest.mark.parametrize("protocol", ["tcp", 6])
@@ -44,3 +47,80 @@ def test_rules_are_the_same_whatever_their_handles_and_the_open_ports() -> None:
 @pytest.mark.parametrize("items", [[], [SET], [SET, CHAIN], [CHAIN, RULE]])
 def test_a_table_without_rules_or_set_is_none(items: list[dict[str, object]]) -> None:
     assert rules_of(listing(*items)) == ""
+
+
+class Nft:
+    """Plays `nft`: rules that are there or not, and answers that are slow or broken."""
+
+    def __init__(self) -> None:
+        self.there = True
+        self.loads = True
+        self.trouble: Exception | None = None
+        self.broken = False
+
+    def __call__(self, arguments: list[str], script: str | None = None) -> subprocess.CompletedProcess[str]:
+        if self.trouble is not None:
+            raise self.trouble
+        if arguments[0] == "--file" and script is None:
+            self.there |= self.loads
+            return self._done(0 if self.loads else 1)
+        if not self.there:
+            return self._done(1, "", "Error: No such file or directory")
+        return self._done(0, "{" if self.broken else listing(SET_EMPTY, CHAIN, RULE))
+
+    @staticmethod
+    def _done(code: int, output: str = "", error: str = "") -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess(["nft"], code, output, error)
+
+
+SET_EMPTY = {"set": {"name": "gateway_ports", "elem": []}}
+HTTP = Element(IPv4Address("203.0.113.1"), "tcp", 80)
+
+
+@pytest.fixture
+async def nft(monkeypatch: pytest.MonkeyPatch) -> Nft:
+    found = Nft()
+    monkeypatch.setattr(firewall_module, "_nft", found)
+    return found
+
+
+async def kept(nft: Nft, tmp_path: Path) -> Firewall:
+    """A firewall in which a port is open."""
+    (tmp_path / "firewall.nft").touch()
+    firewall = Firewall(tmp_path / "firewall.nft", lambda: None)
+    firewall.want(frozenset({HTTP}), may_close=True)
+    assert await firewall._mend(alarmed=False)
+    assert (firewall.open, firewall.broken) == ({HTTP}, False)
+    return firewall
+
+
+async def test_rules_that_are_gone_are_loaded_again(nft: Nft, tmp_path: Path) -> None:
+    firewall = await kept(nft, tmp_path)
+    nft.there = False
+    assert await firewall._mend(alarmed=True)
+    assert nft.there
+    assert not firewall.broken
+
+
+async def test_rules_that_are_gone_for_good_are_known_to_be(nft: Nft, tmp_path: Path) -> None:
+    firewall = await kept(nft, tmp_path)
+    nft.there = nft.loads = False
+    assert not await firewall._mend(alarmed=False)
+    assert firewall.broken
+    assert "nothing is announced" in firewall.problems[0]
+    nft.loads = True
+    assert await firewall._mend(alarmed=False)
+    assert (firewall.broken, firewall.problems) == (False, ())
+
+
+@pytest.mark.parametrize("trouble", [subprocess.TimeoutExpired("nft", 10), OSError("no room"), None])
+async def test_a_slow_or_broken_nft_says_nothing_of_the_firewall(
+    nft: Nft, tmp_path: Path, trouble: Exception | None
+) -> None:
+    firewall = await kept(nft, tmp_path)
+    nft.trouble, nft.broken = trouble, True
+    assert not await firewall._mend(alarmed=False)
+    assert (firewall.open, firewall.broken) == ({HTTP}, False)
+    # Unless somebody has just changed it.
+    assert not await firewall._mend(alarmed=True)
+    assert firewall.broken
