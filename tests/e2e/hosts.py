@@ -73,9 +73,20 @@ class Host:
         return done.stdout
 
     def start(self, command: str) -> subprocess.Popen[str]:
-        """`command` running there; the caller ends it."""
+        """`command` running there, on a connection of its own; the caller ends it."""
+        # A shared connection's process would hold the output open for others, after this one's end.
+        alone = ["-oControlMaster=no", "-oControlPath=none"]
         return subprocess.Popen(
-            self.ssh(command),
+            [
+                "ssh",
+                "-F",
+                str(SSH_CONFIG),
+                "-oBatchMode=yes",
+                "-oConnectTimeout=5",
+                *alone,
+                self.name,
+                command,
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
