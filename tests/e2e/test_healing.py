@@ -20,7 +20,6 @@ LINK = "ip link set up0 down; ip link set up0 up; ip route replace default via {
 ON_BOTH = {
     "the tunnel's filters are removed": "tc qdisc del dev up0 clsact",
     "the underlay goes down and comes up": LINK,
-    "all firewall rules are flushed": "nft flush ruleset",
     "all routing rules are flushed": FLUSH_RULES,
     "the agent's routes are flushed": "ip route flush table all proto 50",
     "the agent is killed": "systemctl kill -s KILL epic-agent",
@@ -29,7 +28,10 @@ ON_BOTH = {
 ON_EPIC_NODES = {
     "the instance's link goes down and comes up": "ip link set {interface} down; ip link set {interface} up",
     "the filters of the instance's link are removed": "tc qdisc del dev {interface} clsact",
-    "the firewall's rules are reloaded": "systemctl reload nftables",
+    "all firewall rules are flushed": "nft flush ruleset",
+    "the distribution's firewall starts, reloads and stops": (
+        "systemctl start nftables; systemctl reload nftables; systemctl stop nftables"
+    ),
     "the Envoy is killed": "systemctl kill -s KILL '{envoy}'",
 }
 CASES = [
