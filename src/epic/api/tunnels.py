@@ -13,10 +13,11 @@ from fastapi.responses import JSONResponse
 from epic.api.context import Context, Ctx
 from epic.api.sse import event, event_stream
 from epic.ipam import inside6
-from epic.model.addresses import order
+from epic.model.addresses import Address, order
 from epic.model.naming import GUE_PORT, GatewayId
 from epic.model.resources import Account, GWEndpointSlice, GWRoute, Node, Tunnel
-from epic.tunnels import WorkloadNode, proxy_services, workload_endpoints
+from epic.store.interface import Change
+from epic.tunnels import WorkloadNode, key_of, proxy_services, workload_endpoints
 
 router = APIRouter(tags=["tunnels"])
 _CAUSES = {Tunnel.kind, Node.kind, GWRoute.kind, GWEndpointSlice.kind}
@@ -94,12 +95,31 @@ async def follow(ctx: Context, account: str, workload: WorkloadNode) -> AsyncGen
     since = await asyncio.to_thread(lambda: ctx.store.revision)
     sent = await asyncio.to_thread(tunnels_of, ctx, account, workload)
     yield sent
+    addresses: dict[str, Address] = {}
     async for change in ctx.store.watch(since):
-        if change.kind in _CAUSES and change.account in {account, ""}:
+        if _may_change(change, account, workload, addresses):
             current = await asyncio.to_thread(tunnels_of, ctx, account, workload)
             if not _same(current, sent):
                 sent = current
                 yield sent
+
+
+def _may_change(change: Change, account: str, workload: WorkloadNode, addresses: dict[str, Address]) -> bool:
+    """Whether the reply may be another; `addresses` are the EPIC nodes' as far as they were heard of.
+
+    Most changes are nodes' reports and other nodes' keys: nobody is to read everything again for them.
+    """
+    found = change.object
+    if change.kind == Node.kind:
+        before = addresses.pop(change.name, None)
+        if isinstance(found, Node):
+            addresses[change.name] = found.spec.address
+        return before is None or before != addresses.get(change.name)
+    if change.account not in {account, ""}:
+        return False
+    if isinstance(found, Tunnel):
+        return key_of(found).workload == workload
+    return change.kind in _CAUSES
 
 
 async def _events(ctx: Context, account: str, workload: WorkloadNode) -> AsyncGenerator[bytes, None]:

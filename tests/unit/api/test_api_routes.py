@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 import httpx
@@ -13,7 +13,8 @@ from api_requests import API, PROXIES, Events, proxy_body, route_body, slice_bod
 from epic.api.context import Context
 from epic.api.tunnels import follow, tunnels_of
 from epic.ipam import DEFAULT_POOLS
-from epic.model.resources import GWProxy, Tunnel
+from epic.model.base import now
+from epic.model.resources import GWProxy, Node, Tunnel
 from epic.model.runs import Run
 from epic.store.sqlite import SqliteStore
 from epic.tunnels import WorkloadNode
@@ -196,6 +197,43 @@ async def test_watch_sends_tunnels_at_once_and_on_each_change(
         assert last["tunnels"] == []
         deletions = [tunnel.metadata.resource_version for tunnel in store.list(Tunnel) if tunnel.deleting]
         assert last["revision"] >= max(deletions) > told["revision"]
+    await replies.aclose()
+
+
+async def test_a_watch_reads_nothing_again_for_reports_and_for_the_tunnels_of_other_nodes(
+    tenant: httpx.AsyncClient, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await publish(tenant, ("n1", "n2"))
+    workload = WorkloadNode("c1", "n1")
+    context = Context(store=store, inside_pool=IPv4Network("100.64.0.0/10"), run_events=Events())
+    read: list[int] = []
+
+    def counted(*arguments: Any) -> dict[str, Any]:
+        read.append(store.revision)
+        return tunnels_of(*arguments)
+
+    monkeypatch.setattr("epic.api.tunnels.tunnels_of", counted)
+    replies = follow(context, "root", workload)
+    async with asyncio.timeout(5):
+        await anext(replies)
+        waiting = asyncio.create_task(anext(replies))
+        for problem in "abcde":
+            with store.transaction() as transaction:
+                node = transaction.get(Node, "", "epic1")
+                status = node.status.model_copy(update={"problems": (problem,)})
+                transaction.update(node.model_copy(update={"status": status}))
+                (other, *_) = [t for t in transaction.list(Tunnel) if t.spec.node_name != "n1"]
+                spec = other.spec.model_copy(update={"signing_since": now()})
+                transaction.update(other.model_copy(update={"spec": spec}))
+            await asyncio.sleep(0.02)  # each is to be heard of by itself
+        with store.transaction() as transaction:
+            node = transaction.get(Node, "", "epic1")
+            spec_after = node.spec.model_copy(update={"address": IPv4Address("192.0.2.77")})
+            transaction.update(node.model_copy(update={"spec": spec_after}))
+        told = await waiting
+    assert "192.0.2.77" in {t["epic-address"] for t in told["tunnels"]}
+    # At the beginning, when the node is first heard of, and for its address.
+    assert len(read) <= 3
     await replies.aclose()
 
 
