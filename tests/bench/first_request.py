@@ -46,12 +46,11 @@ def connect() -> EpicClient:
     return EpicClient(file["server"], file["username"], file["password"], file["ca-file"])
 
 
-def publish(api: EpicClient, lab: Lab, backends: list[dict[str, Any]]) -> float:
-    """Seconds from the POST of a new gateway to its first 200 at the client; it is deleted afterwards."""
-    uid, host = str(uuid.uuid4()), "bench.example.net"
+def create(api: EpicClient, uid: str, host: str, backends: list[dict[str, Any]]) -> str:
+    """Make a gateway with a route to these backends; its address."""
     reference = {"clusterID": "lab", "namespace": "bench", "name": "bench"}
-    rules = [{"backendRefs": backends}]
     route = {"clientRef": reference | {"uid": f"route-{uid}"}}
+    rules = [{"backendRefs": backends}]
     route["http"] = {"parentRefs": [{"name": uid}], "hostnames": [host], "rules": rules}
     listener = {"name": "http", "port": 80, "protocol": "HTTP"}
     proxy = {
@@ -61,15 +60,33 @@ def publish(api: EpicClient, lab: Lab, backends: list[dict[str, Any]]) -> float:
         "gateway": {"gatewayClassName": "epic", "listeners": [listener]},
     }
     api.post(f"{ACCOUNT}/routes", {"route": {"spec": route}})
-    begin = time.time()
     api.post(f"{ACCOUNT}/groups/http/proxies", {"proxy": {"spec": proxy}})
-    address = api.get(f"{ACCOUNT}/proxies/{uid}")["proxy"]["spec"]["public-address"]
+    address: str = api.get(f"{ACCOUNT}/proxies/{uid}")["proxy"]["spec"]["public-address"]
+    return address
+
+
+def delete(api: EpicClient, uid: str) -> None:
+    """Have it deleted."""
+    api.delete(f"{ACCOUNT}/proxies/{uid}")
+    api.delete(f"{ACCOUNT}/routes/route-{uid}")
+
+
+def read_backends(api: EpicClient) -> list[dict[str, Any]]:
+    """Where the demo's route leads."""
+    route = api.get(f"{ACCOUNT}/routes")["items"][0]
+    found: list[dict[str, Any]] = route["spec"]["http"]["rules"][0]["backendRefs"]
+    return found
+
+
+def publish(api: EpicClient, lab: Lab, backends: list[dict[str, Any]]) -> float:
+    """Seconds from the POST of a new gateway to its first 200 at the client; it is deleted afterwards."""
+    uid, host = str(uuid.uuid4()), "bench.example.net"
+    begin = time.time()
     try:
-        answer = lab["client"].run(f"python3 - {address} {host}", stdin=FIRST_200)
-        return float(answer) - begin
+        address = create(api, uid, host, backends)
+        return float(lab["client"].run(f"python3 - {address} {host}", stdin=FIRST_200)) - begin
     finally:
-        api.delete(f"{ACCOUNT}/proxies/{uid}")
-        api.delete(f"{ACCOUNT}/routes/route-{uid}")
+        delete(api, uid)
 
 
 def floor() -> float:
@@ -89,8 +106,7 @@ def main() -> None:
     """Print the medians and their ratio."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 20
     api, lab = connect(), load_lab()
-    route = api.get(f"{ACCOUNT}/routes")["items"][0]
-    backends = route["spec"]["http"]["rules"][0]["backendRefs"]
+    backends = read_backends(api)
     floor()
     published, floors = [], []
     for number in range(rounds):

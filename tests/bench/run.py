@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import first_request
+import gateway_burst
 import site_runs
 
 if __name__ == "__main__":
     first_request.main()
+    gateway_burst.main()
     site_runs.main()
