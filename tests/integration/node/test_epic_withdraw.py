@@ -102,6 +102,15 @@ def test_envoy_need_not_answer(node: Namespace, tmp_path: Path) -> None:
     assert announced(node) == {OTHER}
 
 
+def test_a_link_of_the_envoys_making_leads_to_no_other_envoy(node: Namespace, tmp_path: Path) -> None:
+    other = Admin(tmp_path / "admin.sock")
+    link = tmp_path / "link.sock"
+    link.symlink_to(other.path)
+    assert withdraw(node, link) < 2
+    assert announced(node) == {OTHER}
+    assert other.requests == []
+
+
 def test_it_ends_even_if_the_route_comes_back_for_ever(node: Namespace, tmp_path: Path) -> None:
     stop = threading.Event()
 

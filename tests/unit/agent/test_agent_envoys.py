@@ -1,6 +1,7 @@
 """Speaking to Envoys on their admin sockets.
 
 - The state is asked for on one connection; a broken one is noticed at once; our own trouble is not its.
+- An Envoy is a tenant's: neither a link in its socket's place nor what it sends gets it anything.
 - A gateway that drains: health fails, the address goes, connections get their time; told to, it serves again.
 """
 
@@ -9,14 +10,14 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from epic.agent.gateway.envoy import drain as drain_module
-from epic.agent.gateway.envoy.admin import sum_connections
+from epic.agent.gateway.envoy.admin import fail_health, request, sum_connections
 from epic.agent.gateway.envoy.drain import Drainer, Order
 from epic.agent.gateway.envoy.probe import Probe, parse
 
@@ -133,6 +134,63 @@ async def test_an_agent_without_room_for_connections_says_nothing_of_its_envoys(
     async with watching(envoy.socket) as states:
         await asyncio.sleep(0.2)
     assert states == []
+
+
+class Endless:
+    """An Envoy that was taken over: it answers whatever it likes, asked or not, and without end."""
+
+    def __init__(self, head: bytes, part: bytes) -> None:
+        self._head, self._part = head, part
+        self.accepted = self.sent = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.accepted += 1
+        with suppress(OSError, EOFError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(self._head)
+            while True:
+                writer.write(self._part)
+                self.sent += len(self._part)
+                await writer.drain()
+        writer.close()
+
+
+_ENDLESS_BODY = Endless(b"HTTP/1.1 200 OK\r\ncontent-length: 99999999999\r\n\r\n", bytes(1 << 16))
+_ENDLESS_HEAD = Endless(b"HTTP/1.1 200 OK\r\n", b"x: y\r\n" * 1000)
+_ENDLESS_CHUNKS = Endless(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", b"1\r\nx\r\n" * 1000)
+_ENDLESS_ANSWERS = Endless(b"", b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nLIVE")
+
+
+@pytest.mark.parametrize("envoy", [_ENDLESS_BODY, _ENDLESS_HEAD, _ENDLESS_CHUNKS, _ENDLESS_ANSWERS])
+async def test_what_an_envoy_sends_without_end_is_not_taken(tmp_path: Path, envoy: Endless) -> None:
+    server = await asyncio.start_unix_server(envoy.serve, tmp_path / "admin.sock")
+    async with watching(tmp_path / "admin.sock") as states:
+        await until(lambda: envoy.accepted > 2)
+    server.close()
+    assert envoy.sent < 10 << 20
+    assert len(states) <= 2 * envoy.accepted
+
+
+async def test_an_answer_without_end_to_a_single_request_is_an_error(tmp_path: Path) -> None:
+    envoy = Endless(b"HTTP/1.1 200 OK\r\n\r\n", bytes(1 << 16))
+    server = await asyncio.start_unix_server(envoy.serve, tmp_path / "admin.sock")
+    with pytest.raises(ValueError, match="more than"):
+        await request(tmp_path / "admin.sock", "GET", "/stats")
+    server.close()
+
+
+async def test_a_link_in_the_place_of_the_socket_does_not_lead_to_another_envoy(
+    envoy: Admin, tmp_path: Path
+) -> None:
+    link = tmp_path / "other" / "admin.sock"
+    link.parent.mkdir()
+    link.symlink_to(envoy.socket)
+    with pytest.raises(OSError, match="non-socket"):
+        await fail_health(link)
+    async with watching(link) as states:
+        await until(lambda: len(states) > 1)
+    assert set(states) == {""}
+    assert envoy.asked == []
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from epic.agent.gateway.envoy.admin_socket import opened
+
 _ANSWER_SECONDS = 2.0
 _MOST_BYTES = 1 << 22
+"""Of an answer. The statistics that are asked for have a line or two for each listener and worker."""
 
 FAILURES = (OSError, EOFError, ValueError, TimeoutError)
 """What a request raises when there is no Envoy, or none that answers."""
@@ -15,16 +18,19 @@ FAILURES = (OSError, EOFError, ValueError, TimeoutError)
 async def request(socket: Path, method: str, path: str) -> str:
     """The body of the answer; raises one of `FAILURES`, also when it is not 200."""
     async with asyncio.timeout(_ANSWER_SECONDS):
-        reader, writer = await asyncio.open_unix_connection(str(socket), limit=_MOST_BYTES)
+        with opened(socket) as way:
+            reader, writer = await asyncio.open_unix_connection(way, limit=_MOST_BYTES)
         try:
             head = (
                 f"{method} {path} HTTP/1.1\r\nhost: envoy\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
             )
             writer.write(head.encode())
             answer = await reader.readuntil(b"\r\n\r\n")
-            body = await reader.read(_MOST_BYTES)
+            body = bytearray()
             while part := await reader.read(_MOST_BYTES):
                 body += part
+                if len(body) > _MOST_BYTES:
+                    raise ValueError(f"{method} {path}: the answer has more than {_MOST_BYTES} bytes")
         finally:
             writer.close()
     status = answer.split(b" ", 2)[1]

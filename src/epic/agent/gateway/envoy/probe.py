@@ -11,6 +11,8 @@ import errno
 from collections.abc import Callable
 from pathlib import Path
 
+from epic.agent.gateway.envoy.admin_socket import opened
+
 ABSENT = ""
 """The state of an Envoy that does not answer."""
 
@@ -22,6 +24,8 @@ _PAUSES = {_LIVE: _LIVE_SECONDS, "DRAINING": 0.25}
 _PATIENCE_SECONDS = 15.0
 _MISSING_SECONDS = 0.25
 _ANSWER_SECONDS = 2.0
+# Many times what Envoy's answer has.
+_MOST_BYTES = 1 << 14
 _REQUEST = b"GET /ready HTTP/1.1\r\nhost: envoy\r\n\r\n"
 # The agent's own trouble says nothing of an Envoy.
 _OWN = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN}
@@ -62,8 +66,9 @@ class Probe:
     async def _follow(self) -> bool:
         """Until the connection breaks; whether the Envoy lived."""
         loop = asyncio.get_running_loop()
-        async with asyncio.timeout(_ANSWER_SECONDS):
-            made = await loop.create_unix_connection(lambda: _Asking(self._tell), str(self._socket))
+        with opened(self._socket) as way:
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                made = await loop.create_unix_connection(lambda: _Asking(self._tell), way)
         transport, self._asking = made
         try:
             await self._asking.ended
@@ -81,6 +86,7 @@ class _Asking(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._received = b""
+        self._awaited = 0
         self._transport: asyncio.Transport | None = None
         self.ended: asyncio.Future[None] = self._loop.create_future()
         self.was_live = False
@@ -94,6 +100,10 @@ class _Asking(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
         self._received += data
+        # What an Envoy of a tenant sends that is long, or was not asked for, must not keep the agent busy.
+        if not self._awaited or len(self._received) > _MOST_BYTES:
+            self._end()
+            return
         try:
             state = parse(self._received)
         except ValueError:
@@ -101,6 +111,7 @@ class _Asking(asyncio.Protocol):
             return
         if state is not None:
             self._received = b""
+            self._awaited -= 1
             self.was_live |= state == _LIVE
             self._set_timer(_PAUSES.get(state, _BEGINNING_SECONDS), self.ask)
             self._tell(state)
@@ -113,6 +124,7 @@ class _Asking(asyncio.Protocol):
         """Ask now instead of later."""
         if self._transport is not None:
             self._transport.write(_REQUEST)
+            self._awaited += 1
             self._set_timer(_ANSWER_SECONDS, self._end)
 
     def _end(self) -> None:
