@@ -129,6 +129,8 @@ def test_an_envoy_reaches_its_own_socket_alone_and_is_believed_to_be_itself_alon
     ]
     said = json.loads(node.run(f"{as_envoy} python3 - {own} {admin} {' '.join(foreign)}", stdin=CONNECT))
     assert said == {own: "connected", admin: "connected"} | dict.fromkeys(foreign, "PermissionError")
+    seen = node.run(f"{as_envoy} find /etc/epic -mindepth 1 -maxdepth 2").split()
+    assert sorted(seen) == ["/etc/epic/envoy.yaml", "/etc/epic/gateways", f"/etc/epic/gateways/{mine}"]
     assert "resources" in node.run(f"{as_envoy} /opt/epic/current/bin/python - epic-{mine}", stdin=ASK_AS)
     assert (
         node.run(f"{as_envoy} /opt/epic/current/bin/python - epic-{other}", stdin=ASK_AS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -38,6 +39,19 @@ def test_units_may_do_little_more_than_they_need(unit: str, most: int, tmp_path:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_an_envoy_sees_the_files_of_no_gateway_but_its_own() -> None:
+    unit = "gateway_node/files/epic-envoy@.service"
+    assert settings(unit, "TemporaryFileSystem") == ["/etc/epic:ro"]
+    bound = " ".join(settings(unit, "BindReadOnlyPaths")).split()
+    seen = {path for path in bound if path.startswith("/etc/")}
+    assert seen == {"/etc/epic/envoy.yaml", "/etc/epic/gateways/%i"}
+    (start,) = settings(unit, "ExecStart")
+    assert set(re.findall(r"/etc/epic/[^ )]*", start)) == {
+        "/etc/epic/gateways/%i/bootstrap.yaml",
+        "/etc/epic/envoy.yaml",
+    }
 
 
 def test_at_a_shutdown_gateways_are_withdrawn_before_bird_and_firewall_end() -> None:
