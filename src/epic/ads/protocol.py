@@ -39,6 +39,8 @@ _LIVE = frozenset({TUNNEL, ENDPOINT, LOAD_ASSIGNMENT})
 # gRPC receivers refuse messages above 4 MiB by default.
 _RESPONSE_BYTES = 3 << 20
 _NOTHING: Resources = {}
+# What a remembered name takes besides its letters, about.
+_NAME_BYTES = 200
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,8 @@ class _Subscription:
     outstanding: dict[str, _Sent] = field(default_factory=dict)
     complete: Resources | None = None
     """The resources of which nothing was left to send when last looked at."""
+    named: int = 0
+    """Bytes that the names in `names`, and those that the client began with, take."""
 
     def subscribe(self, names: Iterable[str], *, first: bool) -> None:
         self.complete = None
@@ -93,6 +97,8 @@ class _Subscription:
             if name == WILDCARD:
                 self.wildcard = True
                 continue
+            if name not in self.names:
+                self.named += _NAME_BYTES + len(name)
             self.names.add(name)
             self.refused.pop(name, None)
             # A new stream states the versions that the client has; later it may have forgotten one.
@@ -104,6 +110,8 @@ class _Subscription:
         for name in names:
             if name == WILDCARD:
                 self.wildcard = False
+            if name in self.names:
+                self.named -= _NAME_BYTES + len(name)
             self.names.discard(name)
             self.owed.discard(name)
             if self.wildcard and name in self.sent:
@@ -192,13 +200,27 @@ class Stream:
         if subscription is None:
             held = dict(request.initial_resource_versions)
             wildcard = not request.resource_names_subscribe
-            subscription = _Subscription(wildcard=wildcard, held=held, sent=dict(held))
+            began = sum(_NAME_BYTES + len(name) + len(version) for name, version in held.items())
+            subscription = _Subscription(wildcard=wildcard, held=held, sent=dict(held), named=began)
             self._subscriptions[request.type_url] = subscription
         if request.resource_names_subscribe:
             subscription.subscribe(request.resource_names_subscribe, first=first)
         if request.resource_names_unsubscribe:
             subscription.unsubscribe(request.resource_names_unsubscribe)
         return _answer(subscription, request)
+
+    @property
+    def remembered(self) -> int:
+        """Bytes that are kept because of what the client said, or has not answered; about."""
+        return sum(
+            _NAME_BYTES
+            + subscription.named
+            + sum(
+                _NAME_BYTES * (1 + len(sent.updated) + len(sent.removed))
+                for sent in subscription.outstanding.values()
+            )
+            for subscription in self._subscriptions.values()
+        )
 
     def may_have(self, type_url: str, name: str) -> bool:
         """Whether the client has a resource or may get it, as any before it has asked for the type.

@@ -19,6 +19,10 @@ ACCEPTED = "Accepted"
 _REPORT_PERIOD = timedelta(seconds=10)
 _PROBLEMS_KEPT = 20
 _PROBLEM_MAX = 300
+_HELD_KEPT = 1000
+_WORD_MAX = 100
+_ERROR_MAX = 4200
+"""Agents say less; a node that was taken over must not fill the store."""
 _SILENT = "the node does not report"
 
 
@@ -29,8 +33,8 @@ def reported(proxy: GWProxy, node: str, states: Mapping[str, epic_pb2.InstanceSt
         "ready": state.ready,
         "announced": state.announced,
         "drained": state.drained,
-        "serving_revision": state.serving_revision,
-        "error": state.error,
+        "serving_revision": state.serving_revision[:_WORD_MAX],
+        "error": state.error[:_ERROR_MAX],
     }
     return _with_instances(proxy, node, update)
 
@@ -59,9 +63,9 @@ def ends(report: epic_pb2.NodeReport) -> dict[int, End]:
 def heard(node: Node, report: epic_pb2.NodeReport, time: datetime) -> Node:
     """The node after a report; the time alone is noted only every few seconds."""
     said = {
-        "agent_version": report.agent_version,
-        "applied_digest": report.applied_digest,
-        "held_gateways": tuple(report.held_gateways),
+        "agent_version": report.agent_version[:_WORD_MAX],
+        "applied_digest": report.applied_digest[:_WORD_MAX],
+        "held_gateways": tuple(gateway[:_WORD_MAX] for gateway in report.held_gateways[:_HELD_KEPT]),
         "problems": tuple(line[:_PROBLEM_MAX] for line in report.problems[:_PROBLEMS_KEPT]),
     }
     last = node.status.last_report

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
 
@@ -14,10 +15,16 @@ from envoy.service.discovery.v3 import discovery_pb2 as pb
 
 from epic.ads.protocol import Acked, Refused, Stream
 from epic.ads.snapshot import Snapshot
+from epic.log_rate import LogRate
 
 log = logging.getLogger(__name__)
 
 Context = grpc.aio.ServicerContext[pb.DeltaDiscoveryRequest, pb.DeltaDiscoveryResponse]
+# Requests that wait because the client does not read our responses; then no more are read from it.
+_WAITING_BYTES = 8 << 20
+_REQUEST_BYTES = 1000
+_WORDS = 500
+_NAMES = 5
 NODE_ACCEPTED = "epic-node-accepted"
 """Initial metadata of a stream that is served, sent before anything else."""
 NODE_REMOVED = "epic-node-removed"
@@ -63,28 +70,56 @@ class _Connection:
         self.stream = Stream(paced=paced)
         self.refused: asyncio.Future[Refusal] = asyncio.get_running_loop().create_future()
         self.wake = asyncio.Event()
-        self.requests: asyncio.Queue[pb.DeltaDiscoveryRequest] = asyncio.Queue()
         self.ended = False
+        self._requests: deque[pb.DeltaDiscoveryRequest] = deque()
+        self._waiting = 0
+        self._room = asyncio.Event()
 
     async def read(self, requests: AsyncIterator[pb.DeltaDiscoveryRequest]) -> None:
         """Take in the client's requests till it ends the stream."""
         try:
             async for request in requests:
-                self.requests.put_nowait(request)
-                self.wake.set()
+                self.add(request)
+                while self._waiting > _WAITING_BYTES:
+                    self._room.clear()
+                    await self._room.wait()
         finally:
             self.ended = True
             self.wake.set()
+
+    def add(self, request: pb.DeltaDiscoveryRequest) -> None:
+        """Have the request answered in its turn."""
+        self._requests.append(request)
+        self._waiting += _REQUEST_BYTES + request.ByteSize()
+        self.wake.set()
+
+    def take(self) -> Iterator[pb.DeltaDiscoveryRequest]:
+        """The requests that wait."""
+        while self._requests:
+            request = self._requests.popleft()
+            self._waiting -= _REQUEST_BYTES + request.ByteSize()
+            self._room.set()
+            yield request
 
 
 class DeltaServer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ignore[misc]
     """Brings every node's streams to the snapshot that was published for the node.
 
-    Streams are paced (see `epic.ads.protocol`) as Envoys need it; clients of `epic.ads.client` do not.
+    Streams are paced (see `epic.ads.protocol`) as Envoys need it; clients of `epic.ads.client` do not. A
+    stream for which more than `most_remembered` bytes would have to be kept is ended.
     """
 
-    def __init__(self, listener: Listener, authorize: Authorize, *, paced: bool = True) -> None:
+    def __init__(
+        self,
+        listener: Listener,
+        authorize: Authorize,
+        *,
+        paced: bool = True,
+        most_remembered: int | None = None,
+    ) -> None:
         self._paced = paced
+        self._most_remembered = most_remembered
+        self._log = LogRate(log)
         self._listener = listener
         self._authorize = authorize
         self._snapshots: dict[str, Snapshot] = {}
@@ -142,11 +177,10 @@ class DeltaServer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ign
         node_id = first.node.id
         refusal = self._authorize(node_id, context)
         if refusal is not None:
-            log.warning("refused node %r: %s", node_id, refusal.message)
+            self._log.warning("refused node %r: %s", node_id[:_WORDS], refusal.message[:_WORDS])
             await refusal.abort(context)
         connection = _Connection(context, paced=self._paced)
-        connection.requests.put_nowait(first)
-        connection.wake.set()
+        connection.add(first)
         self._connections.setdefault(node_id, set()).add(connection)
         try:
             # Only now: what is revoked from here on ends the stream.
@@ -156,7 +190,7 @@ class DeltaServer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ign
             self._drop(node_id, connection)
         if connection.refused.done():
             refusal = connection.refused.result()
-            log.warning("ended the stream of node %r: %s", node_id, refusal.message)
+            self._log.warning("ended the stream of node %r: %s", node_id, refusal.message)
             await refusal.abort(context)
 
     async def _serve_until_refused(
@@ -179,20 +213,33 @@ class DeltaServer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ign
         while not connection.ended:
             await connection.wake.wait()
             connection.wake.clear()
-            while not connection.requests.empty():
-                self._tell(node_id, connection.stream.receive(connection.requests.get_nowait()))
+            for request in connection.take():
+                self._tell(node_id, connection.stream.receive(request))
+            if self._is_too_much(connection):
+                return
             snapshot = self._snapshots.get(node_id)
             if snapshot is None:
                 continue
             for response in connection.stream.advance(snapshot):
                 await connection.context.write(response)
 
+    def _is_too_much(self, connection: _Connection) -> bool:
+        if self._most_remembered is None or connection.stream.remembered <= self._most_remembered:
+            return False
+        if not connection.refused.done():
+            connection.refused.set_result(Refusal("more was asked for than is kept for one client"))
+        return True
+
     def _tell(self, node_id: str, outcome: Acked | Refused | None) -> None:
         if isinstance(outcome, Acked):
             self._listener.on_ack(node_id, outcome.type_url, dict(outcome.held))
         elif isinstance(outcome, Refused):
-            log.warning(
-                "node %s refused %s of type %s: %s", node_id, outcome.names, outcome.type_url, outcome.message
+            self._log.warning(
+                "node %s refused %s of type %s: %s",
+                node_id,
+                outcome.names[:_NAMES],
+                outcome.type_url[:_WORDS],
+                outcome.message[:_WORDS],
             )
             self._listener.on_nack(node_id, outcome.type_url, outcome.message)
 

@@ -107,3 +107,14 @@ def test_a_report_tells_of_the_epic_ends_of_tunnels() -> None:
         7: End(Holds(frozenset({1, 2}), 1), rx_bytes=5, hello_age=2, observed=("198.51.100.7", 40000)),
         8: End(),
     }
+
+
+def test_what_a_node_says_has_a_length() -> None:
+    long = "x" * 1_000_000
+    said = {"root.U1": InstanceStatus(gateway="root.U1", serving_revision=long, error=long)}
+    assert len(reported(proxy(), "epic1", said).model_dump_json()) < 20_000
+    report = NodeReport(
+        agent_version=long, applied_digest=long, held_gateways=[long] * 3, problems=[long] * 99
+    )
+    node = Node.model_validate({"metadata": {"name": "epic1"}, "spec": {"address": "192.0.2.1"}})
+    assert len(heard(node, report, datetime.now(UTC)).model_dump_json()) < 20_000

@@ -15,7 +15,7 @@ from envoy.config.cluster.v3.cluster_pb2 import Cluster
 from envoy.service.discovery.v3 import ads_pb2_grpc
 from envoy.service.discovery.v3 import discovery_pb2 as pb
 
-from epic.ads.snapshot import CLUSTER, Snapshot, versioned
+from epic.ads.snapshot import CLUSTER, LOAD_ASSIGNMENT, Snapshot, versioned
 from epic.agent.gateway.envoy.registry import EnvoyRegistry
 from epic.agent.gateway.envoy.xds import XdsSockets
 
@@ -86,6 +86,10 @@ async def eventually(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
         while not condition():  # noqa: ASYNC110 - what is awaited has no event
             await asyncio.sleep(0.01)
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 async def test_an_envoy_gets_what_was_published_for_its_gateway(node: Node) -> None:
@@ -194,3 +198,88 @@ async def test_an_agent_that_knows_nothing_yet_removes_nothing(tmp_path: Path) -
     node = Node(tmp_path)
     await node.sockets.sync()
     assert (tmp_path / "xds" / BANK).exists()
+
+
+async def test_more_connections_than_an_envoy_has_cost_the_agent_no_files(node: Node) -> None:
+    before = open_files()
+    with contextlib.ExitStack() as opened:
+        for _ in range(100):
+            client = opened.enter_context(socket.socket(socket.AF_UNIX))
+            client.setblocking(False)
+            client.connect(str(node.socket(SHOP)))
+            await asyncio.sleep(0)
+        await eventually(lambda: open_files() - before - 100 < 20)
+        assert await clusters(node.socket(BANK), "epic-bank.web") == ["of bank.web"]
+
+
+async def test_more_streams_than_an_envoy_has_are_refused(node: Node) -> None:
+    async with grpc.aio.insecure_channel(f"unix:{node.socket(SHOP)}") as channel:
+        stub = ads_pb2_grpc.AggregatedDiscoveryServiceStub(channel)
+        calls = [stub.DeltaAggregatedResources() for _ in range(20)]
+        await eventually(lambda: sum(call.done() for call in calls) == 12)
+        codes = {await call.code() for call in calls if call.done()}
+        for call in calls:
+            call.cancel()
+    assert codes == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+
+
+async def test_names_without_end_are_not_kept(node: Node, caplog: pytest.LogCaptureFixture) -> None:
+    async with stream(node.socket(SHOP), "epic-shop.web") as call:
+        await call.read()
+        with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            for batch in range(50):
+                names = [f"{batch}/{number}" for number in range(10_000)]
+                await call.write(
+                    pb.DeltaDiscoveryRequest(type_url=LOAD_ASSIGNMENT, resource_names_subscribe=names)
+                )
+        async with asyncio.timeout(10):
+            while not call.done():
+                with contextlib.suppress(grpc.aio.AioRpcError):
+                    await call.read()
+    assert "more was asked for than is kept" in caplog.text
+
+
+async def test_an_envoys_words_for_a_refusal_leave_room_for_others_in_the_report(node: Node) -> None:
+    async with stream(node.socket(SHOP), "epic-shop.web") as call:
+        for type_url in (CLUSTER, "type.googleapis.com/a.Kind"):
+            if type_url != CLUSTER:
+                await call.write(pb.DeltaDiscoveryRequest(type_url=type_url, resource_names_subscribe=["x"]))
+            response = await call.read()
+            refusal = pb.DeltaDiscoveryRequest(type_url=type_url, response_nonce=response.nonce)
+            refusal.error_detail.message = "no" * 1_000_000
+            await call.write(refusal)
+        await eventually(lambda: bool(node.registry.envoys[SHOP].error))
+        await call.write(pb.DeltaDiscoveryRequest(type_url=CLUSTER, resource_names_subscribe=["y"]))
+        await call.read()
+    assert len(node.registry.envoys[SHOP].error) <= 1000
+
+
+async def test_who_is_refused_again_and_again_does_not_fill_the_log(
+    node: Node, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with grpc.aio.insecure_channel(f"unix:{node.socket(SHOP)}") as channel:
+        stub = ads_pb2_grpc.AggregatedDiscoveryServiceStub(channel)
+        for number in range(100):
+            call = stub.DeltaAggregatedResources()
+            request = pb.DeltaDiscoveryRequest(type_url=CLUSTER)
+            request.node.id = f"{number}" + "x" * 10_000
+            await call.write(request)
+            assert await ended(call) == grpc.StatusCode.PERMISSION_DENIED
+    said = [record.getMessage() for record in caplog.records if "refused node" in record.getMessage()]
+    assert 1 <= len(said) <= 25
+    assert max(map(len, said)) < 2000
+
+
+async def test_a_client_that_asks_and_does_not_read_is_not_read_either(node: Node) -> None:
+    big = {f"c{n}": versioned(Cluster(name="c" * 100_000)) for n in range(100)}
+    node.sockets.publish(SHOP, {CLUSTER: big})
+    async with stream(node.socket(SHOP), "epic-shop.web") as call:
+        written = 0
+        with contextlib.suppress(TimeoutError):
+            while written < 40:
+                request = pb.DeltaDiscoveryRequest(type_url=CLUSTER, response_nonce="x" * 1_000_000)
+                async with asyncio.timeout(1):
+                    await call.write(request)
+                written += 1
+        assert written < 20
+        call.cancel()

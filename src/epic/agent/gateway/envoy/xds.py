@@ -2,6 +2,8 @@
 
 Who asks is known from the socket, never from the request: a gateway's socket has a directory of its own below
 one that only root enters, and the unit of its Envoy has that directory bind-mounted.
+
+The Envoy is a tenant's: what it says costs the others neither memory, files, time nor room in the log.
 """
 
 from __future__ import annotations
@@ -17,9 +19,10 @@ from envoy.service.discovery.v3 import ads_pb2_grpc
 from envoy.service.discovery.v3 import discovery_pb2 as pb
 
 from epic.ads.server import Context, DeltaServer, Refusal
-from epic.ads.snapshot import Snapshot
+from epic.ads.snapshot import ENVOY_TYPES, Snapshot
 from epic.agent.gateway.envoy.registry import EnvoyRegistry
 from epic.agent.runtime.log_once import LogOnce
+from epic.agent.runtime.pace import Pace
 from epic.model.naming import GatewayId, network_namespace
 
 log = logging.getLogger(__name__)
@@ -28,13 +31,24 @@ SOCKET = "xds.sock"
 NAMESPACES = Path("/run/netns")
 
 _LOOK_SECONDS = 1.0
+# An Envoy has one stream, and a second while the first is being given up.
+_MOST_STREAMS = 8
+_OPTIONS = [("grpc.max_allowed_incoming_connections", _MOST_STREAMS)]
+_MOST_REMEMBERED = 16 << 20
+# A request is a unit and one more for each so many bytes; a stream costs more than a request.
+_BURST, _RATE = 5000.0, 500.0
+_UNIT_BYTES = 8192
+_STREAM_UNITS = 20.0
+# Characters of its words for a refusal: they are in the node's reports, which have room for all gateways.
+_REFUSAL_MAX = 1000
 
 
 class GatewayServer(DeltaServer):
     """Serves one gateway's Envoy, and tells the registry what it says."""
 
     def __init__(self, gateway: str, registry: EnvoyRegistry) -> None:
-        super().__init__(_Answers(gateway, registry), self._refusal)
+        super().__init__(_Answers(gateway, registry), self._refusal, most_remembered=_MOST_REMEMBERED)
+        self._pace = Pace(_BURST, _RATE)
         self._gateway = gateway
         self._node_id = GatewayId.parse(gateway).envoy_node_id
         self._registry = registry
@@ -43,6 +57,7 @@ class GatewayServer(DeltaServer):
         self, request_iterator: AsyncIterator[pb.DeltaDiscoveryRequest], context: Context
     ) -> None:
         """Serve one stream until the Envoy ends it."""
+        await self._pace.take(_STREAM_UNITS)
         await super().DeltaAggregatedResources(self._observed(request_iterator), context)
 
     def bring_to(self, snapshot: Snapshot) -> None:
@@ -56,10 +71,11 @@ class GatewayServer(DeltaServer):
         connected = False
         seen: set[str] = set()
         async for request in requests:
+            await self._pace.take(1 + request.ByteSize() / _UNIT_BYTES)
             if not connected and request.node.id == self._node_id:
                 connected = True
                 self._registry.on_connect(self._gateway)
-            if connected and request.type_url not in seen:
+            if connected and request.type_url in ENVOY_TYPES and request.type_url not in seen:
                 seen.add(request.type_url)
                 held = dict(request.initial_resource_versions)
                 self._registry.on_first_request(self._gateway, request.type_url, held)
@@ -68,7 +84,7 @@ class GatewayServer(DeltaServer):
     def _refusal(self, node_id: str, _: Context) -> Refusal | None:
         if node_id == self._node_id:
             return None
-        return Refusal(f"this is the socket of {self._node_id!r}, not of {node_id!r}")
+        return Refusal(f"this is the socket of {self._node_id!r}, not of {node_id[:100]!r}")
 
 
 class _Answers:
@@ -79,10 +95,12 @@ class _Answers:
         self._registry = registry
 
     def on_ack(self, _: str, type_url: str, acked: Mapping[str, str]) -> None:
-        self._registry.on_ack(self._gateway, type_url, acked)
+        if type_url in ENVOY_TYPES:
+            self._registry.on_ack(self._gateway, type_url, acked)
 
     def on_nack(self, _: str, type_url: str, message: str) -> None:
-        self._registry.on_nack(self._gateway, type_url, message)
+        if type_url in ENVOY_TYPES:
+            self._registry.on_nack(self._gateway, type_url, message[:_REFUSAL_MAX])
 
     def on_disconnect(self, _: str) -> None:
         self._registry.on_disconnect(self._gateway)
@@ -107,7 +125,7 @@ class _Socket:
         self.path.parent.mkdir(mode=0o711, exist_ok=True)
         # The agent's umask leaves nothing to others, and the unit's user must pass: root alone enters above.
         self.path.parent.chmod(0o711)
-        listener = grpc.aio.server()
+        listener = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=_MOST_STREAMS)
         ads_pb2_grpc.add_AggregatedDiscoveryServiceServicer_to_server(self.server, listener)
         try:
             listener.add_insecure_port(f"unix:{self.path}")

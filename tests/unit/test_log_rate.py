@@ -1,0 +1,21 @@
+"""Warnings that others can cause do not fill the log."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from epic.log_rate import LogRate
+
+
+def test_a_flood_leaves_its_first_lines_and_its_number(caplog: pytest.LogCaptureFixture) -> None:
+    time = [0.0]
+    rate = LogRate(logging.getLogger("flood"), lambda: time[0])
+    for number in range(100):
+        rate.warning("refused %d", number)
+    time[0] = 60.0
+    rate.warning("refused %d", 100)
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines[:20] == [f"refused {number}" for number in range(20)]
+    assert lines[20:] == ["refused 100 (80 like it were left out)"]
