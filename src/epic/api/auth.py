@@ -15,6 +15,7 @@ from argon2.exceptions import InvalidHashError, VerificationError
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from epic.api.body_limit import limited
 from epic.api.context import Principal
 from epic.api.replies import PREFIX, error_reply
 from epic.api.sessions import Sessions
@@ -139,7 +140,7 @@ class Gate:
             return await error_reply(403, message)(scope, receive, send)
         scope.setdefault("state", {})["principal"] = principal
         send = _noted(scope, principal, send)
-        return await self._sessions.serve(self._app, _as_json(scope), receive, send, user)
+        return await self._sessions.serve(self._app, _as_json(scope), limited(receive), send, user)
 
 
 def _noted(scope: Scope, principal: Principal, send: Send) -> Send:

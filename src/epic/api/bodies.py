@@ -39,7 +39,10 @@ class Body(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _nulls_are_absent(cls, data: Any) -> Any:
-        return _without_nulls(data)
+        try:
+            return _without_nulls(data)
+        except RecursionError:
+            raise ValueError("objects and lists are nested too deeply") from None
 
 
 class InputMetadata(Camel):

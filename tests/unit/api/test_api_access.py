@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 import httpx
 import pytest
 from api_requests import ADMIN, API, PROXIES, TENANT, proxy_body
@@ -143,3 +145,28 @@ async def test_openapi_describes_the_paths(tenant: httpx.AsyncClient) -> None:
 async def test_unknown_path_is_404_and_wrong_method_405(admin: httpx.AsyncClient) -> None:
     assert "there is nothing at" in (await admin.get(f"{API}/nope")).json()["error"]
     assert (await admin.patch(f"{API}/nodes", json=proxy_body())).status_code == 405
+
+
+async def test_a_body_without_end_is_not_taken(tenant: httpx.AsyncClient) -> None:
+    sent = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal sent
+        yield b'{"slice": "'
+        while sent < 100 << 20:
+            sent += 1 << 16
+            yield b"x" * (1 << 16)
+
+    reply = await tenant.post(f"{API}/accounts/root/slices", content=endless())
+    assert reply.status_code == 413
+    assert "more than" in reply.json()["error"]
+    assert sent <= 9 << 20
+
+
+@pytest.mark.parametrize("depth", [200, 400, 600, 900, 100_000])
+async def test_a_deep_body_is_a_wrong_request_and_no_fault_of_ours(
+    tenant: httpx.AsyncClient, depth: int
+) -> None:
+    body = '{"slice": ' + "[" * depth + "]" * depth + "}"
+    reply = await tenant.post(f"{API}/accounts/root/slices", content=body)
+    assert reply.status_code == 400
