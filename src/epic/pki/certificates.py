@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from ipaddress import ip_address
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -18,6 +18,8 @@ AUTHORITY_LIFE = timedelta(days=3650)
 CLOCK_SKEW = timedelta(minutes=5)
 """What hosts verify is valid from a little before its making, for hosts whose clocks are behind."""
 
+# What it means that a request is damaged or made to look so; it tells only when it is looked at.
+_UNREADABLE = (ValueError, UnsupportedAlgorithm, x509.InvalidVersion)
 _SERVER = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
 _CLIENT = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
 
@@ -83,7 +85,7 @@ def read_request(pem: bytes) -> x509.CertificateSigningRequest:
     """The certificate request in the text; raises RequestError."""
     try:
         return x509.load_pem_x509_csr(pem)
-    except ValueError as error:
+    except _UNREADABLE as error:
         raise RequestError(f"there is no PEM certificate request in it: {error}") from error
 
 
@@ -95,11 +97,14 @@ def agent_certificate(
     Only the control plane verifies it, by whose clock it is made. It is valid from `now` on and not before:
     so it can be told from those that were made before the node was removed.
     """
-    key = request.public_key()
-    if not isinstance(key, EllipticCurvePublicKey) or not request.is_signature_valid:
+    try:
+        key, signed, asked = request.public_key(), request.is_signature_valid, common_name(request.subject)
+    except _UNREADABLE as error:
+        raise RequestError(f"the request of {name} cannot be read: {error}") from error
+    if not isinstance(key, EllipticCurvePublicKey) or not signed:
         raise RequestError(f"the request of {name} must hold an elliptic curve key and be signed by it")
-    if common_name(request.subject) != name:
-        raise RequestError(f"the request is for {common_name(request.subject)!r}; it must be for {name!r}")
+    if asked != name:
+        raise RequestError(f"the request is for {asked!r}; it must be for {name!r}")
     validity = Validity(now, life, skew=timedelta(0))
     return _sign(
         authority, _builder(_subject(name), authority.certificate.subject, key, validity), key, _CLIENT

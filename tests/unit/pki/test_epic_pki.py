@@ -181,6 +181,16 @@ def test_a_request_for_another_node_is_refused(control: Pki, tmp_path: Path) -> 
         operations.sign(control, "epic1", request.encode(), DAY)
 
 
+def test_no_damaged_request_is_more_than_refused(control: Pki, tmp_path: Path) -> None:
+    good = operations.request(node_of(control, tmp_path), "epic1")["request"]
+    der = ssl.PEM_cert_to_DER_cert(good.replace("CERTIFICATE REQUEST", "CERTIFICATE"))
+    for place in range(len(der)):
+        damaged = bytes([*der[:place], der[place] ^ 1, *der[place + 1 :]])
+        pem = ssl.DER_cert_to_PEM_cert(damaged).replace("CERTIFICATE", "CERTIFICATE REQUEST")
+        with pytest.raises(RequestError):
+            operations.sign(control, "epic1", pem.encode(), DAY)
+
+
 def test_a_certificate_of_another_cluster_is_refused(control: Pki, tmp_path: Path) -> None:
     other = Pki(tmp_path / "other", NOW)
     operations.control(other, NAMES, group=None, life=LIFE)
