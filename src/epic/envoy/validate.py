@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import tempfile
 from collections.abc import Iterable
@@ -15,6 +16,8 @@ from google.protobuf.any_pb2 import Any
 from epic.envoy.resources import Bundle, connection_managers
 from epic.errors import Invalid, Unavailable
 from epic.gatewayapi.names import AGENT_CLUSTER
+
+log = logging.getLogger(__name__)
 
 _SECONDS = 20
 _LONGEST_MESSAGE = 1000
@@ -68,7 +71,9 @@ async def _run(binary: Path, config: Path) -> tuple[str, int]:
             str(binary), *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
         )
     except OSError as error:
-        raise Unavailable(f"cannot run Envoy to validate: {error}") from error
+        # The gateway's owner reads what is raised, and has nothing to do with this host's files.
+        log.error("cannot run Envoy to validate: %s", error)
+        raise Unavailable("the configuration cannot be validated at present; it is tried again") from error
     try:
         async with asyncio.timeout(_SECONDS):
             output, _ = await process.communicate()
