@@ -171,6 +171,23 @@ async def test_what_an_envoy_sends_without_end_is_not_taken(tmp_path: Path, envo
     assert len(states) <= 2 * envoy.accepted
 
 
+async def test_an_envoy_that_comes_and_goes_is_asked_ever_later(tmp_path: Path) -> None:
+    times: list[float] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        times.append(asyncio.get_running_loop().time())
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nLIVE\n")
+        writer.close()
+
+    server = await asyncio.start_unix_server(serve, tmp_path / "admin.sock")
+    async with watching(tmp_path / "admin.sock") as states:
+        await until(lambda: len(times) == 5)
+    server.close()
+    assert times[-1] - times[0] > 1.4
+    assert states[:2] == ["LIVE", ""]
+
+
 async def test_an_answer_without_end_to_a_single_request_is_an_error(tmp_path: Path) -> None:
     envoy = Endless(b"HTTP/1.1 200 OK\r\n\r\n", bytes(1 << 16))
     server = await asyncio.start_unix_server(envoy.serve, tmp_path / "admin.sock")

@@ -51,17 +51,22 @@ class Probe:
         """Ask until cancelled."""
         loop = asyncio.get_running_loop()
         missing_since = loop.time()
+        pause = _BEGINNING_SECONDS
         while True:
+            began = loop.time()
             try:
                 if await self._follow():
                     missing_since = loop.time()
+                    # One that comes and goes all the time is not announced and withdrawn as often.
+                    hasty = missing_since - began < _LIVE_SECONDS
+                    pause = min(2 * pause, _LIVE_SECONDS) if hasty else _BEGINNING_SECONDS
             except OSError as error:
                 if error.errno in _OWN:
                     await asyncio.sleep(_LIVE_SECONDS)
                     continue
             self._tell(ABSENT)
             patient = loop.time() - missing_since < _PATIENCE_SECONDS
-            await asyncio.sleep(_BEGINNING_SECONDS if patient else _MISSING_SECONDS)
+            await asyncio.sleep(pause if patient else max(pause, _MISSING_SECONDS))
 
     async def _follow(self) -> bool:
         """Until the connection breaks; whether the Envoy lived."""
