@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The few kinds of error that cross rooms; the text says which object, what is wrong, what would be right."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Address pools, pure: which address is next, and whether a pool makes sense. Nothing walks a pool."""
 
 from __future__ import annotations

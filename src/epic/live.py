@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What both ends of tunnels said last, kept in memory: it is worth nothing after a restart."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Warnings about what others do: however often they do it, the log keeps room for the rest."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Clusters may use the same pod addresses: what Envoy gets instead of an endpoint's own address. Pure.
 
 Envoy knows an endpoint by its address alone. So the endpoints of one cluster behind a gateway keep their

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """On which EPIC nodes a gateway's instances run, pure: rendezvous hashing with room and spread."""
 
 from __future__ import annotations

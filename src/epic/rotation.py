@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Rotating a tunnel's keys without losing a packet, pure: the next step, and the tunnel after it.
 
 A new key goes to both ends; when both have it, it signs; when both sign with it and packets under way have

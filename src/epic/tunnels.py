@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which tunnels a gateway needs, pure: from its instances, routes and slices to the wanted tunnels."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What an agent spends on asking 250 Envoys whether they live, in percent of one core.
 
 Envoys' admin interfaces are played by one other process, on Unix sockets; answers are as long as Envoy's.

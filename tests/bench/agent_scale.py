@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What an agent costs that holds 10,000 tunnels and 100,000 endpoints: memory, and time while it is idle.
 
 Each role runs as its own process with the real programs, in a network namespace; what it holds comes from its

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How long from the POST of a gateway to the first 200 through the router?
 
 Measured by turns with its floor, an Ansible module that does nothing on the same two nodes, so that the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How long until many gateways that are made at once answer, against one that is made alone?
 
 Needs the lab as `make demo` leaves it. `python tests/bench/gateway_burst.py [COUNT]`.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every benchmark of the cluster, one after the other, on the lab as `make demo` leaves it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What does a run of the control plane cost through the runs' one command, and what as a copied module?
 
 On the lab as `make demo` leaves it, without changing anything: each run finds everything as it is wanted.

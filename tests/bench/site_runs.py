@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How long does `site.yml` take, on hosts that were just booted and again?
 
 Boots the lab anew, so what was on it is gone. The first run is given as a ratio to the second.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What an xDS socket for each gateway costs against one that all share, each with a stream of every Envoy.
 
 Each way runs in a process of its own; figures are of that process. `xds_sockets.py [GATEWAYS]`

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Fixtures: a bpf file system of the tests' own, and one host's dataplane for tests of single packets."""
 
 from __future__ import annotations

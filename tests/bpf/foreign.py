@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Somebody else's filters: they count or tag the packets that reach them and decide nothing."""
 
 from __future__ import annotations

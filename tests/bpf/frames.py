@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The addresses of the tests of single packets, and their packets of either family."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Packets for fuzzing: good ones, and what can be made of them cheaply."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Scapy layers of the tunnel: what docs/transport.md draws."""
 
 from __future__ import annotations

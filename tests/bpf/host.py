@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One host for tests of single packets: programs run by BPF_PROG_TEST_RUN, both roles side by side."""
 
 from __future__ import annotations

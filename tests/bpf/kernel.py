@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the running kernel cannot do, so that tests say so instead of failing."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Network namespaces held by a descriptor: nothing of them is left when the process ends."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The rules of docs/transport.md for what comes from the underlay once more, in Python, for fuzzing."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Addresses replaced in packets, as bytes: the rules of docs/transport.md once more, for fuzzing.
 
 Offsets are those of frames: the IP header begins at 14. What lies behind the IP packet may be looked at, as

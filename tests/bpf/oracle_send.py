@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The rules of docs/transport.md for what goes into the tunnel once more, in Python, for fuzzing."""
 
 from __future__ import annotations

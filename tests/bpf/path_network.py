@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """instance -- epic -- nat -- node: the smallest network with a tunnel in it, and variants."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One dataplane in a namespace with an underlay and an instance's interface; see the fixture `plane`."""
 
 from __future__ import annotations

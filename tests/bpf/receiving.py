@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Good data packets as they reach either end."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """ICMP errors of others to an inside address: passed on as the endpoint's, if they are about our packets."""
 
 from __future__ import annotations

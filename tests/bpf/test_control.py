@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Control packets: what moves a tunnel, and what does not."""
 
 from __future__ import annotations

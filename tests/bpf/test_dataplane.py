@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Loading and attaching as the agent sees them."""
 
 from __future__ import annotations

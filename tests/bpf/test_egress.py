@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a workload node sends: replies to inside addresses into the tunnel, all else as it was.
 
 The same holds for the stack's exit (egress) and a pod's own interface (pod), but for the answer to what is

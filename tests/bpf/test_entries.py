@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The maps as the agent sees them: tunnels, endpoints, traffic."""
 
 from __future__ import annotations

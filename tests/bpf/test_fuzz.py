@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Mutated and random packets: the kernel does with each what the rules say, and accepts no changed one.
 
 EPIC_FUZZ_PACKETS is how many all tests of this file run together, EPIC_FUZZ_SEED begins another sequence.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Nothing from or to an inside address leaves a node without the tunnel, whoever sends it."""
 
 from __future__ import annotations

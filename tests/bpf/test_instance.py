@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What an instance sends: into the tunnel, to the router, or nowhere."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What older kernels ask of the programs, as far as it can be shown on this one.
 
 The oldest supported is Linux 5.15. A verifier that is older than this one learns less from a comparison and

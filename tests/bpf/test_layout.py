@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The structs in C and their twins in Python have the same sizes, down to the padding."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Endpoints whose address is taken by another network's: replaced on the way, checksums included."""
 
 from __future__ import annotations

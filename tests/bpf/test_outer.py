@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Outer headers of what comes from the underlay: cut off, malformed, or somebody else's."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Outer UDP checksums, where a middlebox insists: filled in when asked for, and right whatever is inside."""
 
 from __future__ import annotations

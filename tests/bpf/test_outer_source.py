@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Data comes from where the far end is known to be, for its tag does not cover the outer addresses."""
 
 from __future__ import annotations

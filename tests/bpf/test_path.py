@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The whole path: from an instance through NAT to a workload node and back."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """GSO packets beyond 64 KB ("BIG TCP"), which a host sends where somebody has switched it on."""
 
 from __future__ import annotations

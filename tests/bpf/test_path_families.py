@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The whole path in all four combinations of IP families: real connections, sizes, offloads, checksums."""
 
 from __future__ import annotations

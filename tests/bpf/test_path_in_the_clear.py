@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Nothing with an inside address leaves a node past the tunnel: with real links, VLANs and routes."""
 
 from __future__ import annotations

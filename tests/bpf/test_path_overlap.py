@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Two workload networks with the same pod addresses behind one instance."""
 
 from __future__ import annotations

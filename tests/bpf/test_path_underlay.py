@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Underlays of several links and addresses, addresses and programs that change, and filters of others."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every reason to drop a packet can be provoked: a list, so that none is left out."""
 
 from __future__ import annotations

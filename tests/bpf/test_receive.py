@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Data packets from the underlay, at both ends: what is accepted, and each way to be dropped."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Keys change while packets are on their way: what is signed or verified afterwards is right at once."""
 
 from __future__ import annotations

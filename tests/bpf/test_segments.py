@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pieces of GSO packets that needed outer checksums, as they come back from being cut up."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Source ports and lanes: how flows spread over paths, and that each keeps to its own."""
 
 from __future__ import annotations

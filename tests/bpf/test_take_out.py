@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Data taken out before the kernel makes buffers: the same packets as by tc, and no others."""
 
 from __future__ import annotations

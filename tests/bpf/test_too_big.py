@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What does not fit the underlay: the answer where the sender is on the other side of the interface."""
 
 from __future__ import annotations

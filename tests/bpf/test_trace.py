@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """epic-trace on real tunnels. One run of it takes two seconds, so one serves many statements."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Another version of the programs takes over while packets flow, also with maps of another shape."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """BPF_PROG_TEST_RUN with buffers that are used again: a million packets are to be run."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Real traffic through a network: connections, datagrams, pings."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Load from the host `client`; runs there alone, with nothing but Python's own library.
 
 Arguments: ADDRESS PORT HOST RATE CONNECTIONS. Sends RATE requests a second on connections of their own, and

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Fixtures of the journeys. They run on the lab as `make demo` leaves it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The lab as the journeys see it: hosts reached by SSH, the REST API, and polling with a deadline."""
 
 from __future__ import annotations

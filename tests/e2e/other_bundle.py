@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A bundle of another version of EPIC with another Envoy, for upgrades and the way back."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Wrong requests get the right status and a message that helps; failed runs repair themselves."""
 
 from __future__ import annotations

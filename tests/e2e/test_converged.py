@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A second run of the playbook changes nothing."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What goes on when a part is down."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What somebody else breaks on a node is mended by the agent; meanwhile nothing leaves in the clear."""
 
 from __future__ import annotations

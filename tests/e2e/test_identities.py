@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Identities between hosts: the runs' key does one thing, certificates are renewed under traffic."""
 
 from __future__ import annotations

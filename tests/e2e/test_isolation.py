@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What an instance cannot reach, whatever its Envoy were made to do, and what a client cannot."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Endpoints of both families, and of clusters whose networks overlap."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Nodes leave service and come back while requests go on."""
 
 from __future__ import annotations

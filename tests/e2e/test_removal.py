@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A deleted gateway leaves nothing behind."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Requests cross the cluster: both Envoys, both backends, and only the tunnel before the NAT."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The keys of tunnels change under traffic."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A TCPRoute: a gateway's TCP listener leads connections to the same backends."""
 
 from __future__ import annotations

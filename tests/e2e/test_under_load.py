@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Planned work on the whole cluster costs no request, but for connections that the router leads elsewhere."""
 
 from __future__ import annotations

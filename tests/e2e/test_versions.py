@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Versions of EPIC's programs on a host: back to an earlier one and forth again by one variable."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a tenant may try, through its gateway, to reach the node's agent or another gateway's Envoy."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How a node stops announcing a gateway."""
 
 from __future__ import annotations

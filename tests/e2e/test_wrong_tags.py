@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Packets that nobody signed change nothing and are counted."""
 
 from __future__ import annotations

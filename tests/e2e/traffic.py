@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Traffic from the lab's client while something is done to the cluster, and what the router did meanwhile."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The option that writes the outputs anew."""
 
 from __future__ import annotations

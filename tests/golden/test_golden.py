@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Gateways and routes in, resources and statuses out: `input.yaml` and `output.yaml` in a directory each.
 
 `input.yaml` has `listeners` (of gateway U1 with address 203.0.113.1), `routes` (by name; `http` or `tcp`,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Network namespaces that vanish with the process."""
 
 from __future__ import annotations

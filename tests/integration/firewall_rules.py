@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """/etc/epic/firewall.nft as the role firewall makes it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A virtual machine without a disk image: another kernel under this machine's own files.
 
 The guest sees the host's root directory read-only (9p), under a layer in memory that takes what it writes. It

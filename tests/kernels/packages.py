@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Debian's kernels, unpacked in the cache; nothing is installed and the machine's apt is left as it is."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The tunnel programs on other kernels: `python tests/kernels/run.py` (root) runs tests/bpf on each.
 
 The kernels are Debian's; the machine has this one's files, so also its Python, bpftool and iproute2.

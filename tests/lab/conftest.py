@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The small lab as fixtures: booted before each test, removed after the last."""
 
 from __future__ import annotations

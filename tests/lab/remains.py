@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a lab leaves on this machine, found by its name and management network."""
 
 from __future__ import annotations

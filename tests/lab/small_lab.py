@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A small lab of its own, beside the one that may be running: two hosts, other names, another network."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`make clean-lab` after the demo and the journeys: the cluster on the lab goes with it, without a trace."""
 
 from __future__ import annotations

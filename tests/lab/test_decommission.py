@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Hosts leave the cluster that `make demo` built, and it goes on. Run before the lab itself is removed."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Removing the lab: nothing of it stays, whatever state it was in, and nothing else goes."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Hosts of the lab: what they offer, and how a lab comes back to what its topology says."""
 
 from __future__ import annotations

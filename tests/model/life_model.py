@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A control plane of two accounts over nodes of the model, what is done to it, and what must always hold."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Nodes as the contract has them: kernels, units, agents and runs of the model of the lives of gateways."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A plant to control: real store, life cycle, publishing and records of runs, over nodes of the model."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Random sequences of events over the model, replayable by their seed."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What tests of several rooms use: the real API, served on a port of this machine."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which addresses can be at the other end of a tunnel, and what is said of the others."""
 
 from __future__ import annotations

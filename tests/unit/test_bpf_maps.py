@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which maps a new version of the tunnel's programs takes over."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Address pools: how they are written, which address is next, what an empty one says."""
 
 from __future__ import annotations

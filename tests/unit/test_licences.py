@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every file that says what it does also says under which licence, and its licence is in the repository."""
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ def tracked(*patterns: str) -> list[str]:
     [
         (("bpf/*.c", "bpf/*.h"), BPF),
         (("plugins/module_utils/*.py",), "Apache-2.0"),
+        (("src/epic/*.py", "tests/*.py", "tools/*.py", ":!src/epic/proto/*_pb2*"), "Apache-2.0"),
         (("plugins/*.py", ":!plugins/module_utils"), "GPL-3.0-or-later"),
     ],
 )

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Random lives of gateways and nodes: nothing ever leads to another's Envoy, and nothing stays behind.
 
 `EPIC_LIFE_SEQUENCES=1000` plays more of them; `EPIC_LIFE_SEED=N` plays the one of that seed again.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is kept of reports, and for how long."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Warnings that others can cause do not fill the log."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Endpoints of several clusters behind one gateway: each address that Envoy gets means one of them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Placement: spread, capacity, stability."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Key rotation: at every moment each end can verify what the other signs, however late news arrive."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The tunnel plan: which pairs get a tunnel, which tunnels stay, what the gateway shows of them."""
 
 from __future__ import annotations

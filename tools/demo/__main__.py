@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Publish a gateway on the lab, send requests through it, and show where they went."""
 
 from __future__ import annotations

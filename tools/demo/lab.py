@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The lab: its hosts and links from the inventory, and commands on hosts."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Requests from the host `client`: one SSH session, in which a small loop does as told."""
 
 from __future__ import annotations

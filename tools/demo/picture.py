@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the demo shows at its end. Pure: data in, rich renderables out."""
 
 from __future__ import annotations

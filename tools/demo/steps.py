@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The demo's steps against the REST API and the lab's hosts."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Print the addresses that this host reaches another one from, one a line; nothing is sent for it."""
 
 import socket

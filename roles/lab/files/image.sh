@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # Turn a fresh Debian tree ($1) into the lab's base image, with a repository of the packages that are named after it.
 # Runs as a hook of mmdebstrap. Part of the image's cache key: a change builds it anew.
 set -eu

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # Install packages ($4 and on) from the repository of a base image ($1) into a layer over it ($2), with a scratch
 # directory ($3) of the same file system. Runs in namespaces of its own, which take the mounts with them.
 set -eu

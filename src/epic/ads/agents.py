@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What agents call besides the stream: reports and the renewal of their certificates."""
 
 from __future__ import annotations

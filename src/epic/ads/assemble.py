@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What each EPIC node should have, from what is known of the gateways. Pure."""
 
 from __future__ import annotations

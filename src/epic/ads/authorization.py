@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Who may speak for a node: the bearer of a certificate in its name that was not revoked."""
 
 from __future__ import annotations

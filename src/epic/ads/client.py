@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A delta-ADS client on grpc.aio that subscribes to whole types and reconnects for ever."""
 
 from __future__ import annotations

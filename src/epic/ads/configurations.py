@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The accepted configuration of each gateway: translated, validated, and kept when a newer one is bad."""
 
 from __future__ import annotations

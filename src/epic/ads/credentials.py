@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The ADS server's certificate, read anew when its files change: connections before and after go on."""
 
 from __future__ import annotations

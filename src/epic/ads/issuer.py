@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Signs the certificates that agents ask for before theirs end."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The store's objects in memory, kept by its changes, with the look-ups that translation needs."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The server's side of one delta-ADS stream as a state machine without I/O.
 
 Feed it the client's requests (`receive`) and ask what may be sent now (`advance`). Between types it makes

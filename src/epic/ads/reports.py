@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What nodes report and what becomes of it in the status of gateways and nodes. Pure."""
 
 from __future__ import annotations

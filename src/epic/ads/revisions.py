@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Accepted configurations on disk: a restart of the control plane must not lose the last good ones."""
 
 from __future__ import annotations

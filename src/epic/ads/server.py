@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A delta-ADS server on grpc.aio: every stream has its own task and state; none waits for another."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The control plane's ADS service: from the store's changes to what every EPIC node should have."""
 
 from __future__ import annotations

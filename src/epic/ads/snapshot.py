@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a node should have: resources by type and name, each with a version that is a hash of its content."""
 
 from __future__ import annotations

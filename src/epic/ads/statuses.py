@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Writing status to the store: read, change, write in one transaction, and only if something changes."""
 
 from __future__ import annotations

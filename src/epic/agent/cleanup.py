@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Removing all kernel state of the agent, when EPIC leaves the node."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What `agent.yaml` may say."""
 
 from __future__ import annotations

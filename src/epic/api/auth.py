@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Who asks: HTTP basic authentication against argon2id hashes in the store, and what the user may reach."""
 
 from __future__ import annotations

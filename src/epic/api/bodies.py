@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Request bodies. A field that clients may not set is not here, and is ignored like any unknown one."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Requests have a length: what is read for one account must not take the memory of all."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What handlers are given: the store and the few settings they need."""
 
 from __future__ import annotations

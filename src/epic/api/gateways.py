@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Making, placing and removing gateways inside a transaction."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Gateway templates (LBServiceGroup) of an account, and the platform's address pools (ServicePrefix)."""
 
 from __future__ import annotations

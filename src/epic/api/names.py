@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A gateway's DNS name, from the template of its group."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """EPIC nodes: registering, maintenance, removal. Registering the same node again changes nothing."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A gateway's listeners and public ports, pure: what is accepted, and one from the other."""
 
 from __future__ import annotations

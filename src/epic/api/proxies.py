@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Gateways: /accounts/{a}/groups/{g}/proxies and /accounts/{a}/proxies."""
 
 from __future__ import annotations

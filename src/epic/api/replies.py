@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How the API answers: statuses, headers and links of the original, and errors in one place."""
 
 from __future__ import annotations

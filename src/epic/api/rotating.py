@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Takes stored tunnels through the steps of a key's rotation."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Routes and EndpointSlices of an account. Writing one changes tunnels, and never needs a run."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs: what is queued, how it went, and what happens right now."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Event streams that are open: each ends when its user is changed or deleted."""
 
 from __future__ import annotations

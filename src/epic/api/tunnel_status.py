@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How tunnels are: what their ends said last, who drops what, and rotating their keys."""
 
 from __future__ import annotations

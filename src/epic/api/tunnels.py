@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What an agent on a workload node asks for: its tunnels with their keys, at once and on each change."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The tunnel of this host: the one door to the programs and their maps."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Why a packet was dropped: generated from bpf/drop_reasons.h by bpf/generate_drop_reasons."""
 
 from __future__ import annotations

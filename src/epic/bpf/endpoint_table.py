@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The maps of endpoints: which pairs of addresses may talk, through which tunnel, and under which names."""
 
 from __future__ import annotations

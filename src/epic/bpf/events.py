@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The ring buffer that the programs tell events through."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Our filters on interfaces of the current network namespace: clsact, direct action.
 
 A filter is ours by its preference, handle and name together; all others are left alone.

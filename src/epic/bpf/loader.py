@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Loading the object: one directory of pins per version of it.
 
 A version's directory is `PIN_DIRECTORY/HASH` with `programs/` and `maps/` in it. A new version takes over the

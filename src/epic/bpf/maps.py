@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The programs' maps by name, opened through their pins."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the maps hold, as data and as the bytes of the structs in bpf/maps.h."""
 
 from __future__ import annotations

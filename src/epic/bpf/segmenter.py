@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A pair of interfaces that cuts GSO packets up: a checksum in front of the header that is copied into all
 segments cannot be right in each of them.
 """

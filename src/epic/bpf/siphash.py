@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """SipHash-2-4, the tunnel's message authentication code."""
 
 from __future__ import annotations

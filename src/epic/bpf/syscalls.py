@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """bpf(2): the few commands that pinned maps and programs need, by ctypes."""
 
 from __future__ import annotations

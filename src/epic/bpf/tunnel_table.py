@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The maps of tunnels, and what the programs write of each: where its far end is, and its traffic."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The tunnel's packets as bytes; docs/transport.md draws them. The C twin is bpf/gue.h."""
 
 from __future__ import annotations

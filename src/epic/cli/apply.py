@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`epicctl apply` and `delete`: manifests of both kinds, EPIC's own and the Gateway API's."""
 
 from __future__ import annotations

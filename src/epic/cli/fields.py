@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reading objects as the API shows them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`epicctl status`: how nodes, gateways and runs are, and what is wrong. Pure."""
 
 from __future__ import annotations

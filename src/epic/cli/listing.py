@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`epicctl get`: the kinds, their aliases and the columns of their tables."""
 
 from __future__ import annotations

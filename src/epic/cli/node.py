@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`epicctl node`: take EPIC nodes out of service and back, remove them."""
 
 from __future__ import annotations

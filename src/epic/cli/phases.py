@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How a node is, in words: its phase, its instances' phases, the conditions that say why. Pure."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Write and delete EPIC's own objects: what the platform team gives to accounts."""
 
 from __future__ import annotations

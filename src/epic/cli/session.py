@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A run of epicctl: which server, as whom."""
 
 from __future__ import annotations

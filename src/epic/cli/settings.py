@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """epicctl's configuration: which server, and as whom."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`epicctl tunnels`: how tunnels are, and rotating their keys."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Waiting until a node is as a command wants it, and saying meanwhile what is waited for."""
 
 from __future__ import annotations

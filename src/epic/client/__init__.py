@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A client of EPIC's REST API."""
 
 from epic.client.rest import PREFIX, Denied, EpicClient

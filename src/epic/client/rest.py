@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Requests to the REST API: TLS verified, redirects understood, errors raised with the server's own words."""
 
 from __future__ import annotations

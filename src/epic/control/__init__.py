@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The control plane's process: the REST API, xDS to the agents and the run queue in one event loop."""
 
 from __future__ import annotations

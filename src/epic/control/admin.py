@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The first administrator: a credential in a file of root's, its hash in the store."""
 
 from __future__ import annotations

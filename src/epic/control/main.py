@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The command epic-control: serve, or make the first administrator."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Rotates the keys of tunnels: looks every few seconds which steps may be taken."""
 
 from __future__ import annotations

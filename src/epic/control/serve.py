@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs the services side by side until a signal, or until one of them fails."""
 
 from __future__ import annotations

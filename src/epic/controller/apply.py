@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bring EPIC to what is desired: read, compare, write what differs, in an order that requests can stand."""
 
 from __future__ import annotations

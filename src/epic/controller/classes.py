@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where a Gateway is made: from its class and that class's configuration to account and template. Pure."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From a client's objects to what is to exist on EPIC: a whole snapshot in, a whole result out. Pure."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a client wants to exist on EPIC, as bodies of the REST API. Pure."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Read documents from files of YAML or JSON."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The source of a Linux host: a directory of manifests, read whole whenever something in it changes."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The client's objects as typed data, read from plain documents. Pure."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Routes: which Gateways they attach to, and their spec with EPIC's names in it. Pure."""
 
 from __future__ import annotations

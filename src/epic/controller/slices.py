@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """EndpointSlices: whose they are, to which accounts they go, and on which nodes their endpoints are. Pure."""
 
 from __future__ import annotations

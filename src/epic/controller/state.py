@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a controller made on EPIC, kept in a file: only so can it delete, after a restart, what is gone."""
 
 from __future__ import annotations

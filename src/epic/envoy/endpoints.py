@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Slices become Envoy's load assignments.
 
 The port of an endpoint is a target port, as the client's slices hold it, while a backendRef names a port of

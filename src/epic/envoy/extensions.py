@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The Envoy extensions that templates may use.
 
 Left out on purpose: what runs code (Lua, Wasm, dynamic modules), what calls other services (external

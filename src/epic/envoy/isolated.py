@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Rendering of tenants' templates in a process of its own, for a template can be written to run for ever."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a rendered resource may hold, whoever wrote the template.
 
 An Envoy shares its node with those of other accounts. Its network namespace confines what it can reach by

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Rendering: Jinja2 in a sandbox, from text and plain data to one YAML object.
 
 This module needs little but Jinja2 and PyYAML, so that a process that renders starts quickly.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Rendered objects become Envoy messages, checked against each other; a revision names the set."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which templates a gateway needs rendered, with which variables."""
 
 from __future__ import annotations

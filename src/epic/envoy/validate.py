@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Asking the Envoy binary whether it would take a gateway's resources."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The process that renders templates of tenants: it may use little time and memory, and may write no file.
 
 Standard input: a JSON list of [text, variables]. Standard output: a JSON list of [object, fault].

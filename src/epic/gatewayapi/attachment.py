@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which listeners a route reaches, and the words for it when it reaches none."""
 
 from __future__ import annotations

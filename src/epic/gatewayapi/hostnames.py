@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Hostnames: equal names match, `*.x` covers every name below x but not x itself, `*` covers all."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The listeners of a gateway: which are served, and why the others are not."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What Envoy's resources are called: each name is a function of what it stands for, and of nothing else.
 
 Two things never have one name, whatever text tenants choose, and no text makes a name of another kind: parts

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """In which order the matches of all routes on a listener are tried."""
 
 from __future__ import annotations

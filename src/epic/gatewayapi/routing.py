@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The routing model of one gateway: what Envoy shall do, before it is written in Envoy's words."""
 
 from __future__ import annotations

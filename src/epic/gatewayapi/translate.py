@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A gateway and its routes become the routing model, with the status of each listener and route."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Addresses and names that are not free, pure: what exists, goes, or may still be used by a lost node."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the lives of a gateway's instances mean to the gateway, pure."""
 
 from __future__ import annotations

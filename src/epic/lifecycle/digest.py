@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a node is to have, as one text: a node that reports it has that, and nothing else of EPIC's."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What each instance of a gateway is to come to, pure."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The life of an EPIC node, pure: its phase, its conditions, and when it may go."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a run waits for, pure."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What comes next in the lives of a gateway's instances, pure.
 
 An instance is led to its goal one acknowledged step after the other; what only one side knows (the node's

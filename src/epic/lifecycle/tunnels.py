@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """When a deleted tunnel is gone, pure."""
 
 from __future__ import annotations

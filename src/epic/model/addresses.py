@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Addresses of both families: which can be at the other end of a tunnel, and their order. Pure."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What all resources share: spelling on the wire, metadata, conditions."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The fields of Gateway API objects that EPIC reads, spelled as in the API."""
 
 from __future__ import annotations

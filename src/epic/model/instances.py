@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An instance of a gateway on an EPIC node, and the stages of its life."""
 
 from __future__ import annotations

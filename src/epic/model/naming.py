@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Names that several parts must form alike."""
 
 from __future__ import annotations

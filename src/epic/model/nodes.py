@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What becomes of an EPIC node, and what is left of one that was removed."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """EPIC's resources (group epic.acnodal.io/v1 where they exist in Kubernetes)."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A playbook run: what it is to do, and how it goes."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pure: certificates from keys, names and a moment; nothing here reads a file or a clock."""
 
 from __future__ import annotations

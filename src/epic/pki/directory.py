@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The files of /etc/epic/pki: read, and written whole with the right mode or not at all."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An agent's identity: its key and its certificate in one file, so that they are replaced together."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """epic-pki: the command by which the roles make keys and certificates; it answers in JSON."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What epic-pki does to a directory: each operation looks first, writes only what is missing, and tells."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Giving addresses and places to gateways inside a transaction."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A queue of keys: each waits at most once, and one that fails is tried again ever later."""
 
 from __future__ import annotations

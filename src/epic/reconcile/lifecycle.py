@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Leads gateways, nodes and deleted tunnels through their lives: one key at a time, each failing alone."""
 
 from __future__ import annotations

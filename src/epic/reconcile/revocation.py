@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Making the certificates of a node worthless."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The service that leads everything through its life: woken by the store's changes and by time."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Keeps the stored tunnels of gateways at their plan, in the transaction that changes what it rests on."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One transaction of the lives of gateways, nodes and deleted tunnels."""
 
 from __future__ import annotations

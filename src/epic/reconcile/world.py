@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the lives of gateways and nodes depend on, indexed, kept by the store's changes."""
 
 from __future__ import annotations

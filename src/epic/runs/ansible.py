@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One playbook run through ansible-runner."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The events of the runs of late, in memory, for whoever follows a run."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a run's results say of gateways' instances, pure."""
 
 from __future__ import annotations

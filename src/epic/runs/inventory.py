@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A run's inventory, pure: each node with the complete list of its instances."""
 
 from __future__ import annotations

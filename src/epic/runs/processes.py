@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The processes of a run: all bear its mark in their environment, whatever session or parent they have."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The queue's worker: takes the runs from the store and writes their results back, each node by itself."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs as they are kept: what begins, ends, is tried again."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From Ansible's events to each node's result and to the few events that a reader wants, pure."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What runs need to know of their surroundings."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What every store does: objects by kind, account and name, one order of revisions, transactions, watches."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The queue of runs, kept in the store so that a run is queued together with the write that needs it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The embedded store: one SQLite file in WAL mode; a commit is on disk before it returns."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the running kernel calls things and where they lie: a reader of its type information (BTF)."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the kernel told, as steps of packets."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which packets are wanted: the command line as data, and as definitions for the program in the kernel."""
 
 from __future__ import annotations

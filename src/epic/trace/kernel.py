@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The edge to the kernel: compile with bcc, attach to the pinned programs, read events."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The tunnel's figures against plain routing and the kernel's VXLAN: `python tests/bench/transport` (root).
 
 Networks of namespaces for each of them stand side by side and are measured in turn.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the programs cost: the kernel's statistics of them, less what it shows for an empty program."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs the load generators between the two ends of a network, on processors of their own."""
 
 from __future__ import annotations

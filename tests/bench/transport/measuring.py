@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The rounds: each measure on each network, one after the other, in another order each time."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The networks that are compared: proxy -- epic -- workload -- pod, one set of namespaces for each."""
 
 from __future__ import annotations

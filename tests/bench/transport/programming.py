@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A process of its own that programs a full node: prints the time and the memory it took as JSON.
 
 `programming.py PIN_DIRECTORY OBJECT_FILE TUNNELS ENDPOINTS`, in a network namespace with an interface `lo`.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How long a tunnel is cut after its NAT has forgotten it, from the hello on."""
 
 from __future__ import annotations

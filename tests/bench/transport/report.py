@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pure: the figures and goals as Markdown."""
 
 from __future__ import annotations

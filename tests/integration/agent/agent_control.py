@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A control plane in the test's process: publishes snapshots, takes reports; mTLS as in production."""
 
 from __future__ import annotations

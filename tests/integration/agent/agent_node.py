@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An EPIC node in network namespaces: the agent, an instance with its Envoy, a client, a tunnel's far end."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A workload node behind NAT, with its agent, a backend and the REST API that it asks for its tunnels."""
 
 from __future__ import annotations

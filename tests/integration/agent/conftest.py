@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A node for each test; its bpf file system for all."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The gateway role with a real Envoy, nft and kernel.
 
 - A gateway is announced while its Envoy serves the whole configuration, and only then.

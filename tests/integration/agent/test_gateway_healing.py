@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An EPIC node mends what others break, within 2 s, and is not announced while it could not serve.
 
 - Filters, links, routes, routing rules, firewall: taken away one after the other, they are back soon.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How gateways and nodes go, as the control plane orders it.
 
 - A draining gateway tells its clients to leave, is withdrawn after a while and says when it is drained.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Underlays of all kinds: both families, several lanes and interfaces, and addresses that change.
 
 - Any inner family goes over any outer one; lanes and spread ports do too.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The workload role behind NAT, together with the gateway role.
 
 - Requests cross the tunnel, though only the workload node can open the way, with strict reverse path filters.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An EPIC node with two instances, a container of somebody else's and an upstream, in network namespaces.
 
 There are no tunnel programs: what the firewall refuses, it refuses alone.

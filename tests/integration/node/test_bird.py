@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What two BIRDs say to each other: the one of the role router, and an upstream router's."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The network namespaces that the unit epic-netns@ makes and removes."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a gateway waits for before it starts: firewall and routing rule in the kernel, whoever made them."""
 
 from __future__ import annotations

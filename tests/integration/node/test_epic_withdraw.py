@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How a gateway stops being announced when its Envoy stops: before it closes its listeners, and for good."""
 
 from __future__ import annotations

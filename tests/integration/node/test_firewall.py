@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What passes on an EPIC node, by the rules of the role firewall and real nftables."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A store with a node, the ADS service on it, and agents that take everything."""
 
 from __future__ import annotations

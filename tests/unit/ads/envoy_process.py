@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A real Envoy under test: its process, a delta-ADS server for it, and backends behind it."""
 
 from __future__ import annotations

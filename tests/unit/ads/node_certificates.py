@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Certificates as the roles give them to a control host and its nodes."""
 
 from __future__ import annotations

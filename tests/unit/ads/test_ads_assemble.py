@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What an EPIC node gets for endpoints of several clusters and of both families."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a tenant may try through its own gateway to reach the agent: real Envoy, bootstrap and sockets."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a real Envoy answers with the resources that a gateway and its routes become."""
 
 from __future__ import annotations

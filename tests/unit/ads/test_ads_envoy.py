@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A real Envoy as the client of the delta-ADS server: wildcard CDS and LDS, EDS and RDS by name."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Disks that are full and gateways at fault: they stop nothing but themselves, and heal without help."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Nodes' certificates over real mutual TLS: renewed, replaced, revoked and worth nothing from that moment."""
 
 from __future__ import annotations

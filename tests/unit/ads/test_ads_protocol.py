@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The state machine of a delta-ADS stream: subscriptions, versions, answers, order across types."""
 
 from __future__ import annotations

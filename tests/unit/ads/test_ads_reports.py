@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What reports, and their absence, do to the status of gateways and nodes."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The ADS service with the real store, mutual TLS and the pinned Envoy as judge of configurations."""
 
 from __future__ import annotations

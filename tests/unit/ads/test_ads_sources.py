@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where a real Envoy's connections come from."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Server and client over a real gRPC connection on a Unix socket."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Short ways to write what the agent works with."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The node's certificate: when it is renewed, with what, and what is said when it cannot be."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The numbers of hellos: they rise for ever, and never run far ahead of the clock."""
 
 from __future__ import annotations

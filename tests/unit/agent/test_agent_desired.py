@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reading the control plane's resources.
 
 - Instances, tunnels with their key slots, endpoints, and the backends that Envoys may use.

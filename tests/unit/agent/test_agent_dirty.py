@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where what is wanted and what is there may differ.
 
 - After any changes, whole or failed deeds and new looks, those that differ are just those that do differ.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Endpoints behind tunnels that are down are unhealthy for Envoy.
 
 - A tunnel is down when no hello was believed for a while; one that is new has that time, too.

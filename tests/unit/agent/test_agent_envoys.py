@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Speaking to Envoys on their admin sockets.
 
 - The state is asked for on one connection; a broken one is noticed at once; our own trouble is not its.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the agent reads and writes: settings, the stored state, nft's listing and commands."""
 
 from __future__ import annotations

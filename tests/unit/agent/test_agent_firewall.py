@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reading the firewall's set back: what nft prints differs with the host's /etc/protocols."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From what is wanted and what is there to what is done.
 
 - Additions: attach, deliver, tunnels, endpoints; nothing when all is there; again when a link was remade.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Hellos: who is answered, the counter that never falls, and what answers tell."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The lists of tunnels of a workload node: kept, given back, and when something may be removed for them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Metrics: the text that Prometheus reads, and the server of it."""
 
 from __future__ import annotations

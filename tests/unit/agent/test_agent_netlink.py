@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Netlink messages as bytes, and what of them concerns the agent."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether a gateway is announced, from what is known of its Envoy.
 
 - Only a ready Envoy with the whole configuration gets the route first.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Removals that take too much at once are held back.
 
 - What drained before, or is less than half, goes when the word on the node has come.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What an EPIC node reports, and when.
 
 - A change of the instances is told alone, and only if it is one.

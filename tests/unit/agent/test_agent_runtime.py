@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The runtime of both roles.
 
 - A task that fails stops nothing but itself: it is said once, counted, and runs again.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a workload node tells of its tunnels, and what happens to tunnels at their EPIC end."""
 
 from __future__ import annotations

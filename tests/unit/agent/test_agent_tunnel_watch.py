@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Following a server's list of tunnels: a watch that was stopped is over, wherever it was."""
 
 from __future__ import annotations

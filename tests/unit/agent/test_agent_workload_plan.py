@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The workload end of tunnels: the REST API's list, the plan, and the routes of replies."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The xDS sockets of a node's gateways: each is one gateway's, whatever is said on it."""
 
 from __future__ import annotations

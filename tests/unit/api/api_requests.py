@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Requests as clients send them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The real application on a real store, asked in process."""
 
 from __future__ import annotations

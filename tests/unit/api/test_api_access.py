@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Who may do what: credentials, accounts, administrators; and no secret in a reply."""
 
 from __future__ import annotations

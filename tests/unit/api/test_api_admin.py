@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What administrators do over REST: accounts, templates, address pools, nodes, runs."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Gateways over REST: what a POST makes, duplicates, changes, deletes, quota, pools, bad input."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Nodes over REST: joining, maintenance, removal, and what becomes of gateways."""
 
 from __future__ import annotations

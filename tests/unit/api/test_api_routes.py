@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Routes and EndpointSlices over REST, and the tunnels that follow from them."""
 
 from __future__ import annotations

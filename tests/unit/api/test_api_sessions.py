@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A credential that is changed or deleted is worth nothing from that moment, nor are its open streams."""
 
 from __future__ import annotations

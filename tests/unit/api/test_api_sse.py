@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Event streams: form, heartbeat, ends."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How tunnels are, over REST: what ends said, who may say and see it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The maps' values as bytes."""
 
 from __future__ import annotations

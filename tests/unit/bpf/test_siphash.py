@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """SipHash against the reference implementation's vectors."""
 
 from __future__ import annotations

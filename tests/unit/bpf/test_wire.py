@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Control packets and data tags: their bytes, and what is refused."""
 
 from __future__ import annotations

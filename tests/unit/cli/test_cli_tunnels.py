@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`epicctl tunnels`: the table, the other formats, and rotation."""
 
 from __future__ import annotations

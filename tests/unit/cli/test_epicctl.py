@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """epicctl as a user runs it, against the real API: apply, get, delete, status, errors."""
 
 from __future__ import annotations

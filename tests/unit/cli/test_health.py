@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What `epicctl status` makes of nodes, gateways and runs."""
 
 from __future__ import annotations

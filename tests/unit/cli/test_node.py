@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`epicctl node`: what it asks of the API, what it waits for and says, and how it ends."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How nodes are shown: phases, instances and the conditions that are not at rest."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """EpicClient against a small server: redirects, conflicts, errors, credentials, watches."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The first administrator: made once, repaired when file and store do not agree."""
 
 from __future__ import annotations

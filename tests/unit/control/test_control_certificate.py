@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The REST server's certificate: a renewed one is shown without a restart, a broken one is not taken."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The process: REST over TLS, services beside it, an end within three seconds whatever is open."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """control.yaml: what a good one gives, and what a bad one is told."""
 
 from __future__ import annotations

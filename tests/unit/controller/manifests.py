@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Objects as a client writes them, and their translation."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the client's objects ask of EPIC: gateways, routes, slices, and the problems that are named."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The directory source: bad files keep their last state, keys in files, following changes and accounts."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The examples are understood without any problem, and fit together."""
 
 from __future__ import annotations

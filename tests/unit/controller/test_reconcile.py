@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The reconciler against the real API: idempotence, change, removal, restart, sharing, failures."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tenants' templates are rendered in a process that cannot take the control plane down."""
 
 from __future__ import annotations

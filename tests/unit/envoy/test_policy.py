@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """That nothing which a template may render leads to a cluster that the policy does not look at."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Envoy resources from rendered objects: checks, revision, instances, endpoints' ports."""
 
 from __future__ import annotations

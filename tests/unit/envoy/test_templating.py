@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Templates: what they render, and what they cannot do."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Validation by the pinned Envoy binary."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Hostnames: what covers what, intersection, which is more specific."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Names of Envoy's resources, whatever tenants call their things."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Properties of translation that single cases do not show; the cases are in tests/golden."""
 
 from __future__ import annotations

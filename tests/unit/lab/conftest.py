@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Makes the checkout importable as the collection, as Ansible does it."""
 
 from __future__ import annotations

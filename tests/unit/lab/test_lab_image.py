@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The recipe of the lab's base image and of layers over it: what makes them others, and builds that fail."""
 
 from __future__ import annotations

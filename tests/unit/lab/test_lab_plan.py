@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The plan of the lab: machines and their digests, the step each host needs, the commands for networks."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reading the lab's topology: the file that ships, what is derived from it, and what is refused."""
 
 from __future__ import annotations

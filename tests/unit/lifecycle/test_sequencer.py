@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The steps of instances' lives, each by itself."""
 
 from __future__ import annotations

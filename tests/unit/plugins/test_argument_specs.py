@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The roles' documented defaults are their defaults, and every variable of a role is documented."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The collection as a site installs it: built from the checkout, used from an empty folder."""
 
 from __future__ import annotations

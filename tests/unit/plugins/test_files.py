@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The plan of a host's files and its writing."""
 
 from __future__ import annotations

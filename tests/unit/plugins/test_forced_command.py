@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The module's options on their way through the forced command, with Ansible and its ssh connection."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is found of EPIC on a host, and in which order it goes."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The installer of EPIC's programs: each version in a directory of its own, the one that runs untouched."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The forced command of the runs' key: what it accepts, what it refuses, what it answers."""
 
 from __future__ import annotations

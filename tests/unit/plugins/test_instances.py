@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The plan of a node's instances: from what is wanted and found to actions, files and refusals."""
 
 from __future__ import annotations

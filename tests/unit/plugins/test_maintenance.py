@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The playbook `maintenance` against an API that plays a cluster of two nodes: order, waiting, errors."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The module `node` against the real REST application over TLS."""
 
 from __future__ import annotations

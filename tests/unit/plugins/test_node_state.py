@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Finding and changing instances on a host: which commands are run, what is left on disk."""
 
 from __future__ import annotations

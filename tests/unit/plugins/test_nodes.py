@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A node as it should be: what is sent, what an operator keeps, what is waited for; credentials."""
 
 from __future__ import annotations

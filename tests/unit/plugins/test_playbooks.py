@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What `upgrade` brings up to date is what `site` builds."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a host must be before EPIC comes to it: each fault is told with what would be right."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The service of lives: woken by changes, failing alone, beginning again; the queue of keys."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the role gives all Envoys of a node, as Envoy itself takes it."""
 
 from __future__ import annotations

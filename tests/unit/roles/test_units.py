@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the units of the roles promise to systemd."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """ansible-runner itself, on small playbooks with local connections."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Inventory, results of Ansible's events, and what they mean to gateways."""
 
 from __future__ import annotations

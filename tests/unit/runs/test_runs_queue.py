@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The queue: coalescing, retries, recovery, conditions of gateways, events."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What every store adapter must do: objects, transactions, revisions, watches, privacy."""
 
 from __future__ import annotations

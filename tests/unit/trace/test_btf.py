@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reading the kernel's type information, from some written by hand."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The gateway role: relay the control plane's resources, keep tunnels, ports and flag routes right."""
 
 from __future__ import annotations

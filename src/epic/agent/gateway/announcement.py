@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Flag routes: a gateway's address is announced from this node while its route stands."""
 
 from __future__ import annotations

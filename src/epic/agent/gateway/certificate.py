@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The node's certificate at the control plane: renewed over the stream's connection, long before it ends."""
 
 from __future__ import annotations

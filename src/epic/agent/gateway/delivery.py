@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Delivery to instances: the routes of table 200, and the rule that has the kernel look there first."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pure: what the resources of the control plane ask of this node."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pure: where what is wanted and what is there may differ. All else is known to be right."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The firewall of gateways: its rules are in force, and the ports of this node's gateways are open in it.
 
 The rules, and the set `inet epic gateway_ports`, come from a file of the role; the set's elements are ours.

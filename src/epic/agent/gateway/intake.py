@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the control plane sends: taken in, kept on disk, and held back where it takes too much at once."""
 
 from __future__ import annotations

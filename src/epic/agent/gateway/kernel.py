@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The kernel state of the gateway role: what is there, and doing what the plan says. Methods block."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pure: from what is wanted and what is there to what must be done, in order."""
 
 from __future__ import annotations

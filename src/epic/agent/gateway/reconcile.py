@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Brings the node to what the control plane asks for, again after each change."""
 
 from __future__ import annotations

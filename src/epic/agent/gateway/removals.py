@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pure: which removals are carried out, and which are held back because they would take too much at once.
 
 Gateways are drained before they go. One that is to go without it waits for the word on the node that comes

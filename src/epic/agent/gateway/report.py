@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the agent says of its node to the control plane."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the control plane sent, kept small: a node may have a hundred thousand endpoints."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Answering the hellos of workload nodes, so that both ends know that the tunnel lives."""
 
 from __future__ import annotations

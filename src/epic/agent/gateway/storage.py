@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the control plane sent last, on disk: an agent that starts serves from it."""
 
 from __future__ import annotations

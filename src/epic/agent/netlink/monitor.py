@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Hearing of what changes in the kernel's links, addresses and routes."""
 
 from __future__ import annotations

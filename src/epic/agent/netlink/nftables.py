@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Hearing that somebody takes rules or set elements of an nftables table away."""
 
 from __future__ import annotations

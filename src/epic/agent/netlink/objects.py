@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Links, addresses, routes and neighbours by netlink. Methods block; an object belongs to one thread."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How far ends of tunnels are reached, asked of the kernel once and again only after changes."""
 
 from __future__ import annotations

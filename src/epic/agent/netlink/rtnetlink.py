@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Route netlink as bytes: nodes have thousands of routes, which pyroute2 takes ten times as long to set."""
 
 from __future__ import annotations

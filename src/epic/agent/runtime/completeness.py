@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The rule of all stored state: who does not know the whole of what is wanted removes nothing."""
 
 from __future__ import annotations

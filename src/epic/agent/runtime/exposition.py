@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Metrics for Prometheus: the text format, written purely, and the small server of it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Files that survive a power cut: the old content or the new, never a part."""
 
 from __future__ import annotations

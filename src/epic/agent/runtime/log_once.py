@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is wrong now: said once in the log when it begins, and once when it is over."""
 
 from __future__ import annotations

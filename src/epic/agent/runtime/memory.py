@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Giving memory back that large changes took for a moment; the allocator of C keeps it otherwise."""
 
 from __future__ import annotations

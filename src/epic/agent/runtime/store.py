@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the agent was told last, on disk: rows with a key, so that one that starts goes on from there."""
 
 from __future__ import annotations

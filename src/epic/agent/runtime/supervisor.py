@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The tasks of an agent: one that fails stops nothing but itself, and runs again."""
 
 from __future__ import annotations

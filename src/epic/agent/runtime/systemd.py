@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Telling systemd how the service does (sd_notify)."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Blocking work on a thread of its own: netlink and bpf calls must not hold up the event loop."""
 
 from __future__ import annotations

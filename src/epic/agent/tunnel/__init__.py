@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """What both ends of tunnels have in common."""

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pure: the endpoints that are reached through tunnels."""
 
 from __future__ import annotations

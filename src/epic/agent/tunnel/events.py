@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What happens to tunnels at their EPIC end: up, moved, down. Pure."""
 
 from __future__ import annotations

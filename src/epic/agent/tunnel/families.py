@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pure: the metrics that both ends of tunnels have."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pure: what hellos and their answers tell of a tunnel. Small, for a node may have thousands."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pure: a tunnel's keys as the programs hold them."""
 
 from __future__ import annotations

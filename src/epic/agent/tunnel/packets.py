@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pure: hellos and their answers as the two roles need them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The underlay interfaces: the tunnel programs stay attached to them, whatever happens to them."""
 
 from __future__ import annotations

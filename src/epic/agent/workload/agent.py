@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The workload role: this node's ends of the tunnels, and the controller of its manifests."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The number that hellos bear: the other end takes each only once, and none below the last."""
 
 from __future__ import annotations

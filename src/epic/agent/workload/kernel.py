@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The kernel state of the workload role. Methods block."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The lists of tunnels that servers gave this node: what is wanted of it, and whether that is the whole."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pure: the metrics of a workload node."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pure: what the tunnels that the REST API lists ask of a workload node."""
 
 from __future__ import annotations

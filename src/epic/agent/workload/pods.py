@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Delivery past the stack: which endpoints are behind an interface of their own. Methods block."""
 
 from __future__ import annotations

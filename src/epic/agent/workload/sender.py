@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Hellos from a workload node: they open and hold the way through NAT, and show that a tunnel lives."""
 
 from __future__ import annotations

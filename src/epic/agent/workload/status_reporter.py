@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a workload node tells the control plane of its ends of tunnels."""
 
 from __future__ import annotations

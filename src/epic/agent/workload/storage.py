@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The lists of tunnels as they are kept on disk, so that a reboot needs no server."""
 
 from __future__ import annotations

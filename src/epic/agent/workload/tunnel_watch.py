@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Following the list of tunnels of one account, on a thread: the REST client blocks."""
 
 from __future__ import annotations

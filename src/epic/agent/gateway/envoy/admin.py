@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Single requests to an Envoy's admin interface, on its Unix socket."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The way to the admin socket of an Envoy, in a directory where that Envoy may put whatever it likes."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Draining: clients are told to leave, the address is withdrawn, and connections get their time."""
 
 from __future__ import annotations

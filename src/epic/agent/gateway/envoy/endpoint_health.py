@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pure: endpoints behind tunnels that are down, as their gateway's Envoy is to see them."""
 
 from __future__ import annotations

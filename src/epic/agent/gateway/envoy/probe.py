@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Asking an Envoy on its admin socket how it is, on one connection.
 
 The connection breaks the moment the Envoy dies, so death is noticed without waiting for the next question. An

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pure: whether a gateway is to be announced from this node, from what is known of its Envoy."""
 
 from __future__ import annotations

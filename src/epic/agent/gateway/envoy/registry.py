@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """This node's Envoys: what was published for each, and what each said."""
 
 from __future__ import annotations

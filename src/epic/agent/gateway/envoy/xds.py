@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Local xDS: a Unix socket for each gateway, on which its Envoy gets what the control plane sent last.
 
 Who asks is known from the socket, never from the request: a gateway's socket has a directory of its own below
