@@ -47,7 +47,7 @@ def other_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def versions(lab: Lab, node: str) -> tuple[str, set[str]]:
     """EPIC's version on a node, and the Envoys that run there."""
-    epic = lab[node].run("/opt/epic/bin/python -c 'import epic; print(epic.__version__)'").strip()
+    epic = lab[node].run("/opt/epic/current/bin/python -c 'import epic; print(epic.__version__)'").strip()
     running = lab[node].run("pgrep -ax envoy | awk '{print $2}'; ls -l /proc/*/exe 2>/dev/null || true")
     return epic, {
         line.split("/opt/envoy/")[1].split("/")[0] for line in running.splitlines() if "/opt/envoy/" in line
@@ -96,7 +96,7 @@ print(made["certificate"])
 def give_short_certificate(lab: Lab, node: str) -> None:
     """Its agent has a certificate that ends soon."""
     asked = json.loads(lab[node].run(f"/opt/epic/bin/epic-pki csr --name {node} --renew"))["request"]
-    command = f"/opt/epic/bin/python -c {shlex.quote(SIGN_SHORT)} {node}"
+    command = f"/opt/epic/current/bin/python -c {shlex.quote(SIGN_SHORT)} {node}"
     made = lab["epic1"].run(command, stdin=asked)
     lab[node].run("/opt/epic/bin/epic-pki install", stdin=made)
     lab[node].run("systemctl restart epic-agent")
