@@ -3,8 +3,9 @@
 
 Arguments: ADDRESS PORT HOST RATE CONNECTIONS. Sends RATE requests a second on connections of their own, and
 two a second on each of CONNECTIONS kept-alive connections, until its input ends. Then prints one JSON line:
-{"sent", "answered", "closed": polite ends of kept-alive connections, "failures": [{"at", "kind", "kept",
-"text"}]}. A failure is an answer other than 200 or none; `kept`: the connection had answered before.
+{"sent", "answered", "closed": polite ends of kept-alive connections, "failures": [{"began", "at", "kind",
+"kept", "text"}]}. A failure is an answer other than 200 or none, from when the request began until it was
+given up; `kept`: the connection had answered before.
 """
 
 from __future__ import annotations
@@ -28,9 +29,10 @@ class Tally:
     closed: int = 0
     failures: list[dict[str, object]] = field(default_factory=list)
 
-    def fail(self, kind: str, kept: bool, text: object) -> None:
+    def fail(self, began: float, kind: str, kept: bool, text: object) -> None:
         """Note a request without a 200."""
-        self.failures.append({"at": time.time(), "kind": kind, "kept": kept, "text": str(text)[:200]})
+        text = str(text)[:200]
+        self.failures.append({"began": began, "at": time.time(), "kind": kind, "kept": kept, "text": text})
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ async def read_reply(reader: asyncio.StreamReader) -> tuple[int, bool]:
 async def ask_once(target: Target, tally: Tally) -> None:
     """A request on a connection of its own."""
     tally.sent += 1
-    writer = None
+    writer, began = None, time.time()
     try:
         async with asyncio.timeout(PATIENCE):
             reader, writer = await asyncio.open_connection(target.address, target.port)
@@ -73,9 +75,9 @@ async def ask_once(target: Target, tally: Tally) -> None:
         if status == 200:
             tally.answered += 1
         else:
-            tally.fail(str(status), False, "")
+            tally.fail(began, str(status), False, "")
     except (OSError, EOFError, TimeoutError) as error:
-        tally.fail(type(error).__name__, False, error)
+        tally.fail(began, type(error).__name__, False, error)
     finally:
         if writer is not None:
             writer.close()
@@ -85,8 +87,7 @@ async def keep_asking(target: Target, tally: Tally, offset: float) -> None:
     """Requests on one connection after the other, each kept for as long as the server keeps it."""
     await asyncio.sleep(offset)
     while True:
-        kept = False
-        writer = None
+        kept, writer, began = False, None, time.time()
         try:
             async with asyncio.timeout(PATIENCE):
                 reader, writer = await asyncio.open_connection(target.address, target.port)
@@ -97,19 +98,20 @@ async def keep_asking(target: Target, tally: Tally, offset: float) -> None:
                     tally.closed += 1
                     break
                 tally.sent += 1
+                began = time.time()
                 async with asyncio.timeout(PATIENCE):
                     writer.write(target.request(keep=True))
                     status, going = await read_reply(reader)
                 if status == 200:
                     tally.answered += 1
                 else:
-                    tally.fail(str(status), kept, "")
+                    tally.fail(began, str(status), kept, "")
                 kept = True
                 if not going:
                     tally.closed += 1
                 await asyncio.sleep(PAUSE)
         except (OSError, EOFError, TimeoutError) as error:
-            tally.fail(type(error).__name__, kept, error)
+            tally.fail(began, type(error).__name__, kept, error)
             await asyncio.sleep(0.05)
         finally:
             if writer is not None:

@@ -32,8 +32,9 @@ while True:
 
 @dataclass(frozen=True)
 class Failure:
-    """A request without a 200."""
+    """A request without a 200: when it began, and when it was given up."""
 
+    began: float
     at: float
     kind: str
     kept: bool
@@ -52,12 +53,16 @@ class Seen:
 
     @property
     def rehashed(self) -> list[Failure]:
-        """Failures of connections that the router led to another node: resets just after a change of its."""
+        """Failures of connections that the router led to another node: those that fall on a change of its.
+
+        Most are reset. One whose last packets crossed the change may wait in vain instead.
+        """
         changes = [at for at, _ in self.next_hops[1:]]
         return [
             failure
             for failure in self.failures
-            if not failure.kind.isdigit() and any(0 <= failure.at - at <= REHASH_SECONDS for at in changes)
+            if not failure.kind.isdigit()
+            and any(failure.began <= at + REHASH_SECONDS and at <= failure.at for at in changes)
         ]
 
     @property
