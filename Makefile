@@ -73,7 +73,8 @@ test: setup-lab bpf check sanity ## Run every test, from unit tests to the lab (
 	$(PYTEST) tests/bpf tests/integration
 	$(MAKE) demo
 	$(PYTEST) tests/e2e
-	$(PYTEST) tests/lab/test_decommission.py tests/lab/test_cluster_lab_clean.py tests/lab
+	$(PYTEST) tests/lab/test_decommission.py
+	$(PYTEST) tests/lab --ignore tests/lab/test_decommission.py
 	molecule test
 
 e2e: site ## Run the journeys on the lab
