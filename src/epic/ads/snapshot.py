@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 _PREFIX = "type.googleapis.com/"
 
 INSTANCE = _PREFIX + "epic.v1.Instance"
+SIBLINGS = _PREFIX + "epic.v1.Siblings"
 TUNNEL = _PREFIX + "epic.v1.Tunnel"
 ENDPOINT = _PREFIX + "epic.v1.Endpoint"
 NODE_STATE = _PREFIX + "epic.v1.NodeState"
@@ -24,7 +25,7 @@ ROUTE_CONFIGURATION = _PREFIX + "envoy.config.route.v3.RouteConfiguration"
 ENVOY_TYPES = (CLUSTER, LOAD_ASSIGNMENT, LISTENER, ROUTE_CONFIGURATION)
 """Envoy's types in the order in which additions must arrive."""
 
-TYPES = (INSTANCE, TUNNEL, ENDPOINT, *ENVOY_TYPES, NODE_STATE)
+TYPES = (INSTANCE, SIBLINGS, TUNNEL, ENDPOINT, *ENVOY_TYPES, NODE_STATE)
 """All types in the order in which additions must arrive; removals go the other way, but what the node is
 to report comes after everything."""
 

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x65pic/proto/epic.proto\x12\x07\x65pic.v1\"\xf2\x01\n\x08Instance\x12\x0f\n\x07gateway\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x63\x63ount\x18\x02 \x01(\t\x12\x0f\n\x07service\x18\x03 \x01(\r\x12\x16\n\x0epublic_address\x18\x04 \x01(\t\x12\x16\n\x0einside_address\x18\x05 \x01(\t\x12\x11\n\tinterface\x18\x06 \x01(\t\x12\x1c\n\x05ports\x18\x07 \x03(\x0b\x32\r.epic.v1.Port\x12\x10\n\x08revision\x18\x08 \x01(\t\x12\x17\n\x0finside_address6\x18\t \x01(\t\x12\x10\n\x08\x64raining\x18\n \x01(\x08\x12\x15\n\rdrain_seconds\x18\x0b \x01(\r\"B\n\tNodeState\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0f\n\x07removed\x18\x02 \x01(\x08\x12\x14\n\x0cmeant_digest\x18\x03 \x01(\t\"(\n\x04Port\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x10\n\x08protocol\x18\x02 \x01(\t\"\xb4\x01\n\x06Tunnel\x12\n\n\x02id\x18\x01 \x01(\r\x12\x0f\n\x07gateway\x18\x02 \x01(\t\x12\x0f\n\x07service\x18\x03 \x01(\r\x12\x16\n\x0einside_address\x18\x04 \x01(\t\x12\x18\n\x10\x64\x65\x63lared_address\x18\x05 \x01(\t\x12\x1a\n\x04keys\x18\x06 \x03(\x0b\x32\x0c.epic.v1.Key\x12\x15\n\rsigning_epoch\x18\x07 \x01(\r\x12\x17\n\x0finside_address6\x18\x08 \x01(\t\"$\n\x03Key\x12\r\n\x05\x65poch\x18\x01 \x01(\r\x12\x0e\n\x06secret\x18\x02 \x01(\x0c\"j\n\x08\x45ndpoint\x12\x0f\n\x07gateway\x18\x01 \x01(\t\x12\x16\n\x0einside_address\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x0e\n\x06tunnel\x18\x04 \x01(\r\x12\x14\n\x0creal_address\x18\x05 \x01(\t\"*\n\x17RenewCertificateRequest\x12\x0f\n\x07request\x18\x01 \x01(\x0c\"A\n\x15RenewCertificateReply\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x12\x13\n\x0b\x61uthorities\x18\x02 \x01(\x0c\"\xbb\x02\n\nNodeReport\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x15\n\ragent_version\x18\x02 \x01(\t\x12*\n\tinstances\x18\x03 \x03(\x0b\x32\x17.epic.v1.InstanceStatus\x12&\n\x07tunnels\x18\x04 \x03(\x0b\x32\x15.epic.v1.TunnelStatus\x12-\n\x05\x64rops\x18\x05 \x03(\x0b\x32\x1e.epic.v1.NodeReport.DropsEntry\x12\x16\n\x0einstances_only\x18\x06 \x01(\x08\x12\x16\n\x0e\x61pplied_digest\x18\x07 \x01(\t\x12\x15\n\rheld_gateways\x18\x08 \x03(\t\x12\x10\n\x08problems\x18\t \x03(\t\x1a,\n\nDropsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\x8e\x01\n\x0eInstanceStatus\x12\x0f\n\x07gateway\x18\x01 \x01(\t\x12\r\n\x05ready\x18\x02 \x01(\x08\x12\x18\n\x10serving_revision\x18\x03 \x01(\t\x12\x11\n\tannounced\x18\x04 \x01(\x08\x12\r\n\x05\x65rror\x18\x05 \x01(\t\x12\x0f\n\x07\x64rained\x18\x06 \x01(\x08\x12\x0f\n\x07leaving\x18\x07 \x01(\x08\"\xd1\x01\n\x0cTunnelStatus\x12\n\n\x02id\x18\x01 \x01(\r\x12\x18\n\x10observed_address\x18\x02 \x01(\t\x12\x15\n\robserved_port\x18\x03 \x01(\r\x12\x12\n\nrx_packets\x18\x04 \x01(\x04\x12\x10\n\x08rx_bytes\x18\x05 \x01(\x04\x12\x12\n\ntx_packets\x18\x06 \x01(\x04\x12\x10\n\x08tx_bytes\x18\x07 \x01(\x04\x12\x11\n\thello_age\x18\x08 \x01(\x01\x12\x0e\n\x06\x65pochs\x18\t \x03(\r\x12\x15\n\rsigning_epoch\x18\n \x01(\r\"\x11\n\x0fNodeReportReply2\x9d\x01\n\x0c\x41gentService\x12\x37\n\x06Report\x12\x13.epic.v1.NodeReport\x1a\x18.epic.v1.NodeReportReply\x12T\n\x10RenewCertificate\x12 .epic.v1.RenewCertificateRequest\x1a\x1e.epic.v1.RenewCertificateReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x65pic/proto/epic.proto\x12\x07\x65pic.v1\"\x80\x02\n\x08Instance\x12\x0f\n\x07gateway\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x63\x63ount\x18\x02 \x01(\t\x12\x0f\n\x07service\x18\x03 \x01(\r\x12\x16\n\x0epublic_address\x18\x04 \x01(\t\x12\x16\n\x0einside_address\x18\x05 \x01(\t\x12\x11\n\tinterface\x18\x06 \x01(\t\x12\x1c\n\x05ports\x18\x07 \x03(\x0b\x32\r.epic.v1.Port\x12\x10\n\x08revision\x18\x08 \x01(\t\x12\x17\n\x0finside_address6\x18\t \x01(\t\x12\x10\n\x08\x64raining\x18\n \x01(\x08\x12\x15\n\rdrain_seconds\x18\x0b \x01(\r\x12\x0c\n\x04hold\x18\x0c \x01(\x08\"\x8a\x01\n\x08Siblings\x12\x0f\n\x07gateway\x18\x01 \x01(\t\x12\x16\n\x0epublic_address\x18\x02 \x01(\t\x12\"\n\x08siblings\x18\x03 \x03(\x0b\x32\x10.epic.v1.Sibling\x12\x1a\n\x04keys\x18\x04 \x03(\x0b\x32\x0c.epic.v1.Key\x12\x15\n\rsigning_epoch\x18\x05 \x01(\r\"I\n\x07Sibling\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\r\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x10\n\x08\x64raining\x18\x04 \x01(\x08\"B\n\tNodeState\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0f\n\x07removed\x18\x02 \x01(\x08\x12\x14\n\x0cmeant_digest\x18\x03 \x01(\t\"(\n\x04Port\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x10\n\x08protocol\x18\x02 \x01(\t\"\xb4\x01\n\x06Tunnel\x12\n\n\x02id\x18\x01 \x01(\r\x12\x0f\n\x07gateway\x18\x02 \x01(\t\x12\x0f\n\x07service\x18\x03 \x01(\r\x12\x16\n\x0einside_address\x18\x04 \x01(\t\x12\x18\n\x10\x64\x65\x63lared_address\x18\x05 \x01(\t\x12\x1a\n\x04keys\x18\x06 \x03(\x0b\x32\x0c.epic.v1.Key\x12\x15\n\rsigning_epoch\x18\x07 \x01(\r\x12\x17\n\x0finside_address6\x18\x08 \x01(\t\"$\n\x03Key\x12\r\n\x05\x65poch\x18\x01 \x01(\r\x12\x0e\n\x06secret\x18\x02 \x01(\x0c\"j\n\x08\x45ndpoint\x12\x0f\n\x07gateway\x18\x01 \x01(\t\x12\x16\n\x0einside_address\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x0e\n\x06tunnel\x18\x04 \x01(\r\x12\x14\n\x0creal_address\x18\x05 \x01(\t\"*\n\x17RenewCertificateRequest\x12\x0f\n\x07request\x18\x01 \x01(\x0c\"A\n\x15RenewCertificateReply\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x12\x13\n\x0b\x61uthorities\x18\x02 \x01(\x0c\"\xf1\x02\n\nNodeReport\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x15\n\ragent_version\x18\x02 \x01(\t\x12*\n\tinstances\x18\x03 \x03(\x0b\x32\x17.epic.v1.InstanceStatus\x12&\n\x07tunnels\x18\x04 \x03(\x0b\x32\x15.epic.v1.TunnelStatus\x12-\n\x05\x64rops\x18\x05 \x03(\x0b\x32\x1e.epic.v1.NodeReport.DropsEntry\x12\x16\n\x0einstances_only\x18\x06 \x01(\x08\x12\x16\n\x0e\x61pplied_digest\x18\x07 \x01(\t\x12\x15\n\rheld_gateways\x18\x08 \x03(\t\x12\x10\n\x08problems\x18\t \x03(\t\x12\x15\n\rsecond_chance\x18\n \x01(\x08\x12\x1d\n\x15second_chance_refusal\x18\x0b \x01(\t\x1a,\n\nDropsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\xa8\x01\n\x0eInstanceStatus\x12\x0f\n\x07gateway\x18\x01 \x01(\t\x12\r\n\x05ready\x18\x02 \x01(\x08\x12\x18\n\x10serving_revision\x18\x03 \x01(\t\x12\x11\n\tannounced\x18\x04 \x01(\x08\x12\r\n\x05\x65rror\x18\x05 \x01(\t\x12\x0f\n\x07\x64rained\x18\x06 \x01(\x08\x12\x0f\n\x07leaving\x18\x07 \x01(\x08\x12\x18\n\x10\x61pplied_siblings\x18\x0c \x01(\t\"\xd1\x01\n\x0cTunnelStatus\x12\n\n\x02id\x18\x01 \x01(\r\x12\x18\n\x10observed_address\x18\x02 \x01(\t\x12\x15\n\robserved_port\x18\x03 \x01(\r\x12\x12\n\nrx_packets\x18\x04 \x01(\x04\x12\x10\n\x08rx_bytes\x18\x05 \x01(\x04\x12\x12\n\ntx_packets\x18\x06 \x01(\x04\x12\x10\n\x08tx_bytes\x18\x07 \x01(\x04\x12\x11\n\thello_age\x18\x08 \x01(\x01\x12\x0e\n\x06\x65pochs\x18\t \x03(\r\x12\x15\n\rsigning_epoch\x18\n \x01(\r\"\x11\n\x0fNodeReportReply2\x9d\x01\n\x0c\x41gentService\x12\x37\n\x06Report\x12\x13.epic.v1.NodeReport\x1a\x18.epic.v1.NodeReportReply\x12T\n\x10RenewCertificate\x12 .epic.v1.RenewCertificateRequest\x1a\x1e.epic.v1.RenewCertificateReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,31 +34,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_NODEREPORT_DROPSENTRY']._loaded_options = None
   _globals['_NODEREPORT_DROPSENTRY']._serialized_options = b'8\001'
   _globals['_INSTANCE']._serialized_start=35
-  _globals['_INSTANCE']._serialized_end=277
-  _globals['_NODESTATE']._serialized_start=279
-  _globals['_NODESTATE']._serialized_end=345
-  _globals['_PORT']._serialized_start=347
-  _globals['_PORT']._serialized_end=387
-  _globals['_TUNNEL']._serialized_start=390
-  _globals['_TUNNEL']._serialized_end=570
-  _globals['_KEY']._serialized_start=572
-  _globals['_KEY']._serialized_end=608
-  _globals['_ENDPOINT']._serialized_start=610
-  _globals['_ENDPOINT']._serialized_end=716
-  _globals['_RENEWCERTIFICATEREQUEST']._serialized_start=718
-  _globals['_RENEWCERTIFICATEREQUEST']._serialized_end=760
-  _globals['_RENEWCERTIFICATEREPLY']._serialized_start=762
-  _globals['_RENEWCERTIFICATEREPLY']._serialized_end=827
-  _globals['_NODEREPORT']._serialized_start=830
-  _globals['_NODEREPORT']._serialized_end=1145
-  _globals['_NODEREPORT_DROPSENTRY']._serialized_start=1101
-  _globals['_NODEREPORT_DROPSENTRY']._serialized_end=1145
-  _globals['_INSTANCESTATUS']._serialized_start=1148
-  _globals['_INSTANCESTATUS']._serialized_end=1290
-  _globals['_TUNNELSTATUS']._serialized_start=1293
-  _globals['_TUNNELSTATUS']._serialized_end=1502
-  _globals['_NODEREPORTREPLY']._serialized_start=1504
-  _globals['_NODEREPORTREPLY']._serialized_end=1521
-  _globals['_AGENTSERVICE']._serialized_start=1524
-  _globals['_AGENTSERVICE']._serialized_end=1681
+  _globals['_INSTANCE']._serialized_end=291
+  _globals['_SIBLINGS']._serialized_start=294
+  _globals['_SIBLINGS']._serialized_end=432
+  _globals['_SIBLING']._serialized_start=434
+  _globals['_SIBLING']._serialized_end=507
+  _globals['_NODESTATE']._serialized_start=509
+  _globals['_NODESTATE']._serialized_end=575
+  _globals['_PORT']._serialized_start=577
+  _globals['_PORT']._serialized_end=617
+  _globals['_TUNNEL']._serialized_start=620
+  _globals['_TUNNEL']._serialized_end=800
+  _globals['_KEY']._serialized_start=802
+  _globals['_KEY']._serialized_end=838
+  _globals['_ENDPOINT']._serialized_start=840
+  _globals['_ENDPOINT']._serialized_end=946
+  _globals['_RENEWCERTIFICATEREQUEST']._serialized_start=948
+  _globals['_RENEWCERTIFICATEREQUEST']._serialized_end=990
+  _globals['_RENEWCERTIFICATEREPLY']._serialized_start=992
+  _globals['_RENEWCERTIFICATEREPLY']._serialized_end=1057
+  _globals['_NODEREPORT']._serialized_start=1060
+  _globals['_NODEREPORT']._serialized_end=1429
+  _globals['_NODEREPORT_DROPSENTRY']._serialized_start=1385
+  _globals['_NODEREPORT_DROPSENTRY']._serialized_end=1429
+  _globals['_INSTANCESTATUS']._serialized_start=1432
+  _globals['_INSTANCESTATUS']._serialized_end=1600
+  _globals['_TUNNELSTATUS']._serialized_start=1603
+  _globals['_TUNNELSTATUS']._serialized_end=1812
+  _globals['_NODEREPORTREPLY']._serialized_start=1814
+  _globals['_NODEREPORTREPLY']._serialized_end=1831
+  _globals['_AGENTSERVICE']._serialized_start=1834
+  _globals['_AGENTSERVICE']._serialized_end=1991
 # @@protoc_insertion_point(module_scope)

@@ -35,6 +35,7 @@ class Instance(_message.Message):
     INSIDE_ADDRESS6_FIELD_NUMBER: _builtins.int
     DRAINING_FIELD_NUMBER: _builtins.int
     DRAIN_SECONDS_FIELD_NUMBER: _builtins.int
+    HOLD_FIELD_NUMBER: _builtins.int
     gateway: _builtins.str
     account: _builtins.str
     service: _builtins.int
@@ -53,6 +54,10 @@ class Instance(_message.Message):
     """Its connections are to end, then its announcement; what it has stays until the resource goes."""
     drain_seconds: _builtins.int
     """How long connections may take to end by themselves; 0: the announcement goes at once."""
+    hold: _builtins.bool
+    """It is not to be announced yet: not all of its siblings know it, or it does not know them. What is announced
+    already stays so.
+    """
     @_builtins.property
     def ports(self) -> _containers.RepeatedCompositeFieldContainer[Global___Port]: ...
     def __init__(
@@ -69,14 +74,91 @@ class Instance(_message.Message):
         inside_address6: _builtins.str = ...,
         draining: _builtins.bool = ...,
         drain_seconds: _builtins.int = ...,
+        hold: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "drain_seconds", b"drain_seconds", "draining", b"draining", "gateway", b"gateway", "inside_address", b"inside_address", "inside_address6", b"inside_address6", "interface", b"interface", "ports", b"ports", "public_address", b"public_address", "revision", b"revision", "service", b"service"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "drain_seconds", b"drain_seconds", "draining", b"draining", "gateway", b"gateway", "hold", b"hold", "inside_address", b"inside_address", "inside_address6", b"inside_address6", "interface", b"interface", "ports", b"ports", "public_address", b"public_address", "revision", b"revision", "service", b"service"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Instance: _TypeAlias = Instance  # noqa: Y015
+
+@_typing.final
+class Siblings(_message.Message):
+    """The instances of one gateway that live, each on another EPIC node: a packet for which one of them has no
+    socket is passed on to the one that has it. Resource name: the gateway id. Sent to those that are in it.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GATEWAY_FIELD_NUMBER: _builtins.int
+    PUBLIC_ADDRESS_FIELD_NUMBER: _builtins.int
+    SIBLINGS_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    SIGNING_EPOCH_FIELD_NUMBER: _builtins.int
+    gateway: _builtins.str
+    public_address: _builtins.str
+    signing_epoch: _builtins.int
+    """Epoch of the key that signs; all keys verify."""
+    @_builtins.property
+    def siblings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Sibling]:
+        """In the order in which a packet without a known owner tries them: draining ones first, newcomers last. The
+        node itself is among them.
+        """
+
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___Key]:
+        """What is passed on between siblings is authenticated with these, as what goes through a tunnel is with
+        Tunnel.keys.
+        """
+
+    def __init__(
+        self,
+        *,
+        gateway: _builtins.str = ...,
+        public_address: _builtins.str = ...,
+        siblings: _abc.Iterable[Global___Sibling] | None = ...,
+        keys: _abc.Iterable[Global___Key] | None = ...,
+        signing_epoch: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gateway", b"gateway", "keys", b"keys", "public_address", b"public_address", "siblings", b"siblings", "signing_epoch", b"signing_epoch"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Siblings: _TypeAlias = Siblings  # noqa: Y015
+
+@_typing.final
+class Sibling(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    DRAINING_FIELD_NUMBER: _builtins.int
+    node: _builtins.str
+    index: _builtins.int
+    """0 to 15. It stays as long as the sibling lives, and is another's only when all have a list without it."""
+    address: _builtins.str
+    """Of its node, in the underlay."""
+    draining: _builtins.bool
+    def __init__(
+        self,
+        *,
+        node: _builtins.str = ...,
+        index: _builtins.int = ...,
+        address: _builtins.str = ...,
+        draining: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "draining", b"draining", "index", b"index", "node", b"node"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Sibling: _TypeAlias = Sibling  # noqa: Y015
 
 @_typing.final
 class NodeState(_message.Message):
@@ -316,12 +398,18 @@ class NodeReport(_message.Message):
     APPLIED_DIGEST_FIELD_NUMBER: _builtins.int
     HELD_GATEWAYS_FIELD_NUMBER: _builtins.int
     PROBLEMS_FIELD_NUMBER: _builtins.int
+    SECOND_CHANCE_FIELD_NUMBER: _builtins.int
+    SECOND_CHANCE_REFUSAL_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     agent_version: _builtins.str
     instances_only: _builtins.bool
     """`tunnels` and `drops` are left out: what the node said of them last still counts."""
     applied_digest: _builtins.str
     """The digest of the NodeState that is carried out, whole: nothing is on the node that it does not name."""
+    second_chance: _builtins.bool
+    """It passes packets on to siblings, and takes those that they pass on. A node that does not is in no list."""
+    second_chance_refusal: _builtins.str
+    """Why it does not, one line: it is switched off, or what the kernel lacks."""
     @_builtins.property
     def instances(self) -> _containers.RepeatedCompositeFieldContainer[Global___InstanceStatus]: ...
     @_builtins.property
@@ -350,10 +438,12 @@ class NodeReport(_message.Message):
         applied_digest: _builtins.str = ...,
         held_gateways: _abc.Iterable[_builtins.str] | None = ...,
         problems: _abc.Iterable[_builtins.str] | None = ...,
+        second_chance: _builtins.bool = ...,
+        second_chance_refusal: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "applied_digest", b"applied_digest", "drops", b"drops", "held_gateways", b"held_gateways", "instances", b"instances", "instances_only", b"instances_only", "node", b"node", "problems", b"problems", "tunnels", b"tunnels"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "applied_digest", b"applied_digest", "drops", b"drops", "held_gateways", b"held_gateways", "instances", b"instances", "instances_only", b"instances_only", "node", b"node", "problems", b"problems", "second_chance", b"second_chance", "second_chance_refusal", b"second_chance_refusal", "tunnels", b"tunnels"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -370,6 +460,7 @@ class InstanceStatus(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     DRAINED_FIELD_NUMBER: _builtins.int
     LEAVING_FIELD_NUMBER: _builtins.int
+    APPLIED_SIBLINGS_FIELD_NUMBER: _builtins.int
     gateway: _builtins.str
     ready: _builtins.bool
     """The unit's Envoy answers "ready"."""
@@ -383,6 +474,8 @@ class InstanceStatus(_message.Message):
     """It is draining, is not announced, and its connections have ended or had their time."""
     leaving: _builtins.bool
     """Not ordered any more, but something of it is on the node still."""
+    applied_siblings: _builtins.str
+    """Version of the Siblings that the programs have, as it came; empty: they have none."""
     def __init__(
         self,
         *,
@@ -393,10 +486,11 @@ class InstanceStatus(_message.Message):
         error: _builtins.str = ...,
         drained: _builtins.bool = ...,
         leaving: _builtins.bool = ...,
+        applied_siblings: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["announced", b"announced", "drained", b"drained", "error", b"error", "gateway", b"gateway", "leaving", b"leaving", "ready", b"ready", "serving_revision", b"serving_revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["announced", b"announced", "applied_siblings", b"applied_siblings", "drained", b"drained", "error", b"error", "gateway", b"gateway", "leaving", b"leaving", "ready", b"ready", "serving_revision", b"serving_revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -12,6 +12,7 @@ from epic.ads.snapshot import (
     ENVOY_TYPES,
     INSTANCE,
     NODE_STATE,
+    SIBLINGS,
     TUNNEL,
     TYPES,
     Resources,
@@ -95,7 +96,7 @@ class ResourceCache:
         """Of each resource of a type, by name."""
         if type_url == ENDPOINT:
             return {name: item.version for name, item in self._endpoints.items()}
-        if type_url == NODE_STATE:
+        if type_url in {NODE_STATE, SIBLINGS}:
             return {}
         if type_url in self._named:
             return {name: item.version for name, item in self._named[type_url].items()}
