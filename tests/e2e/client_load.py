@@ -3,9 +3,9 @@
 
 Arguments: ADDRESS PORT HOST RATE CONNECTIONS. Sends RATE requests a second on connections of their own, and
 two a second on each of CONNECTIONS kept-alive connections, until its input ends. Then prints one JSON line:
-{"sent", "answered", "closed": polite ends of kept-alive connections, "failures": [{"began", "at", "kind",
-"kept", "text"}]}. A failure is an answer other than 200 or none, from when the request began until it was
-given up; `kept`: the connection had answered before.
+{"sent", "answered", "closed": polite ends of kept-alive connections, "failures": [{"port", "opened", "at",
+"kind", "kept", "text"}]}. A failure is an answer other than 200 or none, on the connection from `port` (0:
+none came to be) that was begun at `opened`, given up at `at`; `kept`: the connection had answered before.
 """
 
 from __future__ import annotations
@@ -29,10 +29,31 @@ class Tally:
     closed: int = 0
     failures: list[dict[str, object]] = field(default_factory=list)
 
-    def fail(self, began: float, kind: str, kept: bool, text: object) -> None:
+    def fail(self, line: Line, kind: str, text: object) -> None:
         """Note a request without a 200."""
-        text = str(text)[:200]
-        self.failures.append({"began": began, "at": time.time(), "kind": kind, "kept": kept, "text": text})
+        ends = {"port": line.port, "opened": line.opened, "at": time.time()}
+        self.failures.append(ends | {"kind": kind, "kept": line.kept, "text": str(text)[:200]})
+
+
+@dataclass
+class Line:
+    """A connection, or the attempt at one."""
+
+    opened: float = field(default_factory=time.time)
+    writer: asyncio.StreamWriter | None = None
+    port: int = 0
+    kept: bool = False
+
+    async def open(self, target: Target) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Connect."""
+        reader, self.writer = await asyncio.open_connection(target.address, target.port)
+        self.port = self.writer.get_extra_info("sockname")[1]
+        return reader, self.writer
+
+    def close(self) -> None:
+        """End it, if it came to be."""
+        if self.writer is not None:
+            self.writer.close()
 
 
 @dataclass(frozen=True)
@@ -66,31 +87,30 @@ async def read_reply(reader: asyncio.StreamReader) -> tuple[int, bool]:
 async def ask_once(target: Target, tally: Tally) -> None:
     """A request on a connection of its own."""
     tally.sent += 1
-    writer, began = None, time.time()
+    line = Line()
     try:
         async with asyncio.timeout(PATIENCE):
-            reader, writer = await asyncio.open_connection(target.address, target.port)
+            reader, writer = await line.open(target)
             writer.write(target.request(keep=False))
             status, _ = await read_reply(reader)
         if status == 200:
             tally.answered += 1
         else:
-            tally.fail(began, str(status), False, "")
+            tally.fail(line, str(status), "")
     except (OSError, EOFError, TimeoutError) as error:
-        tally.fail(began, type(error).__name__, False, error)
+        tally.fail(line, type(error).__name__, error)
     finally:
-        if writer is not None:
-            writer.close()
+        line.close()
 
 
 async def keep_asking(target: Target, tally: Tally, offset: float) -> None:
     """Requests on one connection after the other, each kept for as long as the server keeps it."""
     await asyncio.sleep(offset)
     while True:
-        kept, writer, began = False, None, time.time()
+        line = Line()
         try:
             async with asyncio.timeout(PATIENCE):
-                reader, writer = await asyncio.open_connection(target.address, target.port)
+                reader, writer = await line.open(target)
             going = True
             while going:
                 # A server may end an idle connection: no request is lost by that.
@@ -98,24 +118,22 @@ async def keep_asking(target: Target, tally: Tally, offset: float) -> None:
                     tally.closed += 1
                     break
                 tally.sent += 1
-                began = time.time()
                 async with asyncio.timeout(PATIENCE):
                     writer.write(target.request(keep=True))
                     status, going = await read_reply(reader)
                 if status == 200:
                     tally.answered += 1
                 else:
-                    tally.fail(began, str(status), kept, "")
-                kept = True
+                    tally.fail(line, str(status), "")
+                line.kept = True
                 if not going:
                     tally.closed += 1
                 await asyncio.sleep(PAUSE)
         except (OSError, EOFError, TimeoutError) as error:
-            tally.fail(began, type(error).__name__, kept, error)
+            tally.fail(line, type(error).__name__, error)
             await asyncio.sleep(0.05)
         finally:
-            if writer is not None:
-                writer.close()
+            line.close()
 
 
 async def pace(target: Target, tally: Tally, rate: float) -> None:

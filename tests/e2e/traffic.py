@@ -5,36 +5,26 @@ from __future__ import annotations
 
 import json
 import shlex
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from hosts import Lab, Target
+from router_watch import Moved
 
 LOAD = Path(__file__).with_name("client_load.py")
-
-REHASH_SECONDS = 1.5
-"""A kept-alive connection speaks twice a second: so late it notices that the router leads it elsewhere."""
-
-# Prints the time at which the number of next hops changes.
-WATCH = """
-import subprocess, sys, time
-last = None
-while True:
-    found = subprocess.run(["ip", "route", "show", sys.argv[1]], capture_output=True, text=True).stdout
-    if found != last:
-        print(time.time(), found.count("via "), flush=True)
-        last = found
-    time.sleep(0.02)
-"""
+WATCH = Path(__file__).with_name("router_watch.py")
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A request without a 200: when it began, and when it was given up."""
+    """A request without a 200: the client's port, when its connection was begun, and when it was given up."""
 
-    began: float
+    port: int
+    opened: float
     at: float
     kind: str
     kept: bool
@@ -50,20 +40,12 @@ class Seen:
     closed: int = 0
     failures: list[Failure] = field(default_factory=list)
     next_hops: list[tuple[float, int]] = field(default_factory=list)
+    moved: list[Moved] = field(default_factory=list)
 
     @property
     def rehashed(self) -> list[Failure]:
-        """Failures of connections that the router led to another node: those that fall on a change of its.
-
-        Most are reset. One whose last packets crossed the change may wait in vain instead.
-        """
-        changes = [at for at, _ in self.next_hops[1:]]
-        return [
-            failure
-            for failure in self.failures
-            if not failure.kind.isdigit()
-            and any(failure.began <= at + REHASH_SECONDS and at <= failure.at for at in changes)
-        ]
+        """Failures of connections of which the router had led packets to another node before."""
+        return [failure for failure in self.failures if any(_is_of(moved, failure) for moved in self.moved)]
 
     @property
     def failed(self) -> list[Failure]:
@@ -72,38 +54,51 @@ class Seen:
         return [failure for failure in self.failures if failure not in rehashed]
 
 
+def _is_of(moved: Moved, failure: Failure) -> bool:
+    # The lab's hosts have one clock; a connection's SYN leaves after it was begun.
+    return moved.port == failure.port and failure.opened <= moved.opened and moved.at <= failure.at
+
+
 @contextmanager
 def traffic(lab: Lab, target: Target, rate: int = 300, connections: int = 50) -> Iterator[Seen]:
     """Requests for as long as the block runs."""
     seen = Seen()
-    watcher = lab["router"].start(f"python3 -u -c {shlex.quote(WATCH)} {target.address}")
-    arguments = f"{target.address} {target.port} {target.host} {rate} {connections}"
-    load = lab["client"].start(f"python3 -u -c {shlex.quote(LOAD.read_text())} {arguments}")
-    assert load.stdout is not None
-    assert load.stdout.readline() == "ready\n"
+    watch = _start(lab, "router", WATCH, target.address)
+    load = _start(lab, "client", LOAD, f"{target.address} {target.port} {target.host} {rate} {connections}")
     try:
         yield seen
     finally:
-        out, _ = load.communicate(timeout=60)
-        # ended there: of a shared connection, what is killed here goes on there and holds its output
-        lab["router"].run("pkill -f '[p]ython3 -u -c' || true")
-        routes, _ = watcher.communicate(timeout=60)
-        _fill(seen, out, routes)
+        said, watched = _end(load), _end(watch)
+        assert watched["lost"] == 0, f"{watched['lost']} packets were not seen on the router"
+        seen.sent, seen.answered, seen.closed = said["sent"], said["answered"], said["closed"]
+        seen.failures = [Failure(**failure) for failure in said["failures"]]
+        seen.next_hops = [(at, count) for at, count in watched["next_hops"]]
+        seen.moved = [Moved(**moved) for moved in watched["moved"]]
 
 
-def _fill(seen: Seen, out: str, routes: str) -> None:
-    said = json.loads(out.strip().splitlines()[-1])
-    seen.sent, seen.answered, seen.closed = said["sent"], said["answered"], said["closed"]
-    seen.failures = [Failure(**failure) for failure in said["failures"]]
-    seen.next_hops = [(float(at), int(count)) for at, count in (line.split() for line in routes.splitlines())]
+def _start(lab: Lab, host: str, script: Path, arguments: str) -> subprocess.Popen[str]:
+    process = lab[host].start(f"python3 -u -c {shlex.quote(script.read_text())} {arguments}")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def _end(process: subprocess.Popen[str]) -> dict[str, Any]:
+    out, _ = process.communicate(timeout=60)
+    said: dict[str, Any] = json.loads(out.strip().splitlines()[-1])
+    return said
 
 
 def describe(seen: Seen) -> str:
     """For assertion messages."""
     hops = " ".join(f"{at:.2f}:{count}" for at, count in seen.next_hops)
-    rows = "\n".join(f"{f.at:.2f} {f.kind} kept={f.kept} {f.text}" for f in seen.failures[:20])
+    rows = "\n".join(
+        f"{f.at:.2f} {f.kind} port={f.port} opened={f.opened:.2f} kept={f.kept} {f.text}"
+        for f in seen.failures[:20]
+    )
     return (
         f"{seen.sent} sent, {seen.answered} answered, {seen.closed} closed by the server, "
-        f"{len(seen.rehashed)} led elsewhere by the router, {len(seen.failed)} failed; "
+        f"{len(seen.moved)} connections led elsewhere by the router, {len(seen.rehashed)} of them broken, "
+        f"{len(seen.failed)} failed; "
         f"next hops {hops}\n{rows}"
     )
