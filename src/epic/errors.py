@@ -34,3 +34,19 @@ class Exhausted(EpicError):
 
 class Unavailable(EpicError):
     """Another part cannot be reached or refused."""
+
+
+class OutcomeUnknown(Unavailable):
+    """Whether the write happened cannot be told; read again and see."""
+
+
+class StorageFull(Unavailable):
+    """There is no room for the write. Nothing of it was stored, and what was stored is intact."""
+
+
+class Damaged(EpicError):
+    """What is stored cannot be read as what it should be."""
+
+
+class Compacted(EpicError):
+    """The history asked for is not kept any more; list again and watch from there."""

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The engine in one SQLite file (WAL, fsync at each group of commits)."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import hashlib
+import os
+import time
+from collections.abc import AsyncGenerator, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Self
+
+from epic.errors import Unavailable
+from epic.store.embedded import queries
+from epic.store.embedded.database import give_to_owner, prepare
+from epic.store.embedded.doorbell import Doorbell
+from epic.store.embedded.leases import FileLease, FileLock, try_lock
+from epic.store.embedded.readers import Readers
+from epic.store.embedded.writer import Writer
+from epic.store.engine import Changes, Committed, Entry, Refused, Scan, Span, Transaction
+
+_LOOK_SECONDS = 1.0
+_BOOKMARK_SECONDS = 5.0
+_FORGOTTEN_AT_ONCE = 500
+
+
+class SqliteEngine:
+    """The database in the file `path`, which only its owner may read. Several processes may have it open."""
+
+    def __init__(self, path: Path, in_use: int) -> None:
+        self._path = path
+        self._in_use = in_use
+        self._doorbell = Doorbell(_beside(path, ".bells"), path)
+        self._readers = Readers(path)
+        self._writer = Writer(path, self._doorbell.ring)
+
+    @classmethod
+    async def open(cls, path: Path) -> Self:
+        """Check the file and bring it up to date, or make it; raises Damaged, StorageFull, Unavailable."""
+        in_use = await asyncio.to_thread(_open_prepared, path)
+        try:
+            return cls(path, in_use)
+        except BaseException:
+            os.close(in_use)
+            raise
+
+    async def revision(self) -> int:
+        """The newest durable revision."""
+        return await self._readers.read(queries.revision)
+
+    async def read(self, path: str) -> Entry | None:
+        """What is at the path now."""
+        return await self._readers.read(partial(queries.read, path=path))
+
+    async def scan(self, span: Span, limit: int, revision: int | None) -> Scan:
+        """At most `limit` entries as they were at `revision` (None: now)."""
+        return await self._readers.read(partial(queries.scan, span=span, limit=limit, at=revision))
+
+    async def commit(self, transaction: Transaction) -> Committed | Refused:
+        """Write durably, all or nothing."""
+        return await self._writer.write(partial(queries.commit, transaction=transaction))
+
+    async def changes(self, span: Span, since: int) -> AsyncGenerator[Changes, None]:
+        """All changes after revision `since`, for ever."""
+        told = time.monotonic()
+        with self._doorbell.listen() as bell:
+            while True:
+                bell.clear()
+                found = await self._readers.read(partial(queries.changes, span=span, since=since))
+                is_bookmark = time.monotonic() - told >= _BOOKMARK_SECONDS
+                if found.changes or is_bookmark:
+                    told = time.monotonic()
+                    yield found
+                if found.revision == since:
+                    await _wait(bell, _LOOK_SECONDS)
+                since = found.revision
+
+    async def compact(self, revision: int) -> None:
+        """Forget what was superseded before `revision`, a little at a time: commits go in between."""
+        await self._writer.write(partial(queries.begin_compaction, to=revision), guarded=True)
+        removed = _FORGOTTEN_AT_ONCE
+        while removed == _FORGOTTEN_AT_ONCE:
+            removed = await self._writer.write(partial(queries.forget, limit=_FORGOTTEN_AT_ONCE))
+
+    async def acquire(self, path: str, value: bytes, seconds: float) -> FileLease:  # noqa: ARG002
+        """Wait until nobody holds the path; when its holder dies the kernel frees it at once."""
+        name = hashlib.sha256(path.encode()).hexdigest()[:32]
+        lock = await FileLock.wait_for(_beside(self._path, ".leases") / name, self._path)
+        try:
+            left = await self.read(path)
+            expected = {path: left.revision if left else 0}
+            written = await self.commit(Transaction(expected, puts={path: value}))
+            if isinstance(written, Refused):
+                raise Unavailable(f"{path}: somebody writes it without holding it")
+        except BaseException:
+            lock.unlock()
+            raise
+        remove = Transaction({path: written.revision}, deletes=frozenset((path,)))
+        return FileLease(lock, written.revision, partial(self.commit, remove))
+
+    async def replace_all(self, entries: Iterable[tuple[str, bytes]], after: int) -> int:
+        """Make this the whole content; raises Unavailable while another process has the store open."""
+        if not try_lock(self._in_use, fcntl.LOCK_EX):
+            raise Unavailable(f"{self._path}: another process has the store open; stop it first")
+        replace = partial(queries.replace_all, entries=entries, after=after)
+        return await self._writer.write(replace, guarded=True)
+
+    async def close(self) -> None:
+        """Finish the writes that wait, then give back all resources."""
+        await self._writer.close()
+        await asyncio.to_thread(self._readers.close)
+        self._doorbell.close()
+        os.close(self._in_use)
+
+
+def _open_prepared(path: Path) -> int:
+    lock = _beside(path, ".lock")
+    try:
+        in_use = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise Unavailable(f"{lock}: {error.strerror}") from error
+    try:
+        if not try_lock(in_use, fcntl.LOCK_SH):
+            raise Unavailable(f"{path}: a backup is being restored into it")
+        prepare(path)
+        give_to_owner(lock, path)
+    except BaseException:
+        os.close(in_use)
+        raise
+    return in_use
+
+
+async def _wait(bell: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await bell.wait()
+    except TimeoutError:
+        pass
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
