@@ -51,7 +51,9 @@ gateways:
       description: The Envoy version that its template asks for; empty when it takes the cluster's.
       type: str
     instances:
-      description: Its instances, each with C(node), C(phase) and C(envoy_version), the version that it runs.
+      description:
+        - Its instances, each with C(node), C(phase) and C(envoy_version), the version that it runs.
+        - Only administrators are told the node; to others it is empty.
       type: list
       elements: dict
     serving: {description: Whether all its instances serve., type: bool}

@@ -5,7 +5,16 @@ from __future__ import annotations
 
 
 class EpicError(Exception):
-    """The common parent."""
+    """The common parent; `detail` is what only the platform's operators are to read besides."""
+
+    def __init__(self, message: str = "", detail: str = "") -> None:
+        super().__init__(message)
+        self.detail = detail
+
+    @property
+    def whole(self) -> str:
+        """The text for operators."""
+        return f"{self} ({self.detail})" if self.detail else str(self)
 
 
 class NotFound(EpicError):

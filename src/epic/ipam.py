@@ -100,6 +100,7 @@ def first_free(
             return found
         candidate = taken + 1
     raise Exhausted(
-        f"{name} ({pool.first}-{pool.last}, {pool.size} addresses) has {len(found)} free, {count} needed; "
-        "delete gateways that are not needed any more or ask the platform's administrators to enlarge it"
+        f"{name} has not enough free addresses; "
+        "delete gateways that are not needed any more or ask the platform's administrators to enlarge it",
+        f"of {pool.first}-{pool.last}, {pool.size} addresses, {len(found)} are free and {count} needed",
     )

@@ -53,8 +53,9 @@ def test_pool_outside_its_subnet_is_refused() -> None:
 
 def test_exhausted_pool_says_which_how_big_and_what_to_do() -> None:
     pool = parse_range("203.0.113.1-203.0.113.2")
-    with pytest.raises(Exhausted, match=r"ServicePrefix 'x' \(203\.0\.113\.1-203\.0\.113\.2, 2 .*enlarge"):
+    with pytest.raises(Exhausted, match=r"ServicePrefix 'x' has .*enlarge") as refused:
         first_free(pool, [pool.first, pool.last], "ServicePrefix 'x'")
+    assert refused.value.detail == "of 203.0.113.1-203.0.113.2, 2 addresses, 0 are free and 1 needed"
 
 
 def test_inside_pool_of_millions_answers_at_once_without_its_network_address() -> None:

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from epic.errors import EpicError, Invalid
+from epic.lifecycle.conditions import readiness, with_proxy_condition
 from epic.live import End
-from epic.model.base import Condition, with_condition
-from epic.model.instances import ProxyInstance
+from epic.model.base import Condition
+from epic.model.instances import CONFIGURATION_REFUSED, NODE_SILENT
 from epic.model.resources import GWProxy, Node
 from epic.proto import epic_pb2
 from epic.rotation import Holds
 
-READY = "Ready"
 ACCEPTED = "Accepted"
 
 _REPORT_PERIOD = timedelta(seconds=10)
@@ -24,7 +24,6 @@ _HELD_KEPT = 1000
 _WORD_MAX = 100
 _ERROR_MAX = 4200
 """Agents say less; a node that was taken over must not fill the store."""
-_SILENT = "the node does not report"
 
 
 def reported(proxy: GWProxy, node: str, states: Mapping[str, epic_pb2.InstanceStatus]) -> GWProxy:
@@ -35,14 +34,15 @@ def reported(proxy: GWProxy, node: str, states: Mapping[str, epic_pb2.InstanceSt
         "announced": state.announced,
         "drained": state.drained,
         "serving_revision": state.serving_revision[:_WORD_MAX],
-        "error": state.error[:_ERROR_MAX],
+        "error": f"{CONFIGURATION_REFUSED}: {state.error[:_ERROR_MAX]}" if state.error else "",
     }
-    return _with_instances(proxy, node, update)
+    return _with_instance(proxy, node, update)
 
 
 def silent(proxy: GWProxy, node: str) -> GWProxy:
     """The gateway when `node` has not been heard of for too long."""
-    return _with_instances(proxy, node, {"ready": False, "announced": False, "error": _SILENT})
+    error = f"{NODE_SILENT}: the node does not report"
+    return _with_instance(proxy, node, {"ready": False, "announced": False, "error": error})
 
 
 def ends(report: epic_pb2.NodeReport) -> dict[int, End]:
@@ -78,56 +78,25 @@ def heard(node: Node, report: epic_pb2.NodeReport, time: datetime) -> Node:
 
 def configured(proxy: GWProxy, revision: str, problem: EpicError | None) -> GWProxy:
     """The gateway with the revision that is served and, if a newer one was refused, why."""
-    if problem is None:
-        accepted = _condition(proxy, ACCEPTED, "True", "Accepted", "")
-    else:
+    reason, message = "Accepted", ""
+    if problem is not None:
         reason = "InvalidConfiguration" if isinstance(problem, Invalid) else "NotValidated"
-        accepted = _condition(proxy, ACCEPTED, "False", reason, str(problem))
-    return _with_status(proxy, {"revision": revision}, accepted)
+        message = str(problem)
+    accepted = Condition(
+        type=ACCEPTED,
+        status="True" if problem is None else "False",
+        reason=reason,
+        message=message,
+        observed_generation=proxy.metadata.generation,
+    )
+    status = proxy.status.model_copy(update={"revision": revision})
+    return with_proxy_condition(proxy.model_copy(update={"status": status}), accepted)
 
 
-def _with_instances(proxy: GWProxy, node: str, update: Mapping[str, object]) -> GWProxy:
+def _with_instance(proxy: GWProxy, node: str, update: Mapping[str, object]) -> GWProxy:
     instances = tuple(
         instance.model_copy(update=update) if instance.node == node else instance
         for instance in proxy.status.instances
     )
-    return _with_status(proxy, {"instances": instances}, _readiness(proxy, instances))
-
-
-def _readiness(proxy: GWProxy, instances: tuple[ProxyInstance, ...]) -> Condition:
-    serving = [instance for instance in instances if instance.announced]
-    text = f"{len(serving)} of {len(instances)} instances serve"
-    troubles = [f"{i.node}: {i.error}" for i in instances if i.error]
-    message = "; ".join([text, *troubles]) + "."
-    if not serving:
-        return _condition(proxy, READY, "False", "NoInstanceServes", message)
-    reason = "AllInstancesServe" if len(serving) == len(instances) else "SomeInstancesServe"
-    return _condition(proxy, READY, "True", reason, message)
-
-
-def _condition(proxy: GWProxy, kind: str, status: str, reason: str, message: str) -> Condition:
-    return Condition.model_validate(
-        {
-            "type": kind,
-            "status": status,
-            "reason": reason,
-            "message": message,
-            "observedGeneration": proxy.metadata.generation,
-        }
-    )
-
-
-def _with_status(proxy: GWProxy, update: Mapping[str, object], condition: Condition) -> GWProxy:
-    old = next((c for c in proxy.status.conditions if c.type == condition.type), None)
-    conditions = with_condition(proxy.status.conditions, condition)
-    # The order of conditions says nothing: a change of it alone must not become a write.
-    if old is not None and condition_equal(old, conditions[-1]):
-        conditions = proxy.status.conditions
-    return proxy.model_copy(
-        update={"status": proxy.status.model_copy(update={**update, "conditions": conditions})}
-    )
-
-
-def condition_equal(one: Condition, other: Condition) -> bool:
-    """Whether two conditions of a type say the same."""
-    return one.model_copy(update={"last_transition_time": other.last_transition_time}) == other
+    proxy = proxy.model_copy(update={"status": proxy.status.model_copy(update={"instances": instances})})
+    return with_proxy_condition(proxy, readiness(proxy))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network
 
@@ -12,7 +13,7 @@ from epic.api.ports import ports_and_gateway
 from epic.errors import Conflict, Invalid, NotFound, QuotaExceeded
 from epic.ipam import first_free, public_range
 from epic.lifecycle.claims import Claims
-from epic.lifecycle.conditions import with_programmed
+from epic.lifecycle.conditions import with_instances, with_proxy_condition
 from epic.model.base import Condition, Metadata, now
 from epic.model.naming import GATEWAY_ID_MAX
 from epic.model.resources import (
@@ -65,12 +66,11 @@ def create_gateway(
     proxy = proxy.model_copy(update={"spec": proxy.spec.model_copy(update=with_address)})
     name = dns_endpoint(group, proxy)
     _check_name(proxy.account, name, taken)
-    status = GWProxyStatus(
-        service=transaction.next_number("service"),
-        instances=new_instances(chosen, taken, inside_pool),
-    )
+    status = GWProxyStatus(service=transaction.next_number("service"))
     spec_with_name = proxy.spec.model_copy(update={"endpoints": (name,)})
     proxy = proxy.model_copy(update={"spec": spec_with_name, "status": status})
+    unplaced = group.spec.envoy_replica_count - len(chosen)
+    proxy = with_instances(proxy, new_instances(chosen, taken, inside_pool), unplaced)
     proxy = transaction.create(_queued(transaction, proxy, chosen))
     replan(transaction, proxy.account, {proxy.name})
     return transaction.get(GWProxy, proxy.account, proxy.name)
@@ -97,10 +97,13 @@ def delete_gateway(transaction: Transaction, proxy: GWProxy) -> None:
 def refuse_if_deleting(proxy: GWProxy) -> None:
     """Raise Conflict for a gateway that is on its way out."""
     if proxy.deleting:
-        phases = ", ".join(f"{i.node}: {i.phase}" for i in proxy.status.instances)
+        instances = proxy.status.instances
+        counts = Counter(instance.phase for instance in instances)
+        phases = ", ".join(f"{count} {phase}" for phase, count in counts.items())
         raise Conflict(
-            f"gateway {proxy.name!r} is being deleted ({phases or 'nothing is left of it'}); "
-            "its name is free when it is gone"
+            f"gateway {proxy.name!r} is being deleted (instances: {phases or 'none any more'}); "
+            "its name is free when it is gone",
+            ", ".join(f"{i.node}: {i.phase}" for i in instances),
         )
 
 
@@ -142,7 +145,7 @@ def _queued(transaction: Transaction, proxy: GWProxy, nodes: list[str]) -> GWPro
     runs = enqueue(transaction, nodes)
     names = ", ".join(run.name for run in runs)
     message = f"run {names} is queued" if len(runs) == 1 else f"runs {names} are queued"
-    return with_programmed(
+    return with_proxy_condition(
         proxy, Condition(type="Programmed", status="Unknown", reason="Pending", message=message)
     )
 

@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Response
 
 from epic.api.bodies import ProxyBody
-from epic.api.context import Ctx
+from epic.api.context import Asking, Ctx, Principal
 from epic.api.gateways import (
     change_gateway,
     create_gateway,
@@ -16,7 +16,8 @@ from epic.api.gateways import (
     find_group,
     refuse_if_deleting,
 )
-from epic.api.replies import PREFIX, Duplicate, deleted, found, listed, shown
+from epic.api.replies import PREFIX, Duplicate, deleted, found
+from epic.api.views import show_gateway, show_gateways
 from epic.errors import Invalid
 from epic.model.resources import Account, GWProxy
 
@@ -27,13 +28,14 @@ def _path(account: str, name: str) -> str:
     return f"{PREFIX}/accounts/{account}/proxies/{name}"
 
 
-def _body(proxy: GWProxy) -> dict[str, Any]:
+def _body(proxy: GWProxy, principal: Principal) -> dict[str, Any]:
     group = f"{PREFIX}/accounts/{proxy.account}/groups/{proxy.spec.group}"
-    return {"link": {"self": _path(proxy.account, proxy.name), "group": group}, "proxy": shown(proxy)}
+    link = {"self": _path(proxy.account, proxy.name), "group": group}
+    return {"link": link, "proxy": show_gateway(proxy, principal)}
 
 
 @router.post("/accounts/{account}/groups/{group}/proxies", status_code=302)
-def create(ctx: Ctx, account: str, group: str, body: ProxyBody) -> Response:
+def create(ctx: Ctx, asking: Asking, account: str, group: str, body: ProxyBody) -> Response:
     """Create a gateway from a template; its name is the client Gateway's UID."""
     name = body.proxy.spec.client_ref.uid
     with ctx.store.transaction() as transaction:
@@ -43,24 +45,24 @@ def create(ctx: Ctx, account: str, group: str, body: ProxyBody) -> Response:
             refuse_if_deleting(stored)
             raise Duplicate(f"gateway {name!r} exists already", _path(account, name))
         proxy = create_gateway(transaction, template, body.proxy.spec, ctx.inside_pool)
-    return found(_path(account, name), _body(proxy))
+    return found(_path(account, name), _body(proxy, asking))
 
 
 @router.get("/accounts/{account}/proxies")
-def list_all(ctx: Ctx, account: str) -> dict[str, Any]:
+def list_all(ctx: Ctx, asking: Asking, account: str) -> dict[str, Any]:
     """All gateways of the account."""
     ctx.store.get(Account, "", account)
-    return listed(f"{PREFIX}/accounts/{account}/proxies", ctx.store.list(GWProxy, account))
+    return show_gateways(f"{PREFIX}/accounts/{account}/proxies", ctx.store.list(GWProxy, account), asking)
 
 
 @router.get("/accounts/{account}/proxies/{name}")
-def read(ctx: Ctx, account: str, name: str) -> dict[str, Any]:
+def read(ctx: Ctx, asking: Asking, account: str, name: str) -> dict[str, Any]:
     """A gateway."""
-    return _body(ctx.store.get(GWProxy, account, name))
+    return _body(ctx.store.get(GWProxy, account, name), asking)
 
 
 @router.put("/accounts/{account}/proxies/{name}", status_code=302)
-def replace(ctx: Ctx, account: str, name: str, body: ProxyBody) -> Response:
+def replace(ctx: Ctx, asking: Asking, account: str, name: str, body: ProxyBody) -> Response:
     """Change a gateway's listeners, ports and display name."""
     uid = body.proxy.spec.client_ref.uid
     if uid != name:
@@ -71,7 +73,7 @@ def replace(ctx: Ctx, account: str, name: str, body: ProxyBody) -> Response:
         stored = transaction.get(GWProxy, account, name)
         refuse_if_deleting(stored)
         proxy = change_gateway(transaction, stored, body.proxy.spec)
-    return found(_path(account, name), _body(proxy))
+    return found(_path(account, name), _body(proxy, asking))
 
 
 @router.delete("/accounts/{account}/proxies/{name}")

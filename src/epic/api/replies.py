@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from epic.api.context import Forbidden
+from epic.api.context import Forbidden, Principal
 from epic.errors import (
     AlreadyExists,
     Conflict,
@@ -40,6 +40,7 @@ _STATUS: dict[type[EpicError], int] = {
     Exhausted: 503,
     Unavailable: 503,
 }
+_REASONS: dict[type[EpicError], str] = {Exhausted: "NoRoom"}
 
 
 class Duplicate(AlreadyExists):
@@ -72,11 +73,14 @@ def deleted(message: str = "delete successful") -> dict[str, str]:
     return {"message": message}
 
 
-def error_reply(status: int, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    """An error as the original's clients read it."""
+def error_reply(
+    status: int, message: str, headers: dict[str, str] | None = None, *, reason: str = ""
+) -> JSONResponse:
+    """An error as the original's clients read it; `reason` is one word for programs."""
     # A header holds one line of Latin-1; the body has the text as it is.
     line = " ".join(message.split()).encode("latin-1", "replace").decode("latin-1")
-    return JSONResponse({"error": message}, status, headers={ERROR_HEADER: line, **(headers or {})})
+    body = {"error": message, **({"reason": reason} if reason else {})}
+    return JSONResponse(body, status, headers={ERROR_HEADER: line, **(headers or {})})
 
 
 def install_error_handlers(app: FastAPI) -> None:
@@ -87,12 +91,19 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _on_unexpected)
 
 
-async def _on_epic_error(_: Request, error: Exception) -> JSONResponse:
+async def _on_epic_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, EpicError)  # noqa: S101
     if isinstance(error, Duplicate):
         body = {"message": str(error), "link": {"self": error.path}}
         return JSONResponse(body, 409, headers={"Location": error.path})
     status = next((_STATUS[c] for c in type(error).__mro__ if c in _STATUS), 500)
-    return error_reply(status, str(error))
+    reason = _REASONS.get(type(error), "")
+    if reason:
+        # Who asked is told that there is no room; why is for the platform's operators to see.
+        log.warning("%s %s: %s", request.method, request.url.path, error.whole)
+    principal: Principal | None = getattr(request.state, "principal", None)
+    message = error.whole if principal is not None and principal.admin else str(error)
+    return error_reply(status, message, reason=reason)
 
 
 async def _on_bad_request(_: Request, error: Exception) -> JSONResponse:

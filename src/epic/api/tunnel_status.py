@@ -11,8 +11,9 @@ from fastapi import APIRouter, Depends
 from pydantic import Field
 
 from epic.api.bodies import Body
-from epic.api.context import Context, Ctx, admin_only
+from epic.api.context import Asking, Context, Ctx, admin_only
 from epic.api.rotating import advance, both_ends
+from epic.api.views import show_tunnel
 from epic.ipam import inside6
 from epic.live import End, Heard, Place, RoundTrip, epic_place, holds, workload_place
 from epic.model.base import Kebab, now
@@ -87,11 +88,12 @@ def take(ctx: Ctx, account: str, cluster: str, node: str, body: EndsBody) -> dic
 
 
 @router.get("/accounts/{account}/tunnels/status")
-def of_account(ctx: Ctx, account: str) -> dict[str, Any]:
+def of_account(ctx: Ctx, asking: Asking, account: str) -> dict[str, Any]:
     """How the account's tunnels are, and what its nodes drop."""
     ctx.store.get(Account, "", account)
     tunnels = [tunnel for tunnel in ctx.store.list(Tunnel, account) if not tunnel.deleting]
-    return _reply(ctx, tunnels, {workload_place(tunnel) for tunnel in tunnels})
+    reply = _reply(ctx, tunnels, {workload_place(tunnel) for tunnel in tunnels})
+    return {**reply, "items": [show_tunnel(item, asking) for item in reply["items"]]}
 
 
 @router.get("/tunnels", dependencies=[Depends(admin_only)])

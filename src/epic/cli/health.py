@@ -13,7 +13,7 @@ from epic.cli.phases import counted, instances, is_true, leaving, phase, waits_f
 
 _SILENT = timedelta(seconds=45)
 _MESSAGE_SHOWN = 300
-_CONDITIONS = ("Accepted", "Programmed", "Ready")
+_CONDITIONS = ("Accepted", "Placed", "Programmed", "Ready")
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,9 @@ def gateway_line(proxy: dict[str, Any], now: datetime) -> Line:
 def _deleted_line(name: str, proxy: dict[str, Any], now: datetime) -> Line:
     """A gateway that is going: since when, and which nodes have not let go of it yet."""
     metadata = proxy["metadata"]
-    waits = [f"{i['node']} {i.get('phase')}" for i in dig(proxy, "status", "instances") or ()]
+    waits = [
+        f"{i.get('node', 'an instance')} {i.get('phase')}" for i in dig(proxy, "status", "instances") or ()
+    ]
     details = f"{metadata['name']}, waits for {', '.join(waits) or 'its addresses to be free'}"
     return Line(name, f"being deleted for {age(metadata['deletionTimestamp'], now)}", details)
 

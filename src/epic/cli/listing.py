@@ -47,7 +47,7 @@ def _dns(row: Row) -> str:
 
 
 def _nodes(row: Row) -> str:
-    return ", ".join(i["node"] for i in dig(row, "status", "instances") or ()) or "-"
+    return ", ".join(i["node"] for i in dig(row, "status", "instances") or () if "node" in i) or "-"
 
 
 def _ports(row: Row) -> str:

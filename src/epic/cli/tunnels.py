@@ -105,7 +105,7 @@ def cells(tunnel: Row) -> list[str]:
     return [
         str(tunnel["id"]),
         str(tunnel["gateway"]),
-        str(tunnel["epic-node"]),
+        str(tunnel.get("epic-node", "-")),
         f"{tunnel['cluster']}/{tunnel['node']}",
         str(tunnel["state"]),
         _socket(str(observed), tunnel["observed-port"]) if observed else "-",

@@ -1,32 +1,59 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the lives of a gateway's instances mean to the gateway, pure."""
+"""What the lives of a gateway's instances mean to the gateway, pure.
+
+Its conditions are read by its owner: they name neither nodes nor what agents and runs said there.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from epic.model.base import Condition, with_condition
-from epic.model.instances import ProxyInstance
+from epic.model.instances import ProxyInstance, trouble
 from epic.model.resources import GWProxy
 
-
-def with_instances(proxy: GWProxy, instances: Sequence[ProxyInstance]) -> GWProxy:
-    """The gateway with these instances, and the condition Programmed that follows."""
-    status = proxy.status.model_copy(update={"instances": tuple(instances)})
-    return with_programmed(proxy.model_copy(update={"status": status}), programmed(instances))
+READY = "Ready"
 
 
-def with_programmed(proxy: GWProxy, condition: Condition) -> GWProxy:
+def with_instances(
+    proxy: GWProxy, instances: Sequence[ProxyInstance], unplaced: int | None = None
+) -> GWProxy:
+    """The gateway with these instances (`unplaced` as before if not given) and the conditions that follow."""
+    update: dict[str, object] = {"instances": tuple(instances)}
+    if unplaced is not None:
+        update["unplaced"] = unplaced
+    proxy = proxy.model_copy(update={"status": proxy.status.model_copy(update=update)})
+    for condition in (placed(proxy), programmed(instances), readiness(proxy)):
+        proxy = with_proxy_condition(proxy, condition)
+    return proxy
+
+
+def with_proxy_condition(proxy: GWProxy, condition: Condition) -> GWProxy:
     """The gateway with another condition of that type, if it says something else."""
     old = next((c for c in proxy.status.conditions if c.type == condition.type), None)
-    if old is not None and (old.status, old.reason, old.message) == (
-        condition.status,
-        condition.reason,
-        condition.message,
-    ):
+    # The order of conditions says nothing: a change of it alone must not become a write.
+    if old is not None and is_same(old, condition):
         return proxy
     conditions = with_condition(proxy.status.conditions, condition)
     return proxy.model_copy(update={"status": proxy.status.model_copy(update={"conditions": conditions})})
+
+
+def is_same(one: Condition, other: Condition) -> bool:
+    """Whether two conditions of a type say the same."""
+    return one.model_copy(update={"last_transition_time": other.last_transition_time}) == other
+
+
+def placed(proxy: GWProxy) -> Condition:
+    """Whether all the instances that the gateway is to have have a node."""
+    generation = proxy.metadata.generation
+    missing = proxy.status.unplaced
+    if not missing:
+        return Condition(type="Placed", status="True", reason="Placed", observed_generation=generation)
+    instances = "one more instance" if missing == 1 else f"{missing} more instances"
+    message = f"the platform has no room for {instances} now; its operators can see why"
+    return Condition(
+        type="Placed", status="False", reason="NoRoom", message=message, observed_generation=generation
+    )
 
 
 def programmed(instances: Sequence[ProxyInstance]) -> Condition:
@@ -36,8 +63,30 @@ def programmed(instances: Sequence[ProxyInstance]) -> Condition:
         reason = errors[0].partition(":")[0]
         texts = "; ".join(error.partition(": ")[2] for error in errors)
         return Condition(type="Programmed", status="False", reason=reason, message=texts)
-    waiting = [i.node for i in instances if not i.programmed and i.goal != "remove"]
+    waiting = sum(not i.programmed and i.goal != "remove" for i in instances)
     if waiting or not instances:
-        message = f"waiting for a run on {', '.join(waiting) or 'a node'}"
+        message = f"{waiting} of {len(instances)} instances wait for a run"
         return Condition(type="Programmed", status="Unknown", reason="Pending", message=message)
     return Condition(type="Programmed", status="True", reason="Programmed")
+
+
+def readiness(proxy: GWProxy) -> Condition:
+    """Whether the gateway serves, and with how many of the instances that it is to have."""
+    instances = proxy.status.instances
+    total = len(instances) + proxy.status.unplaced
+    serving = sum(instance.announced for instance in instances)
+    troubles = sorted({trouble(i.error) for i in instances if i.error})
+    message = "; ".join([f"{serving} of {total} instances serve", *troubles]) + "."
+    if not serving:
+        status, reason = "False", "NoInstanceServes"
+    else:
+        status, reason = "True", "AllInstancesServe" if serving == total else "SomeInstancesServe"
+    return Condition.model_validate(
+        {
+            "type": READY,
+            "status": status,
+            "reason": reason,
+            "message": message,
+            "observedGeneration": proxy.metadata.generation,
+        }
+    )

@@ -24,7 +24,7 @@ class Step:
 
     `instances` are those that stay, as they are afterwards; `place` the nodes that get a new one; `runs` the
     nodes that need a run; `dropped` those that are told to drop an instance from now on; `lost` instances
-    went with their node.
+    went with their node; `unplaced` counts those that the gateway is to have and no node has room for.
     """
 
     instances: tuple[ProxyInstance, ...]
@@ -32,6 +32,7 @@ class Step:
     runs: frozenset[str] = frozenset()
     dropped: frozenset[str] = frozenset()
     lost: tuple[ProxyInstance, ...] = ()
+    unplaced: int = 0
 
 
 def advance(
@@ -58,6 +59,7 @@ def advance(
         runs=frozenset(new) | {a.node for b, a in pairs if _asks_for_run(b, a, wanted, hosts[a.node])},
         dropped=frozenset(a.node for b, a in pairs if b.published and not a.published),
         lost=lost,
+        unplaced=_unplaced(wanted, aims, new),
     )
 
 
@@ -129,6 +131,11 @@ def _places(
         return tuple(place(gateway, free, need))
     except Exhausted:
         return ()
+
+
+def _unplaced(wanted: Wanted, aims: Mapping[str, Goal], new: Sequence[str]) -> int:
+    kept = sum(goal != "remove" for goal in aims.values())
+    return 0 if wanted.deleting else max(0, wanted.replicas - kept - len(new))
 
 
 def _moved(instance: ProxyInstance, view: _View) -> _Move:

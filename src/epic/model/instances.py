@@ -15,13 +15,21 @@ InstancePhase = Literal["Planned", "Prepared", "Serving", "Draining", "Withdrawn
 Goal = Literal["serve", "park", "restart", "remove"]
 UnitState = Literal["", "current", "outdated", "removed"]
 
+NODE_SILENT = "NodeSilent"
+CONFIGURATION_REFUSED = "ConfigurationRefused"
+_TROUBLES = {
+    NODE_SILENT: "a node does not report",
+    CONFIGURATION_REFUSED: "an Envoy refused the configuration; the platform's operators can see why",
+}
+
 
 class ProxyInstance(Kebab):
     """An Envoy of the gateway on an EPIC node: its place in its life, and what was heard of it.
 
     `phase`, `since` and `reason` are the sequencer's, as is `goal`, what it is to come to. `unit` is what
     the last run on the node found or left: the instance as wanted, another that it had to leave alone
-    because it serves, or none. The last fields are what the node's agent says.
+    because it serves, or none. The last fields are what the node's agent says; `error` begins with a reason
+    of ours and a colon, the rest is the agent's own words and for the platform's operators alone.
     """
 
     node: str
@@ -54,3 +62,13 @@ class ProxyInstance(Kebab):
     def draining(self) -> bool:
         """Whether its node is to end its connections and its announcement."""
         return self.phase in {"Draining", "Withdrawn"}
+
+
+def reason_of(error: str) -> str:
+    """The reason with which an instance's `error` begins."""
+    return error.partition(":")[0]
+
+
+def trouble(error: str) -> str:
+    """What an instance's `error` means to the gateway's owner."""
+    return _TROUBLES.get(reason_of(error), "an instance is in trouble; the platform's operators can see why")

@@ -179,11 +179,13 @@ class GWProxyStatus(Kebab):
 
     Envoy knows the endpoints of `unmapped_cluster` by their own addresses, those of other clusters by
     mapped ones; it is the first cluster that had endpoints behind the gateway, and never changes.
+    `unplaced` counts the instances that it is to have besides `instances`, for which there is no room.
     """
 
     service: int = 0
     unmapped_cluster: str | None = None
     instances: tuple[ProxyInstance, ...] = ()
+    unplaced: Annotated[int, Field(ge=0)] = 0
     revision: str = ""
     conditions: tuple[Condition, ...] = ()
 

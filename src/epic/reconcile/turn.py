@@ -63,7 +63,7 @@ def is_work(proxy: GWProxy, step: Step) -> bool:
     """Whether the step is anything but standing still."""
     if step.place or step.runs or step.lost or step.instances != proxy.status.instances:
         return True
-    return proxy.deleting and not step.instances
+    return step.unplaced != proxy.status.unplaced or (proxy.deleting and not step.instances)
 
 
 class Turn:
@@ -106,9 +106,11 @@ class Turn:
             self._count_removal(name)
         if step.runs:
             enqueue(self._transaction, step.runs)
-        instances = step.instances + self._new(proxy, step)
+        new = self._new(proxy, step)
+        instances = step.instances + new
         before = _published(proxy.status.instances)
-        proxy = self._save(with_instances(proxy, instances))
+        unplaced = step.unplaced + len(step.place) - len(new)
+        proxy = self._save(with_instances(proxy, instances, unplaced))
         if _published(instances) != before:
             replan(self._transaction, proxy.account, {proxy.name})
             proxy = self._note(self._transaction.get(GWProxy, proxy.account, proxy.name))
@@ -124,7 +126,7 @@ class Turn:
         try:
             return new_instances(step.place, taken, self._settings.inside_pool)
         except Exhausted as error:
-            log.warning("gateway %s gets no further instance: %s", proxy.id, error)
+            log.warning("gateway %s gets no further instance: %s", proxy.id, error.whole)
             return ()
 
     def _quarantine(self, proxy: GWProxy, instance: ProxyInstance) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from epic.ads.reports import configured, ends, heard, reported, silent
 from epic.errors import EpicError, Invalid, Unavailable
+from epic.lifecycle.conditions import with_instances
 from epic.live import End
 from epic.model.instances import ProxyInstance
 from epic.model.resources import GWProxy, Node
@@ -53,8 +54,29 @@ def test_an_instance_that_the_node_does_not_mention_does_not_serve() -> None:
 
 def test_a_node_that_is_silent_serves_nothing() -> None:
     found = silent(serving(proxy(), "epic1", "epic2"), "epic2")
-    message = "1 of 2 instances serve; epic2: the node does not report."
+    message = "1 of 2 instances serve; a node does not report."
     assert condition(found, "Ready") == ("True", "SomeInstancesServe", message)
+    assert found.status.instances[1].error == "NodeSilent: the node does not report"
+
+
+def test_an_agents_words_are_kept_with_a_reason_and_stay_out_of_the_condition() -> None:
+    said = {"root.U1": InstanceStatus(gateway="root.U1", error="/run/epic: no such file")}
+    found = reported(serving(proxy(), "epic1"), "epic2", said)
+    assert found.status.instances[1].error == "ConfigurationRefused: /run/epic: no such file"
+    message = "an Envoy refused the configuration; the platform's operators can see why"
+    assert condition(found, "Ready")[2] == f"1 of 2 instances serve; {message}."
+
+
+def test_a_gateway_with_an_instance_that_no_node_has_room_for_does_not_serve_with_all() -> None:
+    before = proxy()
+    before = with_instances(before, before.status.instances, unplaced=1)
+    found = serving(before, "epic1", "epic2")
+    assert condition(found, "Ready") == ("True", "SomeInstancesServe", "2 of 3 instances serve.")
+    message = "the platform has no room for one more instance now; its operators can see why"
+    assert condition(found, "Placed") == ("False", "NoRoom", message)
+    found = with_instances(found, found.status.instances, unplaced=0)
+    assert condition(found, "Ready")[1] == "AllInstancesServe"
+    assert condition(found, "Placed") == ("True", "Placed", "")
 
 
 def test_the_same_again_changes_nothing() -> None:

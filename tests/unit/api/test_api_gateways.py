@@ -7,11 +7,13 @@ from typing import Any
 
 import httpx
 import pytest
-from api_requests import API, PROXIES, proxy_body, route_body, slice_body
+from api_requests import ADMIN, API, PROXIES, TENANT, proxy_body, route_body, slice_body
 from life_plant import Plant
 
-from epic.model.resources import Account, AccountSpec, GWProxy, Node, Tunnel
+from epic.ads.reports import reported
+from epic.model.resources import Account, AccountSpec, GWProxy, LBServiceGroup, Node, Tunnel
 from epic.model.runs import Run
+from epic.proto.epic_pb2 import InstanceStatus
 from epic.store.sqlite import SqliteStore
 
 U1 = f"{API}/accounts/root/proxies/U1"
@@ -48,7 +50,7 @@ async def test_gateway_gets_number_instances_and_a_queued_run(
         ("queued", ("epic1",)),
         ("queued", ("epic2",)),
     ]
-    (condition,) = proxy.status.conditions
+    (condition,) = (c for c in proxy.status.conditions if c.type == "Programmed")
     assert (condition.type, condition.status, condition.message) == (
         "Programmed",
         "Unknown",
@@ -106,7 +108,8 @@ async def test_exhausted_pool_is_503_says_which_and_leaves_nothing(
         await tenant.post(PROXIES, json=proxy_body(f"U{i}"))
     reply = await tenant.post(PROXIES, json=proxy_body("U9"))
     assert reply.status_code == 503
-    assert "address pool 'default' (203.0.113.10-203.0.113.13, 4 addresses)" in reply.json()["error"]
+    assert reply.json()["error"].startswith("address pool 'default' has not enough free addresses; ")
+    assert reply.json()["reason"] == "NoRoom"
     assert store.find(GWProxy, "root", "U9") is None
 
 
@@ -127,12 +130,64 @@ async def test_name_too_long_for_the_paths_of_a_gateway_is_400_with_the_limit(
     assert (reply.status_code, "proxy.spec.clientRef.uid" in reply.json()["error"]) == (400, True)
 
 
-async def test_no_node_is_503(tenant: httpx.AsyncClient, store: SqliteStore) -> None:
+async def test_no_node_is_503_and_why_is_for_operators_to_see(
+    anyone: httpx.AsyncClient, store: SqliteStore, caplog: pytest.LogCaptureFixture
+) -> None:
     with store.transaction() as transaction:
         for node in transaction.list(Node):
             transaction.delete(Node, "", node.name)
-    reply = await tenant.post(PROXIES, json=proxy_body())
-    assert (reply.status_code, "add a node" in reply.json()["error"]) == (503, True)
+    stable = "the platform has no room for another gateway now; its operators can see why"
+    reply = await anyone.post(PROXIES, json=proxy_body(), auth=TENANT)
+    assert (reply.status_code, reply.json()) == (503, {"error": stable, "reason": "NoRoom"})
+    assert "of 0 nodes" in caplog.text
+    reply = await anyone.post(PROXIES, json=proxy_body(), auth=ADMIN)
+    assert reply.json()["error"].startswith(f"{stable} (no EPIC node can take root.U1: of 0 nodes ")
+
+
+async def test_tenants_see_no_node_and_no_agents_words_and_operators_all(
+    anyone: httpx.AsyncClient, store: SqliteStore, plant: Plant
+) -> None:
+    await anyone.post(PROXIES, json=proxy_body(), auth=TENANT)
+    plant.settle()
+    said = {"root.U1": InstanceStatus(gateway="root.U1", error="10.9.8.7: secret")}
+    with store.transaction() as transaction:
+        transaction.update(reported(transaction.get(GWProxy, "root", "U1"), "epic2", said))
+    for path in (U1, f"{API}/accounts/root/proxies"):
+        told = (await anyone.get(path, auth=TENANT)).text
+        assert not any(word in told for word in ("epic1", "epic2", "10.9.8.7", "secret"))
+        assert "ConfigurationRefused: an Envoy refused the configuration; " in told
+        told = (await anyone.get(path, auth=ADMIN)).text
+        assert all(word in told for word in ("epic1", "epic2", "ConfigurationRefused: 10.9.8.7: secret"))
+    await anyone.delete(U1, auth=TENANT)
+    plant.reconcile()
+    again = await anyone.post(PROXIES, json=proxy_body(), auth=TENANT)
+    assert "is being deleted (instances: 2 " in again.json()["error"]
+    assert "epic1" not in again.text
+    assert "epic1" in (await anyone.post(PROXIES, json=proxy_body(), auth=ADMIN)).text
+
+
+async def test_a_gateway_with_fewer_instances_than_wanted_says_that_there_is_no_room(
+    tenant: httpx.AsyncClient, store: SqliteStore, plant: Plant
+) -> None:
+    with store.transaction() as transaction:
+        group = transaction.get(LBServiceGroup, "root", "gatewayhttp")
+        more = group.spec.model_copy(update={"envoy_replica_count": 3})
+        transaction.update(group.model_copy(update={"spec": more}))
+    made = (await tenant.post(PROXIES, json=proxy_body())).json()["proxy"]
+    assert {c["type"]: c["reason"] for c in made["status"]["conditions"]}["Placed"] == "NoRoom"
+    plant.settle()
+
+    async def conditions() -> dict[str, str]:
+        shown = (await tenant.get(U1)).json()["proxy"]
+        return {c["type"]: c["reason"] for c in shown["status"]["conditions"]}
+
+    assert (await conditions())["Ready"] == "SomeInstancesServe"
+    with store.transaction() as transaction:
+        epic3 = {"metadata": {"name": "epic3"}, "spec": {"address": "192.0.2.3"}}
+        transaction.create(Node.model_validate(epic3))
+    plant.settle()
+    found = await conditions()
+    assert (found["Placed"], found["Ready"]) == ("Placed", "AllInstancesServe")
 
 
 def listeners(**listener: Any) -> dict[str, Any]:
@@ -213,7 +268,7 @@ async def test_a_deleted_gateway_is_shown_until_it_is_gone_and_keeps_its_address
     assert [i["phase"] for i in shown["status"]["instances"]] == ["Draining", "Draining"]
     again = await tenant.post(PROXIES, json=proxy_body())
     assert (again.status_code, "location" in again.headers) == (409, False)
-    assert "is being deleted (epic1: Draining, epic2: Draining)" in again.json()["error"]
+    assert "is being deleted (instances: 2 Draining)" in again.json()["error"]
     assert (await tenant.put(U1, json=proxy_body())).status_code == 409
     other = (await tenant.post(PROXIES, json=proxy_body("U2"))).json()["proxy"]
     assert other["spec"]["public-address"] == "203.0.113.11"

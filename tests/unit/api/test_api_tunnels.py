@@ -53,7 +53,7 @@ async def test_a_tunnel_that_nobody_spoke_of_is_shown_as_unknown(
     found = await shown(tenant, tunnel)
     assert (found["state"], found["key"]["epoch"], found["key"]["epochs"]) == ("unknown", 1, [1])
     assert found["gateway"] == "root.U1"
-    assert not {"epic-end", "workload-end", "observed-address"} & found.keys()
+    assert not {"epic-node", "epic-end", "workload-end", "observed-address"} & found.keys()
     assert tunnel.spec.keys[0].secret.get_secret_value() not in str(found)
 
 
@@ -148,6 +148,8 @@ async def test_an_administrator_rotates_keys_and_sees_who_holds_it_up(
 
     begun = store.get(Tunnel, "root", tunnel.name)
     assert (await shown(admin, tunnel))["key"]["waits-for"] == [epic.node, "c1/n1"]
+    admin.auth = httpx.BasicAuth(*TENANT)
+    assert (await shown(admin, tunnel))["key"]["waits-for"] == ["EPIC", "c1/n1"]
     listed = (await admin.get(f"{API}/accounts/root/tunnels", params=NODE)).json()["tunnels"]
     ours = next(item for item in listed if item["id"] == int(tunnel.name))
     assert ([key["epoch"] for key in ours["keys"]], ours["signing-epoch"]) == ([1, 2], 1)

@@ -129,6 +129,15 @@ def test_what_nobody_else_can_carry_gets_a_replacement_or_stays_and_says_why() -
     assert full.instances[0].reason.startswith("NoOtherInstance")
 
 
+def test_a_step_tells_how_many_instances_no_node_has_room_for() -> None:
+    alone = [instance("e1", **UP)]
+    assert step(alone, replicas=3).unplaced == 2
+    assert step(alone, host("e2"), replicas=3).unplaced == 1
+    assert step(alone, host("e2"), host("e3"), replicas=3).unplaced == 0
+    assert step(alone, replicas=3, deleting=True).unplaced == 0
+    assert step([instance("e1", **PARKED)], host("e1", drain=True), replicas=1).unplaced == 0
+
+
 def test_a_parked_instance_serves_again_but_not_while_a_run_may_restart_it() -> None:
     parked = [instance("e1", **PARKED), instance("e2", **UP)]
     assert phases(step(parked, host("e1", running=True))) == {"e1": "Withdrawn", "e2": "Serving"}

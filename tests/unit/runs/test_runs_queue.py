@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from epic.model.base import Metadata
+from epic.model.base import Condition, Metadata
 from epic.model.resources import GWProxy, Node
 from epic.model.runs import Run
 from epic.runs import queue, records
@@ -140,13 +140,19 @@ def test_only_the_last_hundred_finished_runs_are_kept(store: SqliteStore) -> Non
     assert names == {*range(4, 104), 999}
 
 
+def programmed(store: SqliteStore) -> Condition:
+    conditions = store.get(GWProxy, "a", "U1").status.conditions
+    (found,) = (c for c in conditions if c.type == "Programmed")
+    return found
+
+
 async def test_a_queued_run_is_executed_and_programs_the_gateway(
     store: SqliteStore, executor: Executor, working: object
 ) -> None:
     run = ask(store, "e1")
     await until(lambda: state(store, run) == "succeeded")
     assert executor.executed == [(run, ["e1"])]
-    (condition,) = store.get(GWProxy, "a", "U1").status.conditions
+    condition = programmed(store)
     assert (condition.type, condition.status) == ("Programmed", "True")
     status = store.get(Run, "", run).status
     assert status.nodes["e1"].state == "ok"
@@ -225,7 +231,7 @@ async def test_a_node_that_is_down_is_repaired_by_a_retry(
     executor.down = {"e1"}
     run = ask(store, "e1")
     await until(lambda: state(store, run) == "failed")
-    (condition,) = store.get(GWProxy, "a", "U1").status.conditions
+    condition = programmed(store)
     assert (condition.status, condition.reason) == ("False", "RunFailed")
     assert condition.message == f"run {run} failed on a node; the platform's operators can see why"
     result = store.get(Run, "", run).status.nodes["e1"]
@@ -234,7 +240,7 @@ async def test_a_node_that_is_down_is_repaired_by_a_retry(
     assert (retry.spec.nodes, retry.status.attempt) == (("e1",), 1)
     executor.down = set()
     await until(lambda: state(store, retry.name) == "succeeded")
-    (condition,) = store.get(GWProxy, "a", "U1").status.conditions
+    condition = programmed(store)
     assert condition.status == "True"
 
 

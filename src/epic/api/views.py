@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What of gateways and tunnels is shown to whom: operators see all, tenants no node and no agent's words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from epic.api.context import Principal
+from epic.api.replies import shown
+from epic.model.instances import reason_of, trouble
+from epic.model.resources import GWProxy
+
+
+def show_gateway(proxy: GWProxy, principal: Principal) -> dict[str, Any]:
+    """A gateway; of an instance's error tenants get the reason and a text that is the same each time."""
+    wire = shown(proxy)
+    if not principal.admin:
+        wire["status"]["instances"] = [
+            {name: value for name, value in instance.items() if name != "node"}
+            | {"error": f"{reason_of(text)}: {trouble(text)}" if (text := instance["error"]) else ""}
+            for instance in wire["status"]["instances"]
+        ]
+    return wire
+
+
+def show_gateways(path: str, proxies: Sequence[GWProxy], principal: Principal) -> dict[str, Any]:
+    """The answer to a list of gateways."""
+    return {"link": {"self": path}, "items": [show_gateway(proxy, principal) for proxy in proxies]}
+
+
+def show_tunnel(status: dict[str, Any], principal: Principal) -> dict[str, Any]:
+    """How a tunnel is; to tenants its end on the platform's side has no name."""
+    if principal.admin:
+        return status
+    epic_node = status["epic-node"]
+    found = {name: value for name, value in status.items() if name != "epic-node"}
+    if waits := status["key"].get("waits-for"):
+        ends = ["EPIC" if end == epic_node else end for end in waits]
+        found["key"] = {**status["key"], "waits-for": ends}
+    return found
