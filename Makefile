@@ -1,7 +1,7 @@
 # EPIC: the commands of development. `make help` lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-lab check lint types unit golden sanity changelog bpf bundle release lab site demo test e2e bench bench-transport bench-agent test-kernels clean-lab clean
+.PHONY: help setup setup-lab setup-etcd check lint types unit golden sanity changelog bpf bundle release lab site demo test e2e bench bench-transport bench-agent test-kernels clean-lab clean
 
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -22,6 +22,9 @@ setup: ## Install the locked Python tools (no root)
 
 setup-lab: ## Install what the lab and the root tests need too (root)
 	@tools/setup --lab
+
+setup-etcd: ## Build the etcd that the store's tests need too (a minute, the first time; Go)
+	@tools/setup --etcd
 
 check: setup lint types unit ## Lint, types and unit tests: under a minute, without root
 
@@ -68,7 +71,8 @@ site: lab bundle ## Build the EPIC cluster on the lab's hosts
 demo: site ## Build everything, publish a gateway and send requests through it
 	@$(BIN)/python tools/demo
 
-test: setup-lab bpf check sanity ## Run every test, from unit tests to the lab (root)
+test: export EPIC_ETCD := required
+test: setup-lab setup-etcd bpf check sanity ## Run every test, from unit tests to the lab (root)
 	EPIC_LIFE_SEQUENCES=1000 $(PYTEST) -n 2 tests/unit/test_life_sequences.py
 	$(PYTEST) tests/bpf tests/integration
 	$(MAKE) demo

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Generated protobuf classes of EPIC's own resource types."""
+"""Generated protobuf classes: of EPIC's own resource types, and of what the store uses of etcd's API."""

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -123,9 +123,6 @@ class Engine(Protocol):
 
     async def acquire(self, path: str, value: bytes, seconds: float) -> EngineLease:
         """Wait until nobody holds the path, then hold it; others may have it `seconds` after we died."""
-
-    async def replace_all(self, entries: Iterable[tuple[str, bytes]], after: int) -> int:
-        """Make this the whole content, at revisions above `after`, and no history; the revision reached."""
 
     async def close(self) -> None:
         """Give back all resources; the engine must not be used afterwards."""

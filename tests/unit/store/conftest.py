@@ -3,21 +3,48 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import secrets
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from store_sites import SCHEMA, SqliteSite, StoreSite
+from etcd_server import EtcdServer, require_etcd
+from store_sites import SCHEMA, EtcdSite, SqliteSite, StoreSite
 
 from epic.store.object_store import ObjectStore
 
 
-@pytest.fixture(params=["sqlite"])
-async def site(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[StoreSite]:
-    """A database that is empty, and can be opened again and again."""
+@pytest.fixture(scope="session")
+def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdServer]:
+    """An etcd of this process's own."""
+    require_etcd()
+    server = EtcdServer(tmp_path_factory.mktemp("etcd"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+async def sqlite_site(tmp_path: Path) -> AsyncIterator[SqliteSite]:
+    """A file."""
     site = SqliteSite(tmp_path / "objects.db")
     yield site
     await site.close_all()
+
+
+@pytest.fixture
+async def etcd_site(etcd: EtcdServer) -> AsyncIterator[EtcdSite]:
+    """A prefix that nobody used before."""
+    site = EtcdSite(etcd.settings(f"/test-{secrets.token_hex(4)}/"))
+    yield site
+    await site.close_all()
+
+
+@pytest.fixture(params=["sqlite", "etcd"])
+def site(request: pytest.FixtureRequest) -> StoreSite:
+    """A database that is empty, and can be opened again and again."""
+    found: StoreSite = request.getfixturevalue(f"{request.param}_site")
+    return found
 
 
 @pytest.fixture

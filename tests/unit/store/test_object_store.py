@@ -139,7 +139,7 @@ class TestCommits:
 
     async def test_as_many_objects_as_promised_fit_and_no_more(self, store: ObjectStore) -> None:
         puts = [Put(Key("Node", "", f"n{i}"), b"1", 0) for i in range(MAX_OPERATIONS + 1)]
-        with pytest.raises(Invalid, match="129 objects: expected 1 to 128"):
+        with pytest.raises(Invalid, match="121 objects: expected 1 to 120"):
             await store.commit(*puts)
         await store.commit(*puts[:-1])
         assert len(await names(store, "Node")) == MAX_OPERATIONS

@@ -79,6 +79,22 @@ def explain(error: Exception, path: Path, *, committing: bool = False) -> EpicEr
     return Unavailable(f"{path}: {error}")
 
 
+def lock_file(path: Path) -> int:
+    """The open file whose lock says that the database is in use (shared) or being replaced (exclusive)."""
+    lock = beside(path, ".lock")
+    try:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        give_to_owner(lock, path.parent)
+    except OSError as error:
+        raise Unavailable(f"{lock}: {error.strerror}") from error
+    return descriptor
+
+
+def beside(path: Path, suffix: str) -> Path:
+    """A file that belongs to the database."""
+    return path.with_name(path.name + suffix)
+
+
 def private_directory(path: Path, owner_like: Path) -> Path:
     """The directory, made if it is not there, for the owner of `owner_like` only."""
     path.mkdir(mode=0o700, exist_ok=True)

@@ -8,14 +8,14 @@ import fcntl
 import hashlib
 import os
 import time
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator
 from functools import partial
 from pathlib import Path
 from typing import Self
 
 from epic.errors import Unavailable
 from epic.store.embedded import queries
-from epic.store.embedded.database import give_to_owner, prepare
+from epic.store.embedded.database import beside, lock_file, prepare
 from epic.store.embedded.doorbell import Doorbell
 from epic.store.embedded.leases import FileLease, FileLock, try_lock
 from epic.store.embedded.readers import Readers
@@ -33,7 +33,7 @@ class SqliteEngine:
     def __init__(self, path: Path, in_use: int) -> None:
         self._path = path
         self._in_use = in_use
-        self._doorbell = Doorbell(_beside(path, ".bells"), path)
+        self._doorbell = Doorbell(beside(path, ".bells"), path)
         self._readers = Readers(path)
         self._writer = Writer(path, self._doorbell.ring)
 
@@ -88,7 +88,7 @@ class SqliteEngine:
     async def acquire(self, path: str, value: bytes, seconds: float) -> FileLease:  # noqa: ARG002
         """Wait until nobody holds the path; when its holder dies the kernel frees it at once."""
         name = hashlib.sha256(path.encode()).hexdigest()[:32]
-        lock = await FileLock.wait_for(_beside(self._path, ".leases") / name, self._path)
+        lock = await FileLock.wait_for(beside(self._path, ".leases") / name, self._path)
         try:
             left = await self.read(path)
             expected = {path: left.revision if left else 0}
@@ -101,13 +101,6 @@ class SqliteEngine:
         remove = Transaction({path: written.revision}, deletes=frozenset((path,)))
         return FileLease(lock, written.revision, partial(self.commit, remove))
 
-    async def replace_all(self, entries: Iterable[tuple[str, bytes]], after: int) -> int:
-        """Make this the whole content; raises Unavailable while another process has the store open."""
-        if not try_lock(self._in_use, fcntl.LOCK_EX):
-            raise Unavailable(f"{self._path}: another process has the store open; stop it first")
-        replace = partial(queries.replace_all, entries=entries, after=after)
-        return await self._writer.write(replace, guarded=True)
-
     async def close(self) -> None:
         """Finish the writes that wait, then give back all resources."""
         await self._writer.close()
@@ -117,16 +110,11 @@ class SqliteEngine:
 
 
 def _open_prepared(path: Path) -> int:
-    lock = _beside(path, ".lock")
-    try:
-        in_use = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise Unavailable(f"{lock}: {error.strerror}") from error
+    in_use = lock_file(path)
     try:
         if not try_lock(in_use, fcntl.LOCK_SH):
             raise Unavailable(f"{path}: a backup is being restored into it")
         prepare(path)
-        give_to_owner(lock, path)
     except BaseException:
         os.close(in_use)
         raise
@@ -139,7 +127,3 @@ async def _wait(bell: asyncio.Event, seconds: float) -> None:
             await bell.wait()
     except TimeoutError:
         pass
-
-
-def _beside(path: Path, suffix: str) -> Path:
-    return path.with_name(path.name + suffix)

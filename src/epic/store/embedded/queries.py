@@ -124,10 +124,9 @@ def forget(connection: sqlite3.Connection, limit: int) -> int:
     return cursor.rowcount
 
 
-def replace_all(connection: sqlite3.Connection, entries: Iterable[tuple[str, bytes]], after: int) -> int:
-    """Make this the whole content; each entry gets a revision of its own, and there is no history."""
-    connection.execute("DELETE FROM versions")
-    now = max(after, revision(connection))
+def fill(connection: sqlite3.Connection, entries: Iterable[tuple[str, bytes]], after: int) -> int:
+    """Fill an empty database, at revisions above `after`; the newest. There is no history before it."""
+    now = after
     for path, value in entries:
         now += 1
         connection.execute(
