@@ -17,7 +17,8 @@ from enum import Enum
 
 from pydantic import SecretStr
 
-from epic.model.resources import Tunnel, TunnelKey, TunnelSpec
+from epic.model.keys import EpochKey
+from epic.model.resources import Tunnel, TunnelSpec
 
 KEY_BYTES = 16
 
@@ -67,8 +68,13 @@ def signing_since(tunnel: Tunnel) -> datetime | None:
 
 
 def lifetime(tunnel: Tunnel, policy: Policy) -> timedelta:
-    """How long the tunnel's present key signs: another part of the period for each tunnel and key."""
-    chance = zlib.crc32(f"{tunnel.name} {tunnel.spec.signing}".encode()) / (1 << 32)
+    """How long the tunnel's present key signs."""
+    return key_lifetime(tunnel.name, tunnel.spec.signing, policy)
+
+
+def key_lifetime(owner: str, epoch: int, policy: Policy) -> timedelta:
+    """How long a key signs: another part of the period for each owner and epoch."""
+    chance = zlib.crc32(f"{owner} {epoch}".encode()) / (1 << 32)
     return policy.period * (1 - _JITTER * chance)
 
 
@@ -112,7 +118,7 @@ def take(spec: TunnelSpec, step: Step, now: datetime, secret: str = "") -> Tunne
     """The tunnel after the step; `secret` is the new key of `BEGIN`."""
     match step:
         case Step.BEGIN:
-            new = TunnelKey(epoch=_newest(spec) + 1, secret=SecretStr(secret))
+            new = EpochKey(epoch=_newest(spec) + 1, secret=SecretStr(secret))
             # Said explicitly: from now on the newest key is not the one that signs.
             return spec.model_copy(update={"keys": (*spec.keys, new), "signing_epoch": spec.signing})
         case Step.SIGN:

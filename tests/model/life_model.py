@@ -9,6 +9,7 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
+import life_siblings
 from life_nodes import EpicNode, WorkloadNode
 from life_plant import Clock, FullDisk, Plant
 
@@ -30,6 +31,7 @@ from epic.model.resources import (
     Tunnel,
 )
 from epic.model.runs import Run
+from epic.model.siblings import Siblings
 from epic.reconcile.tunnelling import replan
 
 POOL = IPv4Network("100.64.0.0/29")
@@ -152,6 +154,9 @@ class Model(Plant):
 
     # What must hold
 
+    def check_announced(self, node: EpicNode, gateways: set[str]) -> None:
+        life_siblings.check_announced(self, node, gateways)
+
     def check(self) -> None:
         """At every moment: nothing of one gateway's leads to another's."""
         proxies = self.store.list(GWProxy)
@@ -161,6 +166,7 @@ class Model(Plant):
         assert len(inside) == sum(len(p.status.instances) for p in proxies), (
             "an inside address was given twice"
         )
+        life_siblings.check(self)
         for node in self.epic.values():
             for address, gateway in node.announced.items():
                 unit = node.units.get(gateway)
@@ -186,10 +192,11 @@ class Model(Plant):
 
     def check_nothing_left(self) -> None:
         """At the end."""
-        for kind in (GWProxy, Tunnel):
+        for kind in (GWProxy, Tunnel, Siblings):
             assert self.store.list(kind) == []
         for node in self.epic.values():
             assert (node.units, node.announced, node.tunnels, node.plumbing) == ({}, {}, {}, {}), node.name
+            assert node.siblings == {}, node.name
         assert all(not node.tunnels for node in self.workload.values())
         assert not [r for r in self.store.list(Run) if r.status.state == "running"]
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from epic.ads.snapshot import INSTANCE, NODE_STATE, TUNNEL, Snapshot
+from epic.ads.snapshot import INSTANCE, NODE_STATE, SIBLINGS, TUNNEL, Resources, Snapshot
 from epic.proto import epic_pb2
 from epic.runs.inventory import NodePlan
 
@@ -42,6 +42,11 @@ class EpicNode:
     plumbing: dict[str, str] = field(default_factory=dict)
     """What belongs to an inside address (routes, rules), and of which gateway it is."""
     draining: set[str] = field(default_factory=set)
+    siblings: Resources = field(default_factory=dict)
+    """What its programs know of siblings, by gateway."""
+    held_since: dict[str, float] = field(default_factory=dict)
+    """Since when it does not announce a gateway because it is told so."""
+    second_chance: bool = True
     held: Snapshot | None = None
     """What its agent was told last; it survives the agent."""
     connected: bool = True
@@ -63,7 +68,7 @@ class EpicNode:
         self.units[gateway].running = False
         self._withdraw(gateway)
 
-    def work(self, wanted: Snapshot | None, *, removed: bool = False) -> None:
+    def work(self, wanted: Snapshot | None, time: float, *, removed: bool = False) -> None:
         """The agent's turn: hears what is wanted, if it is connected, and makes it so."""
         if not self.agent:
             return
@@ -78,11 +83,11 @@ class EpicNode:
         if state.removed:
             self._drop_everything()
         else:
-            self._carry_out(self.held)
+            self._carry_out(self.held, time)
         if not self.stuck:
             self.applied = state.digest
 
-    def _carry_out(self, held: Snapshot) -> None:
+    def _carry_out(self, held: Snapshot, time: float) -> None:
         instances = {name: epic_pb2.Instance.FromString(r.body.value) for name, r in held[INSTANCE].items()}
         for public, gateway in list(self.announced.items()):
             wanted = instances.get(gateway)
@@ -99,15 +104,30 @@ class EpicNode:
         for name, instance in instances.items():
             unit = self.units.get(name)
             ready = unit is not None and unit.running and unit.inside == instance.inside_address
-            if ready and not instance.draining:
-                self.announced[instance.public_address] = name
-            else:
+            if not ready or instance.draining:
                 self._withdraw(name)
+            elif not self._is_held(instance, time):
+                self.announced[instance.public_address] = name
+        self.held_since = {name: t for name, t in self.held_since.items() if name in instances}
+        self.siblings = held[SIBLINGS]
+
+    def _is_held(self, instance: epic_pb2.Instance, time: float) -> bool:
+        if not instance.hold:
+            self.held_since.pop(instance.gateway, None)
+            return False
+        announced = instance.public_address in self.announced
+        return not announced and time - self.held_since.setdefault(instance.gateway, time) < 10
 
     def report(self) -> epic_pb2.NodeReport:
         """What the agent says of the node."""
         gateways = set(self.units) | set(self.announced.values()) | self.draining
-        report = epic_pb2.NodeReport(node=self.name, agent_version="1", applied_digest=self.applied)
+        report = epic_pb2.NodeReport(
+            node=self.name,
+            agent_version="1",
+            applied_digest=self.applied,
+            second_chance=self.second_chance,
+        )
+        gateways |= self.siblings.keys()
         for gateway in sorted(gateways):
             unit = self.units.get(gateway)
             announced = gateway in self.announced.values()
@@ -116,6 +136,7 @@ class EpicNode:
                 ready=unit is not None and unit.running,
                 announced=announced,
                 drained=gateway in self.draining and not announced,
+                applied_siblings=self.siblings[gateway].version if gateway in self.siblings else "",
             )
         return report
 
@@ -156,6 +177,7 @@ class EpicNode:
     def _drop_everything(self) -> None:
         self.announced.clear()
         self.draining.clear()
+        self.siblings, self.held_since = {}, {}
         if not self.stuck:
             self.tunnels.clear()
             self.plumbing.clear()

@@ -17,7 +17,8 @@ from life_nodes import EpicNode, TunnelEnd, WorkloadNode
 
 from epic.ads.assemble import gateway_parts, node_snapshot, node_state
 from epic.ads.picture import KINDS, Picture
-from epic.ads.reports import heard, reported, silent
+from epic.ads.reports import applied_siblings, heard, reported, silent
+from epic.ads.siblings import SiblingLists
 from epic.ads.snapshot import TUNNEL, Snapshot
 from epic.ipam import DEFAULT_POOLS
 from epic.lifecycle.digest import Placed
@@ -27,12 +28,16 @@ from epic.model.instances import ProxyInstance
 from epic.model.nodes import NodeRevocation
 from epic.model.resources import GWProxy, LBServiceGroup, Node, Tunnel
 from epic.model.runs import NodeResult, Run
+from epic.model.siblings import Siblings
 from epic.reconcile.keys import KeyQueue
 from epic.reconcile.lifecycle import Lifecycle
+from epic.reconcile.siblings_keeper import SiblingsKeeper
 from epic.reconcile.turn import LifecycleSettings
+from epic.rotation import Policy
 from epic.runs.inventory import NodePlan, plan_nodes
 from epic.runs.records import Records
 from epic.runs.results import NodeOutcome
+from epic.siblings.heard import AppliedLists
 from epic.store.interface import Change, Transaction
 from epic.store.sqlite import SqliteStore
 
@@ -88,7 +93,8 @@ class Plant:
     executions: dict[str, Execution] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._picture = (-1, Picture())
+        self._picture = (-1, Picture(), SiblingLists())
+        self.last_report: dict[str, float] = {}
         self.records = Records(self.store)
         self.restart_control()
 
@@ -121,12 +127,15 @@ class Plant:
         settings = LifecycleSettings(self.pool, "1", drain_seconds=30)
         self.lifecycle = Lifecycle(self.store, settings, self._evidence)
         self.lifecycle.queue = KeyQueue(self.clock.seconds)
+        self.applied = AppliedLists(self.clock.seconds)
+        self.keeper = SiblingsKeeper(self.store, self.applied, Policy(), self.clock.seconds)
         with self._may_fail():
             self.records.recover(set())
         self._seen = self.lifecycle.begin()
+        self.keeper.begin()
 
     def reconcile(self) -> None:
-        """Turns of the life cycle until nothing is due."""
+        """Turns of the life cycle, and of siblings, until nothing is due."""
         for _ in range(50):
             changes = list(self.store._changes(self._seen))
             self._seen = changes[-1].revision if changes else self._seen
@@ -134,8 +143,10 @@ class Plant:
             self.lifecycle.take_in(changes)
             self.lifecycle.work()
             self._check_departures(before)
-            wait = self.lifecycle.queue.wait()
-            if not changes and (wait is None or wait > 0):
+            self.keeper.take_in(changes)
+            self.keeper.work()
+            waits = [self.lifecycle.wait(), self.keeper.wait()]
+            if not changes and all(wait is None or wait > 0 for wait in waits):
                 return
 
     def begin_runs(self) -> None:
@@ -189,7 +200,7 @@ class Plant:
         node = self.store.find(Node, "", name)
         if node is None or node.status.lost:
             return None
-        picture = self._read()
+        picture, siblings = self._read()
         parts, placed = [], []
         for gateway in picture.gateways():
             inputs = picture.inputs(gateway)
@@ -199,17 +210,19 @@ class Plant:
                 parts.append(by_node[name])
                 instances = inputs.proxy.status.instances
                 placed += [Placed(str(gateway), i) for i in instances if i.node == name]
-        return node_snapshot(parts, node_state(node, placed))
+        return node_snapshot(parts, siblings.of(name), node_state(node, placed))
 
-    def _read(self) -> Picture:
+    def _read(self) -> tuple[Picture, SiblingLists]:
         revision = self.store.revision
         if self._picture[0] != revision:
-            picture = Picture()
-            for kind in KINDS:
+            picture, siblings = Picture(), SiblingLists()
+            for kind in (*KINDS, Siblings):
                 for obj in self.store.list(kind):
-                    picture.apply(Change(0, kind.kind, obj.account, obj.name, obj))
-            self._picture = (revision, picture)
-        return self._picture[1]
+                    change = Change(0, kind.kind, obj.account, obj.name, obj)
+                    picture.apply(change)
+                    siblings.apply(change)
+            self._picture = (revision, picture, siblings)
+        return self._picture[1:]
 
     # What nodes do
 
@@ -217,12 +230,17 @@ class Plant:
         """A node's agent hears, works and reports."""
         node = self.epic[name]
         revoked = self.store.find(NodeRevocation, "", name) is not None
-        node.work(None if revoked else self.published(name), removed=revoked)
+        before = set(node.announced.values())
+        node.work(None if revoked else self.published(name), self.clock.seconds(), removed=revoked)
+        if node.connected and not revoked:
+            self.check_announced(node, set(node.announced.values()) - before)
         if node.agent and node.connected and not revoked:
             self._take_report(node)
 
     def _take_report(self, node: EpicNode) -> None:
         report = node.report()
+        self.last_report[node.name] = self.clock.seconds()
+        self.keeper.hear(self.applied.take(node.name, applied_siblings(report, self._read()[0].gateways())))
         states = {state.gateway: state for state in report.instances}
         with self._may_fail(), self.store.transaction() as transaction:
             self._change_instances(transaction, node.name, lambda proxy: reported(proxy, node.name, states))
@@ -278,6 +296,9 @@ class Plant:
             yield
         except sqlite3.OperationalError:
             assert isinstance(self.store, FullDisk) and self.store.full
+
+    def check_announced(self, node: EpicNode, gateways: set[str]) -> None:
+        """A node has begun to announce these gateways."""
 
     def _check_departures(self, before: dict[Any, GWProxy]) -> None:
         """No gateway lost its only serving instance, or two at once, if another could serve."""

@@ -150,6 +150,10 @@ def _stick(model: Model, name: str) -> None:
     model.epic[name].stuck = not model.epic[name].stuck
 
 
+def _second_chance(model: Model, name: str) -> None:
+    model.epic[name].second_chance = not model.epic[name].second_chance
+
+
 def _disk(model: Model, dice: random.Random) -> str:
     model.store.full = not model.store.full
     return "full" if model.store.full else "has room"
@@ -196,6 +200,7 @@ _EVENTS: dict[str, tuple[int, Callable[[Model, random.Random], str]]] = {
     "template changes": (3, _group),
     "Envoy 2 is installed": (1, _node(_install)),
     "kernel refuses": (3, _node(_stick)),
+    "second chance is switched": (1, _node(_second_chance)),
     "disk": (2, _disk),
     "time passes": (4, _time),
     "control plane restarts": (1, _control),

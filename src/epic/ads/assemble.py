@@ -21,6 +21,7 @@ from epic.ads.snapshot import (
     LOAD_ASSIGNMENT,
     NODE_STATE,
     ROUTE_CONFIGURATION,
+    SIBLINGS,
     TUNNEL,
     TYPES,
     Resources,
@@ -94,7 +95,9 @@ def parts_basis(inputs: Inputs, accepted: Accepted | None) -> tuple[object, ...]
     """What `gateway_parts` depends on: the gateway's own reports, for example, do not matter."""
     spec, status = inputs.proxy.spec, inputs.proxy.status
     places = tuple(
-        (i.node, i.inside_address, i.draining, i.drain_seconds) for i in status.instances if i.published
+        (i.node, i.inside_address, i.draining, i.drain_seconds, bool(i.hold))
+        for i in status.instances
+        if i.published
     )
     revision = accepted.bundle.revision if accepted else ""
     return (
@@ -109,14 +112,21 @@ def parts_basis(inputs: Inputs, accepted: Accepted | None) -> tuple[object, ...]
     )
 
 
-def node_snapshot(parts: Iterable[Snapshot], state: epic_pb2.NodeState) -> Snapshot:
-    """The node's snapshot from what its gateways contribute."""
+def node_snapshot(parts: Iterable[Snapshot], siblings: Resources, state: epic_pb2.NodeState) -> Snapshot:
+    """The node's snapshot from what its gateways contribute; of `siblings` the lists of those gateways."""
     whole: dict[str, dict[str, Versioned]] = {type_url: {} for type_url in TYPES}
     for part in parts:
         for type_url, resources in part.items():
             whole[type_url].update(resources)
     whole[NODE_STATE]["node"] = versioned(state)
-    return whole
+    return with_siblings(whole, siblings)
+
+
+def with_siblings(snapshot: Snapshot, siblings: Resources) -> Snapshot:
+    """The snapshot with the lists of siblings of the instances in it; all else is the same."""
+    # Who has the instance later gets the list then: it comes after what it is about.
+    lists = {gateway: siblings[gateway] for gateway in snapshot[INSTANCE] if gateway in siblings}
+    return {**snapshot, SIBLINGS: lists}
 
 
 def node_state(node: Node, placed: Iterable[Placed]) -> epic_pb2.NodeState:
@@ -186,6 +196,7 @@ def _instance(
         revision=accepted.bundle.revision if accepted else "",
         draining=instance.draining,
         drain_seconds=instance.drain_seconds if instance.draining else 0,
+        hold=bool(instance.hold),
     )
 
 

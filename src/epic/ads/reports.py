@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 
 from epic.errors import EpicError, Invalid
@@ -11,6 +11,7 @@ from epic.lifecycle.conditions import readiness, with_proxy_condition
 from epic.live import End
 from epic.model.base import Condition
 from epic.model.instances import CONFIGURATION_REFUSED, NODE_SILENT
+from epic.model.naming import GatewayId
 from epic.model.resources import GWProxy, Node
 from epic.proto import epic_pb2
 from epic.rotation import Holds
@@ -37,6 +38,12 @@ def reported(proxy: GWProxy, node: str, states: Mapping[str, epic_pb2.InstanceSt
         "error": f"{CONFIGURATION_REFUSED}: {state.error[:_ERROR_MAX]}" if state.error else "",
     }
     return _with_instance(proxy, node, update)
+
+
+def applied_siblings(report: epic_pb2.NodeReport, gateways: Iterable[GatewayId]) -> dict[GatewayId, str]:
+    """Of those of these gateways of which the node speaks, the list of siblings that it has."""
+    said = {state.gateway: state.applied_siblings[:_WORD_MAX] for state in report.instances}
+    return {gateway: said[str(gateway)] for gateway in gateways if str(gateway) in said}
 
 
 def silent(proxy: GWProxy, node: str) -> GWProxy:
@@ -68,6 +75,8 @@ def heard(node: Node, report: epic_pb2.NodeReport, time: datetime) -> Node:
         "applied_digest": report.applied_digest[:_WORD_MAX],
         "held_gateways": tuple(gateway[:_WORD_MAX] for gateway in report.held_gateways[:_HELD_KEPT]),
         "problems": tuple(line[:_PROBLEM_MAX] for line in report.problems[:_PROBLEMS_KEPT]),
+        "second_chance": report.second_chance,
+        "second_chance_refusal": report.second_chance_refusal[:_PROBLEM_MAX],
     }
     last = node.status.last_report
     same = all(getattr(node.status, name) == value for name, value in said.items())

@@ -145,6 +145,10 @@ class DeltaServer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ign
         for connection in self._connections.get(node_id, ()):
             connection.wake.set()
 
+    def snapshot(self, node_id: str) -> Snapshot | None:
+        """What was published for the node."""
+        return self._snapshots.get(node_id)
+
     def may_have(self, node_id: str, type_url: str, name: str) -> bool:
         """Whether the node may have a resource, or may get it; a node without a stream may have any.
 

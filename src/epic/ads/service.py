@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Set
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -16,15 +16,16 @@ import grpc
 from envoy.service.discovery.v3 import ads_pb2_grpc
 
 from epic.ads.agents import AgentService
-from epic.ads.assemble import gateway_parts, node_snapshot, node_state, parts_basis
+from epic.ads.assemble import gateway_parts, node_snapshot, node_state, parts_basis, with_siblings
 from epic.ads.authorization import Authorizer
 from epic.ads.configurations import Configurations
 from epic.ads.credentials import ServerFiles, server_credentials
 from epic.ads.issuer import Issuer
 from epic.ads.picture import KINDS, Picture
-from epic.ads.reports import configured, ends
+from epic.ads.reports import applied_siblings, configured, ends
 from epic.ads.revisions import Revisions
 from epic.ads.server import DeltaServer
+from epic.ads.siblings import SiblingLists
 from epic.ads.snapshot import TUNNEL, Snapshot
 from epic.ads.statuses import Statuses
 from epic.envoy.resources import Bundle
@@ -37,7 +38,9 @@ from epic.live import Live, Place, epic_place, workload_place
 from epic.model.naming import GatewayId
 from epic.model.nodes import NodeRevocation
 from epic.model.resources import Node, Tunnel
+from epic.model.siblings import Siblings
 from epic.proto import epic_pb2, epic_pb2_grpc
+from epic.siblings.heard import AppliedLists
 from epic.store.interface import Change, Store
 from epic.supervise import TellOnce, keep_running
 
@@ -64,10 +67,24 @@ class AdsSettings:
 
 
 class AdsService:
-    """Watches the store, builds and validates configurations, serves agents, notes what they report."""
+    """Watches the store, builds and validates configurations, serves agents, notes what they report.
 
-    def __init__(self, store: Store, settings: AdsSettings, live: Live | None = None) -> None:
+    `hear_applied` is told of the gateways of which nodes have another list of siblings than before.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        settings: AdsSettings,
+        live: Live | None = None,
+        applied: AppliedLists | None = None,
+        hear_applied: Callable[[Set[GatewayId]], None] = lambda _: None,
+    ) -> None:
         self._store = store
+        self._applied = applied or AppliedLists()
+        self._hear_applied = hear_applied
+        self._siblings = SiblingLists()
+        self._with_new_siblings: set[str] = set()
         self._live = live or Live()
         self._settings = settings
         self._statuses = Statuses(store)
@@ -127,8 +144,12 @@ class AdsService:
             await asyncio.to_thread(
                 lambda: self._live.take(Place("", "", report.node), ends(report), report.drops)
             )
+        gateways = self._gateways_on(report.node)
+        heard = self._applied.take(report.node, applied_siblings(report, gateways))
+        if heard:
+            self._hear_applied(heard)
         try:
-            await self._statuses.reported(self._gateways_on(report.node), report)
+            await self._statuses.reported(gateways, report)
         except Exception as error:  # the node says the same again in a few seconds
             self._tell.fault(f"taking in reports of node {report.node}", error)
         else:
@@ -148,7 +169,9 @@ class AdsService:
         for kind in KINDS:
             for obj in self._store.list(kind):
                 picture.apply(Change(revision, kind.kind, obj.account, obj.name, obj))
-        self._picture = picture
+        self._picture, self._siblings = picture, SiblingLists()
+        for lists in self._store.list(Siblings):
+            self._siblings.apply(Change(revision, Siblings.kind, lists.account, lists.name, lists))
         for gateway in self._revisions.saved() - set(picture.gateways()):
             self._revisions.forget(gateway)
         return revision
@@ -161,6 +184,7 @@ class AdsService:
                 self._server.reauthorize(change.name)
             if change.kind == Node.kind and self._is_told(change):
                 self._dirty_nodes.add(change.name)
+            self._with_new_siblings |= self._siblings.apply(change)
             for gateway in self._picture.apply(change):
                 self._touch(gateway)
             self._wake.set()
@@ -190,7 +214,9 @@ class AdsService:
                 complete = all(self._configurations.is_settled(g) for g in self._picture.gateways())
                 nodes = self._node_names()
             if complete:
-                self._publish(nodes | (self._node_names() - self._server.published))
+                nodes |= self._node_names() - self._server.published
+                self._publish(nodes)
+                self._publish_siblings(nodes)
 
     def _try_to_refresh(self, gateway: GatewayId) -> set[str]:
         """The same for a gateway that may be at fault: it keeps what it has, and holds up no other."""
@@ -235,11 +261,20 @@ class AdsService:
             here = [gateway for gateway in sorted(self._parts) if node.name in self._parts[gateway]]
             parts = [self._parts[gateway][node.name] for gateway in here]
             placed = [p for gateway in here for p in self._placed(gateway, node.name)]
-            self._server.publish(node.name, node_snapshot(parts, node_state(node, placed)))
+            siblings = self._siblings.of(node.name)
+            self._server.publish(node.name, node_snapshot(parts, siblings, node_state(node, placed)))
         for name in self._server.published - known.keys():
             # Nothing more is heard of it; it learns of its removal when it is refused.
             self._server.forget(name)
             self._server.reauthorize(name)
+
+    def _publish_siblings(self, others: set[str]) -> None:
+        """Publish lists of siblings alone, but to `others`, who have everything anew."""
+        for name in self._with_new_siblings - others:
+            snapshot = self._server.snapshot(name)
+            if snapshot is not None:
+                self._server.publish(name, with_siblings(snapshot, self._siblings.of(name)))
+        self._with_new_siblings.clear()
 
     def _placed(self, gateway: GatewayId, node: str) -> list[Placed]:
         proxy = self._picture.proxy(gateway)

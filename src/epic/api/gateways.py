@@ -28,6 +28,7 @@ from epic.model.resources import (
 )
 from epic.placement import place
 from epic.reconcile.allocation import candidates, new_instances, read_claims
+from epic.reconcile.siblings import relist_gateway
 from epic.reconcile.tunnelling import replan
 from epic.store.interface import Reader, Transaction
 from epic.store.queue import enqueue
@@ -59,8 +60,8 @@ def create_gateway(
             f"proxy.spec.clientRef.uid: {proxy.name!r} has {len(proxy.name)} characters; "
             f"a gateway of account {group.account!r} may have {most}"
         )
-    nodes = candidates(transaction.list(Node), everything)
-    chosen = place(str(proxy.id), nodes, group.spec.envoy_replica_count)
+    nodes = transaction.list(Node)
+    chosen = place(str(proxy.id), candidates(nodes, everything), group.spec.envoy_replica_count)
     taken = read_claims(transaction, everything)
     with_address = {"public_address": _public_address(transaction, group, taken)}
     proxy = proxy.model_copy(update={"spec": proxy.spec.model_copy(update=with_address)})
@@ -72,6 +73,7 @@ def create_gateway(
     unplaced = group.spec.envoy_replica_count - len(chosen)
     proxy = with_instances(proxy, new_instances(chosen, taken, inside_pool), unplaced)
     proxy = transaction.create(_queued(transaction, proxy, chosen))
+    relist_gateway(transaction, proxy, {node.name: node for node in nodes})
     replan(transaction, proxy.account, {proxy.name})
     return transaction.get(GWProxy, proxy.account, proxy.name)
 

@@ -17,6 +17,7 @@ from epic.model.base import Metadata, now
 from epic.model.nodes import NodeRevocation, NodeStatus
 from epic.model.resources import GWProxy, Node
 from epic.reconcile.revocation import revoke
+from epic.reconcile.siblings import forget_node
 from epic.reconcile.tunnelling import replan
 from epic.store.interface import Reader, Transaction
 from epic.store.queue import enqueue
@@ -127,6 +128,7 @@ def delete(ctx: Ctx, name: str, force: bool = False) -> dict[str, str]:
             transaction.update(node.model_copy(update={"metadata": metadata, "status": status}))
             if force:
                 revoke(transaction, name)
+                forget_node(transaction, name)
     return deleted()
 
 

@@ -59,7 +59,13 @@ def waits_for(row: Row) -> str:
 
 def conditions(row: Row) -> str:
     """The node's conditions that are not at rest: each as its type, or `not` its type."""
-    at_rest = {("Ready", "True"), ("Healthy", "True"), ("Drained", "False"), ("DropHeld", "False")}
+    at_rest = {
+        ("Ready", "True"),
+        ("Healthy", "True"),
+        ("Drained", "False"),
+        ("DropHeld", "False"),
+        ("SecondChance", "True"),
+    }
     found = [(str(c.get("type")), str(c.get("status"))) for c in dig(row, "status", "conditions") or ()]
     words = {"True": "", "False": "not "}
     return ", ".join(words.get(s, "perhaps ") + t for t, s in found if (t, s) not in at_rest) or "-"

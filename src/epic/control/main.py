@@ -8,6 +8,7 @@ import asyncio
 import json
 import logging
 import sys
+from collections.abc import Set
 from functools import partial
 from pathlib import Path
 
@@ -21,12 +22,15 @@ from epic.control.serve import Service, end_process_soon, serve
 from epic.control.settings import ControlSettings, load_settings
 from epic.errors import EpicError
 from epic.live import Live
+from epic.model.naming import GatewayId
 from epic.reconcile.lifecycle import Lifecycle
-from epic.reconcile.service import LifecycleService
+from epic.reconcile.service import ReconcilerService
+from epic.reconcile.siblings_keeper import SiblingsKeeper
 from epic.reconcile.turn import LifecycleSettings
 from epic.runs.ansible import AnsibleExecutor
 from epic.runs.events import EventHub
 from epic.runs.queue import RunQueue
+from epic.siblings.heard import AppliedLists
 from epic.store.sqlite import SqliteStore
 from epic.supervise import keep_running
 
@@ -55,19 +59,28 @@ async def control(settings: ControlSettings) -> None:
     executor = AnsibleExecutor(settings.run_settings())
     queue = RunQueue(store, executor, hub, settings.envoy_version, settings.inside_pool6)
     live = Live()
-    ads = AdsService(store, _ads_settings(settings), live)
+    applied = AppliedLists()
+    keeper = SiblingsKeeper(store, applied, settings.tunnels.policy())
+    siblings = ReconcilerService(store, keeper)
+
+    def hear_applied(gateways: Set[GatewayId]) -> None:
+        keeper.hear(gateways)
+        siblings.wake()
+
+    ads = AdsService(store, _ads_settings(settings), live, applied, hear_applied)
     context = Context(
         store=store, inside_pool=settings.inside_pool, pools=settings.pools(), run_events=hub, live=live
     )
 
     rotator = Rotator(store, live, settings.tunnels.policy())
     lifecycle = Lifecycle(store, _lifecycle_settings(settings), ads.tunnel_evidence)
-    service = LifecycleService(store, lifecycle)
+    service = ReconcilerService(store, lifecycle)
     services: dict[str, Service] = {
         "xDS": ads.run,
         "runs": partial(keep_running, "runs", queue.run),
         "keys": partial(keep_running, "keys", rotator.run),
         "lives": partial(keep_running, "lives", service.run),
+        "siblings": partial(keep_running, "siblings", siblings.run),
     }
 
     def on_stop() -> None:

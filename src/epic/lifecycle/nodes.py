@@ -29,7 +29,13 @@ def settled(node: Node, placed: Sequence[Placed], time: datetime) -> Node:
     if phase != status.phase or status.since is None:
         update |= {"phase": phase, "since": time}
     conditions = status.conditions
-    for condition in (_ready(status, time), _drained(node, placed), _drop_held(status), _healthy(status)):
+    for condition in (
+        _ready(status, time),
+        _drained(node, placed),
+        _drop_held(status),
+        _healthy(status),
+        _second_chance(status),
+    ):
         conditions = _with(conditions, condition)
     status = status.model_copy(update={**update, "conditions": conditions})
     return node.model_copy(update={"status": status})
@@ -98,6 +104,13 @@ def _healthy(status: NodeStatus) -> Condition:
     if status.problems:
         return _condition("Healthy", "False", "ProblemsReported", "; ".join(status.problems[:_NAMED]))
     return _condition("Healthy", "True", "NothingReported")
+
+
+def _second_chance(status: NodeStatus) -> Condition:
+    if status.second_chance:
+        return _condition("SecondChance", "True", "PassesOn")
+    text = status.second_chance_refusal or "its agent does not pass packets on"
+    return _condition("SecondChance", "False", "DoesNotPassOn", text)
 
 
 def _condition(

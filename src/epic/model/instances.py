@@ -28,8 +28,9 @@ class ProxyInstance(Kebab):
 
     `phase`, `since` and `reason` are the sequencer's, as is `goal`, what it is to come to. `unit` is what
     the last run on the node found or left: the instance as wanted, another that it had to leave alone
-    because it serves, or none. The last fields are what the node's agent says; `error` begins with a reason
-    of ours and a colon, the rest is the agent's own words and for the platform's operators alone.
+    because it serves, or none. `hold` says why it is not to be announced yet; empty: it may be. The last
+    fields are what the node's agent says; `error` begins with a reason of ours and a colon, the rest is the
+    agent's own words and for the platform's operators alone.
     """
 
     node: str
@@ -42,6 +43,7 @@ class ProxyInstance(Kebab):
     unit: UnitState = ""
     envoy_version: str = ""
     run_error: str = ""
+    hold: str = ""
     ready: bool = False
     announced: bool = False
     drained: bool = False
@@ -62,6 +64,11 @@ class ProxyInstance(Kebab):
     def draining(self) -> bool:
         """Whether its node is to end its connections and its announcement."""
         return self.phase in {"Draining", "Withdrawn"}
+
+    @property
+    def lives(self) -> bool:
+        """Whether it may have connections, or get some: it serves, drains, or is on its way to serve."""
+        return self.phase not in {"Withdrawn", "Removed"}
 
 
 def reason_of(error: str) -> str:

@@ -19,7 +19,8 @@ class NodeStatus(Kebab):
     the node comes twice. `lost`: it was removed by force, nobody waits for it any more. `emptied`: nothing
     is left there but what the node itself has of EPIC's. `returning`: a node of that name was removed before,
     and this one has not said yet that nothing is left of that time.
-    `envoy_versions` are those that the last run found installed; none: not known.
+    `envoy_versions` are those that the last run found installed; none: not known. `second_chance`: it passes
+    packets on to siblings; `second_chance_refusal` says why it does not.
     """
 
     phase: NodePhase = "Joining"
@@ -36,6 +37,8 @@ class NodeStatus(Kebab):
     held_gateways: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
     envoy_versions: tuple[str, ...] = ()
+    second_chance: bool = False
+    second_chance_refusal: str = ""
 
 
 class NodeRevocationSpec(Kebab):

@@ -7,7 +7,7 @@ from datetime import datetime
 from ipaddress import IPv4Address, IPv4Network
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, SecretStr, field_serializer
+from pydantic import Field
 
 from epic.model.addresses import AnyAddress
 from epic.model.base import Camel, ClientRef, Condition, Kebab, Resource
@@ -20,9 +20,11 @@ from epic.model.gatewayapi import (
     TCPRouteSpec,
 )
 from epic.model.instances import ProxyInstance
+from epic.model.keys import EpochKey
 from epic.model.naming import GUE_PORT, GatewayId, ObjectName
 from epic.model.nodes import NodeRevocation, NodeStatus, Quarantine
 from epic.model.runs import Run
+from epic.model.siblings import Siblings
 
 
 class AccountSpec(Kebab):
@@ -255,17 +257,6 @@ class Node(Resource):
     status: NodeStatus = NodeStatus()
 
 
-class TunnelKey(Kebab):
-    """A tunnel's key of one epoch, as 32 hexadecimal digits."""
-
-    epoch: int
-    secret: SecretStr
-
-    @field_serializer("secret", when_used="json")
-    def _reveal(self, secret: SecretStr) -> str:
-        return secret.get_secret_value()
-
-
 class TunnelSpec(Kebab):
     """A tunnel between a gateway's instance on an EPIC node and a workload node of the account."""
 
@@ -276,7 +267,7 @@ class TunnelSpec(Kebab):
     cluster_id: str
     node_name: str
     node_address: AnyAddress
-    keys: tuple[TunnelKey, ...]
+    keys: tuple[EpochKey, ...]
     signing_epoch: int = 0
     signing_since: datetime | None = None
 
@@ -307,6 +298,7 @@ KINDS: dict[str, type[Resource]] = {
         NodeRevocation,
         Quarantine,
         Tunnel,
+        Siblings,
         Run,
     )
 }

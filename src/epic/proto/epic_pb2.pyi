@@ -56,7 +56,7 @@ class Instance(_message.Message):
     """How long connections may take to end by themselves; 0: the announcement goes at once."""
     hold: _builtins.bool
     """It is not to be announced yet: not all of its siblings know it, or it does not know them. What is announced
-    already stays so.
+    already stays so; and no node waits for longer than 10 s after it heard of it, whether it is told more or not.
     """
     @_builtins.property
     def ports(self) -> _containers.RepeatedCompositeFieldContainer[Global___Port]: ...

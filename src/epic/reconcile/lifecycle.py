@@ -57,6 +57,10 @@ class Lifecycle:
         for key in due:
             self._try([key], quiet=False)
 
+    def wait(self) -> float | None:
+        """Seconds until a key is due; None: there is none."""
+        return self.queue.wait()
+
     def _try(self, keys: list[Key], *, quiet: bool) -> bool:
         """Do the work of the keys together; one alone that fails is tried again later."""
         try:

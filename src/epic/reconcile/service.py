@@ -1,30 +1,50 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The service that leads everything through its life: woken by the store's changes and by time."""
+"""The service of a reconciler: woken by the store's changes, by others, and by time."""
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from typing import Protocol
 
-from epic.reconcile.lifecycle import Lifecycle
 from epic.store.interface import Change, Store
 
 _WAIT_MAX = 5.0
 
 
-class LifecycleService:
-    """Runs a `Lifecycle` in a thread, one turn after the other."""
+class Reconciler(Protocol):
+    """What is called in a thread, by one at a time."""
 
-    def __init__(self, store: Store, lifecycle: Lifecycle) -> None:
+    def begin(self) -> int:
+        """Read everything; returns the revision from which changes are to be taken in."""
+
+    def take_in(self, changes: list[Change]) -> None:
+        """Note what has changed in the store."""
+
+    def work(self) -> None:
+        """Do some of what is due."""
+
+    def wait(self) -> float | None:
+        """Seconds until something is due; None: nothing is."""
+
+
+class ReconcilerService:
+    """Runs a `Reconciler` in a thread, one turn after the other."""
+
+    def __init__(self, store: Store, reconciler: Reconciler) -> None:
         self._store = store
-        self._lifecycle = lifecycle
+        self._reconciler = reconciler
         self._changes: list[Change] = []
         self._wake = asyncio.Event()
+
+    def wake(self) -> None:
+        """Let it look now: something has come to be due. To be called in the event loop."""
+        self._wake.set()
 
     async def run(self) -> None:
         """Work until cancelled; raises what the store raises."""
         self._changes.clear()
-        revision = await asyncio.to_thread(self._lifecycle.begin)
+        revision = await asyncio.to_thread(self._reconciler.begin)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._watch(revision))
             tasks.create_task(self._work())
@@ -44,6 +64,6 @@ class LifecycleService:
                     await self._wake.wait()
 
     def _turn(self, changes: list[Change]) -> float | None:
-        self._lifecycle.take_in(changes)
-        self._lifecycle.work()
-        return self._lifecycle.queue.wait()
+        self._reconciler.take_in(changes)
+        self._reconciler.work()
+        return self._reconciler.wait()

@@ -9,13 +9,13 @@ from collections.abc import Iterable
 from pydantic import SecretStr
 
 from epic.model.base import Metadata, now
+from epic.model.keys import EpochKey
 from epic.model.resources import (
     GWEndpointSlice,
     GWProxy,
     GWRoute,
     Node,
     Tunnel,
-    TunnelKey,
     TunnelSpec,
 )
 from epic.overlap import unmapped_cluster
@@ -97,7 +97,7 @@ def _new_tunnel(number: int, proxy: GWProxy, wanted: WantedTunnel) -> Tunnel:
             cluster_id=wanted.key.workload.cluster_id,
             node_name=wanted.key.workload.name,
             node_address=wanted.node_address,
-            keys=(TunnelKey(epoch=1, secret=SecretStr(secrets.token_hex(16))),),
+            keys=(EpochKey(epoch=1, secret=SecretStr(secrets.token_hex(16))),),
             signing_epoch=1,
             signing_since=now(),
         ),

@@ -21,6 +21,7 @@ from epic.model.nodes import Quarantine, QuarantineSpec
 from epic.model.resources import GWProxy, Node, Tunnel
 from epic.reconcile.allocation import new_instances, read_claims
 from epic.reconcile.revocation import revoke
+from epic.reconcile.siblings import delete_siblings, forget_node, relist_gateway
 from epic.reconcile.tunnelling import replan
 from epic.reconcile.world import Key, World
 from epic.store.interface import Change, R, Transaction
@@ -111,10 +112,12 @@ class Turn:
         before = _published(proxy.status.instances)
         unplaced = step.unplaced + len(step.place) - len(new)
         proxy = self._save(with_instances(proxy, instances, unplaced))
+        proxy = self._note(relist_gateway(self._transaction, proxy, self._world.nodes))
         if _published(instances) != before:
             replan(self._transaction, proxy.account, {proxy.name})
             proxy = self._note(self._transaction.get(GWProxy, proxy.account, proxy.name))
         if proxy.deleting and not instances:
+            delete_siblings(self._transaction, proxy.id)
             self._delete(proxy)
             log.info("gateway %s is gone", proxy.id)
 
@@ -152,6 +155,7 @@ class Turn:
             self._save(node_life.settled(node, placed, now()))
             return
         self._delete(node)
+        forget_node(self._transaction, node.name)
         if not node.status.lost:
             revoke(self._transaction, node.name)
         log.info("node %s is gone", node.name)

@@ -25,6 +25,7 @@ from epic.ads.snapshot import (
 )
 from epic.model.base import Metadata
 from epic.model.instances import ProxyInstance
+from epic.model.keys import EpochKey
 from epic.model.resources import (
     GWEndpointSlice,
     GWProxy,
@@ -32,7 +33,6 @@ from epic.model.resources import (
     LBServiceGroup,
     Node,
     Tunnel,
-    TunnelKey,
     TunnelSpec,
 )
 from epic.proto import epic_pb2
@@ -174,7 +174,7 @@ def tunnel() -> Tunnel:
         cluster_id="lab",
         node_name="n1",
         node_address=IPv4Address("192.168.50.11"),
-        keys=(TunnelKey(epoch=1, secret=SecretStr("00" * 16)),),
+        keys=(EpochKey(epoch=1, secret=SecretStr("00" * 16)),),
     )
     return Tunnel(metadata=Metadata(name="7", namespace="root"), spec=spec)
 

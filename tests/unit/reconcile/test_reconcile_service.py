@@ -19,7 +19,7 @@ from epic.model.resources import GWProxy, LBServiceGroup, Node
 from epic.model.runs import Run
 from epic.reconcile.keys import KeyQueue
 from epic.reconcile.lifecycle import Lifecycle
-from epic.reconcile.service import LifecycleService
+from epic.reconcile.service import ReconcilerService
 from epic.reconcile.turn import LifecycleSettings, Turn
 from epic.store.sqlite import SqliteStore
 from epic.supervise import keep_running
@@ -65,7 +65,7 @@ async def eventually(condition: Callable[[], object]) -> None:
 
 @pytest.fixture
 async def serving(store: SqliteStore) -> object:
-    service = LifecycleService(store, lifecycle(store))
+    service = ReconcilerService(store, lifecycle(store))
     task = asyncio.create_task(keep_running("lives", service.run, first_delay=0.02))
     yield service
     task.cancel()

@@ -18,8 +18,8 @@ from epic.bpf import dataplane as bpf
 from epic.bpf.dataplane import Address
 from epic.bpf.wire import overhead
 from epic.model.base import Kebab
+from epic.model.keys import EpochKey
 from epic.model.naming import GUE_PORT
-from epic.model.resources import TunnelKey
 
 DUMMIES: Mapping[int, Address] = {4: IPv4Address("169.254.231.28"), 6: IPv6Address("fe80::e71c")}
 """Next hops of replies by IP version. They need only resolve: the programs write the outer link header."""
@@ -37,7 +37,7 @@ class TunnelDocument(Kebab):
     inside_address6: IPv6Address | None = None
     epic_address: IPv4Address | IPv6Address
     epic_port: int = Field(default=GUE_PORT, ge=1, le=65535)
-    keys: tuple[TunnelKey, ...]
+    keys: tuple[EpochKey, ...]
     signing_epoch: int = Field(default=0, ge=0)
     endpoints: tuple[IPv4Address | IPv6Address, ...] = ()
 

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The siblings of a gateway: its instances that live, as each of their nodes is to know them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from ipaddress import IPv4Address
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from epic.model.addresses import AnyAddress
+from epic.model.base import Kebab, Resource
+from epic.model.keys import EpochKey
+
+MOST_SIBLINGS = 16
+
+Index = Annotated[int, Field(ge=0, lt=MOST_SIBLINGS)]
+
+
+class Sibling(Kebab):
+    """An instance in the list; `joined` is the generation of the first list with it, `since` its time."""
+
+    node: str
+    index: Index
+    address: AnyAddress
+    draining: bool = False
+    joined: int
+    since: datetime
+
+
+class FormerSibling(Kebab):
+    """One that has left: `left` is the generation of the first list without it.
+
+    Its index is nobody's while somebody may have a list with it; `epoch` is the newest key that its node
+    may know.
+    """
+
+    node: str
+    index: Index
+    left: int
+    epoch: int
+
+
+class SiblingsVersion(Kebab):
+    """The version under which nodes got the list of a generation."""
+
+    generation: int
+    version: str
+
+
+class SiblingsSpec(Kebab):
+    """The list in the order in which they joined, and the keys of what they pass on to each other.
+
+    `generation` counts the changes of what nodes are sent, `changed` is the time of the last one; `versions`
+    are those that nodes may have, the newest last.
+    """
+
+    public_address: IPv4Address
+    siblings: tuple[Sibling, ...] = ()
+    former: tuple[FormerSibling, ...] = ()
+    keys: tuple[EpochKey, ...]
+    signing_epoch: int
+    signing_since: datetime
+    generation: int = 1
+    changed: datetime
+    versions: tuple[SiblingsVersion, ...] = ()
+
+    @property
+    def newest_epoch(self) -> int:
+        """The epoch of the newest key."""
+        return max(key.epoch for key in self.keys)
+
+    @property
+    def version(self) -> str:
+        """The version of the newest list."""
+        return self.versions[-1].version if self.versions else ""
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """The nodes in the list."""
+        return tuple(sibling.node for sibling in self.siblings)
+
+
+class Siblings(Resource):
+    """The siblings of the gateway of that account and name. It holds keys: never shown but to their nodes."""
+
+    kind: ClassVar[str] = "Siblings"
+    spec: SiblingsSpec

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keeps the stored siblings of gateways at their instances, in the transaction that changes these."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+
+from epic.ads.snapshot import versioned
+from epic.model.base import Metadata, now
+from epic.model.instances import ProxyInstance
+from epic.model.naming import GatewayId
+from epic.model.resources import GWProxy, Node
+from epic.model.siblings import Siblings, SiblingsSpec
+from epic.rotation import KEY_BYTES
+from epic.siblings.listing import begin, living, noted, relist
+from epic.siblings.message import message
+from epic.siblings.waiting import HELD
+from epic.store.interface import Reader, Transaction
+
+
+def new_secret() -> str:
+    """A new key, as it is stored."""
+    return secrets.token_hex(KEY_BYTES)
+
+
+def relisted(proxy: GWProxy, spec: SiblingsSpec | None, nodes: Mapping[str, Node]) -> SiblingsSpec | None:
+    """The list that the gateway is to have; None: none of its nodes passes packets on, or ever did.
+
+    `nodes` are at least those of its instances, its siblings and its former siblings that exist.
+    """
+    here = living(proxy.status.instances, nodes)
+    public, time = proxy.spec.public_address, now()
+    if public is None or (spec is None and not here):
+        return spec
+    before = spec if spec is not None else begin(public, time, new_secret())
+    standing = [name for name, node in nodes.items() if not node.status.lost]
+    return stamped(proxy.id, relist(before, here, standing, time, new_secret()))
+
+
+def stamped(gateway: GatewayId, spec: SiblingsSpec) -> SiblingsSpec:
+    """The list with the version that it has on the ADS stream."""
+    return noted(spec, versioned(message(gateway, spec)).version)
+
+
+def held(
+    instances: Sequence[ProxyInstance], before: SiblingsSpec | None, after: SiblingsSpec | None
+) -> tuple[ProxyInstance, ...]:
+    """The instances, of which those that have just come into the list are held; who left it is not."""
+    old, new = (spec.nodes if spec is not None else () for spec in (before, after))
+    return tuple(_with_hold(instance, old, new) for instance in instances)
+
+
+def relist_gateway(transaction: Transaction, proxy: GWProxy, nodes: Mapping[str, Node]) -> GWProxy:
+    """Bring the gateway's list, and who is held, to its instances; returns the gateway as it is then."""
+    stored = transaction.find(Siblings, proxy.account, proxy.name)
+    before = stored.spec if stored is not None else None
+    after = relisted(proxy, before, nodes)
+    save_siblings(transaction, proxy.id, stored, after)
+    instances = held(proxy.status.instances, before, after)
+    status = proxy.status.model_copy(update={"instances": instances})
+    return transaction.update(proxy.model_copy(update={"status": status}))
+
+
+def save_siblings(
+    transaction: Transaction, gateway: GatewayId, stored: Siblings | None, spec: SiblingsSpec | None
+) -> None:
+    """Write the list down, if it has changed."""
+    if spec is None or (stored is not None and spec == stored.spec):
+        return
+    if stored is None:
+        metadata = Metadata(name=gateway.proxy, namespace=gateway.account)
+        transaction.create(Siblings(metadata=metadata, spec=spec))
+    else:
+        transaction.update(stored.model_copy(update={"spec": spec}))
+
+
+def delete_siblings(transaction: Transaction, gateway: GatewayId) -> None:
+    """The gateway is gone."""
+    if transaction.find(Siblings, gateway.account, gateway.proxy) is not None:
+        transaction.delete(Siblings, gateway.account, gateway.proxy)
+
+
+def forget_node(transaction: Transaction, node: str) -> None:
+    """A node is lost or gone: take it out of all lists, and replace all keys that it may know."""
+    nodes = {found.name: found for found in transaction.list(Node)}
+    for stored in transaction.list(Siblings):
+        if node in {*stored.spec.nodes, *(former.node for former in stored.spec.former)}:
+            proxy = transaction.get(GWProxy, stored.account, stored.name)
+            save_siblings(transaction, proxy.id, stored, relisted(proxy, stored.spec, nodes))
+
+
+def nodes_of(reader: Reader, proxy: GWProxy, spec: SiblingsSpec | None) -> dict[str, Node]:
+    """The nodes of the gateway's instances, of its siblings and former siblings, as far as they exist."""
+    names = {instance.node for instance in proxy.status.instances}
+    if spec is not None:
+        names.update(spec.nodes, (former.node for former in spec.former))
+    found = (reader.find(Node, "", name) for name in sorted(names))
+    return {node.name: node for node in found if node is not None}
+
+
+def _with_hold(instance: ProxyInstance, old: Iterable[str], new: Iterable[str]) -> ProxyInstance:
+    may_wait = instance.node in new and not (instance.draining or instance.announced)
+    hold = (instance.hold or (HELD if instance.node not in old else "")) if may_wait else ""
+    return instance if hold == instance.hold else instance.model_copy(update={"hold": hold})

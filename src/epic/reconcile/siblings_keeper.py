@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Leads gateways' siblings on: who waits no more, which keys come and go, who passes packets on now.
+
+What changes instances changes their list in the same transaction (`epic.reconcile.siblings`). Here is what
+comes of nodes' words and of time; a gateway costs what it costs by itself, whatever there is besides it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from epic.lifecycle.conditions import with_proxy_condition
+from epic.model.base import Resource, now
+from epic.model.naming import GatewayId
+from epic.model.resources import GWProxy, Node
+from epic.model.siblings import Siblings, SiblingsSpec
+from epic.reconcile.keys import KeyQueue
+from epic.reconcile.siblings import (
+    held,
+    new_secret,
+    nodes_of,
+    relisted,
+    save_siblings,
+    stamped,
+)
+from epic.rotation import Policy
+from epic.siblings import rotation
+from epic.siblings.condition import second_chance
+from epic.siblings.heard import AppliedLists
+from epic.siblings.waiting import is_held, release
+from epic.store.interface import Change, Reader, Store, Transaction
+
+log = logging.getLogger(__name__)
+
+_AT_ONCE = 50
+_TURN_SECONDS = 5.0
+"""How often to look at every gateway: for the steps of keys, and who is late."""
+_LOOK_AGAIN_SECONDS = 1.0
+"""How often to look at who is held: some conclusions come with time alone."""
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A gateway, its list if it has one, and the nodes that matter to it."""
+
+    proxy: GWProxy
+    siblings: Siblings | None
+    nodes: Mapping[str, Node]
+
+    @property
+    def spec(self) -> SiblingsSpec | None:
+        return self.siblings.spec if self.siblings is not None else None
+
+
+class SiblingsKeeper:
+    """The work itself. It belongs to one thread at a time, but for `hear`."""
+
+    def __init__(
+        self,
+        store: Store,
+        applied: AppliedLists,
+        policy: Policy,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._applied = applied
+        self._policy = policy
+        self._held: set[GatewayId] = set()
+        self._on_node: dict[str, set[GatewayId]] = defaultdict(set)
+        self._nodes: dict[GatewayId, frozenset[str]] = {}
+        self._told: dict[str, tuple[object, ...]] = {}
+        self._told_fault = ""
+        self._heard: deque[GatewayId] = deque()
+        self._next_turn = clock()
+        self.queue: KeyQueue[GatewayId] = KeyQueue(clock)
+
+    def begin(self) -> int:
+        """Read everything; returns the revision from which changes are to be taken in."""
+        revision = self._store.revision
+        self._held.clear()
+        self._nodes.clear()
+        self._on_node.clear()
+        self._told = {node.name: _matters(node) for node in self._store.list(Node)}
+        for proxy in self._store.list(GWProxy):
+            self._take_proxy(proxy.id, proxy)
+        return revision
+
+    def take_in(self, changes: Iterable[Change]) -> None:
+        """Note what has changed in the store."""
+        for change in changes:
+            if change.kind == GWProxy.kind:
+                self._take_proxy(GatewayId(change.account, change.name), change.object)
+            elif change.kind == Node.kind:
+                self._take_node(change.name, change.object)
+
+    def hear(self, gateways: Iterable[GatewayId]) -> None:
+        """Nodes have said that they have other lists of these gateways than before."""
+        self._heard.extend(gateways)
+
+    def wait(self) -> float | None:
+        """Seconds until something is due."""
+        turn = max(0.0, self._next_turn - self._clock())
+        queued = self.queue.wait()
+        return turn if queued is None else min(turn, queued)
+
+    def work(self) -> None:
+        """Do what is to be done for some of the gateways that are due."""
+        while self._heard:
+            gateway = self._heard.popleft()
+            # The others are looked at in their turn: nobody waits for them.
+            if gateway in self._held:
+                self.queue.add(gateway)
+        if self._clock() >= self._next_turn:
+            self._next_turn = self._clock() + _TURN_SECONDS
+            for gateway in self._nodes:
+                self.queue.add(gateway)
+        due = [gateway for gateway in self.queue.take(_AT_ONCE) if self._is_due(gateway)]
+        if due and not self._try(due, quiet=True):
+            for gateway in due:
+                self._try([gateway], quiet=False)
+
+    def _take_proxy(self, gateway: GatewayId, obj: Resource | None) -> None:
+        for node in self._nodes.pop(gateway, ()):
+            self._on_node[node].discard(gateway)
+        self._held.discard(gateway)
+        if not isinstance(obj, GWProxy):
+            return
+        instances = obj.status.instances
+        self._nodes[gateway] = frozenset(instance.node for instance in instances)
+        for node in self._nodes[gateway]:
+            self._on_node[node].add(gateway)
+        if any(instance.hold for instance in instances):
+            self._held.add(gateway)
+        self.queue.add(gateway)
+
+    def _take_node(self, name: str, obj: Resource | None) -> None:
+        before = self._told.pop(name, None)
+        if isinstance(obj, Node):
+            self._told[name] = _matters(obj)
+        if before != self._told.get(name):
+            for gateway in self._on_node.get(name, ()):
+                self.queue.add(gateway)
+
+    def _is_due(self, gateway: GatewayId) -> bool:
+        """Whether anything seems to be left to do; the transaction looks again."""
+        if gateway in self._held:
+            self.queue.add(gateway, _LOOK_AGAIN_SECONDS)
+        seen = _look(self._store, gateway)
+        return seen is not None and self._next(seen) != (seen.proxy, seen.spec)
+
+    def _try(self, gateways: list[GatewayId], *, quiet: bool) -> bool:
+        try:
+            with self._store.transaction() as transaction:
+                for gateway in gateways:
+                    self._do(transaction, gateway)
+        except Exception as error:  # a fault with one gateway must not hold up the others
+            if not quiet:
+                self._fail(gateways[0], error)
+            return False
+        for gateway in gateways:
+            if self.queue.succeeded(gateway):
+                self._told_fault = ""
+                log.info("siblings of %s: it goes well again", gateway)
+        return True
+
+    def _do(self, transaction: Transaction, gateway: GatewayId) -> None:
+        seen = _look(transaction, gateway)
+        if seen is None:
+            return
+        proxy, spec = self._next(seen)
+        save_siblings(transaction, gateway, seen.siblings, spec)
+        transaction.update(proxy)
+
+    def _next(self, seen: _Seen) -> tuple[GWProxy, SiblingsSpec | None]:
+        """The gateway and its list as they are to be now."""
+        moment, gateway = now(), seen.proxy.id
+        spec = relisted(seen.proxy, seen.spec, seen.nodes)
+        instances = held(seen.proxy.status.instances, seen.spec, spec)
+        said = self._applied.said(gateway, spec.nodes if spec is not None else ())
+        if spec is not None:
+            instances = tuple(
+                i if not i.hold or is_held(spec, i, said, moment) else i.model_copy(update={"hold": ""})
+                for i in instances
+            )
+            spec = release(spec, said)
+            step = rotation.next_step(str(gateway), spec, said, moment, self._policy)
+            if step is not None:
+                spec = stamped(gateway, rotation.take(spec, step, moment, new_secret()))
+        status = seen.proxy.status.model_copy(update={"instances": instances})
+        condition = second_chance(instances, spec, seen.nodes, said, moment)
+        return with_proxy_condition(seen.proxy.model_copy(update={"status": status}), condition), spec
+
+    def _fail(self, gateway: GatewayId, error: Exception) -> None:
+        first = self.queue.failed(gateway) == 1
+        # A full disk is met by every gateway: once is enough.
+        if first and self._told_fault != repr(error):
+            log.warning("siblings of %s: %s; it is tried again", gateway, error, exc_info=error)
+            self._told_fault = repr(error)
+
+
+def _look(reader: Reader, gateway: GatewayId) -> _Seen | None:
+    proxy = reader.find(GWProxy, gateway.account, gateway.proxy)
+    if proxy is None:
+        return None
+    siblings = reader.find(Siblings, gateway.account, gateway.proxy)
+    return _Seen(proxy, siblings, nodes_of(reader, proxy, siblings.spec if siblings is not None else None))
+
+
+def _matters(node: Node) -> tuple[object, ...]:
+    status = node.status
+    return node.spec.address, status.second_chance, status.second_chance_refusal, status.lost

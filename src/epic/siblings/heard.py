@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which list of siblings each node has, as it said last; kept in memory: it is told again within seconds."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from epic.model.naming import GatewayId
+from epic.siblings.waiting import Said
+
+_FORGET_SECONDS = 3600.0
+
+
+@dataclass(frozen=True)
+class _Report:
+    at: float
+    versions: Mapping[GatewayId, str]
+    since: Mapping[GatewayId, float]
+
+
+class AppliedLists:
+    """The lists that nodes have. Methods may be called from any thread."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._began = clock()
+        self._reports: dict[str, _Report] = {}
+
+    def take(self, node: str, versions: Mapping[GatewayId, str]) -> set[GatewayId]:
+        """A node has said which lists it has; returns the gateways of which it says another than before."""
+        now = self._clock()
+        with self._lock:
+            before = self._reports.get(node, _Report(now, {}, {}))
+            changed = {g for g, version in versions.items() if before.versions.get(g) != version}
+            since = {gateway: now if gateway in changed else before.since[gateway] for gateway in versions}
+            self._reports[node] = _Report(now, dict(versions), since)
+            for old in [n for n, report in self._reports.items() if now - report.at > _FORGET_SECONDS]:
+                del self._reports[old]
+        return changed
+
+    def said(self, gateway: GatewayId, nodes: Iterable[str]) -> dict[str, Said]:
+        """What each of the nodes said last of the gateway's list."""
+        now = self._clock()
+        with self._lock:
+            reports = {node: self._reports.get(node) for node in nodes}
+        return {node: self._of(gateway, report, now) for node, report in reports.items()}
+
+    def _of(self, gateway: GatewayId, report: _Report | None, now: float) -> Said:
+        if report is None:
+            return Said(None, now - self._began)
+        since = report.since.get(gateway, now)
+        return Said(report.versions.get(gateway), now - report.at, now - since)

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The list of a gateway's siblings after a change, pure: order, indexes and the keys of those who left."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from ipaddress import IPv4Address
+
+from pydantic import SecretStr
+
+from epic.model.addresses import Address
+from epic.model.instances import ProxyInstance
+from epic.model.keys import EpochKey
+from epic.model.resources import Node
+from epic.model.siblings import (
+    MOST_SIBLINGS,
+    FormerSibling,
+    Sibling,
+    SiblingsSpec,
+    SiblingsVersion,
+)
+
+_VERSIONS_KEPT = 16
+
+
+@dataclass(frozen=True)
+class Living:
+    """An instance that is to be in the list: its node, and the node's address in the underlay."""
+
+    node: str
+    address: Address
+    draining: bool = False
+
+
+def living(instances: Iterable[ProxyInstance], nodes: Mapping[str, Node]) -> list[Living]:
+    """The instances that live on nodes that pass packets on."""
+    found: list[Living] = []
+    for instance in instances:
+        node = nodes.get(instance.node)
+        if instance.lives and node is not None and passes_on(node):
+            found.append(Living(instance.node, node.spec.address, instance.draining))
+    return found
+
+
+def passes_on(node: Node) -> bool:
+    """Whether the node takes part in second chance."""
+    return node.status.second_chance and not node.status.lost
+
+
+def begin(public: IPv4Address, time: datetime, secret: str) -> SiblingsSpec:
+    """A list with nobody in it; `secret` is its first key, 32 hexadecimal digits."""
+    key = EpochKey(epoch=1, secret=SecretStr(secret))
+    return SiblingsSpec(
+        public_address=public,
+        keys=(key,),
+        signing_epoch=1,
+        signing_since=time,
+        generation=0,
+        changed=time,
+    )
+
+
+def relist(
+    spec: SiblingsSpec, here: Sequence[Living], standing: Collection[str], time: datetime, secret: str
+) -> SiblingsSpec:
+    """The list of exactly those who live; the same object when nothing changes.
+
+    `standing` are the nodes that exist and are not lost: what others knew of keys is worth nothing from now
+    on. When one has left, a new key (`secret`) is on its way at once. Newcomers for which no index is free
+    are left out.
+    """
+    generation = spec.generation + 1
+    lives = {found.node: found for found in here}
+    kept = [_kept(sibling, lives[sibling.node]) for sibling in spec.siblings if sibling.node in lives]
+    left = [
+        FormerSibling(node=s.node, index=s.index, left=generation, epoch=spec.newest_epoch)
+        for s in spec.siblings
+        if s.node not in lives
+    ]
+    former = [*spec.former, *left]
+    for newcomer in here:
+        index = _free_index(newcomer.node, kept, former)
+        if newcomer.node in spec.nodes or index is None:
+            continue
+        former = [f for f in former if f.node != newcomer.node]
+        kept.append(
+            Sibling(
+                node=newcomer.node,
+                index=index,
+                address=newcomer.address,
+                draining=newcomer.draining,
+                joined=generation,
+                since=time,
+            )
+        )
+    after = spec.model_copy(update={"siblings": tuple(kept), "former": tuple(former)})
+    after = _rekeyed(after, bool(left), standing, time, secret)
+    return spec if after == spec else advanced(after, time)
+
+
+def advanced(spec: SiblingsSpec, time: datetime) -> SiblingsSpec:
+    """The list as its next generation."""
+    return spec.model_copy(update={"generation": spec.generation + 1, "changed": time})
+
+
+def noted(spec: SiblingsSpec, version: str) -> SiblingsSpec:
+    """The list with the version under which nodes get it; of equal lists the newest generation counts."""
+    if spec.versions and spec.versions[-1].generation == spec.generation:
+        return spec
+    others = [v for v in spec.versions if v.version != version]
+    newest = SiblingsVersion(generation=spec.generation, version=version)
+    return spec.model_copy(update={"versions": (*others[-_VERSIONS_KEPT + 1 :], newest)})
+
+
+def with_secret(spec: SiblingsSpec, secret: str) -> SiblingsSpec:
+    """The list with one more key, which does not sign yet."""
+    key = EpochKey(epoch=spec.newest_epoch + 1, secret=SecretStr(secret))
+    return spec.model_copy(update={"keys": (*spec.keys, key)})
+
+
+def in_order(siblings: Iterable[Sibling]) -> list[Sibling]:
+    """As packets without a known owner try them: those that drain, then those that are there longest."""
+    return sorted(siblings, key=lambda sibling: not sibling.draining)
+
+
+def _kept(sibling: Sibling, found: Living) -> Sibling:
+    return sibling.model_copy(update={"address": found.address, "draining": found.draining})
+
+
+def _free_index(node: str, kept: Iterable[Sibling], former: Collection[FormerSibling]) -> int | None:
+    own = next((f.index for f in former if f.node == node), None)
+    if own is not None:
+        return own
+    taken = {sibling.index for sibling in kept} | {f.index for f in former}
+    return next((index for index in range(MOST_SIBLINGS) if index not in taken), None)
+
+
+def _rekeyed(
+    spec: SiblingsSpec, one_left: bool, standing: Collection[str], time: datetime, secret: str
+) -> SiblingsSpec:
+    exposed = max((f.epoch for f in spec.former if f.node not in standing), default=0)
+    if one_left and not spec.siblings:
+        # Nobody has this list any more: who comes next begins with nothing of the old.
+        spec, exposed = spec.model_copy(update={"former": ()}), spec.newest_epoch
+    if any(key.epoch <= exposed for key in spec.keys):
+        fresh = spec if spec.newest_epoch > exposed else with_secret(spec, secret)
+        keys = tuple(key for key in fresh.keys if key.epoch > exposed)
+        signing = {"signing_epoch": fresh.newest_epoch, "signing_since": time}
+        return spec.model_copy(update={"keys": keys, **signing})
+    return with_secret(spec, secret) if one_left and len(spec.keys) == 1 else spec

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who waits for whom, pure: for the lists that siblings have, as their nodes said last."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from epic.model.instances import ProxyInstance
+from epic.model.siblings import FormerSibling, SiblingsSpec
+
+HOLD_MAX = timedelta(seconds=10)
+"""Nobody is kept from serving for longer."""
+HELD = "WaitsForSiblings: its siblings do not all know it yet, or it does not know them"
+
+_AWAY_SECONDS = 12.0
+"""Nodes report every five seconds: nobody waits for one that did not for so long."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a node said last of a gateway's list.
+
+    `version`: of the list that its programs have, empty: they have none, None: it said nothing. `age`:
+    seconds since then, or since one began to listen. `held`: seconds since it first said that version.
+    """
+
+    version: str | None
+    age: float
+    held: float = 0.0
+
+
+def generation_of(spec: SiblingsSpec, said: Said) -> int:
+    """The generation of the list that a node has, at least."""
+    return next((v.generation for v in spec.versions if v.version == said.version), -1)
+
+
+def waits_for(spec: SiblingsSpec, node: str, said: Mapping[str, Said]) -> tuple[str, ...]:
+    """The nodes, itself among them, for which a newcomer waits: they do not have a list with it yet."""
+    joined = next((s.joined for s in spec.siblings if s.node == node), 0)
+    return tuple(
+        name
+        for name in spec.nodes
+        if said[name].age <= _AWAY_SECONDS and generation_of(spec, said[name]) < joined
+    )
+
+
+def is_held(spec: SiblingsSpec, instance: ProxyInstance, said: Mapping[str, Said], time: datetime) -> bool:
+    """Whether an instance that is held is to be held on."""
+    sibling = next((s for s in spec.siblings if s.node == instance.node), None)
+    if sibling is None or instance.draining or instance.announced or not instance.hold:
+        return False
+    return time - sibling.since < HOLD_MAX and bool(waits_for(spec, instance.node, said))
+
+
+def release(spec: SiblingsSpec, said: Mapping[str, Said]) -> SiblingsSpec:
+    """The list without those former siblings of whom nothing is left: no index, and no key that counts."""
+    oldest = min(key.epoch for key in spec.keys)
+    kept = tuple(f for f in spec.former if f.epoch >= oldest or not _is_forgotten(spec, f, said))
+    return spec if kept == spec.former else spec.model_copy(update={"former": kept})
+
+
+def late(spec: SiblingsSpec, said: Mapping[str, Said], time: datetime) -> tuple[str, ...]:
+    """The nodes that have not taken the newest list although they had time to."""
+    if time - spec.changed < HOLD_MAX:
+        return ()
+    return tuple(node for node in spec.nodes if said[node].version != spec.version)
+
+
+def _is_forgotten(spec: SiblingsSpec, former: FormerSibling, said: Mapping[str, Said]) -> bool:
+    return all(
+        said[node].version == "" or generation_of(spec, said[node]) >= former.left for node in spec.nodes
+    )

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What must hold of siblings: who is announced knows and is known, no index or key is in wrong hands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from life_nodes import EpicNode
+from life_plant import Plant
+
+from epic.ads.snapshot import SIBLINGS, Resources
+from epic.model.naming import GatewayId
+from epic.model.resources import Node
+from epic.model.siblings import Siblings
+from epic.proto import epic_pb2
+
+_HOLD_MAX = 10
+_AWAY = 12
+
+
+def check(plant: Plant) -> None:
+    """At every moment."""
+    standing = {node.name for node in plant.store.list(Node) if not node.status.lost}
+    for stored in plant.store.list(Siblings):
+        gateway = f"{stored.account}.{stored.name}"
+        _check_indexes(plant, gateway, stored)
+        current = {key.secret.get_secret_value() for key in stored.spec.keys}
+        for node in plant.epic.values():
+            if node.name in standing:
+                continue
+            known = {key for lists in _all_lists(node) for key in _keys(lists, gateway)}
+            assert not known & current, f"{node.name} was removed and knows the key of {gateway}"
+
+
+def check_announced(plant: Plant, node: EpicNode, gateways: Iterable[str]) -> None:
+    """A node that hears what it is to do has begun to announce these."""
+    for gateway in gateways:
+        name = GatewayId.parse(gateway)
+        stored = plant.store.find(Siblings, name.account, name.proxy)
+        found = next((s for s in stored.spec.siblings if s.node == node.name), None) if stored else None
+        if stored is None or found is None:
+            continue
+        over = plant.clock() - found.since
+        for sibling in stored.spec.siblings:
+            away = plant.clock.seconds() - plant.last_report.get(sibling.node, 0) > _AWAY
+            # Who came later has known it from the beginning.
+            if sibling.joined > found.joined or away or over.total_seconds() >= _HOLD_MAX:
+                continue
+            known = {s.node for s in _read(plant.epic[sibling.node].siblings, gateway).siblings}
+            assert node.name in known, f"{node.name} announces {gateway}, and {sibling.node} does not know it"
+
+
+def _check_indexes(plant: Plant, gateway: str, stored: Siblings) -> None:
+    """No two nodes have one index, whichever list their siblings have."""
+    assert len({s.index for s in stored.spec.siblings}) == len(stored.spec.siblings)
+    owners = {s.index: s.node for s in stored.spec.siblings}
+    for name in stored.spec.nodes:
+        for sibling in _read(plant.epic[name].siblings, gateway).siblings:
+            owner = owners.setdefault(sibling.index, sibling.node)
+            assert owner == sibling.node, (
+                f"{gateway}: on {name} index {sibling.index} is {sibling.node}'s, elsewhere {owner}'s"
+            )
+
+
+def _all_lists(node: EpicNode) -> list[Resources]:
+    return [node.siblings, *([node.held[SIBLINGS]] if node.held is not None else [])]
+
+
+def _keys(lists: Resources, gateway: str) -> set[str]:
+    return {key.secret.hex() for key in _read(lists, gateway).keys}
+
+
+def _read(lists: Resources, gateway: str) -> epic_pb2.Siblings:
+    return (
+        epic_pb2.Siblings.FromString(lists[gateway].body.value) if gateway in lists else epic_pb2.Siblings()
+    )
