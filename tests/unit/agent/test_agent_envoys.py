@@ -32,6 +32,7 @@ class Admin:
         self.socket = socket
         self.state = "LIVE"
         self.connections = 0
+        self.answers = True
         self.asked: list[str] = []
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
@@ -53,6 +54,8 @@ class Admin:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode()
                 path = head.split(" ")[1]
                 self.asked.append(path)
+                if not self.answers:
+                    break
                 body = self._answer(path)
                 writer.write(f"HTTP/1.1 200 OK\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode())
                 if "connection: close" in head:
@@ -263,6 +266,7 @@ class Draining:
 async def draining(envoy: Admin, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Draining]:
     monkeypatch.setattr(drain_module, "ANNOUNCED_SECONDS", 0.1)
     monkeypatch.setattr(drain_module, "_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(drain_module, "QUIET_SECONDS", 0.1)
     found = Draining(envoy)
     yield found
     found.drainer.close()
@@ -276,6 +280,33 @@ async def test_connections_get_their_time(envoy: Admin, draining: Draining) -> N
     assert draining.steps == (False, False)
     await until(lambda: draining.steps == (True, False))
     await asyncio.sleep(0.1)
+    assert draining.steps == (True, False)
+    envoy.connections = 0
+    await until(lambda: draining.steps == (True, True))
+
+
+async def test_an_envoy_that_is_too_busy_to_answer_has_its_connections_still(
+    envoy: Admin, draining: Draining
+) -> None:
+    envoy.connections = 2
+    draining.order(60)
+    await until(lambda: draining.steps == (True, False))
+    envoy.answers = False
+    await asyncio.sleep(0.3)
+    assert draining.steps == (True, False)
+    envoy.die()
+    await until(lambda: draining.steps == (True, True))
+
+
+async def test_a_connection_that_comes_after_the_withdrawal_gets_its_time_too(
+    envoy: Admin, draining: Draining, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drain_module, "QUIET_SECONDS", 60)
+    draining.order(90)
+    await until(lambda: draining.steps == (True, False))
+    envoy.connections = 1
+    monkeypatch.setattr(drain_module, "QUIET_SECONDS", 0.1)
+    await asyncio.sleep(0.3)
     assert draining.steps == (True, False)
     envoy.connections = 0
     await until(lambda: draining.steps == (True, True))

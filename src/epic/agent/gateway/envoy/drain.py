@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Draining: clients are told to leave, the address is withdrawn, and connections get their time."""
+"""Draining: clients are told to leave, the address is withdrawn, and connections get their time.
+
+Also those whose packets come by other nodes from then on.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,8 @@ log = logging.getLogger(__name__)
 
 ANNOUNCED_SECONDS = 3.0
 """So long a draining gateway is still announced: its clients hear of it before packets go elsewhere."""
+QUIET_SECONDS = 1.0
+"""So long a withdrawn gateway must be without connections: routers may send it new ones until they know."""
 UNORDERED_SECONDS = 15.0
 """So long an Envoy may drain that was not told to by the control plane; its unit stops within that."""
 _LOOK_SECONDS = 0.25
@@ -108,24 +113,33 @@ class Drainer:
         socket, loop = self._socket(gateway), asyncio.get_running_loop()
         end = drain.begun + drain.order.seconds
         withdraw = drain.begun + min(ANNOUNCED_SECONDS, drain.order.seconds)
-        connections = 1
+        connections, busy = 1, loop.time()
         while not drain.ended:
-            # An Envoy that was started meanwhile must be told, too.
-            try:
-                await admin.fail_health(socket)
-                connections = await admin.count_connections(socket)
-            except admin.FAILURES as error:
-                log.debug("the Envoy of gateway %s does not answer: %s", gateway, error)
-                connections = 0
+            connections = await self._count(gateway, socket, connections)
             now = loop.time()
+            if connections or not drain.withdrawn:
+                busy = now
             if not drain.withdrawn and now >= withdraw:
                 drain.withdrawn = True
                 self._changed()
-            if drain.withdrawn and (not connections or now >= end):
+            if drain.withdrawn and (now - busy >= QUIET_SECONDS or now >= end):
                 log.info("gateway %s is drained; %d connections are left", gateway, connections)
                 drain.ended = True
                 self._changed()
             await asyncio.sleep(_LOOK_SECONDS)
+
+    async def _count(self, gateway: str, socket: Path, before: int) -> int:
+        """Its connections, of which there were so many `before`; an Envoy that is gone has none."""
+        # An Envoy that was started meanwhile must be told, too.
+        try:
+            await admin.fail_health(socket)
+            return await admin.count_connections(socket)
+        except (FileNotFoundError, ConnectionRefusedError):
+            return 0
+        except admin.FAILURES as error:
+            # It may be too busy to answer: with its connections.
+            log.debug("the Envoy of gateway %s does not answer: %s", gateway, error)
+            return before
 
     def _restore(self, gateway: str) -> None:
         if gateway not in self._restoring:
