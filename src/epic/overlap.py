@@ -14,7 +14,7 @@ from hashlib import blake2b
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import NamedTuple
 
-from epic.ipam import Pools
+from epic.ipam.networks import Pools
 from epic.model.addresses import Address, order, usable
 from epic.model.resources import GWEndpointSlice
 

@@ -26,7 +26,7 @@ from epic.envoy.resources import build
 from epic.errors import Invalid
 from epic.gatewayapi.routing import HTTPRoute, Port, Routing, WeightedCluster
 from epic.gatewayapi.translate import Translation, translate
-from epic.ipam import DEFAULT_POOLS
+from epic.ipam.networks import DEFAULT_POOLS
 from epic.model.resources import EnvoyResources, GWEndpointSlice, GWProxy, GWRoute
 from epic.overlap import Place, endpoint_places, envoy_addresses
 

@@ -103,9 +103,9 @@ class Model(Plant):
             }
         )
         try:
-            with self.store.transaction() as transaction:
+            with self.context.current.transaction() as (transaction, world):
                 group = transaction.get(LBServiceGroup, account, "g")
-                api_gateways.create_gateway(transaction, group, spec, POOL)
+                api_gateways.create_gateway(transaction, world, group, spec, POOL)
                 transaction.create(_route(account, uid))
                 if self._made % 3:
                     transaction.create(_slice(account, uid, self._made))

@@ -20,7 +20,7 @@ from epic.ads.picture import KINDS, Picture
 from epic.ads.reports import applied_siblings, heard, reported, silent
 from epic.ads.siblings import SiblingLists
 from epic.ads.snapshot import TUNNEL, Snapshot
-from epic.ipam import DEFAULT_POOLS
+from epic.ipam.networks import DEFAULT_POOLS
 from epic.lifecycle.digest import Placed
 from epic.lifecycle.tunnels import Evidence
 from epic.model import base

@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from hypothesis import given
 from hypothesis import strategies as st
 
-from epic.ipam import DEFAULT_POOLS, Pools
+from epic.ipam.networks import DEFAULT_POOLS, Pools
 from epic.overlap import Place, envoy_addresses, unmapped_cluster
 
 SMALL = Pools(DEFAULT_POOLS.inside6, IPv4Network("10.0.0.0/26"), IPv6Network("fd00::/122"))

@@ -32,7 +32,7 @@ from epic.ads.snapshot import (
 from epic.envoy.endpoints import load_assignment
 from epic.envoy.resources import Bundle, bound_to
 from epic.gatewayapi.routing import Routing
-from epic.ipam import Pools, inside6
+from epic.ipam.networks import Pools, inside6
 from epic.lifecycle.digest import Placed, node_digest
 from epic.model.addresses import Address, order
 from epic.model.instances import ProxyInstance

@@ -31,7 +31,7 @@ from epic.ads.statuses import Statuses
 from epic.envoy.resources import Bundle
 from epic.envoy.validate import validate
 from epic.errors import EpicError
-from epic.ipam import DEFAULT_POOLS, Pools
+from epic.ipam.networks import DEFAULT_POOLS, Pools
 from epic.lifecycle.digest import Placed
 from epic.lifecycle.tunnels import Evidence
 from epic.live import Live, Place, epic_place, workload_place

@@ -6,14 +6,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from ipaddress import IPv4Network
 from typing import Annotated, Protocol, cast
 
 from fastapi import Depends, Request
 
 from epic.errors import EpicError
-from epic.ipam import DEFAULT_POOLS, Pools
+from epic.ipam.networks import DEFAULT_POOLS, Pools
 from epic.live import Live
+from epic.reconcile.current import CurrentWorld
 from epic.store.interface import Store
 
 
@@ -48,6 +50,11 @@ class Context:
     live: Live = field(default_factory=Live)
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the process ends: event streams end with it."""
+
+    @cached_property
+    def current(self) -> CurrentWorld:
+        """What new gateways are planned on."""
+        return CurrentWorld(self.store)
 
 
 def _context(request: Request) -> Context:

@@ -4,17 +4,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Network
 
 from epic.api.bodies import ProxySpecInput
 from epic.api.names import dns_endpoint
 from epic.api.ports import ports_and_gateway
 from epic.errors import Conflict, Invalid, NotFound, QuotaExceeded
-from epic.ipam import first_free, public_range
+from epic.ipam.prefixes import choose_address, requested_address
 from epic.lifecycle.claims import Claims
 from epic.lifecycle.conditions import with_instances, with_proxy_condition
 from epic.model.base import Condition, Metadata, now
+from epic.model.gatewayapi import GatewaySpec
 from epic.model.naming import GATEWAY_ID_MAX
 from epic.model.resources import (
     Account,
@@ -23,13 +23,13 @@ from epic.model.resources import (
     GWProxySpec,
     GWProxyStatus,
     LBServiceGroup,
-    Node,
     ServicePrefix,
 )
 from epic.placement import place
-from epic.reconcile.allocation import candidates, new_instances, read_claims
+from epic.reconcile.allocation import new_instances
 from epic.reconcile.siblings import relist_gateway
 from epic.reconcile.tunnelling import replan
+from epic.reconcile.world import World
 from epic.store.interface import Reader, Transaction
 from epic.store.queue import enqueue
 
@@ -37,12 +37,15 @@ _LABEL = "epic.acnodal.io/owning-"
 
 
 def create_gateway(
-    transaction: Transaction, group: LBServiceGroup, spec: ProxySpecInput, inside_pool: IPv4Network
+    transaction: Transaction,
+    world: World,
+    group: LBServiceGroup,
+    spec: ProxySpecInput,
+    inside_pool: IPv4Network,
 ) -> GWProxy:
     """A new gateway with address, name, instances and tunnels, and its run queued."""
     ports, gateway = ports_and_gateway(spec)
-    everything = transaction.list(GWProxy)
-    _check_quota(transaction, group.account, everything)
+    _check_quota(transaction, group.account, world.count_gateways(group.account))
     proxy = GWProxy(
         metadata=Metadata(name=spec.client_ref.uid, namespace=group.account, labels=_labels(group)),
         spec=GWProxySpec(
@@ -60,20 +63,19 @@ def create_gateway(
             f"proxy.spec.clientRef.uid: {proxy.name!r} has {len(proxy.name)} characters; "
             f"a gateway of account {group.account!r} may have {most}"
         )
-    nodes = transaction.list(Node)
-    chosen = place(str(proxy.id), candidates(nodes, everything), group.spec.envoy_replica_count)
-    taken = read_claims(transaction, everything)
-    with_address = {"public_address": _public_address(transaction, group, taken)}
+    chosen = place(str(proxy.id), world.candidates(), group.spec.envoy_replica_count)
+    prefix = transaction.get(ServicePrefix, "", group.spec.service_prefix)
+    with_address = {"public_address": choose_address(prefix, world.claims.public, gateway.addresses)}
     proxy = proxy.model_copy(update={"spec": proxy.spec.model_copy(update=with_address)})
     name = dns_endpoint(group, proxy)
-    _check_name(proxy.account, name, taken)
+    _check_name(proxy.account, name, world.claims)
     status = GWProxyStatus(service=transaction.next_number("service"))
     spec_with_name = proxy.spec.model_copy(update={"endpoints": (name,)})
     proxy = proxy.model_copy(update={"spec": spec_with_name, "status": status})
     unplaced = group.spec.envoy_replica_count - len(chosen)
-    proxy = with_instances(proxy, new_instances(chosen, taken, inside_pool), unplaced)
+    proxy = with_instances(proxy, new_instances(chosen, world.claims, inside_pool), unplaced)
     proxy = transaction.create(_queued(transaction, proxy, chosen))
-    relist_gateway(transaction, proxy, {node.name: node for node in nodes})
+    relist_gateway(transaction, proxy, world.nodes)
     replan(transaction, proxy.account, {proxy.name})
     return transaction.get(GWProxy, proxy.account, proxy.name)
 
@@ -81,6 +83,7 @@ def create_gateway(
 def change_gateway(transaction: Transaction, proxy: GWProxy, spec: ProxySpecInput) -> GWProxy:
     """The gateway with other listeners; its place, address and name stay."""
     ports, gateway = ports_and_gateway(spec)
+    _check_address_kept(proxy, gateway)
     changed = {
         "display_name": spec.display_name or proxy.spec.display_name,
         "public_ports": ports,
@@ -120,9 +123,8 @@ def find_group(reader: Reader, account: str, name: str) -> LBServiceGroup:
     return groups[name]
 
 
-def _check_quota(transaction: Transaction, account: str, everything: Iterable[GWProxy]) -> None:
+def _check_quota(transaction: Transaction, account: str, count: int) -> None:
     limit = transaction.get(Account, "", account).spec.proxy_limit
-    count = sum(proxy.account == account for proxy in everything)
     if count >= limit:
         raise QuotaExceeded(
             f"account {account!r} has {count} gateways and may have {limit}; delete one that is not needed, "
@@ -130,14 +132,17 @@ def _check_quota(transaction: Transaction, account: str, everything: Iterable[GW
         )
 
 
-def _public_address(transaction: Transaction, group: LBServiceGroup, taken: Claims) -> IPv4Address:
-    name = group.spec.service_prefix
-    prefix = transaction.get(ServicePrefix, "", name)
-    return first_free(public_range(prefix.spec.public_pool), taken.public, f"address pool {name!r}")[0]
+def _check_address_kept(proxy: GWProxy, gateway: GatewaySpec) -> None:
+    wanted, has = requested_address(gateway.addresses), proxy.spec.public_address
+    if wanted not in (None, has):
+        raise Invalid(
+            f"proxy.spec.gateway.addresses: the gateway has the address {has}, which stays with it; "
+            f"ask for {has}, or delete the gateway and create it with {wanted}"
+        )
 
 
 def _check_name(account: str, name: DNSEndpoint, taken: Claims) -> None:
-    if taken.dns_names.get(name.dns_name, frozenset()) - {account}:
+    if taken.accounts_with(name.dns_name) - {account}:
         raise Conflict(
             f"the DNS name {name.dns_name!r} is taken by another account; choose another display-name"
         )

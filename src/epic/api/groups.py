@@ -13,7 +13,8 @@ from epic.api.gateways import find_group
 from epic.api.names import check_template
 from epic.api.replies import PREFIX, Duplicate, deleted, found, listed, shown
 from epic.errors import Conflict, Invalid
-from epic.ipam import public_range
+from epic.ipam.networks import PlatformNetworks
+from epic.ipam.prefixes import check_kept, check_prefix
 from epic.model.base import Metadata
 from epic.model.resources import (
     Account,
@@ -152,7 +153,7 @@ def read_prefix(ctx: Ctx, name: str) -> dict[str, Any]:
 
 @router.put("/service-prefixes/{name}", status_code=302, tags=["address pools"], dependencies=_ADMIN)
 def replace_prefix(ctx: Ctx, name: str, body: PrefixBody) -> Response:
-    """Create an address pool or change it; its gateways keep their addresses."""
+    """Create an address pool or change it; addresses that gateways have must stay in it."""
     check_object_name(name, "the pool's name in the path")
     return _write_prefix(ctx, name, body.service_prefix.spec, replace=True)
 
@@ -171,15 +172,10 @@ def delete_prefix(ctx: Ctx, name: str) -> dict[str, str]:
 
 def _write_prefix(ctx: Context, name: str, spec: ServicePrefixSpec, *, replace: bool) -> Response:
     path = _prefix_path(name)
-    wanted = public_range(spec.public_pool)
     with ctx.store.transaction() as transaction:
-        for other in transaction.list(ServicePrefix):
-            if other.name != name and public_range(other.spec.public_pool).overlaps(wanted):
-                raise Invalid(
-                    f"service-prefix.spec.public-pool.pool: {spec.public_pool.pool} overlaps address pool "
-                    f"{other.name!r} ({other.spec.public_pool.pool}); an address is in one pool only"
-                )
         stored = transaction.find(ServicePrefix, "", name)
+        if stored is None or stored.spec != spec:
+            _check_prefix(ctx, transaction, name, spec)
         if stored is None:
             prefix = transaction.create(ServicePrefix(metadata=Metadata(name=name), spec=spec))
         elif replace:
@@ -187,6 +183,13 @@ def _write_prefix(ctx: Context, name: str, spec: ServicePrefixSpec, *, replace: 
         else:
             raise Duplicate(f"address pool {name!r} exists already", path)
     return found(path, _prefix_body(prefix))
+
+
+def _check_prefix(ctx: Context, transaction: Transaction, name: str, spec: ServicePrefixSpec) -> None:
+    nodes = {node.name: node.spec.address for node in transaction.list(Node)}
+    platform = PlatformNetworks.of(ctx.inside_pool, ctx.pools, nodes)
+    check_prefix(name, spec, transaction.list(ServicePrefix), platform)
+    check_kept(name, spec, transaction.list(GWProxy))
 
 
 def _refuse_if_used(what: str, by: str, users: list[str]) -> None:

@@ -11,11 +11,12 @@ from epic.api.bodies import MaintenanceBody, NodeBody, check_object_name
 from epic.api.context import Ctx, admin_only
 from epic.api.replies import PREFIX, deleted, found, shown
 from epic.errors import Conflict
+from epic.ipam.prefixes import check_node_address
 from epic.lifecycle.digest import Placed, node_digest
 from epic.lifecycle.nodes import phase_counts
 from epic.model.base import Metadata, now
 from epic.model.nodes import NodeRevocation, NodeStatus
-from epic.model.resources import GWProxy, Node
+from epic.model.resources import GWProxy, Node, ServicePrefix
 from epic.reconcile.revocation import revoke
 from epic.reconcile.siblings import forget_node
 from epic.reconcile.tunnelling import replan
@@ -75,6 +76,8 @@ def register(ctx: Ctx, name: str, body: NodeBody) -> Response:
             if other.name != name and other.spec.address == spec.address:
                 raise Conflict(f"node.spec.address: {spec.address} is the address of node {other.name!r}")
         stored = transaction.find(Node, "", name)
+        if stored is None or stored.spec.address != spec.address:
+            check_node_address(spec.address, transaction.list(ServicePrefix))
         if stored is None:
             status = NodeStatus(returning=transaction.find(NodeRevocation, "", name) is not None)
             node = transaction.create(Node(metadata=Metadata(name=name), spec=spec, status=status))

@@ -38,13 +38,13 @@ def _body(proxy: GWProxy, principal: Principal) -> dict[str, Any]:
 def create(ctx: Ctx, asking: Asking, account: str, group: str, body: ProxyBody) -> Response:
     """Create a gateway from a template; its name is the client Gateway's UID."""
     name = body.proxy.spec.client_ref.uid
-    with ctx.store.transaction() as transaction:
+    with ctx.current.transaction() as (transaction, world):
         template = find_group(transaction, account, group)
         stored = transaction.find(GWProxy, account, name)
         if stored is not None:
             refuse_if_deleting(stored)
             raise Duplicate(f"gateway {name!r} exists already", _path(account, name))
-        proxy = create_gateway(transaction, template, body.proxy.spec, ctx.inside_pool)
+        proxy = create_gateway(transaction, world, template, body.proxy.spec, ctx.inside_pool)
     return found(_path(account, name), _body(proxy, asking))
 
 

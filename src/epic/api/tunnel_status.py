@@ -14,7 +14,7 @@ from epic.api.bodies import Body
 from epic.api.context import Asking, Context, Ctx, admin_only
 from epic.api.rotating import advance, both_ends
 from epic.api.views import show_tunnel
-from epic.ipam import inside6
+from epic.ipam.networks import inside6
 from epic.live import End, Heard, Place, RoundTrip, epic_place, holds, workload_place
 from epic.model.base import Kebab, now
 from epic.model.naming import GatewayId

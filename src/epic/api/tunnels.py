@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse
 
 from epic.api.context import Context, Ctx
 from epic.api.sse import event, event_stream
-from epic.ipam import inside6
+from epic.ipam.networks import inside6
 from epic.model.addresses import Address, order
 from epic.model.naming import GUE_PORT, GatewayId
 from epic.model.resources import Account, GWEndpointSlice, GWRoute, Node, Tunnel

@@ -21,7 +21,7 @@ from pydantic import (
 
 from epic.ads.issuer import Issuer
 from epic.errors import Invalid
-from epic.ipam import DEFAULT_POOLS, Pools
+from epic.ipam.networks import DEFAULT_POOLS, Pools
 from epic.model.gatewayapi import PortNumber
 from epic.model.naming import ObjectName
 from epic.rotation import Policy

@@ -3,43 +3,69 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
+from epic.ipam.book import AddressBook, Holdings
+from epic.model.base import Resource
 from epic.model.naming import GatewayId
 from epic.model.nodes import Quarantine
 from epic.model.resources import GWProxy, Tunnel
 
 
 @dataclass(frozen=True)
+class _Claim:
+    """What one object holds, and for which account."""
+
+    account: str = ""
+    public: Iterable[IPv4Address] = ()
+    inside: Iterable[IPv4Address] = ()
+    dns_names: Iterable[str] = ()
+
+
 class Claims:
-    """All that is taken; of each DNS name, by which accounts."""
+    """All that is taken, kept object by object: what an object held alone is free when it is gone."""
 
-    public: frozenset[IPv4Address]
-    inside: frozenset[IPv4Address]
-    dns_names: Mapping[str, frozenset[str]]
+    def __init__(self) -> None:
+        self.public = AddressBook()
+        self.inside = AddressBook()
+        self._dns_names: Holdings[str] = Holdings()
+        self._accounts: dict[object, str] = {}
+
+    def apply(self, kind: str, account: str, name: str, obj: Resource | None) -> None:
+        """Take in an object as it is now; None: it is gone."""
+        holder = (kind, account, name)
+        claim = _claim(obj)
+        self.public.hold(holder, claim.public)
+        self.inside.hold(holder, claim.inside)
+        self._dns_names.hold(holder, claim.dns_names)
+        self._accounts.pop(holder, None)
+        if claim.dns_names:
+            self._accounts[holder] = claim.account
+
+    def accounts_with(self, dns_name: str) -> set[str]:
+        """The accounts that have the DNS name."""
+        return {self._accounts[holder] for holder in self._dns_names.holders(dns_name)}
 
 
-def claims(
-    proxies: Iterable[GWProxy], tunnels: Iterable[Tunnel], quarantines: Iterable[Quarantine]
-) -> Claims:
-    """What is taken by these."""
-    public: set[IPv4Address] = set()
-    inside = {tunnel.spec.inside_address for tunnel in tunnels}
-    names: dict[str, set[str]] = defaultdict(set)
-    for held in quarantines:
-        inside.add(held.spec.inside_address)
-        for name in held.spec.dns_names:
-            names[name].add(GatewayId.parse(held.spec.gateway).account)
-        if held.spec.public_address is not None:
-            public.add(held.spec.public_address)
-    for proxy in proxies:
-        inside.update(instance.inside_address for instance in proxy.status.instances)
-        for endpoint in proxy.spec.endpoints:
-            names[endpoint.dns_name].add(proxy.account)
-        if proxy.spec.public_address is not None:
-            public.add(proxy.spec.public_address)
-    accounts = {name: frozenset(holders) for name, holders in names.items()}
-    return Claims(frozenset(public), frozenset(inside), accounts)
+def _claim(obj: Resource | None) -> _Claim:
+    match obj:
+        case GWProxy(spec=spec, status=status):
+            return _Claim(
+                account=obj.account,
+                public=() if spec.public_address is None else (spec.public_address,),
+                inside=[instance.inside_address for instance in status.instances],
+                dns_names=[endpoint.dns_name for endpoint in spec.endpoints],
+            )
+        case Quarantine(spec=held):
+            return _Claim(
+                account=GatewayId.parse(held.gateway).account,
+                public=() if held.public_address is None else (held.public_address,),
+                inside=(held.inside_address,),
+                dns_names=held.dns_names,
+            )
+        case Tunnel(spec=tunnel):
+            return _Claim(inside=(tunnel.inside_address,))
+        case _:
+            return _Claim()

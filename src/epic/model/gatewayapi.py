@@ -30,11 +30,19 @@ class Listener(Camel):
     allowed_routes: AllowedRoutes | None = None
 
 
+class GatewayAddress(Camel):
+    """An address that a Gateway asks for; without a value, any of that type."""
+
+    type: str = "IPAddress"
+    value: str | None = None
+
+
 class GatewaySpec(Camel):
     """A Gateway's spec."""
 
     gateway_class_name: str
     listeners: tuple[Listener, ...]
+    addresses: Annotated[tuple[GatewayAddress, ...], Field(max_length=16)] = ()
 
 
 class ParentReference(Camel):

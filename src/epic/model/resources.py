@@ -63,9 +63,10 @@ class AddressPool(Kebab):
 
 
 class ServicePrefixSpec(Kebab):
-    """A ServicePrefix's pools."""
+    """A ServicePrefix's pools; `alt_pool` is used when `public_pool` has no free address."""
 
     public_pool: AddressPool
+    alt_pool: AddressPool | None = None
 
 
 class ServicePrefix(Resource):

@@ -10,6 +10,7 @@ from epic.lifecycle.tunnels import is_released
 from epic.model.base import now
 from epic.model.naming import GatewayId
 from epic.model.resources import Tunnel
+from epic.reconcile.current import CurrentWorld
 from epic.reconcile.keys import KeyQueue
 from epic.reconcile.turn import LifecycleSettings, TunnelEvidence, Turn, is_work, next_step, replicas
 from epic.reconcile.world import Key, World
@@ -29,6 +30,7 @@ class Lifecycle:
         self._store = store
         self._settings = settings
         self._evidence = evidence
+        self._current = CurrentWorld(store)
         self._world = World()
         self._told = ""
         self.queue: KeyQueue[Key] = KeyQueue()
@@ -64,8 +66,8 @@ class Lifecycle:
     def _try(self, keys: list[Key], *, quiet: bool) -> bool:
         """Do the work of the keys together; one alone that fails is tried again later."""
         try:
-            with self._store.transaction() as transaction:
-                turn = Turn(transaction, World.of(transaction), self._settings, self._evidence)
+            with self._current.transaction() as (transaction, world):
+                turn = Turn(transaction, world, self._settings, self._evidence)
                 for key in keys:
                     turn.do(key)
         except Exception as error:  # a fault with one key must not hold up the others

@@ -19,7 +19,7 @@ from epic.model.instances import ProxyInstance
 from epic.model.naming import GatewayId
 from epic.model.nodes import Quarantine, QuarantineSpec
 from epic.model.resources import GWProxy, Node, Tunnel
-from epic.reconcile.allocation import new_instances, read_claims
+from epic.reconcile.allocation import new_instances
 from epic.reconcile.revocation import revoke
 from epic.reconcile.siblings import delete_siblings, forget_node, relist_gateway
 from epic.reconcile.tunnelling import replan
@@ -125,9 +125,8 @@ class Turn:
         """The instances that are added; without addresses for them the rest of the step is done."""
         if not step.place:
             return ()
-        taken = read_claims(self._transaction, self._world.proxies.values())
         try:
-            return new_instances(step.place, taken, self._settings.inside_pool)
+            return new_instances(step.place, self._world.claims, self._settings.inside_pool)
         except Exhausted as error:
             log.warning("gateway %s gets no further instance: %s", proxy.id, error.whole)
             return ()

@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
+from epic.lifecycle.claims import Claims
 from epic.lifecycle.digest import Placed, node_digest
 from epic.lifecycle.goals import Host
 from epic.model.base import Resource
@@ -17,8 +18,8 @@ from epic.model.runs import Run
 from epic.placement import Candidate
 from epic.store.interface import Change, Reader
 
-KINDS: tuple[type[Resource], ...] = (GWProxy, LBServiceGroup, Node, Run, Quarantine)
-"""What is kept here; of tunnels only those that go matter, and only that they do."""
+KINDS: tuple[type[Resource], ...] = (GWProxy, LBServiceGroup, Node, Run, Quarantine, Tunnel)
+"""What matters here; of tunnels only the addresses that they hold, and which of them go."""
 
 
 class Key(NamedTuple):
@@ -38,7 +39,11 @@ class World:
         self.groups: dict[tuple[str, str], LBServiceGroup] = {}
         self.quarantines: dict[str, Quarantine] = {}
         self._runs: dict[str, Run] = {}
+        self.claims = Claims()
+        self.changes = 0
+        """How many were taken in."""
         self._load: Counter[str] = Counter()
+        self._in_account: Counter[str] = Counter()
         self._on_node: dict[str, set[GatewayId]] = defaultdict(set)
 
     @classmethod
@@ -59,6 +64,8 @@ class World:
     def apply(self, change: Change) -> set[Key]:
         """Take in a change; returns what is to be looked at because of it."""
         account, name, obj = change.account, change.name, change.object
+        self.changes += 1
+        self.claims.apply(change.kind, account, name, obj)
         match change.kind:
             case GWProxy.kind:
                 found = self._apply_proxy(GatewayId(account, name), obj)
@@ -75,6 +82,23 @@ class World:
             case _:
                 found = set()
         return found
+
+    def count_gateways(self, account: str) -> int:
+        """How many gateways the account has, those included that go."""
+        return self._in_account[account]
+
+    def candidates(self) -> list[Candidate]:
+        """The nodes that may get instances of new gateways."""
+        return [
+            Candidate(
+                node.name,
+                node.spec.capacity,
+                self._load[node.name],
+                node.spec.schedulable and not node.spec.drain,
+            )
+            for node in self.nodes.values()
+            if not node.deleting
+        ]
 
     def placed(self, node: str) -> list[Placed]:
         """All instances on a node that it has not let go of."""
@@ -113,6 +137,7 @@ class World:
 
     def _apply_proxy(self, gateway: GatewayId, obj: Resource | None) -> set[Key]:
         old = self.proxies.pop(gateway, None)
+        self._in_account[gateway.account] += isinstance(obj, GWProxy) - (old is not None)
         before = [i.node for i in old.status.instances] if old else []
         self._load.subtract(before)
         for node in before:

@@ -10,7 +10,7 @@ from functools import cached_property
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from typing import Any
 
-from epic.ipam import inside6
+from epic.ipam.networks import inside6
 from epic.lifecycle.sequencer import is_left_out, may_restart
 from epic.model.naming import instance_interface
 from epic.model.resources import GWProxy, LBServiceGroup, Node

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from ipaddress import IPv6Network
 from typing import Any, Protocol
 
-from epic.ipam import DEFAULT_POOLS
+from epic.ipam.networks import DEFAULT_POOLS
 from epic.model.resources import GWProxy, LBServiceGroup, Node
 from epic.model.runs import NodeResult, Run
 from epic.runs.ansible import Outcome

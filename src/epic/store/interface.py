@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -39,6 +39,16 @@ class Reader(Protocol):
 
 class Transaction(Reader, Protocol):
     """Reads and writes that become durable together, or not at all."""
+
+    @property
+    def revision(self) -> int:
+        """The revision of the newest durable change when it began."""
+
+    def changes(self, since: int, kinds: Iterable[type[Resource]]) -> Sequence[Change]:
+        """What was changed of these kinds after revision `since` until it began: the newest, in order.
+
+        With `since` 0 deletions that nobody can have seen may be left out.
+        """
 
     def create(self, obj: R) -> R:
         """Add an object; raises AlreadyExists."""

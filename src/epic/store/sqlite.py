@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sqlite3
 import threading
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -68,6 +69,10 @@ class _Access:
         durable = self._durable_until is None or revision <= self._durable_until
         return self._parsed.get(kind, revision, body, durable=durable)
 
+    def change(self, kind: str, account: str, name: str, revision: int, body: str | None) -> Change:
+        obj = None if body is None else self._parse(KINDS[kind], revision, body)
+        return Change(revision, kind, account, name, obj)
+
     def find(self, kind: type[R], account: str, name: str) -> R | None:
         row = self._sql.execute(
             "SELECT revision, body FROM objects WHERE kind=? AND account=? AND name=? AND body IS NOT NULL",
@@ -96,7 +101,17 @@ class _SqliteTransaction(_Access):
 
     def __init__(self, connection: sqlite3.Connection, parsed: _Parsed, revision: int) -> None:
         super().__init__(connection, parsed, revision)
+        self.revision = revision
         self.superseded: list[int] = []
+
+    def changes(self, since: int, kinds: Iterable[type[Resource]]) -> Sequence[Change]:
+        names = json.dumps([kind.kind for kind in kinds])
+        rows = self._sql.execute(
+            "SELECT kind, account, name, revision, body FROM objects WHERE revision > ? AND revision <= ? "
+            "AND kind IN (SELECT value FROM json_each(?)) ORDER BY revision",
+            (since, self.revision, names),
+        )
+        return [self.change(*row) for row in rows]
 
     def create(self, obj: R) -> R:
         kind = type(obj)
@@ -226,16 +241,8 @@ class SqliteStore:
             "WHERE revision > ? ORDER BY revision LIMIT ?",
             (since, _WATCH_BATCH),
         )
-        return [
-            Change(
-                revision=revision,
-                kind=kind,
-                account=account,
-                name=name,
-                object=None if body is None else self._parsed.get(KINDS[kind], revision, body, durable=True),
-            )
-            for kind, account, name, revision, body in rows.fetchall()
-        ]
+        access = self._access()
+        return [access.change(*row) for row in rows.fetchall()]
 
     def _check_horizon(self, since: int) -> None:
         horizon = _sequence(self._reader(), _HORIZON)

@@ -12,7 +12,7 @@ from epic.ads.picture import Inputs
 from epic.ads.snapshot import ENDPOINT, INSTANCE, LOAD_ASSIGNMENT, TUNNEL, Snapshot
 from epic.envoy.resources import build
 from epic.gatewayapi.translate import translate
-from epic.ipam import DEFAULT_POOLS
+from epic.ipam.networks import DEFAULT_POOLS
 from epic.model.resources import EnvoyResources, GWEndpointSlice, GWProxy, GWRoute, Tunnel
 from epic.proto import epic_pb2
 from epic.tunnels import proxy_services, wanted_tunnels

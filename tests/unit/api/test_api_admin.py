@@ -63,7 +63,7 @@ async def test_life_of_what_administrators_make(
                     "spec": {"public-pool": {"pool": "203.0.113.0/30-", "subnet": "203.0.113.0/24"}},
                 }
             },
-            "write an IPv4 network",
+            "write a network",
         ),
         (
             "service-prefixes",

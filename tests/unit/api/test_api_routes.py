@@ -13,7 +13,7 @@ from api_requests import API, PROXIES, Events, proxy_body, route_body, slice_bod
 
 from epic.api.context import Context
 from epic.api.tunnels import follow, tunnels_of
-from epic.ipam import DEFAULT_POOLS
+from epic.ipam.networks import DEFAULT_POOLS
 from epic.model.base import now
 from epic.model.resources import GWProxy, Node, Tunnel
 from epic.model.runs import Run

@@ -10,7 +10,7 @@ import pytest
 
 from epic.control.settings import load_settings
 from epic.errors import Invalid
-from epic.ipam import DEFAULT_POOLS
+from epic.ipam.networks import DEFAULT_POOLS
 from epic.rotation import Policy
 
 GOOD = """

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from epic.ipam import DEFAULT_POOLS
+from epic.ipam.networks import DEFAULT_POOLS
 from epic.lifecycle.runs import waits_for
 from epic.model.resources import GWProxy, LBServiceGroup, Node
 from epic.model.runs import NodeResult, Run

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pools of a ServicePrefix: whether they make sense, and which addresses a gateway gets from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from ipaddress import IPv4Address
+
+from epic.errors import Conflict, Invalid
+from epic.ipam.book import AddressBook, Pool
+from epic.ipam.networks import PlatformNetworks
+from epic.ipam.ranges import public_range
+from epic.model.addresses import Address, parse_address
+from epic.model.gatewayapi import GatewayAddress
+from epic.model.resources import AddressPool, GWProxy, ServicePrefix, ServicePrefixSpec
+
+_WHERE = "proxy.spec.gateway.addresses"
+
+
+def pools_of(name: str, spec: ServicePrefixSpec) -> list[Pool]:
+    """The pools in the order in which they are used; raises Invalid when one is not inside its subnet."""
+    pools = [Pool(f"address pool {name!r}", public_range(spec.public_pool))]
+    if spec.alt_pool is not None:
+        pools.append(Pool(f"the alt-pool of address pool {name!r}", public_range(spec.alt_pool)))
+    return pools
+
+
+def check_prefix(
+    name: str, spec: ServicePrefixSpec, others: Iterable[ServicePrefix], platform: PlatformNetworks
+) -> None:
+    """Raise Invalid when a pool overlaps another one or the platform's own networks."""
+    taken = [pool for other in others if other.name != name for pool in pools_of(other.name, other.spec)]
+    fields = {"public-pool": spec.public_pool, "alt-pool": spec.alt_pool}
+    for pool, (field, written) in zip(pools_of(name, spec), fields.items(), strict=False):
+        assert written is not None  # noqa: S101 an absent pool is the last
+        where = f"service-prefix.spec.{field}"
+        _check_aggregation(where, written)
+        for other in taken:
+            if other.range.overlaps(pool.range):
+                raise Invalid(
+                    f"{where}.pool: {written.pool} overlaps {other.name} ({other.range}); "
+                    "an address is in one pool only"
+                )
+        try:
+            platform.check(pool.range)
+        except Invalid as error:
+            raise Invalid(f"{where}.pool: {error}") from None
+        taken.append(pool)
+
+
+def check_kept(name: str, spec: ServicePrefixSpec, proxies: Iterable[GWProxy]) -> None:
+    """Raise Conflict when gateways that have addresses of this prefix would be outside its pools."""
+    pools = pools_of(name, spec)
+    for proxy in proxies:
+        address = proxy.spec.public_address
+        if proxy.spec.service_prefix != name or address is None:
+            continue
+        if not any(address in pool.range for pool in pools):
+            raise Conflict(
+                f"address pool {name!r}: gateway {proxy.id} has the address {address}, which would be in no "
+                "pool; delete the gateway first, or keep the address in public-pool or alt-pool"
+            )
+
+
+def check_node_address(address: Address, prefixes: Iterable[ServicePrefix]) -> None:
+    """Raise Invalid for a node's address that gateways may get."""
+    for prefix in prefixes:
+        for pool in pools_of(prefix.name, prefix.spec):
+            if address in pool.range:
+                raise Invalid(
+                    f"node.spec.address: {address} is in {pool.name} ({pool.range}), whose addresses "
+                    "gateways get; give the node another address, or take this one out of the pool"
+                )
+
+
+def choose_address(
+    prefix: ServicePrefix, book: AddressBook, requested: Iterable[GatewayAddress]
+) -> IPv4Address:
+    """A free address for a gateway: the one it asks for, else the lowest.
+
+    Raises Exhausted, Conflict when somebody has the address asked for, and Invalid when it cannot be had.
+    """
+    pools = pools_of(prefix.name, prefix.spec)
+    wanted = requested_address(requested)
+    if wanted is not None:
+        book.check_requested(pools, wanted)
+        return wanted
+    return next(address for address in book.propose(pools) if isinstance(address, IPv4Address))
+
+
+def requested_address(requested: Iterable[GatewayAddress]) -> IPv4Address | None:
+    """The address that a Gateway asks for; None: any. Raises Invalid for what a gateway cannot have."""
+    found: list[Address] = []
+    for i, address in enumerate(requested):
+        if address.type != "IPAddress":
+            raise Invalid(f"{_WHERE}.{i}.type: {address.type!r} is not served; expected 'IPAddress'")
+        if address.value:
+            found.append(_parse(f"{_WHERE}.{i}.value", address.value))
+    if len(found) > 1:
+        raise Invalid(f"{_WHERE}: {len(found)} addresses are asked for; a gateway has one")
+    if not found:
+        return None
+    (wanted,) = found
+    if not isinstance(wanted, IPv4Address):
+        raise Invalid(f"{_WHERE}: {wanted} is not served; gateways have IPv4 addresses")
+    return wanted
+
+
+def _parse(where: str, text: str) -> Address:
+    try:
+        return parse_address(text)
+    except ValueError as error:
+        raise Invalid(f"{where}: {error}") from None
+
+
+def _check_aggregation(where: str, pool: AddressPool) -> None:
+    # A node announces the addresses that its Envoys serve; a wider route would lead it others' requests.
+    host = f"/{pool.subnet.max_prefixlen}"
+    if pool.aggregation not in ("default", host):
+        raise Invalid(
+            f"{where}.aggregation: {pool.aggregation!r} is not served; expected 'default' or {host!r}: a "
+            "node announces just the addresses that it serves, so aggregate on the upstream routers"
+        )

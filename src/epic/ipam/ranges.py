@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a pool is written, and which addresses that is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import AddressValueError, IPv4Network, IPv6Network, NetmaskValueError, ip_address, ip_network
+
+from epic.errors import Invalid
+from epic.model.addresses import Address
+from epic.model.resources import AddressPool
+
+
+@dataclass(frozen=True)
+class AddressRange:
+    """The addresses `first` to `last` of one family, both included."""
+
+    first: Address
+    last: Address
+
+    @property
+    def size(self) -> int:
+        """How many addresses it holds."""
+        return int(self.last) - int(self.first) + 1
+
+    def __contains__(self, address: Address) -> bool:
+        same = address.version == self.first.version
+        return same and int(self.first) <= int(address) <= int(self.last)
+
+    def overlaps(self, other: AddressRange) -> bool:
+        """Whether an address is in both."""
+        return other.first in self or self.first in other
+
+    def __str__(self) -> str:
+        return f"{self.first}-{self.last}"
+
+
+def parse_range(text: str) -> AddressRange:
+    """A range from `NETWORK/LENGTH` (all its addresses) or `FIRST-LAST`; raises Invalid."""
+    try:
+        if "-" not in text:
+            return range_of(ip_network(text))
+        first, last = (ip_address(part.strip()) for part in text.split("-", 1))
+    except (AddressValueError, NetmaskValueError, ValueError) as error:
+        raise Invalid(
+            f"pool {text!r}: {error}; write a network such as 203.0.113.0/24 "
+            "or a range such as 203.0.113.10-203.0.113.20"
+        ) from None
+    if first.version != last.version:
+        raise Invalid(f"pool {text!r}: the first address is IPv{first.version}, the last IPv{last.version}")
+    if int(first) > int(last):
+        raise Invalid(f"pool {text!r}: the first address is above the last; write {last}-{first}")
+    return AddressRange(first, last)
+
+
+def range_of(network: IPv4Network | IPv6Network) -> AddressRange:
+    """All addresses of the network."""
+    return AddressRange(network[0], network[-1])
+
+
+def public_range(pool: AddressPool) -> AddressRange:
+    """The range of a ServicePrefix's pool; raises Invalid when it is not inside its subnet."""
+    found = parse_range(pool.pool)
+    if found.first not in pool.subnet or found.last not in pool.subnet:
+        raise Invalid(f"pool {pool.pool!r} is not inside its subnet {pool.subnet}")
+    return found
+
+
+def inside_range(network: IPv4Network) -> AddressRange:
+    """The usable host addresses of the inside pool: it is one network to the kernel's eyes."""
+    return AddressRange(network.network_address + 1, network.broadcast_address - 1)

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Address pools over REST: what they must not touch, and the address that a gateway asks for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+from api_requests import API, PROXIES, proxy_body
+
+DEFAULT = f"{API}/service-prefixes/default"
+
+
+def prefix_body(
+    pool: str, subnet: str = "203.0.113.0/24", alt: dict[str, str] | None = None
+) -> dict[str, Any]:
+    spec = {"public-pool": {"pool": pool, "subnet": subnet}, "alt-pool": alt}
+    return {"service-prefix": {"spec": spec}}
+
+
+def asking(uid: str, address: str) -> dict[str, Any]:
+    gateway = proxy_body()["proxy"]["spec"]["gateway"] | {"addresses": [{"value": address}]}
+    return proxy_body(uid, gateway=gateway)
+
+
+@pytest.mark.parametrize("pool", ["100.64.0.0/28", "127.0.0.0/28", "192.0.2.0/28", "240.0.0.0/28"])
+async def test_pool_in_the_platforms_own_networks_is_400(admin: httpx.AsyncClient, pool: str) -> None:
+    body = prefix_body(pool, pool)
+    reply = await admin.put(f"{API}/service-prefixes/bad", json=body)
+    assert reply.status_code == 400
+    assert reply.json()["error"].startswith("service-prefix.spec.public-pool.pool: ")
+    assert "cannot be addresses of gateways" in reply.json()["error"]
+
+
+async def test_node_in_a_pool_is_400(admin: httpx.AsyncClient) -> None:
+    reply = await admin.put(f"{API}/nodes/epic9", json={"node": {"spec": {"address": "203.0.113.12"}}})
+    assert reply.status_code == 400
+    assert "203.0.113.12 is in address pool 'default'" in reply.json()["error"]
+
+
+async def test_pool_stays_under_its_gateways(admin: httpx.AsyncClient) -> None:
+    await admin.post(PROXIES, json=proxy_body())
+    refused = await admin.put(DEFAULT, json=prefix_body("203.0.113.11-203.0.113.20"))
+    assert refused.status_code == 409
+    assert "gateway root.U1 has the address 203.0.113.10" in refused.json()["error"]
+    grown = await admin.put(DEFAULT, json=prefix_body("203.0.113.10-203.0.113.20"))
+    assert grown.status_code == 302
+
+
+async def test_alternative_pool_gives_what_the_first_has_not(admin: httpx.AsyncClient) -> None:
+    alt = {"pool": "198.51.100.1/32", "subnet": "198.51.100.0/24"}
+    await admin.put(DEFAULT, json=prefix_body("203.0.113.10/32", alt=alt))
+    given = []
+    for uid in ("U1", "U2"):
+        reply = await admin.post(PROXIES, json=proxy_body(uid))
+        given.append(reply.json()["proxy"]["spec"]["public-address"])
+    assert given == ["203.0.113.10", "198.51.100.1"]
+
+
+async def test_gateway_gets_and_keeps_the_address_that_it_asks_for(tenant: httpx.AsyncClient) -> None:
+    created = await tenant.post(PROXIES, json=asking("U1", "203.0.113.12"))
+    assert created.json()["proxy"]["spec"]["public-address"] == "203.0.113.12"
+    path = created.headers["location"]
+    assert (await tenant.put(path, json=asking("U1", "203.0.113.12"))).status_code == 302
+    moved = await tenant.put(path, json=asking("U1", "203.0.113.13"))
+    assert moved.status_code == 400
+    assert "delete the gateway and create it with 203.0.113.13" in moved.json()["error"]
+    again = await tenant.post(PROXIES, json=asking("U2", "203.0.113.12"))
+    assert (again.status_code, again.json()["error"][:35]) == (409, "the address 203.0.113.12 is not fre")
+    outside = await tenant.post(PROXIES, json=asking("U2", "192.0.2.1"))
+    assert outside.status_code == 400

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pools of a ServicePrefix: what they must not touch, and which address a gateway gets."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Network, ip_address
+
+import pytest
+
+from epic.errors import Conflict, Exhausted, Invalid
+from epic.ipam.book import AddressBook
+from epic.ipam.networks import DEFAULT_POOLS, PlatformNetworks
+from epic.ipam.prefixes import check_kept, check_node_address, check_prefix, choose_address
+from epic.ipam.ranges import parse_range
+from epic.model.gatewayapi import GatewayAddress
+from epic.model.resources import GWProxy, ServicePrefix
+
+PLATFORM = PlatformNetworks.of(
+    IPv4Network("100.64.0.0/10"), DEFAULT_POOLS, {"epic1": ip_address("172.30.11.2")}
+)
+
+
+def prefix(name: str, pool: str, alt: str = "", aggregation: str = "default") -> ServicePrefix:
+    def written(text: str) -> dict[str, str]:
+        subnet = str(IPv4Network(f"{text.partition('-')[0].partition('/')[0]}/24", strict=False))
+        return {"pool": text, "subnet": subnet, "aggregation": aggregation}
+
+    spec = {"public-pool": written(pool)} | ({"alt-pool": written(alt)} if alt else {})
+    return ServicePrefix.model_validate({"metadata": {"name": name}, "spec": spec})
+
+
+@pytest.mark.parametrize(
+    ("pool", "why"),
+    [
+        ("127.0.0.0/28", r"127\.0\.0\.0/28 cannot .*: they are loopback addresses"),
+        ("224.0.0.0/28", "multicast"),
+        ("169.254.1.0/28", "link-local"),
+        ("100.64.0.0/28", r"the pool of inside addresses is 100\.64\.0\.0/10"),
+        ("100.63.255.0-100.64.0.9", r"100\.64\.0\.0-100\.64\.0\.9 cannot"),
+        ("250.0.0.0/28", "the pool of mapped addresses"),
+        ("172.30.11.0/24", r"172\.30\.11\.2 cannot .*: it is the address of EPIC node 'epic1'"),
+    ],
+)
+def test_the_platforms_own_addresses_are_refused_with_the_reason(pool: str, why: str) -> None:
+    with pytest.raises(Invalid, match=why):
+        PLATFORM.check(parse_range(pool))
+
+
+@pytest.mark.parametrize(
+    ("pool", "why"),
+    [("::1-::9", "loopback"), ("fe80::/64", "link-local"), ("fd65:7069:6300::/112", "IPv6 inside addresses")],
+)
+def test_of_ipv6_too(pool: str, why: str) -> None:
+    with pytest.raises(Invalid, match=why):
+        PLATFORM.check(parse_range(pool))
+
+
+def test_pools_overlap_none_of_their_own_and_of_other_prefixes() -> None:
+    other = prefix("other", "203.0.113.0/28", "203.0.113.32/28")
+    check_prefix("new", prefix("new", "203.0.113.16/28").spec, [other], PLATFORM)
+    with pytest.raises(Invalid, match=r"public-pool\.pool: .* overlaps the alt-pool of address pool 'other'"):
+        check_prefix("new", prefix("new", "203.0.113.40/32").spec, [other], PLATFORM)
+    with pytest.raises(Invalid, match=r"alt-pool\.pool: .* overlaps address pool 'new'"):
+        check_prefix("new", prefix("new", "198.51.100.0/28", "198.51.100.8/32").spec, [other], PLATFORM)
+    check_prefix("other", other.spec, [other], PLATFORM)
+
+
+def test_alternative_pool_must_not_be_the_platforms_either() -> None:
+    with pytest.raises(Invalid, match=r"^service-prefix\.spec\.alt-pool\.pool: .*loopback"):
+        check_prefix("p", prefix("p", "203.0.113.0/28", "127.0.0.1/32").spec, [], PLATFORM)
+
+
+@pytest.mark.parametrize("aggregation", ["default", "/32"])
+def test_addresses_are_announced_one_by_one(aggregation: str) -> None:
+    check_prefix("p", prefix("p", "203.0.113.0/28", aggregation=aggregation).spec, [], PLATFORM)
+
+
+@pytest.mark.parametrize("aggregation", ["banana", "/24", "", "/128"])
+def test_any_other_aggregation_is_refused(aggregation: str) -> None:
+    with pytest.raises(Invalid, match="aggregate on the upstream routers"):
+        check_prefix("p", prefix("p", "203.0.113.0/28", aggregation=aggregation).spec, [], PLATFORM)
+
+
+def test_pool_does_not_move_away_from_under_its_gateways() -> None:
+    gateway = GWProxy.model_validate(
+        {
+            "metadata": {"name": "g", "namespace": "a"},
+            "spec": {"service-prefix": "p", "public-address": "203.0.113.5"},
+        }
+    )
+    check_kept("p", prefix("p", "203.0.113.0/29").spec, [gateway])
+    check_kept("p", prefix("p", "198.51.100.0/29", "203.0.113.5/32").spec, [gateway])
+    check_kept("q", prefix("q", "198.51.100.0/29").spec, [gateway])
+    with pytest.raises(Conflict, match=r"gateway a\.g has the address 203\.0\.113\.5"):
+        check_kept("p", prefix("p", "198.51.100.0/29").spec, [gateway])
+
+
+def test_node_has_no_address_of_gateways() -> None:
+    check_node_address(ip_address("192.0.2.1"), [prefix("p", "203.0.113.0/28")])
+    with pytest.raises(Invalid, match=r"203\.0\.113\.3 is in address pool 'p'"):
+        check_node_address(ip_address("203.0.113.3"), [prefix("p", "203.0.113.0/28")])
+
+
+def test_alternative_pool_is_used_when_the_first_is_full() -> None:
+    book, pools = AddressBook(), prefix("p", "203.0.113.1/32", "203.0.113.9/32")
+    got = []
+    for gateway in range(2):
+        got.append(choose_address(pools, book, ()))
+        book.hold(gateway, got[-1:])
+    assert [str(address) for address in got] == ["203.0.113.1", "203.0.113.9"]
+    with pytest.raises(Exhausted, match="address pool 'p'"):
+        choose_address(pools, book, ())
+
+
+def ask(*values: str, type_: str = "IPAddress") -> list[GatewayAddress]:
+    return [GatewayAddress(type=type_, value=value) for value in values]
+
+
+def test_gateway_gets_the_address_that_it_asks_for() -> None:
+    book, pools = AddressBook(), prefix("p", "203.0.113.0/28", "198.51.100.7/32")
+    assert choose_address(pools, book, ask("198.51.100.7")) == IPv4Address("198.51.100.7")
+    assert choose_address(pools, book, ask("")) == IPv4Address("203.0.113.0")
+    book.hold("g", [IPv4Address("203.0.113.5")])
+    with pytest.raises(Conflict, match=r"203\.0\.113\.5 is not free"):
+        choose_address(pools, book, ask("203.0.113.5"))
+
+
+@pytest.mark.parametrize(
+    ("requested", "why"),
+    [
+        (ask("192.0.2.1"), r"does not have the address 192\.0\.2\.1"),
+        (ask("203.0.113.1", "203.0.113.2"), "a gateway has one"),
+        (ask("2001:db8::1"), "gateways have IPv4 addresses"),
+        (ask("nonsense"), r"addresses\.0\.value: 'nonsense' is not"),
+        (ask("x.example", type_="Hostname"), "'Hostname' is not served"),
+    ],
+)
+def test_what_cannot_be_had_is_refused(requested: list[GatewayAddress], why: str) -> None:
+    with pytest.raises(Invalid, match=why):
+        choose_address(prefix("p", "203.0.113.0/28"), AddressBook(), requested)

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What transactions look things up in: always as the store is, whatever failed before."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from epic.errors import Exhausted
+from epic.ipam.book import Pool
+from epic.ipam.ranges import parse_range
+from epic.model.resources import GWProxy, LBServiceGroup
+from epic.reconcile.current import CurrentWorld
+from epic.reconcile.world import World
+from epic.store.interface import Change
+from epic.store.sqlite import SqliteStore
+
+POOL = Pool("pool", parse_range("203.0.113.0/27"))
+
+
+class FailingStore(SqliteStore):
+    """The real store, whose commits may fail."""
+
+    fails = False
+
+    @contextmanager
+    def transaction(self) -> Iterator[Any]:
+        with super().transaction() as transaction:
+            yield transaction
+            if self.fails:
+                raise sqlite3.OperationalError("database or disk is full")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[FailingStore]:
+    store = FailingStore(tmp_path / "epic.db")
+    yield store
+    store.close()
+
+
+def gateway(name: str, address: str, account: str = "a") -> GWProxy:
+    spec = {"public-address": address, "endpoints": [{"dnsName": f"{name}.example", "targets": [address]}]}
+    return GWProxy.model_validate({"metadata": {"name": name, "namespace": account}, "spec": spec})
+
+
+def change(obj: GWProxy) -> Change:
+    return Change(0, obj.kind, obj.account, obj.name, obj)
+
+
+def test_each_transaction_sees_what_those_before_it_wrote(store: FailingStore) -> None:
+    current = CurrentWorld(store)
+    with current.transaction() as (transaction, world):
+        transaction.create(gateway("g", "203.0.113.0"))
+        assert world.count_gateways("a") == 0
+    with store.transaction() as transaction:  # by somebody who does not know of it
+        transaction.create(gateway("h", "203.0.113.1"))
+    with current.transaction() as (transaction, world):
+        assert world.count_gateways("a") == 2
+        assert world.claims.public.propose([POOL]) == [IPv4Address("203.0.113.2")]
+        assert world.claims.accounts_with("h.example") == {"a"}
+        transaction.delete(GWProxy, "a", "g")
+    with current.transaction() as (_, world):
+        assert world.claims.public.propose([POOL]) == [IPv4Address("203.0.113.0")]
+        assert world.claims.accounts_with("g.example") == set()
+
+
+def test_what_was_told_of_and_did_not_become_durable_is_forgotten(store: FailingStore) -> None:
+    current = CurrentWorld(store)
+    store.fails = True
+    with pytest.raises(sqlite3.OperationalError), current.transaction() as (transaction, world):
+        world.apply(change(transaction.create(gateway("g", "203.0.113.0"))))
+    store.fails = False
+    with current.transaction() as (_, world):
+        assert world.count_gateways("a") == 0
+        assert world.claims.public.propose([POOL]) == [IPv4Address("203.0.113.0")]
+
+
+def test_transaction_that_fails_without_telling_costs_no_reading(store: FailingStore) -> None:
+    current = CurrentWorld(store)
+    with current.transaction() as (transaction, before):
+        transaction.create(gateway("g", "203.0.113.0"))
+    with pytest.raises(Exhausted), current.transaction():
+        raise Exhausted("no room")
+    with current.transaction() as (_, world):
+        assert world is before
+
+
+def test_changes_of_other_kinds_are_not_read(store: FailingStore) -> None:
+    with store.transaction() as transaction:
+        transaction.create(gateway("g", "203.0.113.0"))
+    with store.transaction() as transaction:
+        assert [c.name for c in transaction.changes(0, [GWProxy])] == ["g"]
+        assert transaction.changes(0, [LBServiceGroup]) == []
+        assert transaction.changes(transaction.revision, [GWProxy]) == []
+        transaction.create(gateway("h", "203.0.113.1"))
+        assert [c.name for c in transaction.changes(0, [GWProxy])] == ["g"]
+
+
+def test_random_lives_with_failures_leave_the_world_as_the_store_is(store: FailingStore) -> None:
+    chance = random.Random(11)
+    current = CurrentWorld(store)
+    alive: list[str] = []
+    for number in range(600):
+        name = f"g{number}"
+        store.fails = chance.random() < 0.2
+        tells = chance.random() < 0.5
+        try:
+            with current.transaction() as (transaction, world):
+                if alive and chance.random() < 0.5:
+                    gone = chance.choice(alive)
+                    transaction.delete(GWProxy, "a", gone)
+                    if tells:
+                        world.apply(Change(0, GWProxy.kind, "a", gone, None))
+                    if not store.fails:
+                        alive.remove(gone)
+                else:
+                    (address,) = world.claims.public.propose([POOL])
+                    created = transaction.create(gateway(name, str(address)))
+                    if tells:
+                        world.apply(change(created))
+                    if not store.fails:
+                        alive.append(name)
+        except (sqlite3.OperationalError, Exhausted):
+            continue
+    store.fails = False
+    with current.transaction() as (_, world):
+        fresh = World.of(store)
+        assert world.proxies == fresh.proxies
+        taken = {p.spec.public_address for p in world.proxies.values()}
+        assert len(taken) == len(alive) == world.count_gateways("a"), "each has an address of its own"
+        free = POOL.range.size - len(alive)
+        assert world.claims.public.propose([POOL], free) == fresh.claims.public.propose([POOL], free)
+        assert not taken & set(world.claims.public.propose([POOL], free))
