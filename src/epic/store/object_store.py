@@ -51,6 +51,7 @@ class ObjectStore:
         """The object as it is now; raises NotFound, and Damaged when it cannot be read."""
         entry = await self._engine.read(key.check().path)
         if entry is None:
+            self.quarantine.release(key)
             raise NotFound(f"{key} does not exist")
         found = self._read(entry.path, entry.revision, entry.value)
         if isinstance(found, Unreadable):

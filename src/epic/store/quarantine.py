@@ -38,10 +38,12 @@ class Quarantine:
         for listener in self._listeners:
             listener(unreadable)
 
-    def release(self, key: Key, revision: int) -> None:
-        """Let go of an object that was replaced or deleted at this revision, or can be read at it."""
+    def release(self, key: Key, revision: int | None = None) -> None:
+        """Let go of an object that was replaced or deleted at this revision (None: is not there any more),
+        or can be read at it.
+        """
         known = self._entries.get(key)
-        if known is not None and known.revision <= revision:
+        if known is not None and (revision is None or known.revision <= revision):
             del self._entries[key]
 
     def entries(self) -> list[Unreadable]:

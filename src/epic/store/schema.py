@@ -88,6 +88,8 @@ def _open(value: bytes) -> tuple[int, Mapping[str, str], bytes]:
 
 
 def _convert(stored_kind: StoredKind, form: int, body: bytes) -> bytes:
+    if form not in stored_kind.conversions:
+        raise Damaged(f"its form {form} is too old: this version of EPIC does not convert it")
     try:
         content = json.loads(body)
         for step in range(form, stored_kind.form):

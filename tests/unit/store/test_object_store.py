@@ -370,6 +370,12 @@ class TestQuarantine:
         await newer.commit(Put(A, page.items[0].body, revision))
         assert (await newer.get(A)).stored_form == 3
 
+    async def test_a_form_that_is_not_converted_any_more_is_named(self, site: StoreSite) -> None:
+        await (await site.open()).commit(Put(A, b"{}", 0))
+        newer = await site.open(Schema([StoredKind("GWRoute", form=3, conversions={2: dict})]))
+        with pytest.raises(Damaged, match="its form 1 is too old"):
+            await newer.get(A)
+
     async def test_a_kind_of_another_version_is_kept_unread(self, site: StoreSite) -> None:
         store = await site.open()
         start = await store.revision()
