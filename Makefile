@@ -74,7 +74,7 @@ demo: site ## Build everything, publish a gateway and send requests through it
 test: export EPIC_ETCD := required
 test: setup-lab setup-etcd bpf check sanity ## Run every test, from unit tests to the lab (root)
 	EPIC_LIFE_SEQUENCES=1000 $(PYTEST) -n 2 tests/unit/test_life_sequences.py
-	EPIC_STORE_SEQUENCES=100 $(PYTEST) -n 2 tests/unit/store/test_store_sequences.py
+	EPIC_STORE_SEQUENCES=100 EPIC_STORE_KILLS=50 $(PYTEST) -n 2 --dist load tests/unit/store/test_store_sequences.py tests/unit/store/test_store_kills.py
 	$(PYTEST) tests/bpf tests/integration
 	$(MAKE) demo
 	$(PYTEST) tests/e2e
