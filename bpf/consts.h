@@ -5,6 +5,7 @@
 
 #define GUE_PORT            6080
 #define GUE_DATA_HLEN       4 /* 32-bit words of private data */
+#define GUE_CHANCE_HLEN     3 /* of packets passed on to a sibling */
 #define GUE_CONTROL_HLEN    0
 #define GUE_CTYPE_HELLO     128 /* GUE leaves 128..255 to the user */
 #define GUE_CTYPE_HELLO_ACK 129
@@ -39,6 +40,18 @@
 #define MAX_ENDPOINTS 262144
 #define MAX_LOCALS    1024
 #define EVENTS_BYTES  65536
+
+/* Second chance. */
+#define MAX_SIBLINGS     16
+#define MAX_GATEWAYS     16384
+#define OWNER_SETS       65536 /* a power of 2 */
+#define OWNERS_IN_SET    4
+#define CHANCE_BURST     50000  /* packets of unknown flows at once */
+#define CHANCE_QUIET     500000 /* ns between them from then on: 2,000 a second */
+#define CHANCE_RAISED    50000  /* the same after the list has changed: 20,000 a second */
+#define CHANCE_RAISED_NS 600000000000ULL
+#define CHANCE_NODE      20000      /* the same for all gateways together: 50,000 a second */
+#define SEQUENCE_REACH   (1U << 24) /* how far a packet's numbers may be from its socket's */
 
 /* After so long without a control packet the next one is news. */
 #define SILENCE_NS 16000000000ULL

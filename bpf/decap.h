@@ -201,8 +201,8 @@ static __always_inline int congestion_carry(struct __sk_buff *skb, __u8 tos)
 	return DROP_CONGESTION;
 }
 
-/* Remove the outer header of a verified packet. */
-static __always_inline int strip(struct __sk_buff *skb, const struct verified *verified,
+/* Remove the outer header of a verified packet: `length` bytes, with this traffic class. */
+static __always_inline int strip(struct __sk_buff *skb, const int length, __u8 tos,
 				 const bool over6, const bool six)
 {
 	__u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO;
@@ -210,11 +210,11 @@ static __always_inline int strip(struct __sk_buff *skb, const struct verified *v
 	/* Linux before 6.3 knows neither flag and refuses; within a family none is needed. */
 	if (over6 != six)
 		flags |= six ? ADJ_ROOM_DECAP_L3_IPV6 : ADJ_ROOM_DECAP_L3_IPV4;
-	if (bpf_skb_adjust_room(skb, -overhead(over6), BPF_ADJ_ROOM_MAC, flags))
+	if (bpf_skb_adjust_room(skb, -length, BPF_ADJ_ROOM_MAC, flags))
 		return DROP_NO_ROOM;
 	if (over6 != six && !ethertype_write(skb, six))
 		return DROP_NO_ROOM;
-	return congestion_carry(skb, verified->tos);
+	return congestion_carry(skb, tos);
 }
 
 #endif

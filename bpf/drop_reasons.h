@@ -41,7 +41,14 @@
 	X(OUTER_SOURCE, "the packet did not come from where the tunnel's far end is known to be")  \
 	X(INSIDE_SOURCE, "a packet from an inside address was about to leave in the clear")        \
 	X(INSIDE_VLAN, "a packet to an inside address was about to leave in a VLAN")               \
-	X(ERROR_LIMIT, "more ICMP errors than one tunnel takes in another's name")
+	X(ERROR_LIMIT, "more ICMP errors than one tunnel takes in another's name")                 \
+	X(CHANCE_GATEWAY, "a packet was passed on to a node that knows no siblings of it")         \
+	X(CHANCE_FIELD, "a packet was passed on under a header that no sibling writes")            \
+	X(CHANCE_FLOW, "what was passed on is neither whole TCP nor an error about it")            \
+	X(CHANCE_SIBLING, "a packet was passed on by somebody who is no sibling")                  \
+	X(CHANCE_TAG, "the tag of a packet passed on fits no valid key")                           \
+	X(CHANCE_BUDGET, "more packets of unknown flows than siblings are asked about")            \
+	X(CHANCE_TOO_BIG, "the packet does not fit the underlay with the header to a sibling")
 
 enum drop_reason {
 #define EPIC_DROP_REASON_NUMBER(name, text) DROP_##name,

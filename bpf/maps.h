@@ -7,6 +7,7 @@
 #include <bpf/bpf_helpers.h>
 
 #include "address.h"
+#include "chance_counters.h"
 #include "consts.h"
 #include "drop_reasons.h"
 #include "siphash.h"
@@ -118,6 +119,32 @@ struct settings {
 	__u64 cookie;
 	__u32 segmenter; /* interface that cuts GSO packets up; 0: there is none */
 	__u32 reserved;
+};
+
+/* The instances of one gateway that live, each known by its index. */
+struct siblings {
+	__s32 netns; /* id of the network namespace of the instance here; below 0: there is none */
+	__u8 own;    /* index */
+	__u8 active; /* slot of the key that signs */
+	__u8 valid;  /* bit n: the key in slot n verifies */
+	__u8 count;
+	__u16 listed;     /* bit n: there is a sibling of index n */
+	__u16 candidates; /* those that packets can be passed on to */
+	__u16 draining;
+	__u16 alive;
+	__u64 order; /* indexes, four bits each, in which they are tried; the first one lowest */
+	__u64 changed_ns; /* CLOCK_MONOTONIC of the last change of the list */
+	struct siphash_key keys[KEY_SLOTS];
+	union address addresses[MAX_SIBLINGS]; /* of their nodes, by index */
+};
+
+/* Of 60 bits of a flow's hash and four of its owner's index; 0: free. */
+struct owner_set {
+	__u64 owners[OWNERS_IN_SET];
+};
+
+struct chance_counters {
+	__u64 counts[CHANCE_COUNTERS];
 };
 
 enum event_kind {
@@ -234,6 +261,43 @@ struct {
 	__type(key, union address);
 	__type(value, __u32); /* ifindex */
 } locals SEC(".maps");
+
+/* EPIC node: by the gateway's public address. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MAX_GATEWAYS);
+	__type(key, union address);
+	__type(value, struct siblings);
+} siblings SEC(".maps");
+
+/*
+ * Which sibling a flow was found at. An array, for it takes 2 MB where a map of least recently used
+ * entries would take 30, is written without a lock, and forgets as little.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, OWNER_SETS);
+	__type(key, __u32);
+	__type(value, struct owner_set);
+} owners SEC(".maps");
+
+/* By public address: up to when packets of unknown flows have used their share; 0: the node's. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MAX_GATEWAYS + 1);
+	__type(key, union address);
+	__type(value, __u64);
+} budgets SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MAX_GATEWAYS);
+	__type(key, union address);
+	__type(value, struct chance_counters);
+} chances SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

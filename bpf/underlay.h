@@ -10,6 +10,8 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
+#include "chance.h"
+#include "chance_take.h"
 #include "control.h"
 #include "counters.h"
 #include "decap.h"
@@ -51,13 +53,88 @@ static __always_inline int take_data(struct __sk_buff *skb, const struct receive
 
 	if (reason != OK)
 		return drop_if_local(received, reason);
-	reason = strip(skb, &verified, over6, six);
+	reason = strip(skb, overhead(over6), verified.tos, over6, six);
 	if (reason != OK)
 		return drop(reason);
 	if (!enter(skb, &verified, six))
 		return drop(DROP_INNER_HEADER);
 	count_received(skb, verified.tunnel->slot, verified.inner.length);
 	return deliver(verified.interface);
+}
+
+static __always_inline int take_control(const struct received *received, const bool gateway)
+{
+	int reason = control_verify(received, gateway);
+
+	return reason == OK ? NOT_OURS : drop_if_local(received, reason);
+}
+
+/* What is called from a function without much on its stack may have much on its own. */
+static __noinline int gateway_take_control(const struct received *received)
+{
+	return take_control(received, true);
+}
+
+static __noinline int gateway_take_data44(struct __sk_buff *skb, const struct received *received)
+{
+	return take_data(skb, received, true, false, false);
+}
+
+static __noinline int gateway_take_data46(struct __sk_buff *skb, const struct received *received)
+{
+	return take_data(skb, received, true, false, true);
+}
+
+static __noinline int gateway_take_data64(struct __sk_buff *skb, const struct received *received)
+{
+	return take_data(skb, received, true, true, false);
+}
+
+static __noinline int gateway_take_data66(struct __sk_buff *skb, const struct received *received)
+{
+	return take_data(skb, received, true, true, true);
+}
+
+static __always_inline int gateway_take_data(struct __sk_buff *skb, const struct received *received,
+					     const bool over6, const bool six)
+{
+	if (six)
+		return over6 ? gateway_take_data66(skb, received)
+			     : gateway_take_data46(skb, received);
+	return over6 ? gateway_take_data64(skb, received) : gateway_take_data44(skb, received);
+}
+
+static __noinline int take_chance44(struct __sk_buff *skb, const struct received *received)
+{
+	return chance_take(skb, received, false, false);
+}
+
+static __noinline int take_chance46(struct __sk_buff *skb, const struct received *received)
+{
+	return chance_take(skb, received, false, true);
+}
+
+static __noinline int take_chance64(struct __sk_buff *skb, const struct received *received)
+{
+	return chance_take(skb, received, true, false);
+}
+
+static __noinline int take_chance66(struct __sk_buff *skb, const struct received *received)
+{
+	return chance_take(skb, received, true, true);
+}
+
+/* From a sibling; what came to an address that is not ours may be for somebody behind us. */
+static __always_inline int take_chance(struct __sk_buff *skb, const struct received *received,
+				       const bool over6)
+{
+	if (!is_local(&received->destination))
+		return NOT_OURS;
+	if (received->gue->protocol == IPPROTO_IPV6)
+		return over6 ? take_chance66(skb, received) : take_chance46(skb, received);
+	if (received->gue->protocol == IPPROTO_IPIP)
+		return over6 ? take_chance64(skb, received) : take_chance44(skb, received);
+	return drop(DROP_GUE_PROTOCOL);
 }
 
 static __always_inline int take(struct __sk_buff *skb, const struct view *view, const bool gateway,
@@ -69,13 +146,15 @@ static __always_inline int take(struct __sk_buff *skb, const struct view *view, 
 
 	if (reason != OK)
 		return drop_if_local(&received, reason);
-	if (is_control(&received)) {
-		reason = control_verify(&received, gateway);
-		return reason == OK ? NOT_OURS : drop_if_local(&received, reason);
-	}
+	if (is_control(&received))
+		return gateway ? gateway_take_control(&received) : take_control(&received, false);
+	if (gateway && is_chance(&received))
+		return take_chance(skb, &received, over6);
 	reason = data_family(&received, &six);
 	if (reason != OK)
 		return drop_if_local(&received, reason);
+	if (gateway)
+		return gateway_take_data(skb, &received, over6, six);
 	if (six)
 		return take_data(skb, &received, gateway, over6, true);
 	return take_data(skb, &received, gateway, over6, false);
@@ -114,8 +193,12 @@ static __always_inline int underlay_ingress_over(struct __sk_buff *skb, const bo
 
 	if (!view_open(&view, skb, ETH_HLEN + ip_length(over6) + sizeof(struct udphdr)))
 		return NOT_OURS;
-	if (!is_gue(&view, ports_of(gateway), over6))
-		return over6 ? NOT_OURS : drop_options_if_local(skb, &view, gateway);
+	if (!is_gue(&view, ports_of(gateway), over6)) {
+		int verdict = over6 ? NOT_OURS : drop_options_if_local(skb, &view, gateway);
+
+		return gateway && verdict == NOT_OURS ? chance_from_router(skb, &view, over6)
+						      : verdict;
+	}
 	if (!view_open(&view, skb, skb->len < wanted ? skb->len : wanted))
 		return drop(DROP_TRUNCATED);
 	return take(skb, &view, gateway, over6);

@@ -20,6 +20,7 @@ TWINS = {
     "peer": records.PEER,
     "real_key": records.REAL_KEY,
     "settings": records.SETTINGS,
+    "siblings": records.SIBLINGS,
     "traffic": records.TRAFFIC,
     "tunnel": records.TUNNEL,
 }

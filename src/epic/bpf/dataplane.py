@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Literal
 
 from epic.bpf import records, segmenter
+from epic.bpf.chance_counters import SecondChanceCounters
 from epic.bpf.endpoint_table import EndpointTable, Pair
 from epic.bpf.events import EventRing
 from epic.bpf.filters import HOOKS, LOOPBACK_INDEX, Filters, Hook, Link
 from epic.bpf.loader import Loader
 from epic.bpf.maps import Maps
 from epic.bpf.records import Address, Endpoint, Peer, Route, Tunnel, TunnelCounters, TunnelEvent
+from epic.bpf.siblings import Sibling, Siblings, SiblingTable
 from epic.bpf.tunnel_table import TunnelTable
 from epic.errors import Invalid, NotFound
 
@@ -32,6 +34,9 @@ __all__ = [
     "Receive",
     "Role",
     "Route",
+    "SecondChanceCounters",
+    "Sibling",
+    "Siblings",
     "Tunnel",
     "TunnelCounters",
     "TunnelEvent",
@@ -227,6 +232,22 @@ class Dataplane:
         """Packets dropped, by reason."""
         return self._maps.dropped()
 
+    def set_siblings(self, public: Address, siblings: Siblings) -> None:
+        """Let packets for a gateway's address that have no socket here be passed on to its siblings."""
+        self._siblings.put(public, siblings)
+
+    def delete_siblings(self, public: Address) -> None:
+        """The inverse: all packets for the address are the instance's here."""
+        self._siblings.delete(public)
+
+    def siblings(self) -> dict[Address, Siblings]:
+        """The siblings of each gateway, by its public address."""
+        return self._siblings.all()
+
+    def second_chance_counters(self) -> dict[Address, SecondChanceCounters]:
+        """What became of each gateway's packets, by its public address."""
+        return self._siblings.counters()
+
     def events(self) -> EventRing:
         """What control packets show, as it happens; there must be one reader only.
 
@@ -245,6 +266,10 @@ class Dataplane:
     @property
     def _endpoints(self) -> EndpointTable:
         return self._open()[2]
+
+    @property
+    def _siblings(self) -> SiblingTable:
+        return SiblingTable(self._maps)
 
     def _open(self) -> tuple[Maps, TunnelTable, EndpointTable]:
         if self._opened is None:

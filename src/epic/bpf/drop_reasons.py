@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Why a packet was dropped: generated from bpf/drop_reasons.h by bpf/generate_drop_reasons."""
+"""Why a packet was dropped: generated from bpf/drop_reasons.h by bpf/generate_names."""
 
 from __future__ import annotations
 
@@ -40,5 +40,12 @@ DROP_REASONS: Final[tuple[tuple[str, str], ...]] = (
     ("inside_source", "a packet from an inside address was about to leave in the clear"),
     ("inside_vlan", "a packet to an inside address was about to leave in a VLAN"),
     ("error_limit", "more ICMP errors than one tunnel takes in another's name"),
+    ("chance_gateway", "a packet was passed on to a node that knows no siblings of it"),
+    ("chance_field", "a packet was passed on under a header that no sibling writes"),
+    ("chance_flow", "what was passed on is neither whole TCP nor an error about it"),
+    ("chance_sibling", "a packet was passed on by somebody who is no sibling"),
+    ("chance_tag", "the tag of a packet passed on fits no valid key"),
+    ("chance_budget", "more packets of unknown flows than siblings are asked about"),
+    ("chance_too_big", "the packet does not fit the underlay with the header to a sibling"),
 )
 """Name and meaning of each; the position is the counter's index."""

@@ -10,10 +10,13 @@ from itertools import groupby
 from pathlib import Path
 
 from epic.bpf import records, syscalls
+from epic.bpf.chance_counters import CHANCE_COUNTERS
 from epic.bpf.drop_reasons import DROP_REASONS
 from epic.errors import Unavailable
 
 NAMES = (
+    "budgets",
+    "chances",
     "drops",
     "endpoints",
     "endpoints6",
@@ -24,13 +27,24 @@ NAMES = (
     "instances",
     "locals",
     "mapped",
+    "owners",
     "peers",
     "settings",
+    "siblings",
     "slots",
     "traffic",
     "tunnels",
 )
-FILLED = frozenset(NAMES) - {"drops", "errors", "events", "peers", "traffic"}
+FILLED = frozenset(NAMES) - {
+    "budgets",
+    "chances",
+    "drops",
+    "errors",
+    "events",
+    "owners",
+    "peers",
+    "traffic",
+}
 """Those that the agent writes."""
 
 _WINDOW = 256
@@ -42,6 +56,8 @@ _TOGETHER = (
     {"endpoints", "endpoints6", "mapped"},
     # An inside address is forgotten by what its tunnel's entry says.
     {"tunnels", "insides", "insides6"},
+    # What the programs keep of a gateway begins with its siblings.
+    {"siblings", "budgets", "chances"},
 )
 
 
@@ -128,6 +144,8 @@ class Maps:
                 return found
 
             id_, address, endpoint = records.ID.size, records.ADDRESS.size, records.ENDPOINT.size
+            self.budgets = open_map("budgets", address, records.COUNT.size)
+            self.chances = open_map("chances", address, records.COUNT.size * len(CHANCE_COUNTERS), self.cpus)
             self.drops = open_map("drops", id_, records.COUNT.size, self.cpus)
             self.endpoints = open_map("endpoints", records.ENDPOINT_KEY.size, endpoint)
             self.endpoints6 = open_map("endpoints6", records.ENDPOINT6_KEY.size, endpoint)
@@ -138,6 +156,7 @@ class Maps:
             self.mapped = open_map("mapped", records.REAL_KEY.size, address)
             self.peers = open_map("peers", id_, records.PEER.size)
             self.settings = open_map("settings", id_, records.SETTINGS.size)
+            self.siblings = open_map("siblings", address, records.SIBLINGS.size)
             self.slots = open_map("slots", id_, id_)
             self.traffic = open_map("traffic", id_, records.TRAFFIC.size, self.cpus)
             self.tunnels = open_map("tunnels", id_, records.TUNNEL.size)

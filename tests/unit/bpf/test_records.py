@@ -134,10 +134,11 @@ def test_traffic_is_summed_over_the_processors() -> None:
     assert records.sum_traffic(value) == TunnelCounters(11, 22, 33, 44)
 
 
-def test_the_drop_reasons_are_those_of_the_header() -> None:
-    command = [sys.executable, PROGRAMS / "generate_drop_reasons", PROGRAMS / "drop_reasons.h"]
+@pytest.mark.parametrize("names", ["drop_reasons", "chance_counters"])
+def test_the_names_are_those_of_the_header(names: str) -> None:
+    command = [sys.executable, PROGRAMS / "generate_names", PROGRAMS / f"{names}.h"]
     generated = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    here = Path(records.__file__).with_name("drop_reasons.py").read_text(encoding="utf-8")
+    here = Path(records.__file__).with_name(f"{names}.py").read_text(encoding="utf-8")
     assert here == generated, "run `make -C bpf`"
 
 

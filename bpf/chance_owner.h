@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/* Whom a packet is passed on to: the sibling that was learned to have its flow, or the next one. */
+#ifndef EPIC_CHANCE_OWNER_H
+#define EPIC_CHANCE_OWNER_H
+
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+#include "chance_wire.h"
+#include "counters.h"
+#include "maps.h"
+
+#define NOBODY           (-1)
+#define OWNER_INDEX_MASK 15ULL
+
+static __always_inline struct siblings *siblings_find(const union address *public)
+{
+	return bpf_map_lookup_elem(&siblings, public);
+}
+
+static __always_inline void count_chance(const union address *public, enum chance_counter counter,
+					 __u32 packets)
+{
+	struct chance_counters *found = bpf_map_lookup_elem(&chances, public);
+
+	if (found)
+		found->counts[counter] += packets;
+}
+
+static __always_inline bool is_listed(const struct siblings *siblings, __u32 index)
+{
+	return siblings->listed & 1 << index;
+}
+
+static __always_inline bool is_candidate(const struct siblings *siblings, __u32 index)
+{
+	return siblings->candidates & 1 << index;
+}
+
+static __always_inline const union address *sibling_address(const struct siblings *siblings,
+							    __u32 index)
+{
+	return &siblings->addresses[index % MAX_SIBLINGS];
+}
+
+/* The first one in the order that was not asked yet. */
+static __always_inline int next_sibling(const struct siblings *siblings, __u32 visited)
+{
+	const __u32 left = siblings->candidates & ~visited;
+	__u64 order = siblings->order;
+
+	for (int i = 0; i < MAX_SIBLINGS; i++) {
+		__u32 index = order % MAX_SIBLINGS;
+
+		if (left & 1 << index)
+			return index;
+		order /= MAX_SIBLINGS;
+	}
+	return NOBODY;
+}
+
+/* Nobody outside knows the key, so nobody can choose which flows share a set. */
+static __always_inline __u64 flow_hash(const struct chance_flow *flow)
+{
+	const struct settings *settings = settings_get();
+	const struct siphash_key key = {.low = settings ? settings->cookie : 0};
+	const __u64 words[] = {
+		flow->client.halves[0],
+		flow->client.halves[1],
+		flow->public.halves[0],
+		flow->public.halves[1],
+	};
+
+	return siphash(&key, words, 4, ports_word(flow), 4);
+}
+
+static __always_inline struct owner_set *owner_set(__u64 hash)
+{
+	__u32 index = hash >> 32 & (OWNER_SETS - 1);
+
+	return bpf_map_lookup_elem(&owners, &index);
+}
+
+static __always_inline bool is_of_flow(__u64 owner, __u64 hash)
+{
+	return owner && !((owner ^ hash) & ~OWNER_INDEX_MASK);
+}
+
+static __noinline int find_owner(const struct chance_flow *flow)
+{
+	const __u64 hash = flow_hash(flow);
+	const struct owner_set *set = owner_set(hash);
+
+	if (!set)
+		return NOBODY;
+	for (int i = 0; i < OWNERS_IN_SET; i++) {
+		__u64 owner = *(const volatile __u64 *)&set->owners[i];
+
+		if (is_of_flow(owner, hash))
+			return owner & OWNER_INDEX_MASK;
+	}
+	return NOBODY;
+}
+
+/* The newest one stands first; the oldest one of a full set goes. */
+static __noinline void learn_owner(const struct chance_flow *flow, __u32 index)
+{
+	const __u64 hash = flow_hash(flow);
+	struct owner_set *set = owner_set(hash);
+	__u64 moved = (hash & ~OWNER_INDEX_MASK) | index;
+
+	if (!set)
+		return;
+	for (int i = 0; i < OWNERS_IN_SET; i++) {
+		volatile __u64 *place = (volatile __u64 *)&set->owners[i];
+		__u64 owner = *place;
+
+		*place = moved;
+		if (!owner || is_of_flow(owner, hash))
+			return;
+		moved = owner;
+	}
+}
+
+static __noinline void forget_owner(const struct chance_flow *flow)
+{
+	const __u64 hash = flow_hash(flow);
+	struct owner_set *set = owner_set(hash);
+
+	if (!set)
+		return;
+	for (int i = 0; i < OWNERS_IN_SET; i++) {
+		volatile __u64 *place = (volatile __u64 *)&set->owners[i];
+
+		if (is_of_flow(*place, hash))
+			*place = 0;
+	}
+}
+
+/* A token bucket: so many at once, then one as often as the interval says. */
+static __always_inline bool spend(const union address *whose, __u64 now, __u64 interval)
+{
+	__u64 *used_until = bpf_map_lookup_elem(&budgets, whose);
+	__u64 from;
+
+	if (!used_until)
+		return false;
+	from = *used_until > now ? *used_until : now;
+	if (from - now > (CHANCE_BURST - 1) * interval)
+		return false;
+	*used_until = from + interval;
+	return true;
+}
+
+/* A gateway that is flooded uses up its own share, and all together not more than a node gives. */
+static __noinline bool may_ask(const struct siblings *siblings, const union address *public)
+{
+	const __u64 now = bpf_ktime_get_coarse_ns();
+	const union address node = {};
+	const bool raised = (__s64)(now - siblings->changed_ns) < (__s64)CHANCE_RAISED_NS;
+
+	return spend(public, now, raised ? CHANCE_RAISED : CHANCE_QUIET) &&
+	       spend(&node, now, CHANCE_NODE);
+}
+
+#endif

@@ -1,0 +1,248 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/* What a sibling has passed on: verified wholly before a byte of it is changed. */
+#ifndef EPIC_CHANCE_TAKE_H
+#define EPIC_CHANCE_TAKE_H
+
+#include <linux/bpf.h>
+#include <linux/in.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "chance.h"
+
+/* A packet passed on, and what is known of it once it is verified. */
+struct taken {
+	struct chance_packet packet;
+	struct passage passage;
+	const struct siblings *siblings;
+	__u8 tos; /* of the outer packet */
+};
+
+static __always_inline bool is_chance(const struct received *received)
+{
+	return (received->gue->version_control_hlen & GUE_HLEN_MASK) == GUE_CHANCE_HLEN;
+}
+
+/* An answer quotes no more than the headers of the packet that it is about. */
+static __always_inline bool length_agrees(const struct taken *taken,
+					  const struct received *received)
+{
+	const __u32 carried = received->length - sizeof(struct chance_header);
+
+	return taken->passage.kind == CHANCE_KIND_FOUND ? taken->packet.length >= carried
+							: taken->packet.length == carried;
+}
+
+static __noinline int taken_read(struct taken *taken, struct __sk_buff *skb,
+				 const struct received *received)
+{
+	const struct chance_header *header = (const void *)received->gue;
+	struct chance_packet *packet = &taken->packet;
+	const bool six = packet->six;
+	__be16 fragment = 0;
+
+	if (six) {
+		const struct ipv6hdr *ip = (const void *)(header + 1);
+
+		if ((const void *)(ip + 1) > received->readable_end)
+			return DROP_TRUNCATED;
+		if (ip->version != IPV6_VERSION)
+			return DROP_INNER_HEADER;
+		packet->length = bpf_ntohs(ip->payload_len) + sizeof(*ip);
+		packet->header_length = sizeof(*ip);
+		packet->flow.client = address_v6(&ip->saddr);
+		packet->flow.public = address_v6(&ip->daddr);
+		packet->flow.protocol = ip->nexthdr;
+	} else {
+		const struct iphdr *ip = (const void *)(header + 1);
+
+		if ((const void *)(ip + 1) > received->readable_end)
+			return DROP_TRUNCATED;
+		if (!ipv4_header_sane(ip))
+			return DROP_INNER_HEADER;
+		packet->length = bpf_ntohs(ip->tot_len);
+		packet->header_length = ip->ihl * 4;
+		packet->flow.client = address_v4(ip->saddr);
+		packet->flow.public = address_v4(ip->daddr);
+		packet->flow.protocol = ip->protocol;
+		fragment = ip->frag_off & bpf_htons(IPV4_MORE_FRAGMENTS | IPV4_FRAGMENT_OFFSET);
+	}
+	if (!length_agrees(taken, received))
+		return DROP_INNER_LENGTH;
+	if (!is_chance_protocol(packet->flow.protocol, six) ||
+	    read_flow(skb, packet, fragment, six) != CHANCE_READ_FLOW || is_for_here(packet))
+		return DROP_CHANCE_FLOW;
+	return OK;
+}
+
+/* Whether a sibling that keeps to the rules can have sent this to us. */
+static __always_inline bool passage_sane(const struct passage *passage,
+					 const struct siblings *siblings)
+{
+	const __u32 own = siblings->own % MAX_SIBLINGS;
+	const bool asked = passage->visited & 1 << own;
+
+	if (!(passage->visited & 1 << passage->sender) ||
+	    !(passage->visited & 1 << passage->origin))
+		return false;
+	switch (passage->kind) {
+	case CHANCE_KIND_ASK:
+		return !asked;
+	case CHANCE_KIND_GIVE:
+		return passage->spare == own;
+	default:
+		return passage->origin == own;
+	}
+}
+
+static __always_inline int taken_authentic(const struct taken *taken,
+					   const struct received *received, const bool six)
+{
+	const struct chance_header *header = (const void *)received->gue;
+	const struct passage *passage = &taken->passage;
+	const struct siblings *siblings = taken->siblings;
+	const __u32 own = siblings->own % MAX_SIBLINGS, slot = passage->slot % KEY_SLOTS;
+
+	if (!is_listed(siblings, passage->sender) ||
+	    !address_equal(&received->source, sibling_address(siblings, passage->sender)) ||
+	    !address_equal(&received->destination, sibling_address(siblings, own)))
+		return DROP_CHANCE_SIBLING;
+	if (!(siblings->valid & 1 << slot) ||
+	    chance_tag(&siblings->keys[slot], header, &taken->packet.flow, own, six) !=
+		    tag_word(&header->tag))
+		return DROP_CHANCE_TAG;
+	return passage_sane(passage, siblings) ? OK : DROP_CHANCE_FIELD;
+}
+
+static __always_inline int take_off(struct __sk_buff *skb, const struct taken *taken,
+				    enum chance_counter counter, const bool over6, const bool six)
+{
+	int reason;
+
+	count_chance(&taken->packet.flow.public, counter, segments_of(skb));
+	reason = strip(skb, chance_overhead(over6), taken->tos, over6, six);
+	return reason == OK ? NOT_OURS : drop(reason);
+}
+
+/* Tell where the packet came in that the flow is here. It comes to us once more, to be delivered.
+ */
+static __always_inline int answer(struct __sk_buff *skb, struct taken *taken, const bool over6,
+				  const bool six)
+{
+	const struct siblings *siblings = taken->siblings;
+	const __u32 own = siblings->own % MAX_SIBLINGS, origin = taken->passage.origin;
+	struct passage *passage = &taken->passage;
+	int reason;
+
+	if (!is_candidate(siblings, origin))
+		return take_off(skb, taken, CHANCE_TAKEN, over6, six);
+	passage->sender = own;
+	passage->visited |= 1 << own;
+	passage->spare = own;
+	passage->kind = CHANCE_KIND_GIVE;
+	passage->answer = false;
+	reason = readdress(skb, &taken->packet, siblings, passage, own);
+	if (reason != OK)
+		return drop(reason);
+	bpf_clone_redirect(skb, skb->ifindex, BPF_F_INGRESS);
+	passage->kind = CHANCE_KIND_FOUND;
+	return send_on(skb, &taken->packet, siblings, passage, origin);
+}
+
+/* A question: the answer is yes, or it goes on. */
+static __always_inline int answer_or_ask(struct __sk_buff *skb, struct taken *taken,
+					 const bool over6, const bool six)
+{
+	const union address *public = &taken->packet.flow.public;
+	const struct siblings *siblings = taken->siblings;
+	const __u32 own = siblings->own % MAX_SIBLINGS;
+	struct passage *passage = &taken->passage;
+	enum chance_match match = socket_find(skb, siblings, &taken->packet);
+	int receiver;
+
+	if (match == CHANCE_FITS)
+		return passage->answer ? answer(skb, taken, over6, six)
+				       : take_off(skb, taken, CHANCE_TAKEN, over6, six);
+	if (match == CHANCE_STALE_SOCKET) {
+		count_chance(public, CHANCE_STALE, 1);
+		if (passage->spare == passage->origin)
+			passage->spare = own;
+	}
+	passage->visited |= 1 << own;
+	passage->sender = own;
+	passage->answer = true;
+	receiver = next_sibling(siblings, passage->visited);
+	if (receiver != NOBODY) {
+		count_chance(public, CHANCE_FORWARDED, segments_of(skb));
+		return send_on(skb, &taken->packet, siblings, passage, receiver);
+	}
+	if (!is_candidate(siblings, passage->origin))
+		return take_off(skb, taken, CHANCE_CHAIN_ENDS, over6, six);
+	passage->kind = CHANCE_KIND_RETURN;
+	passage->answer = false;
+	count_chance(public, CHANCE_RETURNED, segments_of(skb));
+	return send_on(skb, &taken->packet, siblings, passage, passage->origin);
+}
+
+/* Nobody had it. A socket may have been made here meanwhile; if not, the spare one takes it. */
+static __always_inline int end_chain(struct __sk_buff *skb, struct taken *taken, const bool over6,
+				     const bool six)
+{
+	const struct siblings *siblings = taken->siblings;
+	const __u32 own = siblings->own % MAX_SIBLINGS;
+	struct passage *passage = &taken->passage;
+	enum chance_match match = socket_find(skb, siblings, &taken->packet);
+
+	if (match == CHANCE_FITS)
+		return take_off(skb, taken, CHANCE_HITS, over6, six);
+	forget_owner(&taken->packet.flow);
+	if (match == CHANCE_ABSENT && passage->spare != own &&
+	    is_candidate(siblings, passage->spare)) {
+		passage->sender = own;
+		passage->kind = CHANCE_KIND_GIVE;
+		count_chance(&taken->packet.flow.public, CHANCE_FALLBACKS, segments_of(skb));
+		return send_on(skb, &taken->packet, siblings, passage, passage->spare);
+	}
+	return take_off(skb, taken, CHANCE_CHAIN_ENDS, over6, six);
+}
+
+static __always_inline int learn(const struct taken *taken)
+{
+	learn_owner(&taken->packet.flow, taken->passage.sender);
+	count_chance(&taken->packet.flow.public, CHANCE_LEARNED, 1);
+	return TC_ACT_SHOT;
+}
+
+static __always_inline int chance_take(struct __sk_buff *skb, const struct received *received,
+				       const bool over6, const bool six)
+{
+	struct taken taken = {
+		.packet.offset = ETH_HLEN + chance_overhead(over6),
+		.packet.six = six,
+		.tos = received->tos,
+	};
+	int reason;
+
+	passage_read(&taken.passage, (const void *)received->gue);
+	reason = taken_read(&taken, skb, received);
+	if (reason != OK)
+		return drop(reason);
+	taken.siblings = siblings_find(&taken.packet.flow.public);
+	if (!taken.siblings)
+		return drop(DROP_CHANCE_GATEWAY);
+	reason = taken_authentic(&taken, received, six);
+	if (reason != OK)
+		return drop(reason);
+	switch (taken.passage.kind) {
+	case CHANCE_KIND_ASK:
+		return answer_or_ask(skb, &taken, over6, six);
+	case CHANCE_KIND_RETURN:
+		return end_chain(skb, &taken, over6, six);
+	case CHANCE_KIND_GIVE:
+		return take_off(skb, &taken, CHANCE_TAKEN, over6, six);
+	default:
+		return learn(&taken);
+	}
+}
+
+#endif

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Second chance: who the siblings of the gateways here are, and what became of the gateways' packets."""
+
+from __future__ import annotations
+
+import struct
+import time
+from dataclasses import dataclass
+
+from epic.bpf import records
+from epic.bpf.chance_counters import CHANCE_COUNTERS, SecondChanceCounters
+from epic.bpf.maps import Maps
+from epic.bpf.records import MAX_SIBLINGS, SIBLINGS, Address
+from epic.bpf.siphash import KEY_LENGTH
+from epic.errors import Invalid
+
+COUNTS = struct.Struct(f"={len(CHANCE_COUNTERS)}Q")
+_ABSENT = -1
+_NODE = bytes(16)
+"""Where the budgets are of all gateways together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sibling:
+    """An instance of a gateway that lives, on whatever node."""
+
+    index: int
+    """0 to 15: its bit in the header of packets passed on."""
+    address: Address
+    """Underlay address of its node."""
+    draining: bool = False
+    alive: bool = True
+    """False: its node does not answer, so nothing is passed on to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Siblings:
+    """What a node knows of one gateway's siblings."""
+
+    own: int
+    """Index of this node's."""
+    netns: int | None
+    """Id of the instance's network namespace as the node's sees it; None: there is none here."""
+    siblings: tuple[Sibling, ...]
+    """In the order in which they are asked for a packet of a flow without a known owner."""
+    keys: tuple[bytes | None, bytes | None]
+    """Slots by parity of the key's epoch; all that are there verify."""
+    active: int
+    """Slot of the key that signs."""
+
+
+class SiblingTable:
+    """Siblings by public address, and what the programs count of each gateway."""
+
+    def __init__(self, maps: Maps) -> None:
+        self._maps = maps
+
+    def put(self, public: Address, siblings: Siblings) -> None:
+        """Replace a gateway's entry at once; a list that changed raises the budget for a while.
+
+        Invalid: indexes, keys or addresses that the programs cannot use.
+        """
+        _check(public, siblings)
+        key = records.pack_address(public)
+        value = self._maps.siblings.get(key)
+        before = None if value is None else _unpack(value)
+        changed = before is None or before.siblings != siblings.siblings
+        now = time.monotonic_ns() if changed or value is None else _changed_ns(value)
+        if value is None:
+            self._maps.chances.set(key, bytes(COUNTS.size * self._maps.cpus))
+        if changed:
+            for whose in (key, _NODE):
+                self._maps.budgets.set(whose, bytes(records.COUNT.size))
+        self._maps.siblings.set(key, _pack(siblings, now))
+
+    def delete(self, public: Address) -> None:
+        """Remove; packets for the address are left to the stack again."""
+        key = records.pack_address(public)
+        for held in (self._maps.siblings, self._maps.budgets, self._maps.chances):
+            held.delete(key)
+
+    def all(self) -> dict[Address, Siblings]:
+        """What is there."""
+        return {_address(key): _unpack(value) for key, value in self._maps.siblings.items()}
+
+    def counters(self) -> dict[Address, SecondChanceCounters]:
+        """What became of each gateway's packets."""
+        return {_address(key): _sum(value) for key, value in self._maps.chances.items()}
+
+
+def _address(key: bytes) -> Address:
+    found = records.unpack_address(key)
+    if found is None:
+        raise ValueError("no gateway has the address 0")
+    return found
+
+
+def _check(public: Address, siblings: Siblings) -> None:
+    by_index = {each.index: each for each in siblings.siblings}
+    if len(by_index) != len(siblings.siblings) or not by_index.keys() <= set(range(MAX_SIBLINGS)):
+        raise Invalid(f"{public}: siblings have indexes of their own from 0 to {MAX_SIBLINGS - 1}")
+    if siblings.own not in by_index:
+        raise Invalid(f"{public}: this node, {siblings.own}, is not among the siblings {sorted(by_index)}")
+    if siblings.netns is not None and siblings.netns < 0:
+        raise Invalid(f"{public}: {siblings.netns} is no id of a network namespace")
+    if siblings.active not in (0, 1) or siblings.keys[siblings.active] is None:
+        raise Invalid(f"{public}: slot {siblings.active} signs and must hold a key")
+    for slot, key in enumerate(siblings.keys):
+        if key is not None and len(key) != KEY_LENGTH:
+            raise Invalid(f"{public}: the key in slot {slot} has {len(key)} bytes, not {KEY_LENGTH}")
+
+
+def _bits(indexes: list[int]) -> int:
+    return sum(1 << index for index in indexes)
+
+
+def _pack(siblings: Siblings, changed_ns: int) -> bytes:
+    """`struct siblings`; who is on the other family's underlay cannot be reached, so it is no candidate."""
+    everybody = siblings.siblings
+    own = next(each for each in everybody if each.index == siblings.own)
+    candidates = [
+        each.index
+        for each in everybody
+        if each.alive and each is not own and each.address.version == own.address.version
+    ]
+    addresses = {each.index: records.pack_address(each.address) for each in everybody}
+    first, second = (key or bytes(KEY_LENGTH) for key in siblings.keys)
+    return SIBLINGS.pack(
+        _ABSENT if siblings.netns is None else siblings.netns,
+        *(siblings.own, siblings.active),
+        _bits([slot for slot, key in enumerate(siblings.keys) if key is not None]),
+        len(everybody),
+        *(_bits([each.index for each in everybody]), _bits(candidates)),
+        _bits([each.index for each in everybody if each.draining]),
+        _bits([each.index for each in everybody if each.alive]),
+        sum(each.index << 4 * place for place, each in enumerate(everybody)),
+        *(changed_ns, first, second),
+        b"".join(addresses.get(index, bytes(16)) for index in range(MAX_SIBLINGS)),
+    )
+
+
+def _unpack(value: bytes) -> Siblings:
+    netns, own, active, valid, count, _, _, draining, alive, order, _, *keys, packed = SIBLINGS.unpack(value)
+    found = []
+    for place in range(count):
+        index = order >> 4 * place & 15
+        address = records.unpack_address(packed[16 * index : 16 * index + 16])
+        if address is not None:
+            found.append(Sibling(index, address, bool(draining >> index & 1), alive=bool(alive >> index & 1)))
+    first, second = (key if valid >> slot & 1 else None for slot, key in enumerate(keys))
+    return Siblings(own, None if netns < 0 else netns, tuple(found), (first, second), active)
+
+
+def _changed_ns(value: bytes) -> int:
+    return int(SIBLINGS.unpack(value)[10])
+
+
+def _sum(value: bytes) -> SecondChanceCounters:
+    totals = map(sum, zip(*COUNTS.iter_unpack(value), strict=True))
+    return SecondChanceCounters(*totals)
