@@ -29,7 +29,6 @@ from epic.model.nodes import NodeRevocation
 from epic.model.resources import GWProxy, LBServiceGroup, Node, Tunnel
 from epic.model.runs import NodeResult, Run
 from epic.model.siblings import Siblings
-from epic.reconcile.keys import KeyQueue
 from epic.reconcile.lifecycle import Lifecycle
 from epic.reconcile.siblings_keeper import SiblingsKeeper
 from epic.reconcile.turn import LifecycleSettings
@@ -40,6 +39,7 @@ from epic.runs.results import NodeOutcome
 from epic.siblings.heard import AppliedLists
 from epic.store.interface import Change, Transaction
 from epic.store.sqlite import SqliteStore
+from epic.workqueue.queue import WorkQueue
 
 
 class Clock:
@@ -126,7 +126,7 @@ class Plant:
         self.executions.clear()
         settings = LifecycleSettings(self.pool, "1", drain_seconds=30)
         self.lifecycle = Lifecycle(self.store, settings, self._evidence)
-        self.lifecycle.queue = KeyQueue(self.clock.seconds)
+        self.lifecycle.queue = WorkQueue(self.clock.seconds)
         self.applied = AppliedLists(self.clock.seconds)
         self.keeper = SiblingsKeeper(self.store, self.applied, Policy(), self.clock.seconds)
         with self._may_fail():

@@ -11,10 +11,10 @@ from epic.model.base import now
 from epic.model.naming import GatewayId
 from epic.model.resources import Tunnel
 from epic.reconcile.current import CurrentWorld
-from epic.reconcile.keys import KeyQueue
 from epic.reconcile.turn import LifecycleSettings, TunnelEvidence, Turn, is_work, next_step, replicas
 from epic.reconcile.world import Key, World
 from epic.store.interface import Change, Reader, Store
+from epic.workqueue.queue import WorkQueue
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class Lifecycle:
         self._current = CurrentWorld(store)
         self._world = World()
         self._told = ""
-        self.queue: KeyQueue[Key] = KeyQueue()
+        self.queue: WorkQueue[Key] = WorkQueue()
 
     def begin(self) -> int:
         """Read everything; returns the revision from which changes are to be taken in."""
@@ -52,12 +52,11 @@ class Lifecycle:
 
     def work(self) -> None:
         """Look at some of the keys that are due, and do what is to be done."""
-        keys = self.queue.take(_AT_ONCE)
-        due = [key for key in keys if self._is_due(key)]
-        if not due or self._try(due, quiet=True):
-            return
-        for key in due:
-            self._try([key], quiet=False)
+        with self.queue.work(_AT_ONCE) as keys:
+            due = [key for key in keys if self._is_due(key)]
+            if due and not self._try(due, quiet=True):
+                for key in due:
+                    self._try([key], quiet=False)
 
     def wait(self) -> float | None:
         """Seconds until a key is due; None: there is none."""

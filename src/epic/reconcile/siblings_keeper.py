@@ -18,7 +18,6 @@ from epic.model.base import Resource, now
 from epic.model.naming import GatewayId
 from epic.model.resources import GWProxy, Node
 from epic.model.siblings import Siblings, SiblingsSpec
-from epic.reconcile.keys import KeyQueue
 from epic.reconcile.siblings import (
     held,
     new_secret,
@@ -33,6 +32,7 @@ from epic.siblings.condition import second_chance
 from epic.siblings.heard import AppliedLists
 from epic.siblings.waiting import is_held, release
 from epic.store.interface import Change, Reader, Store, Transaction
+from epic.workqueue.queue import WorkQueue
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class SiblingsKeeper:
         self._told_fault = ""
         self._heard: deque[GatewayId] = deque()
         self._next_turn = clock()
-        self.queue: KeyQueue[GatewayId] = KeyQueue(clock)
+        self.queue: WorkQueue[GatewayId] = WorkQueue(clock)
 
     def begin(self) -> int:
         """Read everything; returns the revision from which changes are to be taken in."""
@@ -119,10 +119,11 @@ class SiblingsKeeper:
             self._next_turn = self._clock() + _TURN_SECONDS
             for gateway in self._nodes:
                 self.queue.add(gateway)
-        due = [gateway for gateway in self.queue.take(_AT_ONCE) if self._is_due(gateway)]
-        if due and not self._try(due, quiet=True):
-            for gateway in due:
-                self._try([gateway], quiet=False)
+        with self.queue.work(_AT_ONCE) as gateways:
+            due = [gateway for gateway in gateways if self._is_due(gateway)]
+            if due and not self._try(due, quiet=True):
+                for gateway in due:
+                    self._try([gateway], quiet=False)
 
     def _take_proxy(self, gateway: GatewayId, obj: Resource | None) -> None:
         for node in self._nodes.pop(gateway, ()):

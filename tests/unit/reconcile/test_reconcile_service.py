@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The service of lives: woken by changes, failing alone, beginning again; the queue of keys."""
+"""The service of lives: woken by changes, failing alone, beginning again."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from epic.lifecycle.tunnels import Evidence
 from epic.model.base import now
 from epic.model.resources import GWProxy, LBServiceGroup, Node
 from epic.model.runs import Run
-from epic.reconcile.keys import KeyQueue
 from epic.reconcile.lifecycle import Lifecycle
 from epic.reconcile.service import ReconcilerService
 from epic.reconcile.turn import LifecycleSettings, Turn
@@ -146,25 +145,3 @@ async def test_a_fault_that_repeats_is_told_once(caplog: pytest.LogCaptureFixtur
         await eventually(lambda: times >= 4)
         task.cancel()
     assert [record.getMessage() for record in caplog.records] == ["it: begins again in 0.0 s"]
-
-
-def test_keys_wait_once_come_in_order_and_failures_ever_later() -> None:
-    time = [0.0]
-    queue: KeyQueue[str] = KeyQueue(lambda: time[0])
-    for key in ("a", "b", "a"):
-        queue.add(key)
-    queue.add("c", 5)
-    queue.add("c", 9)
-    assert queue.take(1) == ["a"]
-    assert queue.take(9) == ["b"]
-    assert (queue.take(9), queue.wait()) == ([], 5)
-    assert [queue.failed("a"), queue.wait()] == [1, 0.5]
-    time[0] = 0.5
-    assert queue.take(9) == ["a"]
-    assert [queue.failed("a"), queue.wait()] == [2, 1.0]
-    queue.add("a")
-    assert queue.take(9) == ["a"], "a change is reason enough to try at once"
-    assert (queue.succeeded("a"), queue.succeeded("a")) == (True, False)
-    time[0] = 5.0
-    assert queue.take(9) == ["c"]
-    assert queue.wait() is None
