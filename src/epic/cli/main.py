@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from epic.cli import apply as manifests
-from epic.cli import listing, node, tunnels
+from epic.cli import backup, listing, node, tunnels
 from epic.cli.health import judge
 from epic.cli.output import Format, console, print_health, print_rows
 from epic.cli.session import Session
@@ -32,6 +32,8 @@ runs_app = typer.Typer(help="Playbook runs.", no_args_is_help=True)
 app.add_typer(runs_app, name="runs")
 app.add_typer(node.app, name="node")
 app.add_typer(tunnels.app, name="tunnels")
+app.command("backup")(backup.backup)
+app.command("restore")(backup.restore)
 
 
 Files = Annotated[

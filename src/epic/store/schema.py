@@ -66,6 +66,11 @@ class Schema:
             body = _convert(stored_kind, form, body)
         return Envelope(form, labels, body)
 
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Their names."""
+        return tuple(self._kinds)
+
     def is_newest(self, kind: str, form: int) -> bool:
         """Whether this form of the kind is the one that is written now."""
         return self._kinds[kind].form == form
