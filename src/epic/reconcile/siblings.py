@@ -7,12 +7,14 @@ import secrets
 from collections.abc import Iterable, Mapping, Sequence
 
 from epic.ads.snapshot import versioned
+from epic.lifecycle.conditions import with_proxy_condition
 from epic.model.base import Metadata, now
 from epic.model.instances import ProxyInstance
 from epic.model.naming import GatewayId
 from epic.model.resources import GWProxy, Node
 from epic.model.siblings import Siblings, SiblingsSpec
 from epic.rotation import KEY_BYTES
+from epic.siblings.condition import second_chance
 from epic.siblings.listing import begin, living, noted, relist
 from epic.siblings.message import message
 from epic.siblings.waiting import HELD
@@ -59,7 +61,11 @@ def relist_gateway(transaction: Transaction, proxy: GWProxy, nodes: Mapping[str,
     save_siblings(transaction, proxy.id, stored, after)
     instances = held(proxy.status.instances, before, after)
     status = proxy.status.model_copy(update={"instances": instances})
-    return transaction.update(proxy.model_copy(update={"status": status}))
+    proxy = proxy.model_copy(update={"status": status})
+    if any(instance.hold for instance in instances):
+        # The rest of what there is to say of it depends on what nodes say.
+        proxy = with_proxy_condition(proxy, second_chance(instances, after, nodes, {}, now()))
+    return transaction.update(proxy)
 
 
 def save_siblings(

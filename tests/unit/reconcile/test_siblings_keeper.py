@@ -1,0 +1,349 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Leading siblings on: who waits no more, whom an upgrade finds serving, what it costs, what fails alone."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from epic.api.bodies import ProxySpecInput
+from epic.api.gateways import create_gateway
+from epic.api.replies import shown
+from epic.model import base
+from epic.model.base import Metadata
+from epic.model.instances import ProxyInstance
+from epic.model.naming import GatewayId
+from epic.model.resources import Account, GWProxy, LBServiceGroup, Node, ServicePrefix
+from epic.model.siblings import Siblings, SiblingsSpec
+from epic.reconcile import siblings as siblings_room
+from epic.reconcile import siblings_keeper as keeper_room
+from epic.reconcile.siblings import forget_node, relist_gateway
+from epic.reconcile.siblings_keeper import SiblingsKeeper
+from epic.rotation import Policy
+from epic.siblings.heard import AppliedLists
+from epic.store.sqlite import SqliteStore
+
+GATEWAY = GatewayId("a", "u1")
+SERVING = {"phase": "Serving", "unit": "current", "ready": True, "announced": True}
+
+
+class Clock:
+    """One time for the store's objects and for what is measured."""
+
+    def __init__(self) -> None:
+        self.time = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.time
+
+    def seconds(self) -> float:
+        return self.time.timestamp()
+
+    def pass_(self, seconds: float) -> None:
+        self.time += timedelta(seconds=seconds)
+
+
+class Watched(SqliteStore):
+    """A store that can be full, and that tells when somebody lists."""
+
+    full = False
+    lists = 0
+
+    @contextmanager
+    def transaction(self) -> Iterator[Any]:
+        with super().transaction() as transaction:
+            listing = transaction.list
+
+            def counted(*arguments: Any) -> Any:
+                self.lists += 1
+                return listing(*arguments)
+
+            transaction.list = counted  # type: ignore[method-assign]
+            yield transaction
+            if self.full:
+                raise sqlite3.OperationalError("database or disk is full")
+
+    def list(self, *arguments: Any) -> Any:
+        self.lists += 1
+        return super().list(*arguments)
+
+
+class Site:
+    """A control plane without nodes: what these say is put in by hand."""
+
+    def __init__(self, path: Path, clock: Clock) -> None:
+        self.clock = clock
+        self.store = Watched(path / "epic.db")
+        self.restart()
+        with self.store.transaction() as transaction:
+            pool = {"pool": "203.0.113.0/24", "subnet": "203.0.113.0/24"}
+            transaction.create(
+                ServicePrefix.model_validate({"metadata": {"name": "p"}, "spec": {"public-pool": pool}})
+            )
+            transaction.create(Account(metadata=Metadata(name="a")))
+            group = {"metadata": {"name": "g", "namespace": "a"}, "spec": {"service-prefix": "p"}}
+            transaction.create(LBServiceGroup.model_validate(group))
+
+    def restart(self) -> None:
+        self.applied = AppliedLists(self.clock.seconds)
+        self.keeper = SiblingsKeeper(self.store, self.applied, Policy(), self.clock.seconds)
+        self.seen = self.keeper.begin()
+
+    def add_node(self, name: str, *, second_chance: bool = True) -> None:
+        spec = {"address": f"192.0.2.{name[1:]}"}
+        status = {"second-chance": second_chance}
+        with self.store.transaction() as transaction:
+            transaction.create(
+                Node.model_validate({"metadata": {"name": name}, "spec": spec, "status": status})
+            )
+
+    def change_node(self, name: str, **status: object) -> None:
+        with self.store.transaction() as transaction:
+            stored = transaction.get(Node, "", name)
+            changed = stored.status.model_copy(update=status)
+            transaction.update(stored.model_copy(update={"status": changed}))
+
+    def create(self, uid: str = "u1") -> None:
+        listeners = [{"name": "h", "port": 80, "protocol": "HTTP"}]
+        client = {"uid": uid, "clusterID": "c", "namespace": "n", "name": uid}
+        gateway = {"gatewayClassName": "k", "listeners": listeners}
+        spec = ProxySpecInput.model_validate({"clientRef": client, "gateway": gateway})
+        with self.store.transaction() as transaction:
+            group = transaction.get(LBServiceGroup, "a", "g")
+            create_gateway(transaction, group, spec, IPv4Network("100.64.0.0/24"))
+
+    def change_instance(self, node: str, **values: object) -> None:
+        """As the sequencer does it: the list follows in the same transaction."""
+        with self.store.transaction() as transaction:
+            proxy = transaction.get(GWProxy, "a", "u1")
+            instances = tuple(
+                i.model_copy(update=values) if i.node == node else i for i in proxy.status.instances
+            )
+            status = proxy.status.model_copy(update={"instances": instances})
+            proxy = proxy.model_copy(update={"status": status})
+            relist_gateway(transaction, proxy, {n.name: n for n in self.store.list(Node)})
+
+    def hear(self, node: str, version: str | None = None) -> None:
+        """The node says that it has a list: the newest, if not said otherwise."""
+        said = self.spec.version if version is None else version
+        self.keeper.hear(self.applied.take(node, {GATEWAY: said}))
+        self.work()
+
+    def work(self) -> None:
+        while True:
+            changes = list(self.store._changes(self.seen))
+            self.seen = changes[-1].revision if changes else self.seen
+            self.keeper.take_in(changes)
+            self.keeper.work()
+            wait = self.keeper.wait()
+            if not changes and (wait is None or wait > 0):
+                return
+
+    def pass_time(self, seconds: float) -> None:
+        self.clock.pass_(seconds)
+        self.work()
+
+    @property
+    def spec(self) -> SiblingsSpec:
+        return self.store.get(Siblings, "a", "u1").spec
+
+    @property
+    def proxy(self) -> GWProxy:
+        return self.store.get(GWProxy, "a", "u1")
+
+    @property
+    def held(self) -> set[str]:
+        return {i.node for i in self.proxy.status.instances if i.hold}
+
+    @property
+    def condition(self) -> tuple[str, str]:
+        found = next(c for c in self.proxy.status.conditions if c.type == "SecondChance")
+        return found.status, found.reason
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    clock = Clock()
+    for module in (base, siblings_room, keeper_room):
+        monkeypatch.setattr(module, "now", clock)
+    site = Site(tmp_path, clock)
+    yield site
+    site.store.close()
+
+
+@pytest.fixture
+def pair(site: Site) -> Site:
+    """A gateway of two instances, new."""
+    site.add_node("e1")
+    site.add_node("e2")
+    site.create()
+    site.work()
+    return site
+
+
+def test_a_new_gateways_instances_wait_until_both_nodes_have_said_that_they_have_the_list(pair: Site) -> None:
+    assert (pair.held, pair.condition) == ({"e1", "e2"}, ("Unknown", "WaitsForSiblings"))
+    pair.hear("e1")
+    assert pair.held == {"e1", "e2"}
+    pair.hear("e2")
+    assert (pair.held, pair.condition) == (set(), ("True", "AllSiblingsKnow"))
+
+
+def test_the_gateway_is_written_once_when_it_is_made_and_once_when_nobody_waits_any_more(pair: Site) -> None:
+    before = pair.proxy.metadata.resource_version
+    pair.work()
+    pair.hear("e1")
+    assert pair.proxy.metadata.resource_version == before
+    pair.hear("e2")
+    written = pair.store.revision
+    pair.work()
+    pair.pass_time(5)
+    assert (pair.store.revision, written) == (before + 1, before + 1)
+
+
+def test_nobody_waits_for_longer_than_ten_seconds_and_the_gateway_says_who_is_late(pair: Site) -> None:
+    pair.hear("e1")
+    pair.pass_time(9)
+    assert pair.held == {"e1", "e2"}
+    pair.pass_time(1)
+    assert (pair.held, pair.condition) == (set(), ("False", "SiblingsLate"))
+    pair.hear("e2")
+    pair.pass_time(5)
+    assert pair.condition == ("True", "AllSiblingsKnow")
+
+
+def test_who_waits_no_more_does_not_wait_again_after_a_restart(pair: Site) -> None:
+    pair.hear("e1")
+    pair.hear("e2")
+    pair.restart()
+    pair.work()
+    assert pair.held == set()
+
+
+def test_who_waits_still_waits_after_a_restart_until_it_is_told(pair: Site) -> None:
+    pair.restart()
+    pair.work()
+    assert pair.held == {"e1", "e2"}
+    pair.hear("e1")
+    pair.hear("e2")
+    assert pair.held == set()
+
+
+def test_a_newcomer_is_held_while_the_others_serve_on(pair: Site) -> None:
+    pair.hear("e1")
+    pair.hear("e2")
+    pair.change_instance("e1", **SERVING)
+    pair.change_instance("e2", **SERVING)
+    pair.add_node("e3")
+    with pair.store.transaction() as transaction:
+        proxy = transaction.get(GWProxy, "a", "u1")
+        new = ProxyInstance.model_validate({"node": "e3", "inside-address": "100.64.0.9"})
+        status = proxy.status.model_copy(update={"instances": (*proxy.status.instances, new)})
+        proxy = proxy.model_copy(update={"status": status})
+        relist_gateway(transaction, proxy, {n.name: n for n in pair.store.list(Node)})
+    pair.work()
+    assert pair.held == {"e3"}
+    for node in ("e1", "e2", "e3"):
+        assert pair.held == {"e3"}
+        pair.hear(node)
+    assert pair.held == set()
+
+
+def test_who_comes_back_from_maintenance_is_held_until_all_know_it_again(pair: Site) -> None:
+    pair.hear("e1")
+    pair.hear("e2")
+    pair.change_instance("e1", **SERVING)
+    pair.change_instance("e2", **{**SERVING, "phase": "Draining"})
+    assert [(s.node, s.draining) for s in pair.spec.siblings] == [("e1", False), ("e2", True)]
+    pair.change_instance("e2", phase="Withdrawn", announced=False, drained=True)
+    assert pair.spec.nodes == ("e1",)
+    pair.hear("e1")
+    pair.change_instance("e2", phase="Prepared")
+    assert (pair.spec.nodes, pair.held) == (("e1", "e2"), {"e2"})
+
+
+def test_gateways_of_an_earlier_version_serve_on_and_get_their_list_when_their_nodes_can(site: Site) -> None:
+    site.add_node("e1", second_chance=False)
+    site.add_node("e2", second_chance=False)
+    site.create()
+    for node in ("e1", "e2"):
+        site.change_instance(node, **SERVING)
+    # As they were stored: without what there is only now.
+    for name, path in (("u1", "$.status.instances[0].hold"), ("u1", "$.status.instances[1].hold")):
+        site.store._writer.execute(
+            "UPDATE objects SET body = json_remove(body, ?) WHERE name = ?", (path, name)
+        )
+    site.store._writer.execute(
+        "UPDATE objects SET body = json_remove(body, '$.status.second-chance') WHERE kind = 'Node'"
+    )
+    site.restart()
+    site.work()
+    assert site.store.find(Siblings, "a", "u1") is None
+    assert (site.held, site.condition) == (set(), ("False", "NotOnAllNodes"))
+    for node in ("e1", "e2"):
+        site.change_node(node, second_chance=True)
+        site.work()
+        assert site.held == set()
+    assert site.spec.nodes == ("e1", "e2")
+
+
+def test_a_node_on_which_it_is_switched_off_leaves_the_lists(pair: Site) -> None:
+    pair.hear("e1")
+    pair.hear("e2")
+    pair.change_node("e2", second_chance=False)
+    pair.work()
+    assert (pair.spec.nodes, pair.held, pair.condition) == (("e1",), set(), ("False", "NotOnAllNodes"))
+
+
+def test_a_lost_node_is_out_of_all_lists_at_once_and_its_keys_are_worth_nothing(pair: Site) -> None:
+    before = {key.secret for key in pair.spec.keys}
+    with pair.store.transaction() as transaction:
+        node = transaction.get(Node, "", "e1")
+        status = node.status.model_copy(update={"lost": True})
+        transaction.update(node.model_copy(update={"status": status}))
+        forget_node(transaction, "e1")
+    assert pair.spec.nodes == ("e2",)
+    assert not before & {key.secret for key in pair.spec.keys}
+
+
+def test_keys_are_rotated_and_of_one_who_left_nothing_is_left_after_a_while(pair: Site) -> None:
+    pair.hear("e1")
+    pair.hear("e2")
+    pair.change_instance("e2", phase="Withdrawn", drained=True)
+    for _ in range(20):
+        pair.work()
+        pair.hear("e1")
+        pair.pass_time(5)
+    assert ([key.epoch for key in pair.spec.keys], pair.spec.former) == ([2], ())
+
+
+def test_a_gateway_is_led_on_without_listing_anything(pair: Site) -> None:
+    pair.store.lists = 0
+    pair.hear("e1")
+    pair.hear("e2")
+    pair.change_node("e2", second_chance=False)
+    pair.work()
+    pair.pass_time(700)
+    assert pair.store.lists == 0
+
+
+def test_while_the_disk_is_full_nothing_is_lost_and_it_goes_on_when_there_is_room(pair: Site) -> None:
+    pair.hear("e1")
+    pair.store.full = True
+    pair.hear("e2")
+    assert pair.held == {"e1", "e2"}
+    pair.store.full = False
+    pair.pass_time(2)
+    assert pair.held == set()
+
+
+def test_what_the_api_shows_of_a_gateway_holds_no_key(pair: Site) -> None:
+    text = str(shown(pair.proxy))
+    assert all(key.secret.get_secret_value() not in text for key in pair.spec.keys)
