@@ -28,7 +28,7 @@ from epic.reconcile.siblings import (
 )
 from epic.rotation import Policy
 from epic.siblings import rotation
-from epic.siblings.condition import second_chance
+from epic.siblings.condition import LATE, SECOND_CHANCE, second_chance
 from epic.siblings.heard import AppliedLists
 from epic.siblings.waiting import is_held, release
 from epic.store.interface import Change, Reader, Store, Transaction
@@ -73,6 +73,8 @@ class SiblingsKeeper:
         self._held: set[GatewayId] = set()
         self._on_node: dict[str, set[GatewayId]] = defaultdict(set)
         self._nodes: dict[GatewayId, frozenset[str]] = {}
+        self._lists: dict[GatewayId, SiblingsSpec] = {}
+        self._late: set[GatewayId] = set()
         self._told: dict[str, tuple[object, ...]] = {}
         self._told_fault = ""
         self._heard: deque[GatewayId] = deque()
@@ -84,6 +86,8 @@ class SiblingsKeeper:
         revision = self._store.revision
         self._held.clear()
         self._nodes.clear()
+        self._late.clear()
+        self._lists = {GatewayId(s.account, s.name): s.spec for s in self._store.list(Siblings)}
         self._on_node.clear()
         self._told = {node.name: _matters(node) for node in self._store.list(Node)}
         for proxy in self._store.list(GWProxy):
@@ -95,6 +99,11 @@ class SiblingsKeeper:
         for change in changes:
             if change.kind == GWProxy.kind:
                 self._take_proxy(GatewayId(change.account, change.name), change.object)
+            elif change.kind == Siblings.kind:
+                gateway = GatewayId(change.account, change.name)
+                self._lists.pop(gateway, None)
+                if isinstance(change.object, Siblings):
+                    self._lists[gateway] = change.object.spec
             elif change.kind == Node.kind:
                 self._take_node(change.name, change.object)
 
@@ -117,8 +126,9 @@ class SiblingsKeeper:
                 self.queue.add(gateway)
         if self._clock() >= self._next_turn:
             self._next_turn = self._clock() + _TURN_SECONDS
-            for gateway in self._nodes:
-                self.queue.add(gateway)
+            for gateway in self._lists:
+                if not self._rests(gateway):
+                    self.queue.add(gateway)
         with self.queue.work(_AT_ONCE) as gateways:
             due = [gateway for gateway in gateways if self._is_due(gateway)]
             if due and not self._try(due, quiet=True):
@@ -129,6 +139,7 @@ class SiblingsKeeper:
         for node in self._nodes.pop(gateway, ()):
             self._on_node[node].discard(gateway)
         self._held.discard(gateway)
+        self._late.discard(gateway)
         if not isinstance(obj, GWProxy):
             return
         instances = obj.status.instances
@@ -137,6 +148,8 @@ class SiblingsKeeper:
             self._on_node[node].add(gateway)
         if any(instance.hold for instance in instances):
             self._held.add(gateway)
+        if any(c.type == SECOND_CHANCE and c.reason == LATE for c in obj.status.conditions):
+            self._late.add(gateway)
         self.queue.add(gateway)
 
     def _take_node(self, name: str, obj: Resource | None) -> None:
@@ -146,6 +159,16 @@ class SiblingsKeeper:
         if before != self._told.get(name):
             for gateway in self._on_node.get(name, ()):
                 self.queue.add(gateway)
+
+    def _rests(self, gateway: GatewayId) -> bool:
+        """Whether time alone brings nothing for the gateway: nearly always."""
+        spec = self._lists[gateway]
+        if spec.former or len(spec.keys) > 1 or gateway in self._late:
+            return False
+        said = self._applied.said(gateway, spec.nodes)
+        if any(said[node].version != spec.version for node in spec.nodes):
+            return False
+        return rotation.next_step(str(gateway), spec, said, now(), self._policy) is None
 
     def _is_due(self, gateway: GatewayId) -> bool:
         """Whether anything seems to be left to do; the transaction looks again."""

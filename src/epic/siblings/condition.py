@@ -15,6 +15,7 @@ from epic.siblings.listing import passes_on
 from epic.siblings.waiting import Said, late
 
 SECOND_CHANCE = "SecondChance"
+LATE = "SiblingsLate"
 
 
 def second_chance(
@@ -43,7 +44,7 @@ def second_chance(
         return _condition("False", "NoIndexFree", message)
     if spec is not None and (behind := len(late(spec, said, time))):
         message = f"{behind} of {len(alive)} instances are without the newest list of siblings"
-        return _condition("False", "SiblingsLate", f"{message}; the platform's operators can see which")
+        return _condition("False", LATE, f"{message}; the platform's operators can see which")
     return _condition("True", "AllSiblingsKnow")
 
 
