@@ -14,6 +14,8 @@ from epic.cli.phases import counted, instances, is_true, leaving, phase, waits_f
 _SILENT = timedelta(seconds=45)
 _MESSAGE_SHOWN = 300
 _CONDITIONS = ("Accepted", "Placed", "Programmed", "Ready")
+_CHANCE_FAILS = frozenset({"NoIndexFree", "SiblingsLate"})
+"""Of the reasons why a gateway has no second chance those that nobody has chosen."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,8 @@ def gateway_line(proxy: dict[str, Any], now: datetime) -> Line:
         return _deleted_line(name, proxy, now)
     states = [f"{kind} {dig(condition(proxy, kind), 'status') or 'Unknown'}" for kind in _CONDITIONS]
     wrong = [c for kind in _CONDITIONS if (c := condition(proxy, kind)).get("status") == "False"]
+    chance = condition(proxy, "SecondChance")
+    wrong += [chance] if chance.get("reason") in _CHANCE_FAILS else []
     problem = "; ".join(f"{c['type']}: {c.get('message') or c.get('reason')}" for c in wrong)
     # those of a node that is drained are not meant to serve
     meant = [i for i in dig(proxy, "status", "instances") or () if not leaving([i.get("phase", "")])]

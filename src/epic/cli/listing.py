@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from epic.cli import phases
-from epic.cli.fields import Row, age, dig
+from epic.cli.fields import Row, age, condition, dig
 from epic.client import PREFIX, EpicClient
 from epic.errors import Invalid, NotFound
 
@@ -40,6 +40,11 @@ def _field(*keys: str) -> Callable[[Row], str]:
 def _ready(row: Row) -> str:
     instances = dig(row, "status", "instances") or []
     return f"{sum(bool(i.get('announced')) for i in instances)}/{len(instances)}"
+
+
+def _second_chance(row: Row) -> str:
+    found = condition(row, "SecondChance")
+    return "yes" if found.get("status") == "True" else str(found.get("reason") or "-")
 
 
 def _dns(row: Row) -> str:
@@ -137,6 +142,7 @@ KINDS = (
             ("PORTS", _ports),
             ("DNS NAME", _dns),
             ("SERVING", _ready),
+            ("SECOND CHANCE", _second_chance),
             ("NODES", _nodes),
             ("AGE", _age),
         ),

@@ -177,7 +177,11 @@ def _withdrawn(instance: ProxyInstance, view: _View) -> _Move:
 def _towards_serving(instance: ProxyInstance) -> _Move:
     if instance.unit == "":
         return _Move("Planned", "waits for a run")
-    return _Move("Serving") if is_serving(instance) else _Move("Prepared", "waits for Envoy to serve")
+    return (
+        _Move("Serving")
+        if is_serving(instance)
+        else _Move("Prepared", instance.hold or "waits for Envoy to serve")
+    )
 
 
 def _obstacle(instance: ProxyInstance, view: _View) -> str:

@@ -106,6 +106,7 @@ def nodes_of(reader: Reader, proxy: GWProxy, spec: SiblingsSpec | None) -> dict[
 
 
 def _with_hold(instance: ProxyInstance, old: Iterable[str], new: Iterable[str]) -> ProxyInstance:
-    may_wait = instance.node in new and not (instance.draining or instance.announced)
+    # A drain that is taken back is no reason to announce it before its siblings know it.
+    may_wait = instance.node in new and not instance.announced
     hold = (instance.hold or (HELD if instance.node not in old else "")) if may_wait else ""
     return instance if hold == instance.hold else instance.model_copy(update={"hold": hold})

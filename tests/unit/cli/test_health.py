@@ -114,6 +114,15 @@ def test_a_nodes_line_says_its_phase_and_what_runs_there() -> None:
     assert (line.state, line.details) == ("Draining", "192.0.2.1, agent -, 1 Draining, 2 Withdrawn")
 
 
+@pytest.mark.parametrize(("reason", "wrong"), [("SiblingsLate", True), ("NotOnAllNodes", False)])
+def test_second_chance_that_nobody_switched_off_and_that_fails_is_a_problem(reason: str, wrong: bool) -> None:
+    gateway = _gateway(2, Ready="True", Programmed="True")
+    chance = {"type": "SecondChance", "status": "False", "reason": reason, "message": "1 of 2 instances"}
+    gateway["status"]["conditions"].append(chance)
+    expected = ["shop/web: SecondChance: 1 of 2 instances"] if wrong else []
+    assert judge([], [gateway], [], NOW).problems == expected
+
+
 def test_a_gateway_that_is_deleted_says_which_nodes_it_waits_for() -> None:
     gateway = _gateway(0, phases=("Draining", "Removed"), Ready="False")
     gateway["metadata"]["deletionTimestamp"] = "2024-01-01T11:59:20Z"

@@ -30,11 +30,28 @@ def test_a_node_that_nobody_has_heard_of_yet() -> None:
         ({"Ready": "False", "Drained": "True"}, "not Ready, Drained"),
         ({"Ready": "Unknown", "Drained": "False"}, "perhaps Ready"),
         ({"Ready": "True", "DropHeld": "True"}, "DropHeld"),
+        ({"Ready": "True", "SecondChance": "True"}, "-"),
+        ({"Ready": "True", "SecondChance": "False"}, "not SecondChance"),
     ],
 )
 def test_conditions_that_are_not_at_rest(conditions: dict[str, str], expected: str) -> None:
     found = [{"type": kind, "status": status} for kind, status in conditions.items()]
     assert line(phase="Draining", conditions=found)["CONDITIONS"] == expected
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        ([{"type": "SecondChance", "status": "True", "reason": "AllSiblingsKnow"}], "yes"),
+        ([{"type": "SecondChance", "status": "Unknown", "reason": "WaitsForSiblings"}], "WaitsForSiblings"),
+        ([], "-"),
+    ],
+)
+def test_whether_a_gateway_has_second_chance(found: list[dict[str, str]], expected: str) -> None:
+    kind = kind_of("gateways")
+    row = {"metadata": {"name": "u"}, "spec": {}, "status": {"conditions": found}}
+    shown = dict(zip((title for title, _ in kind.columns), cells(kind, [row])[0], strict=True))
+    assert shown["SECOND CHANCE"] == expected
 
 
 def test_phases_are_in_the_order_of_a_life() -> None:

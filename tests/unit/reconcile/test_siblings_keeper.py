@@ -26,6 +26,7 @@ from epic.reconcile import siblings as siblings_room
 from epic.reconcile import siblings_keeper as keeper_room
 from epic.reconcile.siblings import forget_node, relist_gateway
 from epic.reconcile.siblings_keeper import SiblingsKeeper
+from epic.reconcile.world import World
 from epic.rotation import Policy
 from epic.siblings.heard import AppliedLists
 from epic.store.sqlite import SqliteStore
@@ -117,7 +118,8 @@ class Site:
         spec = ProxySpecInput.model_validate({"clientRef": client, "gateway": gateway})
         with self.store.transaction() as transaction:
             group = transaction.get(LBServiceGroup, "a", "g")
-            create_gateway(transaction, group, spec, IPv4Network("100.64.0.0/24"))
+            world = World.of(transaction)
+            create_gateway(transaction, world, group, spec, IPv4Network("100.64.0.0/24"))
 
     def change_instance(self, node: str, **values: object) -> None:
         """As the sequencer does it: the list follows in the same transaction."""
@@ -267,6 +269,14 @@ def test_who_comes_back_from_maintenance_is_held_until_all_know_it_again(pair: S
     pair.hear("e1")
     pair.change_instance("e2", phase="Prepared")
     assert (pair.spec.nodes, pair.held) == (("e1", "e2"), {"e2"})
+
+
+def test_a_drain_that_is_taken_back_lets_nobody_go_before_its_siblings_know_it(pair: Site) -> None:
+    pair.change_instance("e2", phase="Draining")
+    pair.work()
+    pair.change_instance("e2", phase="Prepared")
+    pair.work()
+    assert pair.held == {"e1", "e2"}
 
 
 def test_gateways_of_an_earlier_version_serve_on_and_get_their_list_when_their_nodes_can(site: Site) -> None:
