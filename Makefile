@@ -1,7 +1,7 @@
 # EPIC: the commands of development. `make help` lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-lab setup-etcd check lint types unit golden sanity changelog bpf bundle release lab site demo test e2e bench bench-transport bench-agent test-kernels clean-lab clean
+.PHONY: help setup setup-lab setup-etcd check lint types unit golden sanity changelog bpf bundle release lab site demo test e2e bench bench-transport bench-agent bench-store test-kernels clean-lab clean
 
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -96,6 +96,9 @@ bench-agent: bpf ## Measure an agent with 10,000 tunnels and 100,000 endpoints (
 	@$(BIN)/python tests/bench/agent_scale.py
 	@$(BIN)/python tests/bench/agent_probes.py
 	@$(BIN)/python tests/bench/xds_sockets.py
+
+bench-store: setup-etcd ## Measure the store's engines: commits, gets, lists, watches (3 minutes)
+	@$(BIN)/python tests/bench/store.py
 
 test-kernels: bpf ## Run the tunnel's tests on older kernels in virtual machines (root); ARGS=--help lists them
 	@$(BIN)/python tests/kernels/run.py $(ARGS)

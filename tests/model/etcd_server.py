@@ -55,12 +55,6 @@ class EtcdServer:
             key=self._directory / "client.key",
         )
 
-    @property
-    def pid(self) -> int:
-        """Its process."""
-        assert self._process is not None
-        return self._process.pid
-
     def start(self) -> None:
         """Start it, and wait until it serves."""
         client, peer = f"https://127.0.0.1:{self._port}", f"http://127.0.0.1:{self._peer_port}"
@@ -79,6 +73,16 @@ class EtcdServer:
         assert self._process is not None
         self._process.send_signal(signal.SIGKILL)
         self._process.wait()
+
+    def pause(self) -> None:
+        """Let it answer nobody."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it answer again."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
 
     def stop(self) -> None:
         """End it."""

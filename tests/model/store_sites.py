@@ -104,9 +104,12 @@ class EtcdSite:
         path = f"{self.settings.prefix}objects/{key.path}".encode()
         connection = Connection(self.settings)
         found = await connection.member.kv.Range(pb.RangeRequest(key=path))
-        put = pb.PutRequest(key=path, value=change(found.kvs[0].value))
-        await connection.member.kv.Txn(pb.TxnRequest(success=[pb.RequestOp(request_put=put)]))
         await connection.close()
+        await self._put(path, change(found.kvs[0].value))
+
+    async def write_meta(self, value: bytes) -> None:
+        """Replace what the store knows of itself."""
+        await self._put(f"{self.settings.prefix}meta".encode(), value)
 
     async def destroy(self) -> None:
         await self.close_all()
@@ -120,3 +123,9 @@ class EtcdSite:
         for engine in self._opened:
             await engine.close()
         self._opened.clear()
+
+    async def _put(self, key: bytes, value: bytes) -> None:
+        connection = Connection(self.settings)
+        put = pb.RequestOp(request_put=pb.PutRequest(key=key, value=value))
+        await connection.member.kv.Txn(pb.TxnRequest(success=[put]))
+        await connection.close()

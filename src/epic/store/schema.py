@@ -7,6 +7,8 @@ import json
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 from epic.errors import Damaged, Invalid
@@ -16,6 +18,7 @@ from epic.store.objects import LEASE_KIND
 Conversion = Callable[[dict[str, Any]], dict[str, Any]]
 
 _CHECKSUM_BYTES = 8
+_NO_LABELS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -81,12 +84,18 @@ def _open(value: bytes) -> tuple[int, Mapping[str, str], bytes]:
     if value[: _CHECKSUM_BYTES + 1] != b"%08x " % zlib.crc32(content):
         raise Damaged("its checksum does not fit its content")
     header, _, body = content.partition(b"\n")
+    return (*_read_header(header), body)
+
+
+# Most objects have the same header as many others.
+@lru_cache(maxsize=4096)
+def _read_header(header: bytes) -> tuple[int, Mapping[str, str]]:
     try:
         match json.loads(header):
             case {"form": int(form), "labels": dict(labels)}:
-                return form, labels, body
+                return form, MappingProxyType(labels)
             case {"form": int(form)}:
-                return form, {}, body
+                return form, _NO_LABELS
     except ValueError:
         pass
     raise Damaged(f"its header is not one: {header[:80]!r}")

@@ -44,10 +44,11 @@ class Doorbell:
             self._bells.discard(bell)
 
     def ring(self) -> None:
-        """Wake all watchers of all processes; may be called from any thread."""
-        for name in os.listdir(self._directory):  # noqa: PTH208
-            if name.endswith(_SUFFIX):
-                self._ring(name)
+        """Wake all watchers of all processes; may be called from any thread, and never fails."""
+        with suppress(OSError):
+            for name in os.listdir(self._directory):  # noqa: PTH208
+                if name.endswith(_SUFFIX):
+                    self._ring(name)
 
     def close(self) -> None:
         """Wake nobody any more."""

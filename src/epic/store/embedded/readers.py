@@ -8,6 +8,7 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -57,4 +58,5 @@ class Readers:
         if connection is not None:
             self._own.connection = None
             self._connections.remove(connection)
-            connection.close()
+            with suppress(sqlite3.Error):
+                connection.close()

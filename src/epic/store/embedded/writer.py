@@ -114,9 +114,10 @@ class Writer:
 
     def _drop_connection(self) -> None:
         # Closing rolls back what was not committed.
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(sqlite3.Error):
+                connection.close()
 
 
 def _do(item: _Item[object], connection: sqlite3.Connection) -> object:
