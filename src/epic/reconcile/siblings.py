@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from epic.ads.snapshot import versioned
 from epic.lifecycle.conditions import with_proxy_condition
@@ -48,7 +48,7 @@ def stamped(gateway: GatewayId, spec: SiblingsSpec) -> SiblingsSpec:
 def held(
     instances: Sequence[ProxyInstance], before: SiblingsSpec | None, after: SiblingsSpec | None
 ) -> tuple[ProxyInstance, ...]:
-    """The instances, of which those that have just come into the list are held; who left it is not."""
+    """The instances, held those that have just come into the list; who left it, or is alone in it, is not."""
     old, new = (spec.nodes if spec is not None else () for spec in (before, after))
     return tuple(_with_hold(instance, old, new) for instance in instances)
 
@@ -105,8 +105,8 @@ def nodes_of(reader: Reader, proxy: GWProxy, spec: SiblingsSpec | None) -> dict[
     return {node.name: node for node in found if node is not None}
 
 
-def _with_hold(instance: ProxyInstance, old: Iterable[str], new: Iterable[str]) -> ProxyInstance:
+def _with_hold(instance: ProxyInstance, old: Collection[str], new: Collection[str]) -> ProxyInstance:
     # A drain that is taken back is no reason to announce it before its siblings know it.
-    may_wait = instance.node in new and not instance.announced
+    may_wait = instance.node in new and len(new) > 1 and not instance.announced
     hold = (instance.hold or (HELD if instance.node not in old else "")) if may_wait else ""
     return instance if hold == instance.hold else instance.model_copy(update={"hold": hold})

@@ -30,7 +30,7 @@ from epic.rotation import Policy
 from epic.siblings import rotation
 from epic.siblings.condition import LATE, SECOND_CHANCE, second_chance
 from epic.siblings.heard import AppliedLists
-from epic.siblings.waiting import is_held, release
+from epic.siblings.waiting import is_held, late, release
 from epic.store.interface import Change, Reader, Store, Transaction
 from epic.workqueue.queue import WorkQueue
 
@@ -148,7 +148,7 @@ class SiblingsKeeper:
             self._on_node[node].add(gateway)
         if any(instance.hold for instance in instances):
             self._held.add(gateway)
-        if any(c.type == SECOND_CHANCE and c.reason == LATE for c in obj.status.conditions):
+        if _is_late(obj):
             self._late.add(gateway)
         self.queue.add(gateway)
 
@@ -199,6 +199,9 @@ class SiblingsKeeper:
         proxy, spec = self._next(seen)
         save_siblings(transaction, gateway, seen.siblings, spec)
         transaction.update(proxy)
+        if spec is not None and _is_late(proxy) and not _is_late(seen.proxy):
+            nodes = late(spec, self._applied.said(gateway, spec.nodes), now())
+            log.warning("siblings of %s: %s: without the newest list", gateway, ", ".join(nodes))
 
     def _next(self, seen: _Seen) -> tuple[GWProxy, SiblingsSpec | None]:
         """The gateway and its list as they are to be now."""
@@ -233,6 +236,11 @@ def _look(reader: Reader, gateway: GatewayId) -> _Seen | None:
         return None
     siblings = reader.find(Siblings, gateway.account, gateway.proxy)
     return _Seen(proxy, siblings, nodes_of(reader, proxy, siblings.spec if siblings is not None else None))
+
+
+def _is_late(proxy: GWProxy) -> bool:
+    """Whether the gateway says of itself that a node is without its newest list."""
+    return any(c.type == SECOND_CHANCE and c.reason == LATE for c in proxy.status.conditions)
 
 
 def _matters(node: Node) -> tuple[object, ...]:

@@ -49,7 +49,7 @@ def waits_for(spec: SiblingsSpec, node: str, said: Mapping[str, Said]) -> tuple[
 def is_held(spec: SiblingsSpec, instance: ProxyInstance, said: Mapping[str, Said], time: datetime) -> bool:
     """Whether an instance that is held is to be held on."""
     sibling = next((s for s in spec.siblings if s.node == instance.node), None)
-    if sibling is None or instance.announced or not instance.hold:
+    if sibling is None or len(spec.siblings) == 1 or instance.announced or not instance.hold:
         return False
     return time - sibling.since < HOLD_MAX and bool(waits_for(spec, instance.node, said))
 

@@ -210,15 +210,26 @@ def test_the_gateway_is_written_once_when_it_is_made_and_once_when_nobody_waits_
     assert (pair.store.revision, written) == (before + 1, before + 1)
 
 
-def test_nobody_waits_for_longer_than_ten_seconds_and_the_gateway_says_who_is_late(pair: Site) -> None:
+def test_nobody_waits_for_longer_than_ten_seconds_and_who_is_late_is_told_once(
+    pair: Site, caplog: pytest.LogCaptureFixture
+) -> None:
     pair.hear("e1")
     pair.pass_time(9)
     assert pair.held == {"e1", "e2"}
     pair.pass_time(1)
     assert (pair.held, pair.condition) == (set(), ("False", "SiblingsLate"))
+    pair.pass_time(60)
+    assert caplog.messages == ["siblings of a.u1: e2: without the newest list"]
     pair.hear("e2")
     pair.pass_time(5)
     assert pair.condition == ("True", "AllSiblingsKnow")
+
+
+def test_who_is_alone_waits_for_nobody(site: Site) -> None:
+    site.add_node("e1")
+    site.create()
+    site.work()
+    assert (site.spec.nodes, site.held, site.condition) == (("e1",), set(), ("True", "AllSiblingsKnow"))
 
 
 def test_who_waits_no_more_does_not_wait_again_after_a_restart(pair: Site) -> None:
