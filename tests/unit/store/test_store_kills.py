@@ -21,7 +21,7 @@ from store_writer import CLIENTS, found_of
 
 from epic.store.location import StoreLocation
 
-_KILLS = int(os.environ.get("EPIC_STORE_KILLS", "6"))
+_KILLS = int(os.environ.get("EPIC_STORE_KILLS", "3"))
 _MOST_COMMITS = 600
 
 

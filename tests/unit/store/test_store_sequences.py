@@ -265,7 +265,7 @@ def play(make_site: Callable[[Path], StoreSite], share: int) -> None:
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         machine,
         settings=settings(
-            max_examples=int(os.environ.get("EPIC_STORE_SEQUENCES", "20")) // share,
+            max_examples=int(os.environ.get("EPIC_STORE_SEQUENCES", "10")) // share,
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=list(HealthCheck),
