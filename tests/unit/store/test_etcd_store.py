@@ -43,7 +43,7 @@ async def open_store(settings: EtcdSettings) -> ObjectStore:
 
 
 def impatient(settings: EtcdSettings) -> EtcdSettings:
-    return settings.model_copy(update={"timeout_seconds": 1.0})
+    return settings.model_copy(update={"timeout_seconds": 2.0})
 
 
 async def until_it_answers(store: ObjectStore) -> None:
