@@ -6,7 +6,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from epic.model.resources import Tunnel
@@ -45,6 +45,17 @@ class End:
     """Part of the last hellos without an answer (workload end)."""
 
 
+@dataclass(frozen=True)
+class SecondChance:
+    """What became of a gateway's packets that an EPIC node got; see the programs' counters."""
+
+    hits: int = 0
+    passed_on: int = 0
+    learned: int = 0
+    chain_ends: int = 0
+    over_budget: int = 0
+
+
 @dataclass(frozen=True, order=True)
 class Place:
     """A node: an EPIC node's `account` and `cluster` are empty."""
@@ -63,6 +74,8 @@ class NodeReport:
     heard: float
     signing_since: Mapping[int, float]
     """For each tunnel, since when the node signs with the key that it says (monotonic)."""
+    second_chances: Mapping[str, SecondChance] = field(default_factory=dict)
+    """By gateway id (EPIC nodes)."""
     applied: int | None = None
     """The revision of the newest list of tunnels that it has carried out (workload nodes)."""
 
@@ -102,14 +115,20 @@ class Live:
         self._began = clock()
 
     def take(
-        self, place: Place, ends: Mapping[int, End], drops: Mapping[str, int], applied: int | None = None
+        self,
+        place: Place,
+        ends: Mapping[int, End],
+        drops: Mapping[str, int],
+        applied: int | None = None,
+        second_chances: Mapping[str, SecondChance] | None = None,
     ) -> None:
         """A node has reported."""
         now = self._clock()
         with self._lock:
             before = self._nodes.get(place)
             since = {id_: _signing_since(id_, end, before, now) for id_, end in ends.items()}
-            self._nodes[place] = NodeReport(dict(ends), dict(drops), now, since, applied)
+            chances = dict(second_chances or {})
+            self._nodes[place] = NodeReport(dict(ends), dict(drops), now, since, chances, applied)
             for old in [p for p, r in self._nodes.items() if now - r.heard > _FORGET_SECONDS]:
                 del self._nodes[old]
 
@@ -133,6 +152,20 @@ class Live:
         """The EPIC end and the workload end of a tunnel."""
         number = int(tunnel.name)
         return self.end(epic_place(tunnel), number), self.end(workload_place(tunnel), number)
+
+    def second_chances(self) -> list[tuple[str, str, SecondChance, float]]:
+        """Gateway id, EPIC node, what it said, and how long ago, in this order."""
+        now = self._clock()
+        with self._lock:
+            reports = {place.node: report for place, report in self._nodes.items() if not place.account}
+        return sorted(
+            (
+                (gateway, node, chance, now - report.heard)
+                for node, report in reports.items()
+                for gateway, chance in report.second_chances.items()
+            ),
+            key=lambda row: row[:2],
+        )
 
     def drops(self, places: Collection[Place]) -> dict[Place, tuple[dict[str, int], float]]:
         """Drops by reason, and how long ago they were told, of those of the places that have reported."""

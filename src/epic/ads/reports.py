@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from epic.errors import EpicError, Invalid
 from epic.lifecycle.conditions import readiness, with_proxy_condition
-from epic.live import End
+from epic.live import End, SecondChance
 from epic.model.base import Condition
 from epic.model.instances import CONFIGURATION_REFUSED, NODE_SILENT
 from epic.model.naming import GatewayId
@@ -65,6 +65,20 @@ def ends(report: epic_pb2.NodeReport) -> dict[int, End]:
             observed=(said.observed_address, said.observed_port) if said.observed_address else None,
         )
         for said in report.tunnels
+    }
+
+
+def second_chances(report: epic_pb2.NodeReport) -> dict[str, SecondChance]:
+    """What became of the gateways' packets on the node."""
+    return {
+        said.gateway: SecondChance(
+            hits=said.hits,
+            passed_on=said.passed_on,
+            learned=said.learned,
+            chain_ends=said.chain_ends,
+            over_budget=said.over_budget,
+        )
+        for said in report.second_chances
     }
 
 

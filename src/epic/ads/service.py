@@ -22,7 +22,7 @@ from epic.ads.configurations import Configurations
 from epic.ads.credentials import ServerFiles, server_credentials
 from epic.ads.issuer import Issuer
 from epic.ads.picture import KINDS, Picture
-from epic.ads.reports import applied_siblings, configured, ends
+from epic.ads.reports import applied_siblings, configured, ends, second_chances
 from epic.ads.revisions import Revisions
 from epic.ads.server import DeltaServer
 from epic.ads.siblings import SiblingLists
@@ -142,7 +142,12 @@ class AdsService:
         if not report.instances_only:
             # With thousands of tunnels it takes a while, which what is to be published must not wait for.
             await asyncio.to_thread(
-                lambda: self._live.take(Place("", "", report.node), ends(report), report.drops)
+                lambda: self._live.take(
+                    Place("", "", report.node),
+                    ends(report),
+                    report.drops,
+                    second_chances=second_chances(report),
+                )
             )
         gateways = self._gateways_on(report.node)
         heard = self._applied.take(report.node, applied_siblings(report, gateways))

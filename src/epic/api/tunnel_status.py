@@ -13,9 +13,9 @@ from pydantic import Field
 from epic.api.bodies import Body
 from epic.api.context import Asking, Context, Ctx, admin_only
 from epic.api.rotating import advance, both_ends
-from epic.api.views import show_tunnel
+from epic.api.views import show_second_chance, show_tunnel
 from epic.ipam.networks import inside6
-from epic.live import End, Heard, Place, RoundTrip, epic_place, holds, workload_place
+from epic.live import End, Heard, Live, Place, RoundTrip, epic_place, holds, workload_place
 from epic.model.base import Kebab, now
 from epic.model.naming import GatewayId
 from epic.model.resources import Account, Node, Tunnel
@@ -89,19 +89,24 @@ def take(ctx: Ctx, account: str, cluster: str, node: str, body: EndsBody) -> dic
 
 @router.get("/accounts/{account}/tunnels/status")
 def of_account(ctx: Ctx, asking: Asking, account: str) -> dict[str, Any]:
-    """How the account's tunnels are, and what its nodes drop."""
+    """How the account's tunnels are, what its nodes drop, and its gateways' second chances."""
     ctx.store.get(Account, "", account)
     tunnels = [tunnel for tunnel in ctx.store.list(Tunnel, account) if not tunnel.deleting]
     reply = _reply(ctx, tunnels, {workload_place(tunnel) for tunnel in tunnels})
-    return {**reply, "items": [show_tunnel(item, asking) for item in reply["items"]]}
+    return {
+        **reply,
+        "items": [show_tunnel(item, asking) for item in reply["items"]],
+        "second-chances": [show_second_chance(c, asking) for c in second_chances(ctx.live, account)],
+    }
 
 
 @router.get("/tunnels", dependencies=[Depends(admin_only)])
 def of_all(ctx: Ctx) -> dict[str, Any]:
-    """How all tunnels are, and what all nodes drop."""
+    """How all tunnels are, what all nodes drop, and all gateways' second chances."""
     tunnels = [tunnel for tunnel in ctx.store.list(Tunnel) if not tunnel.deleting]
     places = {place for tunnel in tunnels for place in (epic_place(tunnel), workload_place(tunnel))}
-    return _reply(ctx, tunnels, places | {Place("", "", node.name) for node in ctx.store.list(Node)})
+    reply = _reply(ctx, tunnels, places | {Place("", "", node.name) for node in ctx.store.list(Node)})
+    return {**reply, "second-chances": second_chances(ctx.live)}
 
 
 @router.post("/tunnels/rotate", dependencies=[Depends(admin_only)])
@@ -150,6 +155,24 @@ def _drops(ctx: Context, places: Iterable[Place]) -> list[dict[str, Any]]:
             "drops": {reason: count for reason, count in sorted(drops.items()) if count},
         }
         for place, (drops, age) in ctx.live.drops(set(places)).items()
+    ]
+
+
+def second_chances(live: Live, account: str = "") -> list[dict[str, Any]]:
+    """What became of each gateway's packets on each EPIC node, of one account or all."""
+    return [
+        {
+            "gateway": gateway,
+            "epic-node": node,
+            "age": round(age, 1),
+            "hits": chance.hits,
+            "passed-on": chance.passed_on,
+            "learned": chance.learned,
+            "chain-ends": chance.chain_ends,
+            "over-budget": chance.over_budget,
+        }
+        for gateway, node, chance, age in live.second_chances()
+        if not account or gateway.startswith(f"{account}.")
     ]
 
 

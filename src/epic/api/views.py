@@ -29,6 +29,11 @@ def show_gateways(path: str, proxies: Sequence[GWProxy], principal: Principal) -
     return {"link": {"self": path}, "items": [show_gateway(proxy, principal) for proxy in proxies]}
 
 
+def show_second_chance(chance: dict[str, Any], principal: Principal) -> dict[str, Any]:
+    """What became of a gateway's packets on a node; to tenants the node has no name."""
+    return {name: value for name, value in chance.items() if principal.admin or name != "epic-node"}
+
+
 def show_tunnel(status: dict[str, Any], principal: Principal) -> dict[str, Any]:
     """How a tunnel is; to tenants its end on the platform's side has no name."""
     if principal.admin:

@@ -30,6 +30,7 @@ app = typer.Typer(
 _WATCH_SECONDS = 2.0
 _TITLES = ["TUNNEL", "GATEWAY", "EPIC NODE", "WORKLOAD", "STATE", "PEER", "NAT", "RTT", "LOSS"]
 _TITLES += ["RECEIVED", "SENT", "HELLO", "KEY"]
+_CHANCES = ["hits", "passed-on", "learned", "chain-ends", "over-budget"]
 _YES_NO = {"True": "yes", "False": "no"}
 _UNITS = ("B", "KB", "MB", "GB", "TB", "PB")
 
@@ -45,7 +46,10 @@ def show(
 ) -> None:
     """Show each tunnel's far end as observed, round trips, loss, traffic and keys, and what nodes drop.
 
-    Traffic is as the EPIC node counts it: RECEIVED came from the workload node, SENT went there.
+    Traffic is as the EPIC node counts it: RECEIVED came from the workload node, SENT went there. Below, by
+    gateway and EPIC node: clients' packets of connections that the node has (HITS) and those PASSED-ON to the
+    node that has them, the connections LEARNED to be elsewhere, packets of connections that no node has
+    (CHAIN-ENDS), and those of too many unknown ones (OVER-BUDGET).
     """
     if context.invoked_subcommand is not None:
         return
@@ -88,14 +92,15 @@ def fetch(client: EpicClient, account: str) -> dict[str, list[Row]]:
 
 
 def table(body: dict[str, list[Row]]) -> list[Text]:
-    """The table of tunnels, and a line for each node that drops something."""
+    """The table of tunnels, a line for each node that drops something, and the table of second chances."""
+    chances = chance_lines(body["second-chances"])
     if not body["items"]:
-        return [Text("There are no tunnels.")]
+        return [Text("There are no tunnels."), *chances]
     lines = lines_of(_TITLES, [cells(tunnel) for tunnel in body["items"]])
     for line, tunnel in zip(lines[1:], body["items"], strict=True):
         if tunnel.get("state") == "down":
             line.stylize("red")
-    return [*lines, *drop_lines(body["nodes"])]
+    return [*lines, *drop_lines(body["nodes"]), *chances]
 
 
 def cells(tunnel: Row) -> list[str]:
@@ -128,8 +133,19 @@ def drop_lines(nodes: Iterable[Row]) -> list[Text]:
     ]
 
 
+def chance_lines(chances: Iterable[Row]) -> list[Text]:
+    """What became of gateways' packets, where any was not of a connection that the node has."""
+    rows = [
+        [str(chance["gateway"]), str(chance.get("epic-node", "-")), *(str(chance[name]) for name in _CHANCES)]
+        for chance in chances
+        if any(chance[name] for name in _CHANCES[1:])
+    ]
+    titles = ["GATEWAY", "EPIC NODE", *(name.upper() for name in _CHANCES)]
+    return [Text(), *lines_of(titles, rows)] if rows else []
+
+
 def _checked(body: dict[str, Any]) -> dict[str, list[Row]]:
-    return {"items": body.get("items", []), "nodes": body.get("nodes", [])}
+    return {name: body.get(name, []) for name in ("items", "nodes", "second-chances")}
 
 
 def _watch(client: EpicClient, account: str) -> None:

@@ -400,10 +400,11 @@ class NodeReport(_message.Message):
     PROBLEMS_FIELD_NUMBER: _builtins.int
     SECOND_CHANCE_FIELD_NUMBER: _builtins.int
     SECOND_CHANCE_REFUSAL_FIELD_NUMBER: _builtins.int
+    SECOND_CHANCES_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     agent_version: _builtins.str
     instances_only: _builtins.bool
-    """`tunnels` and `drops` are left out: what the node said of them last still counts."""
+    """`tunnels`, `drops` and `second_chances` are left out: what the node said of them last still counts."""
     applied_digest: _builtins.str
     """The digest of the NodeState that is carried out, whole: nothing is on the node that it does not name."""
     second_chance: _builtins.bool
@@ -426,6 +427,10 @@ class NodeReport(_message.Message):
     def problems(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What is wrong on the node now, a line each, for operators."""
 
+    @_builtins.property
+    def second_chances(self) -> _containers.RepeatedCompositeFieldContainer[Global___SecondChanceStatus]:
+        """Since the programs were loaded; left out like `tunnels`, and of gateways without packets."""
+
     def __init__(
         self,
         *,
@@ -440,14 +445,56 @@ class NodeReport(_message.Message):
         problems: _abc.Iterable[_builtins.str] | None = ...,
         second_chance: _builtins.bool = ...,
         second_chance_refusal: _builtins.str = ...,
+        second_chances: _abc.Iterable[Global___SecondChanceStatus] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "applied_digest", b"applied_digest", "drops", b"drops", "held_gateways", b"held_gateways", "instances", b"instances", "instances_only", b"instances_only", "node", b"node", "problems", b"problems", "second_chance", b"second_chance", "second_chance_refusal", b"second_chance_refusal", "tunnels", b"tunnels"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "applied_digest", b"applied_digest", "drops", b"drops", "held_gateways", b"held_gateways", "instances", b"instances", "instances_only", b"instances_only", "node", b"node", "problems", b"problems", "second_chance", b"second_chance", "second_chance_refusal", b"second_chance_refusal", "second_chances", b"second_chances", "tunnels", b"tunnels"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___NodeReport: _TypeAlias = NodeReport  # noqa: Y015
+
+@_typing.final
+class SecondChanceStatus(_message.Message):
+    """What became of a gateway's packets that came to the node from the router."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GATEWAY_FIELD_NUMBER: _builtins.int
+    HITS_FIELD_NUMBER: _builtins.int
+    PASSED_ON_FIELD_NUMBER: _builtins.int
+    LEARNED_FIELD_NUMBER: _builtins.int
+    CHAIN_ENDS_FIELD_NUMBER: _builtins.int
+    OVER_BUDGET_FIELD_NUMBER: _builtins.int
+    gateway: _builtins.str
+    hits: _builtins.int
+    """The connection is here."""
+    passed_on: _builtins.int
+    """Passed on to a sibling."""
+    learned: _builtins.int
+    """Connections of which it was learned which sibling has them."""
+    chain_ends: _builtins.int
+    """No sibling has the connection."""
+    over_budget: _builtins.int
+    """Not passed on, for there were too many of connections that nobody knew."""
+    def __init__(
+        self,
+        *,
+        gateway: _builtins.str = ...,
+        hits: _builtins.int = ...,
+        passed_on: _builtins.int = ...,
+        learned: _builtins.int = ...,
+        chain_ends: _builtins.int = ...,
+        over_budget: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chain_ends", b"chain_ends", "gateway", b"gateway", "hits", b"hits", "learned", b"learned", "over_budget", b"over_budget", "passed_on", b"passed_on"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SecondChanceStatus: _TypeAlias = SecondChanceStatus  # noqa: Y015
 
 @_typing.final
 class InstanceStatus(_message.Message):

@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from epic.cli import output, tunnels
 from epic.cli.main import app
-from epic.live import End, Place, RoundTrip, epic_place, workload_place
+from epic.live import End, Place, RoundTrip, SecondChance, epic_place, workload_place
 from epic.model.base import Metadata
 from epic.model.resources import Account, Tunnel
 from epic.rotation import NOTHING, Holds
@@ -149,6 +149,21 @@ def test_rotation_says_what_has_begun_and_what_is_in_the_way(
     )
     shown = epicctl("tunnels").output
     assert re.search(r"1 \(\ds\), rotating, waits for epic1, lab/node1", shown)
+
+
+def test_second_chances_are_shown_where_there_were_any(
+    epicctl: Epicctl, live_api: Any, tunnel: Tunnel
+) -> None:
+    chances = {
+        "shop.web": SecondChance(hits=7, passed_on=3, learned=2, over_budget=1),
+        "shop.idle": SecondChance(hits=9),
+    }
+    live_api.live.take(epic_place(tunnel), {}, {}, second_chances=chances)
+    *_, titles, line = epicctl("tunnels").output.splitlines()
+    assert " ".join(titles.split()) == ("GATEWAY EPIC NODE HITS PASSED-ON LEARNED CHAIN-ENDS OVER-BUDGET")
+    assert line.split() == ["shop.web", "epic1", "7", "3", "2", "0", "1"]
+    shown = json.loads(epicctl("tunnels", "-A", "shop", "-o", "json").output)["second-chances"]
+    assert [chance["gateway"] for chance in shown] == ["shop.idle", "shop.web"]
 
 
 def test_a_node_of_a_client_is_named_with_its_cluster() -> None:
