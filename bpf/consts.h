@@ -9,6 +9,7 @@
 #define GUE_CONTROL_HLEN    0
 #define GUE_CTYPE_HELLO     128 /* GUE leaves 128..255 to the user */
 #define GUE_CTYPE_HELLO_ACK 129
+#define GUE_CTYPE_PROBE     130
 
 /* Flags of control packets: what a workload node asks for, and what an EPIC node sees. */
 #define CONTROL_SPREAD   1

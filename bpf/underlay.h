@@ -17,6 +17,7 @@
 #include "decap.h"
 #include "gue.h"
 #include "packet.h"
+#include "probe.h"
 #include "receive.h"
 #include "xdp_decap.h"
 #include "nat.h"
@@ -146,6 +147,8 @@ static __always_inline int take(struct __sk_buff *skb, const struct view *view, 
 
 	if (reason != OK)
 		return drop_if_local(&received, reason);
+	if (gateway && is_probe(&received))
+		return over6 ? take_probe6(skb, &received) : take_probe4(skb, &received);
 	if (is_control(&received))
 		return gateway ? gateway_take_control(&received) : take_control(&received, false);
 	if (gateway && is_chance(&received))

@@ -107,6 +107,7 @@ class GatewaySettings(CommonSettings):
     role: Literal["gateway"]
     underlay: UnderlaySettings
     control: ControlSettings
+    second_chance: bool = True
     firewall: Path = Path("/etc/epic/firewall.nft")
 
 

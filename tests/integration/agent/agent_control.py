@@ -30,6 +30,7 @@ from epic.ads.snapshot import (
     LOAD_ASSIGNMENT,
     NODE_STATE,
     ROUTE_CONFIGURATION,
+    SIBLINGS,
     TUNNEL,
     Snapshot,
     versioned,
@@ -62,6 +63,7 @@ def snapshot(
     declared: str = "192.168.50.11",
     gateway: str = GATEWAY,
     drain_seconds: int | None = None,
+    hold: bool = False,
 ) -> Snapshot:
     """A gateway with endpoints at `backends`.
 
@@ -79,6 +81,7 @@ def snapshot(
         revision=revision,
         draining=drain_seconds is not None,
         drain_seconds=drain_seconds or 0,
+        hold=hold,
     )
     tunnel = epic_pb2.Tunnel(
         id=TUNNEL_ID,
@@ -103,6 +106,20 @@ def snapshot(
         LISTENER: {f"{gateway}/http": versioned(_listener(broken, port))},
         ROUTE_CONFIGURATION: {f"{gateway}/http": versioned(_route(forward))},
     }
+
+
+def with_siblings(content: Snapshot, *nodes: str, keys: Keys = ((1, KEY),)) -> Snapshot:
+    """The same, with siblings on these nodes, each `NAME ADDRESS`, in this order and with these indexes."""
+    siblings = epic_pb2.Siblings(
+        gateway=GATEWAY,
+        public_address=str(PUBLIC),
+        siblings=[
+            epic_pb2.Sibling(node=name, index=index, address=address)
+            for index, (name, address) in enumerate(node.split() for node in nodes)
+        ],
+        keys=[epic_pb2.Key(epoch=epoch, secret=secret) for epoch, secret in keys],
+    )
+    return {**content, SIBLINGS: {GATEWAY: versioned(siblings)}}
 
 
 def with_state(content: Snapshot, digest: str, *, removed: bool = False) -> Snapshot:

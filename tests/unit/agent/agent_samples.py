@@ -101,5 +101,23 @@ def endpoint_message(address: Address, real: str = "", inside: Address = INSIDE)
     )
 
 
+SIBLINGS = (
+    epic_pb2.Sibling(node="epic3", index=2, address="172.30.11.4", draining=True),
+    epic_pb2.Sibling(node="epic1", index=0, address="172.30.11.2"),
+    epic_pb2.Sibling(node="epic2", index=1, address="172.30.11.3"),
+)
+
+
+def siblings_message(**changes: object) -> epic_pb2.Siblings:
+    """Three siblings; this node is epic1, and epic3 drains."""
+    fields: dict[str, object] = {
+        "gateway": WEB,
+        "public_address": str(PUBLIC),
+        "siblings": SIBLINGS,
+        "keys": [epic_pb2.Key(epoch=3, secret=KEY)],
+    }
+    return epic_pb2.Siblings(**{**fields, **changes})
+
+
 def named(**messages: Message) -> Mapping[str, Versioned]:
     return {name: versioned(message) for name, message in messages.items()}

@@ -19,7 +19,7 @@ from epic.agent.settings import MetricsSettings
 from epic.agent.tunnel.health import Health
 from epic.agent.workload import metrics as workload_metrics
 from epic.agent.workload.status_reporter import StatusSample
-from epic.bpf.dataplane import TunnelCounters
+from epic.bpf.dataplane import SecondChanceCounters, TunnelCounters
 from epic.proto.epic_pb2 import InstanceStatus, TunnelStatus
 
 
@@ -38,12 +38,17 @@ def test_an_epic_node_shows_tunnels_drops_events_and_instances() -> None:
         TunnelStatus(id=8, hello_age=-1),
     ]
     text = gateway_metrics.render(
-        TunnelReport(statuses, {"tag_wrong": 4}),
+        TunnelReport(
+            statuses,
+            {"tag_wrong": 4},
+            {WEB: SecondChanceCounters(*range(6, 20))},
+        ),
         {7: WEB},
         [InstanceStatus(gateway=WEB, ready=True)],
         Counter({(7, "moved"): 2}),
         {"saver": 2},
         1700000000,
+        {A: False},
     )
     for line in (
         "epic_agent_certificate_end_seconds 1700000000",
@@ -58,6 +63,9 @@ def test_an_epic_node_shows_tunnels_drops_events_and_instances() -> None:
         'epic_instance_ready{gateway="shop.web"} 1',
         'epic_instance_announced{gateway="shop.web"} 0',
         'epic_agent_task_failures_total{task="saver"} 2',
+        'epic_second_chance_total{gateway="shop.web",what="hits"} 6',
+        'epic_second_chance_total{gateway="shop.web",what="passed_on"} 7',
+        'epic_sibling_up{address="192.168.50.11"} 0',
     ):
         assert line in text.splitlines()
     assert 'epic_tunnel_hello_age_seconds{tunnel="8"' not in text

@@ -10,11 +10,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from agent_samples import PUBLIC, WEB
+from agent_samples import PUBLIC, WEB, instance
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 
 from epic.ads.snapshot import CLUSTER, LISTENER, LOAD_ASSIGNMENT, versioned
+from epic.agent.gateway.announcement import Newcomers
 from epic.agent.gateway.envoy.readiness import (
     ABSENT_SECONDS,
     HELD_BACK_SECONDS,
@@ -134,3 +135,13 @@ def test_endpoints_without_a_cluster_do_not_count() -> None:
     cluster = versioned(Cluster(name="a", type=Cluster.EDS))
     versions = wanted({CLUSTER: {"a": cluster}, LOAD_ASSIGNMENT: assignments})
     assert versions[LOAD_ASSIGNMENT].keys() == {"a"}
+
+
+def test_a_newcomer_waits_for_its_siblings_but_not_for_ever() -> None:
+    newcomers, held = Newcomers(), {WEB: replace(instance(), hold=True)}
+    assert newcomers.held(held, 100) == {WEB}
+    assert newcomers.held(held, 109.9) == {WEB}
+    assert newcomers.held(held, 110) == set()
+    assert newcomers.held({WEB: instance()}, 111) == set()
+    # It is held anew.
+    assert newcomers.held(held, 112) == {WEB}

@@ -7,7 +7,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -22,11 +22,13 @@ from epic.agent.gateway.envoy.probe import Probe
 from epic.agent.gateway.envoy.registry import EnvoyRegistry
 from epic.agent.gateway.envoy.xds import XdsSockets
 from epic.agent.gateway.firewall import Firewall
+from epic.agent.gateway.heartbeat import Heartbeat
 from epic.agent.gateway.intake import Intake
 from epic.agent.gateway.kernel import GatewayKernel
 from epic.agent.gateway.reconcile import Envoys, Reconciler
 from epic.agent.gateway.resource_cache import ResourceCache
 from epic.agent.gateway.responder import Responder
+from epic.agent.gateway.second_chance import SecondChance, find_refusal
 from epic.agent.netlink import monitor
 from epic.agent.runtime import exposition, memory
 from epic.agent.runtime.store import Saver
@@ -35,7 +37,7 @@ from epic.agent.runtime.systemd import beat
 from epic.agent.runtime.worker import Worker
 from epic.agent.settings import GatewaySettings
 from epic.agent.tunnel import events
-from epic.bpf.dataplane import Dataplane, EventRing
+from epic.bpf.dataplane import Address, Dataplane, EventRing
 from epic.proto import epic_pb2
 
 log = logging.getLogger(__name__)
@@ -52,6 +54,8 @@ class GatewayAgent:
         self._settings = settings
         self._worker = Worker("kernel")
         self._dataplane = Dataplane(settings.pin_directory, settings.object)
+        refusal = find_refusal(settings.second_chance)
+        self._second_chance = SecondChance(self._dataplane, settings.node_name, refusal)
         self._routes = Announcer()
         self._firewall = Firewall(settings.firewall, self._look_at_announcements)
         self._registry = EnvoyRegistry(self._look_at_announcements)
@@ -62,7 +66,7 @@ class GatewayAgent:
         self._announce = asyncio.Event()
         self._probes: dict[str, tuple[Probe, asyncio.Task[None]]] = {}
         self._alive: set[int] = set()
-        self._moves: set[asyncio.Task[None]] = set()
+        self._moves: set[asyncio.Task[object]] = set()
         self._route_timer: asyncio.TimerHandle | None = None
         self._events: events.Events = Counter()
         self._liveness = TunnelLiveness()
@@ -86,12 +90,14 @@ class GatewayAgent:
             Envoys(self._registry, self._sockets, self._drainer),
             self._routes,
             self._firewall,
+            self._second_chance,
         )
         self._intake = Intake(self._cache, self._saver, self._accept_resources, stop.set)
         client = self._client()
         self._hold = Hold(client, self._cache, standing=bool(self._routes.standing))
         self._reconciler.hold_new = self._hold.holds()
         await self._worker.run(kernel.start)
+        await self._worker.run(self._second_chance.start, dict(self._cache.siblings))
         if stored is not None:
             # An Envoy that outlived an earlier agent is not told that all is well before that is known.
             self._liveness.look(await self._worker.run(self._look_at_stored), time.monotonic())
@@ -102,8 +108,11 @@ class GatewayAgent:
             settings.node_name, lambda: client.channel, self._state, self._tunnels
         )
         await self._sockets.sync()
-        responder = Responder(self._cache.tunnels, self._dataplane.generation)
+        responder = Responder(self._cache.tunnels, self._dataplane.generation, self._probed)
         responder.open()
+        self._heartbeat = Heartbeat(
+            settings.node_name, self._second_chance, responder.send, self._siblings_changed
+        )
         unwatch = monitor.monitor(self._changed, [*kernel.ports, self._routes.port])
         ring = self._dataplane.events()
         asyncio.get_running_loop().add_reader(ring.fileno(), self._happened, ring)
@@ -129,6 +138,7 @@ class GatewayAgent:
         add("client", client.run)
         add("reconciler", lambda: self._reconciler.run(self._reconciled))
         add("xds", self._sockets.run)
+        add("heartbeat", self._heartbeat.run)
         add("firewall", self._firewall.run)
         add("saver", self._saver.run)
         add("reporter", self._reporter.run)
@@ -220,9 +230,19 @@ class GatewayAgent:
             self._reconciler.set_down(self._liveness.down)
         moved = {event.tunnel for event in found if event.lane == 0}
         if moved:
-            task = asyncio.create_task(self._worker.run(self._kernel.move, moved), name="move")
-            self._moves.add(task)
-            task.add_done_callback(self._moves.discard)
+            self._run_aside(self._kernel.move, "move", moved)
+
+    def _probed(self, payload: bytes, source: Address) -> None:
+        self._heartbeat.hear(payload, source)
+
+    def _siblings_changed(self) -> None:
+        self._run_aside(self._second_chance.renew, "siblings")
+
+    def _run_aside(self, call: Callable[..., object], name: str, *arguments: object) -> None:
+        """On the kernel's thread, between what rounds do there."""
+        task = asyncio.create_task(self._worker.run(call, *arguments), name=name)
+        self._moves.add(task)
+        task.add_done_callback(self._moves.discard)
 
     def _instances(self) -> list[epic_pb2.InstanceStatus]:
         return report.instance_statuses(
@@ -231,6 +251,7 @@ class GatewayAgent:
             self._routes.standing,
             self._drainer.ended,
             self._reconciler.leaving,
+            self._second_chance.applied,
         )
 
     def _state(self) -> epic_pb2.NodeReport:
@@ -239,6 +260,8 @@ class GatewayAgent:
             problems=self._problems(),
             applied_digest=self._reconciler.applied,
             held_gateways=sorted(self._intake.held),
+            second_chance=not self._second_chance.refusal,
+            second_chance_refusal=self._second_chance.refusal,
         )
 
     def _problems(self) -> list[str]:
@@ -246,6 +269,7 @@ class GatewayAgent:
         parts = (
             self._intake,
             self._reconciler,
+            self._second_chance,
             self._routes,
             self._firewall,
             self._saver,
@@ -271,7 +295,8 @@ class GatewayAgent:
             self._count(event)
         for key in [key for key in self._events if key[0] not in self._cache.tunnels]:
             del self._events[key]
-        return report.TunnelReport(statuses, await self._worker.run(self._dataplane.drop_counters))
+        drops = await self._worker.run(self._dataplane.drop_counters)
+        return report.TunnelReport(statuses, drops, await self._worker.run(self._second_chance.counters))
 
     def _count(self, event: events.Event) -> None:
         log.log(logging.WARNING if event.what == "down" else logging.INFO, "%s", event.text)
@@ -288,6 +313,7 @@ class GatewayAgent:
             self._events,
             self._supervisor.failures,
             life.not_after if life else None,
+            self._heartbeat.nodes,
         )
 
     def _look_at_stored(self) -> list[epic_pb2.TunnelStatus]:

@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping
 from ipaddress import IPv4Address
 from typing import Protocol
 
+from epic.agent.gateway.desired import Instance
 from epic.agent.gateway.envoy.readiness import Envoy, Node, plan_announcements
 from epic.agent.gateway.resource_cache import ResourceCache
 from epic.agent.netlink.objects import Netlink
@@ -21,6 +22,7 @@ log = logging.getLogger(__name__)
 # So long a control plane may take to say anything, and everything.
 _SILENT_SECONDS = 5.0
 _UNDECIDED_SECONDS = 15.0
+_HOLD_SECONDS = 10.0
 
 
 class Announcer:
@@ -164,3 +166,16 @@ class Hold:
             silent = waited > _SILENT_SECONDS and not self._client.heard
             self._over = self._cache.node_state is not None or silent or waited > _UNDECIDED_SECONDS
         return not self._over
+
+
+class Newcomers:
+    """Those whose siblings do not know them yet, or that do not know these: they wait, but not for ever."""
+
+    def __init__(self) -> None:
+        self._since: dict[str, float] = {}
+
+    def held(self, instances: Mapping[str, Instance], now: float) -> set[str]:
+        """Gateways that are not to be announced yet; `now` in monotonic seconds."""
+        waiting = {gateway for gateway, instance in instances.items() if instance.hold}
+        self._since = {gateway: self._since.get(gateway, now) for gateway in waiting}
+        return {gateway for gateway, since in self._since.items() if now - since < _HOLD_SECONDS}

@@ -23,6 +23,7 @@ from epic.ads.snapshot import (
     Snapshot,
     Versioned,
 )
+from epic.agent.gateway.siblings import Siblings, read_siblings
 from epic.agent.tunnel.endpoints import EndpointKey
 from epic.agent.tunnel.keys import key_slots
 from epic.bpf.dataplane import Address, Endpoint
@@ -62,6 +63,8 @@ class Instance:
     inside6: IPv6Address | None = None
     draining: bool = False
     drain_seconds: int = 0
+    hold: bool = False
+    """It is not to be announced yet; what stands stays."""
 
     @property
     def insides(self) -> tuple[Address, ...]:
@@ -126,6 +129,16 @@ def node_state(name: str, resource: Versioned) -> NodeState:
 def tunnel(name: str, resource: Versioned) -> Tunnel:
     """What a Tunnel says."""
     return _read(epic_pb2.Tunnel, _tunnel, name, resource)
+
+
+def siblings(name: str, resource: Versioned) -> Siblings:
+    """What a Siblings says."""
+
+    def convert(message: epic_pb2.Siblings, name: str) -> Siblings:
+        _check_name(name, message.gateway)
+        return read_siblings(message, resource.version)
+
+    return _read(epic_pb2.Siblings, convert, name, resource)
 
 
 def endpoint(name: str, resource: Versioned) -> tuple[EndpointKey, Endpoint]:
@@ -210,6 +223,7 @@ def _instance(message: epic_pb2.Instance, name: str) -> Instance:
         inside6=inside6,
         draining=message.draining,
         drain_seconds=message.drain_seconds,
+        hold=message.hold,
     )
 
 

@@ -40,6 +40,8 @@ class Node(NamedTuple):
     """The interfaces that are up."""
     attached: Mapping[str, plan.Attachment | None]
     delivered: Mapping[IPv4Address, int]
+    namespaces: Mapping[str, int]
+    """The ids of the network namespaces behind interfaces, also of those that are down."""
     gaps: tuple[str, ...]
     """What keeps all gateways from serving."""
 
@@ -114,7 +116,8 @@ class GatewayKernel:
             self._follow(changes, whole)
         links = {name: link.index for name, link in self._links.items() if link.up}
         gaps = tuple(gap for gap in (self._underlay.gap, self._rule_gap) if gap)
-        return Node(links, dict(self._attached), dict(self._delivered), gaps)
+        namespaces = {n: link.namespace for n, link in self._links.items() if link.namespace is not None}
+        return Node(links, dict(self._attached), dict(self._delivered), namespaces, gaps)
 
     def endpoints(self, keys: Collection[EndpointKey] | None = None) -> dict[EndpointKey, bpf.Endpoint]:
         """The endpoints that the programs have, of these or of all."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 
 from epic.agent.gateway.report import TunnelReport
 from epic.agent.runtime.exposition import Family, exposition
@@ -18,6 +19,7 @@ from epic.agent.tunnel.families import (
     tunnel_state_families,
 )
 from epic.agent.tunnel.health import DEAD_SECONDS
+from epic.bpf.dataplane import Address, SecondChanceCounters
 from epic.proto import epic_pb2
 
 
@@ -28,8 +30,13 @@ def render(
     events: Events,
     failures: Mapping[str, int],
     certificate_end: int | None = None,
+    nodes: Mapping[Address, bool] | None = None,
 ) -> str:
-    """The metrics of an EPIC node; `certificate_end` is in seconds since 1970, None without a certificate."""
+    """The metrics of an EPIC node.
+
+    `certificate_end` is in seconds since 1970, None without a certificate; `nodes` are those of siblings, and
+    whether each lives.
+    """
     up, age, key = tunnel_state_families()
     traffic = traffic_families()
     for status in tunnels.statuses:
@@ -61,5 +68,19 @@ def render(
         drops_family(tunnels.drops),
         ready,
         announced,
+        *_second_chance_families(tunnels.chances, nodes or {}),
     )
     return exposition((build_family(), failures_family(failures), *parts))
+
+
+def _second_chance_families(
+    chances: Mapping[str, SecondChanceCounters], nodes: Mapping[Address, bool]
+) -> tuple[Family, Family]:
+    packets = Family("epic_second_chance_total", "counter", "What became of clients' packets, by gateway.")
+    for gateway, counts in sorted(chances.items()):
+        for what, count in asdict(counts).items():
+            packets.add(count, gateway=gateway, what=what)
+    up = Family("epic_sibling_up", "gauge", "Whether another node takes what is passed on to it.")
+    for address, lives in nodes.items():
+        up.add(lives, address=str(address))
+    return packets, up

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from epic.ads.snapshot import INSTANCE, Snapshot
 from epic.agent.gateway import plan
-from epic.agent.gateway.announcement import Announcer
+from epic.agent.gateway.announcement import Announcer, Newcomers
 from epic.agent.gateway.desired import Desired, Element, Instance, NodeState, used
 from epic.agent.gateway.envoy import endpoint_health, readiness
 from epic.agent.gateway.envoy.drain import Drainer, Order
@@ -23,6 +23,7 @@ from epic.agent.gateway.envoy.xds import XdsSockets
 from epic.agent.gateway.firewall import Firewall
 from epic.agent.gateway.kernel import GatewayKernel, Node
 from epic.agent.gateway.resource_cache import ResourceCache
+from epic.agent.gateway.second_chance import SecondChance, namespaces_of
 from epic.agent.runtime.log_once import LogOnce
 from epic.agent.runtime.worker import Worker
 from epic.agent.tunnel.endpoints import EndpointKey
@@ -68,6 +69,7 @@ class Reconciler:
         envoys: Envoys,
         routes: Announcer,
         firewall: Firewall,
+        second_chance: SecondChance,
     ) -> None:
         self._cache = cache
         self._kernel = kernel
@@ -75,6 +77,7 @@ class Reconciler:
         self._registry, self._sockets, self._drainer = envoys
         self._routes = routes
         self._firewall = firewall
+        self._second_chance = second_chance
         self._instances: dict[str, Instance] = {}
         self._parted: dict[str, str] = {}
         self._state: NodeState | None = None
@@ -91,6 +94,7 @@ class Reconciler:
         self._synced = False
         self._waiting = False
         self._timer: asyncio.TimerHandle | None = None
+        self._newcomers = Newcomers()
         self._programmed: set[str] = set()
         self._cut_off: set[str] = set()
         self._troubles = LogOnce(log)
@@ -194,7 +198,7 @@ class Reconciler:
         node = readiness.Node(
             programmed=set() if self.hold_new else programmed,
             cut_off=instances.keys() if self._firewall.broken else self._cut_off | self._drainer.withdrawn,
-            leaving=self._drainer.draining,
+            leaving=self._drainer.draining | self._newcomers.held(instances, time.monotonic()),
         )
         addresses = {g: i.public for g, i in instances.items()}
         return await self._routes.sync(addresses, self._registry.envoys, node)
@@ -209,11 +213,12 @@ class Reconciler:
         if whole:
             await self._routes.observe()
         node = await self._worker.run(self._kernel.observe, whole)
+        passes_on = await self._sync_siblings(node, whole)
         await self._refresh_endpoints()
         view = self._view(node)
         actions = plan.additions(view.wanted, view.observed)
         failed = await self._apply(view, actions)
-        if whole and self._synced and not failed:
+        if whole and self._synced and passes_on and not failed:
             await self._worker.run(self._kernel.release_old_programs)
         broken = plan.unprogrammed(view.wanted, view.observed, failed)
         self._publish(view, {g for a in failed if (g := plan.gateway_of(a)) is not None})
@@ -227,11 +232,20 @@ class Reconciler:
             self._programmed, self._cut_off = set(), set(view.wanted.instances)
         self._troubles.report("gap", "; ".join(node.gaps) and f"nothing is announced: {'; '.join(node.gaps)}")
         await self.announce()
-        if failed or node.gaps:
+        if failed or node.gaps or not passes_on:
             self._again(_RETRY_SECONDS)
         if whole and self._synced:
             await self._look_for_leftovers(state, failed)
         return any(isinstance(action, plan.SetTunnel | plan.DeleteTunnel) for action in actions)
+
+    async def _sync_siblings(self, node: Node, whole: bool) -> bool:
+        """Have the programs know the siblings. Gateways are served, and announced, without them, too."""
+        instances = [(i.gateway, i.interface) for i in self._cache.instances.values()]
+        namespaces = namespaces_of(instances, node.namespaces)
+        siblings = dict(self._cache.siblings)
+        return await self._worker.run(
+            partial(self._second_chance.sync, siblings, namespaces, whole=whole, may_delete=self._synced)
+        )
 
     async def _look_for_leftovers(self, state: NodeState | None, failed: Sequence[plan.Action]) -> None:
         """Find out whether all that `state` stands for is carried out, and nothing else is here."""

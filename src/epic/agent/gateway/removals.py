@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from epic.ads.snapshot import ENDPOINT, ENVOY_TYPES, INSTANCE, TUNNEL
+from epic.ads.snapshot import ENDPOINT, ENVOY_TYPES, INSTANCE, SIBLINGS, TUNNEL
 from epic.agent.gateway.desired import NodeState
 from epic.agent.gateway.resource_cache import ResourceCache
 
@@ -79,7 +79,7 @@ class RemovalGuard:
         if type_url == TUNNEL:
             tunnel = self._cache.tunnels.get(int(name)) if name.isdecimal() else None
             return tunnel.gateway if tunnel else ""
-        return name if type_url == INSTANCE else name.partition("/")[0]
+        return name if type_url in {INSTANCE, SIBLINGS} else name.partition("/")[0]
 
     def _closes(self, type_url: str, gateway: str, names: Sequence[str]) -> bool:
         """Whether a gateway that nobody drained would lose what it serves with, all of one kind."""
@@ -97,7 +97,7 @@ class RemovalGuard:
 
 def _merge(freed: Sequence[Mapping[str, Sequence[str]]]) -> Iterator[tuple[str, list[str]]]:
     # As the control plane sends removals.
-    order = [*reversed(ENVOY_TYPES), ENDPOINT, TUNNEL, INSTANCE]
+    order = [*reversed(ENVOY_TYPES), ENDPOINT, TUNNEL, SIBLINGS, INSTANCE]
     for type_url in order:
         names = [name for waiting in freed for name in waiting.get(type_url, ())]
         if names:

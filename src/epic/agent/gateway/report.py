@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from ipaddress import IPv4Address
 from typing import Any
 
@@ -15,7 +15,7 @@ import grpc
 from epic import __version__
 from epic.agent.gateway.desired import Instance, Tunnel
 from epic.agent.gateway.envoy.readiness import Envoy
-from epic.bpf.dataplane import Dataplane
+from epic.bpf.dataplane import Dataplane, SecondChanceCounters
 from epic.proto import epic_pb2, epic_pb2_grpc
 
 log = logging.getLogger(__name__)
@@ -32,6 +32,8 @@ class TunnelReport:
 
     statuses: list[epic_pb2.TunnelStatus]
     drops: dict[str, int]
+    chances: Mapping[str, SecondChanceCounters] = field(default_factory=dict)
+    """What became of gateways' packets, by gateway."""
 
 
 def instance_statuses(
@@ -40,8 +42,13 @@ def instance_statuses(
     standing: Collection[IPv4Address],
     drained: Collection[str] = (),
     leaving: Iterable[str] = (),
+    siblings: Mapping[str, str] | None = None,
 ) -> list[epic_pb2.InstanceStatus]:
-    """The state of each instance, by name, and of what is not to be one any more but is not gone."""
+    """The state of each instance, by name, and of what is not to be one any more but is not gone.
+
+    `siblings` are the versions that the programs have, by gateway.
+    """
+    applied = siblings or {}
     found = [
         epic_pb2.InstanceStatus(
             gateway=gateway,
@@ -50,6 +57,7 @@ def instance_statuses(
             announced=instances[gateway].public in standing,
             error=envoy.error,
             drained=gateway in drained and instances[gateway].public not in standing,
+            applied_siblings=applied.get(gateway, ""),
         )
         for gateway, envoy in sorted(envoys.items())
         if gateway in instances
@@ -79,6 +87,22 @@ def tunnel_statuses(
             heard = max(peer.last_hello_ns for peer in lanes)
             status.hello_age = max(0.0, (now_ns - heard) / 1e9)
         yield status
+
+
+def second_chance_statuses(
+    chances: Mapping[str, SecondChanceCounters],
+) -> Iterator[epic_pb2.SecondChanceStatus]:
+    """Of each gateway that had packets."""
+    for gateway, counts in sorted(chances.items()):
+        if any(asdict(counts).values()):
+            yield epic_pb2.SecondChanceStatus(
+                gateway=gateway,
+                hits=counts.hits,
+                passed_on=counts.passed_on + counts.to_owner,
+                learned=counts.learned,
+                chain_ends=counts.chain_ends,
+                over_budget=counts.over_budget,
+            )
 
 
 class Reporter:
@@ -131,7 +155,8 @@ class Reporter:
         if self._channel() is None:
             return
         tunnels = await self._tunnels()
-        await self._send(self._state(), tunnels=tunnels.statuses, drops=tunnels.drops)
+        chances = list(second_chance_statuses(tunnels.chances))
+        await self._send(self._state(), tunnels=tunnels.statuses, drops=tunnels.drops, second_chances=chances)
 
     async def _report_state(self) -> None:
         state = self._state()

@@ -22,6 +22,7 @@ from epic.ads.snapshot import (
 from epic.agent.gateway import desired as wanted
 from epic.agent.gateway.desired import Instance, NodeState, Tunnel
 from epic.agent.gateway.dirty import DirtySet
+from epic.agent.gateway.siblings import Siblings
 from epic.agent.runtime.completeness import Completeness
 from epic.agent.tunnel.endpoints import EndpointKey
 from epic.bpf.dataplane import Address, Endpoint
@@ -56,6 +57,8 @@ class ResourceCache:
         """By gateway."""
         self.tunnels: dict[int, Tunnel] = {}
         """By id; those of gateways without instance here, too."""
+        self.siblings: dict[str, Siblings] = {}
+        """By gateway; those of gateways without instance here, too."""
         self.node_state: NodeState | None = None
         """What the control plane said of the node since the agent began."""
         self.refused: dict[tuple[str, str], str] = {}
@@ -96,8 +99,10 @@ class ResourceCache:
         """Of each resource of a type, by name."""
         if type_url == ENDPOINT:
             return {name: item.version for name, item in self._endpoints.items()}
-        if type_url in {NODE_STATE, SIBLINGS}:
+        if type_url == NODE_STATE:
             return {}
+        if type_url == SIBLINGS:
+            return {name: siblings.version for name, siblings in self.siblings.items()}
         if type_url in self._named:
             return {name: item.version for name, item in self._named[type_url].items()}
         return {
@@ -116,6 +121,8 @@ class ResourceCache:
             self._update_node(updated, gone)
         elif type_url == ENDPOINT:
             self._update_endpoints(updated, gone)
+        elif type_url == SIBLINGS:
+            self._update_siblings(updated, gone)
         elif type_url in self._named:
             self._update_named(type_url, updated, gone)
         else:
@@ -127,7 +134,7 @@ class ResourceCache:
     def clear(self) -> None:
         """Nothing is wanted of this node any more."""
         self.mark_complete()
-        for type_url in (*reversed(ENVOY_TYPES), ENDPOINT, TUNNEL, INSTANCE):
+        for type_url in (*reversed(ENVOY_TYPES), ENDPOINT, TUNNEL, SIBLINGS, INSTANCE):
             self.update(type_url, {}, list(self.versions(type_url)))
         self.refused.clear()
 
@@ -157,6 +164,11 @@ class ResourceCache:
             self.node_state = state
         if gone and not found:
             self.node_state = None
+
+    def _update_siblings(self, updated: Resources, gone: Iterable[str]) -> None:
+        self.siblings.update(self._read_each(SIBLINGS, updated, wanted.siblings))
+        for name in gone:
+            self.siblings.pop(name, None)
 
     def _update_endpoints(self, updated: Resources, gone: Iterable[str]) -> None:
         items = self._read_each(ENDPOINT, updated, self._reached)

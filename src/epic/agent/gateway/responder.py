@@ -14,7 +14,10 @@ from ipaddress import ip_address
 
 from epic.agent.gateway.desired import Tunnel
 from epic.agent.tunnel.packets import answer
-from epic.agent.tunnel.sockets import control_socket
+from epic.agent.tunnel.sockets import control_socket, family_of
+from epic.bpf.dataplane import Address
+from epic.bpf.probe import is_probe
+from epic.model.naming import GUE_PORT
 
 log = logging.getLogger(__name__)
 
@@ -31,12 +34,19 @@ Ancillary = tuple[int, int, bytes]
 class Responder:
     """Answers on UDP 6080, from the address that a hello came to.
 
-    The programs on the interface have verified what arrives here; we do it again.
+    The programs on the interface have verified what arrives here; we do it again. `probed` is called with
+    probes of ours that came back.
     """
 
-    def __init__(self, tunnels: Mapping[int, Tunnel], generation: Callable[[int], int]) -> None:
+    def __init__(
+        self,
+        tunnels: Mapping[int, Tunnel],
+        generation: Callable[[int], int],
+        probed: Callable[[bytes, Address], None],
+    ) -> None:
         self._tunnels = tunnels
         self._generation = generation
+        self._probed = probed
         self._sockets: list[socket.socket] = []
 
     def open(self) -> None:
@@ -55,6 +65,14 @@ class Responder:
             channel.close()
         self._sockets.clear()
 
+    def send(self, payload: bytes, source: Address, destination: Address) -> None:
+        """Send a control packet of this node's own; it may get lost, here already."""
+        family = family_of(source)
+        for channel in self._sockets:
+            if channel.family == family:
+                with suppress(OSError):
+                    channel.sendmsg([payload], [_source(source)], 0, (str(destination), GUE_PORT))
+
     def _readable(self, channel: socket.socket) -> None:
         for _ in range(_TURN):
             try:
@@ -66,6 +84,9 @@ class Responder:
                 return
             came_to = [found for item in ancillary if (found := _from(item)) is not None]
             source = (ip_address(sender[0].partition("%")[0]), int(sender[1]))
+            if is_probe(data):
+                self._probed(data, source[0])
+                continue
             ack = answer(data, self._tunnels, time.time_ns(), source, self._generation)
             if ack is not None:
                 # The way back may be down; the next hello asks again.
@@ -91,3 +112,10 @@ def _from(item: Ancillary) -> Ancillary | None:
         link_local = address[0] == 0xFE and address[1] & 0xC0 == 0x80
         return level, kind, _PKTINFO6.pack(address, index if link_local else 0)
     return None
+
+
+def _source(address: Address) -> Ancillary:
+    """What makes a packet leave from this address."""
+    if address.version == 4:
+        return socket.IPPROTO_IP, _IP_PKTINFO, _PKTINFO.pack(0, address.packed, bytes(4))
+    return socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, _PKTINFO6.pack(address.packed, 0)

@@ -25,7 +25,7 @@ _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PREFSRC, _RTA_METRICS, _RTA_MULTIPATH = 1
 _RTA_SRC, _RTA_TABLE, _RTAX_MTU = 2, 15, 2
 _ONLINK, _FIB_MATCH = 4, 0x2000
 _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _INFO_KIND, _IFF_UP = 3, 4, 18, 1, 1
-_IFLA_XDP, _XDP_PROGRAM = 43, 4
+_IFLA_XDP, _XDP_PROGRAM, _IFLA_LINK_NETNSID = 43, 4, 37
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _TCA_OPTIONS, _TCA_BPF_NAME = 2, 7
 _NDA_DST, _NDA_LLADDR, _PERMANENT = 1, 2, 0x80
@@ -46,6 +46,8 @@ class Link:
     up: bool
     xdp: int = field(default=0, compare=False)
     """The XDP program's number; 0: none."""
+    namespace: int | None = None
+    """The id of the network namespace of its other side; None: it is ours, or there is no other side."""
 
 
 class HostRoute(NamedTuple):
@@ -231,8 +233,21 @@ def _link(body: bytes) -> tuple[str, Link]:
     kind = rt.attributes(values.get(_IFLA_LINKINFO, b""), 0).get(_INFO_KIND, b"")
     mtu = int.from_bytes(values.get(_IFLA_MTU, b""), "little")
     xdp = rt.attributes(values.get(_IFLA_XDP, b""), 0).get(_XDP_PROGRAM, b"")
-    link = Link(index, mtu, _text(kind), bool(flags & _IFF_UP), int.from_bytes(xdp, "little"))
+    link = Link(
+        index,
+        mtu,
+        _text(kind),
+        bool(flags & _IFF_UP),
+        int.from_bytes(xdp, "little"),
+        _number(values.get(_IFLA_LINK_NETNSID)),
+    )
     return _text(values[_IFLA_IFNAME]), link
+
+
+def _number(value: bytes | None) -> int | None:
+    # Negative: the other side's namespace has no id here.
+    number = int.from_bytes(value, "little", signed=True) if value else -1
+    return number if number >= 0 else None
 
 
 def _text(value: bytes) -> str:

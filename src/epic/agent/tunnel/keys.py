@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pure: a tunnel's keys as the programs hold them."""
+"""Pure: keys as the programs hold them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ KEY_BYTES = 16
 
 
 class KeySlots(NamedTuple):
-    """A tunnel's keys by the parity of their epochs, which epochs these are, and the one that signs."""
+    """Keys by the parity of their epochs, which epochs these are, and the one that signs."""
 
     slots: tuple[bytes | None, bytes | None]
     epochs: tuple[int, ...]
@@ -18,7 +18,7 @@ class KeySlots(NamedTuple):
 
 
 def key_slots(keys: Iterable[tuple[int, bytes]], signing: int = 0) -> KeySlots:
-    """The two slots of a tunnel's keys; without `signing` the newest one signs."""
+    """The two slots of keys; without `signing` the newest one signs."""
     slots: list[bytes | None] = [None, None]
     newest = sorted(keys)[-2:]
     epochs = tuple(epoch for epoch, _ in newest)
@@ -27,7 +27,7 @@ def key_slots(keys: Iterable[tuple[int, bytes]], signing: int = 0) -> KeySlots:
             raise ValueError(f"the key of epoch {epoch} has {len(secret)} bytes instead of {KEY_BYTES}")
         slots[epoch % 2] = secret
     if not epochs:
-        raise ValueError("a tunnel has at least one key")
+        raise ValueError("there must be at least one key")
     if len(epochs) == 2 and (epochs[0] - epochs[1]) % 2 == 0:
         raise ValueError(f"the keys' epochs {epochs[0]} and {epochs[1]} need the same slot")
     signing = signing or epochs[-1]

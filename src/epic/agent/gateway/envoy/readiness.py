@@ -128,7 +128,7 @@ class Node:
     cut_off: Collection[str] = ()
     """Those that cannot serve, whatever their Envoys say."""
     leaving: Collection[str] = ()
-    """Those that drain: what stands may stand for a while, but is not made again."""
+    """Those that drain or are held: what stands may stand, but is not made."""
 
 
 def plan_announcements(

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Asking the nodes of siblings whether they live: nothing is passed on to one that does not answer.
+
+A probe goes the way of what is passed on: the same addresses, port, keys and programs. So the nodes that
+answer are those that would take it. It is the programs that answer: an agent that is down is not missed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable, Mapping
+
+from epic.agent.gateway.liveness import TICK_SECONDS, Liveness
+from epic.agent.gateway.second_chance import SecondChance
+from epic.agent.gateway.siblings import Siblings
+from epic.bpf.dataplane import Address
+from epic.bpf.probe import Probe, decode, encode
+from epic.bpf.wire import WireError
+
+log = logging.getLogger(__name__)
+
+Send = Callable[[bytes, Address, Address], None]
+"""Sends a datagram from one of our addresses to another node's."""
+
+
+class Heartbeat:
+    """Watches nodes, each once, however many gateways it shares.
+
+    `changed` is called when one is lost or back.
+    """
+
+    def __init__(
+        self, node: str, second_chance: SecondChance, send: Send, changed: Callable[[], None]
+    ) -> None:
+        self._node = node
+        self._second_chance = second_chance
+        self._send = send
+        self._changed = changed
+        self._liveness = Liveness(second_chance.lost)
+        self._shared: dict[Address, list[Siblings]] = {}
+        self._turns: dict[Address, int] = {}
+        self._seen: Mapping[str, str] | None = None
+
+    @property
+    def nodes(self) -> dict[Address, bool]:
+        """The other nodes of siblings, and whether each lives."""
+        return {address: address not in self._liveness.lost for address in self._shared}
+
+    async def run(self) -> None:
+        """Ask until cancelled."""
+        while True:
+            self.tick()
+            await asyncio.sleep(TICK_SECONDS)
+
+    def tick(self) -> None:
+        """Ask those whose turn it is."""
+        if self._second_chance.applied is not self._seen:
+            self._look_at_siblings()
+        for address in self._liveness.tick():
+            self._ask(address)
+        self._conclude()
+
+    def hear(self, payload: bytes, source: Address) -> None:
+        """A probe came back from there."""
+        try:
+            probe = decode(payload)
+        except WireError as error:
+            log.debug("%s", error)
+            return
+        self._liveness.hear(source, probe.nonce)
+        self._conclude()
+
+    def _look_at_siblings(self) -> None:
+        self._seen = self._second_chance.applied
+        shared: dict[Address, list[Siblings]] = {}
+        for siblings in self._second_chance.known:
+            for other in siblings.others(self._node):
+                shared.setdefault(other.address, []).append(siblings)
+        self._shared = shared
+        self._turns = {address: self._turns.get(address, 0) for address in shared}
+        self._liveness.watch(shared.keys())
+
+    def _ask(self, address: Address) -> None:
+        """By the gateway that was answered for last; without an answer by another one at each time."""
+        if self._liveness.waits(address):
+            self._turns[address] += 1
+        choices = self._shared[address]
+        siblings = choices[self._turns[address] % len(choices)]
+        own, key = siblings.own(self._node), siblings.keys[siblings.active]
+        other = next(sibling for sibling in siblings.siblings if sibling.address == address)
+        nonce = secrets.randbits(64)
+        self._liveness.ask(address, nonce)
+        if own is not None and key is not None:
+            probe = Probe(own.index, other.index, siblings.public, nonce)
+            self._send(encode(probe, key, own.address, address), own.address, address)
+
+    def _conclude(self) -> None:
+        before, now = self._second_chance.lost, self._liveness.lost
+        if before != now:
+            for address in sorted(map(str, now - before)):
+                log.warning("the node at %s is silent: nothing is passed on to it", address)
+            for address in sorted(map(str, before - now)):
+                log.info("the node at %s is not silent any more", address)
+            self._second_chance.lost = now
+            self._changed()

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pure: a gateway's siblings as the control plane sends them, and what the programs are to have of them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from typing import NamedTuple
+
+from epic.agent.tunnel.keys import key_slots
+from epic.bpf import dataplane as bpf
+from epic.bpf.dataplane import Address
+from epic.model.naming import GatewayId
+from epic.proto import epic_pb2
+
+MOST = 16
+"""Siblings of one gateway: each has a bit in the header of what is passed on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sibling:
+    """An instance of the gateway that lives, by its node."""
+
+    node: str
+    index: int
+    address: Address
+    draining: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Siblings:
+    """The siblings of one gateway in the order in which they are tried."""
+
+    gateway: str
+    public: Address
+    siblings: tuple[Sibling, ...]
+    keys: tuple[bytes | None, bytes | None] = field(repr=False)
+    active: int
+    version: str
+    """Of the resource as it came."""
+
+    def others(self, node: str) -> tuple[Sibling, ...]:
+        """Those on other nodes."""
+        return tuple(sibling for sibling in self.siblings if sibling.node != node)
+
+    def own(self, node: str) -> Sibling | None:
+        """The one on this node."""
+        return next((sibling for sibling in self.siblings if sibling.node == node), None)
+
+
+class Plan(NamedTuple):
+    """What is to be done, by public address."""
+
+    set: Mapping[Address, bpf.Siblings]
+    delete: frozenset[Address]
+
+
+def read_siblings(message: epic_pb2.Siblings, version: str) -> Siblings:
+    """What the resource means; ValueError when it makes no sense."""
+    GatewayId.parse(message.gateway)
+    siblings = tuple(Sibling(s.node, s.index, ip_address(s.address), s.draining) for s in message.siblings)
+    if len(siblings) > MOST:
+        raise ValueError(f"{len(siblings)} siblings; there can be {MOST}")
+    for what, values in (
+        ("index", [s.index for s in siblings]),
+        ("node", [s.node for s in siblings]),
+        ("address", [s.address for s in siblings]),
+    ):
+        if len(set(values)) < len(values):
+            raise ValueError(f"two siblings have the same {what}")
+    if any(s.index >= MOST for s in siblings):
+        raise ValueError(f"an index is 0 to {MOST - 1}")
+    keys = key_slots([(k.epoch, k.secret) for k in message.keys], message.signing_epoch)
+    return Siblings(
+        gateway=message.gateway,
+        public=ip_address(message.public_address),
+        siblings=siblings,
+        keys=keys.slots,
+        active=keys.signing % 2,
+        version=version,
+    )
+
+
+def program(
+    siblings: Siblings, node: str, namespace: int | None, lost: Collection[Address]
+) -> bpf.Siblings | None:
+    """What the programs are to have on `node`; None when it is not among them.
+
+    `namespace` is the id of the instance's network namespace, `lost` are the addresses of nodes that are
+    silent.
+    """
+    own = siblings.own(node)
+    if own is None:
+        return None
+    return bpf.Siblings(
+        own=own.index,
+        netns=namespace,
+        siblings=tuple(
+            bpf.Sibling(s.index, s.address, s.draining, s is own or s.address not in lost)
+            for s in siblings.siblings
+        ),
+        keys=siblings.keys,
+        active=siblings.active,
+    )
+
+
+def plan(
+    wanted: Mapping[Address, bpf.Siblings], there: Mapping[Address, bpf.Siblings], *, may_delete: bool
+) -> Plan:
+    """What makes the entries that are `there` those that are wanted."""
+    return Plan(
+        set={public: entry for public, entry in wanted.items() if there.get(public) != entry},
+        delete=frozenset(there.keys() - wanted.keys()) if may_delete else frozenset(),
+    )
+
+
+def lost_in(entries: Iterable[bpf.Siblings]) -> frozenset[Address]:
+    """The nodes that an earlier agent found to be silent."""
+    return frozenset(s.address for entry in entries for s in entry.siblings if not s.alive)

@@ -1,0 +1,284 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Siblings: what the control plane sends of them, and what the programs get.
+
+- A list that makes no sense is refused; one without this node does nothing.
+- The order is the control plane's; nodes that are silent are skipped, this one never is.
+- What the programs have is compared with what is wanted; nothing is removed before all is known.
+- The version that is told is that of what the programs have, not of what is on its way there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+from agent_samples import KEY, PUBLIC, SIBLINGS, WEB, siblings_message
+
+from epic.ads import snapshot
+from epic.ads.snapshot import versioned
+from epic.agent.gateway import storage
+from epic.agent.gateway.resource_cache import ResourceCache
+from epic.agent.gateway.second_chance import SecondChance, find_refusal
+from epic.agent.gateway.siblings import Siblings, read_siblings
+from epic.agent.runtime import store
+from epic.bpf import dataplane as bpf
+from epic.bpf.dataplane import Address
+from epic.errors import Unavailable
+from epic.proto import epic_pb2
+
+TWO, THREE = IPv4Address("172.30.11.3"), IPv4Address("172.30.11.4")
+OTHER = IPv4Address("203.0.113.8")
+
+
+class Programs:
+    """Notes what it is given. Those that `refuses` names cannot be set."""
+
+    def __init__(self) -> None:
+        self.entries: dict[Address, bpf.Siblings] = {}
+        self.calls: list[str] = []
+        self.refuses: set[Address] = set()
+
+    def siblings(self) -> dict[Address, bpf.Siblings]:
+        return dict(self.entries)
+
+    def set_siblings(self, public: Address, siblings: bpf.Siblings) -> None:
+        if public in self.refuses:
+            raise Unavailable("the map is full")
+        self.calls.append(f"set {public}")
+        self.entries[public] = siblings
+
+    def delete_siblings(self, public: Address) -> None:
+        self.calls.append(f"delete {public}")
+        del self.entries[public]
+
+
+class Node:
+    """The node epic1."""
+
+    def __init__(self, programs: Programs | None = None, refusal: str = "") -> None:
+        self.programs = programs or Programs()
+        self.chance = SecondChance(self.programs, "epic1", refusal)  # type: ignore[arg-type]
+
+    def start(self, *siblings: Siblings) -> None:
+        self.chance.start({s.gateway: s for s in siblings})
+
+    def sync(
+        self, *siblings: Siblings, namespace: int | None = 4, whole: bool = False, may_delete: bool = True
+    ) -> bool:
+        wanted = {s.gateway: s for s in siblings}
+        namespaces = {} if namespace is None else dict.fromkeys(wanted, namespace)
+        return self.chance.sync(wanted, namespaces, whole=whole, may_delete=may_delete)
+
+    def calls(self) -> list[str]:
+        """What was done since the last call."""
+        found, self.programs.calls = self.programs.calls, []
+        return found
+
+
+def siblings(version: str = "v1", **changes: object) -> Siblings:
+    return read_siblings(siblings_message(**changes), version)
+
+
+BANK = siblings(gateway="bank.web", public_address=str(OTHER))
+
+
+def test_the_programs_get_the_siblings_in_the_order_of_the_control_plane() -> None:
+    node = Node()
+    assert node.sync(siblings())
+    assert node.programs.entries == {
+        PUBLIC: bpf.Siblings(
+            own=0,
+            netns=4,
+            siblings=(
+                bpf.Sibling(2, THREE, draining=True, alive=True),
+                bpf.Sibling(0, IPv4Address("172.30.11.2"), draining=False, alive=True),
+                bpf.Sibling(1, TWO, draining=False, alive=True),
+            ),
+            keys=(None, KEY),
+            active=1,
+        )
+    }
+
+
+def test_nothing_is_set_that_is_there() -> None:
+    node = Node()
+    node.sync(siblings(), BANK)
+    assert node.calls() == [f"set {PUBLIC}", f"set {OTHER}"]
+    node.sync(siblings(), BANK, whole=True)
+    assert node.calls() == []
+
+
+def test_a_namespace_that_goes_and_comes_is_told_at_once() -> None:
+    node = Node()
+    node.sync(siblings(), namespace=None)
+    assert node.programs.entries[PUBLIC].netns is None
+    assert node.chance.applied == {WEB: "v1"}
+    node.sync(siblings(), namespace=0)
+    assert node.programs.entries[PUBLIC].netns == 0
+
+
+def test_what_others_take_away_or_change_is_mended_on_a_whole_look() -> None:
+    node = Node()
+    node.sync(siblings(), BANK)
+    node.calls()
+    node.programs.entries.clear()
+    node.sync(siblings(), BANK)
+    assert node.calls() == []
+    node.sync(siblings(), BANK, whole=True)
+    assert node.calls() == [f"set {PUBLIC}", f"set {OTHER}"]
+
+
+def test_what_nobody_wants_goes_when_all_is_known() -> None:
+    programs = Programs()
+    Node(programs).sync(siblings(), BANK)
+    node = Node(programs)
+    node.start()
+    node.calls()
+    node.sync(siblings(), may_delete=False)
+    assert node.calls() == []
+    node.sync(siblings())
+    assert node.calls() == [f"delete {OTHER}"]
+
+
+def test_an_agent_that_starts_touches_nothing_and_tells_what_the_programs_have() -> None:
+    programs = Programs()
+    Node(programs).sync(siblings())
+    node = Node(programs)
+    node.start(siblings())
+    # This is told before anything is looked at, for a node that has no list is waited for by nobody.
+    assert node.chance.applied == {WEB: "v1"}
+    node.calls()
+    node.sync(siblings(), whole=True)
+    assert (node.calls(), node.chance.applied) == ([], {WEB: "v1"})
+
+
+def test_a_list_that_the_programs_have_from_who_knows_when_is_not_told_to_be_none() -> None:
+    programs = Programs()
+    Node(programs).sync(siblings())
+    node = Node(programs)
+    node.start(siblings("v2", siblings=SIBLINGS[1:]))
+    assert node.chance.applied == {WEB: "unknown"}
+    node.sync(siblings("v2", siblings=SIBLINGS[1:]))
+    assert node.chance.applied == {WEB: "v2"}
+
+
+def test_the_version_that_is_told_is_the_one_that_the_programs_have() -> None:
+    node = Node()
+    node.sync(siblings())
+    node.programs.refuses.add(PUBLIC)
+    assert not node.sync(siblings("v2", siblings=SIBLINGS[1:]))
+    assert node.chance.applied == {WEB: "v1"}
+    (problem,) = node.chance.problems
+    assert "203.0.113.7: the map is full" in problem
+    node.programs.refuses.clear()
+    assert node.sync(siblings("v2", siblings=SIBLINGS[1:]))
+    assert (node.chance.applied, node.chance.problems) == ({WEB: "v2"}, ())
+
+
+def test_one_gateway_that_cannot_be_set_stops_no_other() -> None:
+    node = Node()
+    node.programs.refuses.add(PUBLIC)
+    assert not node.sync(siblings(), BANK)
+    assert node.chance.applied == {"bank.web": "v1"}
+
+
+def test_a_silent_node_is_skipped_until_it_speaks_again() -> None:
+    node = Node()
+    node.sync(siblings(), BANK)
+    node.chance.lost = frozenset({THREE})
+    assert node.chance.renew()
+    assert [s.alive for s in node.programs.entries[PUBLIC].siblings] == [False, True, True]
+    assert [s.alive for s in node.programs.entries[OTHER].siblings] == [False, True, True]
+    # It was said before who is silent, and a new agent must not forget it.
+    later = Node(node.programs)
+    later.start(siblings(), BANK)
+    assert later.chance.lost == {THREE}
+    node.chance.lost = frozenset()
+    node.chance.renew()
+    assert all(s.alive for s in node.programs.entries[PUBLIC].siblings)
+
+
+def test_this_node_is_never_skipped() -> None:
+    node = Node()
+    node.chance.lost = frozenset(IPv4Address(s.address) for s in SIBLINGS)
+    node.sync(siblings())
+    assert [s.alive for s in node.programs.entries[PUBLIC].siblings] == [False, True, False]
+
+
+def test_a_list_without_this_node_does_nothing() -> None:
+    node = Node()
+    node.sync(siblings(siblings=SIBLINGS[2:]), BANK)
+    assert node.programs.entries.keys() == {OTHER}
+    assert node.chance.problems == (f"this node is not among the siblings of {WEB}",)
+
+
+def test_a_node_that_does_not_take_part_leaves_nothing() -> None:
+    programs = Programs()
+    Node(programs).sync(siblings())
+    node = Node(programs, refusal="it is switched off")
+    node.start()
+    node.sync(siblings(), may_delete=False)
+    assert (programs.entries, node.chance.applied) == ({}, {})
+
+
+def test_a_node_says_why_it_does_not_take_part(tmp_path: Path) -> None:
+    assert find_refusal(True, tmp_path) == ""
+    assert "gateway_node_second_chance" in find_refusal(False, tmp_path)
+    assert "types" in find_refusal(True, tmp_path / "vmlinux")
+
+
+@pytest.mark.parametrize(
+    ("message", "why"),
+    [
+        (siblings_message(gateway="no gateway"), "gateway"),
+        (siblings_message(public_address="web"), "web"),
+        (siblings_message(siblings=[SIBLINGS[0], SIBLINGS[0]]), "the same index"),
+        (
+            siblings_message(siblings=[epic_pb2.Sibling(node="a", index=16, address="192.0.2.1")]),
+            "0 to 15",
+        ),
+        (siblings_message(siblings=[epic_pb2.Sibling(node="a", index=1, address="a")]), "'a'"),
+        (
+            siblings_message(
+                siblings=[epic_pb2.Sibling(node=f"n{i}", index=i, address=f"192.0.2.{i}") for i in range(17)]
+            ),
+            "there can be 16",
+        ),
+        (siblings_message(keys=[]), "at least one key"),
+        (siblings_message(keys=[epic_pb2.Key(epoch=1, secret=b"short")]), "5 bytes"),
+    ],
+)
+def test_a_list_that_makes_no_sense_is_refused(message: epic_pb2.Siblings, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        read_siblings(message, "v1")
+
+
+def cached(change: Callable[[ResourceCache], None]) -> ResourceCache:
+    cache = ResourceCache()
+    cache.update(snapshot.SIBLINGS, {WEB: versioned(siblings_message())})
+    change(cache)
+    return cache
+
+
+def test_a_refused_list_leaves_the_one_before() -> None:
+    bad = versioned(siblings_message(keys=[]))
+    cache = cached(lambda c: (c.update(snapshot.SIBLINGS, {WEB: bad}), None)[1])
+    assert cache.siblings[WEB].version == versioned(siblings_message()).version
+    assert cache.versions(snapshot.SIBLINGS) == {WEB: cache.siblings[WEB].version}
+    assert "Siblings shop.web" in cache.refused[snapshot.SIBLINGS, WEB]
+
+
+def test_a_list_goes_by_its_name_and_with_the_node() -> None:
+    assert cached(lambda c: (c.update(snapshot.SIBLINGS, {}, [WEB]), None)[1]).siblings == {}
+    assert cached(ResourceCache.clear).siblings == {}
+
+
+def test_siblings_are_there_again_after_a_restart(tmp_path: Path) -> None:
+    resources = {WEB: versioned(siblings_message())}
+    store.write(tmp_path, storage.rows(snapshot.SIBLINGS, resources))
+    found = storage.load(tmp_path)
+    assert found is not None
+    assert found.siblings[WEB] == read_siblings(siblings_message(), resources[WEB].version)
+    assert "\\x" not in repr(found.siblings)
