@@ -10,6 +10,8 @@ export ANSIBLE_FORCE_COLOR ?= $(if $(CI),0,1)
 # The lab runs on one machine: mitogen's strategy takes a third of the processor time of the stock one.
 export ANSIBLE_STRATEGY_PLUGINS := $(CURDIR)/.venv/lib/python3.11/site-packages/ansible_mitogen/plugins/strategy
 export ANSIBLE_STRATEGY ?= mitogen_linear
+# Without what Python keeps compiled, each of the many processes of tests and tools would compile EPIC again.
+unexport PYTHONDONTWRITEBYTECODE
 PYTEST := python -m pytest -q
 PYTHON := src tests plugins tools/demo
 LAB := inventories/lab/hosts.yml
@@ -26,7 +28,8 @@ setup-lab: ## Install what the lab and the root tests need too (root)
 setup-etcd: ## Build the etcd that the store's tests need too (a minute, the first time; Go)
 	@tools/setup --etcd
 
-check: setup lint types unit ## Lint, types and unit tests: under a minute, without root
+check: setup ## Lint, types and unit tests: under a minute, without root
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint types unit
 
 lint:
 	ruff format --check -q $(PYTHON)
@@ -42,7 +45,7 @@ types:
 	cd tools/demo && MYPYPATH=$(CURDIR)/src:. mypy --config-file $(CURDIR)/pyproject.toml *.py
 
 unit:
-	$(PYTEST) -n 2 --dist loadfile tests/unit tests/golden
+	$(PYTEST) -n 2 --dist worksteal tests/unit tests/golden
 
 sanity: setup ## Run ansible-test sanity on the collection as it is released
 	tools/sanity

@@ -128,7 +128,7 @@ from ansible_collections.epic.gateway.plugins.module_utils._nodes import (
     plan,
 )
 
-PAUSE = 1.0
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 1.0
 
 SPEC = {
     **CONNECTION_SPEC,
@@ -169,6 +169,7 @@ def carry_out(api, name, steps):
 def wait_for(api, options):
     """The node, once it is as it was asked to be; a control plane that restarts meanwhile is asked again."""
     deadline = time.monotonic() + options["wait_timeout"]
+    pause = FIRST_PAUSE
     while True:
         try:
             node = look(api, options["name"])
@@ -184,7 +185,8 @@ def wait_for(api, options):
             raise TimedOut(
                 f"node {options['name']} is not as asked for after {seconds} s; it goes on: {last}"
             )
-        time.sleep(PAUSE)
+        time.sleep(pause)
+        pause = min(pause * 2, LONGEST_PAUSE)
 
 
 def reconcile(api, options, check_mode):

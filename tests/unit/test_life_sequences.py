@@ -17,7 +17,7 @@ from life_plant import Clock, use_clock
 from life_sequences import finish, play
 
 _BLOCKS = 10
-_SEQUENCES = int(os.environ.get("EPIC_LIFE_SEQUENCES", "100"))
+_SEQUENCES = int(os.environ.get("EPIC_LIFE_SEQUENCES", "30"))
 _SEED = os.environ.get("EPIC_LIFE_SEED")
 
 

@@ -50,5 +50,6 @@ async def _run(job: bytes) -> tuple[bytes, int]:
     finally:
         if process.returncode is None:
             process.kill()
-            await process.wait()
+            # its pipes are to be closed, too, before the loop may be
+            await process.communicate()
     return output, process.returncode or 0

@@ -83,7 +83,8 @@ async def _run(binary: Path, config: Path) -> tuple[str, int]:
     finally:
         if process.returncode is None:
             process.kill()
-            await process.wait()
+            # its pipes are to be closed, too, before the loop may be
+            await process.communicate()
     return output.decode(errors="replace"), process.returncode or 0
 
 

@@ -225,3 +225,5 @@ async def test_it_is_renewed_by_itself(node: Node, control: Control) -> None:
             while not control.asked or node.identity.certificate == before:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task

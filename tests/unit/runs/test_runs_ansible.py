@@ -123,10 +123,10 @@ def test_a_node_that_does_not_answer_ends_the_run_in_time(tmp_path: Path) -> Non
         ssh_key=tmp_path / "ssh" / "id",
         envoy_version="1.40.0",
         python=sys.executable,
-        timeout_seconds=3,
+        timeout_seconds=2,
     )
     outcome, _ = execute(AnsibleExecutor(settings), "e1")
-    assert outcome == Outcome(succeeded=False, failure="no answer within 3 seconds")
+    assert outcome == Outcome(succeeded=False, failure="no answer within 2 seconds")
 
 
 def test_runs_side_by_side_do_not_disturb_each_other(executor: AnsibleExecutor, tmp_path: Path) -> None:

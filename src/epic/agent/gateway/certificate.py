@@ -191,6 +191,8 @@ class CertificateRenewer:
             out, err = await process.communicate(given)
         except asyncio.CancelledError:
             process.kill()
+            # its pipes are to be closed, too, before the loop may be
+            await process.communicate()
             raise
         if process.returncode:
             raise RenewalError(
