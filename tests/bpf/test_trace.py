@@ -24,7 +24,7 @@ from path_network import (
     hello,
     udp_socket,
 )
-from tracing import Tracing
+from tracing import Tracing, trace
 from traffic import exchange, pings, tcp_pair
 
 from epic.bpf import wire
@@ -91,7 +91,7 @@ def speak_strangely(network: Network) -> None:
 
 def traced(network: Network, bpffs: Path, *arguments: str) -> Tracing:
     """What is said of all that."""
-    with Tracing(network, bpffs, "-o", "json", *arguments) as tool:
+    with trace(network, bpffs, "-o", "json", *arguments) as tool:
         converse(network)
         speak_strangely(network)
         time.sleep(0.1)
@@ -153,7 +153,7 @@ def test_an_interface_shows_what_came_in_or_goes_out_there(network: Network, bpf
 
 
 def test_a_count_ends_the_run_and_other_namespaces_are_not_seen(network: Network, bpffs: Path) -> None:
-    with Tracing(network, bpffs, "--count=5", places=[network.node]) as tool:
+    with trace(network, bpffs, "--count=5", places=[network.node]) as tool:
         converse(network)
         assert tool.process.wait(timeout=5) == 0
     lines = tool.out.splitlines()
@@ -163,7 +163,7 @@ def test_a_count_ends_the_run_and_other_namespaces_are_not_seen(network: Network
 
 
 def test_a_duration_ends_the_run_and_what_is_over_the_rate_is_counted(network: Network, bpffs: Path) -> None:
-    with Tracing(network, bpffs, "--duration=1", "--rate=5") as tool:
+    with trace(network, bpffs, "--duration=1", "--rate=5") as tool:
         client, server = tcp_pair(network)
         with client, server:
             exchange(client, server)
@@ -197,7 +197,7 @@ def pod(network: Network) -> Namespace:
 
 
 def test_a_pod_is_followed_and_refused_on_its_way_out(network: Network, pod: Namespace, bpffs: Path) -> None:
-    with Tracing(network, bpffs, "-o", "json", f"--host={POD}") as tool:
+    with trace(network, bpffs, "-o", "json", f"--host={POD}") as tool:
         with pytest.raises(AssertionError):
             pod.run(f"ping -c 1 -W 0.2 {INSIDE}")
         for plane, place in ((network.gateway, network.epic), (network.workload, network.node)):

@@ -20,14 +20,11 @@ SOURCES = Path(__file__).parents[2] / "src"
 
 
 class Tracing:
-    """`with Tracing(network, pins, "--port=80") as tool:` runs it; afterwards there is what it said."""
+    """`with Tracing(pins, places, "--port=80") as tool:` runs it; afterwards there is what it said."""
 
-    def __init__(
-        self, network: Network, pins: Path, *arguments: str, places: Iterable[Namespace] = ()
-    ) -> None:
-        ends = [f"--pins={pins / end}" for end in ("gateway", "workload")]
-        seen = places or (network.epic, network.node)
-        ends += [f"--namespace=/proc/{os.getpid()}/fd/{place.fd}" for place in seen]
+    def __init__(self, pins: Iterable[Path], places: Iterable[Namespace], *arguments: str) -> None:
+        ends = [f"--pins={each}" for each in pins]
+        ends += [f"--namespace=/proc/{os.getpid()}/fd/{place.fd}" for place in places]
         self._command = [sys.executable, "-m", "epic.trace.main", *ends, *arguments]
         self._environment = {"PYTHONPATH": str(SOURCES), "PATH": os.environ["PATH"]}
         self.out, self.errors = "", ""
@@ -62,3 +59,9 @@ class Tracing:
     def lines(self) -> list[dict[str, Any]]:
         """What it said with `-o json`."""
         return [json.loads(line) for line in self.out.splitlines()]
+
+
+def trace(network: Network, pins: Path, *arguments: str, places: Iterable[Namespace] = ()) -> Tracing:
+    """Of both ends of a tunnel."""
+    ends = [pins / end for end in ("gateway", "workload")]
+    return Tracing(ends, places or (network.epic, network.node), *arguments)

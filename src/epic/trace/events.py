@@ -16,11 +16,15 @@ SNAP = 160
 RUN = struct.Struct(f"=QQ12Iii16s16s{SNAP}s{SNAP}s")
 """As `struct run` in trace.bpf.c."""
 RECEIVED, SENT, TAKEN, FREED = range(4)
-OTHER, DATA, CONTROL, INSIDE = range(4)
+OTHER, DATA, CONTROL, INSIDE, PASSED_ON = range(5)
 _PORTS = (6, 17)
 _NAMES = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmp6"}
 _ETHER = {0x0806: "arp", 0x8100: "vlan", 0x88A8: "vlan", 0x88CC: "lldp"}
 _FLAGS = "FSRPAU"
+_DATA_WORDS, _PASSED_ON_WORDS = 4, 3
+"""Lengths of the private header behind GUE's own: a tunnel's, and that of a packet passed on to a sibling."""
+_PASSAGES = ("passed on", "returned", "passed on", "found")
+"""What a packet with that header is, by its kind: a question, sent back, given, or the answer."""
 _FRESH_TTL = 64
 """Of outer headers; that of a packet forwarded is less."""
 
@@ -39,6 +43,8 @@ class Packet:
     flags: str = ""
     tunnel: int | None = None
     outer: str | None = None
+    passage: str | None = None
+    """Of a packet passed on to a sibling: what became of it so far, by the siblings' indexes."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +98,8 @@ class Run:
 
     @property
     def inside(self) -> bool:
-        """Whether it was in the tunnel and is no longer."""
-        return self.before_as in (DATA, INSIDE) and self.after_as == OTHER
+        """Whether it was in the tunnel, or passed on, and is no longer."""
+        return self.before_as in (DATA, INSIDE, PASSED_ON) and self.after_as == OTHER
 
     @property
     def before(self) -> Packet:
@@ -103,7 +109,10 @@ class Run:
     @property
     def after(self) -> Packet:
         found = packet(self.data, self.ether)
-        return replace(found, tunnel=self.before.tunnel, outer=self.before.outer) if self.inside else found
+        if not self.inside:
+            return found
+        before = self.before
+        return replace(found, tunnel=before.tunnel, outer=before.outer, passage=before.passage)
 
 
 def _text(name: bytes) -> str:
@@ -122,15 +131,27 @@ def packet(data: bytes, ether: int = 0x0800) -> Packet:
         return found
     if len(gue) < 8 or gue[0] & 0xC0:
         return found
-    tunnel = int.from_bytes(gue[4:8], "big")
     ends = f"{found.source}:{found.source_port} > {found.destination}:{found.destination_port}"
+    return _unwrap(replace(found, source_port=0, destination_port=0, outer=ends), gue)
+
+
+def _unwrap(outer: Packet, gue: bytes) -> Packet:
+    """What is behind a GUE header; the outer packet's addresses if nothing is."""
+    tunnel = int.from_bytes(gue[4:8], "big")
     if gue[0] & 0x20:
         name = Kind(gue[1]).name.lower().replace("_", "-") if gue[1] in tuple(Kind) else f"control {gue[1]}"
-        return Packet(found.source, found.destination, name, tunnel=tunnel, outer=ends)
-    inner = _ip(gue[20:])
-    if inner is None:
-        return Packet(found.source, found.destination, "malformed", tunnel=tunnel, outer=ends)
-    return replace(inner[0], tunnel=tunnel, outer=ends)
+        return replace(outer, protocol=name, tunnel=tunnel)
+    is_passed_on = gue[0] & 0x1F == _PASSED_ON_WORDS
+    inner = _ip(gue[4 + 4 * (_PASSED_ON_WORDS if is_passed_on else _DATA_WORDS) :])
+    found = replace(inner[0], outer=outer.outer) if inner else replace(outer, protocol="malformed")
+    return replace(found, passage=_passage(gue)) if is_passed_on else replace(found, tunnel=tunnel)
+
+
+def _passage(gue: bytes) -> str:
+    """Fields of the header of a packet passed on; docs/second-chance.md draws it."""
+    visited, origin, sender = int.from_bytes(gue[4:6], "big"), gue[6] >> 4, gue[7] >> 4
+    asked = ",".join(str(index) for index in range(16) if visited >> index & 1)
+    return f"{_PASSAGES[gue[7] & 3]} by {sender}, came in at {origin}, asked {asked}"
 
 
 def _ip(data: bytes) -> tuple[Packet, bytes] | None:
@@ -174,26 +195,37 @@ def _sender(run: Run) -> list[Step]:
     """Who sent it, when that was seen."""
     if not run.entered or run.before_as != OTHER:
         return []
+    if run.after_as == PASSED_ON:
+        return [_came(run, "client sends")]
     return [_came(run, "instance sends" if INSTANCE_INTERFACE.fullmatch(run.came_in) else "endpoint sends")]
 
 
 def _opened(run: Run) -> list[Step]:
     """Its coming out of the tunnel, unless XDP took it out, which was told before."""
-    if run.before_as != DATA or not run.inside:
+    if run.before_as not in (DATA, PASSED_ON) or not run.inside:
         return []
     return [Step(run.left, run.cpu, run.came_in, "in", "decapsulated", run.length, run.after)]
 
 
 def _leaving(run: Run) -> str:
     fresh = run.data[7 if run.data[0] >> 4 == 6 else 8] == _FRESH_TTL
+    if fresh and run.after_as == PASSED_ON:
+        return _PASSAGES[_kind(run.data)]
     if not fresh or (run.before_as != OTHER and run.before_namespace == run.namespace):
-        return "passed on"
+        return "forwarded"
     return "encapsulated" if run.after_as == DATA else "underlay sends"
+
+
+def _kind(data: bytes) -> int:
+    """Of a packet passed on: the bits behind the outer headers and half of its own."""
+    return data[(40 if data[0] >> 4 == 6 else 20) + 8 + 7] & 3
 
 
 def _freed(run: Run, kernel_reasons: Mapping[int, str]) -> list[Step]:
     kernel = kernel_reasons.get(run.why, str(run.why)).removeprefix("SKB_DROP_REASON_")
     first = [*_opened(run), *_sender(run)]
+    if run.ours < 0 and run.after_as == PASSED_ON and _PASSAGES[_kind(run.data)] == "found":
+        return [*first, _now(run, "in", "learned")]
     if run.ours < 0 and _is_delivered(run, kernel):
         return [*first, _now(run, "in", "delivered")]
     reason = (kernel, "by the kernel, not by the tunnel's programs")

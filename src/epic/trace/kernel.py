@@ -246,7 +246,7 @@ def source(directories: list[Path]) -> str:
     compare, taken_out, text = "", "0", "#define INLINE inline __attribute__((always_inline))\n"
     for number, directory in enumerate(directories):
         text += _COMPARE.replace("@N@", str(number)).replace("@PATH@", str(directory / "maps"))
-        compare += f" compare{number}(&found);"
+        compare += f" compare{number}(found);"
         taken_out += f" || taken_out{number}(cookie, slot, id)"
     text += f"#define COMPARE{compare}\n#define TAKEN_OUT(cookie, slot, id) ({taken_out})\n"
     return text + "".join(path.read_text(encoding="utf-8") for path in _SOURCES)

@@ -50,6 +50,8 @@ def as_text(step: Step, clock_ns: int) -> str:
     parts += [f"[{packet.flags}]"] if packet.flags else []
     if packet.tunnel is not None:
         parts.append(f"tunnel {packet.tunnel}" + (f" outer {packet.outer}" if packet.outer else ""))
+    if packet.passage is not None:
+        parts += [packet.passage, f"outer {packet.outer}"]
     return "  ".join([*parts, f"{step.length} bytes"])
 
 

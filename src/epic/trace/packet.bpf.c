@@ -3,6 +3,9 @@
 #define SNAP      160
 #define GUE_PORT  6080
 #define GUE_LANES 4
+/* Lengths of the private header in words: a tunnel's, and that of a packet passed on to a sibling. */
+#define DATA_WORDS   4
+#define CHANCE_WORDS 3
 
 struct address {
 	u64 high, low;
@@ -12,7 +15,7 @@ struct flow {
 	struct address source, destination;
 	u32 tunnel;
 	u16 source_port, destination_port;
-	u8 protocol, gue, control, inner;
+	u8 protocol, gue, control, passed_on, inner;
 };
 
 static INLINE u64 load64(u64 at)
@@ -106,6 +109,12 @@ static INLINE void flow_read(struct flow *flow, const u8 *snap)
 		return;
 	flow->gue = 1;
 	flow->control = first >> 5 & 1;
-	flow->tunnel = bpf_ntohl(load32(at + 12));
-	flow->inner = !flow->control && ip_read(flow, at + 8 + 20) != 0;
+	flow->passed_on = !flow->control && (first & 0x1f) == CHANCE_WORDS;
+	at += 8;
+	if (flow->passed_on) {
+		flow->inner = ip_read(flow, at + 4 + 4 * CHANCE_WORDS) != 0;
+		return;
+	}
+	flow->tunnel = bpf_ntohl(load32(at + 4));
+	flow->inner = !flow->control && ip_read(flow, at + 4 + 4 * DATA_WORDS) != 0;
 }

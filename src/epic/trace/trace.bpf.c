@@ -11,7 +11,7 @@
 
 enum kind { RECEIVED, SENT, TAKEN, FREED };
 /* Of what a run knows of a packet. */
-enum seen_as { OTHER, DATA, CONTROL, INSIDE };
+enum seen_as { OTHER, DATA, CONTROL, INSIDE, PASSED_ON };
 
 struct run {
 	u64 entered_ns, left_ns;
@@ -31,6 +31,7 @@ struct budget {
 BPF_PERCPU_ARRAY(running, struct run, 1);
 BPF_PERCPU_ARRAY(later, struct run, 1);
 BPF_PERCPU_ARRAY(receiving, u64, 1);
+BPF_PERCPU_ARRAY(moved, s32, 1); /* the counter; in a map, so that not each value is verified apart */
 BPF_PERCPU_ARRAY(budgets, struct budget, 1);
 BPF_PERCPU_ARRAY(lost, u64, 2); /* over the rate, ring buffer full */
 BPF_TABLE("lru_hash", u64, struct run, held, 4096);
@@ -77,8 +78,8 @@ static INLINE int run_wanted(const struct run *run, const struct flow *before, c
 	if (!flow_wanted(before) && !flow_wanted(after))
 		return 0;
 #ifdef WANT_TUNNEL
-	if (!(before->gue && before->tunnel == WANT_TUNNEL) &&
-	    !(after->gue && after->tunnel == WANT_TUNNEL) &&
+	if (!(before->gue && !before->passed_on && before->tunnel == WANT_TUNNEL) &&
+	    !(after->gue && !after->passed_on && after->tunnel == WANT_TUNNEL) &&
 	    !(run->before_as == INSIDE && run->tunnel == WANT_TUNNEL))
 		return 0;
 #endif
@@ -137,7 +138,9 @@ static INLINE u64 network_header(u64 skb)
 
 static INLINE u32 seen_as(const struct flow *flow)
 {
-	return flow->gue ? flow->control ? CONTROL : DATA : OTHER;
+	if (!flow->gue)
+		return OTHER;
+	return flow->control ? CONTROL : flow->passed_on ? PASSED_ON : DATA;
 }
 
 static INLINE u32 place_read(char *name, u64 skb)
@@ -239,7 +242,8 @@ static INLINE struct run *run_recall(u64 skb, u64 at, int has_device, struct flo
 static INLINE int is_inside(const struct run *run, const struct flow *after)
 {
 	return run->after_as == OTHER && after->inner &&
-	       (run->before_as == INSIDE || (run->before_as == DATA && run->before_len > run->after_len));
+	       (run->before_as == INSIDE || ((run->before_as == DATA || run->before_as == PASSED_ON) &&
+					     run->before_len > run->after_len));
 }
 
 int on_send(struct bpf_raw_tracepoint_args *ctx)
@@ -317,8 +321,13 @@ int on_free(struct bpf_raw_tracepoint_args *ctx)
 	u64 skb = ctx->args[0];
 	struct flow before = {}, after = {};
 	struct run *run;
-	s32 found = -1;
+	int zero = 0;
+	s32 *found = moved.lookup(&zero);
 	u32 why = 0;
+
+	if (!found)
+		return 0;
+	*found = -1;
 
 #ifdef REASONS_NAMED
 	why = ctx->args[2];
@@ -326,14 +335,14 @@ int on_free(struct bpf_raw_tracepoint_args *ctx)
 	if (MAYBE_OURS(why)) {
 		COMPARE
 	}
-	if (found < 0 && !held.lookup(&skb))
+	if (*found < 0 && !held.lookup(&skb))
 		return 0;
 	run = run_recall(skb, network_header(skb), 1, &before, &after);
-	if (!run || (found < 0 && run->after_as == OTHER && !is_inside(run, &after)))
+	if (!run || (*found < 0 && run->after_as == OTHER && !is_inside(run, &after)))
 		return 0;
 	run->kind = FREED;
 	run->reason = why;
-	run->ours = found;
+	run->ours = *found;
 	if (run_wanted(run, &before, &after))
 		emit(run);
 	return 0;

@@ -104,13 +104,53 @@ def test_the_sender_is_told_by_its_interface(name: str, sender: str) -> None:
     assert told(steps) == [(f"{sender} sends", name, "in"), ("encapsulated", "up0", "out")]
 
 
-def test_what_is_forwarded_as_it_was_is_passed_on() -> None:
+def test_what_leaves_as_it_was_is_forwarded() -> None:
     older = _DATA[:8] + bytes([63]) + _DATA[9:]
     for changes in (
         DATA_IN | {"after_as": events.DATA, "data": _DATA},
         {"entered": 0, "after_as": events.DATA, "data": older},
     ):
-        assert told(run(events.SENT, **changes)) == [("passed on", "up0", "out")]
+        assert told(run(events.SENT, **changes)) == [("forwarded", "up0", "out")]
+
+
+def passed_on(kind: int, visited: int = 0b10) -> bytes:
+    """A packet of a client's that came in at sibling 1, sent on by it; behind a fresh outer header."""
+    header = struct.pack("!BBHHBB8x", 3, 4, 0, visited, 0x11, 0x10 | kind)
+    return _OUTER[:8] + bytes([64]) + _OUTER[9:] + _UDP + header + _TCP6
+
+
+def test_a_packet_passed_on_is_the_clients_and_tells_its_way() -> None:
+    found = events.packet(passed_on(0, 0b1010))
+    assert (found.protocol, found.source_port, found.tunnel) == ("tcp", 4000, None)
+    assert found.passage == "passed on by 1, came in at 1, asked 1,3"
+    step = events.Step(5, 1, "up0", "out", "passed on", 100, found)
+    assert "passed on by 1, came in at 1, asked 1,3  outer 172.30.2.2:6080 > " in output.as_text(step, 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "step"), [(0, "passed on"), (1, "returned"), (2, "passed on"), (3, "found")]
+)
+def test_what_a_sibling_is_sent_is_told_by_its_kind(kind: int, step: str) -> None:
+    sent = {"after_as": events.PASSED_ON, "data": passed_on(kind)}
+    assert told(run(events.SENT, before_data=_TCP6, **sent)) == [
+        ("client sends", "up0", "in"),
+        (step, "up0", "out"),
+    ]
+    wrapped = {"before_as": events.PASSED_ON, "before_data": passed_on(0)}
+    assert told(run(events.SENT, **wrapped, **sent)) == [(step, "up0", "out")]
+
+
+def test_what_a_sibling_took_is_decapsulated_and_delivered() -> None:
+    taken = {"before_as": events.PASSED_ON, "before_data": passed_on(0), "data": _TCP6}
+    steps = run(events.SENT, **taken, name=b"epg64400001298c")
+    assert told(steps) == [("decapsulated", "up0", "in"), ("delivered", "epg64400001298c", "out")]
+    assert {step.packet.passage for step in steps} == {"passed on by 1, came in at 1, asked 1"}
+
+
+def test_the_answer_of_the_owner_is_learned() -> None:
+    answer = {"before_as": events.PASSED_ON, "before_data": passed_on(3)}
+    steps = run(events.FREED, **answer, after_as=events.PASSED_ON, data=passed_on(3), why=2)
+    assert told(steps) == [("learned", "up0", "in")]
 
 
 def test_what_left_the_tunnel_is_decapsulated_and_delivered() -> None:
