@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The load while something is done to the bed, phase by phase."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from bed import Bed
+from path_network import Address
+from serving import Load, Seen
+from steering import Site
+
+CONNECTIONS, INTERVAL, SHORT = 400, 0.4, 20.0
+SETTLED = 1.5
+"""Seconds in which every connection has carried some requests."""
+
+
+def under_load(site: Site, public: Address, *phases: Callable[[Bed], object]) -> list[Seen]:
+    """What the load saw in each of them."""
+    with Load(site.bed.client, public, CONNECTIONS, INTERVAL, SHORT) as load:
+        for phase in phases:
+            load.phase(phase.__name__)
+            phase(site.bed)
+            time.sleep(SETTLED)
+        load.end()
+    seen = [load.seen(phase.__name__) for phase in phases]
+    for phase, each in zip(phases, seen, strict=True):
+        print(f"{phase.__name__}: {each.text}")
+    return seen

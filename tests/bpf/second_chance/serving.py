@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What runs in the bed: a real Envoy in each instance, the backends, and the load."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from backend import DOWNLOADS, HTTP, TLS
+from bed import BACKEND, PUBLIC, PUBLIC6, Bed, Node
+from namespaces import Namespace, eventually
+
+ENVOY = Path(sys.executable).with_name("envoy")
+HERE = Path(__file__).parent
+PUBLIC_HTTP = 80
+_TYPES = "type.googleapis.com/envoy.extensions"
+_MANAGER = f"{_TYPES}.filters.network.http_connection_manager.v3.HttpConnectionManager"
+_ROUTER = f"{_TYPES}.filters.http.router.v3.Router"
+_PROXY = f"{_TYPES}.filters.network.tcp_proxy.v3.TcpProxy"
+
+
+class Serving:
+    """`with Serving(bed, directory):` Envoys and backends run in it."""
+
+    def __init__(self, bed: Bed, directory: Path) -> None:
+        self._bed, self._directory = bed, directory
+        self._envoys: dict[int, subprocess.Popen[bytes]] = {}
+        self._backends: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> Serving:
+        self._directory.mkdir(exist_ok=True)
+        self._start_backends()
+        for node in self._bed.nodes:
+            self.start_envoy(node)
+        for node in self._bed.nodes:
+            self.wait_for_envoy(node)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for index in list(self._envoys):
+            self.kill_envoy(self._bed.nodes[index])
+        if self._backends:
+            self._backends.kill()
+            self._backends.communicate()
+
+    def start_envoy(self, node: Node) -> None:
+        """In its namespace; it takes a moment: wait for it."""
+        path = self._directory / f"envoy{node.index}.json"
+        path.write_text(json.dumps(_bootstrap(node, self._admin(node))), encoding="utf-8")
+        options = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "error"]
+        with node.instance:
+            self._envoys[node.index] = subprocess.Popen([ENVOY, "--config-path", path, *options])
+
+    def wait_for_envoy(self, node: Node) -> None:
+        """Until it serves."""
+        assert eventually(lambda: self.ask_envoy(node, "ready") == "LIVE", 20), f"Envoy {node.index}"
+
+    def kill_envoy(self, node: Node) -> None:
+        """As a crash does."""
+        process = self._envoys.pop(node.index)
+        process.kill()
+        process.wait()
+
+    def ask_envoy(self, node: Node, path: str, method: str = "GET") -> str:
+        """Its admin interface's answer."""
+        command = [
+            "curl",
+            "-s",
+            "-X",
+            method,
+            "--unix-socket",
+            str(self._admin(node)),
+            f"http://admin/{path}",
+        ]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+    def _admin(self, node: Node) -> Path:
+        return self._directory / f"admin{node.index}.sock"
+
+    def _start_backends(self) -> None:
+        certificate, key = make_certificate(self._directory)
+        command = [sys.executable, "-S", HERE / "backend.py", str(BACKEND), certificate, key]
+        with self._bed.workload:
+            self._backends = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert self._backends.stdout is not None
+        assert self._backends.stdout.readline() == "ready\n"
+
+
+def make_certificate(directory: Path) -> tuple[Path, Path]:
+    """Self-signed; certificate and key."""
+    certificate, key = directory / "certificate.pem", directory / "key.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    command += ["-subj", "/CN=shop", "-days", "2", "-out", str(certificate), "-keyout", str(key)]
+    subprocess.run(command, check=True, capture_output=True)
+    return certificate, key
+
+
+def _bootstrap(node: Node, admin: Path) -> dict[str, Any]:
+    """The listeners and clusters that EPIC's templates make."""
+    manager = {
+        "@type": _MANAGER,
+        "stat_prefix": "http",
+        "upgrade_configs": [{"upgrade_type": "websocket"}],
+        "http_filters": [{"name": "envoy.filters.http.router", "typed_config": {"@type": _ROUTER}}],
+        "route_config": {
+            "virtual_hosts": [
+                {
+                    "name": "all",
+                    "domains": ["*"],
+                    "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "http", "timeout": "0s"}}],
+                }
+            ]
+        },
+    }
+    listeners = []
+    for address in (PUBLIC, PUBLIC6):
+        listeners.append(_listener(str(address), PUBLIC_HTTP, manager))
+        for port, cluster in ((TLS, "tls"), (DOWNLOADS, "downloads")):
+            proxy = {"@type": _PROXY, "stat_prefix": cluster, "cluster": cluster}
+            listeners.append(_listener(str(address), port, proxy))
+    clusters = [_cluster(node, *each) for each in (("http", HTTP), ("tls", TLS), ("downloads", DOWNLOADS))]
+    return {
+        "admin": {"address": {"pipe": {"path": str(admin)}}},
+        "static_resources": {"listeners": listeners, "clusters": clusters},
+    }
+
+
+def _listener(address: str, port: int, config: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "name": f"{address} {port}",
+        "address": {"socket_address": {"address": address, "port_value": port}},
+        "per_connection_buffer_limit_bytes": 65536,
+        "filter_chains": [{"filters": [{"name": config["@type"], "typed_config": config}]}],
+    }
+
+
+def _cluster(node: Node, name: str, port: int) -> dict[str, Any]:
+    endpoint = {"address": {"socket_address": {"address": str(BACKEND), "port_value": port}}}
+    unbounded = {"max_connections": 100_000, "max_pending_requests": 100_000, "max_requests": 100_000}
+    return {
+        "name": name,
+        "connect_timeout": "5s",
+        "circuit_breakers": {"thresholds": [unbounded]},
+        "upstream_bind_config": {"source_address": {"address": str(node.inside), "port_value": 0}},
+        "load_assignment": {
+            "cluster_name": name,
+            "endpoints": [{"lb_endpoints": [{"endpoint": endpoint}]}],
+        },
+    }
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the load counted in one phase."""
+
+    requests: int
+    slow: list[int]
+    """Milliseconds of each request over 250."""
+    short: int
+    worst: float
+    median: float
+    stalled: float
+    broken: list[dict[str, Any]]
+
+    @property
+    def text(self) -> str:
+        """One line, and some of the broken connections."""
+        why: dict[str, int] = {}
+        for each in self.broken:
+            name = f"{each['kind']}: {each['why'][:60]}"
+            why[name] = why.get(name, 0) + 1
+        return (
+            f"{self.requests} requests ({self.short} on connections of their own), "
+            f"{len(self.broken)} broken, {len(self.slow)} over 250 ms, median {self.median} ms, "
+            f"worst {self.worst} ms (the load itself did not run for up to {self.stalled} ms) {why or ''}"
+        )
+
+
+class Load:
+    """`with Load(bed.client, PUBLIC, 400, 0.4, 20) as load:` connections stand in it."""
+
+    def __init__(
+        self, namespace: Namespace, address: object, connections: int, interval: float, short: float
+    ) -> None:
+        arguments = [str(address), str(connections), str(interval), str(short)]
+        self._command = [sys.executable, "-S", str(HERE / "client_load.py"), *arguments]
+        self._namespace = namespace
+        self._found: dict[str, Any] = {}
+
+    def __enter__(self) -> Load:
+        with self._namespace:
+            self._process = subprocess.Popen(
+                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            )
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == "ready\n"
+        os.setpriority(os.PRIO_PROCESS, self._process.pid, -5)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process.poll() is None:
+            self.end()
+
+    def phase(self, name: str) -> None:
+        """From now on count by this name."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(name + "\n")
+        self._process.stdin.flush()
+
+    def end(self) -> None:
+        """Afterwards there is what it saw."""
+        out, _ = self._process.communicate(timeout=30)
+        self._found = json.loads(out)
+
+    def seen(self, phase: str) -> Seen:
+        """What happened in it."""
+        broken = [each for each in self._found["broken"] if each["phase"] == phase]
+        empty = {"requests": 0, "slow": [], "short": 0, "worst": 0.0, "median": 0.0, "stalled": 0.0}
+        return Seen(**self._found["phases"].get(phase, empty), broken=broken)

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One connection whose packets the router leads to nodes that do not know it, case by case."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Iterator
+
+import pytest
+from backend import DOWNLOADS
+from bed import NODES, PUBLIC, PUBLIC6, Plan
+from client import ask, connect, port_of, read_all
+from namespaces import eventually
+from path_network import Address
+from steering import ALL, EACH_TO_THE_NEXT, FIN, NOT_SYN, RST, SYN, Site
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.parametrize("made_site", [Plan(4), Plan(6)], ids=["over IPv4", "over IPv6"], indirect=True),
+    pytest.mark.parametrize("public", [PUBLIC, PUBLIC6], ids=["IPv4", "IPv6"]),
+]
+SIZE = 3_000_000
+
+
+@pytest.fixture(autouse=True)
+def no_reset(site: Site) -> Iterator[None]:
+    """Whatever a test does, the gateway resets nothing."""
+    before = site.steering.resets
+    yield
+    assert site.steering.resets == before
+
+
+def forgotten(site: Site, client_port: int) -> bool:
+    """Whether no instance has the connection any more, soon."""
+    return eventually(lambda: not any(node.states(client_port) for node in site.bed.nodes))
+
+
+def test_requests_by_another_node_are_answered(site: Site, public: Address) -> None:
+    site.steering.to((ALL, 0))
+    with connect(site.bed, public) as opened:
+        for index in (1, 2, 3, 0):
+            site.steering.to((ALL, index))
+            ask(opened)
+
+
+@pytest.mark.parametrize("size", [1, SIZE])
+def test_each_packet_of_an_upload_may_come_by_another_node(site: Site, public: Address, size: int) -> None:
+    site.steering.to((SYN, 0), (ALL, EACH_TO_THE_NEXT))
+    with connect(site.bed, public) as opened:
+        ask(opened, size)
+        ask(opened)
+
+
+def test_a_download_goes_on_when_its_acknowledgements_come_by_another_node(
+    site: Site, public: Address
+) -> None:
+    site.steering.to((SYN, 3), (ALL, EACH_TO_THE_NEXT))
+    with connect(site.bed, public, DOWNLOADS) as opened:
+        opened.sendall(b"%d\n" % SIZE)
+        assert read_all(opened) == SIZE
+
+
+def test_a_client_that_closed_its_side_gets_the_rest(site: Site, public: Address) -> None:
+    site.steering.to((SYN, 2), (ALL, 1))
+    with connect(site.bed, public, DOWNLOADS) as opened:
+        opened.sendall(b"%d\n" % SIZE)
+        opened.shutdown(socket.SHUT_WR)
+        assert read_all(opened) == SIZE
+
+
+def test_a_close_by_another_node_ends_it_at_its_owner(site: Site, public: Address) -> None:
+    site.steering.to((SYN, 0), (FIN, 1), (ALL, 0))
+    with connect(site.bed, public) as opened:
+        port = port_of(opened)
+        ask(opened)
+        assert site.bed.owner(port) == 0
+    assert forgotten(site, port)
+
+
+def test_a_reset_by_another_node_ends_it_at_its_owner(site: Site, public: Address) -> None:
+    site.steering.to((SYN, 0), (RST, 1), (ALL, 0))
+    with connect(site.bed, public) as opened:
+        port = port_of(opened)
+        ask(opened)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    assert forgotten(site, port)
+
+
+@pytest.mark.parametrize("opening", range(NODES))
+def test_a_handshake_may_be_ended_by_another_node(site: Site, public: Address, opening: int) -> None:
+    site.steering.to((SYN, opening), (NOT_SYN, (opening + 1) % NODES))
+    with connect(site.bed, public) as opened:
+        ask(opened)
+        assert site.bed.owner(port_of(opened)) == opening
+
+
+def test_the_answer_of_time_wait_is_the_owners(site: Site, public: Address) -> None:
+    """The owner's last acknowledgement is lost, and the client's FIN comes again by another node."""
+    site.steering.to((SYN, 0), (NOT_SYN, 1))
+    with connect(site.bed, public) as opened:
+        port = port_of(opened)
+        opened.sendall(b"GET /1 HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n")
+        while opened.recv(65536):
+            pass
+        assert eventually(lambda: site.bed.nodes[0].states(port) == ["FIN-WAIT-2"])
+        site.steering.lose("tcp flags & (fin | rst | ack) == ack")
+    assert eventually(lambda: not site.bed.client_states())
+    assert site.bed.nodes[0].states(port) == ["TIME-WAIT"]
+
+
+def test_the_node_that_sent_a_cookie_gets_it(site: Site, public: Address) -> None:
+    site.bed.nodes[0].instance.sysctl("ipv4/tcp_syncookies", 2)
+    try:
+        site.steering.to((SYN, 0), (NOT_SYN, 1))
+        with connect(site.bed, public) as opened:
+            ask(opened)
+            assert site.bed.owner(port_of(opened)) == 0
+    finally:
+        site.bed.nodes[0].instance.sysctl("ipv4/tcp_syncookies", 1)
