@@ -1,7 +1,7 @@
 # EPIC: the commands of development. `make help` lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-lab setup-etcd check lint types unit golden sanity changelog bpf bundle release lab site demo test e2e bench bench-transport bench-agent bench-store test-kernels clean-lab clean
+.PHONY: help setup setup-lab setup-etcd check lint types unit golden sanity changelog bpf bundle release lab site demo test e2e bench bench-transport bench-second-chance bench-agent bench-store test-second-chance test-kernels clean-lab clean
 
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -94,6 +94,9 @@ bench: site ## Measure the figures of docs/benchmarks.md
 bench-transport: bpf ## Measure the tunnel against plain routing and VXLAN (root); ARGS=--quick is a smoke test
 	@$(BIN)/python tests/bench/transport $(ARGS)
 
+bench-second-chance: bpf ## Measure second chance on four EPIC nodes in namespaces (root); ARGS=--quick is a smoke test
+	@$(BIN)/python tests/bench/second_chance $(ARGS)
+
 bench-agent: bpf ## Measure an agent with 10,000 tunnels and 100,000 endpoints (root)
 	@$(BIN)/python tests/bench/agent_change.py
 	@$(BIN)/python tests/bench/agent_scale.py
@@ -102,6 +105,9 @@ bench-agent: bpf ## Measure an agent with 10,000 tunnels and 100,000 endpoints (
 
 bench-store: setup-etcd ## Measure the store's engines: commits, gets, lists, watches (3 minutes)
 	@$(BIN)/python tests/bench/store.py
+
+test-second-chance: bpf ## Change next hops under 400 connections for a minute of each family (root)
+	EPIC_CHURN_SECONDS=60 $(PYTEST) -s tests/bpf/second_chance/test_under_load.py
 
 test-kernels: bpf ## Run the tunnel's tests on older kernels in virtual machines (root); ARGS=--help lists them
 	@$(BIN)/python tests/kernels/run.py $(ARGS)

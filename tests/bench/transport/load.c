@@ -160,6 +160,46 @@ static void udp_ping(char **arg)
 	       times[count * 99 / 100], lost);
 }
 
+static int one_client(const char *port)
+{
+	int listener = served(SOCK_STREAM, port), fd = accept(listener, NULL, NULL), one = 1;
+
+	if (fd < 0)
+		err(1, "accept");
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	return fd;
+}
+
+static void tcp_echo(char **arg)
+{
+	char payload[PAYLOAD_MAX];
+	int fd = one_client(arg[0]);
+	ssize_t n;
+
+	while ((n = recv(fd, payload, sizeof(payload), 0)) > 0)
+		send(fd, payload, n, 0);
+	puts("{}");
+}
+
+static void tcp_ping(char **arg)
+{
+	int count = atoi(arg[2]), fd = connected(SOCK_STREAM, arg[0], arg[1]), one = 1;
+	double *times = calloc(count, sizeof(*times));
+	char payload[64] = {0};
+
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	for (int i = 0; i < count; i++) {
+		double begun = now();
+
+		if (send(fd, payload, sizeof(payload), 0) < 0 ||
+		    recv(fd, payload, sizeof(payload), 0) <= 0)
+			errx(1, "the connection broke");
+		times[i] = (now() - begun) * 1e6;
+	}
+	qsort(times, count, sizeof(*times), by_value);
+	printf("{\"p50\": %f, \"p99\": %f}\n", times[count / 2], times[count * 99 / 100]);
+}
+
 static void tcp_sink(char **arg)
 {
 	static char buffer[CHUNK];
@@ -256,6 +296,8 @@ static const struct mode {
 	{"udp-blast", udp_blast, 4},
 	{"udp-echo", udp_echo, 1},
 	{"udp-ping", udp_ping, 3},
+	{"tcp-echo", tcp_echo, 1},
+	{"tcp-ping", tcp_ping, 3},
 	{"tcp-sink", tcp_sink, 2},
 	{"tcp-blast", tcp_blast, 4},
 	{"connection-sink", connection_sink, 1},

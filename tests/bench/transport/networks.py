@@ -56,7 +56,7 @@ class Network:
         self.workload.run(f"ip addr add {NODE}/24 dev up0")
         self._cross()
         for namespace in (self.proxy, self.epic, self.workload, self.pod):
-            _receive_on_first_processor(namespace)
+            receive_on_first_processor(namespace)
 
     def close(self) -> None:
         for namespace in (self.proxy, self.epic, self.workload, self.pod):
@@ -191,7 +191,7 @@ def _tunnel(local: IPv4Address | None, remote: IPv4Address, interface: str | Non
     )
 
 
-def _receive_on_first_processor(namespace: Namespace) -> None:
+def receive_on_first_processor(namespace: Namespace) -> None:
     """Set RPS: without it a flow's packets run on both processors and overtake each other on a veth."""
     script = (
         "mount -t sysfs sysfs /sys; "
