@@ -13,8 +13,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import IPv4Address
 
+import pytest
 from agent_samples import KEY, PUBLIC, WEB, siblings_message
 
+from epic.agent.gateway import heartbeat as heartbeat_module
 from epic.agent.gateway.heartbeat import Heartbeat
 from epic.agent.gateway.liveness import LOST_AFTER, Liveness
 from epic.agent.gateway.second_chance import SecondChance
@@ -182,6 +184,21 @@ def test_a_silent_node_is_told_to_the_programs_and_so_is_its_return() -> None:
         heartbeat.tick()
         answer(heartbeat, sent, lambda _: True)
     assert (chance.lost, sent.changes) == (set(), 2)
+
+
+def test_a_node_that_stays_silent_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    heartbeat, sent, _ = beating(WEB)
+    for _ in range(LOST_AFTER + 1):
+        heartbeat.tick()
+        answer(heartbeat, sent, lambda address: address == TWO)
+    assert heartbeat.problems == []
+    monkeypatch.setattr(heartbeat_module, "_PROBLEM_SECONDS", -1.0)
+    (problem,) = heartbeat.problems
+    assert "172.30.11.4 does not answer on UDP port 6080" in problem
+    for _ in range(2):
+        heartbeat.tick()
+        answer(heartbeat, sent, lambda _: True)
+    assert heartbeat.problems == []
 
 
 def test_what_is_no_probe_or_comes_from_elsewhere_is_no_answer() -> None:

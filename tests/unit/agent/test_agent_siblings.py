@@ -214,6 +214,17 @@ def test_a_list_without_this_node_does_nothing() -> None:
     assert node.chance.problems == (f"this node is not among the siblings of {WEB}",)
 
 
+def test_programs_that_cannot_be_asked_stop_nothing_else() -> None:
+    class Broken(Programs):
+        def siblings(self) -> dict[Address, bpf.Siblings]:
+            raise OSError(1, "Operation not permitted")
+
+    node = Node(Broken())
+    node.start(siblings())
+    assert not node.sync(siblings(), whole=True)
+    assert (len(node.chance.problems), node.chance.applied) == (1, {})
+
+
 def test_a_node_that_does_not_take_part_leaves_nothing() -> None:
     programs = Programs()
     Node(programs).sync(siblings())

@@ -270,6 +270,7 @@ class GatewayAgent:
             self._intake,
             self._reconciler,
             self._second_chance,
+            self._heartbeat,
             self._routes,
             self._firewall,
             self._saver,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import time
 from collections.abc import Callable, Mapping
 
 from epic.agent.gateway.liveness import TICK_SECONDS, Liveness
@@ -18,8 +19,12 @@ from epic.agent.gateway.siblings import Siblings
 from epic.bpf.dataplane import Address
 from epic.bpf.probe import Probe, decode, encode
 from epic.bpf.wire import WireError
+from epic.model.naming import GUE_PORT
 
 log = logging.getLogger(__name__)
+
+# A node that is restarted, or gone, is not in the list any more by then.
+_PROBLEM_SECONDS = 30.0
 
 Send = Callable[[bytes, Address, Address], None]
 """Sends a datagram from one of our addresses to another node's."""
@@ -42,11 +47,22 @@ class Heartbeat:
         self._shared: dict[Address, list[Siblings]] = {}
         self._turns: dict[Address, int] = {}
         self._seen: Mapping[str, str] | None = None
+        self._silent_since: dict[Address, float] = {}
 
     @property
     def nodes(self) -> dict[Address, bool]:
         """The other nodes of siblings, and whether each lives."""
         return {address: address not in self._liveness.lost for address in self._shared}
+
+    @property
+    def problems(self) -> list[str]:
+        """Nodes that have been silent for a while, a line each."""
+        now = time.monotonic()
+        return [
+            f"{address} does not answer on UDP port {GUE_PORT}: nothing is passed on to it (second chance)"
+            for address, since in sorted(self._silent_since.items(), key=lambda item: str(item[0]))
+            if now - since > _PROBLEM_SECONDS
+        ]
 
     async def run(self) -> None:
         """Ask until cancelled."""
@@ -98,6 +114,9 @@ class Heartbeat:
 
     def _conclude(self) -> None:
         before, now = self._second_chance.lost, self._liveness.lost
+        if now != self._silent_since.keys():
+            found = time.monotonic()
+            self._silent_since = {address: self._silent_since.get(address, found) for address in now}
         if before != now:
             for address in sorted(map(str, now - before)):
                 log.warning("the node at %s is silent: nothing is passed on to it", address)

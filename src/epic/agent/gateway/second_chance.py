@@ -63,9 +63,14 @@ class SecondChance:
 
     def start(self, wanted: Mapping[str, Siblings]) -> None:
         """Find out what an earlier agent left; `wanted` is what it was sent last. Blocks."""
-        self._there = self._dataplane.siblings()
-        self.lost = lost_in(self._there.values())
         self._wanted = wanted
+        try:
+            self._there = self._dataplane.siblings()
+        except (EpicError, OSError) as error:
+            # Nothing else rests on it.
+            self._troubles.report("programs", f"the siblings that programs have cannot be read: {error}")
+            return
+        self.lost = lost_in(self._there.values())
         there = {g: self._there[s.public] for g, s in wanted.items() if s.public in self._there}
         self._namespaces = {g: entry.netns for g, entry in there.items() if entry.netns is not None}
         self._plan(may_delete=False)
