@@ -40,4 +40,4 @@ def test_all_versions_of_the_programs_are_read() -> None:
     text = kernel.source([Path("/pins/a"), Path("/pins/b")])
     assert '"/pins/a/maps/drops"' in text
     assert '"/pins/b/maps/tunnels"' in text
-    assert "#define COMPARE compare0(&found); compare1(&found);\n" in text
+    assert "#define COMPARE compare0(found); compare1(found);\n" in text
