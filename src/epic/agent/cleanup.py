@@ -33,6 +33,7 @@ def clean_up(settings: Settings) -> None:
     finally:
         netlink.close()
     if isinstance(settings, GatewaySettings):
+        settings.gateway_ports.unlink(missing_ok=True)
         with suppress(Unavailable):
             firewall.change_elements(delete=firewall.read_elements())
         rmtree(settings.run_directory / "xds", ignore_errors=True)

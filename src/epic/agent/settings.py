@@ -110,6 +110,11 @@ class GatewaySettings(CommonSettings):
     second_chance: bool = True
     firewall: Path = Path("/etc/epic/firewall.nft")
 
+    @property
+    def gateway_ports(self) -> Path:
+        """Where the agent keeps the ports that are open, for the firewall's file to include."""
+        return self.run_directory / "gateway-ports.nft"
+
 
 class WorkloadSettings(CommonSettings):
     """A node of a client, where backends run."""

@@ -9,6 +9,7 @@ import socket
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,10 @@ from firewall_node import (
 )
 from firewall_rules import firewall_rules
 
+from epic.agent.gateway.desired import Element
+from epic.agent.gateway.firewall import commands
+
+CHECK = Path(__file__).parents[3] / "roles/firewall/files/epic-firewall-check.service"
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 
 
@@ -241,6 +246,41 @@ def test_after_a_flush_it_is_loaded_as_at_first(node: FirewallNode) -> None:
     node.open_ports()
     after = node.node.run("nft --stateless list ruleset")
     assert after == before
+
+
+def test_after_a_flush_the_ports_that_the_agent_keeps_are_open_with_the_rules(
+    bare: FirewallNode, tmp_path: Path
+) -> None:
+    ports = tmp_path / "gateway-ports.nft"
+    ports.write_text(commands([Element(IPv4Address(bare.a.public), "tcp", HTTPS)], []))
+    rules = firewall_rules().replace("/run/epic/", f"{tmp_path}/")
+    for _ in range(2):
+        bare.node.run("nft flush ruleset")
+        bare.load(rules)
+        assert connect(bare.outside, (OUTSIDE, 0), (bare.a.public, HTTPS)) == "connected"
+    bare.node.run("nft flush ruleset")
+    ports.unlink()
+    bare.load(rules)
+    assert unanswered(bare.outside, (OUTSIDE, 0), (bare.a.public, HTTPS))
+
+
+def test_the_look_of_a_host_without_an_agent_loads_what_is_missing_and_nothing_else(
+    bare: FirewallNode, tmp_path: Path
+) -> None:
+    (line,) = [line for line in CHECK.read_text().splitlines() if line.startswith("ExecStart=")]
+    bare.load(firewall_rules(gateways=False))
+    command = line.removeprefix("ExecStart=").replace(
+        "/etc/epic/firewall.nft", str(tmp_path / "firewall.nft")
+    )
+
+    def look() -> str:
+        return bare.node.run(command)
+
+    before = bare.node.run("nft list ruleset")
+    assert look() == ""
+    bare.node.run("nft flush ruleset")
+    assert "rules are missing" in look()
+    assert bare.node.run("nft list ruleset") == before
 
 
 def test_it_takes_the_place_of_rules_that_dropped_all_else(bare: FirewallNode) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import stat
 import subprocess
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -57,12 +58,15 @@ class Nft:
         self.there = True
         self.loads = True
         self.trouble: Exception | None = None
+        self.unreadable: Path | None = None
         self.broken = False
 
     def __call__(self, arguments: list[str], script: str | None = None) -> subprocess.CompletedProcess[str]:
         if self.trouble is not None:
             raise self.trouble
         if arguments[0] == "--file" and script is None:
+            if self.unreadable is not None and self.unreadable.exists():
+                return self._done(1)
             self.there |= self.loads
             return self._done(0 if self.loads else 1)
         if not self.there:
@@ -88,7 +92,7 @@ async def nft(monkeypatch: pytest.MonkeyPatch) -> Nft:
 async def kept(nft: Nft, tmp_path: Path) -> Firewall:
     """A firewall in which a port is open."""
     (tmp_path / "firewall.nft").touch()
-    firewall = Firewall(tmp_path / "firewall.nft", lambda: None)
+    firewall = Firewall(tmp_path / "firewall.nft", tmp_path / "ports.nft", lambda: None)
     firewall.want(frozenset({HTTP}), may_close=True)
     assert await firewall._mend(alarmed=False)
     assert (firewall.open, firewall.broken) == ({HTTP}, False)
@@ -112,6 +116,36 @@ async def test_rules_that_are_gone_for_good_are_known_to_be(nft: Nft, tmp_path: 
     nft.loads = True
     assert await firewall._mend(alarmed=False)
     assert (firewall.broken, firewall.problems) == (False, ())
+
+
+async def test_open_ports_are_kept_for_who_loads_the_rules_readable_by_root_alone(
+    nft: Nft, tmp_path: Path
+) -> None:
+    firewall = await kept(nft, tmp_path)
+    ports = tmp_path / "ports.nft"
+    assert ports.read_text() == "add element inet epic gateway_ports { 203.0.113.1 . tcp . 80 }\n"
+    assert stat.S_IMODE(ports.stat().st_mode) == 0o600
+    firewall.want(frozenset(), may_close=True)
+    nft.there = False
+    assert await firewall._mend(alarmed=True)
+    assert ports.read_text() == ""
+
+
+async def test_ports_that_cannot_be_kept_stop_nothing_and_are_told(nft: Nft, tmp_path: Path) -> None:
+    (tmp_path / "ports.nft").mkdir()
+    firewall = await kept(nft, tmp_path)
+    assert "a reload of the firewall closes ports until we open them" in firewall.problems[0]
+    (tmp_path / "ports.nft").rmdir()
+    assert await firewall._mend(alarmed=False)
+    assert firewall.problems == ()
+
+
+async def test_kept_ports_that_nft_cannot_read_do_not_keep_the_rules_out(nft: Nft, tmp_path: Path) -> None:
+    firewall = await kept(nft, tmp_path)
+    nft.there, nft.unreadable = False, tmp_path / "ports.nft"
+    assert await firewall._mend(alarmed=True)
+    assert (firewall.broken, firewall.open) == (False, {HTTP})
+    assert "203.0.113.1" in (tmp_path / "ports.nft").read_text()
 
 
 @pytest.mark.parametrize("trouble", [subprocess.TimeoutExpired("nft", 10), OSError("no room"), None])

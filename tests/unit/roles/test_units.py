@@ -14,6 +14,7 @@ ROLES = Path(__file__).parents[3] / "roles"
 # at most this exposure, as `systemd-analyze security` rates it (times ten)
 UNITS = {
     "firewall/files/epic-firewall.service": 20,
+    "firewall/files/epic-firewall-check.service": 20,
     "gateway_node/files/epic-node.service": 20,
     # it makes network namespaces that the host can see, so it shares the host's view of files
     "gateway_node/files/epic-netns@.service": 45,

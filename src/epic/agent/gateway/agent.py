@@ -57,7 +57,7 @@ class GatewayAgent:
         refusal = find_refusal(settings.second_chance)
         self._second_chance = SecondChance(self._dataplane, settings.node_name, refusal)
         self._routes = Announcer()
-        self._firewall = Firewall(settings.firewall, self._look_at_announcements)
+        self._firewall = Firewall(settings.firewall, settings.gateway_ports, self._look_at_announcements)
         self._registry = EnvoyRegistry(self._look_at_announcements)
         self._sockets = XdsSockets(self._registry, settings.run_directory / "xds")
         self._drainer = Drainer(self._admin_socket, self._look_at_announcements)

@@ -2,6 +2,7 @@
 """The firewall of gateways: its rules are in force, and the ports of this node's gateways are open in it.
 
 The rules, and the set `inet epic gateway_ports`, come from a file of the role; the set's elements are ours.
+We keep them in a file, too, which that of the role includes: who loads the rules opens the ports at once.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from epic.agent.gateway.desired import Element
 from epic.agent.netlink import nftables
+from epic.agent.runtime.files import write_atomically
 from epic.agent.runtime.log_once import LogOnce
 from epic.agent.runtime.worker import Worker
 from epic.errors import EpicError, Unavailable
@@ -46,11 +48,14 @@ class RulesMissing(Unavailable):
 class Firewall:
     """Keeps the firewall right on a thread of its own: a slow `nft` holds up nothing else.
 
-    `changed` is called when `open` or `broken` has changed.
+    `file` has the rules and includes `ports`, which has the set's elements. `changed` is called when `open`
+    or `broken` has changed.
     """
 
-    def __init__(self, file: Path, changed: Callable[[], None]) -> None:
+    def __init__(self, file: Path, ports: Path, changed: Callable[[], None]) -> None:
         self._file = file
+        self._ports = ports
+        self._kept: frozenset[Element] | None = None
         self._changed = changed
         self._worker = Worker("nft")
         self._wake = asyncio.Event()
@@ -128,7 +133,23 @@ class Firewall:
             self._alarmed |= alarmed
         self._troubles.report("firewall", trouble)
         self._set_state(found, broken=broken)
+        if not trouble:
+            await self._keep(found)
         return not trouble
+
+    async def _keep(self, found: frozenset[Element]) -> None:
+        """Keep what is open for others who load the rules; without it they are open a moment later."""
+        if found == self._kept:
+            return
+        trouble = ""
+        try:
+            await self._worker.run(write_atomically, self._ports, commands(found, _NONE).encode())
+            self._kept = found
+        except OSError as error:
+            trouble = (
+                f"{self._ports}: {error.strerror}; a reload of the firewall closes ports until we open them"
+            )
+        self._troubles.report("ports", trouble)
 
     def _set_state(self, found: frozenset[Element], *, broken: bool) -> None:
         if self._state != (found, broken):
@@ -154,7 +175,7 @@ class Firewall:
         elif not self._file.exists():
             return rules
         try:
-            _run(["--file", str(self._file)])
+            self._load_file()
         except Unavailable as error:
             if self._rules or not rules:
                 raise RulesMissing(str(error)) from error
@@ -164,6 +185,17 @@ class Firewall:
         if not rules:
             raise RulesMissing(f"{self._file} makes no table inet {TABLE} with a set {SET} and rules")
         return rules
+
+    def _load_file(self) -> None:
+        try:
+            _run(["--file", str(self._file)])
+        except Unavailable:
+            if not self._ports.exists():
+                raise
+            # What is wrong may be the ports, which we know anyway.
+            self._ports.unlink()
+            self._kept = None
+            _run(["--file", str(self._file)])
 
 
 def read_rules() -> str:
