@@ -44,6 +44,8 @@ class EpicNode:
     draining: set[str] = field(default_factory=set)
     siblings: Resources = field(default_factory=dict)
     """What its programs know of siblings, by gateway."""
+    known_keys: set[bytes] = field(default_factory=set)
+    """Every key of siblings that it was ever sent: who takes a host over may remember."""
     held_since: dict[str, float] = field(default_factory=dict)
     """Since when it does not announce a gateway because it is told so."""
     second_chance: bool = True
@@ -74,6 +76,8 @@ class EpicNode:
             return
         if self.connected and wanted is not None:
             self.held = wanted
+            lists = [epic_pb2.Siblings.FromString(r.body.value) for r in wanted[SIBLINGS].values()]
+            self.known_keys |= {key.secret for siblings in lists for key in siblings.keys}
         if removed and self.connected:
             self._drop_everything()
             self.held = None

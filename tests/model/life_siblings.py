@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from life_nodes import EpicNode
 from life_plant import Plant
 
-from epic.ads.snapshot import SIBLINGS, Resources
+from epic.ads.snapshot import Resources
 from epic.model.naming import GatewayId
 from epic.model.resources import Node
 from epic.model.siblings import Siblings
@@ -24,12 +24,12 @@ def check(plant: Plant) -> None:
     for stored in plant.store.list(Siblings):
         gateway = f"{stored.account}.{stored.name}"
         _check_indexes(plant, gateway, stored)
-        current = {key.secret.get_secret_value() for key in stored.spec.keys}
+        current = {bytes.fromhex(key.secret.get_secret_value()) for key in stored.spec.keys}
         for node in plant.epic.values():
-            if node.name in standing:
-                continue
-            known = {key for lists in _all_lists(node) for key in _keys(lists, gateway)}
-            assert not known & current, f"{node.name} was removed and knows the key of {gateway}"
+            removed = node.name not in standing
+            assert not (removed and node.known_keys & current), (
+                f"{node.name} was removed and knows the key of {gateway}"
+            )
 
 
 def check_announced(plant: Plant, node: EpicNode, gateways: Iterable[str]) -> None:
@@ -60,14 +60,6 @@ def _check_indexes(plant: Plant, gateway: str, stored: Siblings) -> None:
             assert owner == sibling.node, (
                 f"{gateway}: on {name} index {sibling.index} is {sibling.node}'s, elsewhere {owner}'s"
             )
-
-
-def _all_lists(node: EpicNode) -> list[Resources]:
-    return [node.siblings, *([node.held[SIBLINGS]] if node.held is not None else [])]
-
-
-def _keys(lists: Resources, gateway: str) -> set[str]:
-    return {key.secret.hex() for key in _read(lists, gateway).keys}
 
 
 def _read(lists: Resources, gateway: str) -> epic_pb2.Siblings:
