@@ -12,6 +12,7 @@ from life_plant import Plant
 from epic.ads.assemble import node_state
 from epic.model.nodes import NodeRevocation, Quarantine
 from epic.model.resources import GWProxy, Node
+from epic.model.siblings import Siblings
 from epic.store.sqlite import SqliteStore
 
 NODES = f"{API}/nodes"
@@ -146,6 +147,33 @@ async def test_a_node_that_is_away_stays_until_it_is_removed_by_force(
     plant.clock.pass_(601)
     plant.settle(turns=5)
     assert store.list(Quarantine) == []
+
+
+async def test_what_a_node_that_is_removed_by_force_knows_of_siblings_is_worth_nothing_at_once(
+    admin: httpx.AsyncClient, store: SqliteStore, plant: Plant
+) -> None:
+    plant.settle()
+    await admin.post(PROXIES, json=proxy_body())
+    before = store.get(Siblings, "root", "U1").spec
+    assert set(before.nodes) == {"epic1", "epic2"}
+    await admin.delete(f"{NODES}/epic2", params={"force": "true"})
+    after = store.get(Siblings, "root", "U1").spec
+    assert after.nodes == ("epic1",)
+    assert not {key.secret for key in before.keys} & {key.secret for key in after.keys}
+
+
+async def test_no_reply_holds_a_key_of_siblings_and_a_gateway_says_why_it_is_held(
+    admin: httpx.AsyncClient, store: SqliteStore, plant: Plant
+) -> None:
+    plant.settle()
+    await admin.post(PROXIES, json=proxy_body())
+    secrets = [key.secret.get_secret_value() for key in store.get(Siblings, "root", "U1").spec.keys]
+    path = "/api/epic/accounts/root/proxies"
+    replies = [await admin.get(where) for where in (path, f"{path}/U1", NODES, f"{NODES}/epic1")]
+    assert all(secret not in reply.text for secret in secrets for reply in replies)
+    status = replies[1].json()["proxy"]["status"]
+    assert {instance["hold"].partition(":")[0] for instance in status["instances"]} == {"WaitsForSiblings"}
+    assert [c["reason"] for c in status["conditions"] if c["type"] == "SecondChance"] == ["WaitsForSiblings"]
 
 
 async def test_a_node_that_comes_back_after_a_removal_is_to_drop_what_it_had_before(

@@ -60,6 +60,11 @@ def test_an_instance_serves_when_a_run_made_it_and_its_node_announces_it(
     assert found.instances[0].since == (EARLIER if phase == before["phase"] else TIME)
 
 
+def test_an_instance_that_its_siblings_do_not_know_says_that_it_waits_for_them() -> None:
+    held = {**UP, "phase": "Prepared", "announced": False, "hold": "WaitsForSiblings: ..."}
+    assert [i.reason for i in step([instance("e1", **held)], replicas=1).instances] == [held["hold"]]
+
+
 def test_a_deleted_gateways_instances_drain_all_at_once_without_waiting() -> None:
     found = step([instance("e1", **UP), instance("e2", **UP)], deleting=True)
     assert phases(found) == {"e1": "Draining", "e2": "Draining"}
