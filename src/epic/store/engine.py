@@ -104,7 +104,7 @@ class Engine(Protocol):
         """What is at the path now."""
 
     async def scan(self, span: Span, limit: int, revision: int | None) -> Scan:
-        """At most `limit` entries as they were at `revision` (None: now).
+        """At most `limit` entries as they were at `revision` (None: now); fewer when they are large.
 
         Raises Compacted, and Invalid for a revision that is not reached yet.
         """

@@ -208,6 +208,18 @@ class TestLists:
             )
         assert await names(store) == [f"r{i:04}" for i in range(1100)]
 
+    async def test_large_objects_come_a_few_at_a_time_but_all(self, store: ObjectStore) -> None:
+        start = await store.revision()
+        for i in range(12):
+            await store.commit(Put(Key("GWRoute", "shop", f"r{i:02}"), b"x" * 900_000, 0))
+        expected = [f"r{i:02}" for i in range(12)]
+        assert await names(store) == expected
+        page = await store.list("GWRoute", limit=10)
+        page = await store.list("GWRoute", limit=10, continue_token=page.continue_token)
+        assert [stored.key.name for stored in page.items] == expected[10:]
+        async with aclosing(store.watch("GWRoute", None, start)) as batches:
+            assert [event.key.name for event in await watched(batches, 12)] == expected
+
     async def test_a_token_does_not_lead_out_of_its_list(self, store: ObjectStore) -> None:
         await store.commit(Put(A, b"1", 0), Put(B, b"1", 0))
         token = (await store.list("GWRoute", "shop", limit=1)).continue_token

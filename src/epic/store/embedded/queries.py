@@ -4,31 +4,35 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
 
 from epic.errors import Compacted, Invalid
 from epic.store.engine import Change, Changes, Committed, Entry, Refused, Scan, Span, Transaction
 
-# More than a commit has operations, so that a commit is never torn apart.
-_CHANGES = 512
+# How much is read at once.
+_CHANGES = 500
+_BYTES = 4 * 1024 * 1024
 _ID_BITS = 8
 
 _CURRENT = "SELECT id, value FROM versions WHERE until IS NULL AND path = ?"
 _SCAN_NOW = """
   SELECT path, id, value FROM versions INDEXED BY current
-  WHERE until IS NULL AND path >= ? AND path < ? ORDER BY path LIMIT ?
+  WHERE until IS NULL AND path >= ? AND path < ? ORDER BY path
 """
+# A deletion was superseded at its own revision. Values are left out: they would all be sorted.
 _SCAN_AT = """
-  SELECT path, id, value FROM versions INDEXED BY current
+  SELECT path, id, NULL FROM versions INDEXED BY current
   WHERE until IS NULL AND path >= :start AND path < :end AND id < :above
   UNION ALL
-  SELECT path, id, value FROM versions INDEXED BY superseded
-  WHERE until > :revision AND path >= :start AND path < :end AND id < :above AND value IS NOT NULL
-  ORDER BY path LIMIT :limit
+  SELECT path, id, NULL FROM versions INDEXED BY superseded
+  WHERE until > :revision AND path >= :start AND path < :end AND id < :above AND until > id >> 8
+  ORDER BY path
 """
+_VALUE = "SELECT value FROM versions WHERE id = ?"
 _CHANGES_SINCE = """
   SELECT id, path, value FROM versions
-  WHERE id >= ? AND path >= ? AND path < ? ORDER BY id LIMIT ?
+  WHERE id >= ? AND path >= ? AND path < ? ORDER BY id
 """
 
 
@@ -44,42 +48,46 @@ def read(connection: sqlite3.Connection, path: str) -> Entry | None:
 
 
 def scan(connection: sqlite3.Connection, span: Span, limit: int, at: int | None) -> Scan:
-    """Entries as of a revision; everything is read from one snapshot."""
-    connection.execute("BEGIN")
-    try:
+    """Entries as of a revision, from one snapshot; fewer than `limit` when they are large."""
+    with _snapshot(connection):
         now = revision(connection)
         if at is None or at == now:
-            rows = connection.execute(_SCAN_NOW, (span.start, span.end, limit + 1)).fetchall()
+            cursor = connection.execute(_SCAN_NOW, (span.start, span.end))
         else:
             _check_reached(at, now)
             _check_kept(connection, at)
-            values = {"start": span.start, "end": span.end, "limit": limit + 1}
-            values |= {"revision": at, "above": (at + 1) << _ID_BITS}
-            rows = connection.execute(_SCAN_AT, values).fetchall()
-    finally:
-        connection.execute("COMMIT")
-    entries = [Entry(path, identity >> _ID_BITS, value) for path, identity, value in rows[:limit]]
-    return Scan(entries, now if at is None else at, len(rows) > limit)
+            values = {"start": span.start, "end": span.end, "revision": at, "above": (at + 1) << _ID_BITS}
+            cursor = connection.execute(_SCAN_AT, values)
+        entries: list[Entry] = []
+        size = 0
+        with closing(cursor):
+            for path, identity, value in cursor:
+                if len(entries) >= limit or size >= _BYTES:
+                    return Scan(entries, now if at is None else at, more=True)
+                if value is None:
+                    (value,) = connection.execute(_VALUE, (identity,)).fetchone()
+                entries.append(Entry(path, identity >> _ID_BITS, value))
+                size += len(value)
+    return Scan(entries, now if at is None else at, more=False)
 
 
 def changes(connection: sqlite3.Connection, span: Span, since: int) -> Changes:
-    """The next changes after a revision."""
-    connection.execute("BEGIN")
-    try:
+    """The next changes after a revision, whole commits."""
+    with _snapshot(connection):
         now = revision(connection)
         _check_reached(since, now)
         _check_kept(connection, since + 1)
-        rows = connection.execute(
-            _CHANGES_SINCE, ((since + 1) << _ID_BITS, span.start, span.end, _CHANGES)
-        ).fetchall()
-    finally:
-        connection.execute("COMMIT")
-    found = [Change(path, identity >> _ID_BITS, value) for identity, path, value in rows]
-    if len(found) < _CHANGES:
-        return Changes(now, found)
-    # The last commit may go on behind the limit.
-    whole = [change for change in found if change.revision < found[-1].revision]
-    return Changes(whole[-1].revision, whole)
+        found: list[Change] = []
+        size = 0
+        values = ((since + 1) << _ID_BITS, span.start, span.end)
+        with closing(connection.execute(_CHANGES_SINCE, values)) as cursor:
+            for identity, path, value in cursor:
+                is_enough = len(found) >= _CHANGES or size >= _BYTES
+                if is_enough and identity >> _ID_BITS > found[-1].revision:
+                    return Changes(found[-1].revision, found)
+                found.append(Change(path, identity >> _ID_BITS, value))
+                size += len(value or b"")
+    return Changes(now, found)
 
 
 def commit(connection: sqlite3.Connection, transaction: Transaction) -> Committed | Refused:
@@ -139,6 +147,15 @@ def fill(connection: sqlite3.Connection, entries: Iterable[tuple[str, bytes]], a
 
 def _set_counter(connection: sqlite3.Connection, name: str, value: int) -> None:
     connection.execute("UPDATE counters SET value = ? WHERE name = ?", (value, name))
+
+
+@contextmanager
+def _snapshot(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        connection.execute("COMMIT")
 
 
 def _check_kept(connection: sqlite3.Connection, wanted: int) -> None:

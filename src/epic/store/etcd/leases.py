@@ -68,7 +68,7 @@ class EtcdLease:
             async with asyncio.timeout(self._seconds / 3):
                 await stream.write(pb.LeaseKeepAliveRequest(ID=self._identity))
                 answer = await stream.read()
-        except (grpc.aio.AioRpcError, TimeoutError) as error:
+        except (grpc.aio.AioRpcError, grpc.aio.UsageError, TimeoutError) as error:
             self._connection.leave(member)
             if isinstance(error, grpc.aio.AioRpcError):
                 raise explain(error, member.endpoint) from error
