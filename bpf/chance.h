@@ -68,6 +68,12 @@ static __always_inline int miss(struct __sk_buff *skb, const struct chance_packe
 	return pass_on(skb, packet, siblings, &passage, receiver, six);
 }
 
+/* Most often it is readable without a helper's help. */
+static __always_inline const struct tcphdr *tcp_at(const struct view *view, const __u32 behind)
+{
+	return view_at(view, ETH_HLEN + behind, sizeof(struct tcphdr));
+}
+
 static __noinline enum chance_read read_router4(struct __sk_buff *skb, struct chance_packet *packet)
 {
 	const struct iphdr *ip;
@@ -79,7 +85,7 @@ static __noinline enum chance_read read_router4(struct __sk_buff *skb, struct ch
 	if (!ip || !inner4_read(&inner, &view, ip))
 		return CHANCE_READ_NONE;
 	inner_keep(packet, &inner);
-	return read_flow(skb, packet,
+	return read_flow(skb, packet, ip->ihl == IPV4_MIN_IHL ? tcp_at(&view, sizeof(*ip)) : NULL,
 			 ip->frag_off & bpf_htons(IPV4_MORE_FRAGMENTS | IPV4_FRAGMENT_OFFSET),
 			 false);
 }
@@ -95,7 +101,8 @@ static __noinline enum chance_read read_router6(struct __sk_buff *skb, struct ch
 	if (!ip || !inner6_read(&inner, &view, ip))
 		return CHANCE_READ_NONE;
 	inner_keep(packet, &inner);
-	return read_flow(skb, packet, ip->nexthdr == IPPROTO_FRAGMENT, true);
+	return read_flow(skb, packet, tcp_at(&view, sizeof(*ip)), ip->nexthdr == IPPROTO_FRAGMENT,
+			 true);
 }
 
 /* From the router, for a gateway of which there are siblings. */
@@ -121,7 +128,7 @@ static __always_inline int chance_decide(struct __sk_buff *skb, const struct sib
 		return NOT_OURS;
 	match = socket_find(skb, siblings, &packet);
 	if (match == CHANCE_FITS) {
-		count_chance(&packet.flow.public, CHANCE_HITS, segments_of(skb));
+		count_hits(siblings, segments_of(skb));
 		return NOT_OURS;
 	}
 	return miss(skb, &packet, siblings, match, six);

@@ -7,7 +7,6 @@
 #define EPIC_CHANCE_COUNTERS_H
 
 #define EPIC_CHANCE_COUNTERS(X)                                                                    \
-	X(HITS, "packets from the router whose socket is here")                                    \
 	X(PASSED_ON, "packets of flows without a known owner passed on to a sibling")              \
 	X(TO_OWNER, "packets passed straight on to the sibling that is known to have the flow")    \
 	X(FORWARDED, "packets of other siblings passed on to the next one")                        \

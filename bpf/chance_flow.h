@@ -23,6 +23,7 @@ struct chance_packet {
 	__u32 offset;
 	__u32 length;        /* without the link header */
 	__u32 header_length; /* of the IP header; IPv6: the fixed one */
+	__u32 shown;         /* where the bytes end that show the flow */
 	__u8 tos;
 	bool six;
 	bool error;
@@ -95,14 +96,16 @@ static __always_inline int read_error(struct __sk_buff *skb, struct chance_packe
 	if (!offset || bpf_skb_load_bytes(skb, offset, &packet->tcp, QUOTED_BYTES))
 		return CHANCE_READ_NONE;
 	packet->error = true;
+	packet->shown = offset + QUOTED_BYTES;
 	packet->flow.public_port = packet->tcp.source;
 	packet->flow.client_port = packet->tcp.dest;
 	return CHANCE_READ_FLOW;
 }
 
-/* The IP header is read already. */
+/* The IP header is read already; `tcp`: where its header is if it is TCP, NULL: to be looked for.
+ */
 static __always_inline int read_flow(struct __sk_buff *skb, struct chance_packet *packet,
-				     __be16 fragment, const bool six)
+				     const struct tcphdr *tcp, __be16 fragment, const bool six)
 {
 	const __u32 offset = packet->offset + packet->header_length;
 
@@ -112,8 +115,11 @@ static __always_inline int read_flow(struct __sk_buff *skb, struct chance_packet
 		return CHANCE_READ_FRAGMENT;
 	if (packet->flow.protocol != IPPROTO_TCP)
 		return read_error(skb, packet, offset, six);
-	if (bpf_skb_load_bytes(skb, offset, &packet->tcp, sizeof(packet->tcp)))
+	if (tcp)
+		packet->tcp = *tcp;
+	else if (bpf_skb_load_bytes(skb, offset, &packet->tcp, sizeof(packet->tcp)))
 		return CHANCE_READ_NONE;
+	packet->shown = offset + sizeof(packet->tcp);
 	packet->flow.client_port = packet->tcp.source;
 	packet->flow.public_port = packet->tcp.dest;
 	return CHANCE_READ_FLOW;

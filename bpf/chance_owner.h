@@ -27,6 +27,15 @@ static __always_inline void count_chance(const union address *public, enum chanc
 		found->counts[counter] += packets;
 }
 
+static __always_inline void count_hits(const struct siblings *siblings, __u32 packets)
+{
+	__u32 slot = siblings->slot;
+	__u64 *found = bpf_map_lookup_elem(&hits, &slot);
+
+	if (found)
+		*found += packets;
+}
+
 static __always_inline bool is_listed(const struct siblings *siblings, __u32 index)
 {
 	return siblings->listed & 1 << index;

@@ -20,13 +20,13 @@
 /* By which interface and neighbour a sibling is reached. */
 struct chance_way {
 	__u32 interface;
-	__u32 mtu; /* 0: the packet fits */
-	struct bpf_redir_neigh next_hop;
+	__u32 mtu;                       /* of a way that is too narrow; 0: the packet fits */
+	struct bpf_redir_neigh next_hop; /* family 0: the kernel finds it */
 };
 
 /* `length`: of the packet on the underlay, or of its segments; 0: it is known to fit. */
-static __noinline int find_way(struct __sk_buff *skb, const struct siblings *siblings,
-			       __u32 receiver, __u32 length, struct chance_way *way)
+static __noinline void find_way(struct __sk_buff *skb, const struct siblings *siblings,
+				__u32 receiver, __u32 length, struct chance_way *way)
 {
 	const union address *from = sibling_address(siblings, siblings->own);
 	const union address *to = sibling_address(siblings, receiver);
@@ -46,18 +46,21 @@ static __noinline int find_way(struct __sk_buff *skb, const struct siblings *sib
 		__builtin_memcpy(fib.ipv6_dst, to, sizeof(fib.ipv6_dst));
 	}
 	found = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);
-	way->mtu = found == BPF_FIB_LKUP_RET_FRAG_NEEDED ? fib.mtu_result : 0;
+	way->interface = skb->ifindex;
+	if (found == BPF_FIB_LKUP_RET_FRAG_NEEDED)
+		way->mtu = fib.mtu_result;
+	if (found != BPF_FIB_LKUP_RET_SUCCESS && found != BPF_FIB_LKUP_RET_NO_NEIGH)
+		return;
 	way->interface = fib.ifindex;
 	way->next_hop.nh_family = fib.family;
 	__builtin_memcpy(way->next_hop.ipv6_nh, fib.ipv6_dst, sizeof(way->next_hop.ipv6_nh));
-	return found == BPF_FIB_LKUP_RET_SUCCESS || found == BPF_FIB_LKUP_RET_NO_NEIGH;
 }
 
-static __always_inline int go(const struct chance_way *way)
+static __always_inline int go(struct chance_way *way)
 {
-	struct bpf_redir_neigh next_hop = way->next_hop;
-
-	return bpf_redirect_neigh(way->interface, &next_hop, sizeof(next_hop), 0);
+	if (!way->next_hop.nh_family)
+		return bpf_redirect_neigh(way->interface, NULL, 0, 0);
+	return bpf_redirect_neigh(way->interface, &way->next_hop, sizeof(way->next_hop), 0);
 }
 
 static __always_inline void chance4_fill(struct iphdr *ip, const struct siblings *siblings,
@@ -159,13 +162,13 @@ static __always_inline int pass_on(struct __sk_buff *skb, const struct chance_pa
 	struct chance_way way = {};
 	int reason;
 
+	/* No outer header can say how long it is; the client sends it again, and other packets with
+	 * it. */
 	if (packet->length + added > IP_MAX_LENGTH)
-		return drop(DROP_CHANCE_TOO_BIG);
-	if (!find_way(skb, siblings, receiver, chance_length(skb, packet) + added, &way)) {
-		if (way.mtu > added)
-			return chance_too_big(skb, packet, way.mtu - added, six);
-		return drop(DROP_NO_ROOM);
-	}
+		return drop(DROP_TOO_BIG);
+	find_way(skb, siblings, receiver, chance_length(skb, packet) + added, &way);
+	if (way.mtu > added)
+		return chance_too_big(skb, packet, way.mtu - added, six);
 	reason = over6 ? chance_wrap6(skb, packet, siblings, passage, receiver)
 		       : chance_wrap4(skb, packet, siblings, passage, receiver);
 	return reason == OK ? go(&way) : drop(reason);
@@ -209,8 +212,7 @@ static __always_inline int send_on(struct __sk_buff *skb, const struct chance_pa
 	struct chance_way way = {};
 	int reason;
 
-	if (!find_way(skb, siblings, receiver, 0, &way))
-		return drop(DROP_NO_ROOM);
+	find_way(skb, siblings, receiver, 0, &way);
 	reason = readdress(skb, packet, siblings, passage, receiver);
 	return reason == OK ? go(&way) : drop(reason);
 }

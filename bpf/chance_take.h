@@ -70,7 +70,7 @@ static __noinline int taken_read(struct taken *taken, struct __sk_buff *skb,
 	if (!length_agrees(taken, received))
 		return DROP_INNER_LENGTH;
 	if (!is_chance_protocol(packet->flow.protocol, six) ||
-	    read_flow(skb, packet, fragment, six) != CHANCE_READ_FLOW || is_for_here(packet))
+	    read_flow(skb, packet, NULL, fragment, six) != CHANCE_READ_FLOW || is_for_here(packet))
 		return DROP_CHANCE_FLOW;
 	return OK;
 }
@@ -124,6 +124,33 @@ static __always_inline int take_off(struct __sk_buff *skb, const struct taken *t
 	return reason == OK ? NOT_OURS : drop(reason);
 }
 
+/* Leave only the headers, if the kernel can cut the packet: not what it holds for encapsulated. */
+static __always_inline void shorten(struct __sk_buff *skb, const struct chance_packet *packet,
+				    const bool over6)
+{
+	const __u32 length = packet->shown - ETH_HLEN;
+	struct view view;
+
+	if (skb->len <= packet->shown || bpf_skb_change_tail(skb, packet->shown, 0) ||
+	    !view_open(&view, skb, ETH_HLEN + chance_overhead(over6)))
+		return;
+	if (over6) {
+		struct chance_outer6 *outer = view_at(&view, ETH_HLEN, sizeof(*outer));
+
+		if (!outer)
+			return;
+		outer->ip.payload_len = bpf_htons(length - sizeof(outer->ip));
+		outer->udp.len = outer->ip.payload_len;
+	} else {
+		struct chance_outer *outer = view_at(&view, ETH_HLEN, sizeof(*outer));
+
+		if (!outer)
+			return;
+		outer->ip.tot_len = bpf_htons(length);
+		outer->udp.len = bpf_htons(length - sizeof(outer->ip));
+	}
+}
+
 /* Tell where the packet came in that the flow is here. It comes to us once more, to be delivered.
  */
 static __always_inline int answer(struct __sk_buff *skb, struct taken *taken, const bool over6,
@@ -145,6 +172,7 @@ static __always_inline int answer(struct __sk_buff *skb, struct taken *taken, co
 	if (reason != OK)
 		return drop(reason);
 	bpf_clone_redirect(skb, skb->ifindex, BPF_F_INGRESS);
+	shorten(skb, &taken->packet, over6);
 	passage->kind = CHANCE_KIND_FOUND;
 	return send_on(skb, &taken->packet, siblings, passage, origin);
 }
@@ -194,7 +222,7 @@ static __always_inline int end_chain(struct __sk_buff *skb, struct taken *taken,
 	enum chance_match match = socket_find(skb, siblings, &taken->packet);
 
 	if (match == CHANCE_FITS)
-		return take_off(skb, taken, CHANCE_HITS, over6, six);
+		return take_off(skb, taken, CHANCE_TAKEN, over6, six);
 	forget_owner(&taken->packet.flow);
 	if (match == CHANCE_ABSENT && passage->spare != own &&
 	    is_candidate(siblings, passage->spare)) {

@@ -47,8 +47,7 @@
 	X(CHANCE_FLOW, "what was passed on is neither whole TCP nor an error about it")            \
 	X(CHANCE_SIBLING, "a packet was passed on by somebody who is no sibling")                  \
 	X(CHANCE_TAG, "the tag of a packet passed on fits no valid key")                           \
-	X(CHANCE_BUDGET, "more packets of unknown flows than siblings are asked about")            \
-	X(CHANCE_TOO_BIG, "the packet does not fit the underlay with the header to a sibling")
+	X(CHANCE_BUDGET, "more packets of unknown flows than siblings are asked about")
 
 enum drop_reason {
 #define EPIC_DROP_REASON_NUMBER(name, text) DROP_##name,

@@ -132,6 +132,8 @@ struct siblings {
 	__u16 candidates; /* those that packets can be passed on to */
 	__u16 draining;
 	__u16 alive;
+	__u32 slot; /* of this in `hits` */
+	__u32 reserved;
 	__u64 order; /* indexes, four bits each, in which they are tried; the first one lowest */
 	__u64 changed_ns; /* CLOCK_MONOTONIC of the last change of the list */
 	struct siphash_key keys[KEY_SLOTS];
@@ -290,6 +292,14 @@ struct {
 	__type(key, union address);
 	__type(value, __u64);
 } budgets SEC(".maps");
+
+/* By slot, for of all packets most are hits: a search less. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, MAX_GATEWAYS);
+	__type(key, __u32);
+	__type(value, __u64);
+} hits SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);

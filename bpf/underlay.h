@@ -169,14 +169,23 @@ static __always_inline __u32 ports_of(const bool gateway)
 	return gateway ? 1 : LANES;
 }
 
-/* IPv4 with options to our port is refused, for nobody sends it to us. */
-static __always_inline int drop_options_if_local(struct __sk_buff *skb, const struct view *view,
-						 const bool gateway)
+static __always_inline bool has_options(const struct view *view)
 {
 	const struct iphdr *ip = view_at(view, ETH_HLEN, sizeof(*ip));
+
+	return ip && ip->ihl > IPV4_MIN_IHL;
+}
+
+/* IPv4 with options to our port is refused, for nobody sends it to us. */
+static __noinline int drop_options_if_local(struct __sk_buff *skb, bool gateway)
+{
+	struct view view;
+	const struct iphdr *ip;
 	struct received received = {};
 	__be16 port;
 
+	view_refresh(&view, skb);
+	ip = view_at(&view, ETH_HLEN, sizeof(*ip));
 	if (!ip || ip->version != IPV4_VERSION || ip->ihl <= IPV4_MIN_IHL ||
 	    ip->protocol != IPPROTO_UDP || ip->frag_off & bpf_htons(IPV4_FRAGMENT_OFFSET))
 		return NOT_OURS;
@@ -188,6 +197,19 @@ static __always_inline int drop_options_if_local(struct __sk_buff *skb, const st
 	return drop_if_local(&received, DROP_OUTER_OPTIONS);
 }
 
+/* What is not the tunnel's: of an EPIC node's, a gateway's perhaps. */
+static __always_inline int take_other(struct __sk_buff *skb, const struct view *view,
+				      const bool gateway, const bool over6)
+{
+	if (!over6 && has_options(view)) {
+		int verdict = drop_options_if_local(skb, gateway);
+
+		if (verdict != NOT_OURS)
+			return verdict;
+	}
+	return gateway ? chance_from_router(skb, view, over6) : NOT_OURS;
+}
+
 static __always_inline int underlay_ingress_over(struct __sk_buff *skb, const bool gateway,
 						 const bool over6)
 {
@@ -196,12 +218,8 @@ static __always_inline int underlay_ingress_over(struct __sk_buff *skb, const bo
 
 	if (!view_open(&view, skb, ETH_HLEN + ip_length(over6) + sizeof(struct udphdr)))
 		return NOT_OURS;
-	if (!is_gue(&view, ports_of(gateway), over6)) {
-		int verdict = over6 ? NOT_OURS : drop_options_if_local(skb, &view, gateway);
-
-		return gateway && verdict == NOT_OURS ? chance_from_router(skb, &view, over6)
-						      : verdict;
-	}
+	if (!is_gue(&view, ports_of(gateway), over6))
+		return take_other(skb, &view, gateway, over6);
 	if (!view_open(&view, skb, skb->len < wanted ? skb->len : wanted))
 		return drop(DROP_TRUNCATED);
 	return take(skb, &view, gateway, over6);

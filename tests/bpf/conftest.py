@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from chance_bed import Bed
 from frames import GENERATION
 from fuzzing import COUNT, SEED
 from host import Host
@@ -66,6 +67,23 @@ def host(shared_host: Host, request: pytest.FixtureRequest) -> Iterator[Host]:
     shared_host.reset(families.over if families else 4)
     with shared_host.namespace:
         yield shared_host
+
+
+@pytest.fixture(scope="session")
+def shared_bed(bpffs: Path, object_file: Path) -> Iterator[Bed]:
+    """One node for all tests of second chance."""
+    built = Bed(bpffs / "bed", object_file)
+    yield built
+    built.close()
+
+
+@pytest.fixture
+def bed(shared_bed: Bed, request: pytest.FixtureRequest) -> Bed:
+    """A node that has just heard of its siblings, over the outer family of the parameter `families`."""
+    parameters = request.node.callspec.params if hasattr(request.node, "callspec") else {}
+    families = parameters.get("families")
+    shared_bed.reset(families.over if families else 4)
+    return shared_bed
 
 
 @pytest.fixture

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
 
+import oracle_chance
 import oracle_rewrite
+from oracle_chance import Chance
 
 from epic.bpf.siphash import siphash24
 
@@ -16,7 +18,6 @@ NOT_OURS, DROPPED, REDIRECTED = -1, 2, 7
 """As the programs return them."""
 
 _PORT = 6080
-_CE = 3
 _ETHERTYPE = {4: b"\x08\0", 6: b"\x86\xdd"}
 _HELLO, _HELLO_ACK = 128, 129
 
@@ -78,6 +79,8 @@ class World:
     """Where hellos came from, by tunnel and lane: address and port."""
     lanes: dict[int, int] = field(default_factory=dict)
     """That the last hello of a tunnel said there are."""
+    chance: Chance = field(default_factory=Chance)
+    """Of second chance; workload nodes have none."""
     keeps_family: bool = False
     """Its kernel cannot take a packet out of one of the other family."""
 
@@ -106,7 +109,7 @@ def control_tag(key: bytes, message: bytes) -> bytes:
     return siphash24(key, message)
 
 
-def receive(frame: bytes, world: World) -> Outcome:
+def receive(frame: bytes, world: World) -> Outcome:  # noqa: PLR0911 (one for each kind)
     """What must happen to a frame from the underlay."""
     start = {_ETHERTYPE[4]: 34, _ETHERTYPE[6]: 54}.get(frame[12:14])
     if start is None or len(frame) < start + 8:
@@ -114,6 +117,8 @@ def receive(frame: bytes, world: World) -> Outcome:
     ports = range(_PORT, _PORT + (1 if world.gateway else 4))
     reason = _outer4(frame, ports) if start == 34 else _outer6(frame, ports)
     destination = frame[30:34] if start == 34 else frame[38:54]
+    if reason is None and world.gateway:
+        return oracle_chance.from_router(frame, world.chance)
     if reason is None or destination not in world.locals:
         return NOT_OURS, frame, ""
     if reason:
@@ -128,6 +133,8 @@ def receive(frame: bytes, world: World) -> Outcome:
     if payload[0] & 0x20:
         reason = _control(payload, length, ends, world)
         return (DROPPED if reason else NOT_OURS), frame, reason
+    if world.gateway and payload[0] & 0x1F == 3:
+        return oracle_chance.take(frame, start + 8, length, ends, world.chance)
     return _data(frame, start + 8, length, ends, world)
 
 
@@ -267,7 +274,7 @@ def _deliver(frame: bytes, gue: int, pair_of: tuple[int, bytes, bytes], world: W
         return DROPPED, frame, "no_room"
     taken = bytearray(frame[:12] + _ETHERTYPE[version] + frame[gue + 20 :])
     tos = frame[15] if frame[12:14] == _ETHERTYPE[4] else frame[15] >> 4
-    if tos & 3 == _CE and not _mark(taken, version):
+    if tos & 3 == oracle_rewrite.CONGESTION and not oracle_rewrite.mark(taken, version):
         return DROPPED, frame, "congestion"
     total = int.from_bytes(taken[16:18], "big") if version == 4 else int.from_bytes(taken[18:20], "big") + 40
     if name is not None:
@@ -281,24 +288,6 @@ def _deliver(frame: bytes, gue: int, pair_of: tuple[int, bytes, bytes], world: W
     return (REDIRECTED if redirected else NOT_OURS), bytes(taken), ""
 
 
-def _mark(taken: bytearray, version: int) -> bool:
-    """Congestion on an inner packet (RFC 6040); false: it cannot carry it."""
-    if version == 4:
-        if not taken[15] & 3:
-            return False
-        added = _CE - (taken[15] & 3)
-        taken[15] |= _CE
-        if added:
-            # As the kernel does it, which keeps a sum of 0xffff.
-            total = int.from_bytes(taken[24:26], "big") + (0xFFFF ^ added)
-            taken[24:26] = ((total & 0xFFFF) + (total >> 16)).to_bytes(2, "big")
-        return True
-    if not taken[15] & 0x30:
-        return False
-    taken[15] |= _CE << 4
-    return True
-
-
 def take_out(frame: bytes, world: World) -> bytes | None:
     """The packet that an XDP program makes of a frame; None: it is left as it is."""
     before = world.received[:], dict(world.counters)
@@ -307,7 +296,7 @@ def take_out(frame: bytes, world: World) -> bytes | None:
     plain = world.received != before[0]
     world.received, world.counters = before
     world.seen, world.lanes = heard
-    marked = (frame[15] if frame[12:14] == _ETHERTYPE[4] else frame[15] >> 4) & 3 == _CE
+    marked = (frame[15] if frame[12:14] == _ETHERTYPE[4] else frame[15] >> 4) & 3 == oracle_rewrite.CONGESTION
     if verdict == DROPPED or not plain or marked:
         return None
     gue = 42 if frame[12:14] == _ETHERTYPE[4] else 62

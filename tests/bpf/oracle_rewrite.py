@@ -16,6 +16,10 @@ _ERRORS4 = (3, 11, 12)
 _EXTENSIONS = (0, 43, 60)
 
 
+CONGESTION = 3
+"""The mark of RFC 3168."""
+
+
 class Impossible(Exception):
     """A checksum cannot be kept right: it is cut off, or behind extension headers."""
 
@@ -113,3 +117,21 @@ def _in_quoted(
         return
     adjust(frame, start + 10 if version == 4 else icmp + 2, before, after)
     frame[place : place + len(after)] = after
+
+
+def mark(taken: bytearray, version: int) -> bool:
+    """Congestion on an inner packet (RFC 6040); false: it cannot carry it."""
+    if version == 4:
+        if not taken[15] & 3:
+            return False
+        added = CONGESTION - (taken[15] & 3)
+        taken[15] |= CONGESTION
+        if added:
+            # As the kernel does it, which keeps a sum of 0xffff.
+            total = int.from_bytes(taken[24:26], "big") + (0xFFFF ^ added)
+            taken[24:26] = ((total & 0xFFFF) + (total >> 16)).to_bytes(2, "big")
+        return True
+    if not taken[15] & 0x30:
+        return False
+    taken[15] |= CONGESTION << 4
+    return True

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Final
 
 CHANCE_COUNTERS: Final[tuple[tuple[str, str], ...]] = (
-    ("hits", "packets from the router whose socket is here"),
     ("passed_on", "packets of flows without a known owner passed on to a sibling"),
     ("to_owner", "packets passed straight on to the sibling that is known to have the flow"),
     ("forwarded", "packets of other siblings passed on to the next one"),
@@ -30,6 +29,7 @@ class SecondChanceCounters:
     """Packets of one gateway, GSO packets counted as their segments."""
 
     hits: int
+    """Packets from the router whose socket is here."""
     passed_on: int
     to_owner: int
     forwarded: int

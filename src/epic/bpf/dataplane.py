@@ -54,6 +54,7 @@ _UNDERLAY_PROGRAMS: dict[Role, dict[Hook, str]] = {
 _XDP_PROGRAMS: dict[Role, str] = {"gateway": "gateway_underlay_xdp", "workload": "workload_underlay_xdp"}
 _PAIRS = ("veth", "netkit")
 _ONLY = records.ID.pack(0)
+_Opened = tuple[Maps, TunnelTable, EndpointTable, SiblingTable]
 
 
 class Dataplane:
@@ -61,7 +62,7 @@ class Dataplane:
 
     def __init__(self, pin_directory: Path, object_file: Path) -> None:
         self._loader = Loader(pin_directory, object_file)
-        self._opened: tuple[Maps, TunnelTable, EndpointTable] | None = None
+        self._opened: _Opened | None = None
 
     def load(self) -> None:
         """Load the object unless it is; running programs of an older version are replaced in place.
@@ -269,13 +270,13 @@ class Dataplane:
 
     @property
     def _siblings(self) -> SiblingTable:
-        return SiblingTable(self._maps)
+        return self._open()[3]
 
-    def _open(self) -> tuple[Maps, TunnelTable, EndpointTable]:
+    def _open(self) -> _Opened:
         if self._opened is None:
             maps = Maps(self._loader.directory / "maps")
             tunnels = TunnelTable(maps)
-            self._opened = maps, tunnels, EndpointTable(maps, tunnels)
+            self._opened = maps, tunnels, EndpointTable(maps, tunnels), SiblingTable(maps)
         return self._opened
 
     def _close(self) -> None:

@@ -22,6 +22,7 @@ NAMES = (
     "endpoints6",
     "errors",
     "events",
+    "hits",
     "insides",
     "insides6",
     "instances",
@@ -41,6 +42,7 @@ FILLED = frozenset(NAMES) - {
     "drops",
     "errors",
     "events",
+    "hits",
     "owners",
     "peers",
     "traffic",
@@ -149,6 +151,7 @@ class Maps:
             self.drops = open_map("drops", id_, records.COUNT.size, self.cpus)
             self.endpoints = open_map("endpoints", records.ENDPOINT_KEY.size, endpoint)
             self.endpoints6 = open_map("endpoints6", records.ENDPOINT6_KEY.size, endpoint)
+            self.hits = open_map("hits", id_, records.COUNT.size, self.cpus)
             self.insides = open_map("insides", records.IPV4.size, id_)
             self.insides6 = open_map("insides6", address, id_)
             self.instances = open_map("instances", id_, records.INSTANCE.size)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import struct
 import time
+from collections import deque
 from dataclasses import dataclass
 
 from epic.bpf import records
@@ -13,6 +14,8 @@ from epic.bpf.maps import Maps
 from epic.bpf.records import MAX_SIBLINGS, SIBLINGS, Address
 from epic.bpf.siphash import KEY_LENGTH
 from epic.errors import Invalid
+
+MAX_GATEWAYS = 16384
 
 COUNTS = struct.Struct(f"={len(CHANCE_COUNTERS)}Q")
 _ABSENT = -1
@@ -54,30 +57,34 @@ class SiblingTable:
 
     def __init__(self, maps: Maps) -> None:
         self._maps = maps
+        self._slots = {key: _slot(value) for key, value in maps.siblings.items()}
+        used = set(self._slots.values())
+        # A slot that was left is taken again as late as possible: packets may still be on their way.
+        self._free = deque(slot for slot in range(MAX_GATEWAYS) if slot not in used)
 
     def put(self, public: Address, siblings: Siblings) -> None:
         """Replace a gateway's entry at once; a list that changed raises the budget for a while.
 
-        Invalid: indexes, keys or addresses that the programs cannot use.
+        Invalid: indexes, keys or addresses that the programs cannot use; too many gateways.
         """
         _check(public, siblings)
         key = records.pack_address(public)
         value = self._maps.siblings.get(key)
-        before = None if value is None else _unpack(value)
-        changed = before is None or before.siblings != siblings.siblings
-        now = time.monotonic_ns() if changed or value is None else _changed_ns(value)
-        if value is None:
-            self._maps.chances.set(key, bytes(COUNTS.size * self._maps.cpus))
+        changed = value is None or _unpack(value).siblings != siblings.siblings
+        changed_ns = time.monotonic_ns() if changed or value is None else _changed_ns(value)
+        slot = self._slots[key] if value is not None else self._begin(key)
         if changed:
             for whose in (key, _NODE):
                 self._maps.budgets.set(whose, bytes(records.COUNT.size))
-        self._maps.siblings.set(key, _pack(siblings, now))
+        self._maps.siblings.set(key, _pack(siblings, slot, changed_ns))
 
     def delete(self, public: Address) -> None:
         """Remove; packets for the address are left to the stack again."""
         key = records.pack_address(public)
         for held in (self._maps.siblings, self._maps.budgets, self._maps.chances):
             held.delete(key)
+        if key in self._slots:
+            self._free.append(self._slots.pop(key))
 
     def all(self) -> dict[Address, Siblings]:
         """What is there."""
@@ -85,7 +92,23 @@ class SiblingTable:
 
     def counters(self) -> dict[Address, SecondChanceCounters]:
         """What became of each gateway's packets."""
-        return {_address(key): _sum(value) for key, value in self._maps.chances.items()}
+        hits = {slot: _sum_hits(value) for slot, value in self._maps.hits.at(self._slots.values())}
+        counted = {key: _sum(value) for key, value in self._maps.chances.items()}
+        return {
+            _address(key): SecondChanceCounters(hits[slot], *counted[key])
+            for key, slot in self._slots.items()
+            if key in counted
+        }
+
+    def _begin(self, key: bytes) -> int:
+        """All counters of a new gateway at 0; its slot."""
+        if not self._free:
+            raise Invalid(f"there are {MAX_GATEWAYS} gateways on this node already, and no room for more")
+        slot = self._free.popleft()
+        self._slots[key] = slot
+        self._maps.hits.set(records.ID.pack(slot), bytes(records.COUNT.size * self._maps.cpus))
+        self._maps.chances.set(key, bytes(COUNTS.size * self._maps.cpus))
+        return slot
 
 
 def _address(key: bytes) -> Address:
@@ -114,7 +137,7 @@ def _bits(indexes: list[int]) -> int:
     return sum(1 << index for index in indexes)
 
 
-def _pack(siblings: Siblings, changed_ns: int) -> bytes:
+def _pack(siblings: Siblings, slot: int, changed_ns: int) -> bytes:
     """`struct siblings`; who is on the other family's underlay cannot be reached, so it is no candidate."""
     everybody = siblings.siblings
     own = next(each for each in everybody if each.index == siblings.own)
@@ -133,6 +156,7 @@ def _pack(siblings: Siblings, changed_ns: int) -> bytes:
         *(_bits([each.index for each in everybody]), _bits(candidates)),
         _bits([each.index for each in everybody if each.draining]),
         _bits([each.index for each in everybody if each.alive]),
+        slot,
         sum(each.index << 4 * place for place, each in enumerate(everybody)),
         *(changed_ns, first, second),
         b"".join(addresses.get(index, bytes(16)) for index in range(MAX_SIBLINGS)),
@@ -140,7 +164,8 @@ def _pack(siblings: Siblings, changed_ns: int) -> bytes:
 
 
 def _unpack(value: bytes) -> Siblings:
-    netns, own, active, valid, count, _, _, draining, alive, order, _, *keys, packed = SIBLINGS.unpack(value)
+    netns, own, active, valid, count, *rest = SIBLINGS.unpack(value)
+    _, _, draining, alive, _, order, _, *keys, packed = rest
     found = []
     for place in range(count):
         index = order >> 4 * place & 15
@@ -152,9 +177,17 @@ def _unpack(value: bytes) -> Siblings:
 
 
 def _changed_ns(value: bytes) -> int:
-    return int(SIBLINGS.unpack(value)[10])
+    return int(SIBLINGS.unpack(value)[11])
 
 
-def _sum(value: bytes) -> SecondChanceCounters:
-    totals = map(sum, zip(*COUNTS.iter_unpack(value), strict=True))
-    return SecondChanceCounters(*totals)
+def _slot(value: bytes) -> int:
+    return int(SIBLINGS.unpack(value)[9])
+
+
+def _sum_hits(value: bytes) -> int:
+    return sum(count for (count,) in records.COUNT.iter_unpack(value))
+
+
+def _sum(value: bytes) -> tuple[int, ...]:
+    """Over the CPUs."""
+    return tuple(map(sum, zip(*COUNTS.iter_unpack(value), strict=True)))

@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One node with an instance and three siblings, for tests of single packets through second chance."""
+
+from __future__ import annotations
+
+import socket
+from collections import Counter
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+from typing import Any
+
+import oracle
+import oracle_chance
+from chance_sockets import Connection, Instance
+from frames import ETHER, Address, ip
+from namespaces import Namespace
+from oracle_chance import Chance, Flow, Gateway, Header, Numbers, Outcome
+from scapy.layers.inet import ICMP, IPerror, TCPerror
+from scapy.layers.inet6 import ICMPv6PacketTooBig, IPerror6
+from scapy.packet import Packet
+from testrun import Program, Ran
+
+from epic.bpf.dataplane import Dataplane, Sibling, Siblings
+
+PUBLICS: dict[int, Address] = {4: IPv4Address("203.0.113.1"), 6: IPv6Address("2001:db8:113::1")}
+CLIENTS: dict[int, Address] = {4: IPv4Address("198.51.100.9"), 6: IPv6Address("2001:db8:77::9")}
+NODES: dict[int, Address] = {4: IPv4Address("172.30.2.40"), 6: IPv6Address("2001:db8:2::40")}
+"""The underlay address of the sibling of index 0; the others' follow."""
+OWN, ORDER = 2, (3, 2, 0, 1)
+"""Of four siblings: this node's index, and the order in which they are asked."""
+OLD, KEY, WRONG = bytes(range(16)), bytes(range(16, 32)), bytes(range(32, 48))
+PROGRAM = "gateway_underlay_ingress"
+WINDOW = 65535
+
+
+class Bed:
+    """The programs of an EPIC node, loaded once; `reset` makes all else as new."""
+
+    def __init__(self, pins: Path, object_file: Path) -> None:
+        self.namespace = Namespace(ipv6=True)
+        self.namespace.run("ip link add up0 type veth peer name far0")
+        for address in (node(4, OWN), node(6, OWN)):
+            suffix = "/24" if address.version == 4 else "/64 nodad"
+            self.namespace.run(f"ip addr add {address}{suffix} dev up0")
+        self.namespace.run("ip link set far0 up", "ip link set up0 up")
+        self.namespace.sysctl("ipv4/ip_forward", 1)
+        self.namespace.sysctl("ipv6/conf/all/forwarding", 1)
+        with self.namespace:
+            self.plane = Dataplane(pins, object_file)
+            self.plane.load()
+            self.plane.attach_underlay("up0", "gateway")
+            self.underlay = socket.if_nametoindex("up0")
+        (pin,) = pins.glob(f"*/programs/{PROGRAM}")
+        self.program = Program(pin, self.underlay)
+        self.instance = Instance(self.namespace, tuple(PUBLICS.values()), tuple(CLIENTS.values()))
+        self.over, self.chance = 4, Chance()
+        self._kept: list[socket.socket] = []
+        self._port = 20000
+
+    def close(self) -> None:
+        self.program.close()
+        with self.namespace:
+            self.plane.unload()
+        self.instance.close()
+        for kept in self._kept:
+            kept.close()
+        self.namespace.close()
+
+    def reset(self, over: int = 4, **changes: Any) -> None:
+        """Siblings over that family, of which nobody has learned anything; a client's port of its own."""
+        self.over, self.chance = over, Chance()
+        self._port += 1
+        self.program.gso(0, 0)
+        with self.namespace:
+            for public in list(self.plane.siblings()):
+                self.plane.delete_siblings(public)
+        for inner in PUBLICS:
+            self.tell(inner, **changes)
+
+    def tell(self, inner: int, **changes: Any) -> None:
+        """What the agent tells the programs and the rules; changes are fields of Siblings."""
+        fields: dict[str, Any] = {"own": OWN, "netns": self.instance.netns, "keys": (OLD, KEY), "active": 1}
+        fields["siblings"] = tuple(Sibling(index, node(self.over, index)) for index in ORDER)
+        told = Siblings(**(fields | changes))
+        with self.namespace:
+            self.plane.set_siblings(PUBLICS[inner], told)
+        self.chance.gateways[PUBLICS[inner].packed] = Gateway(
+            told.own,
+            tuple(each.index for each in told.siblings),
+            {each.index for each in told.siblings if each.alive and each.index != told.own},
+            {each.index: each.address.packed for each in told.siblings},
+            {slot: key for slot, key in enumerate(told.keys) if key is not None},
+            told.active,
+        )
+
+    def stranger(self, inner: int, **changes: Any) -> Connection:
+        """A connection that the instance here does not have."""
+        return replace(Connection(CLIENTS[inner], PUBLICS[inner], self._port, 7000, 9000), **changes)
+
+    def open(self, inner: int) -> Connection:
+        """A connection that it has."""
+        opened, accepted = self.instance.open(CLIENTS[inner], PUBLICS[inner], self._port)
+        self._kept.append(accepted)
+        self.know(opened)
+        return opened
+
+    def ends_of(self, inner: int) -> tuple[Address, Address, int]:
+        """Client, gateway and a client's port that no other test uses."""
+        return CLIENTS[inner], PUBLICS[inner], self._port
+
+    def know(self, opened: Connection) -> None:
+        """Tell the rules of a socket."""
+        self.chance.sockets[flow_of(opened)] = Numbers(
+            opened.sequence, WINDOW, opened.acknowledged, opened.acknowledged
+        )
+
+    def run(self, frame: Packet | bytes) -> Ran:
+        """One frame from the underlay."""
+        with self.namespace:
+            return self.program.run(bytes(frame))
+
+    def judge(self, frame: Packet | bytes) -> Outcome:
+        """One frame, which must end as the rules say, and be counted so; how it ended."""
+        data = bytes(frame)
+        before, drops = self.counted(), self.plane.drop_counters()
+        self.chance.counted.clear()
+        expected = oracle.receive(data, self.world)
+        ran = self.run(data)
+        assert ran.verdict == expected[0], (data.hex(), ran, expected)
+        if ran.verdict != oracle_chance.DROPPED:
+            assert without_port(ran) == expected[1], data.hex()
+        said = self.counted()
+        said.subtract(before)
+        assert +said == +self.chance.counted, data.hex()
+        dropped = {name: n for name, n in self.plane.drop_counters().items() if n != drops[name]}
+        assert dropped == ({expected[2]: drops[expected[2]] + 1} if expected[2] else {})
+        return expected
+
+    @property
+    def world(self) -> oracle.World:
+        """For the tunnel's rules: there are no tunnels."""
+        own = {node(over, OWN).packed for over in NODES}
+        return oracle.World(gateway=True, tunnels={}, pairs={}, locals=own, chance=self.chance)
+
+    def counted(self) -> Counter[str]:
+        """Of both gateways together."""
+        total: Counter[str] = Counter()
+        for counters in self.plane.second_chance_counters().values():
+            total.update(vars(counters))
+        return total
+
+    def passed_on(self, packet: Packet, key: bytes = KEY, tos: int = 0, **changes: int) -> bytes:
+        """The frame that the sibling of index 1 makes of a client's packet, signed with the changes."""
+        gateway = self.chance.gateways[PUBLICS[packet.version].packed]
+        fields = {"visited": 0b1010, "origin": 3, "spare": 3, "sender": 1, "flags": oracle_chance.ASK}
+        header = Header(**(fields | {name: changes[name] for name in changes if name in fields}))
+        slot = changes.get("slot", gateway.active)
+        sender = changes.get("source", header.sender)
+        # The rules sign for whoever is `own`.
+        signer = replace(
+            gateway, own=sender, keys={slot: key}, active=slot, addresses=_all_addresses(self.over)
+        )
+        data = bytes(packet)
+        read = oracle_chance.read(data, packet.version)
+        assert isinstance(read, oracle_chance.Packet)
+        said = (read, signer, header)
+        link = bytes(ETHER)[:12]
+        return oracle_chance.wrap(link, data, said, changes.get("receiver", gateway.own), len(data))
+
+
+def _all_addresses(over: int) -> dict[int, bytes]:
+    return {index: node(over, index).packed for index in range(16)}
+
+
+def node(over: int, index: int) -> Address:
+    """The underlay address of a sibling's node."""
+    return NODES[over] + index
+
+
+def flow_of(opened: Connection) -> Flow:
+    """As the rules know it."""
+    ends = (opened.client.packed, opened.public.packed)
+    return Flow(*ends, opened.client_port, opened.public_port)
+
+
+def error_about(opened: Connection, sequence: int | None = None) -> Packet:
+    """A router's error about what the instance sent in a connection."""
+    said = opened.acknowledged if sequence is None else sequence
+    quoted = TCPerror(sport=opened.public_port, dport=opened.client_port, seq=said)
+    ends = {"src": str(opened.public), "dst": str(opened.client)}
+    if opened.public.version == 4:
+        router = IPv4Address("198.51.100.254")
+        return ip(router, opened.public) / ICMP(type=3, code=4, nexthopmtu=1400) / IPerror(**ends) / quoted
+    router6 = IPv6Address("2001:db8:77::254")
+    return ip(router6, opened.public) / ICMPv6PacketTooBig(mtu=1280) / IPerror6(**ends) / quoted
+
+
+def without_port(ran: Ran) -> bytes:
+    """The packet without the source port to a sibling, which the kernel's hash of the flow chooses."""
+    if ran.verdict != oracle_chance.REDIRECTED:
+        return ran.packet
+    place = 34 if ran.packet[12:14] == b"\x08\0" else 54
+    return ran.packet[:place] + b"\0\0" + ran.packet[place + 2 :]
