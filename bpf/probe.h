@@ -116,9 +116,9 @@ static __always_inline int probe_return(struct __sk_buff *skb, const struct rece
 		failed = bpf_skb_store_bytes(skb, ETH_HLEN + offsetof(struct iphdr, saddr),
 					     swapped4, sizeof(swapped4), 0);
 	if (failed ||
-	    bpf_skb_store_bytes(skb, ETH_HLEN + ip_length(over6), ports, sizeof(ports), 0) ||
-	    !find_way(skb, gateway, asker, 0, &way))
+	    bpf_skb_store_bytes(skb, ETH_HLEN + ip_length(over6), ports, sizeof(ports), 0))
 		return drop(DROP_NO_ROOM);
+	find_way(skb, gateway, asker, 0, &way);
 	return go(&way);
 }
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 from collections import Counter
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
@@ -32,6 +33,7 @@ OWN, ORDER = 2, (3, 2, 0, 1)
 OLD, KEY, WRONG = bytes(range(16)), bytes(range(16, 32)), bytes(range(32, 48))
 PROGRAM = "gateway_underlay_ingress"
 WINDOW = 65535
+_AT_ONCE = struct.pack("ii", 1, 0)
 
 
 class Bed:
@@ -63,14 +65,21 @@ class Bed:
         with self.namespace:
             self.plane.unload()
         self.instance.close()
-        for kept in self._kept:
-            kept.close()
+        self.forget()
         self.namespace.close()
+
+    def forget(self) -> None:
+        """Leave no socket to later tests."""
+        for kept in self._kept:
+            kept.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+            kept.close()
+        self._kept.clear()
 
     def reset(self, over: int = 4, **changes: Any) -> None:
         """Siblings over that family, of which nobody has learned anything; a client's port of its own."""
         self.over, self.chance = over, Chance()
         self._port += 1
+        self.forget()
         self.program.gso(0, 0)
         with self.namespace:
             for public in list(self.plane.siblings()):

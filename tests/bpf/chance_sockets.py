@@ -97,13 +97,12 @@ class Instance:
         accepted, _ = self._listeners[public].accept()
         return begun, accepted
 
-    def half_close(self, client: Address, public: Address, port: int) -> Connection:
-        """The client has said all; the instance has not."""
+    def half_close(self, client: Address, public: Address, port: int) -> tuple[Connection, socket.socket]:
+        """The client has said all; the instance has not: its socket goes on."""
         opened, accepted = self.open(client, public, port)
         self._send(opened.packet("FA"))
         assert eventually(lambda: self._state(port) == "CLOSE-WAIT")
-        self._kept = accepted
-        return opened.moved(1)
+        return opened.moved(1), accepted
 
     def wait_in_time_wait(self, client: Address, public: Address, port: int) -> Connection:
         """The instance closed first, and remembers it."""
