@@ -61,11 +61,10 @@ def scan(connection: sqlite3.Connection, span: Span, limit: int, at: int | None)
         entries: list[Entry] = []
         size = 0
         with closing(cursor):
-            for path, identity, value in cursor:
+            for path, identity, found in cursor:
                 if len(entries) >= limit or size >= _BYTES:
                     return Scan(entries, now if at is None else at, more=True)
-                if value is None:
-                    (value,) = connection.execute(_VALUE, (identity,)).fetchone()
+                value = connection.execute(_VALUE, (identity,)).fetchone()[0] if found is None else found
                 entries.append(Entry(path, identity >> _ID_BITS, value))
                 size += len(value)
     return Scan(entries, now if at is None else at, more=False)
