@@ -13,15 +13,19 @@ from epic.api.context import Ctx, admin_only
 from epic.api.replies import PREFIX, Duplicate, deleted, found, listed, shown
 from epic.errors import Conflict
 from epic.model.base import Metadata
+from epic.model.naming import GatewayId
+from epic.model.nodes import Quarantine
 from epic.model.resources import (
     Account,
     GWEndpointSlice,
     GWProxy,
     GWRoute,
     LBServiceGroup,
+    Tunnel,
     User,
     UserSpec,
 )
+from epic.store.interface import Reader
 
 router = APIRouter(tags=["accounts"])
 _ADMIN = [Depends(admin_only)]
@@ -50,8 +54,22 @@ def create(ctx: Ctx, body: AccountBody) -> Response:
     with ctx.store.transaction() as transaction:
         if transaction.find(Account, "", name) is not None:
             raise Duplicate(f"account {name!r} exists already", _path(name))
+        _refuse_inheritance(transaction, name)
         account = transaction.create(Account(metadata=Metadata(name=name), spec=body.account.spec))
     return found(_path(name), _body(account))
+
+
+def _refuse_inheritance(reader: Reader, name: str) -> None:
+    """Raise Conflict while something is left of an account of that name: it is not the new one's."""
+    held = [q for q in reader.list(Quarantine) if GatewayId.parse(q.spec.gateway).account == name]
+    tunnels = len(reader.list(Tunnel, name))
+    if held or tunnels:
+        until = max((q.spec.until for q in held), default=None)
+        times = f", the last until {until:%H:%M:%S} UTC" if until else ""
+        raise Conflict(
+            f"an account {name!r} was deleted, and nodes may still use what it had ({len(held)} quarantined "
+            f"instances{times}; {tunnels} tunnels); its name is free when they are gone"
+        )
 
 
 @router.get("/accounts/{account}")
@@ -67,6 +85,7 @@ def replace(ctx: Ctx, account: str, body: AccountBody) -> Response:
     with ctx.store.transaction() as transaction:
         stored = transaction.find(Account, "", account)
         if stored is None:
+            _refuse_inheritance(transaction, account)
             written = transaction.create(Account(metadata=Metadata(name=account), spec=body.account.spec))
         else:
             written = transaction.update(stored.model_copy(update={"spec": body.account.spec}))

@@ -12,6 +12,7 @@ from fastapi import APIRouter, Response
 from epic.api.bodies import Body, RouteBody, SliceBody
 from epic.api.context import Context, Ctx
 from epic.api.replies import PREFIX, Duplicate, deleted, found, listed, shown
+from epic.api.workload_addresses import check_node_addresses
 from epic.errors import Invalid
 from epic.model.base import Metadata
 from epic.model.resources import Account, GWEndpointSlice, GWEndpointSliceSpec, GWRoute, GWRouteSpec
@@ -27,7 +28,8 @@ _Given = TypeVar("_Given", bound=Body)
 class _Collection(Generic[_Owned, _Given]):
     """Objects of one kind at `/accounts/ACCOUNT/name`, named by the UIDs of the client's objects.
 
-    `key` holds the object in requests and replies; `gateways` are those whose tunnels it decides on.
+    `key` holds the object in requests and replies; `gateways` are those whose tunnels it decides on; `check`
+    raises Invalid for one that must not be written.
     """
 
     kind: type[_Owned]
@@ -37,6 +39,7 @@ class _Collection(Generic[_Owned, _Given]):
     made_of: Callable[[str, _Given], _Owned]
     gateways: Callable[[Transaction, _Owned], set[str]]
     deleted: str
+    check: Callable[[Context, Transaction, _Owned], None] | None = None
 
     def path(self, account: str, name: str = "") -> str:
         return f"{PREFIX}/accounts/{account}/{self.name}" + (f"/{name}" if name else "")
@@ -54,6 +57,8 @@ class _Collection(Generic[_Owned, _Given]):
             transaction.get(Account, "", obj.account)
             if transaction.find(self.kind, obj.account, obj.name) is not None:
                 raise Duplicate(f"{obj.kind} {obj.name!r} exists already", path)
+            if self.check is not None:
+                self.check(ctx, transaction, obj)
             created = transaction.create(obj)
             replan(transaction, obj.account, self.gateways(transaction, obj))
         return found(path, self.shown(created))
@@ -65,6 +70,8 @@ class _Collection(Generic[_Owned, _Given]):
             )
         with ctx.store.transaction() as transaction:
             stored = transaction.get(self.kind, obj.account, name)
+            if self.check is not None:
+                self.check(ctx, transaction, obj)
             updated = transaction.update(stored.model_copy(update={"spec": obj.spec}))
             if updated.metadata.resource_version != stored.metadata.resource_version:
                 affected = self.gateways(transaction, stored) | self.gateways(transaction, updated)
@@ -159,6 +166,7 @@ router.include_router(
                 transaction, piece.account, {piece.spec.parent_ref.uid}
             ),
             deleted="delete successful",
+            check=check_node_addresses,
         ),
         "an EndpointSlice",
     )

@@ -10,6 +10,7 @@ import pytest
 from api_requests import API, PROXIES, Events, proxy_body
 from life_plant import Plant
 
+from epic.model.nodes import Quarantine
 from epic.model.resources import GWProxy, Node
 from epic.model.runs import Run
 from epic.runs.records import Records
@@ -243,3 +244,25 @@ async def test_events_of_a_run_are_streamed_and_end_with_its_result(
 
 async def test_unknown_run_is_404(admin: httpx.AsyncClient) -> None:
     assert (await admin.get(f"{API}/runs/9/events")).status_code == 404
+
+
+async def test_an_account_inherits_nothing_of_one_of_its_name(
+    admin: httpx.AsyncClient, store: SqliteStore, plant: Plant
+) -> None:
+    await admin.post(PROXIES, json=proxy_body())
+    plant.settle()
+    await admin.delete(f"{API}/nodes/epic2?force=true")
+    await admin.delete(f"{API}/accounts/root/proxies/U1")
+    plant.settle(turns=30)
+    assert (await admin.delete(f"{API}/accounts/root")).status_code == 200
+    again = {"account": {"metadata": {"name": "root"}}}
+    for reply in (
+        await admin.post(f"{API}/accounts", json=again),
+        await admin.put(f"{API}/accounts/root", json=again),
+    ):
+        assert reply.status_code == 409
+        assert "1 quarantined instances, the last until" in reply.json()["error"]
+    with store.transaction() as transaction:
+        for held in transaction.list(Quarantine):
+            transaction.delete(Quarantine, "", held.name)
+    assert (await admin.post(f"{API}/accounts", json=again)).status_code == 302

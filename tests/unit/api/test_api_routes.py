@@ -104,6 +104,35 @@ async def test_bad_input_is_400_with_the_place(
     assert message in reply.json()["error"]
 
 
+@pytest.mark.parametrize(
+    ("address", "owner"),
+    [
+        ("192.0.2.1", "EPIC node epic1"),
+        ("203.0.113.11", "address pool 'default'"),
+        ("100.64.0.9", "100.64.0.0/10"),
+        ("fd65:7069:6300::1", "fd65:7069:6300::/96"),
+        ("240.0.0.1", "240.0.0.0/4"),
+    ],
+)
+async def test_no_address_of_the_platform_is_a_workload_node(
+    tenant: httpx.AsyncClient, address: str, owner: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    await tenant.post(SLICES, json=slice_body())
+    body = slice_body()
+    body["slice"]["spec"]["nodeAddresses"] = {"n1": address}
+    for reply in (
+        await tenant.put(f"{SLICES}/E1", json=body),
+        await tenant.post(
+            SLICES, json={"slice": {"spec": {**body["slice"]["spec"], "clientRef": {"uid": "E2"}}}}
+        ),
+    ):
+        assert reply.status_code == 400
+        assert f"nodeAddresses.n1: {address} is an address of the platform" in reply.json()["error"]
+        assert owner not in reply.text
+    assert owner in caplog.text
+    assert (await tenant.get(f"{SLICES}/E2")).status_code == 404
+
+
 async def publish(client: httpx.AsyncClient, nodes: tuple[str, ...] = ("n1",)) -> None:
     for path, body in ((PROXIES, proxy_body()), (ROUTES, route_body()), (SLICES, slice_body(nodes=nodes))):
         assert (await client.post(path, json=body)).status_code == 302
