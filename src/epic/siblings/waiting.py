@@ -65,7 +65,13 @@ def late(spec: SiblingsSpec, said: Mapping[str, Said], time: datetime) -> tuple[
     """The nodes that have not taken the newest list although they had time to."""
     if time - spec.changed < HOLD_MAX:
         return ()
-    return tuple(node for node in spec.nodes if said[node].version != spec.version)
+    return tuple(node for node in spec.nodes if _is_late(spec, said[node]))
+
+
+def _is_late(spec: SiblingsSpec, said: Said) -> bool:
+    # Of whom nothing was heard yet there may be news in a moment.
+    unheard = said.version is None and said.age < HOLD_MAX.total_seconds()
+    return said.version != spec.version and not unheard
 
 
 def _is_forgotten(spec: SiblingsSpec, former: FormerSibling, said: Mapping[str, Said]) -> bool:

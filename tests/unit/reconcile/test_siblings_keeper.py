@@ -240,6 +240,32 @@ def test_who_waits_no_more_does_not_wait_again_after_a_restart(pair: Site) -> No
     assert pair.held == set()
 
 
+def test_after_a_restart_nothing_is_written_until_nodes_say_something_else(pair: Site) -> None:
+    pair.hear("e1")
+    pair.hear("e2")
+    pair.pass_time(100)
+    pair.hear("e1")
+    pair.hear("e2")
+    written = pair.store.revision
+    pair.restart()
+    pair.work()
+    pair.pass_time(5)
+    pair.hear("e1")
+    pair.hear("e2")
+    pair.pass_time(5)
+    assert (pair.store.revision, pair.condition) == (written, ("True", "AllSiblingsKnow"))
+
+
+def test_a_node_that_says_nothing_after_a_restart_is_late_after_a_while(pair: Site) -> None:
+    pair.hear("e1")
+    pair.hear("e2")
+    pair.restart()
+    pair.work()
+    pair.hear("e1")
+    pair.pass_time(15)
+    assert pair.condition == ("False", "SiblingsLate")
+
+
 def test_who_waits_still_waits_after_a_restart_until_it_is_told(pair: Site) -> None:
     pair.restart()
     pair.work()
