@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,13 +21,10 @@ class Draft:
         view = self.snapshot.view(kind)
         before = view.get(account, name)
         self.snapshot = self.snapshot.with_view(kind, view.changed(account, name, new))
-        self._note(kind, account, name, before, new)
-
-    def fill(self, kind: str, items: Sequence[Entry[Any] | Fault]) -> None:
-        """Let these be the objects of a kind of which there were none: quicker than one after the other."""
-        self.snapshot = self.snapshot.with_view(kind, self.snapshot.view(kind).filled(items))
-        for item in items:
-            self._note(kind, item.account, item.name, None, item)
+        after = new.object if isinstance(new, Entry) else None
+        key = (kind, account, name)
+        noted = self._deltas.get(key)
+        self._deltas[key] = replace(noted, new=after) if noted else Delta(*key, before, after)
 
     def reach(self, revision: int) -> None:
         """What was put is all up to this revision."""
@@ -38,9 +34,3 @@ class Draft:
         """What differs from the snapshot that it was at the last call, or at first."""
         deltas, self._deltas = self._deltas, {}
         return list(deltas.values())
-
-    def _note(self, kind: str, account: str, name: str, before: Any, new: Entry[Any] | Fault | None) -> None:
-        after = new.object if isinstance(new, Entry) else None
-        key = (kind, account, name)
-        noted = self._deltas.get(key)
-        self._deltas[key] = replace(noted, new=after) if noted else Delta(*key, before, after)

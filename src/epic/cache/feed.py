@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
@@ -21,9 +22,9 @@ from epic.workqueue.limits import Backoff
 log = logging.getLogger(__name__)
 
 _WATCH = "the cache's watch"
-_PAGE = 100
+_PAGE = 50
 # Between so many objects others in the event loop have their turn.
-_AT_ONCE = 50
+_AT_ONCE = 25
 _BACKOFF = Backoff(first=0.1, longest=5.0)
 
 
@@ -75,6 +76,7 @@ class Cache:
         self._draft = Draft(self.snapshot)
         # From which revision on the draft is a state that the store had; None: everything is to be read.
         self._whole_at: int | None = None
+        self._is_filled = False
         self._listed: dict[str, int] = {}
         self._undelivered: deque[Delta] = deque()
         self._waiting: list[tuple[int, asyncio.Future[Snapshot]]] = []
@@ -89,7 +91,7 @@ class Cache:
 
     async def reach(self, revision: int) -> Snapshot:
         """The snapshot as soon as it is of this revision or a later one."""
-        if self.snapshot.revision >= revision and self.snapshot.revision > 0:
+        if self._is_filled and self.snapshot.revision >= revision:
             return self.snapshot
         future: asyncio.Future[Snapshot] = asyncio.get_running_loop().create_future()
         self._waiting.append((revision, future))
@@ -133,7 +135,7 @@ class Cache:
         name = kind.cached.kind
         before = self._draft.snapshot.view(name)
         gone = set(before.keys())
-        filling: list[Entry[Any] | Fault] | None = None if gone else []
+        is_first = not gone
         token = ""
         while True:
             page = await self._store.list(name, limit=_PAGE, continue_token=token)
@@ -141,15 +143,15 @@ class Cache:
             for found in listed:
                 key = (found.key.account, found.key.name)
                 gone.discard(key)
-                if filling is not None:
-                    filling.append(kind.read(found))
-                elif before.revision(*key) != found.revision:
+                if before.revision(*key) != found.revision:
                     self._draft.put(name, *key, kind.read(found))
+            await asyncio.sleep(0)
+            if is_first:
+                # They stay, mostly: a full collection over all of them would hold everybody up for a second.
+                gc.freeze()
             token = page.continue_token
             if not token:
                 break
-        if filling is not None:
-            self._draft.fill(name, filling)
         for key in gone:
             self._draft.put(name, *key, None)
         return page.revision
@@ -171,6 +173,7 @@ class Cache:
         if self._whole_at is None or revision < self._whole_at:
             return
         self.snapshot = self._draft.snapshot
+        self._is_filled = True
         self._undelivered.extend(self._draft.take_deltas())
         for wanted, future in self._waiting:
             if wanted <= revision and not future.done():

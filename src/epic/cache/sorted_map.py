@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, Generic, TypeVar, cast
 
 V = TypeVar("V")
@@ -25,18 +25,10 @@ class SortedMap(Generic[V]):
     def __init__(
         self, chunks: tuple[Chunk, ...] = (), firsts: tuple[SortKey, ...] = (), size: int = 0
     ) -> None:
-        """To be called without arguments; `of` makes one with content."""
+        """To be called without arguments: it begins empty."""
         self._chunks = chunks
         self._firsts = firsts
         self._size = size
-
-    @classmethod
-    def of(cls, items: Iterable[tuple[SortKey, V]]) -> SortedMap[V]:
-        """A map of these; of equal keys the last counts."""
-        ordered = sorted(dict(items).items(), key=lambda item: item[0])
-        parts = [ordered[i : i + _CHUNK] for i in range(0, len(ordered), _CHUNK)]
-        chunks = [(tuple(k for k, _ in part), tuple(v for _, v in part)) for part in parts]
-        return cls(tuple(chunks), tuple(keys[0] for keys, _ in chunks), len(ordered))
 
     def __len__(self) -> int:
         return self._size

@@ -81,24 +81,6 @@ class KindView(Generic[T]):
         """Without any object."""
         return cls(kind, SortedMap(), {name: SortedMap() for name in kind.indexes}, SortedMap())
 
-    def filled(self, items: Iterable[Entry[T] | Fault]) -> KindView[T]:
-        """A view of these and nothing else."""
-        entries: list[tuple[tuple[str, ...], Entry[T]]] = []
-        faults: list[tuple[tuple[str, ...], Fault]] = []
-        for item in items:
-            key = (item.account, item.name)
-            if isinstance(item, Fault):
-                faults.append((key, item))
-            else:
-                entries.append((key, item))
-        indexes = {
-            name: SortedMap.of(
-                ((value, *key), entry) for key, entry in entries for value in set(indexer(entry.object))
-            )
-            for name, indexer in self._kind.indexes.items()
-        }
-        return KindView(self._kind, SortedMap.of(entries), indexes, SortedMap.of(faults))
-
     def __len__(self) -> int:
         return len(self._entries)
 

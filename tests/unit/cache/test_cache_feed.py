@@ -66,7 +66,7 @@ STEPS = st.lists(st.one_of(COMMITS, st.sampled_from(["compact", "break", "wait"]
 @settings(max_examples=80, deadline=None)
 @given(before=st.lists(COMMITS, max_size=6), steps=STEPS, during=st.lists(COMMITS, max_size=4))
 def test_any_sequence_ends_as_a_full_list(before: list, steps: list, during: list) -> None:  # type: ignore[type-arg]
-    asyncio.run(play(before, steps, during))
+    asyncio.run(asyncio.wait_for(play(before, steps, during), 10))
 
 
 async def play(before: list, steps: list, during: list) -> None:  # type: ignore[type-arg]
@@ -128,10 +128,12 @@ async def test_snapshot_is_always_a_state_that_the_store_had() -> None:
     cache.subscribe(look)
     store.on_page = lambda: store.commit(dict.fromkeys(pair, b"x%d" % store.revision)) and None
     async with running(cache):
-        for _ in range(30):
+        for number in range(30):
             store.commit(dict.fromkeys(pair, b"x%d" % store.revision))
-            if store.revision % 7 == 0:
+            if number % 7 == 0:
                 store.compact()
+            if number % 2 == 0:
+                await settle()
             await asyncio.sleep(0)
         store.on_page = lambda: None
         await cache.reach(store.revision)

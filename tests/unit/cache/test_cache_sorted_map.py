@@ -36,9 +36,9 @@ def test_any_changes(
 ) -> None:
     kept, sorted_map._CHUNK = sorted_map._CHUNK, chunk
     try:
-        expected = dict(begin)
-        maps = [(SortedMap.of(begin.items()), dict(expected))]
-        for key, value in changes:
+        expected: dict[tuple[str, int], int] = {}
+        maps: list[tuple[SortedMap[int], dict[tuple[str, int], int]]] = [(SortedMap(), {})]
+        for key, value in [*begin.items(), *changes]:
             found = maps[-1][0]
             if value is None:
                 found = found.without(key)

@@ -17,7 +17,10 @@ def entry(account: str, name: str, *gateways: str, revision: int = 1) -> Entry[l
 
 def routes() -> KindView[list[str]]:
     items = [entry("b", "r", "g"), entry("a", "s", "g", "h"), entry("a", "r", "h", "h")]
-    return KindView.empty(ROUTES).filled([*items, Fault("a", "t", 5, "no JSON")])
+    view = KindView.empty(ROUTES)
+    for item in (*items, Fault("a", "t", 5, "no JSON")):
+        view = view.changed(item.account, item.name, item)
+    return view
 
 
 def test_objects_are_found_by_name_account_and_index_in_their_order() -> None:
@@ -58,7 +61,8 @@ def test_what_cannot_be_read_is_a_fault_until_it_can() -> None:
 
 def test_draft_tells_what_differs_from_first_to_last() -> None:
     draft = Draft(Snapshot.empty([ROUTES]))
-    draft.fill("Route", [entry("a", "r", "g"), Fault("a", "t", 1, "bad")])
+    draft.put("Route", "a", "r", entry("a", "r", "g"))
+    draft.put("Route", "a", "t", Fault("a", "t", 1, "bad"))
     draft.put("Route", "a", "r", entry("a", "r", "h"))
     draft.put("Route", "a", "s", entry("a", "s", "i"))
     draft.reach(9)
