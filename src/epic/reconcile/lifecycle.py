@@ -69,6 +69,7 @@ class Lifecycle:
                 turn = Turn(transaction, world, self._settings, self._evidence)
                 for key in keys:
                     turn.do(key)
+                turn.finish()
         except Exception as error:  # a fault with one key must not hold up the others
             if not quiet:
                 self._fail(keys[0], error)

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 
 from pydantic import SecretStr
 
@@ -19,7 +20,7 @@ from epic.model.resources import (
     TunnelSpec,
 )
 from epic.overlap import unmapped_cluster
-from epic.store.interface import Transaction
+from epic.store.interface import R, Transaction
 from epic.tunnels import (
     TunnelPlan,
     WantedTunnel,
@@ -44,16 +45,18 @@ def replan(transaction: Transaction, account: str, names: Iterable[str]) -> None
 
     An instance has its tunnels until its node is told to drop it.
     """
-    names = set(names)
-    proxies = [proxy for proxy in transaction.list(GWProxy, account) if proxy.name in names]
+    found = (transaction.find(GWProxy, account, name) for name in sorted(set(names)))
+    proxies = [proxy for proxy in found if proxy is not None]
     if not proxies:
         return
-    routes = transaction.list(GWRoute, account)
-    slices = transaction.list(GWEndpointSlice, account)
-    tunnels = transaction.list(Tunnel, account)
+    routes_of = _grouped(transaction.list(GWRoute, account), route_parents)
+    slices_of = _grouped(transaction.list(GWEndpointSlice, account), lambda s: [s.spec.parent_ref.uid])
+    tunnels_of = _grouped(transaction.list(Tunnel, account), lambda tunnel: [tunnel.spec.proxy])
     nodes = {node.name: node for node in transaction.list(Node)}
     for proxy in proxies:
-        stored = [t for t in tunnels if t.spec.proxy == proxy.name and not t.deleting]
+        routes = routes_of[proxy.name]
+        slices = [s for service in proxy_services(proxy.name, routes) for s in slices_of[service]]
+        stored = [tunnel for tunnel in tunnels_of[proxy.name] if not tunnel.deleting]
         change = plan(wanted_tunnels(proxy, routes, slices), stored)
         kept = _apply(transaction, proxy, change, stored)
         spec = proxy.spec.model_copy(update={"gue_tunnel_endpoints": tunnel_endpoints(kept, nodes)})
@@ -69,6 +72,14 @@ def delete_tunnel(transaction: Transaction, tunnel: Tunnel) -> None:
     """Take the tunnel from both ends; it stays until they have let go of it."""
     metadata = tunnel.metadata.model_copy(update={"deletion_timestamp": now()})
     transaction.update(tunnel.model_copy(update={"metadata": metadata}))
+
+
+def _grouped(objects: Iterable[R], keys: Callable[[R], Iterable[str]]) -> defaultdict[str, list[R]]:
+    found: defaultdict[str, list[R]] = defaultdict(list)
+    for obj in objects:
+        for key in keys(obj):
+            found[key].append(obj)
+    return found
 
 
 def _apply(

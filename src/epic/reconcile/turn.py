@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Network
@@ -68,7 +69,10 @@ def is_work(proxy: GWProxy, step: Step) -> bool:
 
 
 class Turn:
-    """The work of some keys in one transaction; `world` is what the transaction sees."""
+    """The work of some keys in one transaction; `world` is what the transaction sees.
+
+    `finish` is to follow the last key: what is read of a whole account is read once for all of its gateways.
+    """
 
     def __init__(
         self, transaction: Transaction, world: World, settings: LifecycleSettings, evidence: TunnelEvidence
@@ -77,6 +81,8 @@ class Turn:
         self._world = world
         self._settings = settings
         self._evidence = evidence
+        self._unplanned: dict[str, set[str]] = defaultdict(set)
+        self._gone: list[GatewayId] = []
 
     def do(self, key: Key) -> None:
         """Do what is to be done for the key now."""
@@ -96,6 +102,17 @@ class Turn:
                 if held is not None and held.spec.until <= now():
                     self._delete(held)
 
+    def finish(self) -> None:
+        """Plan the tunnels of the gateways that were changed, and delete those of which nothing is left."""
+        for account, names in self._unplanned.items():
+            replan(self._transaction, account, names)
+            for name in names:
+                self._note(self._transaction.get(GWProxy, account, name))
+        for gateway in self._gone:
+            delete_siblings(self._transaction, gateway)
+            self._delete(self._world.proxies[gateway])
+            log.info("gateway %s is gone", gateway)
+
     def _gateway(self, proxy: GWProxy) -> None:
         step = next_step(self._world, proxy, self._settings)
         if not is_work(proxy, step):
@@ -114,12 +131,9 @@ class Turn:
         proxy = self._save(with_instances(proxy, instances, unplaced))
         proxy = self._note(relist_gateway(self._transaction, proxy, self._world.nodes))
         if _published(instances) != before:
-            replan(self._transaction, proxy.account, {proxy.name})
-            proxy = self._note(self._transaction.get(GWProxy, proxy.account, proxy.name))
+            self._unplanned[proxy.account].add(proxy.name)
         if proxy.deleting and not instances:
-            delete_siblings(self._transaction, proxy.id)
-            self._delete(proxy)
-            log.info("gateway %s is gone", proxy.id)
+            self._gone.append(proxy.id)
 
     def _new(self, proxy: GWProxy, step: Step) -> tuple[ProxyInstance, ...]:
         """The instances that are added; without addresses for them the rest of the step is done."""

@@ -17,9 +17,11 @@ from epic.lifecycle.tunnels import Evidence
 from epic.model.base import now
 from epic.model.resources import GWProxy, LBServiceGroup, Node
 from epic.model.runs import Run
+from epic.reconcile import turn
 from epic.reconcile.lifecycle import Lifecycle
 from epic.reconcile.service import ReconcilerService
 from epic.reconcile.turn import LifecycleSettings, Turn
+from epic.store.interface import Transaction
 from epic.store.sqlite import SqliteStore
 from epic.supervise import keep_running
 
@@ -130,6 +132,25 @@ def test_a_gateway_that_waits_for_an_address_goes_on_with_the_rest(store: Sqlite
     work.work()
     (left,) = store.list(GWProxy)
     assert {i.phase for i in left.status.instances} == {"Draining"}
+
+
+def test_a_turn_plans_the_tunnels_of_an_account_once(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned: list[tuple[str, set[str]]] = []
+    real = turn.replan
+
+    def watched(transaction: Transaction, account: str, names: set[str]) -> None:
+        planned.append((account, set(names)))
+        real(transaction, account, names)
+
+    monkeypatch.setattr(turn, "replan", watched)
+    work = lifecycle(store)
+    for name in ("u1", "u2", "u3"):
+        create(store, name)
+    work.begin()
+    work.work()
+    assert planned == [("a", {"u1", "u2", "u3"})]
 
 
 async def test_a_fault_that_repeats_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
