@@ -166,3 +166,10 @@ def test_check_mode_drains_nothing(site: Path, cluster: Cluster) -> None:
     assert done.returncode == 0, done.stdout
     assert cluster.done == []
     assert "changed=0" not in done.stdout
+
+
+def test_a_node_that_cannot_be_started_anew_from_here_is_not_drained(site: Path, cluster: Cluster) -> None:
+    done = maintain(site, "--limit", "epic1", "-e", '{"maintenance_reboot": true}')
+    assert done.returncode != 0
+    assert cluster.done == []
+    assert "maintenance_reboot cannot start epic1 anew, for Ansible runs on it" in done.stdout
