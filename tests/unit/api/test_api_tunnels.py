@@ -13,7 +13,7 @@ from api_requests import ADMIN, API, PROXIES, TENANT, proxy_body, route_body, sl
 
 from epic.api.rotating import advance
 from epic.control.rotate import Rotator
-from epic.live import End, Live, Place, epic_place, workload_place
+from epic.live import End, Live, Place, SecondChance, epic_place, workload_place
 from epic.model.resources import Tunnel
 from epic.rotation import Holds, Policy, Step
 from epic.store.sqlite import SqliteStore
@@ -123,6 +123,30 @@ async def test_administrators_see_all_tunnels_and_what_nodes_drop(
     body = (await admin.get(f"{API}/tunnels")).json()
     assert len(body["items"]) == 2
     assert [node["node"] for node in body["nodes"]] == [tunnel.spec.epic_node]
+
+
+async def test_administrators_see_second_chances_of_all_gateways_by_node(
+    anyone: httpx.AsyncClient, tunnel: Tunnel, live: Live
+) -> None:
+    mine, others = f"{tunnel.account}.web", "other.web"
+    chances = {mine: SecondChance(hits=5, passed_on=2), others: SecondChance(hits=1)}
+    live.take(epic_place(tunnel), {}, {}, second_chances=chances)
+    anyone.auth = httpx.BasicAuth(*ADMIN)
+    shown = (await anyone.get(f"{API}/tunnels")).json()["second-chances"]
+    assert [(c["gateway"], c["epic-node"]) for c in shown] == sorted(
+        (gateway, tunnel.spec.epic_node) for gateway in chances
+    )
+
+
+async def test_tenants_see_their_own_gateways_second_chances_without_names_of_epic_nodes(
+    tenant: httpx.AsyncClient, tunnel: Tunnel, live: Live
+) -> None:
+    mine = f"{tunnel.account}.web"
+    chances = {mine: SecondChance(hits=5, passed_on=2), "other.web": SecondChance(hits=1)}
+    live.take(epic_place(tunnel), {}, {}, second_chances=chances)
+    (shown,) = (await tenant.get(STATUS)).json()["second-chances"]
+    assert (shown["gateway"], shown["hits"], shown["passed-on"]) == (mine, 5, 2)
+    assert "epic-node" not in shown
 
 
 def confirm(live: Live, tunnel: Tunnel, places: tuple[Place, ...]) -> None:

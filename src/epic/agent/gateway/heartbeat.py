@@ -61,7 +61,7 @@ class Heartbeat:
         return [
             f"{address} does not answer on UDP port {GUE_PORT}: nothing is passed on to it (second chance)"
             for address, since in sorted(self._silent_since.items(), key=lambda item: str(item[0]))
-            if now - since > _PROBLEM_SECONDS
+            if now - since > _PROBLEM_SECONDS and address in self._shared
         ]
 
     async def run(self) -> None:
