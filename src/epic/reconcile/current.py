@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from epic.errors import Conflict
 from epic.reconcile.world import KINDS, World
 from epic.store.interface import Store, Transaction
 
@@ -39,6 +40,11 @@ class CurrentWorld:
                 raise
 
     def _catch_up(self, transaction: Transaction) -> None:
-        for change in transaction.changes(self._revision, KINDS):
+        try:
+            changes = transaction.changes(self._revision, KINDS)
+        except Conflict:  # another process has forgotten deletions that came after our last look
+            self._world = World()
+            changes = transaction.changes(0, KINDS)
+        for change in changes:
             self._world.apply(change)
         self._revision = transaction.revision

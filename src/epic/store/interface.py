@@ -47,7 +47,8 @@ class Transaction(Reader, Protocol):
     def changes(self, since: int, kinds: Iterable[type[Resource]]) -> Sequence[Change]:
         """What was changed of these kinds after revision `since` until it began: the newest, in order.
 
-        With `since` 0 deletions that nobody can have seen may be left out.
+        With `since` 0 deletions may be left out. Raises Conflict when it lies so far back that deletions
+        after it are forgotten.
         """
 
     def create(self, obj: R) -> R:

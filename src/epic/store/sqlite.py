@@ -105,6 +105,7 @@ class _SqliteTransaction(_Access):
         self.superseded: list[int] = []
 
     def changes(self, since: int, kinds: Iterable[type[Resource]]) -> Sequence[Change]:
+        _check_horizon(self._sql, since)
         names = json.dumps([kind.kind for kind in kinds])
         rows = self._sql.execute(
             "SELECT kind, account, name, revision, body FROM objects WHERE revision > ? AND revision <= ? "
@@ -223,7 +224,7 @@ class SqliteStore:
         changed = asyncio.Event()
         self._watchers[changed] = asyncio.get_running_loop()
         try:
-            await asyncio.to_thread(self._check_horizon, since)
+            await asyncio.to_thread(lambda: _check_horizon(self._reader(), since))
             while True:
                 changed.clear()
                 changes = await asyncio.to_thread(self._changes, since)
@@ -243,14 +244,6 @@ class SqliteStore:
         )
         access = self._access()
         return [access.change(*row) for row in rows.fetchall()]
-
-    def _check_horizon(self, since: int) -> None:
-        horizon = _sequence(self._reader(), _HORIZON)
-        if 0 < since < horizon:
-            raise Conflict(
-                f"changes since revision {since} are not kept any more (only since {horizon}); "
-                "read the objects again and watch from the store's revision"
-            )
 
     def _wake(self) -> None:
         for event, loop in list(self._watchers.items()):
@@ -300,6 +293,15 @@ def _create_private(path: Path) -> None:
 def _sequence(connection: sqlite3.Connection, name: str) -> int:
     row = connection.execute("SELECT value FROM sequences WHERE name=?", (name,)).fetchone()
     return 0 if row is None else int(row[0])
+
+
+def _check_horizon(connection: sqlite3.Connection, since: int) -> None:
+    horizon = _sequence(connection, _HORIZON)
+    if 0 < since < horizon:
+        raise Conflict(
+            f"changes since revision {since} are not kept any more (only since {horizon}); "
+            "read the objects again and watch from the store's revision"
+        )
 
 
 def _body(obj: Resource) -> str:

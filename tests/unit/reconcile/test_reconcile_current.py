@@ -19,6 +19,7 @@ from epic.ipam.ranges import parse_range
 from epic.model.resources import GWProxy, LBServiceGroup
 from epic.reconcile.current import CurrentWorld
 from epic.reconcile.world import World
+from epic.store import sqlite
 from epic.store.interface import Change
 from epic.store.sqlite import SqliteStore
 
@@ -90,6 +91,25 @@ def test_transaction_that_fails_without_telling_costs_no_reading(store: FailingS
         raise Exhausted("no room")
     with current.transaction() as (_, world):
         assert world is before
+
+
+def test_deletions_that_another_process_has_forgotten_are_seen(
+    store: FailingStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    current = CurrentWorld(store)
+    with store.transaction() as transaction:
+        transaction.create(gateway("g", "203.0.113.0"))
+    with current.transaction() as (_, world):
+        assert world.count_gateways("a") == 1
+    with store.transaction() as transaction:
+        transaction.delete(GWProxy, "a", "g")
+        transaction.create(gateway("h", "203.0.113.1"))
+        transaction.delete(GWProxy, "a", "h")
+    monkeypatch.setattr(sqlite, "_DELETIONS_KEPT", 0)
+    SqliteStore(tmp_path / "epic.db").close()
+    with current.transaction() as (_, world):
+        assert world.count_gateways("a") == 0
+        assert world.claims.public.propose([POOL]) == [IPv4Address("203.0.113.0")]
 
 
 def test_changes_of_other_kinds_are_not_read(store: FailingStore) -> None:
