@@ -39,13 +39,12 @@ static __always_inline int miss(struct __sk_buff *skb, const struct chance_packe
 	struct passage passage = {
 		.visited = 1 << (siblings->own % MAX_SIBLINGS),
 		.origin = siblings->own,
-		.spare = siblings->own,
 		.sender = siblings->own,
 		.kind = CHANCE_KIND_ASK,
 	};
 	int receiver;
 
-	if (match == CHANCE_STALE_SOCKET)
+	if (match != CHANCE_ABSENT)
 		count_chance(public, CHANCE_STALE, 1);
 	if (!siblings->candidates) {
 		count_chance(public, CHANCE_ALONE, segments_of(skb));
@@ -54,6 +53,7 @@ static __always_inline int miss(struct __sk_buff *skb, const struct chance_packe
 	receiver = find_owner(&packet->flow);
 	if (receiver != NOBODY && is_candidate(siblings, receiver)) {
 		count_chance(public, CHANCE_TO_OWNER, segments_of(skb));
+		passage.spare = match == CHANCE_STALE_SOCKET ? receiver : siblings->own;
 		return pass_on(skb, packet, siblings, &passage, receiver, six);
 	}
 	receiver = next_sibling(siblings, 0);
@@ -64,6 +64,7 @@ static __always_inline int miss(struct __sk_buff *skb, const struct chance_packe
 		return drop(DROP_CHANCE_BUDGET);
 	}
 	passage.answer = true;
+	passage.spare = match == CHANCE_STALE_SOCKET ? receiver : siblings->own;
 	count_chance(public, CHANCE_PASSED_ON, segments_of(skb));
 	return pass_on(skb, packet, siblings, &passage, receiver, six);
 }

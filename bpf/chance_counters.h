@@ -13,7 +13,7 @@
 	X(TAKEN, "packets passed on by a sibling whose socket is here")                            \
 	X(LEARNED, "flows whose owner was learned")                                                \
 	X(RETURNED, "packets that no sibling had a socket for, sent back to where they came in")   \
-	X(FALLBACKS, "packets that fit no socket, given to who has one of their flow")             \
+	X(FALLBACKS, "packets that fit no socket, given to the sibling that answers them best")    \
 	X(CHAIN_ENDS, "packets that no sibling had a socket for, left to the instance here")       \
 	X(OVER_BUDGET, "packets of unknown flows dropped because there were too many")             \
 	X(ALONE, "packets without a socket here, left to it because no other sibling lives")       \

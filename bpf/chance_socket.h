@@ -47,7 +47,8 @@ struct tcp_timewait_sock {
 
 enum chance_match {
 	CHANCE_ABSENT,
-	CHANCE_STALE_SOCKET,
+	CHANCE_STALE_SOCKET, /* of another connection */
+	CHANCE_DOUBTFUL,     /* one of the numbers is near the socket's, perhaps by chance */
 	CHANCE_FITS,
 };
 
@@ -64,47 +65,54 @@ static __always_inline bool near(__u32 number, __u32 first, __u32 span)
 	return number - first + SEQUENCE_REACH < span + 2 * SEQUENCE_REACH;
 }
 
-static __always_inline bool numbers_fit(const struct chance_packet *packet,
-					const struct expected *expected)
+static __always_inline enum chance_match fits(bool yes)
+{
+	return yes ? CHANCE_FITS : CHANCE_STALE_SOCKET;
+}
+
+static __always_inline enum chance_match numbers_match(const struct chance_packet *packet,
+						       const struct expected *expected)
 {
 	const __u32 sent = expected->send - expected->unacknowledged;
 	const __u32 sequence = bpf_ntohl(packet->tcp.seq);
+	bool received, acknowledged;
 
 	if (packet->error)
-		return near(sequence, expected->unacknowledged, sent);
-	if (!near(sequence, expected->receive, expected->window))
-		return false;
-	return !packet->tcp.ack ||
-	       near(bpf_ntohl(packet->tcp.ack_seq), expected->unacknowledged, sent);
+		return fits(near(sequence, expected->unacknowledged, sent));
+	received = near(sequence, expected->receive, expected->window);
+	if (!packet->tcp.ack)
+		return fits(received);
+	acknowledged = near(bpf_ntohl(packet->tcp.ack_seq), expected->unacknowledged, sent);
+	return received == acknowledged ? fits(received) : CHANCE_DOUBTFUL;
 }
 
-static __always_inline bool established_fits(struct bpf_sock *found,
-					     const struct chance_packet *packet)
+static __always_inline enum chance_match established_match(struct bpf_sock *found,
+							   const struct chance_packet *packet)
 {
 	struct tcp_sock *tcp = bpf_skc_to_tcp_sock(found);
 	struct expected expected;
 
 	if (!tcp)
-		return false;
+		return CHANCE_STALE_SOCKET;
 	expected.receive = tcp->rcv_nxt;
 	expected.window = tcp->rcv_wnd;
 	expected.unacknowledged = tcp->snd_una;
 	expected.send = tcp->snd_nxt;
-	return numbers_fit(packet, &expected);
+	return numbers_match(packet, &expected);
 }
 
-static __always_inline bool timewait_fits(struct bpf_sock *found,
-					  const struct chance_packet *packet)
+static __always_inline enum chance_match timewait_match(struct bpf_sock *found,
+							const struct chance_packet *packet)
 {
 	struct tcp_timewait_sock *tcp = bpf_skc_to_tcp_timewait_sock(found);
 	struct expected expected = {};
 
 	if (!tcp)
-		return false;
+		return CHANCE_STALE_SOCKET;
 	expected.receive = tcp->tw_sk.__tw_common.skc_tw_rcv_nxt;
 	expected.unacknowledged = tcp->tw_sk.__tw_common.skc_tw_snd_nxt;
 	expected.send = expected.unacknowledged;
-	return numbers_fit(packet, &expected);
+	return numbers_match(packet, &expected);
 }
 
 /* Two nodes may both have one when the SYN was sent again; who sent the SYN-ACK is answered. */
@@ -125,7 +133,7 @@ static __always_inline bool request_fits(struct bpf_sock *found, const struct ch
 static __always_inline bool cookie_fits(struct bpf_sock *found, struct __sk_buff *skb,
 					const struct chance_packet *packet, const bool six)
 {
-	struct tcphdr tcp = packet->tcp;
+	struct tcphdr *tcp = (void *)&packet->tcp; /* which is only read */
 	struct ipv6hdr ip6;
 	struct iphdr ip4;
 
@@ -133,30 +141,25 @@ static __always_inline bool cookie_fits(struct bpf_sock *found, struct __sk_buff
 		return false;
 	if (six)
 		return !bpf_skb_load_bytes(skb, packet->offset, &ip6, sizeof(ip6)) &&
-		       !bpf_tcp_check_syncookie(found, &ip6, sizeof(ip6), &tcp, sizeof(tcp));
+		       !bpf_tcp_check_syncookie(found, &ip6, sizeof(ip6), tcp, sizeof(*tcp));
 	return !bpf_skb_load_bytes(skb, packet->offset, &ip4, sizeof(ip4)) &&
-	       !bpf_tcp_check_syncookie(found, &ip4, sizeof(ip4), &tcp, sizeof(tcp));
+	       !bpf_tcp_check_syncookie(found, &ip4, sizeof(ip4), tcp, sizeof(*tcp));
 }
 
 static __always_inline enum chance_match socket_match(struct bpf_sock *found, struct __sk_buff *skb,
 						      const struct chance_packet *packet,
 						      const bool six)
 {
-	bool fits;
-
 	switch (found->state) {
 	case BPF_TCP_LISTEN:
 		return cookie_fits(found, skb, packet, six) ? CHANCE_FITS : CHANCE_ABSENT;
 	case BPF_TCP_NEW_SYN_RECV:
-		fits = request_fits(found, packet);
-		break;
+		return fits(request_fits(found, packet));
 	case BPF_TCP_TIME_WAIT:
-		fits = timewait_fits(found, packet);
-		break;
+		return timewait_match(found, packet);
 	default:
-		fits = established_fits(found, packet);
+		return established_match(found, packet);
 	}
-	return fits ? CHANCE_FITS : CHANCE_STALE_SOCKET;
 }
 
 static __noinline enum chance_match socket_find(struct __sk_buff *skb,

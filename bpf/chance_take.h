@@ -177,6 +177,24 @@ static __always_inline int answer(struct __sk_buff *skb, struct taken *taken, co
 	return send_on(skb, &taken->packet, siblings, passage, origin);
 }
 
+/*
+ * Who gets the packet if it fits nobody's socket: a socket that it may be of, for its owner asks
+ * the client for the right numbers; else an instance without any, whose RST ends the client's
+ * waiting, which a socket of another connection would not.
+ */
+static __always_inline __u32 choose_spare(const struct passage *passage,
+					  const struct siblings *siblings, enum chance_match match,
+					  int next)
+{
+	const __u32 own = siblings->own % MAX_SIBLINGS;
+
+	if (match == CHANCE_DOUBTFUL)
+		return own;
+	if (passage->spare != own || (match == CHANCE_ABSENT && siblings->netns >= 0))
+		return passage->spare;
+	return next == NOBODY ? passage->origin : next;
+}
+
 /* A question: the answer is yes, or it goes on. */
 static __always_inline int answer_or_ask(struct __sk_buff *skb, struct taken *taken,
 					 const bool over6, const bool six)
@@ -191,15 +209,13 @@ static __always_inline int answer_or_ask(struct __sk_buff *skb, struct taken *ta
 	if (match == CHANCE_FITS)
 		return passage->answer ? answer(skb, taken, over6, six)
 				       : take_off(skb, taken, CHANCE_TAKEN, over6, six);
-	if (match == CHANCE_STALE_SOCKET) {
+	if (match != CHANCE_ABSENT)
 		count_chance(public, CHANCE_STALE, 1);
-		if (passage->spare == passage->origin)
-			passage->spare = own;
-	}
 	passage->visited |= 1 << own;
 	passage->sender = own;
 	passage->answer = true;
 	receiver = next_sibling(siblings, passage->visited);
+	passage->spare = choose_spare(passage, siblings, match, receiver);
 	if (receiver != NOBODY) {
 		count_chance(public, CHANCE_FORWARDED, segments_of(skb));
 		return send_on(skb, &taken->packet, siblings, passage, receiver);
@@ -224,7 +240,7 @@ static __always_inline int end_chain(struct __sk_buff *skb, struct taken *taken,
 	if (match == CHANCE_FITS)
 		return take_off(skb, taken, CHANCE_TAKEN, over6, six);
 	forget_owner(&taken->packet.flow);
-	if (match == CHANCE_ABSENT && passage->spare != own &&
+	if (match != CHANCE_DOUBTFUL && passage->spare != own &&
 	    is_candidate(siblings, passage->spare)) {
 		passage->sender = own;
 		passage->kind = CHANCE_KIND_GIVE;

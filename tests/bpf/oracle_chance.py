@@ -6,6 +6,7 @@ from __future__ import annotations
 import struct
 from collections import Counter
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import NamedTuple
 
 import oracle_rewrite
@@ -148,18 +149,38 @@ def _near(number: int, first: int, span: int) -> bool:
     return (number - first + _REACH) % (1 << 32) < span + 2 * _REACH
 
 
-def fits(packet: Packet, chance: Chance) -> bool | None:
-    """None: there is no socket of its flow; False: there is another connection's."""
+class Match(Enum):
+    """Whether a packet is of the socket here of its flow."""
+
+    ABSENT = 0
+    STALE = 1
+    DOUBTFUL = 2
+    FITS = 3
+
+
+def match(packet: Packet, chance: Chance) -> Match:
+    """By the numbers: both must be near the socket's."""
     numbers = chance.sockets.get(packet.flow)
     if numbers is None:
-        return None
+        return Match.ABSENT
     sent = (numbers.send - numbers.unacknowledged) % (1 << 32)
     if packet.error:
-        return _near(packet.sequence, numbers.unacknowledged, sent)
-    acknowledged = packet.acknowledged
-    return _near(packet.sequence, numbers.receive, numbers.window) and (
-        acknowledged is None or _near(acknowledged, numbers.unacknowledged, sent)
-    )
+        near = {_near(packet.sequence, numbers.unacknowledged, sent)}
+    else:
+        near = {_near(packet.sequence, numbers.receive, numbers.window)}
+        if packet.acknowledged is not None:
+            near.add(_near(packet.acknowledged, numbers.unacknowledged, sent))
+    if len(near) == 2:
+        return Match.DOUBTFUL
+    return Match.FITS if near == {True} else Match.STALE
+
+
+def choose_spare(spare: int, own: int, found: Match, others: tuple[int, int | None]) -> int:
+    """Who gets what fits nobody; `others` are where it came in, and who is asked next."""
+    if found is Match.DOUBTFUL or (spare == own and found is Match.ABSENT):
+        return own
+    origin, following = others
+    return spare if spare != own else origin if following is None else following
 
 
 def from_router(frame: bytes, chance: Chance) -> Outcome:
@@ -178,11 +199,11 @@ def from_router(frame: bytes, chance: Chance) -> Outcome:
         return left
     if packet.begins:
         return left
-    fit = fits(packet, chance)
-    if fit:
+    found = match(packet, chance)
+    if found is Match.FITS:
         chance.counted["hits"] += 1
         return left
-    if fit is False:
+    if found is not Match.ABSENT:
         chance.counted["stale"] += 1
     if not gateway.candidates:
         chance.counted["alone"] += 1
@@ -194,7 +215,8 @@ def from_router(frame: bytes, chance: Chance) -> Outcome:
         receiver, flags = next(each for each in gateway.order if each in gateway.candidates), ASK | _ANSWER
         chance.counted["passed_on"] += 1
     own = gateway.own
-    header = Header(1 << own, own, own, own, flags)
+    spare = receiver if found is Match.STALE else own
+    header = Header(1 << own, own, spare, own, flags)
     total = int.from_bytes(data[2:4], "big") if version == 4 else int.from_bytes(data[4:6], "big") + 40
     return REDIRECTED, wrap(frame[:12], data, (packet, gateway, header), receiver, total), ""
 
@@ -311,8 +333,8 @@ def _act(  # noqa: PLR0911 (one for each end)
         return DROPPED, frame, ""
     if kind == GIVE:
         return _deliver(frame, gue, "taken", chance)
-    fit = fits(packet, chance)
-    if fit:
+    found = match(packet, chance)
+    if found is Match.FITS:
         if kind == RETURN or not header.flags & _ANSWER or header.origin not in gateway.candidates:
             return _deliver(frame, gue, "taken", chance)
         # The packet itself comes in once more, to be delivered.
@@ -321,12 +343,11 @@ def _act(  # noqa: PLR0911 (one for each end)
         return _forward(frame, gue, (packet, gateway, said), header.origin, packet.shown)
     if kind == RETURN:
         return _end(frame, gue, packet, gateway, header, chance)
-    spare = header.spare
-    if fit is False:
+    if found is not Match.ABSENT:
         chance.counted["stale"] += 1
-        spare = own if spare == header.origin else spare
     visited = header.visited | 1 << own
     left = [each for each in gateway.order if each in gateway.candidates and not visited >> each & 1]
+    spare = choose_spare(header.spare, own, found, (header.origin, left[0] if left else None))
     if left:
         chance.counted["forwarded"] += 1
         said = Header(visited, header.origin, spare, own, ASK | _ANSWER)
@@ -340,7 +361,7 @@ def _act(  # noqa: PLR0911 (one for each end)
 
 def _end(frame: bytes, gue: int, packet: Packet, gateway: Gateway, header: Header, chance: Chance) -> Outcome:
     chance.owners.pop(packet.flow, None)
-    if packet.flow not in chance.sockets and header.spare in gateway.candidates:
+    if match(packet, chance) is not Match.DOUBTFUL and header.spare in gateway.candidates:
         chance.counted["fallbacks"] += 1
         said = Header(header.visited, header.origin, header.spare, gateway.own, GIVE | header.flags & _ANSWER)
         return _forward(frame, gue, (packet, gateway, said), header.spare)

@@ -228,6 +228,19 @@ def test_who_has_a_socket_that_does_not_fit_is_noted_and_gets_it_at_the_end(
     assert receiver_of(bed, back) == 1
 
 
+@FAMILIES
+def test_a_socket_of_another_connection_is_not_given_what_fits_nobody(bed: Bed, families: Families) -> None:
+    """It would answer with its own numbers, which tells the client nothing: it is to be reset."""
+    strange = bed.open(families.inner).moved(FAR, FAR).packet()
+    for asked in (ETHER / strange, bed.passed_on(strange, spare=OWN)):
+        _, packet, _ = bed.judge(asked)
+        header = packet[42:] if bed.over == 4 else packet[62:]
+        assert header[6] & 15 != OWN
+    back = bed.passed_on(strange, flags=RETURN, visited=0b1111, origin=OWN, spare=1)
+    assert ends(bed, back) == (REDIRECTED, "", {"fallbacks"})
+    assert receiver_of(bed, back) == 1
+
+
 @OPENED
 def test_what_is_given_is_delivered_whatever_the_sockets_are(bed: Bed, families: Families) -> None:
     stranger = bed.stranger(families.inner)

@@ -13,7 +13,7 @@ CHANCE_COUNTERS: Final[tuple[tuple[str, str], ...]] = (
     ("taken", "packets passed on by a sibling whose socket is here"),
     ("learned", "flows whose owner was learned"),
     ("returned", "packets that no sibling had a socket for, sent back to where they came in"),
-    ("fallbacks", "packets that fit no socket, given to who has one of their flow"),
+    ("fallbacks", "packets that fit no socket, given to the sibling that answers them best"),
     ("chain_ends", "packets that no sibling had a socket for, left to the instance here"),
     ("over_budget", "packets of unknown flows dropped because there were too many"),
     ("alone", "packets without a socket here, left to it because no other sibling lives"),
