@@ -4,20 +4,17 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
 
 import pytest
 from cache_store import FED, NODES, ROUTES, FakeStore, assert_equals_full_list, cache_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from store_sites import SqliteSite
 
 from epic.cache.feed import Cache
 from epic.cache.views import Delta
-from epic.store.objects import Delete, Key, Operation, Put
+from epic.store.objects import Key
 
 KEYS = [Key("GWRoute", account, name) for account in ("a", "a-b") for name in "rst"]
 KEYS += [Key("Node", "", "n"), Key("Run", "", "1")]
@@ -224,35 +221,3 @@ async def test_what_was_not_told_when_it_was_cancelled_is_told_in_the_next_life(
     async with running(cache):
         await until(lambda: len(follower.told) == 500)
         assert follower.follows(cache)
-
-
-async def test_on_the_real_store_too(tmp_path: Path) -> None:
-    site = SqliteSite(tmp_path / "store.db")
-    store = await site.open()
-    cache = Cache(store, FED)
-    follower = Follower(cache)
-    chance = random.Random(3)
-    revisions: dict[Key, int] = {}
-    keys = [key for key in KEYS if key.kind in ("GWRoute", "Node")]
-    async with running(cache):
-        for number in range(120):
-            operations: list[Operation] = []
-            for key in chance.sample(keys, chance.randint(1, 3)):
-                if key in revisions and chance.random() < 0.3:
-                    operations.append(Delete(key, revisions.pop(key)))
-                else:
-                    body = chance.choice([b"x", b"y", b"!z"]) + b"%d" % number
-                    operations.append(Put(key, body, revisions.get(key, 0)))
-            revision = await store.commit(*operations)
-            revisions |= {o.key: revision for o in operations if isinstance(o, Put)}
-            if number % 40 == 20:
-                await store.compact(revision)
-        await cache.reach(revision)
-        for kind in (ROUTES, NODES):
-            items = (await store.list(kind.kind)).items
-            texts = {(s.key.account, s.key.name): s.body.decode() for s in items if s.body[:1] != b"!"}
-            assert [(e.account, e.name, e.object) for e in cache.snapshot.of(kind).entries()] == [
-                (*key, texts[key]) for key in sorted(texts)
-            ]
-        await until(lambda: follower.follows(cache))
-    await site.close_all()
