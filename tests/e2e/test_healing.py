@@ -127,3 +127,27 @@ def test_without_agent_and_envoy_the_announcement_goes_within_a_second(
     finally:
         lab["epic2"].run(f"systemctl start 'epic-envoy@{gateway}' epic-agent")
     settled(lab, web_target)
+
+
+@pytest.mark.parametrize("node", ["epic2", "node2"])
+def test_an_agent_that_hangs_is_started_anew_and_no_request_notices(
+    lab: Lab, web: dict[str, Any], web_target: Target, node: str
+) -> None:
+    """systemd ends what has not said for ten seconds that it lives; the kernel goes on meanwhile."""
+    settled(lab, web_target)
+    show = "systemctl show -P {} epic-agent"
+    before, restarts = (lab[node].run(show.format(name)).strip() for name in ("MainPID", "NRestarts"))
+    load = lab.load(web_target, 300, 0.05)
+    lab[node].run("systemctl kill -s STOP --kill-whom=main epic-agent")
+
+    def anew() -> bool:
+        pid, count, state = (
+            lab[node].run(show.format(name)).strip() for name in ("MainPID", "NRestarts", "ActiveState")
+        )
+        return pid not in {"0", before} and int(count) > int(restarts) and state == "active"
+
+    eventually(anew, within=60, what="the agent started anew by systemd", every=0.5)
+    hanging = time.time()
+    replies = load.stop()
+    assert {reply.status for reply in replies} == {200}, failures(replies, hanging)
+    settled(lab, web_target)

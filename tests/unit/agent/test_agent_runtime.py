@@ -12,12 +12,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from epic.agent.runtime import supervisor
+from epic.agent.runtime import systemd as systemd_module
 from epic.agent.runtime.completeness import Completeness
 from epic.agent.runtime.log_once import LogOnce
 from epic.agent.runtime.supervisor import Supervisor
@@ -94,6 +97,33 @@ async def test_systemd_hears_that_the_agent_lives(tmp_path: Path, monkeypatch: p
         tasks.add("heartbeat", keep_beating, vital=True)
         await supervised(tasks, lambda: asyncio.sleep(0.01))
         assert [systemd.recv(100) for _ in range(3)] == [b"READY=1", b"WATCHDOG=1", b"STOPPING=1"]
+
+
+async def test_an_event_loop_that_hangs_does_not_say_that_it_lives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What systemd hears comes from the loop itself, never from a thread that outlives its hanging."""
+    monkeypatch.setattr(systemd_module, "HEARTBEAT_SECONDS", 0.001)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.setblocking(False)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        beating = asyncio.create_task(keep_beating())
+
+        def heard() -> int:
+            count = 0
+            with suppress(BlockingIOError):
+                while systemd.recv(100):
+                    count += 1
+            return count
+
+        async with asyncio.timeout(5):
+            while not heard():  # noqa: ASYNC110 - a socket of the test's own
+                await asyncio.sleep(0.001)
+        heard()
+        time.sleep(0.05)  # noqa: ASYNC251 - this is the hanging
+        assert heard() == 0
+        beating.cancel()
 
 
 def test_a_trouble_is_said_when_it_begins_changes_and_ends(caplog: pytest.LogCaptureFixture) -> None:

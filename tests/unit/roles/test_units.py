@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from epic.agent.runtime.systemd import HEARTBEAT_SECONDS
+
 ROLES = Path(__file__).parents[3] / "roles"
 # at most this exposure, as `systemd-analyze security` rates it (times ten)
 UNITS = {
@@ -75,3 +77,13 @@ def test_a_restart_of_the_firewall_is_not_one_of_the_gateways() -> None:
     assert settings("gateway_node/files/epic-netns@.service", "ExecStartPre") == [
         "/usr/libexec/epic/epic-node check"
     ]
+
+
+def test_systemd_starts_an_agent_that_hangs_anew() -> None:
+    unit = "base/files/epic-agent.service"
+    assert settings(unit, "Type") == ["notify"]
+    assert settings(unit, "Restart") == ["always"]
+    assert settings(unit, "StartLimitIntervalSec") == ["0"]
+    (watchdog,) = settings(unit, "WatchdogSec")
+    # one late heartbeat, or two, is no reason
+    assert 3 * HEARTBEAT_SECONDS < int(watchdog) <= 15
