@@ -17,11 +17,11 @@ from pathlib import Path
 
 import pytest
 from agent_control import GATEWAY, KEY, PUBLIC, snapshot, with_siblings
-from agent_node import FAR, UNDERLAY, Node, eventually, plane
+from agent_node import FAR, FAR6, UNDERLAY, UNDERLAY6, Node, eventually, plane
 
 from epic.ads.snapshot import SIBLINGS, Snapshot
 from epic.agent.runtime import store
-from epic.bpf.dataplane import Sibling, Siblings
+from epic.bpf.dataplane import Address, Sibling, Siblings
 from epic.proto.epic_pb2 import NodeReport
 
 pytestmark = pytest.mark.root
@@ -56,6 +56,11 @@ def alive(node: Node) -> bool:
     return found is not None and all(sibling.alive for sibling in found.siblings)
 
 
+def addresses(node: Node) -> set[Address]:
+    found = entry(node)
+    return {sibling.address for sibling in found.siblings} if found is not None else set()
+
+
 @pytest.fixture
 async def ready(node: Node) -> Node:
     """A node with siblings and an instance without Envoy."""
@@ -73,13 +78,13 @@ class Other:
         self._node = node
         self._dataplane = plane(pins)
 
-    async def load(self) -> None:
+    async def load(self, own: str = UNDERLAY, far: str = FAR) -> None:
         siblings = Siblings(
             own=1,
             netns=None,
             siblings=(
-                Sibling(0, ip_address(UNDERLAY), draining=False, alive=True),
-                Sibling(1, ip_address(FAR), draining=False, alive=True),
+                Sibling(0, ip_address(own), draining=False, alive=True),
+                Sibling(1, ip_address(far), draining=False, alive=True),
             ),
             keys=(None, KEY),
             active=1,
@@ -179,6 +184,17 @@ async def test_a_node_is_silent_when_its_programs_are_gone(ready: Node, other: O
     assert await eventually(lambda: not alive(ready), 2, "silence") < 1
     await other.attach()
     await eventually(lambda: alive(ready), 1, "an answer")
+
+
+async def test_nodes_with_ipv6_addresses_ask_each_other_too(ready: Node, other: Other) -> None:
+    await other.load(UNDERLAY6, FAR6)
+    nodes = (f"epic1 {UNDERLAY6}", f"epic2 {FAR6}")
+    ready.control.publish(with_siblings(snapshot(BACKEND), *nodes))
+    await eventually(lambda: ip_address(FAR6) in addresses(ready), 3, "the list")
+    await asyncio.sleep(2)
+    assert alive(ready)
+    await other.detach()
+    await eventually(lambda: not alive(ready), 2, "silence")
 
 
 async def test_a_silent_node_is_so_for_the_next_agent_too(ready: Node) -> None:
