@@ -53,6 +53,7 @@ class EtcdServer:
             authority=self._directory / "authority.pem",
             certificate=self._directory / "client.pem",
             key=self._directory / "client.key",
+            timeout_seconds=30.0,  # a busy machine is no fault
         )
 
     def start(self) -> None:
