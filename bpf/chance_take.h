@@ -171,7 +171,8 @@ static __always_inline int answer(struct __sk_buff *skb, struct taken *taken, co
 	reason = readdress(skb, &taken->packet, siblings, passage, own);
 	if (reason != OK)
 		return drop(reason);
-	bpf_clone_redirect(skb, skb->ifindex, BPF_F_INGRESS);
+	if (bpf_clone_redirect(skb, skb->ifindex, BPF_F_INGRESS))
+		return take_off(skb, taken, CHANCE_TAKEN, over6, six);
 	shorten(skb, &taken->packet, over6);
 	passage->kind = CHANCE_KIND_FOUND;
 	return send_on(skb, &taken->packet, siblings, passage, origin);

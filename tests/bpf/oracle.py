@@ -19,7 +19,7 @@ NOT_OURS, DROPPED, REDIRECTED = -1, 2, 7
 
 _PORT = 6080
 _ETHERTYPE = {4: b"\x08\0", 6: b"\x86\xdd"}
-_HELLO, _HELLO_ACK = 128, 129
+_HELLO, _HELLO_ACK, _PROBE = 128, 129, 130
 
 Ends = tuple[bytes, bytes, bytes]
 """Of an outer packet: destination, source, source port."""
@@ -131,7 +131,12 @@ def receive(frame: bytes, world: World) -> Outcome:  # noqa: PLR0911 (one for ea
     source = frame[26:30] if start == 34 else frame[22:38]
     ends = destination, source, frame[start : start + 2]
     if payload[0] & 0x20:
-        reason = _control(payload, length, ends, world)
+        probe = world.gateway and payload[1] == _PROBE
+        reason = (
+            oracle_chance.probe(payload, length, ends, world.chance)
+            if probe
+            else _control(payload, length, ends, world)
+        )
         return (DROPPED if reason else NOT_OURS), frame, reason
     if world.gateway and payload[0] & 0x1F == 3:
         return oracle_chance.take(frame, start + 8, length, ends, world.chance)

@@ -20,7 +20,8 @@ _REACH = 1 << 24
 _TCP, _ICMP, _ICMPV6, _UDP, _FRAGMENT = 6, 1, 58, 17, 44
 _EXTENSIONS = (0, 43, 60)
 _ETHERTYPE = {4: b"\x08\0", 6: b"\x86\xdd"}
-_FIN, _SYN, _ACK = 1, 2, 16
+_SYN, _ACK = 2, 16
+_MAPPED = bytes(10) + b"\xff\xff"
 
 Outcome = tuple[int, bytes, str]
 """Verdict, packet (of no meaning when dropped; UDP source port 0 when made here), reason."""
@@ -282,6 +283,25 @@ def take(frame: bytes, gue: int, length: int, ends: tuple[bytes, bytes, bytes], 
     if reason:
         return DROPPED, frame, reason
     return _act(frame, gue, packet, gateway, header, chance)
+
+
+def probe(payload: bytes, length: int, ends: tuple[bytes, bytes, bytes], chance: Chance) -> str:
+    """Why a probe is dropped; no mutated one is in order."""
+    if length != 40:
+        return "control_length"
+    if payload[0] & 0x1F:
+        return "gue_header_length"
+    asker, asked, reserved = struct.unpack_from("!BBH", payload, 4)
+    if reserved or asker > 15 or asked > 15:
+        return "control_field"
+    public = payload[8:24]
+    gateway = chance.gateways.get(public[12:] if public.startswith(_MAPPED) else public)
+    if gateway is None:
+        return "chance_gateway"
+    other = asked if asker == gateway.own else asker
+    known = asker != asked and gateway.own in {asker, asked}
+    far, near = gateway.addresses.get(other), gateway.addresses[gateway.own]
+    return "chance_tag" if known and (far, near) == (ends[1], ends[0]) else "chance_sibling"
 
 
 def _verify_inner(data: bytes, version: int, carried: int, header: Header) -> tuple[str, Packet | None]:

@@ -37,7 +37,7 @@ PYTEST = (
     "--timeout=300",
     "-rfEs",
 )
-SELECTED = ("kernels", "layout", "mapped", "outer", "receive", "take_out")
+SELECTED = ("chance", "kernels", "layout", "mapped", "outer", "receive", "take_out")
 """The verifier's judgement of every program, and what receives packets, which differs between kernels."""
 
 CLOCK_CALL, OLD_CLOCK_CALL = (bytes([0x85, 0, 0, 0, helper, 0, 0, 0]) for helper in (160, 5))
