@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rules of docs/second-chance.md once more, in Python, for single packets and for fuzzing."""
+"""The rules of docs/second-chance-packets.md once more, in Python, for single packets and for fuzzing."""
 
 from __future__ import annotations
 

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Siblings as the agent sees them: what it sets is there, whole, and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+
+import pytest
+from planes import PUBLIC
+from test_dataplane import new_version
+
+from epic.bpf.dataplane import Dataplane, Sibling, Siblings
+from epic.bpf.maps import Map
+from epic.errors import Invalid
+
+pytestmark = pytest.mark.root
+
+PUBLIC6 = IPv6Address("2001:db8:113::1")
+NODES = tuple(map(IPv4Address, ("172.30.2.2", "172.30.2.3", "172.30.2.4")))
+SIBLINGS = Siblings(
+    own=5,
+    netns=3,
+    siblings=(
+        Sibling(15, NODES[2], draining=True),
+        Sibling(5, NODES[0]),
+        Sibling(0, NODES[1], alive=False),
+    ),
+    keys=(bytes(range(16)), None),
+    active=0,
+)
+NODE = bytes(16)
+
+
+def test_what_is_set_is_there(plane: Dataplane, bpffs: Path, object_file: Path) -> None:
+    six = replace(SIBLINGS, netns=None, keys=(None, bytes(16)), active=1)
+    plane.set_siblings(PUBLIC, SIBLINGS)
+    plane.set_siblings(PUBLIC6, six)
+    assert plane.siblings() == {PUBLIC: SIBLINGS, PUBLIC6: six}
+    assert Dataplane(bpffs / "plane", object_file).siblings() == plane.siblings()
+    alone = Siblings(0, None, (Sibling(0, NODES[0]),), (None, bytes(16)), 1)
+    plane.set_siblings(PUBLIC, alone)
+    plane.delete_siblings(PUBLIC6)
+    plane.delete_siblings(PUBLIC6)
+    assert plane.siblings() == {PUBLIC: alone}
+
+
+def test_counters_begin_with_the_gateway_and_end_with_it(plane: Dataplane) -> None:
+    assert plane.second_chance_counters() == {}
+    plane.set_siblings(PUBLIC, SIBLINGS)
+    (counters,) = plane.second_chance_counters().values()
+    assert not any(vars(counters).values())
+    plane.delete_siblings(PUBLIC)
+    assert plane.second_chance_counters() == {}
+
+
+def test_a_change_of_the_list_renews_the_budget_and_one_of_keys_does_not(plane: Dataplane) -> None:
+    plane.set_siblings(PUBLIC, SIBLINGS)
+    (pin,) = plane._loader.directory.glob("maps/budgets")
+    budgets, used = Map(pin, 16, 8), (7).to_bytes(8, "little")
+    mine = bytes(10) + b"\xff\xff" + PUBLIC.packed
+    try:
+        for key in (mine, NODE):
+            budgets.set(key, used)
+        plane.set_siblings(PUBLIC, replace(SIBLINGS, keys=(SIBLINGS.keys[0], bytes(16)), netns=None))
+        assert (budgets.get(mine), budgets.get(NODE)) == (used, used)
+        plane.set_siblings(PUBLIC, replace(SIBLINGS, siblings=SIBLINGS.siblings[:2]))
+        assert (budgets.get(mine), budgets.get(NODE)) == (bytes(8), bytes(8))
+    finally:
+        budgets.close()
+
+
+def test_a_new_version_keeps_them(plane: Dataplane, bpffs: Path, object_file: Path, tmp_path: Path) -> None:
+    plane.set_siblings(PUBLIC, SIBLINGS)
+    newer = Dataplane(bpffs / "plane", new_version(object_file, tmp_path))
+    newer.load()
+    assert not newer.due
+    assert newer.siblings() == {PUBLIC: SIBLINGS}
+    newer.set_siblings(PUBLIC6, SIBLINGS)
+    assert set(newer.second_chance_counters()) == {PUBLIC, PUBLIC6}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"own": 1}, r"this node, 1, is not among the siblings \[0, 5, 15\]"),
+        ({"siblings": (Sibling(16, NODES[0]),)}, "indexes of their own from 0 to 15"),
+        ({"siblings": (Sibling(5, NODES[0]), Sibling(5, NODES[1]))}, "indexes of their own"),
+        ({"netns": -1}, "-1 is no id of a network namespace"),
+        ({"active": 1}, "slot 1 signs and must hold a key"),
+        ({"keys": (bytes(8), None)}, "the key in slot 0 has 8 bytes, not 16"),
+    ],
+)
+def test_what_cannot_be_used_is_refused(plane: Dataplane, changes: dict[str, object], message: str) -> None:
+    with pytest.raises(Invalid, match=f"{PUBLIC}: .*{message}"):
+        plane.set_siblings(PUBLIC, replace(SIBLINGS, **changes))  # type: ignore[arg-type]
+    assert plane.siblings() == {}
