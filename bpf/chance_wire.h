@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
-/* The header of a packet that one sibling passes on to another, drawn in docs/second-chance-packets.md. */
+/* The header of a packet that one sibling passes on to another, drawn in
+ * docs/second-chance-packets.md. */
 #ifndef EPIC_CHANCE_WIRE_H
 #define EPIC_CHANCE_WIRE_H
 

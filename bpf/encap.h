@@ -247,9 +247,13 @@ static __always_inline int encapsulate_over(struct __sk_buff *skb, struct inner 
 					    const struct encap_context *context, const bool six,
 					    const bool over6)
 {
+	const union address *real = context->real;
 	__u64 flags;
 	int reason;
 
+	/* What is asked for must be what is used, for verifiers that know nothing of what made it.
+	 */
+	asm volatile("" : "+r"(real));
 	/* No outer header can say how long it is; of its pieces it can. */
 	if (skb->gso_size && inner->length + overhead(over6) > IP_MAX_LENGTH)
 		return segment(context);
@@ -261,7 +265,7 @@ static __always_inline int encapsulate_over(struct __sk_buff *skb, struct inner 
 	}
 	if (end->flags & CONTROL_CHECKSUM && skb->gso_size)
 		return segment(context);
-	if (context->real && !restore_real(skb, inner, context->real, six))
+	if (real && !restore_real(skb, inner, real, six))
 		return drop(DROP_INNER_HEADER);
 	if (end->flags & CONTROL_CHECKSUM)
 		inner->sum = inner_sum(skb, inner, six);
