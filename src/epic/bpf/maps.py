@@ -59,7 +59,7 @@ _TOGETHER = (
     # An inside address is forgotten by what its tunnel's entry says.
     {"tunnels", "insides", "insides6"},
     # What the programs keep of a gateway begins with its siblings.
-    {"siblings", "budgets", "chances"},
+    {"siblings", "budgets", "chances", "hits"},
 )
 
 
