@@ -15,9 +15,9 @@ from epic.agent.settings import WorkloadUnderlay
 from epic.agent.workload import storage
 from epic.agent.workload.plan import (
     DUMMIES,
+    DesiredState,
     Observed,
     Plan,
-    Wanted,
     WorkloadTunnel,
     endpoints,
     ends,
@@ -58,10 +58,10 @@ def end(
 
 def wanted(
     *tunnels: WorkloadTunnel, way: ResolvedRoute | None = WAY, pods: Mapping[Address, str] | None = None
-) -> Wanted:
+) -> DesiredState:
     found = {t.epic_address: way for t in tunnels if way is not None}
     our_ends = ends(tunnels, found, UNDERLAY, ())
-    return Wanted(
+    return DesiredState(
         tunnels={t.id: t for t in tunnels},
         ends=our_ends,
         endpoints=endpoints(tunnels, pods or {}),

@@ -28,7 +28,7 @@ _HOOKS: Mapping[Role, frozenset[Hook]] = {
 }
 
 
-class State(NamedTuple):
+class Attachment(NamedTuple):
     """What the programs' attachment rests on, and where the kernel runs them."""
 
     link: Link
@@ -47,7 +47,7 @@ class Underlay:
         self._netlink = netlink
         self._settings = settings
         self._role = role
-        self._states: dict[str, State] = {}
+        self._states: dict[str, Attachment] = {}
         self._present: frozenset[str] = frozenset()
         self._last_logged: dict[str, str] = {}
 
@@ -120,10 +120,10 @@ class Underlay:
                     error,
                 )
 
-    def _look(self, link: Link, addresses: Mapping[int, tuple[Address, ...]]) -> State:
+    def _look(self, link: Link, addresses: Mapping[int, tuple[Address, ...]]) -> Attachment:
         # Their names are not compared: while an older version's are due to be replaced they may differ.
         hooks = frozenset(hook for hook, _ in self._netlink.filters(link.index))
-        return State(link, addresses.get(link.index, ()), hooks, bool(link.xdp))
+        return Attachment(link, addresses.get(link.index, ()), hooks, bool(link.xdp))
 
     def _attach(self, name: str, addresses: Mapping[int, tuple[Address, ...]]) -> None:
         try:

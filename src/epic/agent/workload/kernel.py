@@ -99,7 +99,7 @@ class WorkloadKernel:
             self._routes = {route.destination: route for route in self._netlink.host_routes()}
         return planning.Observed(self._ends, self._endpoints, frozenset(self._routes.values()))
 
-    def wanted(self, listed: Mapping[int, WorkloadTunnel], direct: Collection[int]) -> planning.Wanted:
+    def wanted(self, listed: Mapping[int, WorkloadTunnel], direct: Collection[int]) -> planning.DesiredState:
         """What there should be, as the kernel reaches EPIC nodes and endpoints now."""
         links = self._underlay.links
         found = {t.epic_address: self._resolve(t.epic_address) for t in listed.values()}
@@ -111,9 +111,9 @@ class WorkloadKernel:
             pods = self._pods.find({a for t in listed.values() for a in t.endpoints}, self._links)
         mtus = {name: link.mtu for name, link in links.items()}
         routes = frozenset(planning.routes(listed.values(), ends, mtus))
-        return planning.Wanted(listed, ends, planning.endpoints(listed.values(), pods), routes)
+        return planning.DesiredState(listed, ends, planning.endpoints(listed.values(), pods), routes)
 
-    def apply(self, plan: planning.Plan, wanted: planning.Wanted) -> bool:
+    def apply(self, plan: planning.Plan, wanted: planning.DesiredState) -> bool:
         """Do what the plan says, in order; False when something failed, which is in the log."""
         done = [
             self._try(self._remove_routes, plan.remove_routes),

@@ -146,7 +146,7 @@ def merge(lists: Iterable[tuple[WorkloadTunnel, ...]]) -> tuple[dict[int, Worklo
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class DesiredState:
     """What there should be; tunnels without an end have no route to the EPIC node at present."""
 
     tunnels: Mapping[int, WorkloadTunnel]
@@ -244,7 +244,7 @@ def only_own_removals(plan: Plan, observed: Observed) -> Plan:
     )
 
 
-def plan(wanted: Wanted, observed: Observed, kept: Collection[EndpointKey] = ()) -> Plan:
+def plan(wanted: DesiredState, observed: Observed, kept: Collection[EndpointKey] = ()) -> Plan:
     """From what is there to what should be; what carries the endpoints of `kept` stays for now."""
     gone = observed.endpoints.keys() - wanted.endpoints.keys() - set(kept)
     used = {endpoint.tunnel for key, endpoint in observed.endpoints.items() if key not in gone}
@@ -263,7 +263,7 @@ def plan(wanted: Wanted, observed: Observed, kept: Collection[EndpointKey] = ())
 
 
 def leaving(
-    wanted: Wanted, observed: Observed, since: Mapping[EndpointKey, float], now: float
+    wanted: DesiredState, observed: Observed, since: Mapping[EndpointKey, float], now: float
 ) -> dict[EndpointKey, float]:
     """Endpoints that are listed no more, and since when. Answers to requests under way still need them."""
     return {key: since.get(key, now) for key in observed.endpoints.keys() - wanted.endpoints.keys()}
