@@ -198,13 +198,12 @@ static __always_inline __u32 choose_spare(const struct passage *passage,
 
 /* A question: the answer is yes, or it goes on. */
 static __always_inline int answer_or_ask(struct __sk_buff *skb, struct taken *taken,
-					 const bool over6, const bool six)
+					 enum chance_match match, const bool over6, const bool six)
 {
 	const union address *public = &taken->packet.flow.public;
 	const struct siblings *siblings = taken->siblings;
 	const __u32 own = siblings->own % MAX_SIBLINGS;
 	struct passage *passage = &taken->passage;
-	enum chance_match match = socket_find(skb, siblings, &taken->packet);
 	int receiver;
 
 	if (match == CHANCE_FITS)
@@ -230,13 +229,12 @@ static __always_inline int answer_or_ask(struct __sk_buff *skb, struct taken *ta
 }
 
 /* Nobody had it. A socket may have been made here meanwhile; if not, the spare one takes it. */
-static __always_inline int end_chain(struct __sk_buff *skb, struct taken *taken, const bool over6,
-				     const bool six)
+static __always_inline int end_chain(struct __sk_buff *skb, struct taken *taken,
+				     enum chance_match match, const bool over6, const bool six)
 {
 	const struct siblings *siblings = taken->siblings;
 	const __u32 own = siblings->own % MAX_SIBLINGS;
 	struct passage *passage = &taken->passage;
-	enum chance_match match = socket_find(skb, siblings, &taken->packet);
 
 	if (match == CHANCE_FITS)
 		return take_off(skb, taken, CHANCE_TAKEN, over6, six);
@@ -266,6 +264,7 @@ static __always_inline int chance_take(struct __sk_buff *skb, const struct recei
 		.packet.six = six,
 		.tos = received->tos,
 	};
+	enum chance_match match;
 	int reason;
 
 	passage_read(&taken.passage, (const void *)received->gue);
@@ -278,16 +277,14 @@ static __always_inline int chance_take(struct __sk_buff *skb, const struct recei
 	reason = taken_authentic(&taken, received, six);
 	if (reason != OK)
 		return drop(reason);
-	switch (taken.passage.kind) {
-	case CHANCE_KIND_ASK:
-		return answer_or_ask(skb, &taken, over6, six);
-	case CHANCE_KIND_RETURN:
-		return end_chain(skb, &taken, over6, six);
-	case CHANCE_KIND_GIVE:
-		return take_off(skb, &taken, CHANCE_TAKEN, over6, six);
-	default:
+	if (taken.passage.kind == CHANCE_KIND_FOUND)
 		return learn(&taken);
-	}
+	if (taken.passage.kind == CHANCE_KIND_GIVE)
+		return take_off(skb, &taken, CHANCE_TAKEN, over6, six);
+	match = socket_find(skb, taken.siblings, &taken.packet);
+	if (taken.passage.kind == CHANCE_KIND_RETURN)
+		return end_chain(skb, &taken, match, over6, six);
+	return answer_or_ask(skb, &taken, match, over6, six);
 }
 
 #endif

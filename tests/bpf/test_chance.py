@@ -157,7 +157,7 @@ def test_a_packet_of_a_sibling_whose_socket_is_here_is_delivered(bed: Bed, famil
     assert ends(bed, frame) == (NOT_OURS, "", {"taken"})
 
 
-@FAMILIES
+@OPENED
 def test_where_the_packet_came_in_is_told_once_that_the_socket_is_here(bed: Bed, families: Families) -> None:
     opened = bed.open(families.inner)
     frame = bed.passed_on(opened.packet("PA", bytes(500)), flags=ANSWER)

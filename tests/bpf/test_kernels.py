@@ -27,7 +27,7 @@ LAST_HELPER = 175
 """bpf_task_pt_regs, the last one of Linux 5.15."""
 UNUSED_HELPERS = {181: "bpf_loop", 195: "bpf_xdp_get_buff_len"}
 VERIFIER_LIMIT = 1_000_000
-MARGIN = 5
+MARGIN = 3
 
 _INFO_SIZE, _VERIFIED, _XLATED = 232, 216, 20
 _INFO_COMMAND = 15
