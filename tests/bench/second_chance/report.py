@@ -66,12 +66,12 @@ def _flood(flooded: Flooded) -> list[list[str]]:
         [f"Flood of {flooded.sent:.0f} stray ACKs a second: counted a second", counted, ""],
         [
             "… connections of learned flows broken that are moved in it",
-            f"{len(moved.broken)} of {CONNECTIONS}; {len(moved.slow)} requests over 250 ms",
+            f"{len(moved.broken)} of {CONNECTIONS}; {moved.slow} requests over 250 ms",
             _verdict("0", not moved.broken),
         ],
         [
             "… connections broken by a node that joins in it",
-            f"{len(joining.broken)} of {CONNECTIONS}; {len(joining.slow)} requests over 250 ms",
+            f"{len(joining.broken)} of {CONNECTIONS}; {joining.slow} requests over 250 ms",
             "",
         ],
     ]

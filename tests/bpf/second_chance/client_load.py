@@ -5,10 +5,12 @@ CONNECTIONS kept-alive connections, a quarter each of HTTP/1.1, h2, WebSocket an
 each with one request at a time, one every INTERVAL seconds; one in sixteen carries 40 kB up, one 100 kB down.
 Besides, SHORT connections a second with one request each. Says "ready" when all have answered, takes the name
 of the phase to come from each line of its input, and at its end prints one JSON object: {"phases": {NAME:
-{"requests", "slow": [ms], "short", "worst": ms, "median": ms, "stalled": ms}}, "broken": [{"kind", "phase",
-"at", "age", "why"}]}. A broken connection is one that ends of itself, or on which a request is not answered
-rightly within PATIENCE seconds; it is opened again. `stalled`: the longest time for which this process itself
-did not get to run.
+{"requests", "slow", "held", "short", "worst": ms, "median": ms}}, "broken": [{"kind", "phase", "at",
+"age", "why"}]}.
+
+A broken connection is one that ends of itself, or on which a request is not answered rightly within PATIENCE
+seconds; it is opened again. `slow` and `held` are requests over SLOW seconds, the latter because this process
+itself did not get to run.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from typing import TypeVar
 HTTP, TLS = 80, 8443
 Result = TypeVar("Result")
 PATIENCE, SLOW = 5.0, 0.25
-BEAT = 0.01
+BEAT, PAUSE = 0.01, 0.02
 UP, DOWN = 40_000, 100_000
 WINDOW = 1 << 30
 _DATA, _HEADERS, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE = 0, 1, 4, 6, 7, 8
@@ -45,8 +47,9 @@ class Phase:
     """What happened in it."""
 
     times: list[float] = field(default_factory=list)
+    slow: int = 0
+    held: int = 0
     short: int = 0
-    stalled: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -78,14 +81,13 @@ class Tally:
     def text(self) -> str:
         phases = {}
         for name, phase in self.phases.items():
-            slow = [round(1000 * taken) for taken in phase.times if taken > SLOW]
             phases[name] = {
                 "requests": len(phase.times),
-                "slow": slow,
+                "slow": phase.slow,
+                "held": phase.held,
                 "short": phase.short,
                 "worst": round(1000 * max(phase.times, default=0), 1),
                 "median": round(1000 * median(phase.times or [0]), 2),
-                "stalled": round(1000 * phase.stalled, 1),
             }
         return json.dumps({"phases": phases, "broken": [asdict(each) for each in self.broken]})
 
@@ -364,6 +366,8 @@ class Load:
         self.ready = asyncio.Event()
         self._once_tasks: set[asyncio.Task[None]] = set()
         self._is_ending = False
+        self._beat = time.monotonic()
+        self._pauses: list[tuple[float, float]] = []
 
     async def _open(self, kind: type[Exchange]) -> Exchange:
         tls = kind is Tls
@@ -425,8 +429,21 @@ class Load:
     async def _timed(self, asking: Coroutine[None, None, Result]) -> Result:
         begun, phase = time.monotonic(), self.tally.now()
         result = await asking
-        phase.times.append(time.monotonic() - begun)
+        self._note(phase, begun, time.monotonic())
         return result
+
+    def _note(self, phase: Phase, begun: float, ended: float) -> None:
+        """A slow request is one for which others than this process took the time."""
+        phase.times.append(ended - begun)
+        if ended - begun <= SLOW:
+            return
+        # The beat that is late by now shows a pause only when it is over.
+        pauses = [*self._pauses, (self._beat + BEAT, ended)]
+        paused = sum(max(0.0, min(ended, last) - max(begun, first)) for first, last in pauses)
+        if ended - begun - paused > SLOW:
+            phase.slow += 1
+        else:
+            phase.held += 1
 
     async def end(self, kept: Sequence[asyncio.Task[None]]) -> None:
         """Begin nothing more, and wait for what has begun."""
@@ -439,12 +456,13 @@ class Load:
             self.ready.set()
 
     async def watch(self) -> None:
-        """Note for how long this process did not run."""
+        """Note when this process did not run."""
         while True:
-            begun = time.monotonic()
             await asyncio.sleep(BEAT)
-            phase = self.tally.now()
-            phase.stalled = max(phase.stalled, time.monotonic() - begun - BEAT)
+            now = time.monotonic()
+            if now - self._beat > PAUSE + BEAT:
+                self._pauses.append((self._beat + BEAT, now))
+            self._beat = now
 
 
 async def main(address: str, connections: int, interval: float, short: float) -> None:

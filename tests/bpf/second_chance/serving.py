@@ -162,12 +162,13 @@ class Seen:
     """What the load counted in one phase."""
 
     requests: int
-    slow: list[int]
-    """Milliseconds of each request over 250."""
+    slow: int
+    """Requests that took over 250 ms."""
+    held: int
+    """The same, if it was the load that did not get to run meanwhile."""
     short: int
     worst: float
     median: float
-    stalled: float
     broken: list[dict[str, Any]]
 
     @property
@@ -179,8 +180,8 @@ class Seen:
             why[name] = why.get(name, 0) + 1
         return (
             f"{self.requests} requests ({self.short} on connections of their own), "
-            f"{len(self.broken)} broken, {len(self.slow)} over 250 ms, median {self.median} ms, "
-            f"worst {self.worst} ms (the load itself did not run for up to {self.stalled} ms) {why or ''}"
+            f"{len(self.broken)} broken, {self.slow} over 250 ms, median {self.median} ms, "
+            f"worst {self.worst} ms ({self.held} over 250 ms because the load itself did not run) {why or ''}"
         )
 
 
@@ -225,5 +226,5 @@ class Load:
     def seen(self, phase: str) -> Seen:
         """What happened in it."""
         broken = [each for each in self._found["broken"] if each["phase"] == phase]
-        empty = {"requests": 0, "slow": [], "short": 0, "worst": 0.0, "median": 0.0, "stalled": 0.0}
+        empty = {"requests": 0, "slow": 0, "held": 0, "short": 0, "worst": 0.0, "median": 0.0}
         return Seen(**self._found["phases"].get(phase, empty), broken=broken)

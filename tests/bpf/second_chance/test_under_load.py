@@ -17,6 +17,7 @@ from steering import Site
 
 pytestmark = pytest.mark.root
 SECONDS = float(os.environ.get("EPIC_CHURN_SECONDS", "7"))
+LONG = 60.0
 
 
 def change_next_hops(bed: Bed) -> None:
@@ -32,6 +33,8 @@ def turn_off(bed: Bed) -> None:
 def test_random_next_hops_break_nothing(site: Site, public: Address) -> None:
     changing, off = under_load(site, public, change_next_hops, turn_off)
     assert changing.broken == []
+    # What shares the machine with a short run may hold requests up; a long one wants it for itself.
+    assert SECONDS < LONG or changing.slow == 0
     assert changing.requests > CONNECTIONS * SECONDS
     assert len(off.broken) > CONNECTIONS / 8, "without second chance the bed breaks connections"
 
