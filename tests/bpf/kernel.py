@@ -24,3 +24,6 @@ RUNS_XDP = pytest.mark.skipif(
 COUNTS_VERIFIED = pytest.mark.skipif(
     VERSION < (5, 16), reason=f"Linux {_RELEASE}: how much the verifier looked at is told since 5.16"
 )
+TELLS_MTU = pytest.mark.skipif(
+    VERSION < (5, 12), reason=f"Linux {_RELEASE}: programs are told how much fits a route since 5.12"
+)

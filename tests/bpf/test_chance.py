@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from chance_bed import CLIENTS, KEY, NODES, OLD, ORDER, OWN, PUBLICS, WRONG, Bed, error_about, node
 from frames import ALL, ETHER, FAMILIES, OPENED, Families, ip
+from kernel import TELLS_MTU
 from oracle_chance import DROPPED, FOUND, GIVE, NOT_OURS, REDIRECTED, RETURN
 from scapy.layers.inet import ICMP, TCP, UDP, IPOption_NOP
 from scapy.layers.inet6 import (
@@ -449,6 +450,7 @@ def families_overhead(families: Families) -> int:
     return 44 if families.over == 4 else 64
 
 
+@TELLS_MTU
 @FAMILIES
 def test_who_sends_too_much_is_told_how_much_fits(bed: Bed, families: Families) -> None:
     stranger = bed.stranger(families.inner)
