@@ -87,7 +87,7 @@ def test_a_reset_by_another_node_ends_it_at_its_owner(site: Site, public: Addres
     assert forgotten(site, port)
 
 
-@pytest.mark.parametrize("opening", range(NODES))
+@pytest.mark.parametrize("opening", [0, NODES - 1])
 def test_a_handshake_may_be_ended_by_another_node(site: Site, public: Address, opening: int) -> None:
     site.steering.to((SYN, opening), (NOT_SYN, (opening + 1) % NODES))
     with connect(site.bed, public) as opened:

@@ -37,7 +37,7 @@ def send_strays(bed: Bed, public: Address, flags: str, port: int = PUBLIC_HTTP) 
 
 
 @pytest.mark.parametrize("public", [PUBLIC, PUBLIC6], ids=["IPv4", "IPv6"])
-@pytest.mark.parametrize("flags", ["A", "PA", "FA", "SA"])
+@pytest.mark.parametrize("flags", ["A", "FA", "SA"])
 def test_a_stray_segment_is_reset_once(site: Site, public: Address, flags: str) -> None:
     site.steering.to((ALL, EACH_TO_THE_NEXT))
     before = site.steering.resets

@@ -16,7 +16,7 @@ from phases import CONNECTIONS, under_load
 from steering import Site
 
 pytestmark = pytest.mark.root
-SECONDS = float(os.environ.get("EPIC_CHURN_SECONDS", "7"))
+SECONDS = float(os.environ.get("EPIC_CHURN_SECONDS", "5"))
 LONG = 60.0
 
 
