@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 import sys
 import time
 from dataclasses import asdict, dataclass, field
@@ -151,6 +152,9 @@ async def pace(target: Target, tally: Tally, rate: float) -> None:
 async def main() -> None:
     """Load until the input ends."""
     address, port, host, rate, connections = sys.argv[1:6]
+    # Requests that wait keep theirs open.
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     target, tally = Target(address, int(port), host), Tally()
     works = [asyncio.create_task(pace(target, tally, float(rate)))]
     count = int(connections)

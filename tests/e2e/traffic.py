@@ -47,12 +47,6 @@ class Seen:
         """Failures of connections of which the router had led packets to another node before."""
         return [failure for failure in self.failures if any(_is_of(moved, failure) for moved in self.moved)]
 
-    @property
-    def failed(self) -> list[Failure]:
-        """The other failures."""
-        rehashed = self.rehashed
-        return [failure for failure in self.failures if failure not in rehashed]
-
 
 def _is_of(moved: Moved, failure: Failure) -> bool:
     # The lab's hosts have one clock; a connection's SYN leaves after it was begun.
@@ -60,7 +54,7 @@ def _is_of(moved: Moved, failure: Failure) -> bool:
 
 
 @contextmanager
-def traffic(lab: Lab, target: Target, rate: int = 300, connections: int = 50) -> Iterator[Seen]:
+def traffic(lab: Lab, target: Target, rate: int = 300, connections: int = 200) -> Iterator[Seen]:
     """Requests for as long as the block runs."""
     seen = Seen()
     watch = _start(lab, "router", WATCH, target.address)
@@ -98,7 +92,7 @@ def describe(seen: Seen) -> str:
     )
     return (
         f"{seen.sent} sent, {seen.answered} answered, {seen.closed} closed by the server, "
-        f"{len(seen.moved)} connections led elsewhere by the router, {len(seen.rehashed)} of them broken, "
-        f"{len(seen.failed)} failed; "
+        f"{len(seen.moved)} connections led elsewhere by the router; {len(seen.failures)} failures, "
+        f"{len(seen.rehashed)} of those connections; "
         f"next hops {hops}\n{rows}"
     )
