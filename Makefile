@@ -74,7 +74,7 @@ site: lab bundle ## Build the EPIC cluster on the lab's hosts
 demo: site ## Build everything, publish a gateway and send requests through it
 	@$(BIN)/python tools/demo
 
-test: export EPIC_ETCD := required
+test: export EPIC_ETCD := $(if $(or $(shell command -v go),$(wildcard /usr/local/go/bin/go)),required)
 test: setup-lab setup-etcd bpf check sanity ## Run every test, from unit tests to the lab (root)
 	EPIC_LIFE_SEQUENCES=1000 $(PYTEST) -n 2 tests/unit/test_life_sequences.py
 	EPIC_STORE_SEQUENCES=100 EPIC_STORE_KILLS=50 $(PYTEST) -n 2 --dist load tests/unit/store/test_store_sequences.py tests/unit/store/test_store_kills.py
