@@ -22,7 +22,8 @@ from dataclasses import asdict, dataclass, field
 ETH_P_ALL, ETH_P_IP = 3, 0x0800
 PACKET_OUTGOING = 4
 SOL_PACKET, PACKET_STATISTICS = 263, 6
-SO_ATTACH_FILTER, SO_TIMESTAMPNS = 26, 35
+SO_ATTACH_FILTER, SO_RCVBUFFORCE, SO_TIMESTAMPNS = 26, 33, 35
+PACKET_TYPE = 0xFFFFF000 + 4  # the kernel's own value beside the frame: SKF_AD_OFF + SKF_AD_PKTTYPE
 SYN, ACK = 0x02, 0x10
 BUFFER = 8 << 20
 
@@ -67,11 +68,13 @@ class Connections:
 
 
 def open_capture(address: str) -> socket.socket:
-    """All frames of TCP over IPv4 to the address that leave this host, or come to it."""
+    """All frames of TCP over IPv4 to the address that leave this host."""
     capture = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
     wanted = int.from_bytes(socket.inet_aton(address), "big")
-    # classic BPF: ethertype, protocol and destination must fit
+    # classic BPF: direction, ethertype, protocol and destination must fit
     rows = (
+        (0x30, 0, 0, PACKET_TYPE),
+        (0x15, 0, 7, PACKET_OUTGOING),
         (0x28, 0, 0, 12),
         (0x15, 0, 5, ETH_P_IP),
         (0x30, 0, 0, 23),
@@ -85,7 +88,7 @@ def open_capture(address: str) -> socket.socket:
     capture.setsockopt(
         socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HL", len(rows), ctypes.addressof(program))
     )
-    capture.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
+    capture.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER)
     # When it was sent: this script may be late, and what the client saw is compared with it.
     capture.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
     capture.setblocking(False)
@@ -102,12 +105,11 @@ def drain(capture: socket.socket, connections: Connections) -> None:
     """Take what was captured."""
     while True:
         try:
-            frame, ancillary, _, sender = capture.recvmsg(256, 64)
+            frame, ancillary, _, _ = capture.recvmsg(256, 64)
         except BlockingIOError:
             return
-        if sender[2] == PACKET_OUTGOING:
-            seconds, nanoseconds = struct.unpack("qq", ancillary[0][2])
-            connections.take(frame, seconds + nanoseconds / 1e9)
+        seconds, nanoseconds = struct.unpack("qq", ancillary[0][2])
+        connections.take(frame, seconds + nanoseconds / 1e9)
 
 
 def main() -> None:
