@@ -128,7 +128,8 @@ from ansible_collections.epic.gateway.plugins.module_utils._nodes import (
     plan,
 )
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 1.0
+FIRST_PAUSE = 0.1
+LONGEST_PAUSE = 1.0
 
 SPEC = {
     **CONNECTION_SPEC,
