@@ -157,25 +157,23 @@ static __always_inline int chance_from_router(struct __sk_buff *skb, const struc
 					      const bool six)
 {
 	const struct siblings *siblings;
-	union address public;
+	union address destination;
 
 	if (six) {
 		const struct ipv6hdr *ip = view_at(view, ETH_HLEN, sizeof(*ip));
 
 		if (!ip || !is_chance_protocol6(ip->nexthdr))
 			return NOT_OURS;
-	      public
-		= address_v6(&ip->daddr);
-		siblings = siblings_find(&public);
+		destination = address_v6(&ip->daddr);
+		siblings = siblings_find(&destination);
 		return siblings ? chance_from_router6(skb, siblings) : NOT_OURS;
 	} else {
 		const struct iphdr *ip = view_at(view, ETH_HLEN, sizeof(*ip));
 
 		if (!ip || !is_chance_protocol(ip->protocol, false))
 			return NOT_OURS;
-	      public
-		= address_v4(ip->daddr);
-		siblings = siblings_find(&public);
+		destination = address_v4(ip->daddr);
+		siblings = siblings_find(&destination);
 		return siblings ? chance_from_router4(skb, siblings) : NOT_OURS;
 	}
 }

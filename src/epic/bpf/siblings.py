@@ -63,7 +63,7 @@ class SiblingTable:
         self._free = deque(slot for slot in range(MAX_GATEWAYS) if slot not in used)
 
     def put(self, public: Address, siblings: Siblings) -> None:
-        """Replace a gateway's entry at once; a list that changed raises the budget for a while.
+        """Replace a gateway's entry at once; a list that changed raises the gateway's budget for a while.
 
         Invalid: indexes, keys or addresses that the programs cannot use; too many gateways.
         """
@@ -74,8 +74,10 @@ class SiblingTable:
         changed_ns = time.monotonic_ns() if changed or value is None else _changed_ns(value)
         slot = self._slots[key] if value is not None else self._begin(key)
         if changed:
-            for whose in (key, _NODE):
-                self._maps.budgets.set(whose, bytes(records.COUNT.size))
+            self._maps.budgets.set(key, bytes(records.COUNT.size))
+        if self._maps.budgets.get(_NODE) is None:
+            # The node's own is never filled up by a change: gateways could come and go to lift it.
+            self._maps.budgets.set(_NODE, bytes(records.COUNT.size))
         self._maps.siblings.set(key, _pack(siblings, slot, changed_ns))
 
     def delete(self, public: Address) -> None:
@@ -101,11 +103,12 @@ class SiblingTable:
         }
 
     def _begin(self, key: bytes) -> int:
-        """All counters of a new gateway at 0; its slot."""
-        if not self._free:
-            raise Invalid(f"there are {MAX_GATEWAYS} gateways on this node already, and no room for more")
-        slot = self._free.popleft()
-        self._slots[key] = slot
+        """All counters of a new gateway at 0; its slot: that of an attempt that failed, if there was one."""
+        if key not in self._slots:
+            if not self._free:
+                raise Invalid(f"there are {MAX_GATEWAYS} gateways on this node already, and no room for more")
+            self._slots[key] = self._free.popleft()
+        slot = self._slots[key]
         self._maps.hits.set(records.ID.pack(slot), bytes(records.COUNT.size * self._maps.cpus))
         self._maps.chances.set(key, bytes(COUNTS.size * self._maps.cpus))
         return slot

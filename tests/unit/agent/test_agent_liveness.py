@@ -18,7 +18,7 @@ from agent_samples import KEY, PUBLIC, WEB, siblings_message
 
 from epic.agent.gateway import heartbeat as heartbeat_module
 from epic.agent.gateway.heartbeat import Heartbeat
-from epic.agent.gateway.liveness import LOST_AFTER, Liveness
+from epic.agent.gateway.liveness import CUT_OFF_ENDS_AFTER, LOST_AFTER, Liveness
 from epic.agent.gateway.second_chance import SecondChance
 from epic.agent.gateway.siblings import read_siblings
 from epic.bpf.dataplane import Address
@@ -101,6 +101,16 @@ def test_a_node_that_is_cut_off_itself_finds_nobody_lost() -> None:
     assert watch.liveness.lost == set()
     watch.tick(LOST_AFTER + 1)
     assert watch.liveness.lost == {TWO}
+
+
+def test_all_others_are_lost_when_their_silence_lasts() -> None:
+    watch = Watch(TWO, THREE)
+    watch.silent |= {TWO, THREE}
+    watch.tick(CUT_OFF_ENDS_AFTER + 2)
+    assert watch.liveness.lost == {TWO, THREE}
+    watch.silent.clear()
+    watch.tick(2)
+    assert watch.liveness.lost == set()
 
 
 def test_the_last_of_two_can_be_lost() -> None:

@@ -17,6 +17,8 @@ TICK_SECONDS = 0.1
 """How often probes may be due. Nodes that answer are asked at every second tick."""
 LOST_AFTER = 5
 """Probes in a row without an answer. With the ticks that makes 0.5 to 0.7 s."""
+CUT_OFF_ENDS_AFTER = 50
+"""The same: so long this node may take itself to be cut off. All others may have died at once."""
 _REMEMBERED = 16
 
 
@@ -25,6 +27,8 @@ class _Node:
     lost: bool
     pending: list[int] = field(default_factory=list)
     """Nonces of the probes since the last answer."""
+    unanswered: int = 0
+    """How many those are; not all of them are remembered."""
     rests: bool = False
     """It has answered the last probe, so it is not asked at the next tick."""
 
@@ -49,12 +53,17 @@ class Liveness:
     def tick(self) -> list[Address]:
         """Draw conclusions; returns the nodes that are to be asked now.
 
-        When of several nodes none answers any more it is this one that is cut off: nobody is lost by that.
+        When of several nodes none answers any more it is this one that is cut off: nobody is lost by that,
+        unless it lasts.
         """
         alive = [node for node in self._nodes.values() if not node.lost]
         silent = [node for node in alive if len(node.pending) >= LOST_AFTER]
         if silent:
-            self._cut_off = len(alive) > 1 and all(len(node.pending) > 1 for node in alive)
+            self._cut_off = (
+                len(alive) > 1
+                and all(len(node.pending) > 1 for node in alive)
+                and all(node.unanswered < CUT_OFF_ENDS_AFTER for node in silent)
+            )
         if silent and not self._cut_off:
             for node in silent:
                 node.lost = True
@@ -70,6 +79,7 @@ class Liveness:
         """A probe is on its way."""
         node = self._nodes[address]
         node.pending = [*node.pending[1 - _REMEMBERED :], nonce]
+        node.unanswered += 1
 
     def waits(self, address: Address) -> bool:
         """Whether its last probe was not answered yet."""
@@ -83,6 +93,7 @@ class Liveness:
         # Whoever was cut off has to ask all of them anew.
         for other in self._nodes.values() if self._cut_off else (node,):
             other.pending.clear()
+            other.unanswered = 0
         self._cut_off = False
         if node.lost:
             node.lost = False

@@ -218,7 +218,8 @@ class Reconciler:
         view = self._view(node)
         actions = plan.additions(view.wanted, view.observed)
         failed = await self._apply(view, actions)
-        if whole and self._synced and passes_on and not failed:
+        if whole and self._synced and not failed:
+            # Second chance was tried before: what failed of it must not keep the node on old programs.
             await self._worker.run(self._kernel.release_old_programs)
         broken = plan.unprogrammed(view.wanted, view.observed, failed)
         self._publish(view, {g for a in failed if (g := plan.gateway_of(a)) is not None})
