@@ -39,8 +39,9 @@ _ERRORS: dict[int, type[EpicError]] = {
     409: AlreadyExists,
     422: Invalid,
     429: QuotaExceeded,
-    507: Exhausted,
 }
+_NO_ROOM = "NoRoom"
+"""What a server that has no address or node to give says as its reason: it can be reached all the same."""
 
 
 class EpicClient:
@@ -158,6 +159,8 @@ class EpicClient:
 
     def _error(self, method: str, path: str, reply: requests.Response) -> EpicError:
         kind = _ERRORS.get(reply.status_code, Unavailable)
+        if reply.status_code == 503 and (_object(reply) or {}).get("reason") == _NO_ROOM:
+            kind = Exhausted
         message = _message(reply)
         if reply.status_code == 401:
             return Denied(f"{self.server} refuses user {self.username!r}: {message}")

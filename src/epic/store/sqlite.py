@@ -107,9 +107,10 @@ class _SqliteTransaction(_Access):
     def changes(self, since: int, kinds: Iterable[type[Resource]]) -> Sequence[Change]:
         _check_horizon(self._sql, since)
         names = json.dumps([kind.kind for kind in kinds])
+        # By the index of revisions: those of the kinds are many, those since are few.
         rows = self._sql.execute(
             "SELECT kind, account, name, revision, body FROM objects WHERE revision > ? AND revision <= ? "
-            "AND kind IN (SELECT value FROM json_each(?)) ORDER BY revision",
+            "AND +kind IN (SELECT value FROM json_each(?)) ORDER BY revision",
             (since, self.revision, names),
         )
         return [self.change(*row) for row in rows]

@@ -278,9 +278,27 @@ def test_the_look_of_a_host_without_an_agent_loads_what_is_missing_and_nothing_e
 
     before = bare.node.run("nft list ruleset")
     assert look() == ""
-    bare.node.run("nft flush ruleset")
-    assert "rules are missing" in look()
-    assert bare.node.run("nft list ruleset") == before
+    for breach in (
+        "flush ruleset",
+        "flush table inet epic_management",
+        "flush chain inet epic_management input",
+    ):
+        bare.node.run(f"nft {breach}")
+        assert "rules are missing" in look()
+        assert bare.node.run("nft list ruleset") == before
+
+
+def test_the_look_misses_the_gateways_rules_too(bare: FirewallNode, tmp_path: Path) -> None:
+    (line,) = [line for line in CHECK.read_text().splitlines() if line.startswith("ExecStart=")]
+    bare.load()
+    command = line.removeprefix("ExecStart=").replace(
+        "/etc/epic/firewall.nft", str(tmp_path / "firewall.nft")
+    )
+    assert bare.node.run(command) == ""
+    for breach in ("delete table inet epic", "flush table inet epic"):
+        bare.node.run(f"nft {breach}")
+        assert "rules are missing" in bare.node.run(command)
+        assert "from_instance" in bare.node.run("nft list chain inet epic forward")
 
 
 def test_it_takes_the_place_of_rules_that_dropped_all_else(bare: FirewallNode) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from epic.client import Denied, EpicClient
-from epic.errors import AlreadyExists, EpicError, Invalid, NotFound, Unavailable
+from epic.errors import AlreadyExists, EpicError, Exhausted, Invalid, NotFound, Unavailable
 
 
 @dataclass
@@ -131,7 +131,10 @@ def test_a_redirect_to_another_server_is_refused(server: Server, client: EpicCli
         pytest.param(Reply(403, {"error": "not yours"}), Denied, "not yours", id="other-account"),
         pytest.param(Reply(404, {"error": "no group"}), NotFound, "no group", id="missing"),
         pytest.param(Reply(409, {"error": "changed"}), AlreadyExists, "changed", id="conflict"),
-        pytest.param(Reply(503, {"error": "pool empty"}), Unavailable, "pool empty", id="exhausted"),
+        pytest.param(
+            Reply(503, {"error": "pool empty", "reason": "NoRoom"}), Exhausted, "pool empty", id="exhausted"
+        ),
+        pytest.param(Reply(503, {"error": "starting"}), Unavailable, "starting", id="away"),
         pytest.param(
             Reply(500, None, {"x-epic-error-message": "broken"}), Unavailable, "broken", id="header-only"
         ),
