@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import sqlite3
 import stat
-from contextlib import aclosing
+from contextlib import aclosing, closing
 from pathlib import Path
 
 import pytest
@@ -164,6 +165,19 @@ async def test_a_store_in_use_is_not_replaced(tmp_path: Path) -> None:
         await restore_backup(site.location, tmp_path / "backup")
     await site.close_all()
     await restore_backup(site.location, tmp_path / "backup")
+
+
+async def test_a_database_of_something_else_is_not_replaced(tmp_path: Path) -> None:
+    site = SqliteSite(tmp_path / "objects.db")
+    await write_backup(await site.open_engine(), tmp_path / "backup")
+    await site.close_all()
+    foreign = SqliteSite(tmp_path / "epic.db")
+    with closing(sqlite3.connect(tmp_path / "epic.db")) as connection:
+        connection.execute("CREATE TABLE objects (name TEXT)")
+    before = (tmp_path / "epic.db").read_bytes()
+    with pytest.raises(Damaged, match="a database of something else"):
+        await restore_backup(foreign.location, tmp_path / "backup")
+    assert (tmp_path / "epic.db").read_bytes() == before
 
 
 async def test_what_a_restore_replaced_is_kept(tmp_path: Path) -> None:

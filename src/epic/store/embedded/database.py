@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 
 from epic.errors import Damaged, EpicError, OutcomeUnknown, StorageFull, Unavailable
@@ -117,11 +118,24 @@ def _create_private(path: Path) -> None:
     give_to_owner(path, path.parent)
 
 
-def _check(connection: sqlite3.Connection, path: Path) -> None:
+def refuse_foreign(path: Path) -> None:
+    """Raise Damaged for a file that is a database of something else; a broken one may be anything."""
+    if path.exists():
+        # Read only: opening it as ours would change it.
+        location = f"{path.absolute().as_uri()}?mode=ro"
+        with suppress(sqlite3.Error), closing(sqlite3.connect(location, uri=True)) as connection:
+            _check_owner(connection, path)
+
+
+def _check_owner(connection: sqlite3.Connection, path: Path) -> None:
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     if application != _APPLICATION_ID and (application or tables):
         raise Damaged(f"{path}: a database of something else; it is left as it is")
+
+
+def _check(connection: sqlite3.Connection, path: Path) -> None:
+    _check_owner(connection, path)
     rows = connection.execute("PRAGMA integrity_check(3)").fetchall()
     problems = [line for (text,) in rows for line in text.splitlines() if not line.startswith("***")]
     if problems != ["ok"]:

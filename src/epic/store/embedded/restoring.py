@@ -12,7 +12,7 @@ from pathlib import Path
 
 from epic.errors import Unavailable
 from epic.store.embedded import queries
-from epic.store.embedded.database import beside, connect, explain, lock_file, prepare
+from epic.store.embedded.database import beside, connect, explain, lock_file, prepare, refuse_foreign
 from epic.store.embedded.leases import try_lock
 
 _LOGS = ("-wal", "-shm")
@@ -21,9 +21,10 @@ _LOGS = ("-wal", "-shm")
 def restore(path: Path, entries: Iterable[tuple[str, bytes]], after: int) -> int:
     """Make these the whole content of the store, at revisions above `after`; the newest one.
 
-    What was there is kept as PATH.replaced. Raises Unavailable while a process has the store open. A crash
-    leaves the old database or the new one.
+    What was there is kept as PATH.replaced. Raises Unavailable while a process has the store open, or Damaged
+    for a database of something else. A crash leaves the old database or the new one.
     """
+    refuse_foreign(path)
     in_use = lock_file(path)
     try:
         if not try_lock(in_use, fcntl.LOCK_EX):
