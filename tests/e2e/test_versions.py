@@ -42,7 +42,7 @@ def test_a_node_goes_back_and_forth_without_a_failed_request(
         assert forth.returncode == 0, forth.stdout[-3000:]
         assert running(lab) == f"/opt/epic/{bundled}/bin/python"
     assert seen.answered > 0
-    assert seen.failed == [], describe(seen)
+    assert seen.failures == [], describe(seen)
 
 
 def test_a_version_that_the_host_does_not_have_is_refused_with_those_it_has(lab: Lab, bundled: str) -> None:

@@ -98,7 +98,7 @@ def test_a_host_leaves_without_a_failed_request_and_keeps_nothing(
     with traffic(lab, target) as seen:
         assert decommission(host) > 0
     assert seen.answered
-    assert not seen.failed, describe(seen)
+    assert not seen.failures, describe(seen)
     assert traces(lab, host) == []
     assert decommission(host) == 0
 
