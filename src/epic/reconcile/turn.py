@@ -122,9 +122,11 @@ class Turn:
         # First: nobody must take what the node said before for an answer.
         for name in sorted(step.dropped):
             self._count_removal(name)
-        if step.runs:
-            enqueue(self._transaction, step.runs)
         new = self._new(proxy, step)
+        # Without addresses for a new instance there is nothing for a run to do on its node.
+        runs = step.runs - (set(step.place) - {instance.node for instance in new})
+        if runs:
+            enqueue(self._transaction, runs)
         instances = step.instances + new
         before = _published(proxy.status.instances)
         unplaced = step.unplaced + len(step.place) - len(new)

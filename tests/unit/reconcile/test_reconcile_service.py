@@ -82,6 +82,16 @@ async def test_a_gateway_that_has_too_few_instances_gets_them_with_a_run_a_node(
     assert [run.spec.nodes for run in store.list(Run)] == [("e1",), ("e2",)]
 
 
+def test_a_gateway_for_which_no_inside_address_is_left_asks_for_no_run(store: SqliteStore) -> None:
+    settings = LifecycleSettings(IPv4Network("100.64.0.0/32"), "1")
+    create(store, "u1")
+    full = Lifecycle(store, settings, lambda _: NOTHING)
+    full.begin()
+    full.work()
+    assert nodes_of(store, "u1") == set()
+    assert store.list(Run) == []
+
+
 async def test_a_gateway_that_cannot_be_led_holds_up_no_other_and_is_led_later(
     store: SqliteStore, serving: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
