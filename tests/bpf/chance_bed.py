@@ -23,6 +23,7 @@ from scapy.packet import Packet
 from testrun import Program, Ran
 
 from epic.bpf.dataplane import Dataplane, Sibling, Siblings
+from epic.bpf.maps import Map
 
 PUBLICS: dict[int, Address] = {4: IPv4Address("203.0.113.1"), 6: IPv6Address("2001:db8:113::1")}
 CLIENTS: dict[int, Address] = {4: IPv4Address("198.51.100.9"), 6: IPv6Address("2001:db8:77::9")}
@@ -32,6 +33,8 @@ OWN, ORDER = 2, (3, 2, 0, 1)
 """Of four siblings: this node's index, and the order in which they are asked."""
 OLD, KEY, WRONG = bytes(range(16)), bytes(range(16, 32)), bytes(range(32, 48))
 PROGRAM = "gateway_underlay_ingress"
+ALL_GATEWAYS = bytes(16)
+"""Whose budget all gateways share."""
 WINDOW = 65535
 _AT_ONCE = struct.pack("ii", 1, 0)
 
@@ -86,6 +89,16 @@ class Bed:
                 self.plane.delete_siblings(public)
         for inner in PUBLICS:
             self.tell(inner, **changes)
+        self.spend_budget(ALL_GATEWAYS, 0)
+
+    def spend_budget(self, whose: bytes, until_ns: int) -> None:
+        """Packets of unknown flows have used that gateway's share up to then; 0: nothing of it."""
+        (pin,) = Path(self.plane._loader.directory).glob("maps/budgets")
+        budgets = Map(pin, 16, 8)
+        try:
+            budgets.set(whose, until_ns.to_bytes(8, "little"))
+        finally:
+            budgets.close()
 
     def tell(self, inner: int, **changes: Any) -> None:
         """What the agent tells the programs and the rules; changes are fields of Siblings."""

@@ -3,10 +3,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
-from chance_bed import CLIENTS, KEY, NODES, OLD, ORDER, OWN, PUBLICS, WRONG, Bed, error_about, node
+from chance_bed import (
+    ALL_GATEWAYS,
+    CLIENTS,
+    KEY,
+    NODES,
+    OLD,
+    ORDER,
+    OWN,
+    PUBLICS,
+    WRONG,
+    Bed,
+    error_about,
+    node,
+)
 from frames import ALL, ETHER, FAMILIES, OPENED, Families, ip
 from kernel import TELLS_MTU
 from oracle_chance import DROPPED, FOUND, GIVE, NOT_OURS, REDIRECTED, RETURN
@@ -19,7 +30,6 @@ from scapy.layers.inet6 import (
 from scapy.packet import Packet, Raw
 
 from epic.bpf.dataplane import Sibling
-from epic.bpf.maps import Map
 
 pytestmark = pytest.mark.root
 
@@ -332,21 +342,13 @@ def test_an_error_about_something_else_is_left_alone(bed: Bed, families: Familie
     assert ends(bed, bytes(ETHER / error_about(opened))[:-14]) == (NOT_OURS, "", set())
 
 
-def spend_budget(bed: Bed, whose: bytes) -> None:
-    (pin,) = Path(bed.plane._loader.directory).glob("maps/budgets")
-    budgets = Map(pin, 16, 8)
-    try:
-        budgets.set(whose, (1 << 62).to_bytes(8, "little"))
-    finally:
-        budgets.close()
-
-
 @INNER
 @pytest.mark.parametrize("all_gateways", [False, True])
 def test_only_so_many_unknown_flows_are_asked_about(bed: Bed, families: Families, all_gateways: bool) -> None:
     stranger, public = bed.stranger(families.inner), PUBLICS[families.inner]
     mapped = bytes(10) + b"\xff\xff" + public.packed if families.inner == 4 else public.packed
-    spend_budget(bed, bytes(16) if all_gateways else mapped)
+    whose = ALL_GATEWAYS if all_gateways else mapped
+    bed.spend_budget(whose, 1 << 62)
     before = bed.plane.drop_counters()["chance_budget"]
     assert bed.run(ETHER / stranger.packet()).verdict == DROPPED
     assert bed.plane.drop_counters()["chance_budget"] == before + 1
@@ -355,7 +357,11 @@ def test_only_so_many_unknown_flows_are_asked_about(bed: Bed, families: Families
     assert ends(bed, ETHER / stranger.packet())[2] == {"to_owner"}
     siblings = tuple(Sibling(index, node(bed.over, index)) for index in (OWN, 1))
     bed.tell(families.inner, siblings=siblings)
-    assert ends(bed, ETHER / bed.stranger(families.inner, client_port=1).packet())[2] == {"passed_on"}
+    unknown = ETHER / bed.stranger(families.inner, client_port=1).packet()
+    if all_gateways:
+        assert bed.run(unknown).verdict == DROPPED, "a change of one gateway's fills up what all share"
+        bed.spend_budget(whose, 0)
+    assert ends(bed, unknown)[2] == {"passed_on"}
 
 
 @FAMILIES
