@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import faulthandler
 import logging
 import signal
 import sys
@@ -12,6 +13,11 @@ from pathlib import Path
 
 from epic.agent import settings as configuration
 from epic.errors import EpicError
+
+log = logging.getLogger(__name__)
+
+# Before systemd gives it up.
+_STUCK_SECONDS = 7.0
 
 
 def main() -> None:
@@ -51,7 +57,7 @@ async def _run(settings: configuration.Settings) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, _end, stop)
     # A node has one role, and the other one's libraries would take megabytes.
     if isinstance(settings, configuration.GatewaySettings):
         from epic.agent.gateway.agent import GatewayAgent  # noqa: PLC0415
@@ -61,3 +67,16 @@ async def _run(settings: configuration.Settings) -> None:
         from epic.agent.workload.agent import WorkloadAgent  # noqa: PLC0415
 
         await WorkloadAgent(settings).run(stop)
+
+
+def _end(stop: asyncio.Event) -> None:
+    """End, and say in time what holds it up, be it a thread or a task."""
+    faulthandler.dump_traceback_later(_STUCK_SECONDS)
+    asyncio.get_running_loop().call_later(_STUCK_SECONDS, _tell_tasks)
+    stop.set()
+
+
+def _tell_tasks() -> None:
+    for task in asyncio.all_tasks():
+        where = [f"{frame.f_code.co_qualname}:{frame.f_lineno}" for frame in task.get_stack()]
+        log.warning("the task %s has not ended: %s", task.get_name(), " < ".join(where) or "not begun")
