@@ -22,6 +22,8 @@ from epic.runs.results import node_results, reader_event
 from epic.runs.settings import RunSettings
 
 INSTANCE = {"gateway": "root.U1", "inside_address": "100.64.0.1"}
+RUN = f"run-{os.getpid()}"
+"""Not the same in processes side by side: the end of a run ends what is marked with its name."""
 
 
 def plans(*names: str) -> dict[str, NodePlan]:
@@ -60,7 +62,7 @@ def execute(executor: AnsibleExecutor, *nodes: str) -> tuple[Outcome, list[dict[
         if event is not None:
             events.append(event)
 
-    return executor.execute("1", plans(*nodes), on_event, lambda: False), events
+    return executor.execute(RUN, plans(*nodes), on_event, lambda: False), events
 
 
 def test_nodes_get_their_instances_and_results_come_back(executor: AnsibleExecutor, tmp_path: Path) -> None:
@@ -85,7 +87,7 @@ def test_its_directory_is_private(executor: AnsibleExecutor, tmp_path: Path) -> 
     assert outcome.succeeded, outcome
     runs = tmp_path / "runs"
     assert stat.S_IMODE(runs.stat().st_mode) == 0o700
-    assert stat.S_IMODE((runs / "work/1/hosts.json").stat().st_mode) == 0o600
+    assert stat.S_IMODE((runs / f"work/{RUN}/hosts.json").stat().st_mode) == 0o600
 
 
 def test_a_playbook_that_does_not_exist_is_a_failure_in_words(executor: AnsibleExecutor) -> None:
@@ -108,10 +110,9 @@ def test_nothing_of_a_cancelled_run_is_left_though_ansibles_workers_are_sessions
 ) -> None:
     begun = tmp_path / "begun"
     play(tmp_path, f"    - name: Sleep\n      ansible.builtin.shell: touch {begun}; sleep 300\n")
-    run = f"run-{os.getpid()}"
-    outcome = executor.execute(run, plans("e1"), lambda _: None, begun.exists)
+    outcome = executor.execute(RUN, plans("e1"), lambda _: None, begun.exists)
     assert not outcome.succeeded
-    assert list(marked(run)) == []
+    assert list(marked(RUN)) == []
 
 
 def test_a_node_that_does_not_answer_ends_the_run_in_time(tmp_path: Path) -> None:
