@@ -49,7 +49,11 @@ class OutcomeUnknown(Unavailable):
     """Whether the write happened cannot be told; read again and see."""
 
 
-class StorageFull(Unavailable):
+class NotWritable(Unavailable):
+    """Nothing can be written now. Reads go on, and writes do when the cause is gone; the store logs why."""
+
+
+class StorageFull(NotWritable):
     """There is no room for the write. Nothing of it was stored, and what was stored is intact."""
 
 

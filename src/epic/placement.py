@@ -40,8 +40,8 @@ def place(gateway: str, nodes: Iterable[Candidate], count: int, keep: Iterable[s
         full = sum(node.schedulable for node in nodes)
         raise Exhausted(
             "the platform has no room for another gateway now; its operators can see why",
-            f"no EPIC node can take {gateway}: of {len(nodes)} nodes {len(nodes) - full} are not "
-            f"schedulable and {full} are at their capacity; add a node or raise a node's capacity",
+            f"of {len(nodes)} EPIC nodes {len(nodes) - full} are not schedulable and {full} are at their "
+            "capacity; add a node or raise a node's capacity",
         )
     return chosen
 

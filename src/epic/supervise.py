@@ -8,11 +8,20 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 
+from epic.errors import NotWritable
+
 log = logging.getLogger(__name__)
 
 _FIRST_DELAY = 0.5
 _LONGEST_DELAY = 30.0
 _HEALTHY_AFTER = 60.0
+
+
+def is_said_by_store(error: Exception) -> bool:
+    """Whether it is nothing but that nothing can be written: the store says so once, for all who meet it."""
+    if isinstance(error, ExceptionGroup):
+        return error.split(NotWritable)[1] is None
+    return isinstance(error, NotWritable)
 
 
 class TellOnce:
@@ -24,6 +33,8 @@ class TellOnce:
 
     def fault(self, what: str, error: Exception) -> None:
         """`what` could not be done."""
+        if is_said_by_store(error):
+            return
         if self._told.get(what) != repr(error):
             self._told[what] = repr(error)
             self._log.warning("%s: %s; it is tried again", what, error, exc_info=error)
@@ -39,7 +50,7 @@ async def keep_running(
 ) -> None:
     """Run the service until cancelled; after a fault it begins again, ever later while it keeps failing.
 
-    A fault that repeats is told once.
+    A fault that repeats is told once; that nothing can be written is said by the store, for all.
     """
     delay, told = first_delay, ""
     while True:
@@ -50,7 +61,7 @@ async def keep_running(
         except Exception as error:
             if time.monotonic() - began > _HEALTHY_AFTER:
                 delay, told = first_delay, ""
-            if told != repr(error):
+            if told != repr(error) and not is_said_by_store(error):
                 log.exception("%s: begins again in %.1f s", name, delay)
                 told = repr(error)
         await asyncio.sleep(delay)

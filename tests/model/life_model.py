@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from datetime import datetime, timedelta
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -110,7 +109,7 @@ class Model(Plant):
                 if self._made % 3:
                     transaction.create(_slice(account, uid, self._made))
                 replan(transaction, account, {uid})
-        except (EpicError, sqlite3.OperationalError):
+        except EpicError:
             return
 
     def delete(self, account: str, name: str) -> None:

@@ -20,6 +20,7 @@ from epic.ads.picture import KINDS, Picture
 from epic.ads.reports import applied_siblings, heard, reported, silent
 from epic.ads.siblings import SiblingLists
 from epic.ads.snapshot import TUNNEL, Snapshot
+from epic.errors import StorageFull
 from epic.ipam.networks import DEFAULT_POOLS
 from epic.lifecycle.digest import Placed
 from epic.lifecycle.tunnels import Evidence
@@ -68,7 +69,9 @@ class FullDisk(SqliteStore):
         with super().transaction() as transaction:
             yield transaction
             if self.full:
-                raise sqlite3.OperationalError("database or disk is full")
+                error = sqlite3.OperationalError("database or disk is full")
+                error.sqlite_errorcode = sqlite3.SQLITE_FULL
+                raise error
 
 
 @dataclass
@@ -177,7 +180,7 @@ class Plant:
             execution.outcome = self._executed(name, execution.plan, failure)
         try:
             self.records.finish(execution.run, execution.plan, execution.outcome, canceled=False)
-        except sqlite3.OperationalError:
+        except StorageFull:
             return
         del self.executions[name]
 
@@ -294,7 +297,7 @@ class Plant:
     def _may_fail(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.OperationalError:
+        except StorageFull:
             assert isinstance(self.store, FullDisk) and self.store.full
 
     def check_announced(self, node: EpicNode, gateways: set[str]) -> None:

@@ -68,4 +68,4 @@ def test_no_room_says_why_and_what_to_do() -> None:
     cluster = [Candidate("a", 1, 1), Candidate("b", 5, 0, schedulable=False)]
     with pytest.raises(Exhausted, match="the platform has no room for another gateway now") as refused:
         place("a.G", cluster, 2)
-    assert "of 2 nodes 1 are not schedulable and 1 are at their capacity; add" in refused.value.detail
+    assert "of 2 EPIC nodes 1 are not schedulable and 1 are at their capacity; add" in refused.value.detail

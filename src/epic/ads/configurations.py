@@ -6,7 +6,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 
 from epic.ads.assemble import Accepted
 from epic.ads.picture import Inputs
@@ -20,14 +21,16 @@ from epic.model.gatewayapi import GatewaySpec
 from epic.model.naming import GatewayId
 from epic.model.resources import EnvoyResources, GWRoute
 from epic.tunnels import proxy_services
+from epic.workqueue.limits import Backoff
 
 log = logging.getLogger(__name__)
 
 Validate = Callable[[Bundle], Awaitable[None]]
 Settled = Callable[[GatewayId], None]
 
-_RETRY_SECONDS = 5.0
+_RETRY = Backoff(first=5.0, longest=60.0)
 _AT_ONCE = 4
+_NOT_STORED = "The configuration cannot be stored at present; it is tried again"
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class _Entry:
     built: Key | None = None
     judged: bool = False
     gone: bool = False
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
     before: asyncio.Task[None] | None = None
     """The work on an earlier gateway of that name."""
@@ -109,6 +113,8 @@ class Configurations:
         if entry is None:
             before = before or self._ending.get(key.gateway)
             entry = self._entries[key.gateway] = _Entry(key, inputs, before=before)
+        if entry.key != key:
+            entry.changed.set()
         entry.key, entry.inputs = key, inputs
         if entry.task is None and entry.built != key:
             entry.task = asyncio.create_task(self._build(entry))
@@ -124,12 +130,13 @@ class Configurations:
         if entry is None:
             return None
         entry.gone = True
+        entry.changed.set()
         if entry.task is not None:
             self._ending[gateway] = entry.task
         return entry.task
 
     async def _build(self, entry: _Entry) -> None:
-        gateway = entry.key.gateway
+        gateway, retries = entry.key.gateway, 0
         try:
             if entry.before is not None:
                 await asyncio.wait([entry.before])
@@ -138,13 +145,15 @@ class Configurations:
                 entry.accepted = await asyncio.to_thread(self._revisions.load, gateway, service)
             while entry.built != entry.key and not entry.gone:
                 key, inputs = entry.key, entry.inputs
+                entry.changed.clear()
                 async with self._slots:
                     retry = await self._judge(entry, inputs, key)
                 entry.built, entry.judged = key, True
                 if not entry.gone:
                     self._settled(gateway)
+                retries = retries + 1 if retry else 0
                 if retry and not entry.gone:
-                    await asyncio.sleep(_RETRY_SECONDS)
+                    await _until_changed(entry, _RETRY.delay(retries))
                     entry.built = None
         finally:
             if entry.gone:
@@ -162,12 +171,10 @@ class Configurations:
                 service = inputs.proxy.status.service
                 await asyncio.to_thread(self._revisions.save, candidate, service)
         except EpicError as error:
-            log.warning("gateway %s keeps its configuration: %s", key.gateway, error)
-            entry.problem = error
+            self._kept(entry, error, error)
             return not isinstance(error, Invalid)
         except OSError as error:
-            log.warning("gateway %s keeps its configuration: %s", key.gateway, error)
-            entry.problem = EpicError("The configuration cannot be stored at present; it is tried again")
+            self._kept(entry, error, EpicError(_NOT_STORED))
             return True
         except Exception:
             # A fault of ours with one gateway's input must not hold up the others.
@@ -178,6 +185,18 @@ class Configurations:
             return False
         entry.accepted, entry.problem = candidate, None
         return False
+
+    def _kept(self, entry: _Entry, error: Exception, problem: EpicError) -> None:
+        """The gateway keeps what it has; what is tried again and fails of the same is not logged again."""
+        if str(problem) != str(entry.problem):
+            log.warning("gateway %s keeps its configuration: %s", entry.key.gateway, error)
+        entry.problem = problem
+
+
+async def _until_changed(entry: _Entry, seconds: float) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await entry.changed.wait()
 
 
 async def _translated(inputs: Inputs, key: Key) -> Accepted:

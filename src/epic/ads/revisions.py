@@ -80,11 +80,16 @@ class Revisions:
             },
         }
         fresh = path.with_name(f"{path.name}.new")
-        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            json.dump(body, file)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
+        try:
+            with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+                json.dump(body, file)
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.replace(path)
+        except OSError:
+            # On a disk that is full its beginning must not take what room there is.
+            fresh.unlink(missing_ok=True)
+            raise
 
     def forget(self, gateway: GatewayId) -> None:
         """Remove the gateway's file."""

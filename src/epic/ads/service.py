@@ -30,7 +30,7 @@ from epic.ads.snapshot import TUNNEL, Snapshot
 from epic.ads.statuses import Statuses
 from epic.envoy.resources import Bundle
 from epic.envoy.validate import validate
-from epic.errors import EpicError
+from epic.errors import EpicError, NotWritable
 from epic.ipam.networks import DEFAULT_POOLS, Pools
 from epic.lifecycle.digest import Placed
 from epic.lifecycle.tunnels import Evidence
@@ -324,15 +324,28 @@ class AdsService:
             await self._save.wait()
             self._save.clear()
             unsaved, self._unsaved = self._unsaved, {}
-            for gateway, (revision, problem) in unsaved.items():
-                what = f"noting the configuration of gateway {gateway}"
-                try:
-                    await self._statuses.configured(gateway, revision, problem)
-                except Exception as error:
-                    self._tell.fault(what, error)
-                    asyncio.get_running_loop().call_later(_AGAIN_SECONDS, self._touch, gateway)
-                else:
-                    self._tell.success(what)
+            while unsaved:
+                gateway = next(iter(unsaved))
+                if not await self._try_to_save(gateway, *unsaved[gateway]):
+                    # All of them would meet the same. What has come in the meantime is newer.
+                    self._unsaved = {**unsaved, **self._unsaved}
+                    asyncio.get_running_loop().call_later(_AGAIN_SECONDS, self._save.set)
+                    break
+                del unsaved[gateway]
+
+    async def _try_to_save(self, gateway: GatewayId, revision: str, problem: EpicError | None) -> bool:
+        """Note a gateway's configuration; False: nothing can be written now."""
+        what = f"noting the configuration of gateway {gateway}"
+        try:
+            await self._statuses.configured(gateway, revision, problem)
+        except NotWritable:
+            return False
+        except Exception as error:
+            self._tell.fault(what, error)
+            asyncio.get_running_loop().call_later(_AGAIN_SECONDS, self._touch, gateway)
+        else:
+            self._tell.success(what)
+        return True
 
     @asynccontextmanager
     async def _listening(self) -> AsyncIterator[None]:

@@ -19,7 +19,10 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
     403: {"description": "Not this user's, or more than the account may have"},
     404: {"description": "There is no such object"},
     409: {"description": "It exists already (`Location` says where), or is in use, or was changed meanwhile"},
-    503: {"description": "A pool or the nodes have nothing left to give"},
+    503: {
+        "description": "A pool or the nodes have nothing left to give (`reason` NoRoom), or nothing can be "
+        "written (NotWritable) or read (Unavailable) now: repeat it after `Retry-After` seconds"
+    },
 }
 
 _general = APIRouter(tags=["general"])

@@ -10,6 +10,7 @@ import logging
 import secrets
 import time
 from dataclasses import dataclass
+from http import HTTPStatus
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
@@ -18,8 +19,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from epic.api.body_limit import limited
 from epic.api.context import Principal
-from epic.api.replies import PREFIX, error_reply
+from epic.api.replies import PREFIX, epic_error_reply, error_reply
 from epic.api.sessions import Sessions
+from epic.errors import Unavailable
 from epic.model.resources import User
 from epic.store.interface import Store
 
@@ -122,9 +124,10 @@ class Gate:
         headers = Headers(scope=scope)
         account = account_of(scope["path"])
         credentials = _credentials(headers.get("authorization", ""))
-        user = (
-            await self._authenticator.authenticate(*credentials, account) if credentials is not None else None
-        )
+        try:
+            user = await self._authenticator.authenticate(*credentials, account) if credentials else None
+        except Unavailable as error:
+            return await epic_error_reply(error)(scope, receive, send)
         if user is None:
             message = (
                 "wrong user name or password"
@@ -145,12 +148,13 @@ class Gate:
 
 
 def _noted(scope: Scope, principal: Principal, send: Send) -> Send:
-    """`send` that leaves a line in the log for each request that changes something."""
+    """`send` that leaves a line in the log for each request that changes something, or is not to."""
     if scope["method"] in {"GET", "HEAD"} or scope["path"].endswith(_MEASUREMENTS):
         return send
 
     async def noting(message: Message) -> None:
-        if message["type"] == "http.response.start":
+        # What is missing for now is logged when it begins to be; its clients repeat such requests.
+        if message["type"] == "http.response.start" and message["status"] != HTTPStatus.SERVICE_UNAVAILABLE:
             who = f"{principal.account}/{principal.name}" if principal.account else principal.name
             log.info("%s %s by %s: %d", scope["method"], scope["path"], who, message["status"])
         await send(message)

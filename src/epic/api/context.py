@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,8 +16,11 @@ from fastapi import Depends, Request
 from epic.errors import EpicError
 from epic.ipam.networks import DEFAULT_POOLS, Pools
 from epic.live import Live
+from epic.log_rate import LogOnChange
 from epic.reconcile.current import CurrentWorld
 from epic.store.interface import Store
+
+log = logging.getLogger(__name__)
 
 
 class Forbidden(EpicError):
@@ -48,6 +52,7 @@ class Context:
     run_events: RunEvents
     pools: Pools = DEFAULT_POOLS
     live: Live = field(default_factory=Live)
+    no_room: LogOnChange = field(default_factory=lambda: LogOnChange(log))
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the process ends: event streams end with it."""
 

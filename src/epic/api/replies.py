@@ -5,21 +5,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from epic.api.context import Forbidden, Principal
+from epic.api.context import Context, Forbidden, Principal
 from epic.errors import (
     AlreadyExists,
     Conflict,
+    Damaged,
     EpicError,
     Exhausted,
     Invalid,
     NotFound,
+    NotWritable,
     QuotaExceeded,
     Unavailable,
 )
@@ -27,6 +29,8 @@ from epic.model.base import Resource
 
 PREFIX = "/api/epic"
 ERROR_HEADER = "x-epic-error-message"
+
+V = TypeVar("V")
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +44,13 @@ _STATUS: dict[type[EpicError], int] = {
     Exhausted: 503,
     Unavailable: 503,
 }
-_REASONS: dict[type[EpicError], str] = {Exhausted: "NoRoom"}
+# One word for programs.
+_REASONS: dict[type[EpicError], str] = {
+    Exhausted: "NoRoom",
+    NotWritable: "NotWritable",
+    Unavailable: "Unavailable",
+}
+_RETRY_AFTER_SECONDS = 10
 
 
 class Duplicate(AlreadyExists):
@@ -93,17 +103,29 @@ def install_error_handlers(app: FastAPI) -> None:
 
 async def _on_epic_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, EpicError)  # noqa: S101
+    principal: Principal | None = getattr(request.state, "principal", None)
+    if isinstance(error, Exhausted):
+        # Who asked is told that there is no room; why is for the platform's operators to see.
+        context: Context = request.app.state.context
+        context.no_room.warning(str(error), error.whole)
+    return epic_error_reply(error, admin=principal is not None and principal.admin)
+
+
+def epic_error_reply(error: EpicError, *, admin: bool = False) -> JSONResponse:
+    """An error of ours; administrators read its detail too, if that is about what they have asked for."""
     if isinstance(error, Duplicate):
         body = {"message": str(error), "link": {"self": error.path}}
         return JSONResponse(body, 409, headers={"Location": error.path})
-    status = next((_STATUS[c] for c in type(error).__mro__ if c in _STATUS), 500)
-    reason = _REASONS.get(type(error), "")
-    if reason:
-        # Who asked is told that there is no room; why is for the platform's operators to see.
-        log.warning("%s %s: %s", request.method, request.url.path, error.whole)
-    principal: Principal | None = getattr(request.state, "principal", None)
-    message = error.whole if principal is not None and principal.admin else str(error)
-    return error_reply(status, message, reason=reason)
+    status = _first(_STATUS, error, 500)
+    # What the host of the control plane is short of is in its log, once.
+    own = isinstance(error, Unavailable | Damaged)
+    headers = {"Retry-After": str(_RETRY_AFTER_SECONDS)} if isinstance(error, Unavailable) else {}
+    message = error.whole if admin and not own else str(error)
+    return error_reply(status, message, headers, reason=_first(_REASONS, error, ""))
+
+
+def _first(table: dict[type[EpicError], V], error: EpicError, otherwise: V) -> V:
+    return next((table[c] for c in type(error).__mro__ if c in table), otherwise)
 
 
 async def _on_bad_request(_: Request, error: Exception) -> JSONResponse:

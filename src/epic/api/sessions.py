@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from epic.model.resources import User
 from epic.store.interface import Store
+from epic.supervise import TellOnce
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ class Sessions:
         self._store = store
         self._open: set[_Session] = set()
         self._watcher: asyncio.Task[None] | None = None
+        self._tell = TellOnce(log)
 
     async def serve(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send, user: User) -> None:
         """Let the application answer the request of this user."""
@@ -79,11 +81,12 @@ class Sessions:
                 for session in list(self._open):
                     if self._current(session.user) != session.user:
                         session.revoke()
+                self._tell.success("following the users")
                 async for change in self._store.watch(since):
                     if change.kind == User.kind:
                         self._changed(change.account, change.name, change.object)
-            except Exception:
-                log.exception("the users cannot be followed; trying again")
+            except Exception as error:
+                self._tell.fault("following the users", error)
                 await asyncio.sleep(_PAUSE_SECONDS)
 
     def _changed(self, account: str, name: str, current: object) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What transactions look things up in: kept from one to the next, never read anew while nothing fails."""
+"""What transactions look things up in: kept from one to the next, whatever fails in between."""
 
 from __future__ import annotations
 
@@ -8,8 +8,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from epic.errors import Conflict
-from epic.reconcile.world import KINDS, World
-from epic.store.interface import Store, Transaction
+from epic.reconcile.world import KINDS, Key, World
+from epic.store.interface import Change, Store, Transaction
+
+_CLASSES = {kind.kind: kind for kind in KINDS}
+
+
+class _NotingWorld(World):
+    """A world that remembers of which objects it was told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: set[tuple[str, str, str]] = set()
+
+    def apply(self, change: Change) -> set[Key]:
+        """Take in a change; returns what is to be looked at because of it."""
+        if change.kind in _CLASSES:
+            self.told.add((change.kind, change.account, change.name))
+        return super().apply(change)
 
 
 class CurrentWorld:
@@ -18,7 +34,7 @@ class CurrentWorld:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._lock = threading.Lock()
-        self._world = World()
+        self._world = _NotingWorld()
         self._revision = 0
 
     @contextmanager
@@ -28,23 +44,36 @@ class CurrentWorld:
         The world may be told of what the transaction changes; what does not become durable is forgotten.
         """
         with self._lock:
-            told = self._world.changes
+            self._world.told.clear()
             try:
                 with self._store.transaction() as transaction:
                     self._catch_up(transaction)
-                    told = self._world.changes
+                    self._world.told.clear()
                     yield transaction, self._world
             except BaseException:
-                if self._world.changes != told:
-                    self._world, self._revision = World(), 0
+                self._restore()
                 raise
 
     def _catch_up(self, transaction: Transaction) -> None:
         try:
             changes = transaction.changes(self._revision, KINDS)
         except Conflict:  # another process has forgotten deletions that came after our last look
-            self._world = World()
+            self._world = _NotingWorld()
             changes = transaction.changes(0, KINDS)
         for change in changes:
             self._world.apply(change)
         self._revision = transaction.revision
+
+    def _restore(self) -> None:
+        """Bring what a transaction told of, and did not write, back to what is stored.
+
+        What others write meanwhile may be in it before its turn: the next transaction takes it in again.
+        """
+        told = set(self._world.told)
+        try:
+            for kind, account, name in told:
+                obj = self._store.find(_CLASSES[kind], account, name)
+                revision = obj.metadata.resource_version if obj is not None else 0
+                self._world.apply(Change(revision, kind, account, name, obj))
+        except Exception:  # whatever is in it now: it is read anew
+            self._world, self._revision = _NotingWorld(), 0

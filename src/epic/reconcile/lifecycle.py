@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 
+from epic.errors import NotWritable
 from epic.lifecycle import nodes as node_life
 from epic.lifecycle.tunnels import is_released
 from epic.model.base import now
@@ -14,6 +15,7 @@ from epic.reconcile.current import CurrentWorld
 from epic.reconcile.turn import LifecycleSettings, TunnelEvidence, Turn, is_work, next_step, replicas
 from epic.reconcile.world import Key, World
 from epic.store.interface import Change, Reader, Store
+from epic.workqueue.failures import FailureLog
 from epic.workqueue.queue import WorkQueue
 
 log = logging.getLogger(__name__)
@@ -32,7 +34,7 @@ class Lifecycle:
         self._evidence = evidence
         self._current = CurrentWorld(store)
         self._world = World()
-        self._told = ""
+        self._failures: FailureLog[Key] = FailureLog(log)
         self.queue: WorkQueue[Key] = WorkQueue()
 
     def begin(self) -> int:
@@ -70,22 +72,22 @@ class Lifecycle:
                 for key in keys:
                     turn.do(key)
                 turn.finish()
+        except NotWritable as error:  # no key is at fault: each by itself would meet the same
+            self._fail(keys, error)
+            return True
         except Exception as error:  # a fault with one key must not hold up the others
             if not quiet:
-                self._fail(keys[0], error)
+                self._fail(keys, error)
             return False
         for key in keys:
             if self.queue.succeeded(key):
-                self._told = ""
-                log.info("%s %s/%s: went well again", *key)
+                self._failures.succeeded(key, _title(key))
         return True
 
-    def _fail(self, key: Key, error: Exception) -> None:
-        first = self.queue.failed(key) == 1
-        # A full disk is met by every key: once is enough.
-        if first and self._told != repr(error):
-            log.warning("%s %s/%s: %s; it is tried again", *key, error, exc_info=error)
-            self._told = repr(error)
+    def _fail(self, keys: list[Key], error: Exception) -> None:
+        for key in keys:
+            self.queue.failed(key)
+            self._failures.failed(key, _title(key), error)
 
     def _is_due(self, key: Key) -> bool:
         """Whether anything seems to be left to do; the transaction looks again."""
@@ -96,6 +98,10 @@ class Lifecycle:
         if waits:
             self.queue.add(key, _LOOK_SECONDS[key.kind])
         return due
+
+
+def _title(key: Key) -> str:
+    return f"{key.kind} {key.account}/{key.name}"
 
 
 def _look(

@@ -13,6 +13,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from epic.errors import NotWritable
 from epic.lifecycle.conditions import with_proxy_condition
 from epic.model.base import Resource, now
 from epic.model.naming import GatewayId
@@ -32,6 +33,7 @@ from epic.siblings.condition import LATE, SECOND_CHANCE, second_chance
 from epic.siblings.heard import AppliedLists
 from epic.siblings.waiting import is_held, late, release
 from epic.store.interface import Change, Reader, Store, Transaction
+from epic.workqueue.failures import FailureLog
 from epic.workqueue.queue import WorkQueue
 
 log = logging.getLogger(__name__)
@@ -76,7 +78,7 @@ class SiblingsKeeper:
         self._lists: dict[GatewayId, SiblingsSpec] = {}
         self._late: set[GatewayId] = set()
         self._told: dict[str, tuple[object, ...]] = {}
-        self._told_fault = ""
+        self._failures: FailureLog[GatewayId] = FailureLog(log)
         self._heard: deque[GatewayId] = deque()
         self._next_turn = clock()
         self.queue: WorkQueue[GatewayId] = WorkQueue(clock)
@@ -182,14 +184,16 @@ class SiblingsKeeper:
             with self._store.transaction() as transaction:
                 for gateway in gateways:
                     self._do(transaction, gateway)
+        except NotWritable as error:  # no gateway is at fault: each by itself would meet the same
+            self._fail(gateways, error)
+            return True
         except Exception as error:  # a fault with one gateway must not hold up the others
             if not quiet:
-                self._fail(gateways[0], error)
+                self._fail(gateways, error)
             return False
         for gateway in gateways:
             if self.queue.succeeded(gateway):
-                self._told_fault = ""
-                log.info("siblings of %s: it goes well again", gateway)
+                self._failures.succeeded(gateway, f"siblings of {gateway}")
         return True
 
     def _do(self, transaction: Transaction, gateway: GatewayId) -> None:
@@ -222,12 +226,10 @@ class SiblingsKeeper:
         condition = second_chance(instances, spec, seen.nodes, said, moment)
         return with_proxy_condition(seen.proxy.model_copy(update={"status": status}), condition), spec
 
-    def _fail(self, gateway: GatewayId, error: Exception) -> None:
-        first = self.queue.failed(gateway) == 1
-        # A full disk is met by every gateway: once is enough.
-        if first and self._told_fault != repr(error):
-            log.warning("siblings of %s: %s; it is tried again", gateway, error, exc_info=error)
-            self._told_fault = repr(error)
+    def _fail(self, gateways: list[GatewayId], error: Exception) -> None:
+        for gateway in gateways:
+            self.queue.failed(gateway)
+            self._failures.failed(gateway, f"siblings of {gateway}", error)
 
 
 def _look(reader: Reader, gateway: GatewayId) -> _Seen | None:

@@ -122,7 +122,7 @@ class Turn:
         # First: nobody must take what the node said before for an answer.
         for name in sorted(step.dropped):
             self._count_removal(name)
-        new = self._new(proxy, step)
+        new, shortage = self._new(step)
         # Without addresses for a new instance there is nothing for a run to do on its node.
         runs = step.runs - (set(step.place) - {instance.node for instance in new})
         if runs:
@@ -130,6 +130,8 @@ class Turn:
         instances = step.instances + new
         before = _published(proxy.status.instances)
         unplaced = step.unplaced + len(step.place) - len(new)
+        if unplaced > proxy.status.unplaced:
+            log.warning("gateway %s: no room for %d instances%s", proxy.id, unplaced, shortage)
         proxy = self._save(with_instances(proxy, instances, unplaced))
         proxy = self._note(relist_gateway(self._transaction, proxy, self._world.nodes))
         if _published(instances) != before:
@@ -137,15 +139,17 @@ class Turn:
         if proxy.deleting and not instances:
             self._gone.append(proxy.id)
 
-    def _new(self, proxy: GWProxy, step: Step) -> tuple[ProxyInstance, ...]:
-        """The instances that are added; without addresses for them the rest of the step is done."""
+    def _new(self, step: Step) -> tuple[tuple[ProxyInstance, ...], str]:
+        """The instances that are added; without addresses for them the rest of the step is done.
+
+        What addresses are short of is told besides, for operators.
+        """
         if not step.place:
-            return ()
+            return (), ""
         try:
-            return new_instances(step.place, self._world.claims, self._settings.inside_pool)
+            return new_instances(step.place, self._world.claims, self._settings.inside_pool), ""
         except Exhausted as error:
-            log.warning("gateway %s gets no further instance: %s", proxy.id, error.whole)
-            return ()
+            return (), f": {error.whole}"
 
     def _quarantine(self, proxy: GWProxy, instance: ProxyInstance) -> None:
         spec = QuarantineSpec(

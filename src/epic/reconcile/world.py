@@ -40,8 +40,6 @@ class World:
         self.quarantines: dict[str, Quarantine] = {}
         self._runs: dict[str, Run] = {}
         self.claims = Claims()
-        self.changes = 0
-        """How many were taken in."""
         self._load: Counter[str] = Counter()
         self._in_account: Counter[str] = Counter()
         self._on_node: dict[str, set[GatewayId]] = defaultdict(set)
@@ -64,7 +62,6 @@ class World:
     def apply(self, change: Change) -> set[Key]:
         """Take in a change; returns what is to be looked at because of it."""
         account, name, obj = change.account, change.name, change.object
-        self.changes += 1
         self.claims.apply(change.kind, account, name, obj)
         match change.kind:
             case GWProxy.kind:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import threading
 from collections.abc import Callable, Mapping
@@ -23,12 +24,14 @@ from epic.runs.records import Records
 from epic.runs.results import NodeOutcome, ends_node, node_results, outcome, reader_event
 from epic.store.interface import Store
 from epic.store.queue import FINISHED
+from epic.supervise import TellOnce
+from epic.workqueue.limits import Backoff
 
 log = logging.getLogger(__name__)
 
 _AT_ONCE = 32
 """Processes of Ansible; one that hangs keeps only its own place."""
-_SAVE_AGAIN_SECONDS = 1.0
+_SAVE_AGAIN = Backoff(first=1.0, longest=15.0)
 
 
 class Executor(Protocol):
@@ -76,6 +79,7 @@ class RunQueue:
         self._hub = hub
         self._envoy_version = envoy_version
         self._pool6 = pool6
+        self._tell = TellOnce(log)
         self._wake = asyncio.Event()
         self._busy: dict[str, _Batch] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -195,18 +199,14 @@ class RunQueue:
         if plan is not None:
             result = node_results([node], list(batch.events), ended.failure)[node]
             found = outcome(result, batch.raws.get(node, ()))
-        told = False
-        while True:
+        for attempt in itertools.count(1):
             try:
                 run = await asyncio.to_thread(self._records.finish, run, plan, found, ended.canceled)
                 break
             except Exception as error:
-                if not told:
-                    log.warning(
-                        "the result of run %s cannot be written (%s); it is tried again", run.name, error
-                    )
-                told = True
-                await asyncio.sleep(_SAVE_AGAIN_SECONDS)
+                self._tell.fault(f"writing the result of run {run.name}", error)
+                await asyncio.sleep(_SAVE_AGAIN.delay(attempt))
+        self._tell.success(f"writing the result of run {run.name}")
         del self._busy[node]
         self._wake.set()
         log.info("run %s on %s: %s %s", run.name, node, run.status.state, run.status.message)

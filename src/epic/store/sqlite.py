@@ -12,9 +12,10 @@ from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from epic.errors import AlreadyExists, Conflict, NotFound
+from epic.errors import AlreadyExists, Conflict, NotFound, NotWritable, Unavailable
 from epic.model.base import Resource, now
 from epic.model.resources import KINDS
+from epic.store.health import CANNOT_WRITE, Health, explain
 from epic.store.interface import Change, R
 
 _SCHEMA = """
@@ -30,6 +31,10 @@ CREATE TABLE IF NOT EXISTS sequences (name TEXT PRIMARY KEY, value INTEGER NOT N
 _REVISION = ".revision"
 _HORIZON = ".horizon"
 _DELETIONS_KEPT = 10_000
+_LOCK_SECONDS = 5.0
+"""How long a write waits for another one, of this process or of another."""
+_IN_TROUBLE_SECONDS = 0.1
+"""The same while writes fail anyway: who waits keeps a thread from those who only read."""
 _WATCH_BATCH = 500
 _PARSED_KEPT = 200_000
 
@@ -170,15 +175,21 @@ class SqliteStore:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        _create_private(path)
         self._parsed = _Parsed()
         self._lock = threading.Lock()
         self._local = threading.local()
         self._connections: list[sqlite3.Connection] = []
         self._watchers: dict[asyncio.Event, asyncio.AbstractEventLoop] = {}
-        self._writer = self._connect()
-        self._writer.executescript(_SCHEMA)
-        self._forget_deletions()
+        self._writes, self._reads = Health(path, "written"), Health(path, "read")
+        try:
+            _create_private(path)
+            self._writer = self._connect()
+            self._writer.executescript(_SCHEMA)
+        except (OSError, sqlite3.Error) as error:
+            raise Unavailable(f"{path} cannot be opened: {error}") from error
+        # What is not forgotten now is so at another start.
+        with suppress(NotWritable):
+            self._forget_deletions()
 
     def close(self) -> None:
         """Close all connections; the store must not be used afterwards."""
@@ -188,36 +199,36 @@ class SqliteStore:
     @property
     def revision(self) -> int:
         """The revision of the newest durable change."""
-        return _sequence(self._reader(), _REVISION)
+        with self._reading():
+            return _sequence(self._reader(), _REVISION)
 
     def get(self, kind: type[R], account: str, name: str) -> R:
         """The object; raises NotFound."""
-        return self._access().get(kind, account, name)
+        with self._reading() as access:
+            return access.get(kind, account, name)
 
     def find(self, kind: type[R], account: str, name: str) -> R | None:
         """The object, or None."""
-        return self._access().find(kind, account, name)
+        with self._reading() as access:
+            return access.find(kind, account, name)
 
     def list(self, kind: type[R], account: str | None = None) -> list[R]:
         """All objects of the kind, of one account or (None) of all, ordered by account and name."""
-        return self._access().list(kind, account)
+        with self._reading() as access:
+            return access.list(kind, account)
 
     @contextmanager
     def transaction(self) -> Iterator[_SqliteTransaction]:
         """Begin a write; it commits when the block ends and rolls back when the block raises."""
-        with self._lock:
-            self._writer.execute("BEGIN IMMEDIATE")
-            try:
-                before = _sequence(self._writer, _REVISION)
-                transaction = _SqliteTransaction(self._writer, self._parsed, before)
-                yield transaction
-                after = _sequence(self._writer, _REVISION)
-                self._writer.execute("COMMIT")
-            except BaseException:
-                self._writer.execute("ROLLBACK")
-                raise
-            self._parsed.forget(transaction.superseded)
+        with self._writing():
+            before = _sequence(self._writer, _REVISION)
+            transaction = _SqliteTransaction(self._writer, self._parsed, before)
+            yield transaction
+            after = _sequence(self._writer, _REVISION)
+        # Not before it is durable: a revision that rolls back names nothing.
+        self._parsed.forget(transaction.superseded)
         if after != before:
+            self._writes.succeeded()
             self._wake()
 
     async def watch(self, since: int) -> AsyncGenerator[Change, None]:
@@ -225,7 +236,7 @@ class SqliteStore:
         changed = asyncio.Event()
         self._watchers[changed] = asyncio.get_running_loop()
         try:
-            await asyncio.to_thread(lambda: _check_horizon(self._reader(), since))
+            await asyncio.to_thread(self._check_horizon, since)
             while True:
                 changed.clear()
                 changes = await asyncio.to_thread(self._changes, since)
@@ -237,14 +248,18 @@ class SqliteStore:
         finally:
             del self._watchers[changed]
 
+    def _check_horizon(self, since: int) -> None:
+        with self._reading():
+            _check_horizon(self._reader(), since)
+
     def _changes(self, since: int) -> Sequence[Change]:
-        rows = self._reader().execute(
-            "SELECT kind, account, name, revision, body FROM objects "
-            "WHERE revision > ? ORDER BY revision LIMIT ?",
-            (since, _WATCH_BATCH),
-        )
-        access = self._access()
-        return [access.change(*row) for row in rows.fetchall()]
+        with self._reading() as access:
+            rows = self._reader().execute(
+                "SELECT kind, account, name, revision, body FROM objects "
+                "WHERE revision > ? ORDER BY revision LIMIT ?",
+                (since, _WATCH_BATCH),
+            )
+            return [access.change(*row) for row in rows.fetchall()]
 
     def _wake(self) -> None:
         for event, loop in list(self._watchers.items()):
@@ -253,18 +268,61 @@ class SqliteStore:
 
     def _forget_deletions(self) -> None:
         # Only at the start: no watcher can be behind what is forgotten here.
-        row = self._writer.execute(
-            "SELECT revision FROM objects WHERE body IS NULL ORDER BY revision DESC LIMIT 1 OFFSET ?",
-            (_DELETIONS_KEPT,),
-        ).fetchone()
-        if row is not None:
-            self._writer.execute("BEGIN IMMEDIATE")
-            self._writer.execute("DELETE FROM objects WHERE body IS NULL AND revision <= ?", row)
-            self._writer.execute("REPLACE INTO sequences VALUES (?, ?)", (_HORIZON, *row))
-            self._writer.execute("COMMIT")
+        with self._writing():
+            row = self._writer.execute(
+                "SELECT revision FROM objects WHERE body IS NULL ORDER BY revision DESC LIMIT 1 OFFSET ?",
+                (_DELETIONS_KEPT,),
+            ).fetchone()
+            if row is not None:
+                self._writer.execute("DELETE FROM objects WHERE body IS NULL AND revision <= ?", row)
+                self._writer.execute("REPLACE INTO sequences VALUES (?, ?)", (_HORIZON, *row))
 
-    def _access(self) -> _Access:
-        return _Access(self._reader(), self._parsed, None)
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """A transaction of SQLite's. Raises NotWritable when that is not possible, or was not."""
+        with self._locked() as seconds:
+            try:
+                self._writer.execute(f"PRAGMA busy_timeout={int(seconds * 1000)}")
+                self._writer.execute("BEGIN IMMEDIATE")
+                yield
+                self._writer.execute("COMMIT")
+            except BaseException as error:
+                # SQLite ends some transactions by itself; the first error is the one that says why.
+                if self._writer.in_transaction:
+                    with suppress(sqlite3.Error):
+                        self._writer.execute("ROLLBACK")
+                explained = explain(error, writing=True) if isinstance(error, sqlite3.Error) else None
+                if explained is None:
+                    raise
+                self._writes.failed(explained)
+                raise explained from error
+
+    @contextmanager
+    def _locked(self) -> Iterator[float]:
+        """Be the one who writes; for how many seconds other processes may be waited for."""
+        seconds = _IN_TROUBLE_SECONDS if self._writes.failing else _LOCK_SECONDS
+        if not self._lock.acquire(timeout=seconds):
+            error = NotWritable(CANNOT_WRITE, f"a write has not ended for {seconds:.0f} s")
+            self._writes.failed(error)
+            raise error
+        try:
+            # They may have begun to fail in the meantime.
+            yield _IN_TROUBLE_SECONDS if self._writes.failing else seconds
+        finally:
+            self._lock.release()
+
+    @contextmanager
+    def _reading(self) -> Iterator[_Access]:
+        """Raises Unavailable when reading is not possible now."""
+        try:
+            yield _Access(self._reader(), self._parsed, None)
+        except sqlite3.Error as error:
+            explained = explain(error, writing=False)
+            if explained is None:
+                raise
+            self._reads.failed(explained)
+            raise explained from error
+        self._reads.succeeded()
 
     def _reader(self) -> sqlite3.Connection:
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
@@ -273,9 +331,15 @@ class SqliteStore:
         return connection
 
     def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, isolation_level=None, timeout=30, check_same_thread=False)
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
+        connection = sqlite3.connect(
+            self._path, isolation_level=None, timeout=_LOCK_SECONDS, check_same_thread=False
+        )
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=FULL")
+        except BaseException:
+            connection.close()
+            raise
         self._connections.append(connection)
         return connection
 

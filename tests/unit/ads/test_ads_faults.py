@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 from ads_site import Held, Site, eventually, needs_envoy, proxy, route, slice_of, tunnel
 
-from epic.ads import configurations, service
+from epic.ads import configurations, revisions, service
 from epic.ads.snapshot import INSTANCE, LISTENER, ROUTE_CONFIGURATION
+from epic.errors import StorageFull
 from epic.model.resources import GWProxy
+from epic.workqueue.limits import Backoff
 
 pytestmark = needs_envoy
 
@@ -21,7 +23,7 @@ pytestmark = needs_envoy
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     monkeypatch.setattr(service, "_AGAIN_SECONDS", 0.05)
-    monkeypatch.setattr(configurations, "_RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(configurations, "_RETRY", Backoff(first=0.05, longest=0.05))
     return Site(tmp_path)
 
 
@@ -34,15 +36,20 @@ def other(name: str) -> GWProxy:
     return found.model_copy(update={"metadata": metadata, "status": status})
 
 
+@pytest.mark.parametrize(
+    "error",
+    [StorageFull("no room"), sqlite3.OperationalError("a fault of ours")],
+    ids=["disk", "fault"],
+)
 async def test_a_status_that_cannot_be_written_is_written_later_and_nothing_ends(
-    site: Site, monkeypatch: pytest.MonkeyPatch
+    site: Site, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     full = True
     transaction = site.store.transaction
 
     def failing() -> Any:
         if full:
-            raise sqlite3.OperationalError("database or disk is full")
+            raise error
         return transaction()
 
     site.put(proxy(), route(), slice_of("10.1.0.1"), tunnel())
@@ -56,7 +63,7 @@ async def test_a_status_that_cannot_be_written_is_written_later_and_nothing_ends
 
 
 async def test_a_revision_that_cannot_be_stored_is_stored_later_without_a_change(
-    site: Site, monkeypatch: pytest.MonkeyPatch
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     failures = iter([OSError(28, "No space left on device")] * 3)
     save = configurations.Revisions.save
@@ -73,6 +80,22 @@ async def test_a_revision_that_cannot_be_stored_is_stored_later_without_a_change
         await eventually(lambda: held.resources[INSTANCE])
         await eventually(lambda: held.resources[ROUTE_CONFIGURATION])
         await eventually(lambda: site.condition("Accepted") == ("True", "Accepted"))
+    kept = [r for r in caplog.records if "keeps its configuration" in r.getMessage()]
+    assert len(kept) == 1, "once, not with each try"
+
+
+async def test_a_revision_that_was_written_in_part_takes_no_room(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    site.put(proxy(), route(), slice_of("10.1.0.1"), tunnel())
+    monkeypatch.setattr(revisions.os, "fsync", failing)
+    held = Held()
+    async with site.serving(), site.agent(held):
+        await eventually(lambda: site.condition("Accepted") == ("False", "NotValidated"))
+    assert not list((site.directory / "revisions").iterdir())
 
 
 async def test_a_gateway_that_cannot_be_prepared_holds_up_no_other(

@@ -93,6 +93,49 @@ def test_transaction_that_fails_without_telling_costs_no_reading(store: FailingS
         assert world is before
 
 
+def test_transaction_that_fails_after_telling_costs_the_reading_of_what_it_told(store: FailingStore) -> None:
+    current = CurrentWorld(store)
+    with current.transaction() as (transaction, before):
+        for number in range(3):
+            transaction.create(gateway(f"g{number}", f"203.0.113.{number}"))
+    for _ in range(3):
+        with pytest.raises(ValueError, match="fault"), current.transaction() as (transaction, world):
+            transaction.delete(GWProxy, "a", "g0")
+            world.apply(Change(0, GWProxy.kind, "a", "g0", None))
+            world.apply(change(transaction.create(gateway("h", "203.0.113.9"))))
+            raise ValueError("a fault")
+    with current.transaction() as (_, world):
+        assert world is before
+        assert {found.proxy for found in world.proxies} == {"g0", "g1", "g2"}
+        assert world.claims.public.propose([POOL]) == [IPv4Address("203.0.113.3")]
+
+
+def test_what_others_write_while_a_failure_is_undone_is_taken_in(
+    store: FailingStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    current = CurrentWorld(store)
+    with current.transaction() as (transaction, _):
+        transaction.create(gateway("g", "203.0.113.0"))
+    with pytest.raises(ValueError, match="fault"), current.transaction() as (_, world):
+        world.apply(Change(0, GWProxy.kind, "a", "g", None))
+        raise ValueError("a fault")
+    find = store.find
+
+    def overtaken(*args: Any) -> Any:
+        monkeypatch.undo()
+        found = find(*args)
+        with store.transaction() as transaction:
+            transaction.delete(GWProxy, "a", "g")
+        return found
+
+    monkeypatch.setattr(store, "find", overtaken)
+    with pytest.raises(ValueError, match="fault"), current.transaction() as (_, world):
+        world.apply(change(gateway("g", "203.0.113.7")))
+        raise ValueError("a fault")
+    with current.transaction() as (_, world):
+        assert not world.proxies
+
+
 def test_deletions_that_another_process_has_forgotten_are_seen(
     store: FailingStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,7 @@ from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
+from disk_troubles import TROUBLES
 
 from epic.lifecycle.tunnels import Evidence
 from epic.model.base import now
@@ -21,6 +22,7 @@ from epic.reconcile import turn
 from epic.reconcile.lifecycle import Lifecycle
 from epic.reconcile.service import ReconcilerService
 from epic.reconcile.turn import LifecycleSettings, Turn
+from epic.reconcile.world import Key, World
 from epic.store.interface import Transaction
 from epic.store.sqlite import SqliteStore
 from epic.supervise import keep_running
@@ -142,6 +144,102 @@ def test_a_gateway_that_waits_for_an_address_goes_on_with_the_rest(store: Sqlite
     work.work()
     (left,) = store.list(GWProxy)
     assert {i.phase for i in left.status.instances} == {"Draining"}
+
+
+def test_that_there_is_no_room_is_logged_when_it_begins_not_with_each_try(
+    store: SqliteStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    work = Lifecycle(store, LifecycleSettings(IPv4Network("100.64.0.0/32"), "1"), lambda _: NOTHING)
+    create(store, "u1")
+    for _ in range(4):
+        work.begin()
+        work.work()
+    (record,) = [r for r in caplog.records if r.name.startswith("epic.")]
+    assert record.getMessage().startswith(
+        "gateway a.u1: no room for 2 instances: the pool of inside addresses has not enough free addresses; "
+    )
+
+
+def test_gateways_that_fail_again_and_again_do_not_have_everything_read_anew(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lead = Turn._gateway
+
+    def failing(self: Turn, proxy: GWProxy) -> None:
+        lead(self, proxy)
+        raise ValueError("no such thing")
+
+    for number in range(20):
+        create(store, f"u{number}")
+    work = lifecycle(store)
+    work.begin()
+    monkeypatch.setattr(Turn, "_gateway", failing)
+    made: list[World] = []
+    init = World.__init__
+
+    def counted(self: World) -> None:
+        made.append(self)
+        init(self)
+
+    monkeypatch.setattr(World, "__init__", counted)
+    for _ in range(3):
+        for number in range(20):
+            work.queue.add(Key("gateway", "a", f"u{number}"))
+        work.work()
+    assert made == []
+    assert not any(nodes_of(store, f"u{number}") for number in range(20))
+    monkeypatch.setattr(Turn, "_gateway", lead)
+    for number in range(20):
+        work.queue.add(Key("gateway", "a", f"u{number}"))
+    work.work()
+    assert all(nodes_of(store, f"u{number}") == {"e1", "e2"} for number in range(20))
+
+
+def test_while_nothing_can_be_written_keys_are_not_tried_one_by_one(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    begun: list[int] = []
+    do = Turn.do
+
+    def counted(self: Turn, key: Key) -> None:
+        begun.append(1)
+        do(self, key)
+
+    monkeypatch.setattr(Turn, "do", counted)
+    for number in range(30):
+        create(store, f"u{number}")
+    work = lifecycle(store)
+    work.begin()
+    with TROUBLES["READONLY"](store):
+        work.work()
+    assert len(begun) <= 50
+    assert not any(nodes_of(store, f"u{number}") for number in range(30))
+    assert len([r for r in caplog.records if r.name.startswith("epic.")]) == 1
+    work.begin()
+    work.work()
+    assert all(nodes_of(store, f"u{number}") == {"e1", "e2"} for number in range(30))
+
+
+async def test_a_full_disk_ends_no_service_and_fills_no_log(
+    store: SqliteStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    tries = 0
+
+    async def writing() -> None:
+        nonlocal tries
+        async with asyncio.TaskGroup() as tasks:
+            tries += 1
+            tasks.create_task(asyncio.to_thread(create, store, "u1"))
+
+    with TROUBLES["READONLY"](store):
+        task = asyncio.create_task(keep_running("it", writing, first_delay=0.01))
+        await eventually(lambda: tries >= 4)
+    await eventually(lambda: store.find(GWProxy, "a", "u1"))
+    task.cancel()
+    said = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+    assert said[0].startswith(f"{store._path} cannot be written: ")
+    assert not [line for line in said if "NotWritable" in line]
 
 
 def test_a_turn_plans_the_tunnels_of_an_account_once(

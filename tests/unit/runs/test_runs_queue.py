@@ -23,6 +23,7 @@ from epic.runs.inventory import NodePlan
 from epic.runs.queue import RunQueue
 from epic.store.queue import enqueue, forget_old_runs
 from epic.store.sqlite import SqliteStore
+from epic.workqueue.limits import Backoff
 
 
 class Executor:
@@ -263,7 +264,7 @@ async def test_an_instance_that_failed_is_tried_again_and_a_success_ends_that(
 async def test_a_result_that_cannot_be_written_is_written_later(
     store: SqliteStore, executor: Executor, monkeypatch: pytest.MonkeyPatch, working: object
 ) -> None:
-    monkeypatch.setattr(queue, "_SAVE_AGAIN_SECONDS", 0.02)
+    monkeypatch.setattr(queue, "_SAVE_AGAIN", Backoff(first=0.02, longest=0.02))
     finish, failures = records.Records.finish, iter([OSError("disk is full")] * 3)
 
     def failing(*args: Any) -> Any:

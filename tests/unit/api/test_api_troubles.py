@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A host that takes no writes: who writes is told to come again, who reads sees nothing of it."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from typing import Any
+
+import httpx
+import pytest
+from api_requests import API, PROXIES, proxy_body, route_body
+from disk_troubles import TROUBLES
+
+from epic.store import sqlite
+from epic.store.sqlite import SqliteStore
+
+U1 = f"{API}/accounts/root/proxies/U1"
+REFUSED = {
+    "error": "the control plane cannot write now; repeat the request later",
+    "reason": "NotWritable",
+}
+
+
+@pytest.mark.parametrize("trouble", TROUBLES.values(), ids=TROUBLES)
+async def test_writes_are_503_with_a_time_to_come_again_and_reads_are_served(
+    admin: httpx.AsyncClient,
+    store: SqliteStore,
+    trouble: Any,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sqlite, "_LOCK_SECONDS", 0.05)
+    monkeypatch.setattr(sqlite, "_IN_TROUBLE_SECONDS", 0.01)
+    assert (await admin.post(PROXIES, json=proxy_body())).status_code == 302
+    listeners = [
+        {"name": f"l{i}", "port": 80, "protocol": "HTTP", "hostname": f"h{i}.example"} for i in range(60)
+    ]
+    large = {"gateway": {"gatewayClassName": "k", "listeners": listeners}}
+    writes: list[tuple[str, str, Any]] = [
+        ("POST", PROXIES, proxy_body("U2", **{"display-name": "two", **large})),
+        ("PUT", U1, proxy_body("U1", **large)),
+    ]
+    if trouble is not TROUBLES["FULL"]:  # there is room for little ones
+        writes.append(("POST", f"{API}/accounts/root/routes", route_body()))
+        writes.append(("POST", f"{API}/accounts", {"account": {"metadata": {"name": "new"}, "spec": {}}}))
+        writes.append(("DELETE", U1, None))
+    caplog.clear()
+    caplog.set_level(logging.INFO)
+    with trouble(store):
+        for method, path, body in writes * 2:
+            reply = await admin.request(method, path, json=body)
+            assert (reply.status_code, reply.json()) == (503, REFUSED), (method, path)
+            assert reply.headers["retry-after"] == "10"
+            read = await admin.get(U1)
+            assert (read.status_code, "deletionTimestamp" in read.text) == (200, False)
+    logged = [r.getMessage() for r in caplog.records if r.name.startswith("epic.")]
+    assert len(logged) == 1, logged
+    for method, path, body in writes:
+        reply = await admin.request(method, path, json=body)
+        assert reply.status_code < 400, reply.text
+
+
+async def test_what_cannot_be_read_is_503_also_where_users_are_looked_up(
+    anyone: httpx.AsyncClient, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> sqlite3.Connection:
+        error = sqlite3.OperationalError(f"{store._path}: disk I/O error")
+        error.sqlite_errorcode = sqlite3.SQLITE_IOERR
+        raise error
+
+    monkeypatch.setattr(store, "_reader", broken)
+    reply = await anyone.get(U1, auth=("admin", "admin-password"))
+    assert reply.status_code == 503
+    assert reply.json() == {
+        "error": "the control plane cannot read what it has stored now; repeat the request later",
+        "reason": "Unavailable",
+    }
