@@ -54,6 +54,10 @@
 #define CHANCE_NODE      20000      /* the same for all gateways together: 50,000 a second */
 #define SEQUENCE_REACH   (1U << 24) /* how far a packet's numbers may be from its socket's */
 
+/* Hellos that a tunnel's workload node may say at once, and how often from then on: 4 a second. */
+#define HELLO_BURST       16
+#define HELLO_INTERVAL_NS 250000000ULL
+
 /* After so long without a control packet the next one is news. */
 #define SILENCE_NS 16000000000ULL
 

@@ -71,9 +71,42 @@ static __always_inline void tell(__u32 tunnel, __u16 kind, __u16 lane, const str
 	bpf_ringbuf_submit(event, 0);
 }
 
+/*
+ * A token bucket: so many hellos at once, then one as often as the interval says. The agent, which
+ * answers them, is everybody's. Under the lock, and after the counter, so that nobody uses up the
+ * share with what he has captured.
+ */
+static __always_inline bool hello_allowed(struct peer *peer, __u64 now)
+{
+	const __u64 from = peer->used_until > now ? peer->used_until : now;
+
+	if (from - now > (HELLO_BURST - 1) * HELLO_INTERVAL_NS)
+		return false;
+	peer->used_until = from + HELLO_INTERVAL_NS;
+	return true;
+}
+
+/* A hello of another generation is answered, but once only. */
+static __always_inline int stray_advance(struct peer *peer, const struct gue_control *control)
+{
+	const __u64 counter = counter_of(control), now = bpf_ktime_get_ns();
+	int reason = OK;
+
+	bpf_spin_lock(&peer->lock);
+	if (counter <= peer->stray_counter)
+		reason = DROP_CONTROL_REPLAYED;
+	else if (!hello_allowed(peer, now))
+		reason = DROP_HELLO_LIMIT;
+	else
+		peer->stray_counter = counter;
+	bpf_spin_unlock(&peer->lock);
+	return reason;
+}
+
 /* Take a higher counter, and with it what the packet shows; under the lock, for two may race. */
 static __always_inline int lane_advance(struct peer *peer, __u32 tunnel,
-					const struct gue_control *control, const struct end *end)
+					const struct gue_control *control, const struct end *end,
+					const bool hello)
 {
 	__u32 index = control->lane % LANES;
 	struct lane *lane = &peer->lane[index];
@@ -88,6 +121,10 @@ static __always_inline int lane_advance(struct peer *peer, __u32 tunnel,
 	if (counter <= lane->counter) {
 		bpf_spin_unlock(&peer->lock);
 		return DROP_CONTROL_REPLAYED;
+	}
+	if (hello && !hello_allowed(peer, now)) {
+		bpf_spin_unlock(&peer->lock);
+		return DROP_HELLO_LIMIT;
 	}
 	seen = lane->seen_ns;
 	lane->counter = counter;
@@ -147,9 +184,9 @@ static __always_inline int control_verify(const struct received *received, const
 	 * answer.
 	 */
 	if (hello && (!peer->generation || bpf_ntohl(control->generation) != peer->generation))
-		return OK;
+		return stray_advance(peer, control);
 	end = end_of(received, tunnel, control);
-	return lane_advance(peer, id, control, &end);
+	return lane_advance(peer, id, control, &end, hello);
 }
 
 #endif

@@ -57,6 +57,8 @@ struct peer {
 	__u32 lanes;               /* that the far end says it has */
 	__u32 generation;          /* random, since the counters began; 0: not yet */
 	__u32 reserved;
+	__u64 stray_counter; /* highest one of hellos of other generations */
+	__u64 used_until;    /* up to when hellos have used their share (CLOCK_MONOTONIC) */
 	struct lane lane[LANES];
 };
 

@@ -126,6 +126,7 @@ def received(role: str, over: int) -> list[bytes]:
         for lane in range(2):
             make = hello if role == "gateway" else acknowledgement
             found.append(make(families, 1 << 40 + lane, lane=lane, lanes=2))
+            found.append(make(families, 1 << 40 + lane, lane=lane, lanes=2, generation=0))
     return [bytes(frame) for frame in found]
 
 

@@ -50,6 +50,7 @@ GATEWAY_XDP, WORKLOAD_XDP = "gateway gateway_underlay_xdp", "workload workload_u
 LANES = range(4)
 
 _VALID_OFFSET = 29  # `valid` in `struct tunnel`
+_USED_UNTIL_OFFSET = 24  # `used_until` in `struct peer`
 _MAP_INFO_SIZE = 80
 
 
@@ -140,6 +141,12 @@ class Host:
     def allow_errors(self) -> None:
         """As if no ICMP error of others had been passed on lately."""
         self.map("workload", "errors").set(self.slot("workload"), bytes(8))
+
+    def allow_hellos(self) -> None:
+        """As if the workload node had said nothing lately."""
+        held, key = self.map("gateway", "peers"), self.slot("gateway")
+        value = held.get(key)
+        held.set(key, value[:_USED_UNTIL_OFFSET] + bytes(8) + value[_USED_UNTIL_OFFSET + 8 :])
 
     def slot(self, role: str) -> bytes:
         """Where the tunnel's data are in the maps that are arrays."""

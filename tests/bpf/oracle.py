@@ -68,7 +68,9 @@ class World:
     locals: set[bytes]
     mtu: int = 1500
     generation: int = 0
-    """Of the counters: hellos of others are taken, but teach nothing."""
+    """Of the counters: hellos of others are taken, each once, but teach nothing."""
+    strays: dict[int, int] = field(default_factory=dict)
+    """The highest counter of such hellos, by tunnel."""
     public: bytes = b""
     received: list[int] = field(default_factory=lambda: [0, 0])
     """Packets and bytes."""
@@ -200,6 +202,9 @@ def _control(  # noqa: PLR0911 (one for each reason)
     if not world.gateway and not _is_far_end(tunnel, ends, world):
         return "outer_source"
     if world.gateway and generation != world.generation:
+        if counter <= world.strays.get(tunnel, 0):
+            return "control_replayed"
+        world.strays[tunnel] = counter
         return ""
     if counter <= world.counters.get((tunnel, lane), 0):
         return "control_replayed"

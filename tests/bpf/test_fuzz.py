@@ -42,6 +42,7 @@ pytestmark = [pytest.mark.root, pytest.mark.timeout(0)]
 BATCH = 4096
 ERRORS_AT_ONCE = 100
 """ICMP errors of others that a tunnel passes on; the rules know of no time."""
+HELLOS_AT_ONCE = 16
 SENDING = (INSTANCE, GATEWAY_EGRESS, EGRESS, POD, GATEWAY_PIECES, WORKLOAD_PIECES)
 PROGRAMS = (GATEWAY, WORKLOAD, GATEWAY_XDP, WORKLOAD_XDP, *SENDING)
 SHARE = COUNT // (2 * (len(PROGRAMS) + 1)) + 1
@@ -82,6 +83,8 @@ def judge(host: Host, program: str, world: World, frames: list[bytes]) -> Counte
         verdict, packet, reason = rule(frame, world)
         if number % ERRORS_AT_ONCE == 0:
             host.allow_errors()
+        if program == GATEWAY and number % HELLOS_AT_ONCE == 0:
+            host.allow_hellos()
         try:
             ran = run(frame)
         except OSError:

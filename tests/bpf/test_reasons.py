@@ -80,6 +80,10 @@ def replayed(host: Host) -> str | None:
     return host.dropped(GATEWAY, hello(F, 70))
 
 
+def too_many_hellos(host: Host) -> str | None:
+    return next((reason for n in range(100, 200) if (reason := host.dropped(GATEWAY, hello(F, n)))), None)
+
+
 def without_room(host: Host) -> str | None:
     """The kernel cannot wrap a GSO packet of which it does not know the kind."""
     host.program(INSTANCE).gso(100, 3)
@@ -154,6 +158,7 @@ PROVOKED: dict[str, Callable[[Host], str | None]] = {
     "inside_source": leaving(ETHER / REQUEST),
     "inside_vlan": leaving(ETHER / Dot1Q(vlan=5) / REPLY),
     "error_limit": too_many_errors,
+    "hello_limit": too_many_hellos,
 }
 
 

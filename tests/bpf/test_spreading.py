@@ -27,7 +27,7 @@ pytestmark = pytest.mark.root
 EXITS = pytest.mark.parametrize("exit_", [EGRESS, POD], ids=["stack", "pod"])
 FLOWS = range(1000, 1040)
 ENTROPY = range(49152, 65536)
-PEER_LANES_OFFSET = 16
+PEER_LANES_OFFSET = 32
 
 
 def header_of(exit_: str, families: Families) -> Packet:

@@ -46,5 +46,6 @@ DROP_REASONS: Final[tuple[tuple[str, str], ...]] = (
     ("chance_sibling", "a packet was passed on by somebody who is no sibling"),
     ("chance_tag", "the tag of a packet passed on fits no valid key"),
     ("chance_budget", "more packets of unknown flows than siblings are asked about"),
+    ("hello_limit", "more hellos than one tunnel's workload node may say"),
 )
 """Name and meaning of each; the position is the counter's index."""

@@ -27,7 +27,7 @@ SETTINGS = struct.Struct("=QI4x")
 END = struct.Struct("=16s16s2sH4x")
 LANE = struct.Struct(f"=QQI4x{END.size}s{END.size}s")
 LANES = 4
-PEER = struct.Struct(f"=4xII4x{LANES * LANE.size}s")
+PEER = struct.Struct(f"=4xII20x{LANES * LANE.size}s")
 EVENT = struct.Struct(f"=IHHQ{END.size}s{END.size}s")
 MAX_SIBLINGS = 16
 SIBLINGS = struct.Struct(f"=iBBBBHHHHI4xQQ16s16s{MAX_SIBLINGS * 16}s")

@@ -14,7 +14,7 @@ from ipaddress import ip_address
 
 from epic.agent.gateway.desired import Tunnel
 from epic.agent.tunnel.packets import answer
-from epic.agent.tunnel.sockets import control_socket, family_of
+from epic.agent.tunnel.sockets import control_socket, family_of, probe_socket
 from epic.bpf.dataplane import Address
 from epic.bpf.probe import is_probe
 from epic.model.naming import GUE_PORT
@@ -35,7 +35,7 @@ class Responder:
     """Answers on UDP 6080, from the address that a hello came to.
 
     The programs on the interface have verified what arrives here; we do it again. `probed` is called with
-    probes of ours that came back.
+    probes of ours that came back, which have a socket of their own.
     """
 
     def __init__(
@@ -48,15 +48,19 @@ class Responder:
         self._generation = generation
         self._probed = probed
         self._sockets: list[socket.socket] = []
+        self._probing: dict[int, socket.socket] = {}
 
     def open(self) -> None:
         """Answer from now on, in the running loop."""
         for family in (socket.AF_INET, socket.AF_INET6):
             channel = control_socket(family)
-            if channel is not None:
-                _ask_for_destinations(channel)
-                self._sockets.append(channel)
-                asyncio.get_running_loop().add_reader(channel, self._readable, channel)
+            if channel is None:
+                continue
+            self._probing[family] = probe_socket(channel)
+            for taken in (channel, self._probing[family]):
+                _ask_for_destinations(taken)
+                self._sockets.append(taken)
+                asyncio.get_running_loop().add_reader(taken, self._readable, taken)
 
     def close(self) -> None:
         """Answer no more."""
@@ -64,14 +68,14 @@ class Responder:
             asyncio.get_running_loop().remove_reader(channel)
             channel.close()
         self._sockets.clear()
+        self._probing.clear()
 
     def send(self, payload: bytes, source: Address, destination: Address) -> None:
-        """Send a control packet of this node's own; it may get lost, here already."""
-        family = family_of(source)
-        for channel in self._sockets:
-            if channel.family == family:
-                with suppress(OSError):
-                    channel.sendmsg([payload], [_source(source)], 0, (str(destination), GUE_PORT))
+        """Send a probe; it may get lost, here already."""
+        channel = self._probing.get(family_of(source))
+        if channel is not None:
+            with suppress(OSError):
+                channel.sendmsg([payload], [_source(source)], 0, (str(destination), GUE_PORT))
 
     def _readable(self, channel: socket.socket) -> None:
         for _ in range(_TURN):
