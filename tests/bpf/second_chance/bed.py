@@ -100,6 +100,10 @@ class Node:
         """Of the instance's connections of the client's from that port."""
         return _states(self.instance, f"dport = :{client_port}")
 
+    def abort_clients(self) -> None:
+        """End what the instance still has of the clients' connections; on a kernel that can do that."""
+        self.instance.run(f"ss -KHt state connected exclude time-wait src {PUBLIC} or src [{PUBLIC6}]")
+
     def close(self) -> None:
         with self.space:
             self.plane.unload()

@@ -24,9 +24,9 @@ def bound(bed: Bed, public: Address, port: int = 0) -> tuple[socket.socket, int]
     return opened, opened.getsockname()[1]
 
 
-def connect(bed: Bed, public: Address, port: int = PUBLIC_HTTP) -> socket.socket:
+def connect(bed: Bed, public: Address, port: int = PUBLIC_HTTP, *, client_port: int = 0) -> socket.socket:
     """A connection of the client."""
-    opened, _ = bound(bed, public)
+    opened, _ = bound(bed, public, client_port)
     opened.settimeout(5)
     opened.connect((str(public), port))
     return opened

@@ -192,7 +192,7 @@ class Load:
         self, namespace: Namespace, address: object, connections: int, interval: float, short: float
     ) -> None:
         arguments = [str(address), str(connections), str(interval), str(short)]
-        self._command = [sys.executable, "-S", str(HERE / "client_load.py"), *arguments]
+        self._command = [sys.executable, "-S", str(HERE / "client_load"), *arguments]
         self._namespace = namespace
         self._found: dict[str, Any] = {}
 

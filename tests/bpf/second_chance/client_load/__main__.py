@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Load on a gateway: `client_load ADDRESS CONNECTIONS INTERVAL SHORT`, with Python's own library only.
+
+CONNECTIONS kept-alive connections, a quarter each of HTTP/1.1, h2, WebSocket and TLS through a TCP listener,
+each with one request at a time, one every INTERVAL seconds; one in sixteen carries 40 kB up, one 100 kB down.
+Besides, SHORT connections a second with one request each. Says "ready" when all have answered, takes the name
+of the phase to come from each line of its input, and at its end prints one JSON object: {"phases": {NAME:
+{"requests", "slow", "held", "short", "worst": ms, "median": ms}}, "broken": [{"kind", "phase", "at",
+"age", "why"}]}.
+
+A broken connection is one that ends of itself, or on which a request is not answered rightly within PATIENCE
+seconds; it is opened again. `slow` and `held` are requests over SLOW seconds, the latter because this process
+itself did not get to run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import ssl
+import sys
+import time
+from collections.abc import Coroutine, Sequence
+from typing import TypeVar
+
+from exchange import PATIENCE, Broken, Exchange
+from http1 import Http1, LastHttp1, Tls
+from http2 import Http2
+from pauses import Pauses
+from tally import Tally
+from websocket import WebSocket
+
+HTTP, TLS = 80, 8443
+Result = TypeVar("Result")
+KINDS: tuple[type[Exchange], ...] = (Http1, Http2, WebSocket, Tls)
+
+
+class Load:
+    """All connections to one address."""
+
+    def __init__(self, address: str, interval: float) -> None:
+        self._address, self._interval = address, interval
+        self.tally = Tally()
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self._context.check_hostname = False
+        self._context.verify_mode = ssl.CERT_NONE
+        self.waiting = 0
+        self.ready = asyncio.Event()
+        self._once_tasks: set[asyncio.Task[None]] = set()
+        self._is_ending = False
+        self.pauses = Pauses()
+
+    async def _open(self, kind: type[Exchange]) -> Exchange:
+        tls = kind is Tls
+        loop = asyncio.get_running_loop()
+        where = self._address, TLS if tls else HTTP
+        async with asyncio.timeout(PATIENCE):
+            _, made = await loop.create_connection(kind, *where, ssl=self._context if tls else None)
+            await made.start()
+        return made
+
+    async def keep(self, kind: type[Exchange]) -> None:
+        """One connection that is opened again when it breaks."""
+        first, number = True, random.randrange(16)
+        while not self._is_ending:
+            opened, made, phase = time.monotonic(), None, self.tally.phase
+            try:
+                made = await self._open(kind)
+                while not self._is_ending:
+                    number += 1
+                    phase = self.tally.phase
+                    await self._timed(made.ask(number))
+                    if first:
+                        first = False
+                        self._one_is_ready()
+                    await asyncio.sleep(self._interval * random.uniform(0.5, 1.5))
+            except (Broken, OSError, TimeoutError) as error:
+                self.tally.breaks(kind.kind, phase, opened, f"{type(error).__name__} {error}")
+                await asyncio.sleep(0.1)
+            else:
+                if made.ended:
+                    self.tally.breaks(kind.kind, phase, opened, f"idle: {made.ended}")
+            finally:
+                if made:
+                    made.close()
+
+    async def short(self, rate: float) -> None:
+        """Connections with one request each."""
+        while rate and not self._is_ending:
+            task = asyncio.create_task(self._once())
+            self._once_tasks.add(task)
+            task.add_done_callback(self._once_tasks.discard)
+            await asyncio.sleep(random.uniform(0.5, 1.5) / rate)
+
+    async def _once(self) -> None:
+        opened, phase = time.monotonic(), self.tally.phase
+        try:
+            made = await self._timed(self._ask_once())
+            async with asyncio.timeout(PATIENCE):
+                await made.gone.wait()
+            self.tally.phases[phase].short += 1
+        except (Broken, OSError, TimeoutError) as error:
+            self.tally.breaks("short", phase, opened, f"{type(error).__name__} {error}")
+
+    async def _ask_once(self) -> Exchange:
+        made = await self._open(LastHttp1)
+        await made.ask(random.randrange(10**6))
+        return made
+
+    async def _timed(self, asking: Coroutine[None, None, Result]) -> Result:
+        begun, phase = time.monotonic(), self.tally.now()
+        result = await asking
+        phase.note(begun, time.monotonic(), self.pauses)
+        return result
+
+    async def end(self, kept: Sequence[asyncio.Task[None]]) -> None:
+        """Begin nothing more, and wait for what has begun."""
+        self._is_ending = True
+        await asyncio.gather(*kept, *self._once_tasks)
+
+    def _one_is_ready(self) -> None:
+        self.waiting -= 1
+        if self.waiting <= 0:
+            self.ready.set()
+
+
+async def main(address: str, connections: int, interval: float, short: float) -> None:
+    """Until the input ends."""
+    load = Load(address, interval)
+    load.waiting = connections
+    watching = asyncio.create_task(load.pauses.watch())
+    kept = []
+    for index in range(connections):
+        kept.append(asyncio.create_task(load.keep(KINDS[index % len(KINDS)])))
+        await asyncio.sleep(0.002)
+    await load.ready.wait()
+    kept.append(asyncio.create_task(load.short(short)))
+    print("ready", flush=True)
+    loop = asyncio.get_running_loop()
+    while line := await loop.run_in_executor(None, sys.stdin.readline):
+        load.tally.phase = line.strip()
+    await load.end(kept)
+    watching.cancel()
+    print(load.tally.text(), flush=True)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), float(sys.argv[4])))
