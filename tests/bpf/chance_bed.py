@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import oracle
-import oracle_chance
 from chance_sockets import Connection, Instance
 from frames import ETHER, Address, ip
 from namespaces import Namespace
-from oracle_chance import Chance, Flow, Gateway, Header, Numbers, Outcome
+from oracle_chance import DROPPED, REDIRECTED, Outcome
+from oracle_chance_flows import Flow, read
+from oracle_chance_passing import ASK, Header, wrap
+from oracle_chance_state import Chance, Gateway, Numbers
 from scapy.layers.inet import ICMP, IPerror, TCPerror
 from scapy.layers.inet6 import ICMPv6PacketTooBig, IPerror6
 from scapy.packet import Packet
@@ -33,9 +35,12 @@ OWN, ORDER = 2, (3, 2, 0, 1)
 """Of four siblings: this node's index, and the order in which they are asked."""
 OLD, KEY, WRONG = bytes(range(16)), bytes(range(16, 32)), bytes(range(32, 48))
 PROGRAM = "gateway_underlay_ingress"
+FAR = 1 << 30
+"""A distance at which numbers are no socket's."""
 ALL_GATEWAYS = bytes(16)
 """Whose budget all gateways share."""
 WINDOW = 65535
+_OTHER_PORTS = 20000
 _AT_ONCE = struct.pack("ii", 1, 0)
 
 
@@ -120,6 +125,10 @@ class Bed:
         """A connection that the instance here does not have."""
         return replace(Connection(CLIENTS[inner], PUBLICS[inner], self._port, 7000, 9000), **changes)
 
+    def another(self, inner: int) -> Connection:
+        """Likewise, besides a connection of the test's that has or had a socket."""
+        return self.stranger(inner, client_port=self._port + _OTHER_PORTS)
+
     def open(self, inner: int) -> Connection:
         """A connection that it has."""
         opened, accepted = self.instance.open(CLIENTS[inner], PUBLICS[inner], self._port)
@@ -150,7 +159,7 @@ class Bed:
         expected = oracle.receive(data, self.world)
         ran = self.run(data)
         assert ran.verdict == expected[0], (data.hex(), ran, expected)
-        if ran.verdict != oracle_chance.DROPPED:
+        if ran.verdict != DROPPED:
             assert without_port(ran) == expected[1], data.hex()
         said = self.counted()
         said.subtract(before)
@@ -175,7 +184,7 @@ class Bed:
     def passed_on(self, packet: Packet, key: bytes = KEY, tos: int = 0, **changes: int) -> bytes:
         """The frame that the sibling of index 1 makes of a client's packet, signed with the changes."""
         gateway = self.chance.gateways[PUBLICS[packet.version].packed]
-        fields = {"visited": 0b1010, "origin": 3, "spare": 3, "sender": 1, "flags": oracle_chance.ASK}
+        fields = {"visited": 0b1010, "origin": 3, "spare": 3, "sender": 1, "flags": ASK}
         header = Header(**(fields | {name: changes[name] for name in changes if name in fields}))
         slot = changes.get("slot", gateway.active)
         sender = changes.get("source", header.sender)
@@ -184,11 +193,25 @@ class Bed:
             gateway, own=sender, keys={slot: key}, active=slot, addresses=_all_addresses(self.over)
         )
         data = bytes(packet)
-        read = oracle_chance.read(data, packet.version)
-        assert isinstance(read, oracle_chance.Packet)
-        said = (read, signer, header)
+        shown = read(data, packet.version)
+        assert shown is not None and not isinstance(shown, str)
+        said = (shown, signer, header)
         link = bytes(ETHER)[:12]
-        return oracle_chance.wrap(link, data, said, changes.get("receiver", gateway.own), len(data))
+        return wrap(link, data, said, changes.get("receiver", gateway.own), len(data))
+
+
+def ends(bed: Bed, frame: Packet | bytes) -> tuple[int, str, set[str]]:
+    """Verdict, reason, and what was counted, after the rules have agreed."""
+    verdict, _, reason = bed.judge(frame)
+    return verdict, reason, set(+bed.chance.counted)
+
+
+def receiver_of(bed: Bed, frame: Packet | bytes) -> int:
+    """Index of the sibling that a frame is passed on to."""
+    verdict, packet, _ = bed.judge(frame)
+    assert verdict == REDIRECTED
+    address = packet[30:34] if bed.over == 4 else packet[38:54]
+    return next(index for index in range(16) if node(bed.over, index).packed == address)
 
 
 def _all_addresses(over: int) -> dict[int, bytes]:
@@ -220,7 +243,7 @@ def error_about(opened: Connection, sequence: int | None = None) -> Packet:
 
 def without_port(ran: Ran) -> bytes:
     """The packet without the source port to a sibling, which the kernel's hash of the flow chooses."""
-    if ran.verdict != oracle_chance.REDIRECTED:
+    if ran.verdict != REDIRECTED:
         return ran.packet
     place = 34 if ran.packet[12:14] == b"\x08\0" else 54
     return ran.packet[:place] + b"\0\0" + ran.packet[place + 2 :]

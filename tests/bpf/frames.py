@@ -138,6 +138,7 @@ def opened(*families: Families) -> pytest.MarkDecorator:
     )
 
 
+INNER = pytest.mark.parametrize("families", ALL[:2], ids=str)
 OPENED = opened(*ALL)
 
 

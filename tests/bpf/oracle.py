@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import oracle_chance
 import oracle_rewrite
-from oracle_chance import Chance
+from oracle_chance_state import Chance
 
 from epic.bpf.siphash import siphash24
 

@@ -19,7 +19,7 @@ from chance_sockets import Connection
 from frames import ALL, ETHER, Families
 from fuzzing import SEED
 from kernel import OPENS_OTHER_FAMILY
-from oracle_chance import FOUND, GIVE, RETURN
+from oracle_chance_passing import FOUND, GIVE, RETURN
 from testrun import Ran
 
 from epic.bpf.dataplane import Sibling
@@ -39,7 +39,7 @@ def begin(bed: Bed, families: Families) -> tuple[Connection, Connection]:
     """A connection that is here and one that is not."""
     if families.over != families.inner and not OPENS_OTHER_FAMILY:
         pytest.skip("this kernel takes nothing out of the other family")
-    return bed.open(families.inner), bed.stranger(families.inner, client_port=999)
+    return bed.open(families.inner), bed.another(families.inner)
 
 
 def from_router(here: Connection, elsewhere: Connection) -> list[bytes]:

@@ -163,7 +163,7 @@ PROVOKED: dict[str, Callable[[Host], str | None]] = {
 
 
 def test_no_reason_is_left_out() -> None:
-    """Those of second chance are in test_chance.py."""
+    """Those of second chance are in test_chance_taken.py and test_chance.py."""
     chance = {name for name, _ in DROP_REASONS if name.startswith("chance_")}
     assert set(PROVOKED) == {name for name, _ in DROP_REASONS} - chance
 
