@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
@@ -52,60 +53,73 @@ _ADS = {"ads": {}, "resource_api_version": "V3"}
 _EXTENSIONS = "type.googleapis.com/envoy.extensions.filters"
 
 
-def snapshot(
-    *backends: str,
-    revision: str = "r1",
-    broken: bool = False,
-    port: int = 80,
-    forward: bool = False,
-    keys: Keys = ((1, KEY),),
-    signing: int = 1,
-    declared: str = "192.168.50.11",
-    gateway: str = GATEWAY,
-    drain_seconds: int | None = None,
-    hold: bool = False,
-) -> Snapshot:
-    """A gateway with endpoints at `backends`.
+@dataclass(frozen=True, kw_only=True)
+class Gateway:
+    """What a snapshot says of the gateway."""
 
-    It answers by itself unless it is to `forward` to them; Envoy refuses the listener of a `broken` one.
-    """
-    instance = epic_pb2.Instance(
-        gateway=gateway,
-        account="shop",
-        service=SERVICE,
-        public_address=str(PUBLIC),
-        inside_address=str(INSIDE),
-        inside_address6=str(INSIDE6),
-        interface=instance_interface(gateway, INSIDE),
-        ports=[epic_pb2.Port(number=port, protocol="tcp")],
-        revision=revision,
-        draining=drain_seconds is not None,
-        drain_seconds=drain_seconds or 0,
-        hold=hold,
-    )
-    tunnel = epic_pb2.Tunnel(
-        id=TUNNEL_ID,
-        gateway=gateway,
-        service=SERVICE,
-        inside_address=str(INSIDE),
-        inside_address6=str(INSIDE6),
-        declared_address=declared,
-        keys=[epic_pb2.Key(epoch=epoch, secret=secret) for epoch, secret in keys],
-        signing_epoch=signing,
-    )
-    endpoints = [
-        epic_pb2.Endpoint(gateway=gateway, inside_address=inside_of(a), address=a, tunnel=TUNNEL_ID)
-        for a in backends
-    ]
-    return {
-        INSTANCE: {gateway: versioned(instance)},
-        TUNNEL: {str(TUNNEL_ID): versioned(tunnel)},
-        ENDPOINT: {f"{gateway}/{e.address}": versioned(e) for e in endpoints},
-        CLUSTER: {f"{gateway}/backend": versioned(_cluster())},
-        LOAD_ASSIGNMENT: {f"{gateway}/backend": versioned(_assignment(backends))},
-        LISTENER: {f"{gateway}/http": versioned(_listener(broken, port))},
-        ROUTE_CONFIGURATION: {f"{gateway}/http": versioned(_route(forward))},
-    }
+    id: str = GATEWAY
+    revision: str = "r1"
+    port: int = 80
+    broken: bool = False
+    """Envoy refuses its listener."""
+    forward: bool = False
+    """To the backends; otherwise it answers by itself."""
+    hold: bool = False
+    drain_seconds: int | None = None
+    """Of a gateway that is being drained."""
+    keys: Keys = ((1, KEY),)
+    signing: int = 1
+    declared: str = "192.168.50.11"
+    """Address of the tunnel's far end."""
+
+    def snapshot(self, *backends: str) -> Snapshot:
+        """It, with endpoints there."""
+        endpoints = [
+            epic_pb2.Endpoint(gateway=self.id, inside_address=inside_of(a), address=a, tunnel=TUNNEL_ID)
+            for a in backends
+        ]
+        return {
+            INSTANCE: {self.id: versioned(self._instance())},
+            TUNNEL: {str(TUNNEL_ID): versioned(self._tunnel())},
+            ENDPOINT: {f"{self.id}/{e.address}": versioned(e) for e in endpoints},
+            CLUSTER: {f"{self.id}/backend": versioned(_cluster())},
+            LOAD_ASSIGNMENT: {f"{self.id}/backend": versioned(_assignment(backends))},
+            LISTENER: {f"{self.id}/http": versioned(_listener(self.broken, self.port))},
+            ROUTE_CONFIGURATION: {f"{self.id}/http": versioned(_route(self.forward))},
+        }
+
+    def _instance(self) -> epic_pb2.Instance:
+        return epic_pb2.Instance(
+            gateway=self.id,
+            account="shop",
+            service=SERVICE,
+            public_address=str(PUBLIC),
+            inside_address=str(INSIDE),
+            inside_address6=str(INSIDE6),
+            interface=instance_interface(self.id, INSIDE),
+            ports=[epic_pb2.Port(number=self.port, protocol="tcp")],
+            revision=self.revision,
+            draining=self.drain_seconds is not None,
+            drain_seconds=self.drain_seconds or 0,
+            hold=self.hold,
+        )
+
+    def _tunnel(self) -> epic_pb2.Tunnel:
+        return epic_pb2.Tunnel(
+            id=TUNNEL_ID,
+            gateway=self.id,
+            service=SERVICE,
+            inside_address=str(INSIDE),
+            inside_address6=str(INSIDE6),
+            declared_address=self.declared,
+            keys=[epic_pb2.Key(epoch=epoch, secret=secret) for epoch, secret in self.keys],
+            signing_epoch=self.signing,
+        )
+
+
+def snapshot(*backends: str) -> Snapshot:
+    """The gateway as it usually is, with endpoints there."""
+    return Gateway().snapshot(*backends)
 
 
 def with_siblings(content: Snapshot, *nodes: str, keys: Keys = ((1, KEY),)) -> Snapshot:

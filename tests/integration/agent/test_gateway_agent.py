@@ -15,7 +15,7 @@ import asyncio
 from ipaddress import IPv4Address
 
 import pytest
-from agent_control import INSIDE, INTERFACE, KEY, PUBLIC, TUNNEL_ID, snapshot
+from agent_control import INSIDE, INTERFACE, KEY, PUBLIC, TUNNEL_ID, Gateway, snapshot
 from agent_node import FAR, UNDERLAY, Node, eventually, plane
 
 from epic.bpf import wire
@@ -64,7 +64,7 @@ async def test_a_dead_envoys_gateway_is_withdrawn_at_once_and_comes_back(serving
 
 
 async def test_a_gateway_without_the_whole_configuration_is_not_announced(node: Node) -> None:
-    node.control.publish(snapshot(str(BACKEND), broken=True))
+    node.control.publish(Gateway(broken=True).snapshot(str(BACKEND)))
     node.start_agent()
     node.add_instance()
     node.start_envoy()
@@ -75,13 +75,13 @@ async def test_a_gateway_without_the_whole_configuration_is_not_announced(node: 
 
 
 async def test_a_refused_change_leaves_the_gateway_as_it_was(serving: Node) -> None:
-    serving.control.publish(snapshot(str(BACKEND), revision="r2", broken=True))
+    serving.control.publish(Gateway(revision="r2", broken=True).snapshot(str(BACKEND)))
     report = await serving.control.report(lambda r: r.instances and r.instances[0].error)
     assert report.instances[0].serving_revision == "r1"
     assert serving.is_announced()
     assert serving.get() == "hi\n"
 
-    serving.control.publish(snapshot(str(BACKEND), revision="r3"))
+    serving.control.publish(Gateway(revision="r3").snapshot(str(BACKEND)))
     report = await serving.control.report(lambda r: r.instances[0].serving_revision == "r3")
     assert not report.instances[0].error
 
@@ -106,7 +106,7 @@ async def test_an_endpoint_keeps_its_tunnel_while_envoy_may_use_it(serving: Node
 
 async def test_ports_are_open_for_what_the_gateway_listens_on(serving: Node) -> None:
     assert f"{PUBLIC} . tcp . 80" in serving.ports()
-    serving.control.publish(snapshot(str(BACKEND), port=8080))
+    serving.control.publish(Gateway(port=8080).snapshot(str(BACKEND)))
     await eventually(lambda: f"{PUBLIC} . tcp . 8080" in serving.ports())
     await eventually(lambda: f"{PUBLIC} . tcp . 80 " not in serving.ports())
 

@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
-from agent_control import INSIDE, INTERFACE, PUBLIC, snapshot
+from agent_control import INSIDE, INTERFACE, PUBLIC, Gateway, snapshot
 from agent_node import Node, eventually, plane
 
 pytestmark = pytest.mark.root
@@ -132,7 +132,7 @@ async def test_the_route_of_somebody_else_is_no_announcement(node: Node) -> None
 async def test_a_gateway_with_the_address_of_one_that_went_is_not_taken_for_it(serving: Node) -> None:
     """The agent was away: meanwhile another gateway got the address; its Envoy is not there yet."""
     serving.stop_agent()
-    serving.control.publish(snapshot(BACKEND, gateway="bank.web"))
+    serving.control.publish(Gateway(id="bank.web").snapshot(BACKEND))
     serving.start_agent()
     await eventually(lambda: not serving.is_announced(), 10, "the withdrawal")
     await asyncio.sleep(1)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from agent_control import GATEWAY, INTERFACE, PUBLIC, snapshot, with_state
+from agent_control import GATEWAY, INTERFACE, PUBLIC, Gateway, snapshot, with_state
 from agent_node import Node, eventually
 
 pytestmark = pytest.mark.root
@@ -32,7 +32,7 @@ async def serving(node: Node) -> Node:
 
 async def test_a_gateway_drains_and_serves_again(serving: Node) -> None:
     assert "close" not in serving.headers()
-    serving.control.publish(with_state(snapshot(BACKEND, drain_seconds=30), "d2"))
+    serving.control.publish(with_state(Gateway(drain_seconds=30).snapshot(BACKEND), "d2"))
     await eventually(lambda: "connection: close" in serving.headers(), 2, "the word to the clients")
     assert serving.is_announced()
     await eventually(lambda: not serving.is_announced(), 5, "the withdrawal")
@@ -46,7 +46,7 @@ async def test_a_gateway_drains_and_serves_again(serving: Node) -> None:
 
 
 async def test_a_restart_of_the_agent_does_not_announce_what_drains(serving: Node) -> None:
-    serving.control.publish(with_state(snapshot(BACKEND, drain_seconds=0), "d2"))
+    serving.control.publish(with_state(Gateway(drain_seconds=0).snapshot(BACKEND), "d2"))
     await eventually(lambda: not serving.is_announced(), 2, "the withdrawal")
     serving.stop_agent()
     serving.control.reports.clear()

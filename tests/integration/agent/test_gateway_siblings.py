@@ -16,7 +16,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
-from agent_control import GATEWAY, KEY, PUBLIC, snapshot, with_siblings
+from agent_control import GATEWAY, KEY, PUBLIC, Gateway, snapshot, with_siblings
 from agent_node import FAR, FAR6, UNDERLAY, UNDERLAY6, Node, eventually, plane
 
 from epic.ads.snapshot import SIBLINGS, Snapshot
@@ -29,8 +29,8 @@ BACKEND = "192.168.50.11"
 PAIR = (f"epic1 {UNDERLAY}", f"epic2 {FAR}")
 
 
-def published(node: Node, **changes: object) -> Snapshot:
-    content = with_siblings(snapshot(BACKEND, **changes), *PAIR)  # type: ignore[arg-type]
+def published(node: Node, *, hold: bool = False) -> Snapshot:
+    content = with_siblings(Gateway(hold=hold).snapshot(BACKEND), *PAIR)
     node.control.publish(content)
     return content
 

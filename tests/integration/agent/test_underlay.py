@@ -17,7 +17,7 @@ from ipaddress import IPv4Address, ip_address
 from pathlib import Path
 
 import pytest
-from agent_control import INSIDE, INSIDE6, TUNNEL_ID, snapshot
+from agent_control import INSIDE, INSIDE6, TUNNEL_ID, Gateway, snapshot
 from agent_namespaces import Namespace
 from agent_node import FAR, UNDERLAY, UNDERLAY6, Node, eventually, plane
 from agent_workload import ADDRESS, ADDRESS6, Workload, tunnel_list
@@ -76,7 +76,7 @@ def metrics(namespace: Namespace) -> str:
 async def test_both_families_go_over_either(node: Node, make: Make, epic: str) -> None:
     workload = make(nat=False, interface="up0", lanes=4, spread=True, checksum=True)
     declared = ADDRESS if epic == UNDERLAY else ADDRESS6
-    node.control.publish(snapshot(ADDRESS, ADDRESS6, declared=declared))
+    node.control.publish(Gateway(declared=declared).snapshot(ADDRESS, ADDRESS6))
     workload.api.content = tunnel_list(ADDRESS, ADDRESS6, epic=epic)
     workload.start_backend()
     workload.start_agent()

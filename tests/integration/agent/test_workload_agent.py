@@ -18,7 +18,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
-from agent_control import INSIDE, KEY, TUNNEL_ID, snapshot
+from agent_control import INSIDE, KEY, TUNNEL_ID, Gateway
 from agent_node import Node, eventually, plane
 from agent_workload import ADDRESS, Workload, tunnel_list
 
@@ -36,7 +36,7 @@ async def workload(node: Node, tmp_path: Path, bpffs: Path) -> AsyncIterator[Wor
     made = Workload(node, directory, bpffs / f"{tmp_path.name}-workload")
     made.start_api()
     made.start_backend()
-    node.control.publish(snapshot(ADDRESS, forward=True))
+    node.control.publish(Gateway(forward=True).snapshot(ADDRESS))
     node.start_agent()
     await eventually(node.xds_socket.exists, 10)
     node.add_instance()
@@ -108,7 +108,7 @@ async def test_keys_are_rotated_under_traffic_without_a_lost_packet(node: Node, 
     for epic_first, keys, signing in ((True, both, 1), (True, both, 2), (False, ((2, new),), 2)):
         steps = [
             lambda k=keys, s=signing: node.control.publish(
-                snapshot(ADDRESS, forward=True, keys=k, signing=s)
+                Gateway(forward=True, keys=k, signing=s).snapshot(ADDRESS)
             ),
             lambda k=keys, s=signing: workload.api.publish(tunnel_list(ADDRESS, keys=k, signing=s)),
         ]
