@@ -20,7 +20,7 @@ import pytest
 from epic.agent.gateway.envoy import drain as drain_module
 from epic.agent.gateway.envoy.admin import fail_health, request, sum_connections
 from epic.agent.gateway.envoy.drain import Drainer, Order
-from epic.agent.gateway.envoy.probe import Probe, parse
+from epic.agent.gateway.envoy.ready_check import ReadyCheck, parse
 
 WEB = "shop.web"
 
@@ -92,7 +92,7 @@ async def until(condition: Callable[[], bool]) -> None:
 @asynccontextmanager
 async def watching(socket: Path) -> AsyncIterator[list[str]]:
     states: list[str] = []
-    task = asyncio.create_task(Probe(socket, states.append).run())
+    task = asyncio.create_task(ReadyCheck(socket, states.append).run())
     yield states
     task.cancel()
     await asyncio.wait([task])
@@ -108,11 +108,11 @@ async def test_an_envoys_death_is_noticed_without_asking(envoy: Admin) -> None:
 
 async def test_an_envoy_is_asked_at_once_when_that_matters(envoy: Admin) -> None:
     states: list[str] = []
-    probe = Probe(envoy.socket, states.append)
-    task = asyncio.create_task(probe.run())
+    check = ReadyCheck(envoy.socket, states.append)
+    task = asyncio.create_task(check.run())
     await until(lambda: states == ["LIVE"])
     envoy.state = "DRAINING"
-    probe.ask()
+    check.ask()
     async with asyncio.timeout(0.5):
         await until(lambda: states[1:2] == ["DRAINING"])
     task.cancel()

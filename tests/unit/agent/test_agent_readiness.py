@@ -21,7 +21,7 @@ from epic.agent.gateway.envoy.readiness import (
     HELD_BACK_SECONDS,
     RELEASE_SECONDS,
     Envoy,
-    Node,
+    Preconditions,
     has_released,
     is_announced,
     plan_announcements,
@@ -30,7 +30,7 @@ from epic.agent.gateway.envoy.readiness import (
 )
 
 V1, V2 = {LISTENER: {"http": "1"}}, {LISTENER: {"http": "2"}}
-NEW = Envoy(probed=True, ready=True, connected=True, wanted=V1)
+NEW = Envoy(asked=True, ready=True, connected=True, wanted=V1)
 SERVING = step(replace(NEW, held=V1), 100, "r1")
 
 
@@ -80,28 +80,30 @@ def test_an_envoy_that_died_starts_anew() -> None:
 
 
 ADDRESSES = {WEB: PUBLIC}
-PROGRAMMED = Node(programmed={WEB})
+PROGRAMMED = Preconditions(programmed={WEB})
 
 
-def planned(envoy: Envoy, node: Node = PROGRAMMED, *, stands: bool) -> str:
+def planned(envoy: Envoy, preconditions: Preconditions = PROGRAMMED, *, stands: bool) -> str:
     """What is done with the flag route."""
-    add, remove = plan_announcements(ADDRESSES, {WEB: envoy}, node, {PUBLIC} if stands else set(), 100)
+    add, remove = plan_announcements(
+        ADDRESSES, {WEB: envoy}, preconditions, {PUBLIC} if stands else set(), 100
+    )
     return "add" if add else "remove" if remove else ""
 
 
 def test_a_serving_gateway_is_announced_when_it_is_programmed() -> None:
     assert planned(SERVING, stands=False) == "add"
-    assert planned(SERVING, Node(), stands=False) == ""
+    assert planned(SERVING, Preconditions(), stands=False) == ""
 
 
 def test_what_stands_goes_when_its_envoy_does_not_serve_or_it_is_not_wanted() -> None:
     assert planned(SERVING, stands=True) == ""
     assert planned(replace(SERVING, ready=False), stands=True) == "remove"
-    assert plan_announcements({}, {}, Node(), {PUBLIC}, 100) == (set(), {PUBLIC})
+    assert plan_announcements({}, {}, Preconditions(), {PUBLIC}, 100) == (set(), {PUBLIC})
 
 
 def test_a_gateway_that_is_cut_off_is_withdrawn_however_well_its_envoy_is() -> None:
-    cut_off = Node(programmed={WEB}, cut_off={WEB})
+    cut_off = Preconditions(programmed={WEB}, cut_off={WEB})
     assert planned(SERVING, cut_off, stands=True) == "remove"
     assert planned(SERVING, cut_off, stands=False) == ""
 
@@ -115,7 +117,7 @@ def test_another_gateways_route_is_none_of_a_new_one_with_its_address() -> None:
 
 
 def test_a_draining_gateway_is_not_announced_anew() -> None:
-    leaving = Node(programmed={WEB}, leaving={WEB})
+    leaving = Preconditions(programmed={WEB}, leaving={WEB})
     assert planned(SERVING, leaving, stands=True) == ""
     assert planned(SERVING, leaving, stands=False) == ""
 

@@ -18,7 +18,7 @@ from epic.agent.gateway.announcement import Announcer, Hold
 from epic.agent.gateway.certificate import CertificateRenewer
 from epic.agent.gateway.envoy.drain import Drainer
 from epic.agent.gateway.envoy.endpoint_health import TunnelLiveness
-from epic.agent.gateway.envoy.probe import Probe
+from epic.agent.gateway.envoy.ready_check import ReadyCheck
 from epic.agent.gateway.envoy.registry import EnvoyRegistry
 from epic.agent.gateway.envoy.xds import XdsSockets
 from epic.agent.gateway.firewall import Firewall
@@ -64,7 +64,7 @@ class GatewayAgent:
         self._saver = Saver(settings.state_directory)
         self._supervisor = Supervisor()
         self._announce = asyncio.Event()
-        self._probes: dict[str, tuple[Probe, asyncio.Task[None]]] = {}
+        self._ready_checks: dict[str, tuple[ReadyCheck, asyncio.Task[None]]] = {}
         self._alive: set[int] = set()
         self._moves: set[asyncio.Task[object]] = set()
         self._route_timer: asyncio.TimerHandle | None = None
@@ -149,7 +149,7 @@ class GatewayAgent:
         try:
             await self._supervisor.run(stop)
         finally:
-            for _, task in self._probes.values():
+            for _, task in self._ready_checks.values():
                 task.cancel()
 
     def _reconciled(self, tunnels_changed: bool) -> None:
@@ -168,21 +168,21 @@ class GatewayAgent:
     def _accept_resources(self) -> None:
         self._reconciler.accept_resources()
         gateways = self._registry.envoys.keys()
-        for gateway in self._probes.keys() - gateways:
-            _, task = self._probes.pop(gateway)
+        for gateway in self._ready_checks.keys() - gateways:
+            _, task = self._ready_checks.pop(gateway)
             task.cancel()
-        for gateway in gateways - self._probes.keys():
-            self._probes[gateway] = self._probe(gateway)
+        for gateway in gateways - self._ready_checks.keys():
+            self._ready_checks[gateway] = self._check_ready(gateway)
 
     def _admin_socket(self, gateway: str) -> Path:
         return self._settings.run_directory / "gateways" / gateway / "admin.sock"
 
-    def _probe(self, gateway: str) -> tuple[Probe, asyncio.Task[None]]:
+    def _check_ready(self, gateway: str) -> tuple[ReadyCheck, asyncio.Task[None]]:
         def tell(state: str) -> None:
             self._registry.set_ready(gateway, self._drainer.hear(gateway, state))
 
-        probe = Probe(self._admin_socket(gateway), tell)
-        return probe, asyncio.create_task(probe.run(), name=f"probe {gateway}")
+        check = ReadyCheck(self._admin_socket(gateway), tell)
+        return check, asyncio.create_task(check.run(), name=f"ready check {gateway}")
 
     def _look_at_announcements(self) -> None:
         self._announce.set()
@@ -208,8 +208,8 @@ class GatewayAgent:
         self._kernel.pending.add(found)
         if found.ours:
             self._routes.suspect()
-            for probe, _ in self._probes.values():
-                probe.ask()
+            for check, _ in self._ready_checks.values():
+                check.ask()
         # Routes may change all the time; others' are looked at a little later, all at once.
         if found.links or found.addresses or found.ours or found.filters or found.rules or found.lost:
             self._reconciler.wake()

@@ -11,7 +11,7 @@ from ipaddress import IPv4Address
 from typing import Protocol
 
 from epic.agent.gateway.desired import Instance
-from epic.agent.gateway.envoy.readiness import Envoy, Node, plan_announcements
+from epic.agent.gateway.envoy.readiness import Envoy, Preconditions, plan_announcements
 from epic.agent.gateway.resource_cache import ResourceCache
 from epic.agent.netlink.objects import Netlink
 from epic.agent.runtime.log_once import LogOnce
@@ -81,11 +81,13 @@ class Announcer:
         self,
         instances: Mapping[str, IPv4Address],
         envoys: Mapping[str, Envoy],
-        node: Node,
+        preconditions: Preconditions,
     ) -> bool:
         """Make the routes that may stand now and remove the others; True when something changed."""
         async with self._lock:
-            add, remove = plan_announcements(instances, envoys, node, self._standing, time.monotonic())
+            add, remove = plan_announcements(
+                instances, envoys, preconditions, self._standing, time.monotonic()
+            )
             if not add and not remove:
                 return False
             await self._worker.run(self._change, add, remove)

@@ -33,7 +33,7 @@ class _Made(NamedTuple):
     links: tuple[Link | None, ...]
 
 
-class Node(NamedTuple):
+class KernelState(NamedTuple):
     """What there is, but for tunnels and endpoints."""
 
     links: Mapping[str, int]
@@ -105,7 +105,7 @@ class GatewayKernel:
         """The senders that messages about our own changes of routes name."""
         return self._netlink.port, self._delivery.port
 
-    def observe(self, whole: bool) -> Node:
+    def observe(self, whole: bool) -> KernelState:
         """What there is now.
 
         Unless `whole`, what nobody told of is taken to be as it was left. Underlay interfaces and the routing
@@ -117,7 +117,7 @@ class GatewayKernel:
         links = {name: link.index for name, link in self._links.items() if link.up}
         gaps = tuple(gap for gap in (self._underlay.gap, self._rule_gap) if gap)
         namespaces = {n: link.namespace for n, link in self._links.items() if link.namespace is not None}
-        return Node(links, dict(self._attached), dict(self._delivered), namespaces, gaps)
+        return KernelState(links, dict(self._attached), dict(self._delivered), namespaces, gaps)
 
     def endpoints(self, keys: Collection[EndpointKey] | None = None) -> dict[EndpointKey, bpf.Endpoint]:
         """The endpoints that the programs have, of these or of all."""

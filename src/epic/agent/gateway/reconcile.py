@@ -21,7 +21,7 @@ from epic.agent.gateway.envoy.readiness import RELEASE_SECONDS, has_released
 from epic.agent.gateway.envoy.registry import EnvoyRegistry
 from epic.agent.gateway.envoy.xds import XdsSockets
 from epic.agent.gateway.firewall import Firewall
-from epic.agent.gateway.kernel import GatewayKernel, Node
+from epic.agent.gateway.kernel import GatewayKernel, KernelState
 from epic.agent.gateway.resource_cache import ResourceCache
 from epic.agent.gateway.second_chance import SecondChance, namespaces_of
 from epic.agent.runtime.log_once import LogOnce
@@ -195,13 +195,13 @@ class Reconciler:
             and instances[g].elements <= ports
             and self._routes.lost_at(instances[g].public) <= self._registry.answered_at(g)
         }
-        node = readiness.Node(
+        preconditions = readiness.Preconditions(
             programmed=set() if self.hold_new else programmed,
             cut_off=instances.keys() if self._firewall.broken else self._cut_off | self._drainer.withdrawn,
             leaving=self._drainer.draining | self._newcomers.held(instances, time.monotonic()),
         )
         addresses = {g: i.public for g, i in instances.items()}
-        return await self._routes.sync(addresses, self._registry.envoys, node)
+        return await self._routes.sync(addresses, self._registry.envoys, preconditions)
 
     async def round(self) -> bool:
         """Look at what may not be right and make it so; True when tunnels were set or deleted."""
@@ -212,10 +212,10 @@ class Reconciler:
         whole, self._whole = self._whole, False
         if whole:
             await self._routes.observe()
-        node = await self._worker.run(self._kernel.observe, whole)
-        passes_on = await self._sync_siblings(node, whole)
+        kernel = await self._worker.run(self._kernel.observe, whole)
+        passes_on = await self._sync_siblings(kernel, whole)
         await self._refresh_endpoints()
-        view = self._view(node)
+        view = self._view(kernel)
         actions = plan.additions(view.wanted, view.observed)
         failed = await self._apply(view, actions)
         if whole and self._synced and not failed:
@@ -229,20 +229,22 @@ class Reconciler:
             actions += removals
         self._programmed = set(view.wanted.instances) - broken
         self._cut_off = plan.cut_off(view.wanted, view.observed, failed)
-        if node.gaps:
+        if kernel.gaps:
             self._programmed, self._cut_off = set(), set(view.wanted.instances)
-        self._troubles.report("gap", "; ".join(node.gaps) and f"nothing is announced: {'; '.join(node.gaps)}")
+        self._troubles.report(
+            "gap", "; ".join(kernel.gaps) and f"nothing is announced: {'; '.join(kernel.gaps)}"
+        )
         await self.announce()
-        if failed or node.gaps or not passes_on:
+        if failed or kernel.gaps or not passes_on:
             self._again(_RETRY_SECONDS)
         if whole and self._synced:
             await self._look_for_leftovers(state, failed)
         return any(isinstance(action, plan.SetTunnel | plan.DeleteTunnel) for action in actions)
 
-    async def _sync_siblings(self, node: Node, whole: bool) -> bool:
+    async def _sync_siblings(self, kernel: KernelState, whole: bool) -> bool:
         """Have the programs know the siblings. Gateways are served, and announced, without them, too."""
         instances = [(i.gateway, i.interface) for i in self._cache.instances.values()]
-        namespaces = namespaces_of(instances, node.namespaces)
+        namespaces = namespaces_of(instances, kernel.namespaces)
         siblings = dict(self._cache.siblings)
         return await self._worker.run(
             partial(self._second_chance.sync, siblings, namespaces, whole=whole, may_delete=self._synced)
@@ -281,7 +283,7 @@ class Reconciler:
         elif stale := endpoints.stale:
             endpoints.refreshed(stale, await self._worker.run(self._kernel.endpoints, stale))
 
-    def _view(self, node: Node) -> _View:
+    def _view(self, kernel: KernelState) -> _View:
         cache, dirty = self._cache, self._cache.dirty
         differences = dirty.endpoints.compact(cache.known)
         wanted = {key: d.wanted for key, d in differences.items() if d.wanted is not None}
@@ -293,7 +295,7 @@ class Reconciler:
         leaving = there.keys() - wanted.keys()
         return _View(
             wanted=Desired(dict(cache.instances), known, wanted, used(leaving, cache.instances, cache.parts)),
-            observed=plan.Observed(node.links, node.attached, tunnels, there, node.delivered),
+            observed=plan.Observed(kernel.links, kernel.attached, tunnels, there, kernel.delivered),
             there=there,
             parts={gateway: cache.parts.get(gateway) for gateway in dirty.gateways},
         )

@@ -28,7 +28,7 @@ Versions = Mapping[str, Mapping[str, str]]
 class Envoy:
     """What is known of one gateway's Envoy. Times are monotonic seconds."""
 
-    probed: bool = False
+    asked: bool = False
     """It has been asked at least once since we watch it."""
     ready: bool = False
     connected: bool = False
@@ -85,7 +85,7 @@ def wanted(snapshot: Snapshot) -> dict[str, dict[str, str]]:
 
 def step(envoy: Envoy, now: float, revision: str) -> Envoy:
     """Draw the conclusions of a change: called after each one. `revision` is what is published."""
-    if not envoy.probed:
+    if not envoy.asked:
         return envoy
     if not envoy.ready:
         return replace(envoy, served=False, behind_since=None, revision="")
@@ -120,7 +120,7 @@ def has_released(envoy: Envoy, now: float, published_at: float) -> bool:
 
 
 @dataclass(frozen=True)
-class Node:
+class Preconditions:
     """What the rest of the node says of its gateways."""
 
     programmed: Collection[str] = ()
@@ -134,7 +134,7 @@ class Node:
 def plan_announcements(
     instances: Mapping[str, IPv4Address],
     envoys: Mapping[str, Envoy],
-    node: Node,
+    preconditions: Preconditions,
     standing: Collection[IPv4Address],
     now: float,
 ) -> tuple[set[IPv4Address], set[IPv4Address]]:
@@ -143,9 +143,9 @@ def plan_announcements(
     `instances` are the public addresses of the wanted ones. Of an Envoy that has not been asked yet, a route
     that an earlier agent made for it stays.
     """
-    here = instances.keys() - set(node.cut_off)
+    here = instances.keys() - set(preconditions.cut_off)
     good = {g for g in here if g in envoys and is_announced(envoys[g], now)}
-    unknown = {g for g in here if g in envoys and envoys[g].served and not envoys[g].probed}
-    ready = good & set(node.programmed) - set(node.leaving)
+    unknown = {g for g in here if g in envoys and envoys[g].served and not envoys[g].asked}
+    ready = good & set(preconditions.programmed) - set(preconditions.leaving)
     keep = {instances[g] for g in good | unknown}
     return {instances[g] for g in ready} - set(standing), set(standing) - keep

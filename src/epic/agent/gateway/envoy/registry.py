@@ -62,9 +62,9 @@ class EnvoyRegistry:
         envoy = self._envoys.get(gateway)
         if envoy is not None:
             self._answered[gateway] = time.monotonic()
-        if envoy is not None and (envoy.ready is not ready or not envoy.probed):
+        if envoy is not None and (envoy.ready is not ready or not envoy.asked):
             log.info("Envoy of gateway %s is %s", gateway, "ready" if ready else "not ready")
-            self._update(gateway, ready=ready, probed=True)
+            self._update(gateway, ready=ready, asked=True)
 
     def on_first_request(self, gateway: str, type_url: str, held: Mapping[str, str]) -> None:
         """The Envoy has begun to ask for a type and says what it has of it."""

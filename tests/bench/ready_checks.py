@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from epic.agent.gateway.envoy.probe import Probe
+from epic.agent.gateway.envoy.ready_check import ReadyCheck
 
 ENVOYS = 250
 SECONDS = 10.0
@@ -51,7 +51,9 @@ async def _measure(directory: Path) -> float:
         nonlocal answers
         answers += state == "LIVE"
 
-    tasks = [asyncio.create_task(Probe(directory / f"{number}.sock", tell).run()) for number in range(ENVOYS)]
+    tasks = [
+        asyncio.create_task(ReadyCheck(directory / f"{number}.sock", tell).run()) for number in range(ENVOYS)
+    ]
     while answers < ENVOYS:  # noqa: ASYNC110
         await asyncio.sleep(0.1)
     answers = 0

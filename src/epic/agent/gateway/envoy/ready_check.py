@@ -32,7 +32,7 @@ _REQUEST = b"GET /ready HTTP/1.1\r\nhost: envoy\r\n\r\n"
 _OWN = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN}
 
 
-class Probe:
+class ReadyCheck:
     """Asks one Envoy for its state and calls `tell` with each answer (`LIVE`, `DRAINING`, ...).
 
     No answer is `ABSENT`. When the agent itself has no room for a connection nothing is told.
