@@ -82,7 +82,7 @@ def remove(client: EpicClient, owned: Owned) -> Action:
     return "deleted"
 
 
-class Reconciler:
+class Applier:
     """Makes EPIC follow one source of objects, and remembers what it made, so as to delete it in time."""
 
     def __init__(self, state_file: StateFile, client_of: ClientOf) -> None:

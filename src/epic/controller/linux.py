@@ -13,7 +13,7 @@ from typing import NamedTuple
 from watchfiles import Change, awatch
 
 from epic.client import EpicClient
-from epic.controller.apply import Reconciler, failures
+from epic.controller.apply import Applier, failures
 from epic.controller.classes import CoreSettings
 from epic.controller.core import translate
 from epic.controller.desired import Desired, EpicConnection
@@ -96,7 +96,7 @@ class LinuxController:
         self._connections: Connections | None = None
         self._changed = asyncio.Condition()
         self._said: frozenset[str] = frozenset()
-        self._reconciler = Reconciler(StateFile(state_file), self._client_of)
+        self._applier = Applier(StateFile(state_file), self._client_of)
 
     async def connection_changes(self) -> AsyncIterator[Connections]:
         """The accounts as soon as they are known, and again after each change."""
@@ -143,7 +143,7 @@ class LinuxController:
         try:
             desired, known = await asyncio.to_thread(self._desired)
             await self._announce(Connections(desired.connections, known))
-            outcomes = await asyncio.to_thread(self._reconciler.reconcile, desired, prune=known)
+            outcomes = await asyncio.to_thread(self._applier.reconcile, desired, prune=known)
         except EpicError as error:
             self._say({str(error)})
             return False
@@ -160,7 +160,7 @@ class LinuxController:
         connections = list(desired.connections)
         if not known:
             # The unknown file may be the one that named them.
-            connections += [c for c in self._reconciler.connections() if c not in connections]
+            connections += [c for c in self._applier.connections() if c not in connections]
         everything = (*problems, *desired.problems)
         return replace(desired, problems=everything, connections=tuple(connections)), known
 
