@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import asyncio
+from importlib.resources import files
 from pathlib import Path
 
 from envoy.config.cluster.v3 import cluster_pb2
+from envoy.config.core.v3 import health_check_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.config.listener.v3 import listener_pb2
 from envoy.config.route.v3 import route_pb2
@@ -38,6 +40,7 @@ from epic.ads.snapshot import (
     Snapshot,
     versioned,
 )
+from epic.envoy.rendering import render
 
 pytestmark = needs_envoy
 
@@ -168,4 +171,28 @@ async def test_while_everything_changes_requests_meet_no_cluster_that_is_not_war
             await eventually(lambda: answers.acked[CLUSTER].keys() == state(199)[CLUSTER].keys())
             await eventually(lambda: answers.acked[LOAD_ASSIGNMENT].keys() == state(199)[CLUSTER].keys())
     assert replies == {"one"}
+    assert answers.nacks == []
+
+
+async def test_an_endpoint_said_to_be_unhealthy_gets_nothing_though_most_are(tmp_path: Path) -> None:
+    port, answers = free_port(), Answers()
+    template = (files("epic.envoy") / "templates/cluster.yaml.j2").read_text(encoding="utf-8")
+    built = ParseDict(render(template, {"ClusterName": "a"}), cluster_pb2.Cluster())
+    async with (
+        backend("one") as one,
+        backend("two") as two,
+        backend("three") as three,
+        serving(tmp_path / "xds", answers) as server,
+    ):
+        told = assignment("a", one)
+        for unhealthy in (two, three):
+            endpoint = assignment("a", unhealthy).endpoints[0].lb_endpoints[0]
+            endpoint.health_status = health_check_pb2.UNHEALTHY
+            told.endpoints[0].lb_endpoints.append(endpoint)
+        content = snapshot(port=port, cluster_timeout="2s", target="a", backends={"a": one})
+        content |= {CLUSTER: {"a": versioned(built)}, LOAD_ASSIGNMENT: {"a": versioned(told)}}
+        server.publish(NODE, content)
+        async with envoy(tmp_path):
+            await until_served(port, "one")
+            assert {await get(port) for _ in range(20)} == {"one"}
     assert answers.nacks == []
