@@ -240,6 +240,13 @@ class Node:
         with self.client:
             return subprocess.run(command, capture_output=True, text=True, check=False).stdout.lower()
 
+    def http2_trace(self) -> str:
+        """What a client of HTTP/2 hears, in curl's words, that asks twice on one connection."""
+        url = f"http://{PUBLIC}/"
+        command = ["curl", "-sSv", "--max-time", "2", "--http2-prior-knowledge", url, url]
+        with self.client:
+            return subprocess.run(command, capture_output=True, text=True, check=False).stderr
+
     def fail_health(self) -> None:
         """Have Envoy say that it drains."""
         admin = self.run_directory / "gateways" / GATEWAY / "admin.sock"

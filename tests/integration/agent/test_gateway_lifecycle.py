@@ -45,6 +45,13 @@ async def test_a_gateway_drains_and_serves_again(serving: Node) -> None:
     assert not report.instances[0].drained
 
 
+async def test_an_http2_client_of_a_draining_gateway_is_told_to_go(serving: Node) -> None:
+    assert "GOAWAY" not in serving.http2_trace()
+    serving.control.publish(with_state(snapshot(BACKEND, drain_seconds=30), "d2"))
+    await eventually(lambda: "connection: close" in serving.headers(), 2, "the word to the clients")
+    assert "GOAWAY" in serving.http2_trace()
+
+
 async def test_a_restart_of_the_agent_does_not_announce_what_drains(serving: Node) -> None:
     serving.control.publish(with_state(Gateway(drain_seconds=0).snapshot(BACKEND), "d2"))
     await eventually(lambda: not serving.is_announced(), 2, "the withdrawal")
