@@ -70,7 +70,7 @@ async def test_the_controller_follows_the_directory(tmp_path: Path, live_api: An
     manifests.mkdir()
     controller = LinuxController(manifests, "lab", "node1", "192.168.50.11", None, tmp_path / "made.json")
     controller._client_of = lambda _: admin  # type: ignore[method-assign]
-    controller._reconciler._client_of = lambda _: admin
+    controller._applier._client_of = lambda _: admin
     seen: list[Connections] = []
 
     async def follow() -> None:
