@@ -8,15 +8,17 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from epic.errors import AlreadyExists, Conflict, NotFound, NotWritable, Unavailable
 from epic.model.base import Resource, now
 from epic.model.resources import KINDS
 from epic.store.health import CANNOT_WRITE, Health, explain
 from epic.store.interface import Change, R
+from epic.store.readers import Readers
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS objects (
@@ -37,6 +39,9 @@ _IN_TROUBLE_SECONDS = 0.1
 """The same while writes fail anyway: who waits keeps a thread from those who only read."""
 _WATCH_BATCH = 500
 _PARSED_KEPT = 200_000
+
+_Ask = Callable[[str, tuple[object, ...]], list[Any]]
+"""Gives all rows of one SELECT."""
 
 
 class _Parsed:
@@ -63,10 +68,10 @@ class _Parsed:
 
 
 class _Access:
-    """Reads on one connection."""
+    """Reads by way of `ask`."""
 
-    def __init__(self, connection: sqlite3.Connection, parsed: _Parsed, durable_until: int | None) -> None:
-        self._sql = connection
+    def __init__(self, ask: _Ask, parsed: _Parsed, durable_until: int | None) -> None:
+        self._ask = ask
         self._parsed = parsed
         self._durable_until = durable_until
 
@@ -79,11 +84,11 @@ class _Access:
         return Change(revision, kind, account, name, obj)
 
     def find(self, kind: type[R], account: str, name: str) -> R | None:
-        row = self._sql.execute(
+        rows = self._ask(
             "SELECT revision, body FROM objects WHERE kind=? AND account=? AND name=? AND body IS NOT NULL",
             (kind.kind, account, name),
-        ).fetchone()
-        return None if row is None else self._parse(kind, *row)
+        )
+        return self._parse(kind, *rows[0]) if rows else None
 
     def get(self, kind: type[R], account: str, name: str) -> R:
         found = self.find(kind, account, name)
@@ -93,11 +98,11 @@ class _Access:
 
     def list(self, kind: type[R], account: str | None = None) -> list[R]:
         where, values = ("", ()) if account is None else ("AND account=?", (account,))
-        rows = self._sql.execute(
+        rows = self._ask(
             f"SELECT revision, body FROM objects WHERE kind=? {where} AND body IS NOT NULL "  # noqa: S608
             "ORDER BY account, name",
             (kind.kind, *values),
-        ).fetchall()
+        )
         return [self._parse(kind, *row) for row in rows]
 
 
@@ -105,15 +110,16 @@ class _SqliteTransaction(_Access):
     """Writes on the one writing connection; the store's lock is held."""
 
     def __init__(self, connection: sqlite3.Connection, parsed: _Parsed, revision: int) -> None:
-        super().__init__(connection, parsed, revision)
+        super().__init__(_asking(connection), parsed, revision)
+        self._sql = connection
         self.revision = revision
         self.superseded: list[int] = []
 
     def changes(self, since: int, kinds: Iterable[type[Resource]]) -> Sequence[Change]:
-        _check_horizon(self._sql, since)
+        _check_horizon(self._ask, since)
         names = json.dumps([kind.kind for kind in kinds])
         # By the index of revisions: those of the kinds are many, those since are few.
-        rows = self._sql.execute(
+        rows = self._ask(
             "SELECT kind, account, name, revision, body FROM objects WHERE revision > ? AND revision <= ? "
             "AND +kind IN (SELECT value FROM json_each(?)) ORDER BY revision",
             (since, self.revision, names),
@@ -177,8 +183,8 @@ class SqliteStore:
         self._path = path
         self._parsed = _Parsed()
         self._lock = threading.Lock()
-        self._local = threading.local()
-        self._connections: list[sqlite3.Connection] = []
+        self._readers = Readers(self._connect, _LOCK_SECONDS)
+        self._access = _Access(self._readers.ask, self._parsed, None)
         self._watchers: dict[asyncio.Event, asyncio.AbstractEventLoop] = {}
         self._writes, self._reads = Health(path, "written"), Health(path, "read")
         try:
@@ -193,14 +199,14 @@ class SqliteStore:
 
     def close(self) -> None:
         """Close all connections; the store must not be used afterwards."""
-        for connection in self._connections:
-            connection.close()
+        self._readers.close()
+        self._writer.close()
 
     @property
     def revision(self) -> int:
         """The revision of the newest durable change."""
         with self._reading():
-            return _sequence(self._reader(), _REVISION)
+            return _sequence(self._readers.ask, _REVISION)
 
     def get(self, kind: type[R], account: str, name: str) -> R:
         """The object; raises NotFound."""
@@ -221,10 +227,11 @@ class SqliteStore:
     def transaction(self) -> Iterator[_SqliteTransaction]:
         """Begin a write; it commits when the block ends and rolls back when the block raises."""
         with self._writing():
-            before = _sequence(self._writer, _REVISION)
+            ask = _asking(self._writer)
+            before = _sequence(ask, _REVISION)
             transaction = _SqliteTransaction(self._writer, self._parsed, before)
             yield transaction
-            after = _sequence(self._writer, _REVISION)
+            after = _sequence(ask, _REVISION)
         # Not before it is durable: a revision that rolls back names nothing.
         self._parsed.forget(transaction.superseded)
         if after != before:
@@ -250,16 +257,16 @@ class SqliteStore:
 
     def _check_horizon(self, since: int) -> None:
         with self._reading():
-            _check_horizon(self._reader(), since)
+            _check_horizon(self._readers.ask, since)
 
     def _changes(self, since: int) -> Sequence[Change]:
         with self._reading() as access:
-            rows = self._reader().execute(
+            rows = self._readers.ask(
                 "SELECT kind, account, name, revision, body FROM objects "
                 "WHERE revision > ? ORDER BY revision LIMIT ?",
                 (since, _WATCH_BATCH),
             )
-            return [access.change(*row) for row in rows.fetchall()]
+            return [access.change(*row) for row in rows]
 
     def _wake(self) -> None:
         for event, loop in list(self._watchers.items()):
@@ -315,7 +322,7 @@ class SqliteStore:
     def _reading(self) -> Iterator[_Access]:
         """Raises Unavailable when reading is not possible now."""
         try:
-            yield _Access(self._reader(), self._parsed, None)
+            yield self._access
         except sqlite3.Error as error:
             explained = explain(error, writing=False)
             if explained is None:
@@ -323,12 +330,6 @@ class SqliteStore:
             self._reads.failed(explained)
             raise explained from error
         self._reads.succeeded()
-
-    def _reader(self) -> sqlite3.Connection:
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            connection = self._local.connection = self._connect()
-        return connection
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
@@ -340,7 +341,6 @@ class SqliteStore:
         except BaseException:
             connection.close()
             raise
-        self._connections.append(connection)
         return connection
 
 
@@ -355,13 +355,17 @@ def _create_private(path: Path) -> None:
         os.chown(path, owner.st_uid, owner.st_gid)
 
 
-def _sequence(connection: sqlite3.Connection, name: str) -> int:
-    row = connection.execute("SELECT value FROM sequences WHERE name=?", (name,)).fetchone()
-    return 0 if row is None else int(row[0])
+def _asking(connection: sqlite3.Connection) -> _Ask:
+    return lambda sql, values: connection.execute(sql, values).fetchall()
 
 
-def _check_horizon(connection: sqlite3.Connection, since: int) -> None:
-    horizon = _sequence(connection, _HORIZON)
+def _sequence(ask: _Ask, name: str) -> int:
+    rows = ask("SELECT value FROM sequences WHERE name=?", (name,))
+    return int(rows[0][0]) if rows else 0
+
+
+def _check_horizon(ask: _Ask, since: int) -> None:
+    horizon = _sequence(ask, _HORIZON)
     if 0 < since < horizon:
         raise Conflict(
             f"changes since revision {since} are not kept any more (only since {horizon}); "

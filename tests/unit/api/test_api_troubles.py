@@ -69,7 +69,8 @@ async def test_what_cannot_be_read_is_503_also_where_users_are_looked_up(
         error.sqlite_errorcode = sqlite3.SQLITE_IOERR
         raise error
 
-    monkeypatch.setattr(store, "_reader", broken)
+    store._readers.close()
+    monkeypatch.setattr(store._readers, "_connect", broken)
     reply = await anyone.get(U1, auth=("admin", "admin-password"))
     assert reply.status_code == 503
     assert reply.json() == {

@@ -135,7 +135,7 @@ def test_a_damaged_file_is_said_to_be_that(store: SqliteStore, caplog: pytest.Lo
     content = bytearray(store._path.read_bytes())
     content[4096:] = b"\xff" * (len(content) - 4096)
     store._path.write_bytes(content)
-    store._local = threading.local()  # as another thread, which has nothing of it in memory
+    store._readers.close()  # a new one has nothing of it in memory
     for _ in range(3):
         with pytest.raises(Damaged, match=r"^what the control plane has stored is damaged; "):
             store.list(Account)
