@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import requests
 import yaml
-from conftest import GROUP, PROXIES, condition
-from hosts import CREDENTIAL, eventually
+from conftest import GROUP, PROXIES, condition, ready_instances
+from hosts import CREDENTIAL, Lab, eventually
 
 from epic.client import EpicClient
 
@@ -148,3 +148,28 @@ def test_a_run_whose_node_is_down_is_told_to_tenant_and_operator_and_repaired_by
         return done and all(i["announced"] for i in proxy["status"]["instances"])
 
     eventually(repaired, within=90, what="the gateway programmed and announced on both nodes")
+
+
+def test_a_node_that_hangs_delays_no_other_though_the_control_plane_starts_again(
+    lab: Lab,
+    api: EpicClient,
+    make_gateway: Callable[..., dict[str, Any]],
+    frozen: Callable[[str], Any],
+) -> None:
+    def until_served(name: str) -> None:
+        eventually(
+            lambda: "epic1" in ready_instances(api, name).values(),
+            within=20,
+            what=f"{name} elsewhere",
+        )
+
+    with frozen("epic2"):
+        names = [make_gateway()["metadata"]["name"] for _ in range(2)]
+        for name in names:
+            until_served(name)
+        lab["epic1"].run("systemctl restart epic-control")
+        until_served(make_gateway()["metadata"]["name"])
+    for name in names:
+        eventually(
+            lambda name=name: len(ready_instances(api, name)) == 2, within=90, what=f"{name} on both nodes"
+        )

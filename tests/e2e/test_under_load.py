@@ -15,7 +15,10 @@ import pytest
 from conftest import settled
 from hosts import CHECKOUT, INVENTORY, Lab, Target, eventually
 from other_bundle import VERSION, make_other_bundle
+from test_rotation import TUNNELS, epochs
 from traffic import Seen, describe, traffic
+
+from epic.client import EpicClient
 
 BUNDLE = CHECKOUT / "build/bundle"
 
@@ -38,6 +41,16 @@ def play(playbook: str, **variables: object) -> None:
 def none_failed(seen: Seen) -> None:
     assert seen.sent > 1000, describe(seen)
     assert not seen.failures, describe(seen)
+
+
+STARTED = "stat -c %Y /proc/1"
+"""When the host started."""
+
+
+def outer_ports(lab: Lab) -> set[str]:
+    """Those that the NAT has given to the tunnels behind it."""
+    found = lab["nat"].run("conntrack -L -p udp 2>/dev/null | grep -o 'dport=[0-9]* .ASSURED' || true")
+    return set(found.splitlines())
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +93,42 @@ def test_maintenance_of_all_nodes_costs_no_request(lab: Lab, web_target: Target)
     none_failed(seen)
     settled(lab, web_target)
     assert len(seen.next_hops) >= 5, "each node left the router's table and came back: " + describe(seen)
+
+
+@pytest.mark.timeout(900)
+def test_nodes_that_start_anew_one_after_the_other_cost_no_request(lab: Lab, web_target: Target) -> None:
+    before = {node: lab[node].run(STARTED) for node in ("epic1", "epic2")}
+    with traffic(lab, web_target) as seen:
+        play("maintenance.yml", maintenance_reboot=True)
+    assert all(lab[node].run(STARTED) != started for node, started in before.items())
+    none_failed(seen)
+    settled(lab, web_target)
+
+
+def test_keys_of_all_tunnels_change_twice_without_a_failed_request(
+    lab: Lab, api: EpicClient, web_target: Target
+) -> None:
+    with traffic(lab, web_target) as seen:
+        for _ in range(2):
+            before = epochs(api)
+            api.post(f"{TUNNELS}/rotate", {})
+            eventually(
+                lambda before=before: all(now > before[i] for i, now in epochs(api).items() if i in before),
+                within=60,
+                what="a higher signing epoch on every tunnel",
+            )
+    none_failed(seen)
+
+
+def test_a_nat_that_changes_its_port_again_and_again_costs_no_request(lab: Lab, web_target: Target) -> None:
+    with traffic(lab, web_target) as seen:
+        for then in ("true", "systemctl restart epic-agent", "true"):
+            ports = outer_ports(lab)
+            lab["nat"].run("conntrack -F")
+            eventually(lambda ports=ports: outer_ports(lab) - ports, within=10, what="another port")
+            for node in ("epic1", "epic2"):
+                lab[node].run(then)
+    none_failed(seen)
 
 
 def test_what_comes_and_goes_in_the_routers_table_breaks_no_connection(lab: Lab, web_target: Target) -> None:

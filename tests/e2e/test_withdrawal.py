@@ -4,20 +4,24 @@
 from __future__ import annotations
 
 import json
+import shlex
+import subprocess
+from collections.abc import Callable
 from typing import Any
 
-from conftest import ready_instances
+from conftest import PROXIES, ready_instances, settled
 from hosts import Lab, Target, eventually, tally
 
 from epic.client import EpicClient
 
-# Stops a unit, and prints when its flag route was first seen gone and when its port was first seen closed.
-STOP = """
+# Prints when, after a command, an address was first seen without its flag route, and its port closed.
+WATCH = """
 import json, socket, subprocess, sys, time
-unit, address = sys.argv[1:]
-stopping = subprocess.Popen(["systemctl", "stop", unit])
+address, *command = sys.argv[1:]
+print("ready", flush=True)
+running = subprocess.Popen(command)
 begin, seen = time.time(), {}
-while len(seen) < 2 and time.time() < begin + 10:
+while len(seen) < 2 and time.time() < begin + 60:
     flag = ["ip", "route", "show", "exact", address + "/32", "proto", "50", "type", "blackhole"]
     if not subprocess.run(flag, capture_output=True).stdout:
         seen.setdefault("withdrawn", time.time() - begin)
@@ -26,13 +30,28 @@ while len(seen) < 2 and time.time() < begin + 10:
     except OSError:
         seen.setdefault("closed", time.time() - begin)
     time.sleep(0.005)
-stopping.wait()
+running.wait()
 print(json.dumps(seen))
 """
 
 
 def unit(web: dict[str, Any]) -> str:
     return f"epic-envoy@{web['metadata']['namespace']}.{web['metadata']['name']}.service"
+
+
+def watching(lab: Lab, address: str, command: str) -> subprocess.Popen[str]:
+    """The watch on epic2, which has begun."""
+    watch = lab["epic2"].start(f"python3 -u -c {shlex.quote(WATCH)} {address} {command}")
+    assert watch.stdout is not None
+    assert watch.stdout.readline() == "ready\n"
+    return watch
+
+
+def ended(watch: subprocess.Popen[str]) -> dict[str, float]:
+    """What it saw: seconds after its begin."""
+    out, _ = watch.communicate(timeout=90)
+    seen: dict[str, float] = json.loads(out)
+    return seen
 
 
 def is_announced(lab: Lab, address: str) -> bool:
@@ -44,7 +63,7 @@ def test_a_stopped_envoy_is_withdrawn_before_its_listener_closes(
 ) -> None:
     load = lab.load(web_target, 150, 0.02)
     try:
-        seen = json.loads(lab["epic2"].run(f"python3 - {unit(web)} {web_target.address}", stdin=STOP))
+        seen = ended(watching(lab, web_target.address, f"systemctl stop {unit(web)}"))
     finally:
         lab["epic2"].run(f"systemctl start {unit(web)}")
     replies = load.stop()
@@ -53,6 +72,19 @@ def test_a_stopped_envoy_is_withdrawn_before_its_listener_closes(
     assert sum(reply.status != 200 for reply in replies) <= 1, tally(replies)
     name = web["metadata"]["name"]
     eventually(lambda: len(ready_instances(api, name)) == 2, within=15, what="both instances announced again")
+
+
+def test_a_deleted_gateway_is_withdrawn_before_its_listener_closes(
+    lab: Lab, api: EpicClient, make_gateway: Callable[..., dict[str, Any]]
+) -> None:
+    proxy = make_gateway()
+    name, address = proxy["metadata"]["name"], proxy["spec"]["public-address"]
+    eventually(lambda: len(ready_instances(api, name)) == 2, within=30, what="both instances announced")
+    settled(lab, Target(address, "none.example.net"))
+    watch = watching(lab, address, "true")
+    api.delete(f"{PROXIES}/{name}")
+    seen = ended(watch)
+    assert seen["withdrawn"] + 0.05 < seen["closed"], seen
 
 
 def test_without_an_agent_too_a_dead_envoy_is_withdrawn_within_a_second(
