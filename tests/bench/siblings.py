@@ -23,7 +23,7 @@ sys.path[:0] = [str(Path(__file__).parents[1] / "unit/ads")]
 from ads_site import Held, Site, eventually, running  # noqa: E402
 from node_certificates import issue  # noqa: E402
 
-from epic.ads.client import DeltaClient  # noqa: E402
+from epic.ads.delta.client import DeltaClient  # noqa: E402
 from epic.ads.service import AdsService  # noqa: E402
 from epic.ads.snapshot import INSTANCE, SIBLINGS, TYPES, Resources  # noqa: E402
 from epic.api.bodies import ProxySpecInput  # noqa: E402

@@ -21,7 +21,7 @@ from envoy.config.cluster.v3.cluster_pb2 import Cluster
 from envoy.service.discovery.v3 import ads_pb2_grpc
 from envoy.service.discovery.v3 import discovery_pb2 as pb
 
-from epic.ads.server import DeltaServer
+from epic.ads.delta.server import DeltaServer
 from epic.ads.snapshot import CLUSTER, versioned
 from epic.agent.gateway.envoy.registry import EnvoyRegistry
 from epic.agent.gateway.envoy.xds import XdsSockets

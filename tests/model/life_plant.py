@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 from life_nodes import EpicNode, TunnelEnd, WorkloadNode
 
-from epic.ads.assemble import gateway_parts, node_snapshot, node_state
-from epic.ads.picture import KINDS, Picture
+from epic.ads.desired.assemble import gateway_parts, node_snapshot, node_state
+from epic.ads.desired.picture import KINDS, Picture
+from epic.ads.desired.siblings import SiblingLists
 from epic.ads.reports import applied_siblings, heard, reported, silent
-from epic.ads.siblings import SiblingLists
 from epic.ads.snapshot import TUNNEL, Snapshot
 from epic.errors import StorageFull
 from epic.ipam.networks import DEFAULT_POOLS

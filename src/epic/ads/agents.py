@@ -9,9 +9,9 @@ from typing import Any, Protocol
 
 import grpc
 
-from epic.ads.authorization import caller
-from epic.ads.issuer import Issuer
-from epic.ads.server import Authorize
+from epic.ads.delta.server import Authorize
+from epic.ads.identity.authorization import caller
+from epic.ads.identity.issuer import Issuer
 from epic.pki.certificates import RequestError
 from epic.pki.directory import PkiError
 from epic.proto import epic_pb2, epic_pb2_grpc

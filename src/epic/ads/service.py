@@ -16,16 +16,16 @@ import grpc
 from envoy.service.discovery.v3 import ads_pb2_grpc
 
 from epic.ads.agents import AgentService
-from epic.ads.assemble import gateway_parts, node_snapshot, node_state, parts_basis, with_siblings
-from epic.ads.authorization import Authorizer
-from epic.ads.configurations import Configurations
-from epic.ads.credentials import ServerFiles, server_credentials
-from epic.ads.issuer import Issuer
-from epic.ads.picture import KINDS, Picture
+from epic.ads.delta.server import DeltaServer
+from epic.ads.desired.assemble import gateway_parts, node_snapshot, node_state, parts_basis, with_siblings
+from epic.ads.desired.configurations import Configurations
+from epic.ads.desired.picture import KINDS, Picture
+from epic.ads.desired.revisions import Revisions
+from epic.ads.desired.siblings import SiblingLists
+from epic.ads.identity.authorization import Authorizer
+from epic.ads.identity.credentials import ServerFiles, server_credentials
+from epic.ads.identity.issuer import Issuer
 from epic.ads.reports import applied_siblings, configured, ends, second_chances
-from epic.ads.revisions import Revisions
-from epic.ads.server import DeltaServer
-from epic.ads.siblings import SiblingLists
 from epic.ads.snapshot import TUNNEL, Snapshot
 from epic.ads.statuses import Statuses
 from epic.envoy.resources import Bundle

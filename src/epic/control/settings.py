@@ -19,7 +19,7 @@ from pydantic import (
     field_validator,
 )
 
-from epic.ads.issuer import Issuer
+from epic.ads.identity.issuer import Issuer
 from epic.errors import Invalid
 from epic.ipam.networks import DEFAULT_POOLS, Pools
 from epic.model.gatewayapi import PortNumber

@@ -22,7 +22,7 @@ from envoy.service.discovery.v3 import ads_pb2_grpc
 from google.protobuf.json_format import ParseDict
 from google.protobuf.message import Message
 
-from epic.ads.server import DeltaServer, Refusal
+from epic.ads.delta.server import DeltaServer, Refusal
 from epic.ads.snapshot import (
     CLUSTER,
     ENDPOINT,

@@ -15,7 +15,7 @@ import pytest
 from node_certificates import issue, issuer
 from pydantic import SecretStr
 
-from epic.ads.client import DeltaClient, mtls_channel
+from epic.ads.delta.client import DeltaClient, mtls_channel
 from epic.ads.service import AdsService, AdsSettings
 from epic.ads.snapshot import (
     NODE_STATE,

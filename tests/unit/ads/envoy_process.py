@@ -16,7 +16,7 @@ import pytest
 import yaml
 from envoy.service.discovery.v3 import ads_pb2_grpc
 
-from epic.ads.server import DeltaServer, Refusal
+from epic.ads.delta.server import DeltaServer, Refusal
 
 ENVOY = shutil.which("envoy")
 NODE = "epic-root.U1"

@@ -7,7 +7,7 @@ import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from epic.ads.issuer import Issuer
+from epic.ads.identity.issuer import Issuer
 from epic.pki import operations
 from epic.pki.operations import Pki
 

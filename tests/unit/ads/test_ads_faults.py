@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from ads_site import Held, Site, eventually, needs_envoy, proxy, route, slice_of, tunnel
 
-from epic.ads import configurations, revisions, service
+from epic.ads import service
+from epic.ads.desired import configurations, revisions
 from epic.ads.snapshot import INSTANCE, LISTENER, ROUTE_CONFIGURATION
 from epic.errors import StorageFull
 from epic.model.resources import GWProxy

@@ -21,8 +21,8 @@ from envoy.service.discovery.v3 import discovery_pb2 as pb
 from node_certificates import LIFE, SERVER, issue, issuer
 
 from epic.ads import service as module
-from epic.ads.client import DeltaClient, mtls_channel
-from epic.ads.issuer import Issuer
+from epic.ads.delta.client import DeltaClient, mtls_channel
+from epic.ads.identity.issuer import Issuer
 from epic.ads.service import AdsService, AdsSettings
 from epic.ads.snapshot import INSTANCE, TYPES, Resources
 from epic.model.base import Metadata

@@ -27,7 +27,7 @@ from envoy.config.cluster.v3.cluster_pb2 import Cluster
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 from node_certificates import issue
 
-from epic.ads.client import DeltaClient
+from epic.ads.delta.client import DeltaClient
 from epic.ads.service import AdsService
 from epic.ads.snapshot import (
     CLUSTER,

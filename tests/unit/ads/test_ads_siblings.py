@@ -24,10 +24,10 @@ from ads_site import (
 from envoy.service.discovery.v3 import discovery_pb2 as pb
 from pydantic import SecretStr
 
-from epic.ads.client import DeltaClient
-from epic.ads.protocol import Stream
+from epic.ads.delta.client import DeltaClient
+from epic.ads.delta.protocol import Stream
+from epic.ads.desired.siblings import SiblingLists
 from epic.ads.service import AdsService
-from epic.ads.siblings import SiblingLists
 from epic.ads.snapshot import INSTANCE, NODE_STATE, SIBLINGS, TUNNEL, TYPES
 from epic.model.base import Metadata
 from epic.model.keys import EpochKey

@@ -15,8 +15,8 @@ from envoy.service.discovery.v3 import ads_pb2_grpc
 from envoy.service.discovery.v3 import discovery_pb2 as pb
 from google.protobuf.wrappers_pb2 import StringValue
 
-from epic.ads.client import DeltaClient
-from epic.ads.server import NODE_ACCEPTED, DeltaServer, Refusal
+from epic.ads.delta.client import DeltaClient
+from epic.ads.delta.server import NODE_ACCEPTED, DeltaServer, Refusal
 from epic.ads.snapshot import CLUSTER, LISTENER, Resources, versioned
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 import pytest
 
-from epic.ads.issuer import Issuer
+from epic.ads.identity.issuer import Issuer
 from epic.agent.gateway.certificate import CertificateRenewer, Life
 from epic.agent.settings import ControlSettings
 from epic.pki import operations

@@ -9,7 +9,7 @@ import httpx
 from api_requests import API, PROXIES, proxy_body
 from life_plant import Plant
 
-from epic.ads.assemble import node_state
+from epic.ads.desired.assemble import node_state
 from epic.model.nodes import NodeRevocation, Quarantine
 from epic.model.resources import GWProxy, Node
 from epic.model.siblings import Siblings

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
-from epic.ads.client import DeltaClient, mtls_channel
+from epic.ads.delta.client import DeltaClient, mtls_channel
 from epic.ads.snapshot import TYPES
 from epic.agent.gateway import metrics, report, storage
 from epic.agent.gateway.announcement import Announcer, Hold

@@ -59,7 +59,7 @@ class Intake:
         return [*self._troubles.problems, *refused[:_SHOWN], *more]
 
     async def apply(self, type_url: str, updated: Resources, removed: Sequence[str]) -> str | None:
-        """See `epic.ads.client.Handler`. A resource that makes no sense stops no other."""
+        """See `epic.ads.delta.client.Handler`. A resource that makes no sense stops no other."""
         through = self._guard.let_through(type_url, removed)
         self._guard.restore(type_url, updated)
         self._take(type_url, updated, through)
@@ -74,7 +74,7 @@ class Intake:
         return None
 
     def versions(self, type_url: str) -> Mapping[str, str]:
-        """See `epic.ads.client.Handler`."""
+        """See `epic.ads.delta.client.Handler`."""
         return self._cache.versions(type_url)
 
     def drop_node(self) -> None:

@@ -72,12 +72,12 @@ class EnvoyRegistry:
             self._hold(gateway, type_url, held)
 
     def on_ack(self, gateway: str, type_url: str, acked: Mapping[str, str]) -> None:
-        """See `epic.ads.server.Listener`."""
+        """See `epic.ads.delta.server.Listener`."""
         if gateway in self._envoys:
             self._hold(gateway, type_url, acked)
 
     def on_nack(self, gateway: str, type_url: str, message: str) -> None:
-        """See `epic.ads.server.Listener`."""
+        """See `epic.ads.delta.server.Listener`."""
         if gateway in self._envoys:
             refusals = {**self._envoys[gateway].refusals, type_url: message}
             self._update(gateway, refusals=refusals)
@@ -88,7 +88,7 @@ class EnvoyRegistry:
             self._update(gateway, connected=True, held={}, refusals={})
 
     def on_disconnect(self, gateway: str) -> None:
-        """See `epic.ads.server.Listener`."""
+        """See `epic.ads.delta.server.Listener`."""
         if gateway in self._envoys:
             self._update(gateway, connected=False)
 

@@ -19,7 +19,7 @@ import grpc
 from envoy.service.discovery.v3 import ads_pb2_grpc
 from envoy.service.discovery.v3 import discovery_pb2 as pb
 
-from epic.ads.server import Context, DeltaServer, Refusal
+from epic.ads.delta.server import Context, DeltaServer, Refusal
 from epic.ads.snapshot import ENVOY_TYPES, Snapshot
 from epic.agent.gateway.envoy.registry import EnvoyRegistry
 from epic.agent.runtime.log_once import LogOnce
@@ -89,7 +89,7 @@ class GatewayServer(DeltaServer):
 
 
 class _Answers:
-    """Hears an Envoy for the registry; see `epic.ads.server.Listener`."""
+    """Hears an Envoy for the registry; see `epic.ads.delta.server.Listener`."""
 
     def __init__(self, gateway: str, registry: EnvoyRegistry) -> None:
         self._gateway = gateway

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from cryptography import x509
 
-from epic.ads.server import Context, Refusal
+from epic.ads.delta.server import Context, Refusal
 from epic.model.nodes import NodeRevocation
 from epic.pki.certificates import common_name
 from epic.store.interface import Reader

@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from epic.ads.assemble import Accepted
-from epic.ads.picture import Inputs
-from epic.ads.revisions import Revisions
+from epic.ads.desired.assemble import Accepted
+from epic.ads.desired.picture import Inputs
+from epic.ads.desired.revisions import Revisions
 from epic.envoy.isolated import documents
 from epic.envoy.resources import Bundle, assemble
 from epic.envoy.templating import tasks

@@ -14,7 +14,7 @@ import grpc
 from envoy.service.discovery.v3 import ads_pb2_grpc
 from envoy.service.discovery.v3 import discovery_pb2 as pb
 
-from epic.ads.protocol import Acked, Refused, Stream
+from epic.ads.delta.protocol import Acked, Refused, Stream
 from epic.ads.snapshot import Snapshot
 from epic.log_rate import LogRate
 
@@ -106,7 +106,7 @@ class _Connection:
 class DeltaServer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ignore[misc]
     """Brings every node's streams to the snapshot that was published for the node.
 
-    Streams are paced (see `epic.ads.protocol`) as Envoys need it; clients of `epic.ads.client` do not. A
+    Streams are paced (see `epic.ads.delta.protocol`) as Envoys need it; our own clients do not. A
     stream for which more than `most_remembered` bytes would have to be kept is ended.
     """
 

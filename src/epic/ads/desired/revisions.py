@@ -15,7 +15,7 @@ from envoy.config.route.v3.route_pb2 import RouteConfiguration
 from google.protobuf.message import DecodeError, Message
 from pydantic import TypeAdapter, ValidationError
 
-from epic.ads.assemble import Accepted
+from epic.ads.desired.assemble import Accepted
 from epic.envoy.resources import Bundle
 from epic.gatewayapi.routing import Routing
 from epic.model.naming import GatewayId
