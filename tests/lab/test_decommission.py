@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -41,8 +42,16 @@ grep epic-runs /root/.ssh/authorized_keys
 """
 
 
-def play(playbook: str, *options: str) -> dict[str, tuple[int, int]]:
-    """Run a playbook on the lab; for each host how many tasks changed something, and how many failed."""
+@dataclass(frozen=True)
+class Played:
+    """What a playbook printed, and for each host how many tasks changed something."""
+
+    text: str
+    changed: dict[str, int]
+
+
+def play(playbook: str, *options: str) -> Played:
+    """Run a playbook on the lab, where it must not fail."""
     done = subprocess.run(
         [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(INVENTORY), playbook, *options],
         cwd=ROOT,
@@ -54,14 +63,13 @@ def play(playbook: str, *options: str) -> dict[str, tuple[int, int]]:
     )
     recap = RECAP.findall(done.stdout)
     assert recap, done.stdout[-4000:] + done.stderr[-2000:]
-    found = {host: (int(changed), int(lost) + int(failed)) for host, changed, lost, failed in recap}
-    assert not any(bad for _, bad in found.values()), done.stdout[-6000:]
-    return found
+    assert not any(int(lost) + int(failed) for _, _, lost, failed in recap), done.stdout[-6000:]
+    return Played(done.stdout, {host: int(changed) for host, changed, _, _ in recap})
 
 
 def decommission(host: str, *options: str) -> int:
     """How many tasks changed something."""
-    return play("playbooks/decommission.yml", "--limit", host, *options)[host][0]
+    return play("playbooks/decommission.yml", "--limit", host, *options).changed[host]
 
 
 def traces(lab: Lab, host: str) -> list[str]:
@@ -103,11 +111,19 @@ def test_a_host_leaves_without_a_failed_request_and_keeps_nothing(
     assert decommission(host) == 0
 
 
+def test_a_check_says_what_a_run_would_make_of_a_bare_host_and_makes_nothing(lab: Lab) -> None:
+    said = play("site.yml", "--limit", "epic1,epic2", "--check", "--diff")
+    assert said.changed["epic2"] > 0
+    for name in ("/etc/epic/agent.yaml", "epic-agent.service", "bird.conf"):
+        assert re.search(rf"^\+\+\+ after: .*{re.escape(name)}", said.text, re.MULTILINE), name
+    assert traces(lab, "epic2") == []
+
+
 def test_the_cluster_knows_the_node_no_more_and_a_later_run_builds_it_again(lab: Lab) -> None:
     nodes = epicctl("get", "nodes")
     assert "epic1" in nodes
     assert "epic2" not in nodes
-    assert play("site.yml", "--limit", "epic1,epic2")["epic2"][0] > 0
+    assert play("site.yml", "--limit", "epic1,epic2").changed["epic2"] > 0
     assert "epic2" in epicctl("get", "nodes")
     assert lab["epic2"].run("systemctl is-active epic-agent").strip() == "active"
 
