@@ -165,6 +165,8 @@ class Model(Plant):
         assert len(inside) == sum(len(p.status.instances) for p in proxies), (
             "an inside address was given twice"
         )
+        names = [endpoint.dns_name for p in proxies for endpoint in p.spec.endpoints]
+        assert len(names) == len(set(names)), "a DNS name was given twice"
         life_siblings.check(self)
         for node in self.epic.values():
             for address, gateway in node.announced.items():
@@ -179,15 +181,23 @@ class Model(Plant):
             for address, gateway in node.plumbing.items():
                 owner = inside.get(address, gateway)
                 assert owner == gateway, f"{node.name}: {address} of {owner} is still {gateway}'s"
-            for tunnel in node.tunnels.values():
+        self._check_tunnels(inside)
+
+    def _check_tunnels(self, inside: dict[str, str]) -> None:
+        """A tunnel that an end still has is nobody else's: neither its address nor its id nor its keys."""
+        numbers = {int(t.name): f"{t.account}.{t.spec.proxy}" for t in self.store.list(Tunnel)}
+        secrets: dict[bytes, str] = {}
+        for node in (*self.epic.values(), *self.workload.values()):
+            for number, tunnel in node.tunnels.items():
                 owner = inside.get(tunnel.inside, tunnel.gateway)
-                assert owner == tunnel.gateway, (
-                    f"{node.name}: a tunnel of {tunnel.gateway} at {owner}'s address"
-                )
-        ends = [t for w in self.workload.values() for t in w.tunnels.values()]
-        for tunnel in ends:
-            owner = inside.get(tunnel.inside, tunnel.gateway)
-            assert owner == tunnel.gateway, f"a workload node sends {tunnel.gateway}'s packets to {owner}"
+                assert owner == tunnel.gateway, f"{node.name}: {tunnel.gateway}'s tunnel at {owner}'s address"
+                owner = numbers.get(number, tunnel.gateway)
+                assert owner == tunnel.gateway, f"{node.name}: {tunnel.gateway}'s tunnel has {owner}'s id"
+                for secret in tunnel.secrets:
+                    owner = secrets.setdefault(secret, tunnel.gateway)
+                    assert owner == tunnel.gateway, (
+                        f"{node.name}: {tunnel.gateway}'s tunnel has {owner}'s key"
+                    )
 
     def check_nothing_left(self) -> None:
         """At the end."""

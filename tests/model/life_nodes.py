@@ -28,6 +28,7 @@ class TunnelEnd:
 
     gateway: str
     inside: str
+    secrets: frozenset[bytes]
 
 
 @dataclass
@@ -103,7 +104,8 @@ class EpicNode:
         for resource in held[TUNNEL].values():
             tunnel = epic_pb2.Tunnel.FromString(resource.body.value)
             if tunnel.gateway in instances:
-                self.tunnels[tunnel.id] = TunnelEnd(tunnel.gateway, tunnel.inside_address)
+                secrets = frozenset(key.secret for key in tunnel.keys)
+                self.tunnels[tunnel.id] = TunnelEnd(tunnel.gateway, tunnel.inside_address, secrets)
         self.draining = {name for name, instance in instances.items() if instance.draining}
         for name, instance in instances.items():
             unit = self.units.get(name)

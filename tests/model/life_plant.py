@@ -271,7 +271,9 @@ class Plant:
         revision = self.store.revision
         node.tunnels = {
             int(tunnel.name): TunnelEnd(
-                f"{tunnel.account}.{tunnel.spec.proxy}", str(tunnel.spec.inside_address)
+                f"{tunnel.account}.{tunnel.spec.proxy}",
+                str(tunnel.spec.inside_address),
+                frozenset(bytes.fromhex(key.secret.get_secret_value()) for key in tunnel.spec.keys),
             )
             for tunnel in self.store.list(Tunnel, node.account)
             if not tunnel.deleting
