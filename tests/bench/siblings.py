@@ -27,7 +27,7 @@ from epic.ads.delta.client import DeltaClient  # noqa: E402
 from epic.ads.service import AdsService  # noqa: E402
 from epic.ads.snapshot import INSTANCE, SIBLINGS, TYPES, Resources  # noqa: E402
 from epic.api.bodies import ProxySpecInput  # noqa: E402
-from epic.api.gateways import create_gateway  # noqa: E402
+from epic.api.gateways import GatewaySettings, create_gateway  # noqa: E402
 from epic.model.naming import GatewayId  # noqa: E402
 from epic.model.resources import Account, GWProxy, LBServiceGroup, Node, ServicePrefix  # noqa: E402
 from epic.model.siblings import Siblings  # noqa: E402
@@ -150,7 +150,8 @@ async def post(site: Site, names: Sequence[str]) -> dict[str, float]:
 def _create(store: SqliteStore, spec: ProxySpecInput) -> None:
     with store.transaction() as transaction:
         group = transaction.get(LBServiceGroup, "a", "g")
-        create_gateway(transaction, World.of(transaction), group, spec, IPv4Network("100.64.0.0/16"))
+        settings = GatewaySettings(IPv4Network("100.64.0.0/16"), timedelta())
+        create_gateway(transaction, World.of(transaction), group, spec, settings)
 
 
 async def until_free(agents: Sequence[Agent], asked: Iterable[str]) -> None:

@@ -35,6 +35,7 @@ from epic.reconcile.tunnelling import replan
 
 POOL = IPv4Network("100.64.0.0/29")
 ACCOUNTS = ("a", "b")
+SETTINGS = api_gateways.GatewaySettings(POOL, address_quarantine=timedelta(seconds=30))
 
 
 class _NoEvents:
@@ -104,7 +105,7 @@ class Model(Plant):
         try:
             with self.context.current.transaction() as (transaction, world):
                 group = transaction.get(LBServiceGroup, account, "g")
-                api_gateways.create_gateway(transaction, world, group, spec, POOL)
+                api_gateways.create_gateway(transaction, world, group, spec, SETTINGS)
                 transaction.create(_route(account, uid))
                 if self._made % 3:
                     transaction.create(_slice(account, uid, self._made))

@@ -25,6 +25,7 @@ from epic.model.resources import (
     User,
     UserSpec,
 )
+from epic.reconcile.releases import disown_addresses
 from epic.store.interface import Reader
 
 router = APIRouter(tags=["accounts"])
@@ -105,6 +106,7 @@ def delete(ctx: Ctx, account: str) -> dict[str, str]:
         for kind in (GWRoute, GWEndpointSlice, LBServiceGroup, User):
             for obj in transaction.list(kind, account):
                 transaction.delete(kind, account, obj.name)
+        disown_addresses(transaction, account)
         transaction.delete(Account, "", account)
     return deleted()
 

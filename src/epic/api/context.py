@@ -7,6 +7,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import cached_property
 from ipaddress import IPv4Network
 from typing import Annotated, Protocol, cast
@@ -51,6 +52,7 @@ class Context:
     inside_pool: IPv4Network
     run_events: RunEvents
     pools: Pools = DEFAULT_POOLS
+    address_quarantine: timedelta = timedelta(minutes=5)
     live: Live = field(default_factory=Live)
     no_room: LogOnChange = field(default_factory=lambda: LogOnChange(log))
     closing: asyncio.Event = field(default_factory=asyncio.Event)

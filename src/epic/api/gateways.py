@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
+from datetime import timedelta
 from ipaddress import IPv4Network
 
 from epic.api.bodies import ProxySpecInput
@@ -11,6 +13,7 @@ from epic.api.names import dns_endpoint
 from epic.api.ports import ports_and_gateway
 from epic.errors import Conflict, Invalid, NotFound, QuotaExceeded
 from epic.ipam.prefixes import choose_address, requested_address
+from epic.ipam.releases import Asker
 from epic.lifecycle.claims import Claims
 from epic.lifecycle.conditions import with_instances, with_proxy_condition
 from epic.model.base import Condition, Metadata, now
@@ -27,6 +30,7 @@ from epic.model.resources import (
 )
 from epic.placement import place
 from epic.reconcile.allocation import new_instances
+from epic.reconcile.releases import take_address
 from epic.reconcile.siblings import relist_gateway
 from epic.reconcile.tunnelling import replan
 from epic.reconcile.world import World
@@ -36,12 +40,20 @@ from epic.store.queue import enqueue
 _LABEL = "epic.acnodal.io/owning-"
 
 
+@dataclass(frozen=True)
+class GatewaySettings:
+    """Where inside addresses are from; how long others' public addresses are none for a new gateway."""
+
+    inside_pool: IPv4Network
+    address_quarantine: timedelta
+
+
 def create_gateway(
     transaction: Transaction,
     world: World,
     group: LBServiceGroup,
     spec: ProxySpecInput,
-    inside_pool: IPv4Network,
+    settings: GatewaySettings,
 ) -> GWProxy:
     """A new gateway with address, name, instances and tunnels, and its run queued."""
     ports, gateway = ports_and_gateway(spec)
@@ -65,15 +77,18 @@ def create_gateway(
         )
     chosen = place(str(proxy.id), world.candidates(), group.spec.envoy_replica_count)
     prefix = transaction.get(ServicePrefix, "", group.spec.service_prefix)
-    with_address = {"public_address": choose_address(prefix, world.claims.public, gateway.addresses)}
-    proxy = proxy.model_copy(update={"spec": proxy.spec.model_copy(update=with_address)})
+    asker = Asker(group.account, now() - settings.address_quarantine)
+    claims = world.claims
+    address = choose_address(prefix, claims.public, claims.releases, gateway.addresses, asker)
+    take_address(transaction, address)
+    proxy = proxy.model_copy(update={"spec": proxy.spec.model_copy(update={"public_address": address})})
     name = dns_endpoint(group, proxy)
-    _check_name(proxy.account, name, world.claims)
+    _check_name(proxy.account, name, claims)
     status = GWProxyStatus(service=transaction.next_number("service"))
     spec_with_name = proxy.spec.model_copy(update={"endpoints": (name,)})
     proxy = proxy.model_copy(update={"spec": spec_with_name, "status": status})
     unplaced = group.spec.envoy_replica_count - len(chosen)
-    proxy = with_instances(proxy, new_instances(chosen, world.claims, inside_pool), unplaced)
+    proxy = with_instances(proxy, new_instances(chosen, claims, settings.inside_pool), unplaced)
     proxy = transaction.create(_queued(transaction, proxy, chosen))
     relist_gateway(transaction, proxy, world.nodes)
     replan(transaction, proxy.account, {proxy.name})

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Response
 from epic.api.bodies import ProxyBody
 from epic.api.context import Asking, Ctx, Principal
 from epic.api.gateways import (
+    GatewaySettings,
     change_gateway,
     create_gateway,
     delete_gateway,
@@ -44,7 +45,8 @@ def create(ctx: Ctx, asking: Asking, account: str, group: str, body: ProxyBody) 
         if stored is not None:
             refuse_if_deleting(stored)
             raise Duplicate(f"gateway {name!r} exists already", _path(account, name))
-        proxy = create_gateway(transaction, world, template, body.proxy.spec, ctx.inside_pool)
+        settings = GatewaySettings(ctx.inside_pool, ctx.address_quarantine)
+        proxy = create_gateway(transaction, world, template, body.proxy.spec, settings)
     return found(_path(account, name), _body(proxy, asking))
 
 

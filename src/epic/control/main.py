@@ -9,6 +9,7 @@ import json
 import logging
 import sys
 from collections.abc import Set
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -69,7 +70,12 @@ async def control(settings: ControlSettings) -> None:
 
     ads = AdsService(store, _ads_settings(settings), live, applied, hear_applied)
     context = Context(
-        store=store, inside_pool=settings.inside_pool, pools=settings.pools(), run_events=hub, live=live
+        store=store,
+        inside_pool=settings.inside_pool,
+        pools=settings.pools(),
+        address_quarantine=timedelta(seconds=settings.address_quarantine_seconds),
+        run_events=hub,
+        live=live,
     )
 
     rotator = Rotator(store, live, settings.tunnels.policy())

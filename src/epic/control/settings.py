@@ -96,6 +96,7 @@ class ControlSettings(_Section):
     mapped_pool: IPv4Network = DEFAULT_POOLS.mapped
     mapped_pool6: IPv6Network = DEFAULT_POOLS.mapped6
     drain_seconds: Annotated[int, Field(ge=0, le=3600)] = 30
+    address_quarantine_seconds: Annotated[int, Field(ge=0, le=86400)] = 300
     runs: RunsSection
     tunnels: TunnelsSection = TunnelsSection()
 

@@ -6,10 +6,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from ipaddress import IPv4Address
 
-from epic.errors import Conflict, Invalid
+from epic.errors import Conflict, Exhausted, Invalid
 from epic.ipam.book import AddressBook, Pool
 from epic.ipam.networks import PlatformNetworks
 from epic.ipam.ranges import public_range
+from epic.ipam.releases import Asker, Releases
 from epic.model.addresses import Address, parse_address
 from epic.model.gatewayapi import GatewayAddress
 from epic.model.resources import AddressPool, GWProxy, ServicePrefix, ServicePrefixSpec
@@ -74,18 +75,46 @@ def check_node_address(address: Address, prefixes: Iterable[ServicePrefix]) -> N
 
 
 def choose_address(
-    prefix: ServicePrefix, book: AddressBook, requested: Iterable[GatewayAddress]
+    prefix: ServicePrefix,
+    book: AddressBook,
+    releases: Releases,
+    requested: Iterable[GatewayAddress],
+    asker: Asker,
 ) -> IPv4Address:
-    """A free address for a gateway: the one it asks for, else the lowest.
+    """A free address for a gateway: the one it asks for, else the lowest that nobody had of late.
 
-    Raises Exhausted, Conflict when somebody has the address asked for, and Invalid when it cannot be had.
+    Where there is none of these, the one that was released first. Raises Exhausted, Conflict when somebody
+    has the address asked for, or had it a moment ago, and Invalid when it cannot be had.
     """
     pools = pools_of(prefix.name, prefix.spec)
     wanted = requested_address(requested)
     if wanted is not None:
-        book.check_requested(pools, wanted)
+        release = releases.find(wanted)
+        left = release is not None and _is_left(book, wanted) and asker.may_have(release)
+        book.check_requested(pools, wanted, released=left)
         return wanted
-    return next(address for address in book.propose(pools) if isinstance(address, IPv4Address))
+    shortages: list[Exhausted] = []
+    for pool in pools:
+        found = _lowest(book, pool, shortages)
+        found = found or next((a for a in releases.within(pool.range, asker) if _is_left(book, a)), None)
+        if isinstance(found, IPv4Address):
+            return found
+    resting = sum(releases.count(pool.range) for pool in pools)
+    detail = "; ".join(error.detail for error in shortages)
+    raise Exhausted(str(shortages[0]), f"{detail}; {resting} were released a moment ago by other accounts")
+
+
+def _lowest(book: AddressBook, pool: Pool, shortages: list[Exhausted]) -> Address | None:
+    try:
+        return book.propose([pool])[0]
+    except Exhausted as error:
+        shortages.append(error)
+        return None
+
+
+def _is_left(book: AddressBook, address: Address) -> bool:
+    """Whether nothing but its release holds the address: no gateway, and no node that was lost with it."""
+    return len(book.holders(address)) == 1
 
 
 def requested_address(requested: Iterable[GatewayAddress]) -> IPv4Address | None:

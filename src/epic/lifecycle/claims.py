@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from epic.ipam.book import AddressBook, Holdings
+from epic.ipam.releases import Release, Releases
 from epic.model.base import Resource
 from epic.model.naming import GatewayId
 from epic.model.nodes import Quarantine
+from epic.model.releases import ReleasedAddress
 from epic.model.resources import GWProxy, Tunnel
 
 
@@ -29,6 +31,8 @@ class Claims:
 
     def __init__(self) -> None:
         self.public = AddressBook()
+        self.releases = Releases()
+        """Public addresses that nobody has; to the book they are held, by their release."""
         self.inside = AddressBook()
         self._dns_names: Holdings[str] = Holdings()
         self._accounts: dict[object, str] = {}
@@ -40,9 +44,16 @@ class Claims:
         self.public.hold(holder, claim.public)
         self.inside.hold(holder, claim.inside)
         self._dns_names.hold(holder, claim.dns_names)
+        if kind == ReleasedAddress.kind:
+            self._apply_release(IPv4Address(name), obj)
         self._accounts.pop(holder, None)
         if claim.dns_names:
             self._accounts[holder] = claim.account
+
+    def _apply_release(self, address: IPv4Address, obj: Resource | None) -> None:
+        self.releases.forget(address)
+        if isinstance(obj, ReleasedAddress):
+            self.releases.note(address, Release(obj.spec.account, obj.spec.released))
 
     def accounts_with(self, dns_name: str) -> set[str]:
         """The accounts that have the DNS name."""
@@ -65,6 +76,8 @@ def _claim(obj: Resource | None) -> _Claim:
                 inside=(held.inside_address,),
                 dns_names=held.dns_names,
             )
+        case ReleasedAddress():
+            return _Claim(public=(IPv4Address(obj.name),))
         case Tunnel(spec=tunnel):
             return _Claim(inside=(tunnel.inside_address,))
         case _:

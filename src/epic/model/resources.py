@@ -23,6 +23,7 @@ from epic.model.instances import ProxyInstance
 from epic.model.keys import EpochKey
 from epic.model.naming import GUE_PORT, GatewayId, ObjectName
 from epic.model.nodes import NodeRevocation, NodeStatus, Quarantine
+from epic.model.releases import ReleasedAddress
 from epic.model.runs import Run
 from epic.model.siblings import Siblings
 
@@ -298,6 +299,7 @@ KINDS: dict[str, type[Resource]] = {
         Node,
         NodeRevocation,
         Quarantine,
+        ReleasedAddress,
         Tunnel,
         Siblings,
         Run,

@@ -21,7 +21,7 @@ from epic.workqueue.queue import WorkQueue
 log = logging.getLogger(__name__)
 
 _AT_ONCE = 50
-_LOOK_SECONDS = {"gateway": 5.0, "node": 10.0, "tunnels": 2.0, "quarantine": 10.0}
+_LOOK_SECONDS = {"gateway": 5.0, "node": 10.0, "tunnels": 2.0, "quarantine": 10.0, "release": 600.0}
 """How often to look again at what waits for time, for room or for somebody's word."""
 
 
@@ -124,5 +124,5 @@ def _look(
     if key.kind == "tunnels":
         going = [tunnel for tunnel in reader.list(Tunnel, key.account) if tunnel.deleting]
         return bool(going), any(is_released(t, evidence(t), now()) for t in going)
-    held = world.quarantines.get(key.name)
-    return held is not None, held is not None and held.spec.until <= now()
+    until = world.held_until(key)
+    return until is not None, until is not None and until <= now()

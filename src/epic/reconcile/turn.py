@@ -21,6 +21,7 @@ from epic.model.naming import GatewayId
 from epic.model.nodes import Quarantine, QuarantineSpec
 from epic.model.resources import GWProxy, Node, Tunnel
 from epic.reconcile.allocation import new_instances
+from epic.reconcile.releases import release_address
 from epic.reconcile.revocation import revoke
 from epic.reconcile.siblings import delete_siblings, forget_node, relist_gateway
 from epic.reconcile.tunnelling import replan
@@ -97,10 +98,11 @@ class Turn:
                     self._node(node)
             case "tunnels":
                 self._tunnels(key.account)
-            case "quarantine":
-                held = self._world.quarantines.get(key.name)
-                if held is not None and held.spec.until <= now():
-                    self._delete(held)
+            case "quarantine" | "release":
+                until = self._world.held_until(key)
+                if until is not None and until <= now():
+                    held = self._world.releases if key.kind == "release" else self._world.quarantines
+                    self._delete(held[key.name])
 
     def finish(self) -> None:
         """Plan the tunnels of the gateways that were changed, and delete those of which nothing is left."""
@@ -110,7 +112,11 @@ class Turn:
                 self._note(self._transaction.get(GWProxy, account, name))
         for gateway in self._gone:
             delete_siblings(self._transaction, gateway)
-            self._delete(self._world.proxies[gateway])
+            proxy = self._world.proxies[gateway]
+            self._delete(proxy)
+            released = release_address(self._transaction, proxy)
+            if released is not None:
+                self._note(released)
             log.info("gateway %s is gone", gateway)
 
     def _gateway(self, proxy: GWProxy) -> None:

@@ -5,27 +5,38 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Literal, NamedTuple
 
+from epic.ipam.releases import REMEMBERED
 from epic.lifecycle.claims import Claims
 from epic.lifecycle.digest import Placed, node_digest
 from epic.lifecycle.goals import Host
 from epic.model.base import Resource
 from epic.model.naming import GatewayId
 from epic.model.nodes import Quarantine
+from epic.model.releases import ReleasedAddress
 from epic.model.resources import GWProxy, LBServiceGroup, Node, Tunnel
 from epic.model.runs import Run
 from epic.placement import Candidate
 from epic.store.interface import Change, Reader
 
-KINDS: tuple[type[Resource], ...] = (GWProxy, LBServiceGroup, Node, Run, Quarantine, Tunnel)
+KINDS: tuple[type[Resource], ...] = (
+    GWProxy,
+    LBServiceGroup,
+    Node,
+    Run,
+    Quarantine,
+    ReleasedAddress,
+    Tunnel,
+)
 """What matters here; of tunnels only the addresses that they hold, and which of them go."""
 
 
 class Key(NamedTuple):
     """One piece of work."""
 
-    kind: Literal["gateway", "node", "tunnels", "quarantine"]
+    kind: Literal["gateway", "node", "tunnels", "quarantine", "release"]
     account: str
     name: str
 
@@ -38,6 +49,7 @@ class World:
         self.nodes: dict[str, Node] = {}
         self.groups: dict[tuple[str, str], LBServiceGroup] = {}
         self.quarantines: dict[str, Quarantine] = {}
+        self.releases: dict[str, ReleasedAddress] = {}
         self._runs: dict[str, Run] = {}
         self.claims = Claims()
         self._load: Counter[str] = Counter()
@@ -57,6 +69,7 @@ class World:
         """All there is to look after."""
         found = {_gateway_key(gateway) for gateway in self.proxies}
         found |= {Key("node", "", name) for name in self.nodes}
+        found |= {Key("release", "", name) for name in self.releases}
         return found | {Key("quarantine", "", name) for name in self.quarantines}
 
     def apply(self, change: Change) -> set[Key]:
@@ -74,11 +87,21 @@ class World:
                 found = self._apply_run(name, obj)
             case Quarantine.kind:
                 found = self._apply_quarantine(name, obj)
+            case ReleasedAddress.kind:
+                found = self._apply_release(name, obj)
             case Tunnel.kind if obj is not None and obj.deleting:
                 found = {Key("tunnels", account, "")}
             case _:
                 found = set()
         return found
+
+    def held_until(self, key: Key) -> datetime | None:
+        """Until when a quarantine or the release of an address is to be kept; None: there is none."""
+        if key.kind == "release":
+            released = self.releases.get(key.name)
+            return released.spec.released + REMEMBERED if released is not None else None
+        held = self.quarantines.get(key.name)
+        return held.spec.until if held is not None else None
 
     def count_gateways(self, account: str) -> int:
         """How many gateways the account has, those included that go."""
@@ -174,6 +197,13 @@ class World:
             return set()
         self.quarantines[name] = obj
         return {Key("quarantine", "", name)}
+
+    def _apply_release(self, name: str, obj: Resource | None) -> set[Key]:
+        self.releases.pop(name, None)
+        if not isinstance(obj, ReleasedAddress):
+            return set()
+        self.releases[name] = obj
+        return {Key("release", "", name)}
 
     def _apply_run(self, name: str, obj: Resource | None) -> set[Key]:
         old = self._runs.pop(name, None)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv4Network, ip_address
 
 import pytest
@@ -12,12 +13,15 @@ from epic.ipam.book import AddressBook
 from epic.ipam.networks import DEFAULT_POOLS, PlatformNetworks
 from epic.ipam.prefixes import check_kept, check_node_address, check_prefix, choose_address
 from epic.ipam.ranges import parse_range
+from epic.ipam.releases import Asker, Releases
 from epic.model.gatewayapi import GatewayAddress
 from epic.model.resources import GWProxy, ServicePrefix
 
 PLATFORM = PlatformNetworks.of(
     IPv4Network("100.64.0.0/10"), DEFAULT_POOLS, {"epic1": ip_address("172.30.11.2")}
 )
+
+ASKER = Asker("a", datetime(2026, 1, 1, tzinfo=UTC))
 
 
 def prefix(name: str, pool: str, alt: str = "", aggregation: str = "default") -> ServicePrefix:
@@ -105,11 +109,11 @@ def test_alternative_pool_is_used_when_the_first_is_full() -> None:
     book, pools = AddressBook(), prefix("p", "203.0.113.1/32", "203.0.113.9/32")
     got = []
     for gateway in range(2):
-        got.append(choose_address(pools, book, ()))
+        got.append(choose_address(pools, book, Releases(), (), ASKER))
         book.hold(gateway, got[-1:])
     assert [str(address) for address in got] == ["203.0.113.1", "203.0.113.9"]
     with pytest.raises(Exhausted, match="address pool 'p'"):
-        choose_address(pools, book, ())
+        choose_address(pools, book, Releases(), (), ASKER)
 
 
 def ask(*values: str, type_: str = "IPAddress") -> list[GatewayAddress]:
@@ -118,11 +122,11 @@ def ask(*values: str, type_: str = "IPAddress") -> list[GatewayAddress]:
 
 def test_gateway_gets_the_address_that_it_asks_for() -> None:
     book, pools = AddressBook(), prefix("p", "203.0.113.0/28", "198.51.100.7/32")
-    assert choose_address(pools, book, ask("198.51.100.7")) == IPv4Address("198.51.100.7")
-    assert choose_address(pools, book, ask("")) == IPv4Address("203.0.113.0")
+    assert choose_address(pools, book, Releases(), ask("198.51.100.7"), ASKER) == IPv4Address("198.51.100.7")
+    assert choose_address(pools, book, Releases(), ask(""), ASKER) == IPv4Address("203.0.113.0")
     book.hold("g", [IPv4Address("203.0.113.5")])
     with pytest.raises(Conflict, match=r"203\.0\.113\.5 is not free"):
-        choose_address(pools, book, ask("203.0.113.5"))
+        choose_address(pools, book, Releases(), ask("203.0.113.5"), ASKER)
 
 
 @pytest.mark.parametrize(
@@ -137,4 +141,4 @@ def test_gateway_gets_the_address_that_it_asks_for() -> None:
 )
 def test_what_cannot_be_had_is_refused(requested: list[GatewayAddress], why: str) -> None:
     with pytest.raises(Invalid, match=why):
-        choose_address(prefix("p", "203.0.113.0/28"), AddressBook(), requested)
+        choose_address(prefix("p", "203.0.113.0/28"), AddressBook(), Releases(), requested, ASKER)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from epic.api.bodies import ProxySpecInput
-from epic.api.gateways import create_gateway
+from epic.api.gateways import GatewaySettings, create_gateway
 from epic.api.replies import shown
 from epic.model import base
 from epic.model.base import Metadata
@@ -32,6 +32,7 @@ from epic.siblings.heard import AppliedLists
 from epic.store.sqlite import SqliteStore
 
 GATEWAY = GatewayId("a", "u1")
+SETTINGS = GatewaySettings(IPv4Network("100.64.0.0/24"), timedelta())
 SERVING = {"phase": "Serving", "unit": "current", "ready": True, "announced": True}
 
 
@@ -119,7 +120,7 @@ class Site:
         with self.store.transaction() as transaction:
             group = transaction.get(LBServiceGroup, "a", "g")
             world = World.of(transaction)
-            create_gateway(transaction, world, group, spec, IPv4Network("100.64.0.0/24"))
+            create_gateway(transaction, world, group, spec, SETTINGS)
 
     def change_instance(self, node: str, **values: object) -> None:
         """As the sequencer does it: the list follows in the same transaction."""

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The public addresses of gateways that are gone, in the store: from the release until somebody has them."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address
+
+from epic.model.base import Metadata, now
+from epic.model.releases import ReleasedAddress, ReleaseSpec
+from epic.model.resources import GWProxy
+from epic.store.interface import Transaction
+
+
+def release_address(transaction: Transaction, proxy: GWProxy) -> ReleasedAddress | None:
+    """Note who had the address of a gateway that is gone; None: it had none."""
+    address = proxy.spec.public_address
+    if address is None:
+        return None
+    take_address(transaction, address)
+    spec = ReleaseSpec(account=proxy.account, released=now())
+    return transaction.create(ReleasedAddress(metadata=Metadata(name=str(address)), spec=spec))
+
+
+def take_address(transaction: Transaction, address: IPv4Address) -> None:
+    """Forget the release of the address: a gateway has it now."""
+    if transaction.find(ReleasedAddress, "", str(address)) is not None:
+        transaction.delete(ReleasedAddress, "", str(address))
+
+
+def disown_addresses(transaction: Transaction, account: str) -> None:
+    """An account is deleted: another one of its name has no better right to what it had than others."""
+    for released in transaction.list(ReleasedAddress):
+        if released.spec.account == account:
+            spec = released.spec.model_copy(update={"account": ""})
+            transaction.update(released.model_copy(update={"spec": spec}))
