@@ -103,6 +103,7 @@ bench-agent: bpf ## Measure an agent with 10,000 tunnels and 100,000 endpoints (
 	@$(BIN)/python tests/bench/agent_scale.py
 	@$(BIN)/python tests/bench/ready_checks.py
 	@$(BIN)/python tests/bench/xds_sockets.py
+	@$(BIN)/python tests/bench/xds_sockets.py 1000
 
 bench-store: setup-etcd ## Measure the store's engines: commits, gets, lists, watches (3 minutes)
 	@$(BIN)/python tests/bench/store.py

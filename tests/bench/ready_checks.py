@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an agent spends on asking 250 Envoys whether they live, in percent of one core.
+"""What an agent spends on asking Envoys whether they live, in percent of one core.
 
 Envoys' admin interfaces are played by one other process, on Unix sockets; answers are as long as Envoy's.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from epic.agent.gateway.envoy.ready_check import ReadyCheck
 
-ENVOYS = 250
+ENVOYS = (250, 1000)
 SECONDS = 10.0
 _ANSWER = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/plain; charset=UTF-8\r\ncache-control: no-cache, max-age=0\r\n"
@@ -33,18 +33,18 @@ class _Admin(asyncio.Protocol):
         self._transport.write(_ANSWER)
 
 
-async def _serve(directory: Path) -> None:
+async def _serve(directory: Path, count: int) -> None:
     loop = asyncio.get_running_loop()
-    for number in range(ENVOYS):
+    for number in range(count):
         await loop.create_unix_server(_Admin, directory / f"{number}.sock")
     await asyncio.Event().wait()
 
 
-def _play(directory: Path) -> None:
-    asyncio.run(_serve(directory))
+def _play(directory: Path, count: int) -> None:
+    asyncio.run(_serve(directory, count))
 
 
-async def _measure(directory: Path) -> float:
+async def _measure(directory: Path, count: int) -> float:
     answers = 0
 
     def tell(state: str) -> None:
@@ -52,15 +52,15 @@ async def _measure(directory: Path) -> float:
         answers += state == "LIVE"
 
     tasks = [
-        asyncio.create_task(ReadyCheck(directory / f"{number}.sock", tell).run()) for number in range(ENVOYS)
+        asyncio.create_task(ReadyCheck(directory / f"{number}.sock", tell).run()) for number in range(count)
     ]
-    while answers < ENVOYS:  # noqa: ASYNC110
+    while answers < count:  # noqa: ASYNC110
         await asyncio.sleep(0.1)
     answers = 0
     before, begun = _spent(), time.monotonic()
     await asyncio.sleep(SECONDS)
     part = (_spent() - before) / (time.monotonic() - begun)
-    assert answers >= ENVOYS * SECONDS * 0.8
+    assert answers >= count * SECONDS * 0.8
     for task in tasks:
         task.cancel()
     return part
@@ -73,11 +73,13 @@ def _spent() -> float:
 
 def main() -> None:
     """Measure and print."""
-    with tempfile.TemporaryDirectory() as name:
-        envoys = multiprocessing.Process(target=_play, args=(Path(name),), daemon=True)
-        envoys.start()
-        print(f"asking {ENVOYS} Envoys: {asyncio.run(_measure(Path(name))) * 100:.1f} % of a core")
-        envoys.kill()
+    for count in ENVOYS:
+        with tempfile.TemporaryDirectory() as name:
+            envoys = multiprocessing.Process(target=_play, args=(Path(name), count), daemon=True)
+            envoys.start()
+            part = asyncio.run(_measure(Path(name), count))
+            print(f"asking {count} Envoys: {part * 100:.1f} % of a core")
+            envoys.kill()
 
 
 if __name__ == "__main__":
