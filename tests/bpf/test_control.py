@@ -17,7 +17,6 @@ from frames import (
     KEY,
     NAT_PORT,
     OLD_KEY,
-    OTHER_TUNNEL,
     TUNNEL,
     WRONG_KEY,
     Families,
@@ -228,61 +227,6 @@ def test_a_hello_of_another_generation_is_left_to_the_agent(
     packet = hello(families, 1 << 62, sport=9, generation=generation)
     assert host.run(GATEWAY, packet) == (PASS, bytes(packet))
     assert host.state("gateway") == before
-
-
-BURST, INTERVAL_NS = 16, 250_000_000
-GENERATIONS = pytest.mark.parametrize("generation", [GENERATION, 0], ids=["present", "another"])
-
-
-def flood(host: Host, first: int, **changes: object) -> int:
-    """How many hellos, each of a counter of its own, the agent gets before there are too many."""
-    for passed in range(100 * BURST):
-        reason = host.dropped(GATEWAY, hello(ALL[0], first + passed, **changes))  # type: ignore[arg-type]
-        if reason is not None:
-            assert reason == "hello_limit"
-            return passed
-    raise AssertionError("there is no limit")
-
-
-@GENERATIONS
-def test_a_flood_of_hellos_does_not_come_to_the_agent(host: Host, generation: int) -> None:
-    host.allow_hellos()
-    begun = time.monotonic_ns()
-    passed = flood(host, 1000, generation=generation)
-    assert BURST <= passed <= BURST + (time.monotonic_ns() - begun) // INTERVAL_NS + 1
-
-
-@GENERATIONS
-def test_a_hello_that_was_too_many_has_used_no_counter(host: Host, generation: int) -> None:
-    dropped = 1000 + flood(host, 1000, generation=generation)
-    host.allow_hellos()
-    assert host.dropped(GATEWAY, hello(ALL[0], dropped, generation=generation)) is None
-
-
-def test_a_flood_leaves_other_tunnels_their_hellos(host: Host) -> None:
-    host.add_other_tunnel()
-    flood(host, 1000)
-    assert host.dropped(GATEWAY, hello(ALL[0], 1000, tunnel=OTHER_TUNNEL)) is None
-    host.forget_other_tunnel()
-
-
-@GENERATIONS
-def test_what_was_captured_uses_up_nothing(host: Host, generation: int) -> None:
-    captured = hello(ALL[0], 1000, generation=generation)
-    assert host.dropped(GATEWAY, captured) is None
-    host.allow_hellos()
-    for _ in range(2 * BURST):
-        assert host.dropped(GATEWAY, captured) == "control_replayed"
-    assert host.dropped(GATEWAY, hello(ALL[0], 1001)) is None
-
-
-def test_a_workload_node_that_keeps_to_its_pace_is_heard_in_all_lanes(host: Host) -> None:
-    """At first twice a second, and again at once when it learns the generation."""
-    host.allow_hellos()
-    for generation in (0, GENERATION):
-        for lane in LANES:
-            packet = hello(ALL[0], 1000 + lane, lane=lane, lanes=4, generation=generation)
-            assert host.dropped(GATEWAY, packet) is None
 
 
 def test_a_tunnel_that_was_made_anew_believes_no_hello_from_before(

@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bed import PUBLIC, Bed
-from serving import PUBLIC_HTTP, Load, Seen
+from loading import Load, Seen
+from serving import PUBLIC_HTTP
 
 CONNECTIONS, INTERVAL = 200, 0.4
 SECONDS = 8.0

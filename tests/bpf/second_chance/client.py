@@ -4,15 +4,14 @@
 from __future__ import annotations
 
 import socket
-from ipaddress import IPv4Address, IPv6Address
 
 from bed import Bed
+from path_network import Address
 from serving import PUBLIC_HTTP
 
 REQUEST = b"POST /1 HTTP/1.1\r\nHost: shop\r\nContent-Length: %d\r\n\r\n"
 ANSWER = b"HTTP/1.1 200"
 TCP_REPAIR = 19
-Address = IPv4Address | IPv6Address
 
 
 def bound(bed: Bed, public: Address, port: int = 0) -> tuple[socket.socket, int]:

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 
 from bed import Bed
+from loading import Load, Seen
 from path_network import Address
-from serving import Load, Seen
 from steering import Site
 
 CONNECTIONS, INTERVAL, SHORT = 400, 0.4, 20.0

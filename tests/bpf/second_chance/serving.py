@@ -1,20 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What runs in the bed: a real Envoy in each instance, the backends, and the load."""
+"""What serves in the bed: a real Envoy in each instance, and the backends."""
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from backend import DOWNLOADS, HTTP, TLS
 from bed import BACKEND, PUBLIC, PUBLIC6, Bed, Node
-from namespaces import Namespace, eventually
+from namespaces import eventually
 
 ENVOY = Path(sys.executable).with_name("envoy")
 HERE = Path(__file__).parent
@@ -155,76 +153,3 @@ def _cluster(node: Node, name: str, port: int) -> dict[str, Any]:
             "endpoints": [{"lb_endpoints": [{"endpoint": endpoint}]}],
         },
     }
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What the load counted in one phase."""
-
-    requests: int
-    slow: int
-    """Requests that took over 250 ms."""
-    held: int
-    """The same, if it was the load that did not get to run meanwhile."""
-    short: int
-    worst: float
-    median: float
-    broken: list[dict[str, Any]]
-
-    @property
-    def text(self) -> str:
-        """One line, and some of the broken connections."""
-        why: dict[str, int] = {}
-        for each in self.broken:
-            name = f"{each['kind']}: {each['why'][:60]}"
-            why[name] = why.get(name, 0) + 1
-        return (
-            f"{self.requests} requests ({self.short} on connections of their own), "
-            f"{len(self.broken)} broken, {self.slow} over 250 ms, median {self.median} ms, "
-            f"worst {self.worst} ms ({self.held} over 250 ms because the load itself did not run) {why or ''}"
-        )
-
-
-class Load:
-    """`with Load(bed.client, PUBLIC, 400, 0.4, 20) as load:` connections stand in it."""
-
-    def __init__(
-        self, namespace: Namespace, address: object, connections: int, interval: float, short: float
-    ) -> None:
-        arguments = [str(address), str(connections), str(interval), str(short)]
-        self._command = [sys.executable, "-S", str(HERE / "client_load"), *arguments]
-        self._namespace = namespace
-        self._found: dict[str, Any] = {}
-
-    def __enter__(self) -> Load:
-        with self._namespace:
-            self._process = subprocess.Popen(
-                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-            )
-        assert self._process.stdout is not None
-        assert self._process.stdout.readline() == "ready\n"
-        os.setpriority(os.PRIO_PROCESS, self._process.pid, -5)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._process.poll() is None:
-            self.end()
-
-    def phase(self, name: str) -> None:
-        """From now on count by this name."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(name + "\n")
-        self._process.stdin.flush()
-
-    def end(self) -> None:
-        """Afterwards there is what it saw."""
-        out, _ = self._process.communicate(timeout=30)
-        self._found = json.loads(out)
-
-    def seen(self, phase: str) -> Seen:
-        """What happened in it."""
-        broken = [each for each in self._found["broken"] if each["phase"] == phase]
-        empty = {"requests": 0, "slow": 0, "held": 0, "short": 0, "worst": 0.0, "median": 0.0}
-        return Seen(**self._found["phases"].get(phase, empty), broken=broken)
