@@ -33,6 +33,18 @@ class Invalid(EpicError):
     """The input is wrong."""
 
 
+class UnsupportedAddress(Invalid):
+    """An address of a type that is not served is asked for."""
+
+
+class AddressNotUsable(Invalid):
+    """An address is asked for that gateways cannot have."""
+
+
+class AddressTaken(Conflict):
+    """An address is asked for that somebody has, or has just had."""
+
+
 class QuotaExceeded(EpicError):
     """The account may have no more of these."""
 

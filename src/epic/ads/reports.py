@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 
 from epic.errors import EpicError, Invalid
+from epic.lifecycle.addresses import unsupported_address
 from epic.lifecycle.conditions import readiness, with_proxy_condition
 from epic.live import End, SecondChance
 from epic.model.base import Condition
@@ -102,6 +103,7 @@ def heard(node: Node, report: epic_pb2.NodeReport, time: datetime) -> Node:
 def configured(proxy: GWProxy, revision: str, problem: EpicError | None) -> GWProxy:
     """The gateway with the revision that is served and, if a newer one was refused, why."""
     reason, message = "Accepted", ""
+    unsupported = unsupported_address(proxy)
     if problem is not None:
         reason = "InvalidConfiguration" if isinstance(problem, Invalid) else "NotValidated"
         message = str(problem)
@@ -112,6 +114,8 @@ def configured(proxy: GWProxy, revision: str, problem: EpicError | None) -> GWPr
         message=message,
         observed_generation=proxy.metadata.generation,
     )
+    if problem is None and unsupported is not None:
+        accepted = unsupported
     status = proxy.status.model_copy(update={"revision": revision})
     return with_proxy_condition(proxy.model_copy(update={"status": status}), accepted)
 

@@ -12,12 +12,12 @@ from epic.api.bodies import ProxySpecInput
 from epic.api.names import dns_endpoint
 from epic.api.ports import ports_and_gateway
 from epic.errors import Conflict, Invalid, NotFound, QuotaExceeded
-from epic.ipam.prefixes import choose_address, requested_address
+from epic.ipam.prefixes import choose_address
 from epic.ipam.releases import Asker
+from epic.lifecycle.addresses import unusable_address
 from epic.lifecycle.claims import Claims
 from epic.lifecycle.conditions import with_instances, with_proxy_condition
 from epic.model.base import Condition, Metadata, now
-from epic.model.gatewayapi import GatewaySpec
 from epic.model.naming import GATEWAY_ID_MAX
 from epic.model.resources import (
     Account,
@@ -98,13 +98,16 @@ def create_gateway(
 def change_gateway(transaction: Transaction, proxy: GWProxy, spec: ProxySpecInput) -> GWProxy:
     """The gateway with other listeners; its place, address and name stay."""
     ports, gateway = ports_and_gateway(spec)
-    _check_address_kept(proxy, gateway)
     changed = {
         "display_name": spec.display_name or proxy.spec.display_name,
         "public_ports": ports,
         "gateway": gateway,
     }
-    return transaction.update(proxy.model_copy(update={"spec": proxy.spec.model_copy(update=changed)}))
+    after = proxy.model_copy(update={"spec": proxy.spec.model_copy(update=changed)})
+    # An address that it cannot have must not keep the rest from being served: a condition says so.
+    if unusable_address(proxy) or unusable_address(after):
+        after = with_instances(after, after.status.instances)
+    return transaction.update(after)
 
 
 def delete_gateway(transaction: Transaction, proxy: GWProxy) -> None:
@@ -144,15 +147,6 @@ def _check_quota(transaction: Transaction, account: str, count: int) -> None:
         raise QuotaExceeded(
             f"account {account!r} has {count} gateways and may have {limit}; delete one that is not needed, "
             "or ask the platform's administrators for a higher proxyLimit"
-        )
-
-
-def _check_address_kept(proxy: GWProxy, gateway: GatewaySpec) -> None:
-    wanted, has = requested_address(gateway.addresses), proxy.spec.public_address
-    if wanted not in (None, has):
-        raise Invalid(
-            f"proxy.spec.gateway.addresses: the gateway has the address {has}, which stays with it; "
-            f"ask for {has}, or delete the gateway and create it with {wanted}"
         )
 
 

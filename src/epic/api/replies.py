@@ -14,6 +14,8 @@ from starlette.exceptions import HTTPException
 
 from epic.api.context import Context, Forbidden, Principal
 from epic.errors import (
+    AddressNotUsable,
+    AddressTaken,
     AlreadyExists,
     Conflict,
     Damaged,
@@ -24,6 +26,7 @@ from epic.errors import (
     NotWritable,
     QuotaExceeded,
     Unavailable,
+    UnsupportedAddress,
 )
 from epic.model.base import Resource
 
@@ -46,6 +49,9 @@ _STATUS: dict[type[EpicError], int] = {
 }
 # One word for programs.
 _REASONS: dict[type[EpicError], str] = {
+    UnsupportedAddress: "UnsupportedAddress",
+    AddressNotUsable: "AddressNotUsable",
+    AddressTaken: "AddressNotUsable",
     Exhausted: "NoRoom",
     NotWritable: "NotWritable",
     Unavailable: "Unavailable",

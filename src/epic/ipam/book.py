@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, 
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from epic.errors import Conflict, Exhausted, Invalid
+from epic.errors import AddressNotUsable, AddressTaken, Exhausted
 from epic.ipam.free import FreeAddresses
 from epic.ipam.ranges import AddressRange
 from epic.model.addresses import Address
@@ -100,18 +100,18 @@ class AddressBook:
         return found
 
     def check_requested(self, pools: Sequence[Pool], address: Address, *, released: bool = False) -> None:
-        """Raise Invalid if the address is in none of the pools, Conflict if somebody holds it.
+        """Raise AddressNotUsable if it is in none of the pools, AddressTaken if somebody holds it.
 
         `released`: what holds it is a release that does not matter to who asks.
         """
         if not any(address in pool.range for pool in pools):
-            raise Invalid(
+            raise AddressNotUsable(
                 f"{pools[0].name} does not have the address {address}; "
                 "ask for another one, or leave it to EPIC to choose",
                 f"it has {_sizes(pools)}",
             )
         if address in self._held and not released:
-            raise Conflict(f"the address {address} is not free; ask for another one, or leave it to EPIC")
+            raise AddressTaken(f"the address {address} is not free; ask for another one, or leave it to EPIC")
 
     def _free_in(self, pool: Pool) -> FreeAddresses:
         free = self._free.get(pool.name)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from ipaddress import IPv4Address
 
-from epic.errors import Conflict, Exhausted, Invalid
+from epic.errors import AddressNotUsable, Conflict, Exhausted, Invalid, UnsupportedAddress
 from epic.ipam.book import AddressBook, Pool
 from epic.ipam.networks import PlatformNetworks
 from epic.ipam.ranges import public_range
@@ -122,16 +122,18 @@ def requested_address(requested: Iterable[GatewayAddress]) -> IPv4Address | None
     found: list[Address] = []
     for i, address in enumerate(requested):
         if address.type != "IPAddress":
-            raise Invalid(f"{_WHERE}.{i}.type: {address.type!r} is not served; expected 'IPAddress'")
+            raise UnsupportedAddress(
+                f"{_WHERE}.{i}.type: {address.type!r} is not served; expected 'IPAddress'"
+            )
         if address.value:
             found.append(_parse(f"{_WHERE}.{i}.value", address.value))
     if len(found) > 1:
-        raise Invalid(f"{_WHERE}: {len(found)} addresses are asked for; a gateway has one")
+        raise AddressNotUsable(f"{_WHERE}: {len(found)} addresses are asked for; a gateway has one")
     if not found:
         return None
     (wanted,) = found
     if not isinstance(wanted, IPv4Address):
-        raise Invalid(f"{_WHERE}: {wanted} is not served; gateways have IPv4 addresses")
+        raise AddressNotUsable(f"{_WHERE}: {wanted} is not served; gateways have IPv4 addresses")
     return wanted
 
 
@@ -139,7 +141,7 @@ def _parse(where: str, text: str) -> Address:
     try:
         return parse_address(text)
     except ValueError as error:
-        raise Invalid(f"{where}: {error}") from None
+        raise AddressNotUsable(f"{where}: {error}") from None
 
 
 def _check_aggregation(where: str, pool: AddressPool) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from epic.lifecycle.addresses import unusable_address
 from epic.model.base import Condition, with_condition
 from epic.model.instances import ProxyInstance, trouble
 from epic.model.resources import GWProxy
@@ -23,7 +24,7 @@ def with_instances(
     if unplaced is not None:
         update["unplaced"] = unplaced
     proxy = proxy.model_copy(update={"status": proxy.status.model_copy(update=update)})
-    for condition in (placed(proxy), programmed(instances), readiness(proxy)):
+    for condition in (placed(proxy), programmed(proxy), readiness(proxy)):
         proxy = with_proxy_condition(proxy, condition)
     return proxy
 
@@ -56,13 +57,17 @@ def placed(proxy: GWProxy) -> Condition:
     )
 
 
-def programmed(instances: Sequence[ProxyInstance]) -> Condition:
-    """Whether the runs have done what the instances need of them."""
+def programmed(proxy: GWProxy) -> Condition:
+    """Whether the runs have done what the instances need of them, at the address that is asked for."""
+    instances = proxy.status.instances
     errors = sorted({i.run_error for i in instances if i.run_error})
     if errors:
         reason = errors[0].partition(":")[0]
         texts = "; ".join(error.partition(": ")[2] for error in errors)
         return Condition(type="Programmed", status="False", reason=reason, message=texts)
+    unusable = unusable_address(proxy)
+    if unusable is not None:
+        return unusable
     waiting = sum(not i.programmed and i.goal != "remove" for i in instances)
     if waiting or not instances:
         message = f"{waiting} of {len(instances)} instances wait for a run"

@@ -9,6 +9,10 @@ import httpx
 import pytest
 from api_requests import API, PROXIES, proxy_body
 
+from epic.model.gatewayapi import GatewayAddress
+from epic.model.resources import GWProxy
+from epic.store.sqlite import SqliteStore
+
 DEFAULT = f"{API}/service-prefixes/default"
 
 
@@ -63,10 +67,43 @@ async def test_gateway_gets_and_keeps_the_address_that_it_asks_for(tenant: httpx
     assert created.json()["proxy"]["spec"]["public-address"] == "203.0.113.12"
     path = created.headers["location"]
     assert (await tenant.put(path, json=asking("U1", "203.0.113.12"))).status_code == 302
-    moved = await tenant.put(path, json=asking("U1", "203.0.113.13"))
-    assert moved.status_code == 400
-    assert "delete the gateway and create it with 203.0.113.13" in moved.json()["error"]
     again = await tenant.post(PROXIES, json=asking("U2", "203.0.113.12"))
     assert (again.status_code, again.json()["error"][:35]) == (409, "the address 203.0.113.12 is not fre")
     outside = await tenant.post(PROXIES, json=asking("U2", "192.0.2.1"))
     assert outside.status_code == 400
+    assert [r.json()["reason"] for r in (again, outside)] == ["AddressNotUsable"] * 2
+    hostname = asking("U2", "a.example")
+    hostname["proxy"]["spec"]["gateway"]["addresses"][0]["type"] = "Hostname"
+    unsupported = await tenant.post(PROXIES, json=hostname)
+    assert (unsupported.status_code, unsupported.json()["reason"]) == (400, "UnsupportedAddress")
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+async def test_an_address_that_it_cannot_have_keeps_nothing_else_from_being_changed(
+    tenant: httpx.AsyncClient, store: SqliteStore, earlier: bool
+) -> None:
+    path = (await tenant.post(PROXIES, json=proxy_body())).headers["location"]
+    body = asking("U1", "192.0.2.1")
+    if earlier:  # as one that was stored when nobody looked at addresses
+        with store.transaction() as transaction:
+            proxy = transaction.get(GWProxy, "root", "U1")
+            wanted = proxy.spec.gateway
+            assert wanted is not None
+            wanted = wanted.model_copy(update={"addresses": (GatewayAddress(value="192.0.2.1"),)})
+            spec = proxy.spec.model_copy(update={"gateway": wanted})
+            transaction.update(proxy.model_copy(update={"spec": spec}))
+    body["proxy"]["spec"]["gateway"]["listeners"] = [{"name": "other", "port": 8080, "protocol": "HTTP"}]
+    body["proxy"]["spec"]["public-ports"] = [{"name": "other", "protocol": "TCP", "port": 8080}]
+    changed = await tenant.put(path, json=body)
+    assert changed.status_code == 302
+    found = changed.json()["proxy"]
+    assert found["spec"]["public-address"] == "203.0.113.10"
+    assert [port["port"] for port in found["spec"]["public-ports"]] == [8080]
+    assert conditions(found)["Programmed"] == ("False", "AddressNotUsable")
+    body["proxy"]["spec"]["gateway"]["addresses"] = []
+    found = (await tenant.put(path, json=body)).json()["proxy"]
+    assert conditions(found)["Programmed"] == ("Unknown", "Pending")
+
+
+def conditions(proxy: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    return {c["type"]: (c["status"], c["reason"]) for c in proxy["status"]["conditions"]}
