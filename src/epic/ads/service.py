@@ -50,6 +50,8 @@ _DEBOUNCE_SECONDS = 0.005
 _SILENCE_SECONDS = 30.0
 _WATCH_SILENCE_SECONDS = 5.0
 _AGAIN_SECONDS = 2.0
+# Else connections that say nothing are kept for two minutes.
+_SERVER_OPTIONS = (("grpc.server_handshake_timeout_ms", 10_000),)
 
 
 @dataclass(frozen=True)
@@ -349,7 +351,7 @@ class AdsService:
 
     @asynccontextmanager
     async def _listening(self) -> AsyncIterator[None]:
-        server = grpc.aio.server()
+        server = grpc.aio.server(options=_SERVER_OPTIONS)
         ads_pb2_grpc.add_AggregatedDiscoveryServiceServicer_to_server(self._server, server)
         epic_pb2_grpc.add_AgentServiceServicer_to_server(AgentService(self), server)
         settings = self._settings

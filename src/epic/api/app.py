@@ -19,6 +19,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
     403: {"description": "Not this user's, or more than the account may have"},
     404: {"description": "There is no such object"},
     409: {"description": "It exists already (`Location` says where), or is in use, or was changed meanwhile"},
+    429: {"description": "The account has too many connections or event streams open; close some"},
     503: {
         "description": "A pool or the nodes have nothing left to give (`reason` NoRoom), or nothing can be "
         "written (NotWritable) or read (Unavailable) now: repeat it after `Retry-After` seconds"
@@ -61,7 +62,9 @@ def create_app(context: Context) -> FastAPI:
     app.state.context = context
     install_error_handlers(app)
     store = context.store
-    app.add_middleware(Gate, authenticator=Authenticator(store), sessions=Sessions(store))
+    app.add_middleware(
+        Gate, authenticator=Authenticator(store), sessions=Sessions(store, context.limits.streams)
+    )
     for module in (accounts, groups, proxies, routes, tunnels, tunnel_status, nodes, runs):
         app.include_router(module.router, prefix=PREFIX)
     app.include_router(_general, prefix=PREFIX)

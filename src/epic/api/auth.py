@@ -18,8 +18,9 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from epic.api.body_limit import limited
+from epic.api.connections import STATE, Connection
 from epic.api.context import Principal
-from epic.api.replies import PREFIX, epic_error_reply, error_reply
+from epic.api.replies import PREFIX, epic_error_reply, error_reply, too_many
 from epic.api.sessions import Sessions
 from epic.errors import Unavailable
 from epic.model.resources import User
@@ -76,7 +77,8 @@ class Authenticator:
         user = self._remembered(key)
         if user is None:
             async with self._verifying:
-                user = await asyncio.to_thread(self._verify, name, password, account)
+                # Another request with it may have been first: a site's nodes all come with one credential.
+                user = self._remembered(key) or await asyncio.to_thread(self._verify, name, password, account)
             if user is not None:
                 self._remember(key, user)
                 # The user may have been changed while the hash was computed.
@@ -142,7 +144,11 @@ class Gate:
                 f"{PREFIX}/accounts/{principal.account}"
             )
             return await error_reply(403, message)(scope, receive, send)
-        scope.setdefault("state", {})["principal"] = principal
+        state = scope.setdefault("state", {})
+        connection: Connection | None = state.get(STATE)
+        if connection is not None and not connection.authenticated(principal.account):
+            return await too_many("connections", principal.account)(scope, receive, send)
+        state["principal"] = principal
         send = _noted(scope, principal, send)
         return await self._sessions.serve(self._app, _as_json(scope), limited(receive), send, user)
 

@@ -14,6 +14,7 @@ from typing import Annotated, Protocol, cast
 
 from fastapi import Depends, Request
 
+from epic.api.connections import Limits
 from epic.errors import EpicError
 from epic.ipam.networks import DEFAULT_POOLS, Pools
 from epic.live import Live
@@ -54,6 +55,7 @@ class Context:
     pools: Pools = DEFAULT_POOLS
     address_quarantine: timedelta = timedelta(minutes=5)
     live: Live = field(default_factory=Live)
+    limits: Limits = field(default_factory=Limits)
     no_room: LogOnChange = field(default_factory=lambda: LogOnChange(log))
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the process ends: event streams end with it."""

@@ -130,6 +130,13 @@ def epic_error_reply(error: EpicError, *, admin: bool = False) -> JSONResponse:
     return error_reply(status, message, headers, reason=_first(_REASONS, error, ""))
 
 
+def too_many(what: str, account: str) -> JSONResponse:
+    """The refusal of one more connection or event stream of the account; the connection is closed."""
+    whose = f"account {account!r} has" if account else "the administrators have"
+    headers = {"Retry-After": str(_RETRY_AFTER_SECONDS), "Connection": "close"}
+    return error_reply(429, f"{whose} too many {what} open; close some, or repeat it later", headers)
+
+
 def _first(table: dict[type[EpicError], V], error: EpicError, otherwise: V) -> V:
     return next((table[c] for c in type(error).__mro__ if c in table), otherwise)
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from epic.api.replies import too_many
 from epic.model.resources import User
 from epic.store.interface import Store
 from epic.supervise import TellOnce
@@ -28,6 +30,7 @@ class _Session:
     user: User
     task: asyncio.Task[object]
     revoked: bool = False
+    refused: bool = False
 
     def revoke(self) -> None:
         """End the stream."""
@@ -37,11 +40,13 @@ class _Session:
 
 
 class Sessions:
-    """Follows the store's users while streams are open."""
+    """Follows the store's users while streams are open; an account may have `most` of them."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, most: int) -> None:
         self._store = store
+        self._most = most
         self._open: set[_Session] = set()
+        self._of_account: Counter[str] = Counter()
         self._watcher: asyncio.Task[None] | None = None
         self._tell = TellOnce(log)
 
@@ -55,21 +60,35 @@ class Sessions:
         except asyncio.CancelledError:
             if not session.revoked or task.uncancel() > 0:
                 raise
+            if session.refused:
+                return await too_many("event streams", user.account)(scope, receive, send)
             log.info("ended a stream of user %s, who was changed or deleted", user.name)
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
             self._end(session)
 
-    def _begin(self, session: _Session) -> None:
+    def _begin(self, session: _Session) -> bool:
+        """Whether the stream may begin; if not, its task is cancelled."""
+        account = session.user.account
+        if self._of_account[account] >= self._most:
+            session.refused = True
+            session.revoke()
+            return False
+        self._of_account[account] += 1
         self._open.add(session)
         if self._watcher is None:
             self._watcher = asyncio.create_task(self._watch(), name="sessions")
         elif self._current(session.user) != session.user:
             # Changed after the credential was verified; what changes from now on is watched.
             session.revoke()
+        return True
 
     def _end(self, session: _Session) -> None:
-        self._open.discard(session)
+        if session in self._open:
+            self._open.remove(session)
+            self._of_account[session.user.account] -= 1
+            if not self._of_account[session.user.account]:
+                del self._of_account[session.user.account]
         if not self._open and self._watcher is not None:
             self._watcher.cancel()
             self._watcher = None
@@ -98,14 +117,15 @@ class Sessions:
         return self._store.find(User, user.account, user.name)
 
 
-def _noticing(send: Send, begin: Callable[[], None]) -> Send:
-    """`send` that calls `begin` when an event stream begins."""
+def _noticing(send: Send, begin: Callable[[], bool]) -> Send:
+    """`send` that asks `begin` when an event stream begins, and sends nothing of it if that says no."""
 
     async def noticing(message: Message) -> None:
         if message["type"] == "http.response.start":
             kind = Headers(raw=message.get("headers", [])).get("content-type", "")
-            if kind.startswith(_EVENT_STREAM):
-                begin()
+            if kind.startswith(_EVENT_STREAM) and not begin():
+                # Until the task is cancelled, which it was told to be.
+                await asyncio.get_running_loop().create_future()
         await send(message)
 
     return noticing

@@ -76,6 +76,7 @@ async def control(settings: ControlSettings) -> None:
         address_quarantine=timedelta(seconds=settings.address_quarantine_seconds),
         run_events=hub,
         live=live,
+        limits=settings.rest.limits(),
     )
 
     rotator = Rotator(store, live, settings.tunnels.policy())

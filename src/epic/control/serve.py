@@ -4,44 +4,27 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from ipaddress import IPv6Address
 from typing import Any
 
-import uvicorn
 from starlette.types import ASGIApp
 
 from epic.control.certificate import follow_certificate
+from epic.control.rest_server import RestServer
 from epic.control.settings import RestSettings
 
 log = logging.getLogger(__name__)
 
-_STREAMS_MAY_END_SECONDS = 1
 _STOP_SECONDS = 2.5
+_BACKLOG = 2048
 
 Service = Callable[[], Coroutine[Any, Any, None]]
-
-
-class _RestServer(uvicorn.Server):
-    """uvicorn without its own signal handling, telling when it listens."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.listening = asyncio.Event()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.listening.set()
 
 
 async def serve(
@@ -59,11 +42,11 @@ async def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     sockets = [_listening_socket(rest)]
-    server = _RestServer(_uvicorn_config(app, rest))
+    server = RestServer(app, rest)
     tasks = {asyncio.create_task(service(), name=name) for name, service in services.items()}
     tasks.add(asyncio.create_task(server.serve(sockets), name="REST"))
     announcing = asyncio.create_task(_announce(server, rest))
-    following = asyncio.create_task(_follow_certificate(server, rest))
+    following = asyncio.create_task(follow_certificate(server.tls, rest))
     try:
         await _until_stopped(stop, tasks)
     finally:
@@ -89,17 +72,11 @@ async def _until_stopped(stop: asyncio.Event, tasks: set[asyncio.Task[None]]) ->
     log.info("stopping")
 
 
-async def _announce(server: _RestServer, rest: RestSettings) -> None:
+async def _announce(server: RestServer, rest: RestSettings) -> None:
     await server.listening.wait()
     host = f"[{rest.listen}]" if rest.listen.version == 6 else rest.listen
     log.info("REST API at https://%s:%d/api/epic", host, rest.port)
     notify("READY=1")
-
-
-async def _follow_certificate(server: _RestServer, rest: RestSettings) -> None:
-    await server.listening.wait()
-    if server.config.ssl is not None:
-        await follow_certificate(server.config.ssl, rest)
 
 
 def end_process_soon() -> None:
@@ -123,21 +100,7 @@ def _listening_socket(rest: RestSettings) -> socket.socket:
     address = (str(rest.listen), rest.port)
     if rest.listen != IPv6Address("::"):
         family = socket.AF_INET if rest.listen.version == 4 else socket.AF_INET6
-        return socket.create_server(address, family=family)
+        return socket.create_server(address, family=family, backlog=_BACKLOG)
     if socket.has_dualstack_ipv6():
-        return socket.create_server(address, family=socket.AF_INET6, dualstack_ipv6=True)
-    return socket.create_server(("", rest.port))
-
-
-def _uvicorn_config(app: ASGIApp, rest: RestSettings) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        ssl_certfile=str(rest.certificate),
-        ssl_keyfile=str(rest.key),
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        # Event streams never end by themselves.
-        timeout_graceful_shutdown=_STREAMS_MAY_END_SECONDS,
-    )
+        return socket.create_server(address, family=socket.AF_INET6, dualstack_ipv6=True, backlog=_BACKLOG)
+    return socket.create_server(("", rest.port), backlog=_BACKLOG)

@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from epic.ads.identity.issuer import Issuer
+from epic.api.connections import Limits
 from epic.errors import Invalid
 from epic.ipam.networks import DEFAULT_POOLS, Pools
 from epic.model.gatewayapi import PortNumber
@@ -35,16 +36,26 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class RestSettings(_Section):
-    """Where the REST API listens, and its certificate. `::` is every address, of both families."""
+class _ServerSection(_Section):
+    """Where something listens, and its certificate. `::` is every address, of both families."""
 
     listen: IPvAnyAddress = IPv6Address("::")
-    port: PortNumber = 8443
     certificate: Path
     key: Path
 
 
-class AdsSettings(RestSettings):
+class RestSettings(_ServerSection):
+    """The REST API; `connections` is how many may be open, of which `Limits` says who may have how many."""
+
+    port: PortNumber = 8443
+    connections: Annotated[int, Field(ge=64, le=32768)] = Limits().connections
+
+    def limits(self) -> Limits:
+        """The same with its shares."""
+        return Limits(self.connections)
+
+
+class AdsSettings(_ServerSection):
     """Where agents connect. Their certificates are of the agents' authority; they trust `ca` for its own."""
 
     port: PortNumber = 18000

@@ -15,6 +15,7 @@ from api_requests import ADMIN, API, TENANT, Events
 
 from epic.api import auth
 from epic.api.app import create_app
+from epic.api.connections import Limits
 from epic.api.context import Context
 from epic.model.base import Metadata
 from epic.model.resources import Account, User, UserSpec
@@ -170,3 +171,26 @@ async def test_after_the_end_the_old_credential_is_refused(
     assert (await tenant.get(f"{API}/accounts/root")).status_code == 200
     change_password(store, "root", TENANT[0])
     assert (await tenant.get(WATCH, params={"cluster": "c1", "node": "n1"})).status_code == 401
+
+
+async def test_an_account_has_so_many_streams_and_others_have_theirs(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Limits, "streams", 2)
+    first = Stream(store, WATCH, TENANT)
+    second, late, others = (Stream(store, WATCH, who) for who in (TENANT, TENANT, ADMIN))
+    for stream in (second, late, others):
+        stream.app = first.app
+    async with first.open():
+        async with second.open() as task:
+            await late.app(late.scope, late._receive, late._send)
+            assert late.status == 429
+            assert late.ended
+            async with others.open():
+                assert others.status == 200
+            task.cancel()
+            await asyncio.wait({task})
+        again = Stream(store, WATCH, TENANT)
+        again.app = first.app
+        async with again.open():
+            assert again.status == 200

@@ -44,7 +44,7 @@ def test_runs_use_the_playbook_of_the_collection(file: Path) -> None:
     ("old", "new", "message"),
     [
         ("node_name: epic1", "", "node_name is missing"),
-        ("port: 8443", "prot: 8443", "rest.prot is not known; known here are listen, port, certificate, key"),
+        ("port: 8443", "prot: 8443", "rest.prot is not known; known here are listen, certificate, key, port"),
         ("port: 8443", "port: 99999", "rest.port: Input should be less than or equal to 65535 (it is 99999)"),
         ("envoy_binary", "envoy", "envoy is not known; known here are node_name, database"),
         ("100.64.0.0/10", "100.64.0.1/10", "inside_pool: "),

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from epic.agent.runtime.systemd import HEARTBEAT_SECONDS
+from epic.control.settings import RestSettings
 
 ROLES = Path(__file__).parents[3] / "roles"
 # at most this exposure, as `systemd-analyze security` rates it (times ten)
@@ -21,7 +22,7 @@ UNITS = {
     # it makes network namespaces that the host can see, so it shares the host's view of files
     "gateway_node/files/epic-netns@.service": 45,
     "gateway_node/files/epic-envoy@.service": 20,
-    "control_plane/files/epic-control.service": 20,
+    "control_plane/templates/epic-control.service.j2": 20,
 }
 
 
@@ -34,7 +35,7 @@ def settings(unit: str, name: str) -> list[str]:
 @pytest.mark.parametrize(("unit", "most"), UNITS.items())
 def test_units_may_do_little_more_than_they_need(unit: str, most: int, tmp_path: Path) -> None:
     # it wants a name of an instance
-    copy = tmp_path / Path(unit).name.replace("@.", "@a.")
+    copy = tmp_path / Path(unit).name.replace("@.", "@a.").removesuffix(".j2")
     copy.write_text((ROLES / unit).read_text(encoding="utf-8"), encoding="utf-8")
     done = subprocess.run(
         ["systemd-analyze", "security", "--offline=true", f"--threshold={most}", str(copy)],
@@ -87,3 +88,13 @@ def test_systemd_starts_an_agent_that_hangs_anew() -> None:
     (watchdog,) = settings(unit, "WatchdogSec")
     # one late heartbeat, or two, is no reason
     assert 3 * HEARTBEAT_SECONDS < int(watchdog) <= 15
+
+
+def test_the_control_plane_takes_the_host_with_it_neither_by_memory_nor_by_a_run_that_is_ended() -> None:
+    unit = "control_plane/templates/epic-control.service.j2"
+    assert settings(unit, "MemoryHigh") == ["{{ control_plane_memory_high }}"]
+    assert settings(unit, "MemoryMax") == ["{{ control_plane_memory_max }}"]
+    assert settings(unit, "OOMPolicy") == ["continue"]
+    assert settings(unit, "Restart") == ["always"]
+    descriptors, most = settings(unit, "LimitNOFILE"), RestSettings.model_fields["connections"].default
+    assert int(descriptors[0]) >= 4 * most

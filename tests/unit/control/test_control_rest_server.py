@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Connections that ask nothing end by themselves; those that ask are served as long as they like."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import suppress
+
+import pytest
+from fastapi import FastAPI, Request
+
+from epic.api.sse import event_stream
+from epic.control import rest_server
+from epic.control.rest_server import RestServer
+from epic.control.serve import _listening_socket
+from epic.control.settings import RestSettings
+
+GET = b"GET /slow HTTP/1.1\r\nHost: epic\r\n"
+POST = b"POST /echo HTTP/1.1\r\nHost: epic\r\nContent-Length: 5\r\n\r\n"
+Client = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+async def ticks() -> AsyncIterator[bytes]:
+    while True:
+        yield b"event: tick\n\n"
+        await asyncio.sleep(0.05)
+
+
+def application() -> FastAPI:
+    app = FastAPI()
+    never = asyncio.Event()
+
+    async def slow() -> str:
+        await asyncio.sleep(1)
+        return "done"
+
+    async def echo(request: Request) -> str:
+        return (await request.body()).decode()
+
+    app.add_api_route("/stream", lambda: event_stream(ticks(), never))
+    app.add_api_route("/slow", slow)
+    app.add_api_route("/echo", echo, methods=["POST"])
+    return app
+
+
+@pytest.fixture
+async def server(rest: RestSettings, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[RestServer]:
+    for name in ("_HANDSHAKE_SECONDS", "_HEADER_SECONDS", "_BODY_SECONDS"):
+        monkeypatch.setattr(rest_server, name, 0.3)
+    monkeypatch.setattr(rest_server, "_STREAMS_MAY_END_SECONDS", 0.1)
+    server = RestServer(application(), rest)
+    serving = asyncio.create_task(server.serve([_listening_socket(rest)]))
+    await server.listening.wait()
+    yield server
+    server.should_exit = True
+    await serving
+
+
+async def connect(rest: RestSettings, *, tls: bool = True) -> Client:
+    context = ssl.create_default_context(cafile=rest.certificate) if tls else None
+    return await asyncio.open_connection("localhost", rest.port, ssl=context)
+
+
+async def the_rest(client: Client) -> bytes:
+    """What still comes, until the server closes."""
+    with suppress(ConnectionError, ssl.SSLError):
+        async with asyncio.timeout(10):
+            return await client[0].read()
+    return b""
+
+
+async def none_is_open(server: RestServer) -> None:
+    async with asyncio.timeout(10):
+        while len(server.connections):  # noqa: ASYNC110 - what is awaited has no event
+            await asyncio.sleep(0.01)
+
+
+async def test_a_handshake_that_does_not_come_is_not_waited_for(
+    server: RestServer, rest: RestSettings
+) -> None:
+    client = await connect(rest, tls=False)
+    assert await the_rest(client) == b""
+    await none_is_open(server)
+
+
+@pytest.mark.parametrize("sent", [b"", GET, POST, POST + b"abc"], ids=["nothing", "head", "no body", "body"])
+async def test_a_request_that_does_not_come_whole_is_not_waited_for(
+    server: RestServer, rest: RestSettings, sent: bytes
+) -> None:
+    client = await connect(rest)
+    client[1].write(sent)
+    assert await the_rest(client) == b""
+    await none_is_open(server)
+
+
+async def test_drops_of_a_request_do_not_prolong_its_time(server: RestServer, rest: RestSettings) -> None:
+    client = await connect(rest)
+    closed = asyncio.create_task(the_rest(client))
+    with suppress(ConnectionError):
+        while not closed.done():
+            client[1].write(b"G")
+            await asyncio.sleep(0.05)
+    assert await closed == b""
+
+
+async def test_the_second_request_of_a_connection_has_its_time_as_well(
+    server: RestServer, rest: RestSettings
+) -> None:
+    client = await connect(rest)
+    client[1].write(POST + b"hello")
+    async with asyncio.timeout(10):
+        await client[0].readuntil(b'"hello"')
+    client[1].write(GET)
+    assert await the_rest(client) == b""
+    await none_is_open(server)
+
+
+async def test_an_answer_and_a_stream_may_take_longer(server: RestServer, rest: RestSettings) -> None:
+    answered, streamed = await connect(rest), await connect(rest)
+    answered[1].write(GET + b"\r\n")
+    streamed[1].write(GET.replace(b"slow", b"stream") + b"\r\n")
+    assert await answered[0].readline() == b"HTTP/1.1 200 OK\r\n"
+    async with asyncio.timeout(10):
+        for _ in range(20):
+            await streamed[0].readuntil(b"event: tick")
+
+
+async def test_a_connection_may_be_used_again_and_again(server: RestServer, rest: RestSettings) -> None:
+    reader, writer = await connect(rest)
+    for _ in range(3):
+        writer.write(POST + b"hello")
+        async with asyncio.timeout(10):
+            await reader.readuntil(b'"hello"')
+        await asyncio.sleep(0.2)  # a part of the time that each request has of its own
+    assert len(server.connections) == 1
+    writer.close()
+    await none_is_open(server)
