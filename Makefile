@@ -1,7 +1,7 @@
 # EPIC: the commands of development. `make help` lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-lab setup-etcd check lint types unit golden sanity changelog bpf bundle release lab site demo test e2e bench bench-transport bench-second-chance bench-agent bench-store bench-core test-second-chance test-kernels clean-lab clean
+.PHONY: help setup setup-lab setup-etcd check lint types unit golden sanity changelog bpf bundle release lab site demo test e2e bench bench-transport bench-second-chance bench-agent bench-store bench-core bench-mirror test-second-chance test-kernels clean-lab clean
 
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -110,6 +110,9 @@ bench-store: setup-etcd ## Measure the store's engines: commits, gets, lists, wa
 
 bench-core: ## Measure the cache of objects at 1,000 gateways and 100,000 endpoints
 	@$(BIN)/python tests/bench/cache.py
+
+bench-mirror: ## Measure a Linux host's mirror at 10,000 objects (3 minutes)
+	@$(BIN)/python tests/bench/mirror.py
 
 test-second-chance: bpf ## Change next hops under 400 connections for a minute of each family (root)
 	EPIC_CHURN_SECONDS=60 $(PYTEST) -s tests/bpf/second_chance/test_under_load.py

@@ -117,13 +117,23 @@ class GatewaySettings(CommonSettings):
 
 
 class WorkloadSettings(CommonSettings):
-    """A node of a client, where backends run."""
+    """A node of a client, where backends run.
+
+    Where it published so many objects or more, `hold_removals_from`, it does not withdraw more than half of
+    them at once without a confirmation; with 0 it always does.
+    """
 
     role: Literal["workload"]
     underlay: WorkloadUnderlay
     cluster: Annotated[str, Field(min_length=1)]
     manifests: Path
+    hold_removals_from: Annotated[int, Field(ge=0)] = 10
     ca: Path | None = None
+
+    @property
+    def statuses(self) -> Path:
+        """Where files say what became of the manifests' objects."""
+        return self.state_directory / "status"
 
 
 Settings = GatewaySettings | WorkloadSettings

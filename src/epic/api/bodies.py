@@ -12,7 +12,14 @@ from epic.errors import Invalid
 from epic.model.addresses import tunnel_address
 from epic.model.base import Camel, ClientRef, Kebab
 from epic.model.gatewayapi import GatewaySpec
-from epic.model.naming import ACCOUNT_PATTERN, ObjectName, is_object_name
+from epic.model.naming import (
+    ACCOUNT_PATTERN,
+    SOURCES_ANNOTATION,
+    SOURCES_MAX,
+    SOURCES_PATTERN,
+    ObjectName,
+    is_object_name,
+)
 from epic.model.resources import (
     AccountSpec,
     GWEndpointSliceSpec,
@@ -51,6 +58,18 @@ class InputMetadata(Camel):
 
     name: str = ""
     resource_version: int | None = None
+    annotations: dict[str, str] = {}
+
+    @field_validator("annotations")
+    @classmethod
+    def _sources_are_names(cls, annotations: dict[str, str]) -> dict[str, str]:
+        """Who asks for an object, by commas; other annotations are not kept."""
+        sources = annotations.get(SOURCES_ANNOTATION, "")
+        if not re.fullmatch(SOURCES_PATTERN, sources) or len(sources) > SOURCES_MAX:
+            raise ValueError(
+                f"{SOURCES_ANNOTATION}: names such as cluster/host by commas, {SOURCES_MAX} characters"
+            )
+        return annotations
 
 
 class _Input(BaseModel):

@@ -17,6 +17,7 @@ from epic.api.gateways import (
     find_group,
     refuse_if_deleting,
 )
+from epic.api.metadata import check_version, with_sources
 from epic.api.replies import PREFIX, Duplicate, deleted, found
 from epic.api.views import show_gateway, show_gateways
 from epic.errors import Invalid
@@ -47,6 +48,8 @@ def create(ctx: Ctx, asking: Asking, account: str, group: str, body: ProxyBody) 
             raise Duplicate(f"gateway {name!r} exists already", _path(account, name))
         settings = GatewaySettings(ctx.inside_pool, ctx.address_quarantine)
         proxy = create_gateway(transaction, world, template, body.proxy.spec, settings)
+        if (named := with_sources(body.proxy.metadata, proxy)) is not proxy:
+            proxy = transaction.update(named)
     return found(_path(account, name), _body(proxy, asking))
 
 
@@ -74,7 +77,8 @@ def replace(ctx: Ctx, asking: Asking, account: str, name: str, body: ProxyBody) 
     with ctx.store.transaction() as transaction:
         stored = transaction.get(GWProxy, account, name)
         refuse_if_deleting(stored)
-        proxy = change_gateway(transaction, stored, body.proxy.spec)
+        check_version(body.proxy.metadata, stored)
+        proxy = change_gateway(transaction, with_sources(body.proxy.metadata, stored), body.proxy.spec)
     return found(_path(account, name), _body(proxy, asking))
 
 

@@ -9,8 +9,9 @@ from typing import Any, Generic, TypeVar
 
 from fastapi import APIRouter, Response
 
-from epic.api.bodies import Body, RouteBody, SliceBody
+from epic.api.bodies import Body, InputMetadata, RouteBody, SliceBody
 from epic.api.context import Context, Ctx
+from epic.api.metadata import check_version, with_sources
 from epic.api.replies import PREFIX, Duplicate, deleted, found, listed, shown
 from epic.api.workload_addresses import check_node_addresses
 from epic.errors import Invalid
@@ -37,6 +38,7 @@ class _Collection(Generic[_Owned, _Given]):
     key: str
     body: type[_Given]
     made_of: Callable[[str, _Given], _Owned]
+    metadata_of: Callable[[_Given], InputMetadata]
     gateways: Callable[[Transaction, _Owned], set[str]]
     deleted: str
     check: Callable[[Context, Transaction, _Owned], None] | None = None
@@ -51,7 +53,7 @@ class _Collection(Generic[_Owned, _Given]):
         ctx.store.get(Account, "", account)
         return listed(self.path(account), ctx.store.list(self.kind, account))
 
-    def create(self, ctx: Context, obj: _Owned) -> Response:
+    def create(self, ctx: Context, given: InputMetadata, obj: _Owned) -> Response:
         path = self.path(obj.account, obj.name)
         with ctx.store.transaction() as transaction:
             transaction.get(Account, "", obj.account)
@@ -59,20 +61,21 @@ class _Collection(Generic[_Owned, _Given]):
                 raise Duplicate(f"{obj.kind} {obj.name!r} exists already", path)
             if self.check is not None:
                 self.check(ctx, transaction, obj)
-            created = transaction.create(obj)
+            created = transaction.create(with_sources(given, obj))
             replan(transaction, obj.account, self.gateways(transaction, obj))
         return found(path, self.shown(created))
 
-    def replace(self, ctx: Context, name: str, obj: _Owned) -> Response:
+    def replace(self, ctx: Context, name: str, given: InputMetadata, obj: _Owned) -> Response:
         if obj.name != name:
             raise Invalid(
                 f"clientRef.uid: {obj.name!r} is not the name {name!r} in the path, which cannot change"
             )
         with ctx.store.transaction() as transaction:
             stored = transaction.get(self.kind, obj.account, name)
+            check_version(given, stored)
             if self.check is not None:
                 self.check(ctx, transaction, obj)
-            updated = transaction.update(stored.model_copy(update={"spec": obj.spec}))
+            updated = transaction.update(with_sources(given, stored.model_copy(update={"spec": obj.spec})))
             if updated.metadata.resource_version != stored.metadata.resource_version:
                 affected = self.gateways(transaction, stored) | self.gateways(transaction, updated)
                 replan(transaction, obj.account, affected)
@@ -113,7 +116,7 @@ def _served(collection: _Collection[_Owned, _Given], title: str) -> APIRouter:
     router = APIRouter(prefix=f"/accounts/{{account}}/{collection.name}", tags=[collection.name])
 
     def create(ctx: Ctx, account: str, body: Any) -> Response:
-        return collection.create(ctx, collection.made_of(account, body))
+        return collection.create(ctx, collection.metadata_of(body), collection.made_of(account, body))
 
     def list_all(ctx: Ctx, account: str) -> dict[str, Any]:
         return collection.list(ctx, account)
@@ -122,7 +125,7 @@ def _served(collection: _Collection[_Owned, _Given], title: str) -> APIRouter:
         return collection.shown(ctx.store.get(collection.kind, account, name))
 
     def replace(ctx: Ctx, account: str, name: str, body: Any) -> Response:
-        return collection.replace(ctx, name, collection.made_of(account, body))
+        return collection.replace(ctx, name, collection.metadata_of(body), collection.made_of(account, body))
 
     def delete(ctx: Ctx, account: str, name: str) -> dict[str, str]:
         return collection.delete(ctx, account, name)
@@ -148,6 +151,7 @@ router.include_router(
             key="route",
             body=RouteBody,
             made_of=_route,
+            metadata_of=lambda body: body.route.metadata,
             gateways=lambda _, route: route_parents(route),
             deleted="route deleted",
         ),
@@ -162,6 +166,7 @@ router.include_router(
             key="slice",
             body=SliceBody,
             made_of=_slice,
+            metadata_of=lambda body: body.slice.metadata,
             gateways=lambda transaction, piece: gateways_of_services(
                 transaction, piece.account, {piece.spec.parent_ref.uid}
             ),

@@ -85,6 +85,10 @@ class EpicClient:
         """Create an object; the reply is the object, the existing one where there is one of that name."""
         return self._json("POST", path, body)
 
+    def create(self, path: str, body: Mapping[str, object]) -> dict[str, Any]:
+        """Create an object; the reply is the object. Raises AlreadyExists where there is one of that name."""
+        return self._json("POST", path, body, is_new=True)
+
     def put(self, path: str, body: Mapping[str, object]) -> dict[str, Any]:
         """Replace the object at `path`; the reply is the object."""
         return self._json("PUT", path, body)
@@ -107,9 +111,12 @@ class EpicClient:
             raise self._error("GET", path, reply)
         return Watch(reply, f"watch of {self._where(path)}")
 
-    def _json(self, method: str, path: str, body: Mapping[str, object] | None = None) -> dict[str, Any]:
+    def _json(
+        self, method: str, path: str, body: Mapping[str, object] | None = None, *, is_new: bool = False
+    ) -> dict[str, Any]:
         reply = self._send(method, path, body)
-        if reply.status_code in {302, 303} or (reply.status_code == 409 and "Location" in reply.headers):
+        exists = reply.status_code == 409 and "Location" in reply.headers
+        if reply.status_code in {302, 303} or (exists and not is_new):
             own = _object(reply) if reply.status_code != 409 else None
             if own:
                 return own

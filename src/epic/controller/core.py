@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a client's objects to what is to exist on EPIC: a whole snapshot in, a whole result out. Pure."""
+"""From a client's objects to what is to exist on EPIC. Pure; a change costs what hangs on it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Set
 from typing import Any
 
 from epic.controller.classes import (
@@ -16,40 +17,173 @@ from epic.controller.classes import (
     object_uid,
 )
 from epic.controller.desired import Desired, EpicConnection, Item
-from epic.controller.objects import CONFIG_GROUP, Gateway, GatewayClassConfig, Objects, Problem, Ref
-from epic.controller.routes import PlacedGateway, translate_routes
-from epic.controller.slices import translate_slices
+from epic.controller.objects import (
+    CONFIG_GROUP,
+    NOTHING_UNSEEN,
+    ClientObject,
+    EndpointSlice,
+    Gateway,
+    GatewayClass,
+    GatewayClassConfig,
+    HTTPRoute,
+    Objects,
+    Problem,
+    Ref,
+    Service,
+    TCPRoute,
+    Unseen,
+)
+from epic.controller.routes import PlacedGateway, RouteResult, parents_of, translate_route
+from epic.controller.slices import SliceResult, service_of, translate_slice
 from epic.model.gatewayapi import Listener
 from epic.model.naming import is_object_name
 
 SHARING_KEY = f"{CONFIG_GROUP}/sharing-key"
 
+_CLASS_KINDS = {GatewayClass.kind, GatewayClassConfig.kind}
 _TRANSPORT = {"HTTP": "TCP", "HTTPS": "TCP", "TLS": "TCP", "TCP": "TCP", "UDP": "UDP"}
 
 
 def translate(objects: Objects, settings: CoreSettings) -> Desired:
     """All that the objects ask of EPIC, and what is wrong with them."""
-    problems: list[Problem] = []
-    gateways = {}
-    held = set()
-    for gateway in objects.all(Gateway):
-        match _place(gateway, objects, settings):
-            case PlacedGateway() as placed:
-                gateways[gateway.ref] = placed
-            case Problem() as problem:
-                problems.append(problem)
-                held.add(gateway.ref)
-    routes = translate_routes(objects, gateways, frozenset(held))
-    connections = _connections(objects, settings, problems)
-    slices = translate_slices(objects, routes.references, connections, settings)
-    return Desired(
-        proxies=tuple(placed.item for placed in gateways.values()),
-        slices=slices.items,
-        routes=routes.items,
-        connections=_unique([*connections.values(), *(g.item.connection for g in gateways.values())]),
-        problems=(*problems, *routes.problems, *slices.problems),
-        held=frozenset(held) | routes.held | slices.held,
-    )
+    return Translator(objects, settings).update(None)
+
+
+class Translator:
+    """Translates objects, and again what hangs on those that change."""
+
+    def __init__(self, objects: Objects, settings: CoreSettings) -> None:
+        self._objects = objects
+        self._settings = settings
+        self._unseen = NOTHING_UNSEEN
+        self._connections: dict[Ref, EpicConnection] = {}
+        self._problems: list[Problem] = []
+        self._gateways: dict[Ref, PlacedGateway] = {}
+        self._unplaced: dict[Ref, Problem] = {}
+        self._routes: dict[Ref, RouteResult] = {}
+        self._slices: dict[Ref, SliceResult] = {}
+        self._references: dict[Ref, Counter[EpicConnection]] = {}
+        self._routes_of_gateway = Index()
+        self._routes_of_service = Index()
+        self._slices_of_service = Index()
+
+    def update(self, changed: Set[Ref] | None, unseen: Unseen = NOTHING_UNSEEN) -> Desired:
+        """All that the objects ask for now; `changed` are others than last time, None if all may be."""
+        if changed is None or any(ref.kind in _CLASS_KINDS for ref in changed):
+            changed = {obj.ref for obj in self._objects.everything()} | self._known()
+            self._connect()
+        elif unseen != self._unseen:
+            # Routes may wait for Gateways that cannot be seen.
+            changed = changed | {ref for ref, result in self._routes.items() if result.problems}
+        self._unseen = unseen
+        gateways = _of_kinds(changed, Gateway)
+        for ref in sorted(gateways):
+            self._place(ref)
+        services = _of_kinds(changed, Service)
+        routes = _of_kinds(changed, HTTPRoute, TCPRoute)
+        routes |= self._routes_of_gateway.of(gateways) | self._routes_of_service.of(services)
+        for ref in sorted(routes):
+            services |= self._route(ref)
+        for ref in sorted(_of_kinds(changed, EndpointSlice) | self._slices_of_service.of(services)):
+            self._slice(ref)
+        return self._desired()
+
+    def _known(self) -> set[Ref]:
+        return self._gateways.keys() | self._unplaced.keys() | self._routes.keys() | self._slices.keys()
+
+    def _connect(self) -> None:
+        self._problems = []
+        self._connections = _connections(self._objects, self._settings, self._problems)
+
+    def _place(self, ref: Ref) -> None:
+        self._gateways.pop(ref, None)
+        self._unplaced.pop(ref, None)
+        gateway = self._objects.get(ref)
+        if isinstance(gateway, Gateway):
+            match _place(gateway, self._objects, self._settings):
+                case PlacedGateway() as placed:
+                    self._gateways[ref] = placed
+                case Problem() as problem:
+                    self._unplaced[ref] = problem
+
+    def _route(self, ref: Ref) -> set[Ref]:
+        """Translate a route; returns the Services that it refers to or did, where that has changed."""
+        old = self._routes.pop(ref, RouteResult()).references
+        new: dict[Ref, set[EpicConnection]] = {}
+        route = self._objects.get(ref)
+        parents: set[Ref] = set()
+        if isinstance(route, HTTPRoute | TCPRoute):
+            parents = parents_of(route)
+            result = translate_route(
+                route, self._gateways, self._unplaced.keys(), self._objects, self._unseen
+            )
+            self._routes[ref], new = result, result.references
+        self._routes_of_gateway.put(ref, parents)
+        self._routes_of_service.put(ref, new.keys())
+        changed = {s for s in old.keys() | new.keys() if old.get(s) != new.get(s)}
+        for service in changed:
+            counts = self._references.setdefault(service, Counter())
+            counts.subtract(old.get(service, ()))
+            counts.update(new.get(service, ()))
+            self._references[service] = +counts
+            if not self._references[service]:
+                del self._references[service]
+        return changed
+
+    def _slice(self, ref: Ref) -> None:
+        self._slices.pop(ref, None)
+        slice_ = self._objects.get(ref)
+        service = None
+        if isinstance(slice_, EndpointSlice):
+            service = service_of(slice_)
+            references = {service: self._references.get(service, Counter()).keys()} if service else {}
+            self._slices[ref] = translate_slice(
+                slice_, self._objects, references, self._connections, self._settings
+            )
+        self._slices_of_service.put(ref, {service} if service else ())
+
+    def _desired(self) -> Desired:
+        # One gateway may be asked for by several objects, by its sharing key: the first by name counts.
+        placed = [self._gateways[ref] for ref in sorted(self._gateways)]
+        results: list[tuple[Ref, RouteResult | SliceResult]] = [*self._routes.items(), *self._slices.items()]
+        wrong = (problem for _, result in results if result.problems for problem in result.problems)
+        connections = [*self._connections.values(), *(g.item.connection for g in placed)]
+        return Desired(
+            proxies=tuple(one.item for one in placed),
+            slices=tuple(item for result in self._slices.values() for item in result.items),
+            routes=tuple(item for result in self._routes.values() for item in result.items),
+            connections=tuple(dict.fromkeys(connections)),
+            problems=(*self._unplaced.values(), *self._problems, *wrong),
+            held=frozenset(self._unplaced) | {ref for ref, result in results if result.held},
+        )
+
+
+class Index:
+    """Which objects refer to which."""
+
+    def __init__(self) -> None:
+        self._to: dict[Ref, frozenset[Ref]] = {}
+        self._from: dict[Ref, set[Ref]] = defaultdict(set)
+
+    def put(self, ref: Ref, targets: Iterable[Ref]) -> None:
+        """The object refers to these now."""
+        for target in self._to.pop(ref, ()):
+            self._from[target].discard(ref)
+            if not self._from[target]:
+                del self._from[target]
+        if found := frozenset(targets):
+            self._to[ref] = found
+            for target in found:
+                self._from[target].add(ref)
+
+    def of(self, targets: Iterable[Ref]) -> set[Ref]:
+        """All that refer to one of these."""
+        return {ref for target in targets for ref in self._from.get(target, ())}
+
+
+def _of_kinds(refs: Iterable[Ref], *kinds: type[ClientObject]) -> set[Ref]:
+    names = {kind.kind for kind in kinds}
+    return {ref for ref in refs if ref.kind in names}
 
 
 def _connections(
@@ -61,12 +195,8 @@ def _connections(
             case Class(connection, _):
                 found[config.ref] = connection
             case ClassFault(reason, message):
-                problems.append(Problem(config.source, str(config.ref), reason, message))
+                problems.append(config.problem(reason, message))
     return found
-
-
-def _unique(connections: Iterable[EpicConnection]) -> tuple[EpicConnection, ...]:
-    return tuple(dict.fromkeys(connections))
 
 
 def _place(gateway: Gateway, objects: Objects, settings: CoreSettings) -> PlacedGateway | Problem | None:
@@ -75,19 +205,19 @@ def _place(gateway: Gateway, objects: Objects, settings: CoreSettings) -> Placed
         case None:
             return None
         case ClassFault(reason, message):
-            return _problem(gateway, reason, message)
+            return gateway.problem(reason, message)
     key = gateway.metadata.annotations.get(SHARING_KEY, "")
     if key and not is_object_name(key):
         text = (
             f"annotation {SHARING_KEY}: {key!r} is no name: 1 to 63 letters, digits and inner '-', '_', '.'"
         )
-        return _problem(gateway, "Invalid", text)
+        return gateway.problem("Invalid", text)
     for index, listener in enumerate(gateway.spec.listeners):
         if listener.protocol not in _TRANSPORT:
             text = (
                 f"spec.listeners.{index}.protocol: {listener.protocol!r} is none of {', '.join(_TRANSPORT)}"
             )
-            return _problem(gateway, "UnsupportedProtocol", text)
+            return gateway.problem("UnsupportedProtocol", text)
     cluster = found.connection.cluster
     uid = key or object_uid(cluster, gateway.ref, gateway.metadata.uid)
     item = Item(
@@ -115,7 +245,3 @@ def _public_ports(listeners: Iterable[Listener]) -> list[dict[str, Any]]:
         port = {"name": listener.name, "protocol": protocol, "port": listener.port}
         ports.setdefault((protocol, listener.port), port)
     return list(ports.values())
-
-
-def _problem(gateway: Gateway, reason: str, message: str) -> Problem:
-    return Problem(gateway.source, str(gateway.ref), reason, message)

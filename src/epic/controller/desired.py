@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 from epic.controller.objects import Problem, Ref
@@ -49,7 +50,7 @@ class Item:
     group: str = ""
     shared: bool = False
 
-    @property
+    @cached_property
     def address(self) -> Address:
         """Where it is on EPIC."""
         return Address(self.connection.server, self.connection.account, self.collection, self.uid)

@@ -1,31 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The source of a Linux host: a directory of manifests, read whole whenever something in it changes."""
+"""The source of a Linux host: a directory of manifests, followed by what changes in it."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncIterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from watchfiles import Change, awatch
 
 from epic.client import EpicClient
-from epic.controller.apply import Applier, failures
 from epic.controller.classes import CoreSettings
-from epic.controller.core import translate
+from epic.controller.core import Translator
 from epic.controller.desired import Desired, EpicConnection
-from epic.controller.documents import manifest_files, read_file
-from epic.controller.objects import ClientObject, Objects, Problem, parse
+from epic.controller.directory import Look, ManifestDirectory
+from epic.controller.mirror import Mirror, MirrorSettings, Outcome, StatusDirectory, failures
 from epic.controller.state import StateFile
-from epic.errors import EpicError, Invalid
+from epic.errors import EpicError
 
 _RESYNC_SECONDS = 60.0
 _RETRY_FIRST_SECONDS = 1.0
 _RETRY_LAST_SECONDS = 30.0
 _DEBOUNCE_MILLISECONDS = 100
+CONFIRMATION = "confirm-removals"
 
 log = logging.getLogger(__name__)
 
@@ -37,66 +38,42 @@ class Connections(NamedTuple):
     complete: bool
 
 
-class ManifestDirectory:
-    """The objects in a directory. A file that turns bad counts as it last was."""
+@dataclass(frozen=True)
+class HostSettings:
+    """The host's manifests, who it is, and where it keeps what it made and writes statuses."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._good: dict[Path, list[ClientObject]] = {}
-
-    def read(self) -> tuple[Objects, list[Problem], bool]:
-        """The objects, what is wrong, and whether every file is known, now or from earlier."""
-        problems: list[Problem] = []
-        known = True
-        good: dict[Path, list[ClientObject]] = {}
-        for path in manifest_files(self._path):
-            objects, faults = _read(path)
-            problems += faults
-            if not faults:
-                good[path] = objects
-            elif path in self._good:
-                good[path] = self._good[path]
-            else:
-                known = False
-        self._good = good
-        merged: dict[object, ClientObject] = {}
-        for path, objects in good.items():
-            for obj in objects:
-                first = merged.setdefault(obj.ref, obj)
-                if first is not obj:
-                    text = f"the same object is also in {first.source}, which counts; keep one of them"
-                    problems.append(Problem(str(path), str(obj.ref), "Duplicate", text))
-        return Objects(merged.values()), problems, known
-
-
-def _read(path: Path) -> tuple[list[ClientObject], list[Problem]]:
-    try:
-        return parse(read_file(path))
-    except Invalid as error:
-        return [], [Problem(str(path), "file", "Invalid", str(error).removeprefix(f"{path}: "))]
+    manifests: Path
+    cluster: str
+    node_name: str
+    node_address: str
+    ca: Path | None
+    state_file: Path
+    statuses: Path
+    hold_removals_from: int = 10
 
 
 class LinuxController:
     """Follows a directory of manifests as others follow Kubernetes, and tells EPIC."""
 
-    def __init__(
-        self,
-        manifests: Path,
-        cluster: str,
-        node_name: str,
-        node_address: str,
-        ca: Path | None,
-        state_file: Path,
-    ) -> None:
-        self._path = manifests
-        self._settings = CoreSettings(cluster, node_name, node_address)
-        self._ca = ca
-        self._directory = ManifestDirectory(manifests)
+    def __init__(self, settings: HostSettings) -> None:
+        self._settings = settings
+        self._path = settings.manifests
         self._clients: dict[EpicConnection, EpicClient] = {}
         self._connections: Connections | None = None
         self._changed = asyncio.Condition()
         self._said: frozenset[str] = frozenset()
-        self._applier = Applier(StateFile(state_file), self._client_of)
+        self._statuses = StatusDirectory(settings.statuses)
+        self._mirror = Mirror(
+            StateFile(settings.state_file),
+            self._client_of,
+            MirrorSettings(
+                f"{_word(settings.cluster)}/{_word(settings.node_name)}", settings.hold_removals_from
+            ),
+        )
+        self._directory: ManifestDirectory | None = None
+        self._translator: Translator | None = None
+        self._paths: set[Path] | None = None
+        """The files that have changed since the last look; None: any may have."""
 
     async def connection_changes(self) -> AsyncIterator[Connections]:
         """The accounts as soon as they are known, and again after each change."""
@@ -119,55 +96,89 @@ class LinuxController:
         retry = _RETRY_FIRST_SECONDS
         while True:
             dirty.clear()
-            fine = await self._resync()
+            paths, self._paths = self._paths, set()
+            fine = await self._resync(paths)
             pause = _RESYNC_SECONDS if fine else retry
             retry = _RETRY_FIRST_SECONDS if fine else min(retry * 2, _RETRY_LAST_SECONDS)
             try:
                 await asyncio.wait_for(dirty.wait(), pause)
             except TimeoutError:
+                self._paths = None
                 continue
             retry = _RETRY_FIRST_SECONDS
 
     async def _watch(self, dirty: asyncio.Event) -> None:
         while True:
             try:
-                async for _ in awatch(self._path, watch_filter=_is_visible, debounce=_DEBOUNCE_MILLISECONDS):
+                async for changes in awatch(
+                    self._path, watch_filter=_is_visible, debounce=_DEBOUNCE_MILLISECONDS
+                ):
+                    if self._paths is not None:
+                        self._paths |= {Path(path) for _, path in changes}
                     dirty.set()
             except OSError as error:
                 log.warning(
                     "%s cannot be watched (%s); it is read every %d s", self._path, error, _RESYNC_SECONDS
                 )
+            self._paths = None
             await asyncio.sleep(_RESYNC_SECONDS)
 
-    async def _resync(self) -> bool:
+    async def _resync(self, paths: set[Path] | None) -> bool:
         try:
-            desired, known = await asyncio.to_thread(self._desired)
-            await self._announce(Connections(desired.connections, known))
-            outcomes = await asyncio.to_thread(self._applier.reconcile, desired, prune=known)
-        except EpicError as error:
+            look, desired = await asyncio.to_thread(self._look, paths)
+            complete = not (look.unseen.refs or look.unseen.files)
+            await self._announce(Connections(desired.connections, complete))
+            outcomes = await asyncio.to_thread(self._reconcile, look, desired)
+        except (EpicError, OSError) as error:
+            self._paths = None
             self._say({str(error)})
             return False
         for outcome in outcomes:
             if outcome.action in {"created", "configured", "deleted"}:
                 log.info("%s %s as %s", outcome.object, outcome.action, outcome.address.uid)
         failed = failures(outcomes)
-        self._say({*map(str, desired.problems), *failed})
+        held = {self._held()} if self._mirror.held else set()
+        self._say({*map(str, desired.problems), *failed, *held})
         return not failed
 
-    def _desired(self) -> tuple[Desired, bool]:
-        objects, problems, known = self._directory.read()
-        desired = translate(objects, self._settings)
+    def _look(self, paths: set[Path] | None) -> tuple[Look, Desired]:
+        state = self._mirror.state
+        if self._directory is None or self._translator is None:
+            sources = {owned.ref: owned.source for owned in state.owned.values()}
+            self._directory = ManifestDirectory(self._path, sources)
+            host = self._settings
+            core = CoreSettings(host.cluster, host.node_name, host.node_address)
+            self._translator = Translator(self._directory.objects, core)
+        look = self._directory.read(paths)
+        desired = self._translator.update(look.changed, look.unseen)
         connections = list(desired.connections)
-        if not known:
-            # The unknown file may be the one that named them.
-            connections += [c for c in self._applier.connections() if c not in connections]
-        everything = (*problems, *desired.problems)
-        return replace(desired, problems=everything, connections=tuple(connections)), known
+        if look.unseen.refs or look.unseen.files:
+            # What is not seen may be what named them.
+            connections += [c for c in state.logins.values() if c not in connections]
+        everything = (*look.problems, *desired.problems)
+        return look, replace(desired, problems=everything, connections=tuple(connections))
+
+    def _reconcile(self, look: Look, desired: Desired) -> list[Outcome]:
+        confirmation = self._settings.statuses / CONFIRMATION
+        confirmed = confirmation.exists()
+        outcomes = self._mirror.reconcile(desired, look.unseen, look.place, confirmed=confirmed)
+        if confirmed:
+            # It is about what was to be seen then, not about all that may come.
+            confirmation.unlink(missing_ok=True)
+        objects = self._directory.objects if self._directory is not None else None
+        if objects is not None:
+            self._statuses.update(objects, look.changed, desired, outcomes, self._mirror.observed)
+        self._statuses.tell_held(self._held() if self._mirror.held else "")
+        return outcomes
+
+    def _held(self) -> str:
+        marker = self._settings.statuses / CONFIRMATION
+        return f"{self._path}: {self._mirror.held}; if that is meant, create {marker}"
 
     def _client_of(self, connection: EpicConnection) -> EpicClient:
         if connection not in self._clients:
             self._clients[connection] = EpicClient(
-                connection.server, connection.username, connection.password, self._ca
+                connection.server, connection.username, connection.password, self._settings.ca
             )
         return self._clients[connection]
 
@@ -184,6 +195,10 @@ class LinuxController:
         if self._said and not messages:
             log.info("%s: everything is right again", self._path)
         self._said = frozenset(messages)
+
+
+def _word(name: str) -> str:
+    return re.sub(r"[^\w.:@-]", "_", name)
 
 
 def _is_visible(_: Change, path: str) -> bool:

@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
+from difflib import SequenceMatcher
+from functools import cached_property
 from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 from pydantic import Field, SecretStr, ValidationError
@@ -36,22 +39,39 @@ class Ref(NamedTuple):
 
 
 class Document(NamedTuple):
-    """An object as it was read, and where: a file's name, or another source's."""
+    """An object as it was read, and where: a file's name, or another source's; its number there from 1."""
 
     source: str
     content: dict[str, Any]
+    number: int = 0
 
 
 class Problem(NamedTuple):
-    """What is wrong with an object, with the word of the Gateway API for it."""
+    """What is wrong with an object, and the Gateway API's word for it; document 0 is the whole source."""
 
     source: str
     object: str
     reason: str
     message: str
+    document: int = 0
 
     def __str__(self) -> str:
-        return f"{self.source}: {self.object}: {self.message} ({self.reason})"
+        where = f"{self.source}: document {self.document}" if self.document else self.source
+        return f"{where}: {self.object}: {self.message} ({self.reason})"
+
+
+class Unseen(NamedTuple):
+    """What cannot be seen at present, and so is not gone: objects, and files of which a part is not known."""
+
+    refs: frozenset[Ref] = frozenset()
+    files: frozenset[str] = frozenset()
+
+    def hides(self, ref: Ref) -> bool:
+        """Whether there may be an object that was not found."""
+        return bool(self.files) or ref in self.refs
+
+
+NOTHING_UNSEEN = Unseen()
 
 
 class ObjectMeta(Camel):
@@ -72,12 +92,17 @@ class ClientObject(Camel):
     namespaced: ClassVar[bool] = True
     metadata: ObjectMeta
     source: str = Field(default="", exclude=True)
+    document: int = Field(default=0, exclude=True)
     content: dict[str, Any] = Field(default={}, exclude=True, repr=False)
 
-    @property
+    @cached_property
     def ref(self) -> Ref:
         """Which object it is."""
         return Ref(self.kind, self.metadata.namespace if self.namespaced else "", self.metadata.name)
+
+    def problem(self, reason: str, message: str) -> Problem:
+        """What is wrong with it."""
+        return Problem(self.source, str(self.ref), reason, message, self.document)
 
 
 class EpicParameters(Kebab):
@@ -191,27 +216,46 @@ KINDS: dict[str, type[ClientObject]] = {
     c.kind: c
     for c in (GatewayClassConfig, GatewayClass, Gateway, HTTPRoute, TCPRoute, Service, EndpointSlice)
 }
+UNREAD = "InvalidKind"
+"""The reason of documents that are of no concern here."""
+_ALIKE = 0.85
 T = TypeVar("T", bound=ClientObject)
 
 
 class Objects:
-    """The client's objects of one moment, each once."""
+    """The client's objects, each once; they may change from one look to the next."""
 
     def __init__(self, objects: Iterable[ClientObject] = ()) -> None:
-        self._by_ref = {obj.ref: obj for obj in objects}
+        self._by_kind: dict[str, dict[Ref, ClientObject]] = defaultdict(dict)
+        for obj in objects:
+            self.put(obj)
+
+    def put(self, obj: ClientObject) -> None:
+        """Add an object, in place of the one that there was."""
+        self._by_kind[obj.kind][obj.ref] = obj
+
+    def remove(self, ref: Ref) -> None:
+        """Leave an object out; there need be none."""
+        self._by_kind[ref.kind].pop(ref, None)
 
     def everything(self) -> list[ClientObject]:
         """All objects, sorted."""
-        return sorted(self._by_ref.values(), key=lambda obj: obj.ref)
+        every = (obj for objects in self._by_kind.values() for obj in objects.values())
+        return sorted(every, key=lambda obj: obj.ref)
 
     def all(self, kind: type[T]) -> list[T]:
         """All objects of a kind, sorted by namespace and name."""
-        return [obj for obj in self.everything() if isinstance(obj, kind)]
+        found = self._by_kind[kind.kind].values()
+        return sorted((obj for obj in found if isinstance(obj, kind)), key=lambda obj: obj.ref)
 
     def find(self, kind: type[T], namespace: str, name: str) -> T | None:
         """The object, None if there is none."""
-        found = self._by_ref.get(Ref(kind.kind, namespace if kind.namespaced else "", name))
+        found = self.get(Ref(kind.kind, namespace if kind.namespaced else "", name))
         return found if isinstance(found, kind) else None
+
+    def get(self, ref: Ref) -> ClientObject | None:
+        """The object, None if there is none."""
+        return self._by_kind[ref.kind].get(ref)
 
 
 def parse(documents: Iterable[Document]) -> tuple[list[ClientObject], list[Problem]]:
@@ -224,7 +268,7 @@ def parse(documents: Iterable[Document]) -> tuple[list[ClientObject], list[Probl
             problems.append(parsed)
         elif parsed.ref in objects:
             message = f"the same object is also in {objects[parsed.ref].source}; keep one of them"
-            problems.append(Problem(document.source, str(parsed.ref), "Duplicate", message))
+            problems.append(parsed.problem("Duplicate", message))
         else:
             objects[parsed.ref] = parsed
     return list(objects.values()), problems
@@ -233,20 +277,51 @@ def parse(documents: Iterable[Document]) -> tuple[list[ClientObject], list[Probl
 def parse_document(document: Document) -> ClientObject | Problem:
     """The object in a document, or what is wrong with it."""
     content = document.content
-    kind, name = content.get("kind"), describe(content)
+    kind, name = content.get("kind"), str(ref_of(content) or describe(content))
     model = KINDS.get(kind) if isinstance(kind, str) else None
-    group = str(content.get("apiVersion", "")).rpartition("/")[0]
-    if model is None or model.group != group:
+    if model is None or model.group != _group(content):
         known = ", ".join(f"{c.group or 'v1'} {c.kind}" for c in KINDS.values())
-        message = (
-            f"kind {kind!r} of apiVersion {content.get('apiVersion')!r} is not read here; known are {known}"
+        meant = meant_kind(content)
+        message = f"kind {kind!r} of apiVersion {content.get('apiVersion')!r} is not read here; " + (
+            f"is {meant.group or 'v1'} {meant.kind} meant?" if meant else f"known are {known}"
         )
-        return Problem(document.source, name, "InvalidKind", message)
+        return Problem(document.source, name, "Invalid" if meant else UNREAD, message, document.number)
     try:
         clean = without_nulls(content)
-        return model.model_validate({**clean, "source": document.source, "content": clean})
+        where = {"source": document.source, "document": document.number}
+        return model.model_validate({**clean, **where, "content": clean})
     except ValidationError as error:
-        return Problem(document.source, name, "Invalid", explain(error))
+        return Problem(document.source, name, "Invalid", explain(error), document.number)
+
+
+def meant_kind(content: dict[str, Any]) -> type[ClientObject] | None:
+    """The kind of a document, also where it is not quite spelled so; None for kinds that are not read."""
+    kind, group = content.get("kind"), _group(content)
+    if not isinstance(kind, str):
+        return None
+    found = KINDS.get(kind)
+    if found is not None and found.group == group:
+        return found
+    return next((c for c in KINDS.values() if _alike(c.kind, kind) and _alike(c.group, group)), None)
+
+
+def _alike(one: str, other: str) -> bool:
+    return SequenceMatcher(None, one.casefold(), other.casefold()).ratio() >= _ALIKE
+
+
+def _group(content: dict[str, Any]) -> str:
+    return str(content.get("apiVersion", "")).rpartition("/")[0]
+
+
+def ref_of(content: dict[str, Any]) -> Ref | None:
+    """Which object a document is about, also when it is wrong; None if that cannot be told."""
+    model, metadata = meant_kind(content), content.get("metadata")
+    if model is None or not isinstance(metadata, dict):
+        return None
+    name, namespace = metadata.get("name"), metadata.get("namespace") or "default"
+    if not isinstance(name, str) or not name or not isinstance(namespace, str):
+        return None
+    return Ref(model.kind, namespace if model.namespaced else "", name)
 
 
 def describe(content: dict[str, Any]) -> str:

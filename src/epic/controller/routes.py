@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from epic.controller.objects import (
     Ref,
     Service,
     TCPRoute,
+    Unseen,
 )
 from epic.gatewayapi.attachment import attach
 from epic.gatewayapi.listeners import judge
@@ -27,7 +28,7 @@ from epic.model.gatewayapi import BackendRef, Listener, ParentReference
 from epic.model.resources import GWRoute, GWRouteSpec
 
 Route = HTTPRoute | TCPRoute
-References = dict[Ref, set[EpicConnection]]
+References = Mapping[Ref, Set[EpicConnection]]
 
 
 class PlacedGateway(NamedTuple):
@@ -39,44 +40,43 @@ class PlacedGateway(NamedTuple):
 
 @dataclass
 class RouteResult:
-    """The routes to be on EPIC; which Services they refer to, by account."""
+    """What a route is to be on EPIC; which Services it refers to, by account. `held`: what is there stays."""
 
     items: tuple[Item, ...] = ()
-    references: References = field(default_factory=lambda: defaultdict(set))
+    references: dict[Ref, set[EpicConnection]] = field(default_factory=lambda: defaultdict(set))
     problems: list[Problem] = field(default_factory=list)
-    held: set[Ref] = field(default_factory=set)
+    held: bool = False
 
     def problem(self, route: Route, reason: str, message: str) -> None:
         """Note what is wrong with a route."""
-        self.problems.append(Problem(route.source, str(route.ref), reason, message))
+        self.problems.append(route.problem(reason, message))
 
 
-def translate_routes(
-    objects: Objects,
-    gateways: Mapping[Ref, PlacedGateway],
-    unplaced: frozenset[Ref],
+def translate_route(
+    route: Route, gateways: Mapping[Ref, PlacedGateway], unplaced: Set[Ref], objects: Objects, unseen: Unseen
 ) -> RouteResult:
-    """Every route for every account in which it has a Gateway that takes it."""
+    """A route for every account in which it has a Gateway that takes it; `unplaced` Gateways wait."""
     result = RouteResult()
-    items: list[Item] = []
-    every: list[Route] = [*objects.all(HTTPRoute), *objects.all(TCPRoute)]
-    for route in every:
-        parents = {p for ref in route.spec.parent_refs if (p := _parent_ref(route, ref)) is not None}
-        if parents & unplaced:
+    by_connection: dict[EpicConnection, list[PlacedGateway]] = defaultdict(list)
+    for parent in sorted(parents_of(route)):
+        if parent in gateways:
+            by_connection[gateways[parent].item.connection].append(gateways[parent])
+        elif parent in unplaced:
             # Nothing is known of a parent at present; what is on EPIC stays.
-            result.held.add(route.ref)
-        by_connection: dict[EpicConnection, list[PlacedGateway]] = defaultdict(list)
-        for parent in sorted(parents):
-            if parent in gateways:
-                by_connection[gateways[parent].item.connection].append(gateways[parent])
-            elif parent not in unplaced and objects.find(Gateway, parent.namespace, parent.name) is None:
-                result.problem(route, "NoMatchingParent", f"spec.parentRefs: there is no {parent}")
-        for connection, placed in by_connection.items():
-            item = _route(route, connection, placed, objects, result)
-            if item is not None:
-                items.append(item)
-    result.items = tuple(items)
+            result.held = True
+        elif objects.find(Gateway, parent.namespace, parent.name) is None:
+            result.problem(route, "NoMatchingParent", f"spec.parentRefs: there is no {parent}")
+            result.held |= unseen.hides(parent)
+    for connection, placed in by_connection.items():
+        item = _route(route, connection, placed, objects, result)
+        if item is not None:
+            result.items += (item,)
     return result
+
+
+def parents_of(route: Route) -> set[Ref]:
+    """The Gateways that a route names."""
+    return {p for ref in route.spec.parent_refs if (p := _parent_ref(route, ref)) is not None}
 
 
 def _parent_ref(route: Route, ref: ParentReference) -> Ref | None:

@@ -28,15 +28,15 @@ NODE_ADDRESSES_ANNOTATION = f"{CONFIG_GROUP}/node-addresses"
 
 @dataclass
 class SliceResult:
-    """The slices to be on EPIC."""
+    """What a slice is to be on EPIC. `held`: what is there stays."""
 
     items: tuple[Item, ...] = ()
     problems: list[Problem] = field(default_factory=list)
-    held: set[Ref] = field(default_factory=set)
+    held: bool = False
 
     def problem(self, slice_: EndpointSlice, reason: str, message: str) -> None:
         """Note what is wrong with a slice."""
-        self.problems.append(Problem(slice_.source, str(slice_.ref), reason, message))
+        self.problems.append(slice_.problem(reason, message))
 
 
 @dataclass(frozen=True)
@@ -48,33 +48,37 @@ class _Context:
     result: SliceResult
 
 
-def translate_slices(
+def translate_slice(
+    slice_: EndpointSlice,
     objects: Objects,
     references: References,
     connections: Mapping[Ref, EpicConnection],
     settings: CoreSettings,
 ) -> SliceResult:
-    """Every slice for every account whose routes refer to its Service."""
+    """A slice for every account whose routes refer to its Service."""
     result = SliceResult()
     context = _Context(objects, references, connections, settings, result)
-    items: list[Item] = []
-    for slice_ in objects.all(EndpointSlice):
-        name = slice_.metadata.labels.get(SERVICE_LABEL, "")
-        if not name:
-            result.problem(slice_, "Invalid", f"metadata.labels needs {SERVICE_LABEL}: the Service's name")
-        elif slice_.address_type == "FQDN":
-            text = "addressType: FQDN is not supported; IPv4 and IPv6 are"
-            result.problem(slice_, "UnsupportedValue", text)
-        else:
-            items += _items(slice_, Ref(Service.kind, slice_.metadata.namespace, name), context)
-    result.items = tuple(items)
+    service = service_of(slice_)
+    if service is None:
+        result.problem(slice_, "Invalid", f"metadata.labels needs {SERVICE_LABEL}: the Service's name")
+    elif slice_.address_type == "FQDN":
+        text = "addressType: FQDN is not supported; IPv4 and IPv6 are"
+        result.problem(slice_, "UnsupportedValue", text)
+    else:
+        result.items = tuple(_items(slice_, service, context))
     return result
+
+
+def service_of(slice_: EndpointSlice) -> Ref | None:
+    """The Service that a slice has endpoints of."""
+    name = slice_.metadata.labels.get(SERVICE_LABEL, "")
+    return Ref(Service.kind, slice_.metadata.namespace, name) if name else None
 
 
 def _items(slice_: EndpointSlice, service: Ref, context: _Context) -> list[Item]:
     targets = _targets(slice_, service, context)
     if not targets:
-        context.result.held.add(slice_.ref)
+        context.result.held = True
         return []
     addresses = _node_addresses(slice_, context)
     endpoints = list(_endpoints(slice_, addresses, context))
@@ -104,7 +108,7 @@ def _items(slice_: EndpointSlice, service: Ref, context: _Context) -> list[Item]
 
 
 def _targets(slice_: EndpointSlice, service: Ref, context: _Context) -> list[EpicConnection]:
-    """Named accounts, else those with routes here, else the only one: its routes may be on another host."""
+    """Named accounts, else those with routes here, else the namespace's, else the only one."""
     named = _named_config(slice_, service, context.objects)
     if named is not None:
         if named in context.connections:
@@ -117,6 +121,9 @@ def _targets(slice_: EndpointSlice, service: Ref, context: _Context) -> list[Epi
     if referring:
         return sorted(referring, key=lambda c: (c.server, c.account, c.cluster))
     every = list(dict.fromkeys(context.connections.values()))
+    if len(every) > 1:
+        own = (c for config, c in context.connections.items() if config.namespace == service.namespace)
+        every = list(dict.fromkeys(own)) or every
     if len(every) > 1:
         text = (
             f"which account is it for? Name a configuration by annotation {CONFIG_ANNOTATION}: NAMESPACE/NAME"

@@ -5,56 +5,68 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from epic.controller.desired import Address, Desired, EpicConnection, Item
+from epic.controller.desired import Address, EpicConnection, Item
 from epic.controller.objects import Ref
 from epic.errors import Unavailable
 
 
+class Place(NamedTuple):
+    """Which directory it is: another file system mounted over it, or none any more, is another one."""
+
+    device: int
+    inode: int
+
+
 @dataclass(frozen=True)
 class Owned:
-    """An object on EPIC that the controller made."""
+    """An object on EPIC that the controller made, and the file that asked for it."""
 
     address: Address
     ref: Ref
     cluster: str
     shared: bool = False
+    source: str = ""
 
     @classmethod
     def of(cls, item: Item) -> Owned:
         """The note of an item."""
-        return cls(item.address, item.ref, item.connection.cluster, item.shared)
+        return cls(item.address, item.ref, item.connection.cluster, item.shared, item.source)
 
 
 @dataclass(frozen=True)
 class State:
-    """All that was made, and the latest credentials for it: its configuration may go together with it."""
+    """All that was made, and the latest credentials for it: its configuration may go together with it.
 
-    owned: tuple[Owned, ...] = ()
-    logins: dict[tuple[str, str], EpicConnection] = field(default_factory=dict)
+    `place` is the directory that asked for it.
+    """
 
-    def with_desired(self, desired: Desired) -> State:
-        """With what is about to be made."""
-        owned = {o.address: o for o in self.owned} | {i.address: Owned.of(i) for i in desired.items}
-        logins = self.logins | {(c.server, c.account): c for c in desired.connections}
-        return _state(owned.values(), logins)
+    owned: Mapping[Address, Owned] = field(default_factory=dict)
+    logins: Mapping[tuple[str, str], EpicConnection] = field(default_factory=dict)
+    place: Place | None = None
 
-    def without(self, owned: Owned) -> State:
+    def with_items(self, items: Iterable[Item], connections: Iterable[EpicConnection]) -> State:
+        """With what is about to be made, and with credentials as they are now."""
+        made = {item.address: Owned.of(item) for item in items}
+        owned = {**self.owned, **made} if any(self.owned.get(a) != o for a, o in made.items()) else self.owned
+        needed = {(address.server, address.account) for address in made} | self.logins.keys()
+        logins = {key: c for c in connections if (key := (c.server, c.account)) in needed}
+        return State(owned, {**self.logins, **logins}, self.place)
+
+    def without(self, gone: Iterable[Address]) -> State:
         """Without what was deleted."""
-        return _state((o for o in self.owned if o.address != owned.address), self.logins)
+        left = set(gone)
+        owned = {address: one for address, one in self.owned.items() if address not in left}
+        needed = {(address.server, address.account) for address in owned}
+        return State(owned, {key: login for key, login in self.logins.items() if key in needed}, self.place)
 
     def login(self, owned: Owned) -> EpicConnection:
         """How to reach the object's account."""
         return self.logins[owned.address.server, owned.address.account]
-
-
-def _state(owned: Any, logins: dict[tuple[str, str], EpicConnection]) -> State:
-    kept = tuple(sorted(owned, key=lambda o: o.address))
-    needed = {(o.address.server, o.address.account) for o in kept}
-    return State(kept, {key: login for key, login in logins.items() if key in needed})
 
 
 class StateFile:
@@ -77,23 +89,29 @@ class StateFile:
             ) from error
 
     def write(self, state: State) -> None:
-        """Replace the file, durable at return."""
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        """Replace the file, durable at return; raises Unavailable where it cannot be."""
         new = self._path.with_name(f".{self._path.name}.new")
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            json.dump(_encode(state), stream, indent=1)
-            stream.flush()
-            os.fsync(stream.fileno())
-        new.rename(self._path)
+        try:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+                # In one piece: json.dump would write by the value, ten times as long.
+                stream.write(json.dumps(_encode(state)))
+                stream.flush()
+                os.fsync(stream.fileno())
+            new.rename(self._path)
+        except OSError as error:
+            raise Unavailable(f"{self._path}: cannot be written: {error.strerror}") from error
 
 
 def _encode(state: State) -> dict[str, Any]:
     owned = [
-        o.address._asdict() | {"ref": list(o.ref), "cluster": o.cluster, "shared": o.shared}
-        for o in state.owned
+        o.address._asdict()
+        | {"ref": list(o.ref), "cluster": o.cluster, "shared": o.shared, "source": o.source}
+        for o in state.owned.values()
     ]
-    return {"owned": owned, "logins": [asdict(login) for login in state.logins.values()]}
+    logins = [asdict(login) for login in state.logins.values()]
+    return {"owned": owned, "logins": logins, "place": list(state.place) if state.place else None}
 
 
 def _decode(content: dict[str, Any]) -> State:
@@ -103,8 +121,14 @@ def _decode(content: dict[str, Any]) -> State:
             Ref(*o["ref"]),
             o["cluster"],
             o["shared"],
+            o.get("source", ""),
         )
         for o in content["owned"]
     ]
     logins = [EpicConnection(**login) for login in content["logins"]]
-    return State(tuple(owned), {(login.server, login.account): login for login in logins})
+    place = content.get("place")
+    return State(
+        {o.address: o for o in owned},
+        {(login.server, login.account): login for login in logins},
+        Place(*place) if place else None,
+    )

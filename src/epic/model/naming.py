@@ -71,3 +71,9 @@ def network_namespace(gateway: str) -> str:
 def is_object_name(text: str) -> bool:
     """Whether `text` can name an object of an account."""
     return _OBJECT.fullmatch(text) is not None
+
+
+SOURCES_ANNOTATION = "puregw.epic-gateway.org/sources"
+"""Which hosts of a client ask for an object, CLUSTER/HOST by commas; what the first wants counts."""
+SOURCES_PATTERN = r"(?:[\w.:@-]+/[\w.:@-]+(?:,[\w.:@-]+/[\w.:@-]+)*)?"
+SOURCES_MAX = 8192

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The directory source: bad files keep their last state, keys in files, following changes and accounts."""
+"""The directory source: what cannot be seen is not gone, keys in files, following changes and accounts."""
 
 from __future__ import annotations
 
@@ -11,42 +11,207 @@ import pytest
 from manifests import SHOP
 
 from epic.client import EpicClient
-from epic.controller.documents import read_file
-from epic.controller.linux import Connections, LinuxController, ManifestDirectory
+from epic.controller.directory import ManifestDirectory
+from epic.controller.documents import read_file, read_piece
+from epic.controller.linux import Connections, HostSettings, LinuxController
+from epic.controller.objects import NOTHING_UNSEEN
 from epic.errors import Invalid
 
 
-def test_a_file_that_turns_bad_counts_as_it_last_was(tmp_path: Path) -> None:
-    file = tmp_path / "shop.yaml"
-    file.write_text(SHOP)
-    directory = ManifestDirectory(tmp_path)
-    before, _, known = directory.read()
-    assert known
-    file.write_text("kind: [")
-    after, (problem,), known = directory.read()
-    assert known
-    assert [o.ref for o in after.everything()] == [o.ref for o in before.everything()]
-    assert (problem.source, "line 1" in problem.message) == (str(file), True)
+def _refs(directory: ManifestDirectory) -> list[str]:
+    return [str(obj.ref) for obj in directory.objects.everything()]
 
 
-def test_a_bad_file_at_the_start_is_unknown(tmp_path: Path) -> None:
-    (tmp_path / "shop.yaml").write_text("- 1")
-    _, problems, known = ManifestDirectory(tmp_path).read()
-    assert (known, len(problems)) == (False, 1)
+def _without(text: str, kind: str) -> str:
+    return "---".join(part for part in text.split("---") if f"kind: {kind}\n" not in part)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """The shop's objects, in one file."""
+    path = tmp_path / "shop.yaml"
+    path.write_text(SHOP)
+    return path
+
+
+def test_a_file_that_cannot_be_read_counts_as_it_last_was(file: Path) -> None:
+    directory = ManifestDirectory(file.parent)
+    directory.read()
+    before = _refs(directory)
+    file.write_bytes(b"\xff")
+    look = directory.read()
+    assert (_refs(directory), look.changed, look.unseen.files) == (before, frozenset(), {str(file)})
+    assert "UTF-8" in look.problems[0].message
+
+
+def test_a_bad_document_hurts_only_itself_and_is_named_by_its_number(file: Path) -> None:
+    file.write_text(SHOP.replace("kind: HTTPRoute", "kind: [HTTPRoute"))
+    directory = ManifestDirectory(file.parent)
+    look = directory.read()
+    assert len(_refs(directory)) == 5
+    (problem,) = look.problems
+    assert (problem.source, problem.document, problem.reason) == (str(file), 4, "Invalid")
+    assert "line 25" in problem.message
+    assert str(problem).startswith(f"{file}: document 4: ")
+
+
+def test_a_document_that_turns_bad_counts_as_it_last_was_and_others_follow(file: Path) -> None:
+    directory = ManifestDirectory(file.parent)
+    directory.read()
+    broken = SHOP.replace("kind: HTTPRoute", "kind: [HTTPRoute")
+    file.write_text(broken.replace("port: 8080", "port: 8081"))
+    look = directory.read()
+    assert {ref.kind for ref in look.changed} == {"EndpointSlice"}
+    assert len(_refs(directory)) == 6
+
+
+def test_an_object_with_a_wrong_field_is_held_by_its_name_and_hides_no_other(file: Path) -> None:
+    file.write_text(SHOP.replace("addressType: IPv4", "addressType: IPv5"))
+    directory = ManifestDirectory(file.parent)
+    look = directory.read()
+    assert [str(ref) for ref in look.unseen.refs] == ["EndpointSlice shop/web"]
+    assert not look.unseen.files
+    file.write_text(_without(SHOP, "HTTPRoute"))
+    assert {ref.kind for ref in directory.read().changed} == {"EndpointSlice", "HTTPRoute"}
+    assert "HTTPRoute shop/web" not in _refs(directory)
+
+
+def test_documents_of_other_kinds_are_named_and_hurt_nothing(file: Path) -> None:
+    secret = "\n---\napiVersion: v1\nkind: Secret\nmetadata: {name: web, namespace: shop}\n"
+    file.write_text(SHOP + secret)
+    directory = ManifestDirectory(file.parent)
+    look = directory.read()
+    assert (len(_refs(directory)), look.unseen) == (6, NOTHING_UNSEEN)
+    assert [(p.document, p.reason) for p in look.problems] == [(7, "InvalidKind")]
+
+
+def test_a_slip_in_the_kind_does_not_take_the_object_away(file: Path) -> None:
+    directory = ManifestDirectory(file.parent)
+    directory.read()
+    file.write_text(SHOP.replace("kind: Gateway\n", "kind: Gatway\n"))
+    look = directory.read()
+    assert (len(_refs(directory)), look.changed) == (6, frozenset())
+    assert "is gateway.networking.k8s.io Gateway meant?" in look.problems[0].message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: .nan",
+        "a: !!binary aGk=",
+        "a: 2026-99-99x\n b: 1",
+        "[" * 20000,
+        "a: &a [x,x,x,x,x,x,x,x]\n"
+        + "".join(
+            f"{b}: &{b} [{','.join(['*' + a] * 9)}]\n" for a, b in zip("abcdefg", "bcdefgh", strict=True)
+        ),
+        "a: &a [*a]",
+        "- 1",
+        "!!python/object:os.system {}",
+    ],
+)
+def test_no_text_stops_the_others(file: Path, text: str) -> None:
+    (file.parent / "odd.yaml").write_text(text)
+    directory = ManifestDirectory(file.parent)
+    look = directory.read()
+    assert len(_refs(directory)) == 6
+    assert {p.source for p in look.problems} == {str(file.parent / "odd.yaml")}
+
+
+def test_a_look_reads_only_what_has_changed(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (file.parent / "other.yaml").write_text("")
+    directory = ManifestDirectory(file.parent)
+    directory.read()
+    read: list[str] = []
+    monkeypatch.setattr(
+        "epic.controller.directory.read_piece", lambda piece, _: read.append(piece.text) or []
+    )
+    assert directory.read().changed == frozenset()
+    (file.parent / "other.yaml").write_text("kind: Secret")
+    directory.read([file.parent / "other.yaml"])
+    directory.read()
+    assert read == ["kind: Secret"]
+
+
+def test_only_the_changed_documents_of_a_file_are_parsed(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = ManifestDirectory(file.parent)
+    directory.read()
+    read: list[int] = []
+
+    def note(piece: Any, source: str) -> Any:
+        read.append(piece.number)
+        return read_piece(piece, source)
+
+    monkeypatch.setattr("epic.controller.directory.read_piece", note)
+    file.write_text(SHOP.replace("shop.example.net", "new.example.net"))
+    assert [str(ref) for ref in directory.read([file]).changed] == ["HTTPRoute shop/web"]
+    assert read == [4]
+
+
+def test_a_file_that_is_gone_takes_its_objects_along(file: Path) -> None:
+    directory = ManifestDirectory(file.parent)
+    directory.read()
+    file.unlink()
+    assert len(directory.read([file]).changed) == 6
+    assert _refs(directory) == []
+
+
+def test_a_directory_that_cannot_be_seen_is_not_empty(file: Path) -> None:
+    directory = ManifestDirectory(file.parent / "sub")
+    with pytest.raises(Invalid, match="sub"):
+        directory.read()
+    directory = ManifestDirectory(file.parent)
+    directory.read()
+    file.parent.rename(file.parent.with_name("elsewhere"))
+    with pytest.raises(Invalid, match="cannot be read"):
+        directory.read([file])
+    assert len(_refs(directory)) == 6
+
+
+def test_a_link_that_leads_nowhere_counts_as_it_last_was(tmp_path: Path) -> None:
+    target = tmp_path / "team" / "shop.yaml"
+    target.parent.mkdir()
+    target.write_text(SHOP)
+    manifests = tmp_path / "manifests"
+    manifests.mkdir()
+    (manifests / "shop.yaml").symlink_to(target)
+    directory = ManifestDirectory(manifests)
+    directory.read()
+    target.unlink()
+    look = directory.read()
+    assert (len(_refs(directory)), look.unseen.files) == (6, {str(manifests / "shop.yaml")})
 
 
 def test_other_files_are_no_manifests(tmp_path: Path) -> None:
     for name in (".shop.yaml", "shop.yaml~", "shop.key"):
         (tmp_path / name).write_text("kind: [")
-    assert ManifestDirectory(tmp_path).read()[1:] == ([], True)
+    look = ManifestDirectory(tmp_path).read()
+    assert (look.problems, look.unseen) == ((), NOTHING_UNSEEN)
 
 
-def test_an_object_in_two_files_is_named_once_each(tmp_path: Path) -> None:
-    for name in ("a.yaml", "b.yaml"):
-        (tmp_path / name).write_text(SHOP)
-    objects, problems, _ = ManifestDirectory(tmp_path).read()
-    assert len(objects.everything()) == len(problems) == 6
-    assert {p.source for p in problems} == {str(tmp_path / "b.yaml")}
+def test_an_object_in_two_files_stays_the_one_that_it_was(tmp_path: Path) -> None:
+    (tmp_path / "b.yaml").write_text(SHOP)
+    directory = ManifestDirectory(tmp_path)
+    directory.read()
+    (tmp_path / "a.yaml").write_text(SHOP)
+    look = directory.read()
+    assert (look.changed, len(look.problems)) == (frozenset(), 6)
+    assert {(p.source, p.reason) for p in look.problems} == {(str(tmp_path / "a.yaml"), "Duplicate")}
+    again = ManifestDirectory(tmp_path, {obj.ref: obj.source for obj in directory.objects.everything()})
+    assert {p.source for p in again.read().problems} == {str(tmp_path / "a.yaml")}
+    (tmp_path / "b.yaml").unlink()
+    assert {obj.source for obj in directory.objects.everything()} == {str(tmp_path / "b.yaml")}
+    assert directory.read().problems == ()
+    assert {obj.source for obj in directory.objects.everything()} == {str(tmp_path / "a.yaml")}
+
+
+def test_a_changed_key_is_read_anew(tmp_path: Path) -> None:
+    (tmp_path / "shop.yaml").write_text(SHOP.replace("service-key: secret", "service-key-file: shop.key"))
+    directory = ManifestDirectory(tmp_path)
+    assert [str(ref) for ref in directory.read().unseen.refs] == ["GatewayClassConfig shop/epic"]
+    for key in ("one", "two"):
+        (tmp_path / "shop.key").write_text(key)
+        assert [ref.kind for ref in directory.read([tmp_path / "shop.key"]).changed] == ["GatewayClassConfig"]
 
 
 def test_the_key_may_be_in_a_file_of_its_own(tmp_path: Path) -> None:
@@ -63,14 +228,24 @@ async def _eventually(check: Any) -> None:
             await asyncio.sleep(0.05)
 
 
-async def test_the_controller_follows_the_directory(tmp_path: Path, live_api: Any) -> None:
+async def test_the_controller_follows_the_directory(
+    tmp_path: Path, live_api: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     admin = EpicClient(live_api.url, live_api.username, live_api.password)
     admin.post("/api/epic/accounts", {"account": {"metadata": {"name": "shop"}}})
     manifests = tmp_path / "manifests"
     manifests.mkdir()
-    controller = LinuxController(manifests, "lab", "node1", "192.168.50.11", None, tmp_path / "made.json")
-    controller._client_of = lambda _: admin  # type: ignore[method-assign]
-    controller._applier._client_of = lambda _: admin
+    host = HostSettings(
+        manifests,
+        cluster="lab",
+        node_name="node1",
+        node_address="192.168.50.11",
+        ca=None,
+        state_file=tmp_path / "made.json",
+        statuses=tmp_path / "status",
+    )
+    monkeypatch.setattr(LinuxController, "_client_of", lambda *_: admin)
+    controller = LinuxController(host)
     seen: list[Connections] = []
 
     async def follow() -> None:

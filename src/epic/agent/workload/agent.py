@@ -25,7 +25,7 @@ from epic.agent.workload.status_reporter import ReportedList, StatusReporter, St
 from epic.agent.workload.tunnel_watch import TunnelWatch
 from epic.bpf.dataplane import Address, Dataplane
 from epic.controller.desired import EpicConnection
-from epic.controller.linux import Connections, LinuxController
+from epic.controller.linux import Connections, HostSettings, LinuxController
 from epic.errors import EpicError
 
 log = logging.getLogger(__name__)
@@ -115,12 +115,16 @@ class WorkloadAgent:
     def _controller(self, address: Address) -> LinuxController:
         settings = self._settings
         return LinuxController(
-            settings.manifests,
-            settings.cluster,
-            settings.node_name,
-            str(address),
-            settings.ca,
-            settings.state_directory / "controller.json",
+            HostSettings(
+                manifests=settings.manifests,
+                cluster=settings.cluster,
+                node_name=settings.node_name,
+                node_address=str(address),
+                ca=settings.ca,
+                state_file=settings.state_directory / "controller.json",
+                statuses=settings.statuses,
+                hold_removals_from=settings.hold_removals_from,
+            )
         )
 
     def _changed(self, found: monitor.Changes) -> None:

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a client says of an object besides its spec: which version it saw, and who asks for the object."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from epic.api.bodies import InputMetadata
+from epic.errors import Conflict
+from epic.model.base import Resource
+from epic.model.naming import SOURCES_ANNOTATION
+
+_Stored = TypeVar("_Stored", bound=Resource)
+
+
+def check_version(given: InputMetadata, stored: Resource) -> None:
+    """Raise Conflict if the client means another version than the one that there is; it need not name one."""
+    if given.resource_version not in {None, stored.metadata.resource_version}:
+        raise Conflict(
+            f"{stored.kind} {stored.name!r} has been changed since version {given.resource_version}; "
+            f"read it again (it is at {stored.metadata.resource_version})"
+        )
+
+
+def with_sources(given: InputMetadata, obj: _Stored) -> _Stored:
+    """The object with those who ask for it, where the client names them; else as it is."""
+    if SOURCES_ANNOTATION not in given.annotations:
+        return obj
+    annotations = {
+        **obj.metadata.annotations,
+        SOURCES_ANNOTATION: given.annotations[SOURCES_ANNOTATION],
+    }
+    metadata = obj.metadata.model_copy(update={"annotations": annotations})
+    return obj.model_copy(update={"metadata": metadata})

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the API last answered about objects: so much of it as tells whether one is as desired."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, get_args
+
+from pydantic import ValidationError
+
+from epic.client import EpicClient
+from epic.controller.apply import normal_spec
+from epic.controller.desired import Address, Collection, EpicConnection, body_key
+from epic.model.naming import SOURCES_ANNOTATION
+
+ClientOf = Callable[[EpicConnection], EpicClient]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """An object as the API showed it; `owner` is the client's object: cluster, namespace and name."""
+
+    version: str
+    digest: bytes
+    deleting: bool
+    group: str
+    owner: tuple[str, str, str]
+    sources: tuple[str, ...]
+    answer: dict[str, Any] = field(compare=False, hash=False)
+    """Of gateways, what is told to the client: address, names and conditions."""
+
+
+class Observed:
+    """The objects of all accounts that are followed, by their addresses."""
+
+    def __init__(self, client_of: ClientOf) -> None:
+        self._client_of = client_of
+        self._seen: dict[Address, Seen] = {}
+        self._doubtful: set[Address] = set()
+
+    def find(self, address: Address) -> Seen | None:
+        """The object as it was seen last; asks again for one that is doubted."""
+        return self._seen.get(address)
+
+    def is_doubtful(self, address: Address) -> bool:
+        """Whether what is known of it may be wrong."""
+        return address in self._doubtful
+
+    def doubt(self, address: Address) -> None:
+        """Something else than expected was heard of it."""
+        self._doubtful.add(address)
+
+    def note(self, address: Address, reply: dict[str, Any]) -> Seen:
+        """Take in the reply to a read or a write of the object."""
+        return self._set(address, reply.get(body_key(address.collection), {}))
+
+    def forget(self, address: Address) -> None:
+        """The object is not there."""
+        self._doubtful.discard(address)
+        self._seen.pop(address, None)
+
+    def look(self, connection: EpicConnection, address: Address) -> Seen | None:
+        """Ask the API for one object."""
+        reply = self._client_of(connection).find(address.path)
+        if reply is None:
+            self.forget(address)
+            return None
+        return self.note(address, reply)
+
+    def list(self, connection: EpicConnection, collection: Collection) -> set[Address]:
+        """Ask the API for all objects of an account's collection; returns those that are others than before.
+
+        Others than before are also those that are gone. Raises EpicError, and then nothing has changed.
+        """
+        path = f"/api/epic/accounts/{connection.account}/{collection}"
+        items = self._client_of(connection).get(path)["items"]
+        mine = {
+            a
+            for a in self._seen
+            if (a.server, a.account, a.collection) == (connection.server, connection.account, collection)
+        }
+        found: set[Address] = set()
+        changed: set[Address] = set()
+        for item in items:
+            name = str(item.get("metadata", {}).get("name", ""))
+            address = Address(connection.server, connection.account, collection, name)
+            before = self._seen.get(address)
+            found.add(address)
+            if self._set(address, item) != before:
+                changed.add(address)
+        for address in mine - found:
+            self.forget(address)
+        return changed | (mine - found)
+
+    def _set(self, address: Address, item: dict[str, Any]) -> Seen:
+        self._doubtful.discard(address)
+        before = self._seen.get(address)
+        version = str(item.get("metadata", {}).get("resourceVersion", ""))
+        if before is not None and version and before.version == version:
+            return before
+        seen = self._seen[address] = seen_of(address.collection, item)
+        return seen
+
+
+def seen_of(collection: Collection, item: dict[str, Any]) -> Seen:
+    """What is kept of an object."""
+    metadata, spec = item.get("metadata", {}), item.get("spec", {})
+    ref = spec.get("clientRef", {})
+    sources = str(metadata.get("annotations", {}).get(SOURCES_ANNOTATION, ""))
+    answer = {}
+    if collection == "proxies":
+        answer = {"spec": {key: spec[key] for key in ("public-address", "endpoints") if spec.get(key)}}
+        answer["status"] = {"conditions": item.get("status", {}).get("conditions", [])}
+    return Seen(
+        version=str(metadata.get("resourceVersion", "")),
+        digest=digest(collection, spec),
+        deleting="deletionTimestamp" in metadata,
+        group=str(spec.get("group", "")),
+        owner=(str(ref.get("clusterID", "")), str(ref.get("namespace", "")), str(ref.get("name", ""))),
+        sources=tuple(filter(None, (part.strip() for part in sources.split(",")))),
+        answer=answer,
+    )
+
+
+def digest(collection: Collection, spec: dict[str, Any]) -> bytes:
+    """Equal for specs that ask for the same; empty for one that cannot be read."""
+    try:
+        normal = normal_spec(collection, spec)
+    except ValidationError:
+        return b""
+    return hashlib.blake2b(json.dumps(normal, sort_keys=True).encode(), digest_size=16).digest()
+
+
+COLLECTIONS: tuple[Collection, ...] = get_args(Collection)

@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A pass: write what is not as desired, remove what is desired no more; the rest costs no request."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from epic.controller.apply import Action
+from epic.controller.desired import Address, Collection, Desired, EpicConnection, Item
+from epic.controller.mirror.observed import COLLECTIONS, ClientOf, Observed
+from epic.controller.mirror.writes import Writer
+from epic.controller.objects import NOTHING_UNSEEN, Unseen
+from epic.controller.state import Owned, Place, State, StateFile
+from epic.errors import EpicError, Unavailable
+
+_REMOVAL_ORDER: dict[Collection, int] = {"routes": 0, "slices": 1, "proxies": 2}
+# So many requests of a pass that a server leaves without an answer, and the rest of it waits.
+_STRIKES = 3
+_NAMED = 3
+
+
+@dataclass(frozen=True)
+class MirrorSettings:
+    """`source` is who asks for objects, among those of its cluster.
+
+    `hold_from`: of so many objects or more that were made, a removal of more than half waits; 0 never waits.
+    Everything is listed anew each `list_seconds`; gateways, for their statuses, each `gateway_list_seconds`.
+    """
+
+    source: str = ""
+    hold_from: int = 10
+    list_seconds: float = 600.0
+    gateway_list_seconds: float = 30.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was done with an object that was not as desired, or why it failed."""
+
+    object: str
+    address: Address
+    action: Action
+    message: str = ""
+    reason: str = ""
+
+
+class Mirror:
+    """Makes EPIC follow one source of objects, and remembers what it made, so as to delete it in time."""
+
+    def __init__(
+        self,
+        state_file: StateFile,
+        client_of: ClientOf,
+        settings: MirrorSettings = MirrorSettings(),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.observed = Observed(client_of)
+        self.held = ""
+        """Why removals wait for a confirmation; empty when they do not."""
+        self._file = state_file
+        self._writer = Writer(self.observed, client_of, settings.source)
+        self._settings = settings
+        self._clock = clock
+        self._read: State | None = None
+        self._due: dict[tuple[str, str, Collection], float] = {}
+        # By identity: a translation that had nothing new to say of an object gives the same item.
+        self._settled: dict[int, Item] = {}
+        self._strikes: Counter[str] = Counter()
+
+    @property
+    def state(self) -> State:
+        """What was made."""
+        if self._read is None:
+            self._read = self._file.read()
+        return self._read
+
+    def expire(self) -> None:
+        """List everything at the next pass."""
+        self._due.clear()
+
+    def reconcile(
+        self,
+        desired: Desired,
+        unseen: Unseen = NOTHING_UNSEEN,
+        place: Place | None = None,
+        *,
+        confirmed: bool = False,
+    ) -> list[Outcome]:
+        """Write what differs, then delete what was made earlier, is desired no more, and could be seen.
+
+        `place` is where objects are read; a removal waits if it is another than before, unless `confirmed`.
+        """
+        self._strikes.clear()
+        unlisted = self._list(desired)
+        todo = [item for item in desired.items if id(item) not in self._settled]
+        # What may be made is noted before it is made: after a crash it is still known.
+        self._remember(self.state.with_items(todo, desired.connections))
+        outcomes = [outcome for item in todo if (outcome := self._write(item, unlisted)) is not None]
+        self._forget_settled(desired)
+        outcomes += self._prune(desired, unseen, place, confirmed, unlisted)
+        return outcomes
+
+    def _list(self, desired: Desired) -> dict[tuple[str, str], str]:
+        """List what is due; returns the accounts that cannot be seen, and why."""
+        failed: dict[tuple[str, str], str] = {}
+        accounts = {(c.server, c.account): c for c in self.state.logins.values()}
+        accounts |= {(c.server, c.account): c for c in desired.connections}
+        for account, connection in accounts.items():
+            for collection in COLLECTIONS:
+                if self._clock() < self._due.get((*account, collection), float("-inf")):
+                    continue
+                try:
+                    changed = self.observed.list(connection, collection)
+                except EpicError as error:
+                    failed[account] = str(error)
+                    break
+                self._set_due(account, collection)
+                self._unsettle(changed)
+        return failed
+
+    def _set_due(self, account: tuple[str, str], collection: Collection) -> None:
+        settings = self._settings
+        period = settings.gateway_list_seconds if collection == "proxies" else settings.list_seconds
+        # Hosts that began together do not ask together for ever.
+        self._due[*account, collection] = self._clock() + period * random.uniform(0.8, 1.2)  # noqa: S311
+
+    def _unsettle(self, addresses: set[Address]) -> None:
+        if addresses:
+            self._settled = {k: item for k, item in self._settled.items() if item.address not in addresses}
+
+    def _forget_settled(self, desired: Desired) -> None:
+        if len(self._settled) > len(desired.items):
+            current = {id(item) for item in desired.items}
+            self._settled = {key: item for key, item in self._settled.items() if key in current}
+
+    def _write(self, item: Item, unlisted: dict[tuple[str, str], str]) -> Outcome | None:
+        outcome = self._attempt(str(item.ref), item.address, unlisted, lambda: self._writer.write(item))
+        if outcome.action == "failed":
+            return outcome
+        self._settled[id(item)] = item
+        return outcome if outcome.action != "unchanged" else None
+
+    def _prune(
+        self,
+        desired: Desired,
+        unseen: Unseen,
+        place: Place | None,
+        confirmed: bool,
+        unlisted: dict[tuple[str, str], str],
+    ) -> list[Outcome]:
+        wanted = {item.address for item in desired.items}
+        gone = [
+            owned
+            for address, owned in self.state.owned.items()
+            if address not in wanted and not _hidden(owned, desired, unseen)
+        ]
+        self.held = "" if confirmed else self._reason_to_hold(gone, place)
+        if self.held:
+            return []
+        outcomes = []
+        for owned in sorted(gone, key=lambda one: _REMOVAL_ORDER[one.address.collection]):
+            login = self.state.login(owned)
+            outcomes.append(self._remove(owned, login, unlisted))
+        done = [outcome.address for outcome in outcomes if outcome.action != "failed"]
+        state = self.state.without(done) if done else self.state
+        if place is not None and state.place != place:
+            state = State(state.owned, state.logins, place)
+        self._remember(state)
+        return outcomes
+
+    def _remove(self, owned: Owned, login: EpicConnection, unlisted: dict[tuple[str, str], str]) -> Outcome:
+        return self._attempt(
+            str(owned.ref), owned.address, unlisted, lambda: self._writer.remove(owned, login)
+        )
+
+    def _reason_to_hold(self, gone: list[Owned], place: Place | None) -> str:
+        known, made = self.state.place, len(self.state.owned)
+        if not gone or not self._settings.hold_from:
+            return ""
+        names = ", ".join(str(owned.ref) for owned in gone[:_NAMED])
+        more = f" and {len(gone) - _NAMED} more" if len(gone) > _NAMED else ""
+        what = f"{len(gone)} of {made} objects are there no more ({names}{more}) and are kept on EPIC"
+        if known is not None and place is not None and known != place:
+            return f"{what}, for the directory is another one than that which asked for them"
+        if made >= self._settings.hold_from and 2 * len(gone) > made:
+            return f"{what}, for they are more than half"
+        return ""
+
+    def _attempt(
+        self,
+        what: str,
+        address: Address,
+        unlisted: dict[tuple[str, str], str],
+        act: Callable[[], Action],
+    ) -> Outcome:
+        server = address.server
+        if (why := unlisted.get((server, address.account))) is not None:
+            return Outcome(what, address, "failed", why, "Unavailable")
+        if self._strikes[server] >= _STRIKES:
+            return Outcome(what, address, "failed", f"{server} cannot be reached", "Unavailable")
+        try:
+            outcome = Outcome(what, address, act())
+        except EpicError as error:
+            # The next objects of that server would only wait as long again.
+            self._strikes[server] += isinstance(error, Unavailable)
+            return Outcome(what, address, "failed", str(error), type(error).__name__)
+        self._strikes[server] = 0
+        return outcome
+
+    def _remember(self, state: State) -> None:
+        if state is not self._read and state != self._read:
+            self._file.write(state)
+            self._read = state
+
+
+def _hidden(owned: Owned, desired: Desired, unseen: Unseen) -> bool:
+    in_blind = owned.source in unseen.files or (not owned.source and bool(unseen.files))
+    return in_blind or owned.ref in desired.held or owned.ref in unseen.refs
+
+
+def failures(outcomes: Iterable[Outcome]) -> list[str]:
+    """What failed, in words; many objects with one cause are told in one line."""
+    causes: dict[str, list[str]] = {}
+    for outcome in outcomes:
+        if outcome.action == "failed":
+            causes.setdefault(outcome.message, []).append(outcome.object)
+    found = []
+    for message, objects in causes.items():
+        more = f" and {len(objects) - _NAMED} more" if len(objects) > _NAMED else ""
+        found.append(f"{', '.join(objects[:_NAMED])}{more}: {message}")
+    return found
