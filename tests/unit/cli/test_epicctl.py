@@ -145,7 +145,7 @@ def test_the_servers_message_is_shown(epicctl: Epicctl, shop: Path) -> None:
 @pytest.mark.parametrize(
     ("manifest", "words"),
     [
-        ("kind: [", "line 1"),
+        ("kind: [", "is not YAML: line"),
         ("[]", "each document must be an object"),
         ("apiVersion: epic.acnodal.io/v1\nkind: Acount\nmetadata: {name: x}", "use Account, ServicePrefix"),
         (
