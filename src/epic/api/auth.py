@@ -9,6 +9,7 @@ import hashlib
 import logging
 import secrets
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -33,6 +34,8 @@ _CACHE_SIZE = 1000
 # Users of one name in several accounts; more are not tried, so that a guess stays cheap to refuse.
 _CANDIDATES = 4
 _VERIFICATIONS_AT_ONCE = 2
+# Handlers have 40 threads: writes that wait for a disk which hangs must leave some to those who read.
+_WRITES_AT_ONCE = 24
 _CHALLENGE = {"WWW-Authenticate": 'Basic realm="epicauth", charset="UTF-8"'}
 _OPEN = {f"{PREFIX}/healthz"}
 # Workload nodes put these every few seconds; they change nothing that lasts.
@@ -118,6 +121,7 @@ class Gate:
         self._app = app
         self._authenticator = authenticator
         self._sessions = sessions
+        self._writing = asyncio.Semaphore(_WRITES_AT_ONCE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer 401 or 403, or pass the request on with its principal."""
@@ -150,12 +154,13 @@ class Gate:
             return await too_many("connections", principal.account)(scope, receive, send)
         state["principal"] = principal
         send = _noted(scope, principal, send)
-        return await self._sessions.serve(self._app, _as_json(scope), limited(receive), send, user)
+        async with self._writing if _changes_something(scope) else nullcontext():
+            return await self._sessions.serve(self._app, _as_json(scope), limited(receive), send, user)
 
 
 def _noted(scope: Scope, principal: Principal, send: Send) -> Send:
     """`send` that leaves a line in the log for each request that changes something, or is not to."""
-    if scope["method"] in {"GET", "HEAD"} or scope["path"].endswith(_MEASUREMENTS):
+    if not _changes_something(scope):
         return send
 
     async def noting(message: Message) -> None:
@@ -166,6 +171,10 @@ def _noted(scope: Scope, principal: Principal, send: Send) -> Send:
         await send(message)
 
     return noting
+
+
+def _changes_something(scope: Scope) -> bool:
+    return scope["method"] not in {"GET", "HEAD"} and not scope["path"].endswith(_MEASUREMENTS)
 
 
 def account_of(path: str) -> str | None:

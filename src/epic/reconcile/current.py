@@ -7,10 +7,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from epic.errors import Conflict
+from epic.errors import Conflict, NotWritable
 from epic.reconcile.world import KINDS, Key, World
+from epic.store.health import CANNOT_WRITE
 from epic.store.interface import Change, Store, Transaction
 
+_WAIT_SECONDS = 10.0
+"""On a disk that hangs whoever comes after it goes away again, with its thread."""
 _CLASSES = {kind.kind: kind for kind in KINDS}
 
 
@@ -43,7 +46,7 @@ class CurrentWorld:
 
         The world may be told of what the transaction changes; what does not become durable is forgotten.
         """
-        with self._lock:
+        with self._locked():
             self._world.told.clear()
             try:
                 with self._store.transaction() as transaction:
@@ -53,6 +56,15 @@ class CurrentWorld:
             except BaseException:
                 self._restore()
                 raise
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        if not self._lock.acquire(timeout=_WAIT_SECONDS):
+            raise NotWritable(CANNOT_WRITE, "another transaction does not end")
+        try:
+            yield
+        finally:
+            self._lock.release()
 
     def _catch_up(self, transaction: Transaction) -> None:
         try:

@@ -36,7 +36,7 @@ _DELETIONS_KEPT = 10_000
 _LOCK_SECONDS = 5.0
 """How long a write waits for another one, of this process or of another."""
 _IN_TROUBLE_SECONDS = 0.1
-"""The same while writes fail anyway: who waits keeps a thread from those who only read."""
+"""How long it waits for one of this process while writes fail anyway; for other processes not at all."""
 _WATCH_BATCH = 500
 _PARSED_KEPT = 200_000
 
@@ -314,7 +314,7 @@ class SqliteStore:
             raise error
         try:
             # They may have begun to fail in the meantime.
-            yield _IN_TROUBLE_SECONDS if self._writes.failing else seconds
+            yield 0.0 if self._writes.failing else seconds
         finally:
             self._lock.release()
 

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sqlite3
+import threading
 from typing import Any
 
 import httpx
@@ -59,6 +61,30 @@ async def test_writes_are_503_with_a_time_to_come_again_and_reads_are_served(
     for method, path, body in writes:
         reply = await admin.request(method, path, json=body)
         assert reply.status_code < 400, reply.text
+
+
+async def test_a_disk_that_hangs_keeps_who_writes_waiting_and_nobody_who_reads(
+    admin: httpx.AsyncClient, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "_LOCK_SECONDS", 30.0)
+    begun, end = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        with store.transaction():
+            begun.set()
+            end.wait(30)
+
+    await admin.get(U1)
+    hanging = asyncio.create_task(asyncio.to_thread(hang))
+    await asyncio.to_thread(begun.wait, 10)
+    writes = [asyncio.create_task(admin.post(PROXIES, json=proxy_body(f"U{n}"))) for n in range(60)]
+    async with asyncio.timeout(20):
+        for _ in range(5):
+            assert (await admin.get(f"{API}/accounts/root/proxies")).status_code == 200
+    assert not any(task.done() for task in writes)
+    end.set()
+    await hanging
+    assert {(await task).status_code for task in writes} == {302, 503}, "the pool has four addresses"
 
 
 async def test_what_cannot_be_read_is_503_also_where_users_are_looked_up(
