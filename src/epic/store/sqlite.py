@@ -40,7 +40,8 @@ _IN_TROUBLE_SECONDS = 0.1
 _WATCH_BATCH = 500
 _PARSED_KEPT = 200_000
 
-_Ask = Callable[[str, tuple[object, ...]], list[Any]]
+_Rows = list[Any]
+_Ask = Callable[[str, tuple[object, ...]], _Rows]
 """Gives all rows of one SELECT."""
 
 
@@ -184,7 +185,7 @@ class SqliteStore:
         self._parsed = _Parsed()
         self._lock = threading.Lock()
         self._readers = Readers(self._connect, _LOCK_SECONDS)
-        self._access = _Access(self._readers.ask, self._parsed, None)
+        self._access = _Access(self._ask, self._parsed, None)
         self._watchers: dict[asyncio.Event, asyncio.AbstractEventLoop] = {}
         self._writes, self._reads = Health(path, "written"), Health(path, "read")
         try:
@@ -205,23 +206,19 @@ class SqliteStore:
     @property
     def revision(self) -> int:
         """The revision of the newest durable change."""
-        with self._reading():
-            return _sequence(self._readers.ask, _REVISION)
+        return _sequence(self._ask, _REVISION)
 
     def get(self, kind: type[R], account: str, name: str) -> R:
         """The object; raises NotFound."""
-        with self._reading() as access:
-            return access.get(kind, account, name)
+        return self._access.get(kind, account, name)
 
     def find(self, kind: type[R], account: str, name: str) -> R | None:
         """The object, or None."""
-        with self._reading() as access:
-            return access.find(kind, account, name)
+        return self._access.find(kind, account, name)
 
     def list(self, kind: type[R], account: str | None = None) -> list[R]:
         """All objects of the kind, of one account or (None) of all, ordered by account and name."""
-        with self._reading() as access:
-            return access.list(kind, account)
+        return self._access.list(kind, account)
 
     @contextmanager
     def transaction(self) -> Iterator[_SqliteTransaction]:
@@ -243,7 +240,7 @@ class SqliteStore:
         changed = asyncio.Event()
         self._watchers[changed] = asyncio.get_running_loop()
         try:
-            await asyncio.to_thread(self._check_horizon, since)
+            await asyncio.to_thread(_check_horizon, self._ask, since)
             while True:
                 changed.clear()
                 changes = await asyncio.to_thread(self._changes, since)
@@ -255,18 +252,13 @@ class SqliteStore:
         finally:
             del self._watchers[changed]
 
-    def _check_horizon(self, since: int) -> None:
-        with self._reading():
-            _check_horizon(self._readers.ask, since)
-
     def _changes(self, since: int) -> Sequence[Change]:
-        with self._reading() as access:
-            rows = self._readers.ask(
-                "SELECT kind, account, name, revision, body FROM objects "
-                "WHERE revision > ? ORDER BY revision LIMIT ?",
-                (since, _WATCH_BATCH),
-            )
-            return [access.change(*row) for row in rows]
+        rows = self._ask(
+            "SELECT kind, account, name, revision, body FROM objects "
+            "WHERE revision > ? ORDER BY revision LIMIT ?",
+            (since, _WATCH_BATCH),
+        )
+        return [self._access.change(*row) for row in rows]
 
     def _wake(self) -> None:
         for event, loop in list(self._watchers.items()):
@@ -318,11 +310,10 @@ class SqliteStore:
         finally:
             self._lock.release()
 
-    @contextmanager
-    def _reading(self) -> Iterator[_Access]:
-        """Raises Unavailable when reading is not possible now."""
+    def _ask(self, sql: str, values: tuple[object, ...] = ()) -> _Rows:
+        """All rows of one SELECT; raises Unavailable when reading is not possible now."""
         try:
-            yield self._access
+            rows = self._readers.ask(sql, values)
         except sqlite3.Error as error:
             explained = explain(error, writing=False)
             if explained is None:
@@ -330,6 +321,7 @@ class SqliteStore:
             self._reads.failed(explained)
             raise explained from error
         self._reads.succeeded()
+        return rows
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
