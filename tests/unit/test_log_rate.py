@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from epic.log_rate import LogRate
+from epic.log_rate import LogOnChange, LogRate
 
 
 def test_a_flood_leaves_its_first_lines_and_its_number(caplog: pytest.LogCaptureFixture) -> None:
@@ -20,3 +20,25 @@ def test_a_flood_leaves_its_first_lines_and_its_number(caplog: pytest.LogCapture
     lines = [record.getMessage() for record in caplog.records]
     assert lines[:20] == [f"refused {number}" for number in range(20)]
     assert lines[20:] == ["refused 100 (80 like it were left out)"]
+
+
+def test_what_stays_the_same_is_logged_now_and_then(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    time = [0.0]
+    changes = LogOnChange(logging.getLogger("changes"), lambda: time[0])
+    for second in range(1300):
+        time[0] = float(second)
+        changes.warning("pool a", "pool a: full")
+        changes.warning("pool b", "pool b: full" if second < 700 else "pool b: two are left")
+    lines = [record.getMessage() for record in caplog.records]
+    assert [line for line in lines if line.startswith("pool a")] == [
+        "pool a: full",
+        "pool a: full (599 like it were left out)",
+        "pool a: full (599 like it were left out)",
+    ]
+    assert [line.partition(" (")[0] for line in lines if line.startswith("pool b")] == [
+        "pool b: full",
+        "pool b: full",
+        "pool b: two are left",
+    ]

@@ -15,6 +15,7 @@ from epic.ads import service
 from epic.ads.desired import configurations, revisions
 from epic.ads.snapshot import INSTANCE, LISTENER, ROUTE_CONFIGURATION
 from epic.errors import StorageFull
+from epic.model.gatewayapi import GatewayAddress
 from epic.model.resources import GWProxy
 from epic.workqueue.limits import Backoff
 
@@ -97,6 +98,23 @@ async def test_a_revision_that_was_written_in_part_takes_no_room(
     async with site.serving(), site.agent(held):
         await eventually(lambda: site.condition("Accepted") == ("False", "NotValidated"))
     assert not list((site.directory / "revisions").iterdir())
+
+
+async def test_a_gateway_that_asks_for_an_address_of_a_type_not_served_says_so_and_serves(site: Site) -> None:
+    anywhere = proxy()
+    assert anywhere.spec.gateway is not None
+    wish = {"addresses": (GatewayAddress(type="Hostname", value="a.example"),)}
+    gateway = anywhere.spec.gateway.model_copy(update=wish)
+    wishing = anywhere.spec.model_copy(update={"gateway": gateway})
+    site.put(anywhere.model_copy(update={"spec": wishing}), route(), slice_of("10.1.0.1"), tunnel())
+    held = Held()
+    async with site.serving(), site.agent(held):
+        await eventually(lambda: site.condition("Accepted") == ("False", "UnsupportedAddress"))
+        await eventually(lambda: held.resources[ROUTE_CONFIGURATION])
+        with site.store.transaction() as transaction:
+            stored = transaction.get(GWProxy, "root", "U1")
+            transaction.update(stored.model_copy(update={"spec": anywhere.spec}))
+        await eventually(lambda: site.condition("Accepted") == ("True", "Accepted"))
 
 
 async def test_a_gateway_that_cannot_be_prepared_holds_up_no_other(
