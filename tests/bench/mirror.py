@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from ipaddress import IPv4Network
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import uvicorn
 
@@ -94,6 +94,14 @@ class CountedClient(EpicClient):
     def _json(self, method: str, path: str, body: Mapping[str, object] | None = None, **more: Any) -> Any:
         CountedClient.count += 1
         return super()._json(method, path, body, **more)
+
+
+class Pass(NamedTuple):
+    """Milliseconds until it was done, milliseconds of the mirror's processor time, and requests."""
+
+    taken: float
+    own: float
+    requests: int
 
 
 class NoEvents:
@@ -190,13 +198,14 @@ class Bench:
         path.write_text(text)
         return path
 
-    def passed(self, paths: set[Path] | None) -> tuple[float, int]:
-        """Milliseconds and requests of one pass."""
+    def passed(self, paths: set[Path] | None) -> Pass:
+        """What one pass costs."""
         CountedClient.count = 0
-        begin = time.perf_counter()
+        begin, busy = time.perf_counter(), time.process_time()
         if not asyncio.run(self.controller._resync(paths)):
             raise SystemExit(f"the pass failed: {sorted(self.controller._said)[:3]}")
-        return (time.perf_counter() - begin) * 1000, CountedClient.count
+        own = (time.process_time() - busy) * 1000
+        return Pass((time.perf_counter() - begin) * 1000, own, CountedClient.count)
 
 
 def measure(bench: Bench, objects: int) -> None:
@@ -243,26 +252,29 @@ def _parts(bench: Bench) -> None:
         client.put(path, body)
         times.append((time.perf_counter() - begin) * 1000)
     client.put(path, {"slice": {"spec": item["spec"]}})
-    _say("  of which the PUT", [(t, 1) for t in times])
+    _say("  of which the PUT", [Pass(t, 0, 1) for t in times])
 
 
-def _added(bench: Bench, number: int) -> tuple[float, int]:
+def _added(bench: Bench, number: int) -> Pass:
     return bench.passed({bench.write(number)})
 
 
-def _removed(bench: Bench, number: int) -> tuple[float, int]:
+def _removed(bench: Bench, number: int) -> Pass:
     path = bench.manifests / f"app{number}.yaml"
     path.unlink()
     return bench.passed({path})
 
 
-def _say(what: str, passes: list[tuple[float, int]], whole: float = 0.0) -> float:
-    times = [taken for taken, _ in passes]
-    middle = statistics.median(times)
-    counts = sorted({count for _, count in passes})
+def _say(what: str, passes: list[Pass], whole: float = 0.0) -> float:
+    times = [one.taken for one in passes]
+    middle, own = statistics.median(times), statistics.median(one.own for one in passes)
+    counts = sorted({one.requests for one in passes})
     requests = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
     ratio = f"; 1 : {whole / middle:,.0f} to that after a restart" if whole else ""
-    print(f"{what}: {middle:,.1f} ms (at most {max(times):,.1f}), {requests} requests{ratio}", flush=True)
+    busy = f", the mirror's own processor time {own:,.1f} ms" if own else ""
+    print(
+        f"{what}: {middle:,.1f} ms (at most {max(times):,.1f}){busy}; {requests} requests{ratio}", flush=True
+    )
     return middle
 
 

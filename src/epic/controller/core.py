@@ -62,13 +62,17 @@ class Translator:
         self._unplaced: dict[Ref, Problem] = {}
         self._routes: dict[Ref, RouteResult] = {}
         self._slices: dict[Ref, SliceResult] = {}
+        self._troubled: dict[Ref, RouteResult | SliceResult] = {}
         self._references: dict[Ref, Counter[EpicConnection]] = {}
         self._routes_of_gateway = Index()
         self._routes_of_service = Index()
         self._slices_of_service = Index()
+        self._told: Desired | None = None
 
     def update(self, changed: Set[Ref] | None, unseen: Unseen = NOTHING_UNSEEN) -> Desired:
         """All that the objects ask for now; `changed` are others than last time, None if all may be."""
+        if self._told is not None and changed is not None and not changed and unseen == self._unseen:
+            return self._told
         if changed is None or any(ref.kind in _CLASS_KINDS for ref in changed):
             changed = {obj.ref for obj in self._objects.everything()} | self._known()
             self._connect()
@@ -86,7 +90,8 @@ class Translator:
             services |= self._route(ref)
         for ref in sorted(_of_kinds(changed, EndpointSlice) | self._slices_of_service.of(services)):
             self._slice(ref)
-        return self._desired()
+        self._told = self._desired()
+        return self._told
 
     def _known(self) -> set[Ref]:
         return self._gateways.keys() | self._unplaced.keys() | self._routes.keys() | self._slices.keys()
@@ -108,6 +113,7 @@ class Translator:
 
     def _route(self, ref: Ref) -> set[Ref]:
         """Translate a route; returns the Services that it refers to or did, where that has changed."""
+        self._troubled.pop(ref, None)
         old = self._routes.pop(ref, RouteResult()).references
         new: dict[Ref, set[EpicConnection]] = {}
         route = self._objects.get(ref)
@@ -118,6 +124,7 @@ class Translator:
                 route, self._gateways, self._unplaced.keys(), self._objects, self._unseen
             )
             self._routes[ref], new = result, result.references
+            self._note_trouble(ref, result)
         self._routes_of_gateway.put(ref, parents)
         self._routes_of_service.put(ref, new.keys())
         changed = {s for s in old.keys() | new.keys() if old.get(s) != new.get(s)}
@@ -132,21 +139,25 @@ class Translator:
 
     def _slice(self, ref: Ref) -> None:
         self._slices.pop(ref, None)
+        self._troubled.pop(ref, None)
         slice_ = self._objects.get(ref)
         service = None
         if isinstance(slice_, EndpointSlice):
             service = service_of(slice_)
             references = {service: self._references.get(service, Counter()).keys()} if service else {}
-            self._slices[ref] = translate_slice(
-                slice_, self._objects, references, self._connections, self._settings
-            )
+            result = translate_slice(slice_, self._objects, references, self._connections, self._settings)
+            self._slices[ref] = result
+            self._note_trouble(ref, result)
         self._slices_of_service.put(ref, {service} if service else ())
+
+    def _note_trouble(self, ref: Ref, result: RouteResult | SliceResult) -> None:
+        if result.problems or result.held:
+            self._troubled[ref] = result
 
     def _desired(self) -> Desired:
         # One gateway may be asked for by several objects, by its sharing key: the first by name counts.
         placed = [self._gateways[ref] for ref in sorted(self._gateways)]
-        results: list[tuple[Ref, RouteResult | SliceResult]] = [*self._routes.items(), *self._slices.items()]
-        wrong = (problem for _, result in results if result.problems for problem in result.problems)
+        wrong = (problem for result in self._troubled.values() for problem in result.problems)
         connections = [*self._connections.values(), *(g.item.connection for g in placed)]
         return Desired(
             proxies=tuple(one.item for one in placed),
@@ -154,7 +165,7 @@ class Translator:
             routes=tuple(item for result in self._routes.values() for item in result.items),
             connections=tuple(dict.fromkeys(connections)),
             problems=(*self._unplaced.values(), *self._problems, *wrong),
-            held=frozenset(self._unplaced) | {ref for ref, result in results if result.held},
+            held=frozenset(self._unplaced) | {ref for ref, result in self._troubled.items() if result.held},
         )
 
 

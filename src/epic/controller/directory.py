@@ -68,6 +68,9 @@ class ManifestDirectory:
         self._known = known or {}
         self._files: dict[Path, _File] = {}
         self._claims: dict[Ref, set[Path]] = defaultdict(set)
+        # Those that something is to be said of, so that nothing looks through all the others.
+        self._faulty: set[Path] = set()
+        self._contested: set[Ref] = set()
 
     def read(self, paths: Collection[Path] | None = None) -> Look:
         """Look at those files, or at all; raises Invalid when the directory cannot be seen."""
@@ -76,8 +79,9 @@ class ManifestDirectory:
         for path in self._all() if paths is None else self._among(paths):
             touched |= self._look_at(path)
         changed = frozenset(ref for ref in touched if self._choose(ref))
-        unseen = frozenset(r for f in self._files.values() for r in f.unseen if self.objects.get(r) is None)
-        blind = frozenset(str(path) for path, file in self._files.items() if file.blind)
+        faulty = {path: self._files[path] for path in self._faulty}
+        unseen = frozenset(r for f in faulty.values() for r in f.unseen if self.objects.get(r) is None)
+        blind = frozenset(str(path) for path, file in faulty.items() if file.blind)
         return Look(changed, tuple(self._problems()), Unseen(unseen, blind), place)
 
     def _place(self) -> Place:
@@ -104,12 +108,14 @@ class ManifestDirectory:
         if not path.is_symlink() and not path.is_file():
             # Its directory was seen just now, so it is gone.
             self._files.pop(path, None)
+            self._faulty.discard(path)
             return self._claim(path, before.objects, {})
         signature = _signature([path, *sorted(before.keys)])
         if before.signature == signature and None not in signature:
             return set()
         file = _read(path, before)
         self._files[path] = file
+        (self._faulty.add if file.problems else self._faulty.discard)(path)
         return self._claim(path, before.objects, file.objects)
 
     def _claim(
@@ -126,7 +132,8 @@ class ManifestDirectory:
     def _choose(self, ref: Ref) -> bool:
         """Decide which file's object counts; returns whether it is another than before."""
         now = self.objects.get(ref)
-        claims = self._claims.get(ref)
+        claims = self._claims.get(ref, set())
+        (self._contested.add if len(claims) > 1 else self._contested.discard)(ref)
         if not claims:
             self.objects.remove(ref)
             return now is not None
@@ -138,12 +145,12 @@ class ManifestDirectory:
         return now is None or new.content != now.content or new.source != now.source
 
     def _problems(self) -> Iterable[Problem]:
-        for path in sorted(self._files):
+        for path in sorted(self._faulty):
             yield from self._files[path].problems
-        for ref, claims in self._claims.items():
-            if len(claims) > 1 and (chosen := self.objects.get(ref)) is not None:
+        for ref in sorted(self._contested):
+            if (chosen := self.objects.get(ref)) is not None:
                 text = f"the same object is also in {chosen.source}, which counts; keep one of them"
-                for path in sorted(claims - {Path(chosen.source)}):
+                for path in sorted(self._claims[ref] - {Path(chosen.source)}):
                     yield self._files[path].objects[ref].problem("Duplicate", text)
 
 

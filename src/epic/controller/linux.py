@@ -19,6 +19,7 @@ from epic.controller.core import Translator
 from epic.controller.desired import Desired, EpicConnection
 from epic.controller.directory import Look, ManifestDirectory
 from epic.controller.mirror import Mirror, MirrorSettings, Outcome, StatusDirectory, failures
+from epic.controller.objects import Ref
 from epic.controller.state import StateFile
 from epic.errors import EpicError
 
@@ -74,6 +75,7 @@ class LinuxController:
         self._translator: Translator | None = None
         self._paths: set[Path] | None = None
         """The files that have changed since the last look; None: any may have."""
+        self._unreported: set[Ref] = set()
 
     async def connection_changes(self) -> AsyncIterator[Connections]:
         """The accounts as soon as they are known, and again after each change."""
@@ -150,6 +152,7 @@ class LinuxController:
             core = CoreSettings(host.cluster, host.node_name, host.node_address)
             self._translator = Translator(self._directory.objects, core)
         look = self._directory.read(paths)
+        self._unreported |= look.changed
         desired = self._translator.update(look.changed, look.unseen)
         connections = list(desired.connections)
         if look.unseen.refs or look.unseen.files:
@@ -167,7 +170,8 @@ class LinuxController:
             confirmation.unlink(missing_ok=True)
         objects = self._directory.objects if self._directory is not None else None
         if objects is not None:
-            self._statuses.update(objects, look.changed, desired, outcomes, self._mirror.observed)
+            self._statuses.update(objects, self._unreported, desired, outcomes, self._mirror.observed)
+            self._unreported = set()
         self._statuses.tell_held(self._held() if self._mirror.held else "")
         return outcomes
 

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,6 +37,12 @@ class Owned:
     def of(cls, item: Item) -> Owned:
         """The note of an item."""
         return cls(item.address, item.ref, item.connection.cluster, item.shared, item.source)
+
+    @cached_property
+    def text(self) -> str:
+        """The note as JSON: of many notes that are written anew most are as they were."""
+        note = {"ref": list(self.ref), "cluster": self.cluster, "shared": self.shared, "source": self.source}
+        return json.dumps(self.address._asdict() | note)
 
 
 @dataclass(frozen=True)
@@ -95,8 +102,7 @@ class StateFile:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-                # In one piece: json.dump would write by the value, ten times as long.
-                stream.write(json.dumps(_encode(state)))
+                stream.write(_encode(state))
                 stream.flush()
                 os.fsync(stream.fileno())
             new.rename(self._path)
@@ -104,14 +110,11 @@ class StateFile:
             raise Unavailable(f"{self._path}: cannot be written: {error.strerror}") from error
 
 
-def _encode(state: State) -> dict[str, Any]:
-    owned = [
-        o.address._asdict()
-        | {"ref": list(o.ref), "cluster": o.cluster, "shared": o.shared, "source": o.source}
-        for o in state.owned.values()
-    ]
-    logins = [asdict(login) for login in state.logins.values()]
-    return {"owned": owned, "logins": logins, "place": list(state.place) if state.place else None}
+def _encode(state: State) -> str:
+    owned = ",\n".join(one.text for one in state.owned.values())
+    logins = json.dumps([asdict(login) for login in state.logins.values()])
+    place = json.dumps(list(state.place) if state.place else None)
+    return f'{{"owned": [{owned}],\n"logins": {logins},\n"place": {place}}}\n'
 
 
 def _decode(content: dict[str, Any]) -> State:

@@ -12,8 +12,9 @@ from manifests import HOST, shop, translated
 from pydantic import SecretStr
 
 from epic.controller.classes import CoreSettings, Login, object_uid
+from epic.controller.core import Translator
 from epic.controller.desired import EpicConnection
-from epic.controller.objects import Document, EpicParameters, Problem, Ref, parse
+from epic.controller.objects import Document, EpicParameters, Objects, Problem, Ref, Unseen, parse
 
 SERVICE_UID = object_uid("lab", Ref("Service", "shop", "web"))
 GATEWAY_UID = object_uid("lab", Ref("Gateway", "shop", "web"))
@@ -327,3 +328,25 @@ def test_secrets_stay_out_of_messages() -> None:
 
 def test_the_settings_of_a_host_name_it() -> None:
     assert HOST.node_name in translated(shop()).slices[0].spec["nodeAddresses"]
+
+
+def test_a_slice_belongs_to_the_account_of_its_namespace_where_routes_are_elsewhere() -> None:
+    def other(content: dict[str, Any]) -> dict[str, Any]:
+        epic = {**content["spec"]["epic"], "user-namespace": "acme"}
+        return {**content, "metadata": {"name": "epic", "namespace": "acme"}, "spec": {"epic": epic}}
+
+    contents = shop(HTTPRoute=None, Gateway=None)
+    found = translated([*contents, other(contents[0])])
+    assert [item.connection.account for item in found.slices] == ["shop"]
+    assert not found.problems
+
+
+def test_a_route_of_a_gateway_that_cannot_be_seen_is_held() -> None:
+    objects, _ = parse(Document("shop.yaml", content) for content in shop(Gateway=None))
+    for unseen, held in (
+        (Unseen(refs=frozenset({Ref("Gateway", "shop", "web")})), True),
+        (Unseen(files=frozenset({"broken.yaml"})), True),
+        (Unseen(), False),
+    ):
+        found = Translator(Objects(objects), HOST).update(None, unseen)
+        assert (Ref("HTTPRoute", "shop", "web") in found.held) is held

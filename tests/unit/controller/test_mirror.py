@@ -240,3 +240,45 @@ def test_new_credentials_are_used_for_what_was_made_earlier(
     new = EpicConnection(old.server, old.account, old.username, "another-password", old.cluster)
     mirror.reconcile(replace(wanted, connections=(new,)))
     assert list(mirror.state.logins.values()) == [new]
+
+
+def test_a_listing_that_fails_later_takes_nothing_from_what_is_known(
+    tmp_path: Path, client: CountedClient, desired: Desire
+) -> None:
+    now = [0.0]
+    state = StateFile(tmp_path / "made.json")
+    mirror = Mirror(state, lambda _: client, MirrorSettings("lab/node1"), clock=lambda: now[0])
+    wanted = _many(desired(), 5)
+    mirror.reconcile(wanted)
+    now[0] = 10_000
+    _taken(client)
+    client.lost = frozenset({"GET"})
+    changed = replace(wanted, slices=(*wanted.slices[:-1], _moved(wanted.slices[-1])))
+    outcomes = mirror.reconcile(changed)
+    assert _actions(outcomes) == [
+        ("account shop", "failed"),
+        ("account shop", "failed"),
+        ("account shop", "failed"),
+        ("EndpointSlice shop/more4", "configured"),
+    ]
+    client.lost = frozenset()
+    _taken(client)
+    assert mirror.reconcile(changed) == []
+    assert _taken(client) == []
+
+
+def test_everything_is_listed_again_by_and_by_and_gateways_more_often(
+    tmp_path: Path, client: CountedClient, desired: Desire
+) -> None:
+    now = [0.0]
+    state = StateFile(tmp_path / "made.json")
+    settings = MirrorSettings("lab/node1", list_seconds=600, gateway_list_seconds=30)
+    mirror, wanted = Mirror(state, lambda _: client, settings, clock=lambda: now[0]), desired()
+    mirror.reconcile(wanted)
+    _taken(client)
+    now[0] = 36.1
+    mirror.reconcile(wanted)
+    assert _taken(client) == ["GET /proxies"]
+    now[0] = 720.1
+    mirror.reconcile(wanted)
+    assert _taken(client) == ["GET /proxies", "GET /slices", "GET /routes"]

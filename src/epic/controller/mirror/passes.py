@@ -67,8 +67,11 @@ class Mirror:
         self._clock = clock
         self._read: State | None = None
         self._due: dict[tuple[str, str, Collection], float] = {}
-        # By identity: a translation that had nothing new to say of an object gives the same item.
-        self._settled: dict[int, Item] = {}
+        # By identity: a translation that has nothing new to say of an object gives the same item.
+        self._last: dict[int, Item] = {}
+        self._unsettled: set[int] = set()
+        self._loose: set[Address] = set()
+        self._listed: set[tuple[str, str, Collection]] = set()
         self._strikes: Counter[str] = Counter()
 
     @property
@@ -95,18 +98,34 @@ class Mirror:
         `place` is where objects are read; a removal waits if it is another than before, unless `confirmed`.
         """
         self._strikes.clear()
-        unlisted = self._list(desired)
-        todo = [item for item in desired.items if id(item) not in self._settled]
+        unlisted, outcomes = self._list(desired)
+        todo = self._take(desired)
         # What may be made is noted before it is made: after a crash it is still known.
         self._remember(self.state.with_items(todo, desired.connections))
-        outcomes = [outcome for item in todo if (outcome := self._write(item, unlisted)) is not None]
-        self._forget_settled(desired)
+        outcomes += [outcome for item in todo if (outcome := self._write(item, unlisted)) is not None]
         outcomes += self._prune(desired, unseen, place, confirmed, unlisted)
         return outcomes
 
-    def _list(self, desired: Desired) -> dict[tuple[str, str], str]:
-        """List what is due; returns the accounts that cannot be seen, and why."""
-        failed: dict[tuple[str, str], str] = {}
+    def _take(self, desired: Desired) -> list[Item]:
+        """What is to be looked at: new wishes, and those that are not known to be carried out."""
+        current = {id(item): item for item in desired.items}
+        new = current.keys() - self._last.keys()
+        ended = {self._last[key].address for key in self._last.keys() - current.keys()}
+        todo = new | (self._unsettled & current.keys())
+        self._unsettled = todo
+        first = not self._last
+        self._last = current
+        items = [current[key] for key in current if key in todo]
+        if first or ended - {item.address for item in items}:
+            self._loose = self.state.owned.keys() - {item.address for item in desired.items}
+        else:
+            self._loose -= {item.address for item in items}
+        return items
+
+    def _list(self, desired: Desired) -> tuple[dict[tuple[str, str], str], list[Outcome]]:
+        """List what is due; returns the accounts of which nothing is known, and what failed."""
+        unlisted: dict[tuple[str, str], str] = {}
+        outcomes: list[Outcome] = []
         accounts = {(c.server, c.account): c for c in self.state.logins.values()}
         accounts |= {(c.server, c.account): c for c in desired.connections}
         for account, connection in accounts.items():
@@ -114,13 +133,18 @@ class Mirror:
                 if self._clock() < self._due.get((*account, collection), float("-inf")):
                     continue
                 try:
-                    changed = self.observed.list(connection, collection)
+                    self._unsettle(self.observed.list(connection, collection))
                 except EpicError as error:
-                    failed[account] = str(error)
-                    break
+                    if (*account, collection) not in self._listed:
+                        unlisted[account] = str(error)
+                        break
+                    # What is known of it is as good as before; it is asked again by and by.
+                    where = Address(*account, collection, "")
+                    what = f"account {connection.account}"
+                    outcomes.append(Outcome(what, where, "failed", str(error), type(error).__name__))
+                self._listed.add((*account, collection))
                 self._set_due(account, collection)
-                self._unsettle(changed)
-        return failed
+        return unlisted, outcomes
 
     def _set_due(self, account: tuple[str, str], collection: Collection) -> None:
         settings = self._settings
@@ -130,18 +154,13 @@ class Mirror:
 
     def _unsettle(self, addresses: set[Address]) -> None:
         if addresses:
-            self._settled = {k: item for k, item in self._settled.items() if item.address not in addresses}
-
-    def _forget_settled(self, desired: Desired) -> None:
-        if len(self._settled) > len(desired.items):
-            current = {id(item) for item in desired.items}
-            self._settled = {key: item for key, item in self._settled.items() if key in current}
+            self._unsettled |= {key for key, item in self._last.items() if item.address in addresses}
 
     def _write(self, item: Item, unlisted: dict[tuple[str, str], str]) -> Outcome | None:
         outcome = self._attempt(str(item.ref), item.address, unlisted, lambda: self._writer.write(item))
         if outcome.action == "failed":
             return outcome
-        self._settled[id(item)] = item
+        self._unsettled.discard(id(item))
         return outcome if outcome.action != "unchanged" else None
 
     def _prune(
@@ -152,12 +171,8 @@ class Mirror:
         confirmed: bool,
         unlisted: dict[tuple[str, str], str],
     ) -> list[Outcome]:
-        wanted = {item.address for item in desired.items}
-        gone = [
-            owned
-            for address, owned in self.state.owned.items()
-            if address not in wanted and not _hidden(owned, desired, unseen)
-        ]
+        owned_loose = (self.state.owned[address] for address in sorted(self._loose))
+        gone = [owned for owned in owned_loose if not _hidden(owned, desired, unseen)]
         self.held = "" if confirmed else self._reason_to_hold(gone, place)
         if self.held:
             return []
@@ -166,6 +181,7 @@ class Mirror:
             login = self.state.login(owned)
             outcomes.append(self._remove(owned, login, unlisted))
         done = [outcome.address for outcome in outcomes if outcome.action != "failed"]
+        self._loose -= set(done)
         state = self.state.without(done) if done else self.state
         if place is not None and state.place != place:
             state = State(state.owned, state.logins, place)

@@ -72,7 +72,7 @@ class Writer:
                 f"the gateway was made from template {seen.group!r} and cannot move to {item.group!r}; "
                 "delete it and create it anew"
             )
-        alike = seen.digest == digest(item.collection, item.spec)
+        alike = bool(seen.digest) and seen.digest == digest(item.collection, item.spec)
         first = seen.sources[0] if seen.sources else self._source
         if not alike and first != self._source:
             raise Conflict(
