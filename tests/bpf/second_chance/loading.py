@@ -77,6 +77,8 @@ class Load:
         assert self._process.stdin is not None
         self._process.stdin.write(name + "\n")
         self._process.stdin.flush()
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == name + "\n"
 
     def end(self) -> None:
         """Afterwards there is what it saw."""

@@ -21,4 +21,4 @@ def test_a_lost_node_takes_its_own_connections_only_and_they_end_at_once(site: S
     (seen,) = under_load(site, PUBLIC, lose_fourth)
     kept = [each for each in seen.broken if each["kind"] != "short"]
     assert CONNECTIONS / 8 < len(kept) < CONNECTIONS / 2
-    assert [each for each in seen.broken if "hung" in each["why"]] == []
+    assert [each for each in seen.broken if "Hung" in each["why"]] == []

@@ -49,28 +49,31 @@ def connections(site: Site, public: Address, ports: range) -> Iterator[list[sock
         yield opened
 
 
-def leave_stale(site: Site, public: Address, ports: range, nodes: list[int]) -> None:
+def leave_stale(site: Site, ports: range, nodes: list[int], *publics: Address) -> None:
     """Sockets of all the ports at each of these nodes, of connections whose client is gone."""
     for index in nodes:
         site.steering.to((ALL, index))
-        with connections(site, public, ports) as opened:
-            for each in opened:
-                vanish(each)
+        for public in publics:
+            with connections(site, public, ports) as opened:
+                for each in opened:
+                    vanish(each)
         time.sleep(SEQUENCE_SECONDS)
 
 
-@pytest.mark.parametrize("public", [PUBLIC, PUBLIC6], ids=["IPv4", "IPv6"])
-def test_a_new_connection_goes_on_beside_stale_ones(site: Site, public: Address, ports: range) -> None:
+def test_new_connections_of_either_family_go_on_beside_stale_ones(site: Site, ports: range) -> None:
     owner, *others = reversed(range(NODES))
-    leave_stale(site, public, ports, others)
+    leave_stale(site, ports, others, PUBLIC, PUBLIC6)
     site.steering.to((SYN, owner), (ALL, EACH_TO_THE_NEXT))
-    with connections(site, public, ports) as opened:
-        for _ in range(NODES):
-            for each in opened:
-                ask(each)
+    for public in (PUBLIC, PUBLIC6):
+        with connections(site, public, ports) as opened:
+            for _ in range(NODES):
+                for each in opened:
+                    ask(each)
     for index in others:
-        stale = sum("ESTAB" in site.bed.nodes[index].states(port) for port in ports)
-        assert stale == len(ports), f"node {index}: the stale connections are part of the test"
+        states = [site.bed.nodes[index].states(port) for port in ports]
+        assert states == [["ESTAB"] * 2] * len(ports), (
+            f"node {index}: the stale connections are part of the test"
+        )
 
 
 @pytest.mark.parametrize("coming_in", [0, 2], ids=["at a stale socket", "elsewhere"])
@@ -78,7 +81,7 @@ def test_a_connection_of_a_lost_node_is_reset_beside_stale_ones(
     site: Site, ports: range, coming_in: int
 ) -> None:
     """The socket of another connection would answer with its own numbers, which tells the client nothing."""
-    leave_stale(site, PUBLIC, ports, [0, 1])
+    leave_stale(site, ports, [0, 1], PUBLIC)
     site.steering.to((ALL, 3))
     with connections(site, PUBLIC, ports) as opened:
         site.steering.cut(3)

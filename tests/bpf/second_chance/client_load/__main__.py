@@ -4,13 +4,14 @@
 CONNECTIONS kept-alive connections, a quarter each of HTTP/1.1, h2, WebSocket and TLS through a TCP listener,
 each with one request at a time, one every INTERVAL seconds; one in sixteen carries 40 kB up, one 100 kB down.
 Besides, SHORT connections a second with one request each. Says "ready" when all have answered, takes the name
-of the phase to come from each line of its input, and at its end prints one JSON object: {"phases": {NAME:
-{"requests", "slow", "held", "short", "worst": ms, "median": ms}}, "broken": [{"kind", "phase", "at",
-"age", "why"}]}.
+of the phase to come from each line of its input and repeats it, and at its end prints one JSON object:
+{"phases": {NAME: {"requests", "slow", "held", "short", "worst": ms, "median": ms}}, "broken": [{"kind",
+"phase", "at", "age", "why"}]}.
 
 A broken connection is one that ends of itself, or on which a request is not answered rightly within PATIENCE
-seconds; it is opened again. `slow` and `held` are requests over SLOW seconds, the latter because this process
-itself did not get to run.
+seconds; it is opened again. It counts in the phase in which that was seen, and one that said nothing in that
+of its request. `slow` and `held` are requests over SLOW seconds, the latter because this process itself did
+not get to run.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import time
 from collections.abc import Coroutine, Sequence
 from typing import TypeVar
 
-from exchange import PATIENCE, Broken, Exchange
+from exchange import PATIENCE, Broken, Exchange, Hung
 from http1 import Http1, LastHttp1, Tls
 from http2 import Http2
 from pauses import Pauses
@@ -76,11 +77,13 @@ class Load:
                         self._one_is_ready()
                     await asyncio.sleep(self._interval * random.uniform(0.5, 1.5))
             except (Broken, OSError, TimeoutError) as error:
-                self.tally.breaks(kind.kind, phase, opened, f"{type(error).__name__} {error}")
+                self.tally.breaks(
+                    kind.kind, self._phase_of(error, phase), opened, f"{type(error).__name__} {error}"
+                )
                 await asyncio.sleep(0.1)
             else:
                 if made.ended:
-                    self.tally.breaks(kind.kind, phase, opened, f"idle: {made.ended}")
+                    self.tally.breaks(kind.kind, self.tally.phase, opened, f"idle: {made.ended}")
             finally:
                 if made:
                     made.close()
@@ -101,7 +104,12 @@ class Load:
                 await made.gone.wait()
             self.tally.phases[phase].short += 1
         except (Broken, OSError, TimeoutError) as error:
-            self.tally.breaks("short", phase, opened, f"{type(error).__name__} {error}")
+            self.tally.breaks(
+                "short", self._phase_of(error, phase), opened, f"{type(error).__name__} {error}"
+            )
+
+    def _phase_of(self, error: Exception, asked: str) -> str:
+        return asked if isinstance(error, Hung | TimeoutError) else self.tally.phase
 
     async def _ask_once(self) -> Exchange:
         made = await self._open(LastHttp1)
@@ -140,6 +148,7 @@ async def main(address: str, connections: int, interval: float, short: float) ->
     loop = asyncio.get_running_loop()
     while line := await loop.run_in_executor(None, sys.stdin.readline):
         load.tally.phase = line.strip()
+        print(load.tally.phase, flush=True)
     await load.end(kept)
     watching.cancel()
     print(load.tally.text(), flush=True)

@@ -15,6 +15,10 @@ class Broken(Exception):
     """A connection that did not keep its word."""
 
 
+class Hung(Broken):
+    """One that says nothing."""
+
+
 class Exchange(asyncio.Protocol):
     """One connection with one request at a time."""
 
@@ -81,7 +85,7 @@ class Exchange(asyncio.Protocol):
             async with asyncio.timeout(PATIENCE):
                 await self._wanted
         except TimeoutError:
-            raise Broken("hung") from None
+            raise Hung("no answer") from None
 
     def _fail(self, why: str) -> None:
         self.ended = self.ended or why
