@@ -135,7 +135,8 @@ struct siblings {
 	__u16 draining;
 	__u16 alive;
 	__u32 slot; /* of this in `hits` */
-	__u32 reserved;
+	__u16 leaving;
+	__u16 reserved;
 	__u64 order; /* indexes, four bits each, in which they are tried; the first one lowest */
 	__u64 changed_ns; /* CLOCK_MONOTONIC of the last change of the list */
 	struct siphash_key keys[KEY_SLOTS];

@@ -115,7 +115,7 @@ class Bed:
         self.chance.gateways[PUBLICS[inner].packed] = Gateway(
             told.own,
             tuple(each.index for each in told.siblings),
-            {each.index for each in told.siblings if each.alive and each.index != told.own},
+            {s.index for s in told.siblings if s.alive and not s.leaving and s.index != told.own},
             {each.index: each.address.packed for each in told.siblings},
             {slot: key for slot, key in enumerate(told.keys) if key is not None},
             told.active,

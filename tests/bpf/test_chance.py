@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 from chance_bed import ALL_GATEWAYS, CLIENTS, ORDER, OWN, PUBLICS, Bed, ends, error_about, node, receiver_of
-from frames import ETHER, FAMILIES, INNER, Families, ip
+from frames import ETHER, FAMILIES, INNER, OPENED, Families, ip
 from kernel import TELLS_MTU
 from oracle_chance import DROPPED, NOT_OURS, REDIRECTED
 from oracle_chance_passing import FOUND
@@ -110,6 +110,30 @@ def test_the_dead_are_passed_by_and_without_others_nothing_is_passed_on(bed: Bed
     siblings = tuple(Sibling(index, node(bed.over, index), alive=index == OWN) for index in ORDER)
     bed.tell(families.inner, siblings=siblings)
     assert ends(bed, frame) == (NOT_OURS, "", {"alone"})
+
+
+@OPENED
+def test_one_that_leaves_is_asked_nothing_but_what_it_passes_on_is_taken(
+    bed: Bed, families: Families
+) -> None:
+    siblings = tuple(Sibling(i, node(bed.over, i), leaving=i == ORDER[0]) for i in ORDER)
+    bed.tell(families.inner, siblings=siblings)
+    stranger = bed.stranger(families.inner)
+    assert receiver_of(bed, ETHER / stranger.packet()) == ORDER[2]
+    asked = bed.passed_on(stranger.packet(), sender=ORDER[0], origin=ORDER[0], visited=1 << ORDER[0])
+    assert ends(bed, asked) == (REDIRECTED, "", {"forwarded"})
+    last = bed.passed_on(stranger.packet(), sender=ORDER[0], origin=ORDER[0], visited=0b1011)
+    assert ends(bed, last) == (NOT_OURS, "", {"chain_ends"})
+
+
+@OPENED
+def test_one_that_leaves_still_answers_who_does_not_know_it_yet(bed: Bed, families: Families) -> None:
+    siblings = tuple(Sibling(i, node(bed.over, i), leaving=i == OWN) for i in ORDER)
+    bed.tell(families.inner, siblings=siblings, netns=None)
+    stranger = bed.stranger(families.inner)
+    assert ends(bed, bed.passed_on(stranger.packet())) == (REDIRECTED, "", {"forwarded"})
+    assert ends(bed, bed.passed_on(stranger.packet(), visited=0b1011)) == (REDIRECTED, "", {"returned"})
+    assert ends(bed, ETHER / stranger.packet()) == (REDIRECTED, "", {"passed_on"})
 
 
 @INNER

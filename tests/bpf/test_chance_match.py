@@ -72,7 +72,8 @@ def test_a_cookie_leads_to_who_gave_it(bed: Bed, families: Families) -> None:
 def test_an_error_goes_to_whose_packet_it_is_about(bed: Bed, families: Families) -> None:
     opened = bed.open(families.inner)
     assert ends(bed, ETHER / error_about(opened)) == (NOT_OURS, "", {"hits"})
-    assert ends(bed, ETHER / error_about(opened, 1)) == (REDIRECTED, "", {"stale", "passed_on"})
+    far = (opened.acknowledged + FAR) % (1 << 32)
+    assert ends(bed, ETHER / error_about(opened, far)) == (REDIRECTED, "", {"stale", "passed_on"})
     stranger = bed.another(families.inner)
     assert ends(bed, ETHER / error_about(stranger)) == (REDIRECTED, "", {"passed_on"})
 

@@ -18,7 +18,7 @@ from epic.errors import Invalid
 pytestmark = pytest.mark.root
 
 PUBLIC6 = IPv6Address("2001:db8:113::1")
-NODES = tuple(map(IPv4Address, ("172.30.2.2", "172.30.2.3", "172.30.2.4")))
+NODES = tuple(map(IPv4Address, ("172.30.2.2", "172.30.2.3", "172.30.2.4", "172.30.2.5")))
 SIBLINGS = Siblings(
     own=5,
     netns=3,
@@ -26,6 +26,7 @@ SIBLINGS = Siblings(
         Sibling(15, NODES[2], draining=True),
         Sibling(5, NODES[0]),
         Sibling(0, NODES[1], alive=False),
+        Sibling(7, NODES[3], leaving=True),
     ),
     keys=(bytes(range(16)), None),
     active=0,
@@ -84,7 +85,7 @@ def test_a_new_version_keeps_them(plane: Dataplane, bpffs: Path, object_file: Pa
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"own": 1}, r"this node, 1, is not among the siblings \[0, 5, 15\]"),
+        ({"own": 1}, r"this node, 1, is not among the siblings \[0, 5, 7, 15\]"),
         ({"siblings": (Sibling(16, NODES[0]),)}, "indexes of their own from 0 to 15"),
         ({"siblings": (Sibling(5, NODES[0]), Sibling(5, NODES[1]))}, "indexes of their own"),
         ({"netns": -1}, "-1 is no id of a network namespace"),

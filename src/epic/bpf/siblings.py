@@ -34,6 +34,8 @@ class Sibling:
     draining: bool = False
     alive: bool = True
     """False: its node does not answer, so nothing is passed on to it."""
+    leaving: bool = False
+    """Nothing is passed on to it either, but what it passes on is taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +149,7 @@ def _pack(siblings: Siblings, slot: int, changed_ns: int) -> bytes:
     candidates = [
         each.index
         for each in everybody
-        if each.alive and each is not own and each.address.version == own.address.version
+        if each.alive and not each.leaving and each is not own and each.address.version == own.address.version
     ]
     addresses = {each.index: records.pack_address(each.address) for each in everybody}
     first, second = (key or bytes(KEY_LENGTH) for key in siblings.keys)
@@ -160,6 +162,7 @@ def _pack(siblings: Siblings, slot: int, changed_ns: int) -> bytes:
         _bits([each.index for each in everybody if each.draining]),
         _bits([each.index for each in everybody if each.alive]),
         slot,
+        _bits([each.index for each in everybody if each.leaving]),
         sum(each.index << 4 * place for place, each in enumerate(everybody)),
         *(changed_ns, first, second),
         b"".join(addresses.get(index, bytes(16)) for index in range(MAX_SIBLINGS)),
@@ -168,19 +171,20 @@ def _pack(siblings: Siblings, slot: int, changed_ns: int) -> bytes:
 
 def _unpack(value: bytes) -> Siblings:
     netns, own, active, valid, count, *rest = SIBLINGS.unpack(value)
-    _, _, draining, alive, _, order, _, *keys, packed = rest
+    _, _, draining, alive, _, leaving, order, _, *keys, packed = rest
     found = []
     for place in range(count):
         index = order >> 4 * place & 15
         address = records.unpack_address(packed[16 * index : 16 * index + 16])
         if address is not None:
-            found.append(Sibling(index, address, bool(draining >> index & 1), alive=bool(alive >> index & 1)))
+            drains, lives, leaves = (bool(bits >> index & 1) for bits in (draining, alive, leaving))
+            found.append(Sibling(index, address, drains, lives, leaves))
     first, second = (key if valid >> slot & 1 else None for slot, key in enumerate(keys))
     return Siblings(own, None if netns < 0 else netns, tuple(found), (first, second), active)
 
 
 def _changed_ns(value: bytes) -> int:
-    return int(SIBLINGS.unpack(value)[11])
+    return int(SIBLINGS.unpack(value)[12])
 
 
 def _slot(value: bytes) -> int:

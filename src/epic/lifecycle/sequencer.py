@@ -166,6 +166,8 @@ def _draining(instance: ProxyInstance, view: _View) -> _Move:
 
 def _withdrawn(instance: ProxyInstance, view: _View) -> _Move:
     if view.goal == "remove" and instance.unit == "removed":
+        if instance.listed and not view.wanted.deleting:
+            return _Move("Withdrawn", "waits until no sibling passes packets on to it")
         return _Move("Removed", "waits for the node to say that nothing is left of it")
     if view.goal == "serve":
         # A run may be at it: what it may restart must not serve meanwhile.

@@ -28,9 +28,10 @@ class ProxyInstance(Kebab):
 
     `phase`, `since` and `reason` are the sequencer's, as is `goal`, what it is to come to. `unit` is what
     the last run on the node found or left: the instance as wanted, another that it had to leave alone
-    because it serves, or none. `hold` says why it is not to be announced yet; empty: it may be. The last
-    fields are what the node's agent says; `error` begins with a reason of ours and a colon, the rest is the
-    agent's own words and for the platform's operators alone.
+    because it serves, or none. `hold` says why it is not to be announced yet; empty: it may be. `listed`: it
+    is in the list of siblings, so that others may pass packets on to it. The last fields are what the node's
+    agent says; `error` begins with a reason of ours and a colon, the rest is the agent's own words and for
+    the platform's operators alone.
     """
 
     node: str
@@ -44,6 +45,7 @@ class ProxyInstance(Kebab):
     envoy_version: str = ""
     run_error: str = ""
     hold: str = ""
+    listed: bool = False
     ready: bool = False
     announced: bool = False
     drained: bool = False

@@ -19,13 +19,19 @@ Index = Annotated[int, Field(ge=0, lt=MOST_SIBLINGS)]
 
 
 class Sibling(Kebab):
-    """An instance in the list; `joined` is the generation of the first list with it, `since` its time."""
+    """An instance in the list; `joined` is the generation of the first list with it.
+
+    `left`: that of the first list in which it leaves; 0: it stays. Nothing more is passed on to one that
+    leaves, but it still takes what comes of those who do not know that yet. `since` is the time of the
+    later one of the two.
+    """
 
     node: str
     index: Index
     address: AnyAddress
     draining: bool = False
     joined: int
+    left: int = 0
     since: datetime
 
 
@@ -78,8 +84,18 @@ class SiblingsSpec(Kebab):
 
     @property
     def nodes(self) -> tuple[str, ...]:
-        """The nodes in the list."""
+        """The nodes that are to have the list."""
         return tuple(sibling.node for sibling in self.siblings)
+
+    @property
+    def staying(self) -> tuple[str, ...]:
+        """Those of them that do not leave: packets are passed on to them."""
+        return tuple(sibling.node for sibling in self.siblings if not sibling.left)
+
+    @property
+    def leaving(self) -> tuple[Sibling, ...]:
+        """The others."""
+        return tuple(sibling for sibling in self.siblings if sibling.left)
 
 
 class Siblings(Resource):

@@ -138,12 +138,15 @@ class Sibling(_message.Message):
     INDEX_FIELD_NUMBER: _builtins.int
     ADDRESS_FIELD_NUMBER: _builtins.int
     DRAINING_FIELD_NUMBER: _builtins.int
+    LEAVING_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     index: _builtins.int
     """0 to 15. It stays as long as the sibling lives, and is another's only when all have a list without it."""
     address: _builtins.str
     """Of its node, in the underlay."""
     draining: _builtins.bool
+    leaving: _builtins.bool
+    """Nothing is passed on to it any more, but what it sends, and what older lists still send it, counts."""
     def __init__(
         self,
         *,
@@ -151,10 +154,11 @@ class Sibling(_message.Message):
         index: _builtins.int = ...,
         address: _builtins.str = ...,
         draining: _builtins.bool = ...,
+        leaving: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "draining", b"draining", "index", b"index", "node", b"node"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "draining", b"draining", "index", b"index", "leaving", b"leaving", "node", b"node"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -49,8 +49,17 @@ def held(
     instances: Sequence[ProxyInstance], before: SiblingsSpec | None, after: SiblingsSpec | None
 ) -> tuple[ProxyInstance, ...]:
     """The instances, held those that have just come into the list; who left it, or is alone in it, is not."""
-    old, new = (spec.nodes if spec is not None else () for spec in (before, after))
+    old, new = (spec.staying if spec is not None else () for spec in (before, after))
     return tuple(_with_hold(instance, old, new) for instance in instances)
+
+
+def listed(instances: Sequence[ProxyInstance], spec: SiblingsSpec | None) -> tuple[ProxyInstance, ...]:
+    """The instances, and of each whether it is in the list."""
+    nodes = spec.nodes if spec is not None else ()
+    return tuple(
+        i if i.listed == (i.node in nodes) else i.model_copy(update={"listed": not i.listed})
+        for i in instances
+    )
 
 
 def relist_gateway(transaction: Transaction, proxy: GWProxy, nodes: Mapping[str, Node]) -> GWProxy:
@@ -59,7 +68,7 @@ def relist_gateway(transaction: Transaction, proxy: GWProxy, nodes: Mapping[str,
     before = stored.spec if stored is not None else None
     after = relisted(proxy, before, nodes)
     save_siblings(transaction, proxy.id, stored, after)
-    instances = held(proxy.status.instances, before, after)
+    instances = listed(held(proxy.status.instances, before, after), after)
     status = proxy.status.model_copy(update={"instances": instances})
     proxy = proxy.model_copy(update={"status": status})
     if any(instance.hold for instance in instances):

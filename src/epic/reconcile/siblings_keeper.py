@@ -21,6 +21,7 @@ from epic.model.resources import GWProxy, Node
 from epic.model.siblings import Siblings, SiblingsSpec
 from epic.reconcile.siblings import (
     held,
+    listed,
     new_secret,
     nodes_of,
     relisted,
@@ -31,7 +32,8 @@ from epic.rotation import Policy
 from epic.siblings import rotation
 from epic.siblings.condition import LATE, SECOND_CHANCE, second_chance
 from epic.siblings.heard import AppliedLists
-from epic.siblings.waiting import is_held, late, release
+from epic.siblings.listing import dismiss
+from epic.siblings.waiting import forgotten, is_held, late, release
 from epic.store.interface import Change, Reader, Store, Transaction
 from epic.workqueue.failures import FailureLog
 from epic.workqueue.queue import WorkQueue
@@ -124,7 +126,7 @@ class SiblingsKeeper:
         while self._heard:
             gateway = self._heard.popleft()
             # The others are looked at in their turn: nobody waits for them.
-            if gateway in self._held:
+            if gateway in self._held or (gateway in self._lists and self._lists[gateway].leaving):
                 self.queue.add(gateway)
         if self._clock() >= self._next_turn:
             self._next_turn = self._clock() + _TURN_SECONDS
@@ -165,7 +167,7 @@ class SiblingsKeeper:
     def _rests(self, gateway: GatewayId) -> bool:
         """Whether time alone brings nothing for the gateway: nearly always."""
         spec = self._lists[gateway]
-        if spec.former or len(spec.keys) > 1 or gateway in self._late:
+        if spec.former or spec.leaving or len(spec.keys) > 1 or gateway in self._late:
             return False
         said = self._applied.said(gateway, spec.nodes)
         if any(said[node].version != spec.version for node in spec.nodes):
@@ -219,9 +221,12 @@ class SiblingsKeeper:
                 for i in instances
             )
             spec = release(spec, said)
+            if left := forgotten(spec, said, moment):
+                spec = stamped(gateway, dismiss(spec, left, moment, new_secret()))
             step = rotation.next_step(str(gateway), spec, said, moment, self._policy)
             if step is not None:
                 spec = stamped(gateway, rotation.take(spec, step, moment, new_secret()))
+        instances = listed(instances, spec)
         status = seen.proxy.status.model_copy(update={"instances": instances})
         condition = second_chance(instances, spec, seen.nodes, said, moment)
         return with_proxy_condition(seen.proxy.model_copy(update={"status": status}), condition), spec

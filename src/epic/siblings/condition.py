@@ -28,7 +28,7 @@ def second_chance(
     """The gateway's condition of that type; `said` has each node of the list."""
     alive = [instance for instance in instances if instance.lives]
     able = [i for i in alive if i.node in nodes and passes_on(nodes[i.node])]
-    listed = spec.nodes if spec is not None else ()
+    listed = spec.staying if spec is not None else ()
     held = sum(bool(i.hold) for i in alive)
     surplus = sum(i.node not in listed for i in able)
     if not alive:

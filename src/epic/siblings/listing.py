@@ -27,11 +27,16 @@ _VERSIONS_KEPT = 16
 
 @dataclass(frozen=True)
 class Living:
-    """An instance that is to be in the list: its node, and the node's address in the underlay."""
+    """An instance that is to be in the list: its node, and the node's address in the underlay.
+
+    One that is `leaving` has come to its end: it is in the list only if it was, and until nobody passes
+    packets on to it any more.
+    """
 
     node: str
     address: Address
     draining: bool = False
+    leaving: bool = False
 
 
 def living(instances: Iterable[ProxyInstance], nodes: Mapping[str, Node]) -> list[Living]:
@@ -39,8 +44,10 @@ def living(instances: Iterable[ProxyInstance], nodes: Mapping[str, Node]) -> lis
     found: list[Living] = []
     for instance in instances:
         node = nodes.get(instance.node)
-        if instance.lives and node is not None and passes_on(node):
-            found.append(Living(instance.node, node.spec.address, instance.draining))
+        if node is None or not passes_on(node) or instance.phase == "Removed":
+            continue
+        leaving = not instance.lives
+        found.append(Living(node.name, node.spec.address, instance.draining and not leaving, leaving))
     return found
 
 
@@ -65,24 +72,27 @@ def begin(public: IPv4Address, time: datetime, secret: str) -> SiblingsSpec:
 def relist(
     spec: SiblingsSpec, here: Sequence[Living], standing: Collection[str], time: datetime, secret: str
 ) -> SiblingsSpec:
-    """The list of exactly those who live; the same object when nothing changes.
+    """The list of exactly those who live, and of those who leave it; the same object when nothing changes.
 
-    `standing` are the nodes that exist and are not lost: what others knew of keys is worth nothing from now
-    on. When one has left, a new key (`secret`) is on its way at once. Newcomers for which no index is free
-    are left out.
+    One leaves in two steps: first it is in the list as one that leaves, for others may have an older list for
+    a while, and then it is not (`dismiss`). Who is not `here` any more is out at once, as are all when nobody
+    stays. `standing` are the nodes that exist and are not lost: what others knew of keys is worth nothing
+    from now on. When one has left, a new key (`secret`) is on its way at once. Newcomers for which no index
+    is free are left out.
     """
     generation = spec.generation + 1
-    lives = {found.node: found for found in here}
-    kept = [_kept(sibling, lives[sibling.node]) for sibling in spec.siblings if sibling.node in lives]
-    left = [
-        FormerSibling(node=s.node, index=s.index, left=generation, epoch=spec.newest_epoch)
-        for s in spec.siblings
-        if s.node not in lives
+    stays = any(not found.leaving for found in here)
+    lives = {found.node: found for found in here if stays}
+    kept = [
+        _kept(sibling, lives[sibling.node], generation, time)
+        for sibling in spec.siblings
+        if sibling.node in lives
     ]
+    left = [_former(sibling, spec, generation) for sibling in spec.siblings if sibling.node not in lives]
     former = [*spec.former, *left]
     for newcomer in here:
         index = _free_index(newcomer.node, kept, former)
-        if newcomer.node in spec.nodes or index is None:
+        if newcomer.leaving or newcomer.node in spec.nodes or index is None:
             continue
         former = [f for f in former if f.node != newcomer.node]
         kept.append(
@@ -98,6 +108,18 @@ def relist(
     after = spec.model_copy(update={"siblings": tuple(kept), "former": tuple(former)})
     after = _rekeyed(after, bool(left), standing, time, secret)
     return spec if after == spec else advanced(after, time)
+
+
+def dismiss(spec: SiblingsSpec, nodes: Collection[str], time: datetime, secret: str) -> SiblingsSpec:
+    """The list without these, who leave it: nobody passes anything on to them any more.
+
+    What they know of keys goes with the next rotation, whose key (`secret`) is on its way at once.
+    """
+    generation = spec.generation + 1
+    left = [_former(sibling, spec, generation) for sibling in spec.siblings if sibling.node in nodes]
+    kept = tuple(sibling for sibling in spec.siblings if sibling.node not in nodes)
+    after = spec.model_copy(update={"siblings": kept, "former": (*spec.former, *left)})
+    return advanced(with_secret(after, secret) if len(after.keys) == 1 else after, time)
 
 
 def advanced(spec: SiblingsSpec, time: datetime) -> SiblingsSpec:
@@ -121,12 +143,25 @@ def with_secret(spec: SiblingsSpec, secret: str) -> SiblingsSpec:
 
 
 def in_order(siblings: Iterable[Sibling]) -> list[Sibling]:
-    """As packets without a known owner try them: those that drain, then those that are there longest."""
-    return sorted(siblings, key=lambda sibling: not sibling.draining)
+    """As packets without a known owner try them: those that drain, then those that are there longest.
+
+    Those that leave are not tried, and stand last.
+    """
+    return sorted(siblings, key=lambda sibling: (bool(sibling.left), not sibling.draining))
 
 
-def _kept(sibling: Sibling, found: Living) -> Sibling:
-    return sibling.model_copy(update={"address": found.address, "draining": found.draining})
+def _kept(sibling: Sibling, found: Living, generation: int, time: datetime) -> Sibling:
+    update: dict[str, object] = {"address": found.address, "draining": found.draining}
+    if found.leaving and not sibling.left:
+        update |= {"left": generation, "since": time}
+    elif sibling.left and not found.leaving:
+        # Others know it as one that leaves: it is as new to them as any newcomer.
+        update |= {"left": 0, "joined": generation, "since": time}
+    return sibling.model_copy(update=update)
+
+
+def _former(sibling: Sibling, spec: SiblingsSpec, generation: int) -> FormerSibling:
+    return FormerSibling(node=sibling.node, index=sibling.index, left=generation, epoch=spec.newest_epoch)
 
 
 def _free_index(node: str, kept: Iterable[Sibling], former: Collection[FormerSibling]) -> int | None:

@@ -15,7 +15,13 @@ def message(gateway: GatewayId, spec: SiblingsSpec) -> epic_pb2.Siblings:
         gateway=str(gateway),
         public_address=str(spec.public_address),
         siblings=[
-            epic_pb2.Sibling(node=s.node, index=s.index, address=str(s.address), draining=s.draining)
+            epic_pb2.Sibling(
+                node=s.node,
+                index=s.index,
+                address=str(s.address),
+                draining=s.draining,
+                leaving=bool(s.left),
+            )
             for s in in_order(spec.siblings)
         ],
         keys=[

@@ -48,4 +48,4 @@ def _is_due(gateway: str, spec: SiblingsSpec, time: datetime, policy: Policy) ->
         return True
     # A key that only one has protects nothing.
     lifetime = key_lifetime(gateway, spec.signing_epoch, policy)
-    return len(spec.siblings) > 1 and time - spec.signing_since >= lifetime
+    return len(spec.staying) > 1 and time - spec.signing_since >= lifetime

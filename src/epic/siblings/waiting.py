@@ -12,6 +12,8 @@ from epic.model.siblings import FormerSibling, SiblingsSpec
 
 HOLD_MAX = timedelta(seconds=10)
 """Nobody is kept from serving for longer."""
+LEAVE_MAX = timedelta(minutes=2)
+"""Nobody who leaves is kept for longer by siblings that say nothing of it."""
 HELD = "WaitsForSiblings: its siblings do not all know it yet, or it does not know them"
 
 _AWAY_SECONDS = 12.0
@@ -41,7 +43,7 @@ def waits_for(spec: SiblingsSpec, node: str, said: Mapping[str, Said]) -> tuple[
     joined = next((s.joined for s in spec.siblings if s.node == node), 0)
     return tuple(
         name
-        for name in spec.nodes
+        for name in spec.staying
         if said[name].age <= _AWAY_SECONDS and generation_of(spec, said[name]) < joined
     )
 
@@ -49,7 +51,7 @@ def waits_for(spec: SiblingsSpec, node: str, said: Mapping[str, Said]) -> tuple[
 def is_held(spec: SiblingsSpec, instance: ProxyInstance, said: Mapping[str, Said], time: datetime) -> bool:
     """Whether an instance that is held is to be held on."""
     sibling = next((s for s in spec.siblings if s.node == instance.node), None)
-    if sibling is None or len(spec.siblings) == 1 or instance.announced or not instance.hold:
+    if sibling is None or len(spec.staying) == 1 or instance.announced or not instance.hold:
         return False
     return time - sibling.since < HOLD_MAX and bool(waits_for(spec, instance.node, said))
 
@@ -61,11 +63,26 @@ def release(spec: SiblingsSpec, said: Mapping[str, Said]) -> SiblingsSpec:
     return spec if kept == spec.former else spec.model_copy(update={"former": kept})
 
 
+def forgotten(spec: SiblingsSpec, said: Mapping[str, Said], time: datetime) -> tuple[str, ...]:
+    """The nodes that leave and that nobody passes anything on to any more.
+
+    That is so when each other node has a list in which they leave, or none; also those that leave themselves
+    pass on what they get. One whose agent is stopped goes on with the list that it has, so that it is waited
+    for, but not for ever.
+    """
+    return tuple(
+        sibling.node
+        for sibling in spec.leaving
+        if time - sibling.since >= LEAVE_MAX
+        or all(_has(spec, said[node], sibling.left) for node in spec.nodes if node != sibling.node)
+    )
+
+
 def late(spec: SiblingsSpec, said: Mapping[str, Said], time: datetime) -> tuple[str, ...]:
     """The nodes that have not taken the newest list although they had time to."""
     if time - spec.changed < HOLD_MAX:
         return ()
-    return tuple(node for node in spec.nodes if _is_late(spec, said[node]))
+    return tuple(node for node in spec.staying if _is_late(spec, said[node]))
 
 
 def _is_late(spec: SiblingsSpec, said: Said) -> bool:
@@ -75,6 +92,9 @@ def _is_late(spec: SiblingsSpec, said: Said) -> bool:
 
 
 def _is_forgotten(spec: SiblingsSpec, former: FormerSibling, said: Mapping[str, Said]) -> bool:
-    return all(
-        said[node].version == "" or generation_of(spec, said[node]) >= former.left for node in spec.nodes
-    )
+    return all(_has(spec, said[node], former.left) for node in spec.nodes)
+
+
+def _has(spec: SiblingsSpec, said: Said, generation: int) -> bool:
+    """Whether a node has a list of that generation or a newer one, or none at all."""
+    return said.version == "" or generation_of(spec, said) >= generation

@@ -102,6 +102,16 @@ def test_the_programs_get_the_siblings_in_the_order_of_the_control_plane() -> No
     }
 
 
+def test_one_that_leaves_is_nobody_to_pass_packets_on_to() -> None:
+    node, message = Node(), siblings_message()
+    message.siblings[0].leaving = True
+    parting = read_siblings(message, "v2")
+    node.sync(parting)
+    entry = node.programs.entries[PUBLIC]
+    assert [(s.index, s.leaving) for s in entry.siblings] == [(2, True), (0, False), (1, False)]
+    assert [other.address for other in parting.others("epic1")] == [TWO]
+
+
 def test_nothing_is_set_that_is_there() -> None:
     node = Node()
     node.sync(siblings(), BANK)

@@ -90,6 +90,17 @@ def test_an_instance_is_dropped_when_its_run_removed_it_and_gone_when_its_node_s
     assert step([removed], host("e1", applied=True), deleting=True).instances == ()
 
 
+def test_an_instance_is_dropped_when_no_sibling_passes_packets_on_to_it_any_more() -> None:
+    removed = {**UP, "phase": "Withdrawn", "goal": "remove", "announced": False, "unit": "removed"}
+    waits = step([instance("e1", **removed, listed=True), instance("e2", **UP)], host("e1", drain=True))
+    assert phases(waits) == {"e1": "Withdrawn", "e2": "Serving"}
+    assert waits.runs == waits.dropped == frozenset()
+    found = step([instance("e1", **removed), instance("e2", **UP)], host("e1", drain=True))
+    assert (phases(found)["e1"], found.dropped) == ("Removed", {"e1"})
+    gone = step([instance("e1", **removed, listed=True)], deleting=True)
+    assert phases(gone) == {"e1": "Removed"}, "of a gateway that is deleted nothing is left to be passed on"
+
+
 def test_an_upgrade_restarts_one_instance_after_the_other() -> None:
     old = {**UP, "unit": "outdated"}
     first = step([instance("e1", **old), instance("e2", **old)], envoy_version="2")

@@ -166,6 +166,10 @@ class Site:
         return {i.node for i in self.proxy.status.instances if i.hold}
 
     @property
+    def listed(self) -> set[str]:
+        return {i.node for i in self.proxy.status.instances if i.listed}
+
+    @property
     def condition(self) -> tuple[str, str]:
         found = next(c for c in self.proxy.status.conditions if c.type == "SecondChance")
         return found.status, found.reason
@@ -303,10 +307,48 @@ def test_who_comes_back_from_maintenance_is_held_until_all_know_it_again(pair: S
     pair.change_instance("e2", **{**SERVING, "phase": "Draining"})
     assert [(s.node, s.draining) for s in pair.spec.siblings] == [("e1", False), ("e2", True)]
     pair.change_instance("e2", phase="Withdrawn", announced=False, drained=True)
-    assert pair.spec.nodes == ("e1",)
+    pair.work()
     pair.hear("e1")
+    assert pair.spec.nodes == ("e1",)
     pair.change_instance("e2", phase="Prepared")
     assert (pair.spec.nodes, pair.held) == (("e1", "e2"), {"e2"})
+
+
+@pytest.fixture
+def parting(pair: Site) -> Site:
+    """The same, of which e2 has come to its end."""
+    for node in ("e1", "e2"):
+        pair.hear(node)
+        pair.change_instance(node, **SERVING)
+    pair.change_instance("e2", phase="Withdrawn", announced=False, drained=True)
+    pair.work()
+    return pair
+
+
+def test_who_leaves_has_the_list_until_nobody_passes_anything_on_to_it(parting: Site) -> None:
+    assert (parting.spec.nodes, parting.spec.staying, parting.listed) == (("e1", "e2"), ("e1",), {"e1", "e2"})
+    parting.hear("e2")
+    assert parting.spec.nodes == ("e1", "e2")
+    parting.hear("e1")
+    assert (parting.spec.nodes, parting.listed) == (("e1",), {"e1"})
+
+
+def test_who_leaves_waits_for_a_stopped_agent_but_not_for_ever(parting: Site) -> None:
+    parting.pass_time(115)
+    assert parting.listed == {"e1", "e2"}
+    parting.pass_time(5)
+    assert parting.listed == {"e1"}
+
+
+def test_who_comes_back_before_it_is_forgotten_is_held_until_nobody_knows_it_as_one_that_leaves(
+    parting: Site,
+) -> None:
+    parting.hear("e2")
+    parting.change_instance("e2", phase="Prepared")
+    parting.work()
+    assert (parting.spec.staying, parting.held) == (("e1", "e2"), {"e2"})
+    parting.hear("e2")
+    assert parting.held == set(), "e1 has never had another list"
 
 
 def test_a_drain_that_is_taken_back_lets_nobody_go_before_its_siblings_know_it(pair: Site) -> None:

@@ -10,7 +10,7 @@ from epic.model.instances import ProxyInstance
 from epic.model.naming import GatewayId
 from epic.model.resources import Node
 from epic.model.siblings import MOST_SIBLINGS, SiblingsSpec
-from epic.siblings.listing import Living, begin, living, noted, relist
+from epic.siblings.listing import Living, begin, dismiss, living, noted, relist
 from epic.siblings.message import message
 
 TIME = datetime(2026, 1, 1, tzinfo=UTC)
@@ -21,6 +21,10 @@ ALL = frozenset(NODES)
 
 def alive(name: str, *, draining: bool = False) -> Living:
     return Living(name, IPv4Address(f"192.0.2.{name[1:]}"), draining)
+
+
+def leaving(name: str) -> Living:
+    return Living(name, IPv4Address(f"192.0.2.{name[1:]}"), leaving=True)
 
 
 def lists(
@@ -63,11 +67,12 @@ def test_instances_are_in_the_list_from_the_beginning_until_they_are_drained() -
     phases = ["Planned", "Prepared", "Serving", "Draining", "Withdrawn", "Removed"]
     instances = [instance(f"e{n}", phase) for n, phase in enumerate(phases)]
     found = living(instances, {i.node: node(i.node) for i in instances})
-    assert [(f.node, f.draining) for f in found] == [
-        ("e0", False),
-        ("e1", False),
-        ("e2", False),
-        ("e3", True),
+    assert [(f.node, f.draining, f.leaving) for f in found] == [
+        ("e0", False, False),
+        ("e1", False, False),
+        ("e2", False, False),
+        ("e3", True, False),
+        ("e4", False, True),
     ]
 
 
@@ -96,6 +101,39 @@ def test_an_index_stays_and_is_not_given_to_another_before_it_is_released() -> N
     spec = lists((alive("e1"), alive("e2")), (alive("e2"),), (alive("e2"), alive("e3")))
     assert indexes(spec) == {"e2": 1, "e3": 2}
     assert [(f.node, f.index, f.left) for f in spec.former] == [("e1", 0, 2)]
+
+
+def test_who_leaves_is_in_the_list_as_one_that_leaves_and_is_tried_no_more() -> None:
+    both = lists((alive("e1"), alive("e2")))
+    spec = lists((leaving("e1"), alive("e2")), spec=both)
+    assert (spec.nodes, spec.staying, indexes(spec)) == (("e1", "e2"), ("e2",), indexes(both))
+    sent = message(GatewayId("a", "g"), spec).siblings
+    assert [(s.node, s.leaving, s.draining) for s in sent] == [("e2", False, False), ("e1", True, False)]
+    assert (spec.former, epochs(spec)) == ((), [1])
+    assert lists((leaving("e1"), alive("e2")), spec=spec) is spec
+
+
+def test_when_it_is_dismissed_its_index_is_kept_and_a_new_key_is_on_its_way() -> None:
+    spec = lists((alive("e1"), alive("e2")), (leaving("e1"), alive("e2")))
+    gone = dismiss(spec, {"e1"}, TIME, "77" * 16)
+    assert (gone.nodes, gone.generation) == (("e2",), spec.generation + 1)
+    assert [(f.node, f.index, f.left, f.epoch) for f in gone.former] == [("e1", 0, gone.generation, 1)]
+    assert (epochs(gone), gone.signing_epoch) == ([1, 2], 1)
+    assert lists((leaving("e1"), alive("e2")), spec=gone) is gone, "it comes into no list again"
+
+
+def test_who_comes_back_before_it_is_dismissed_is_as_new_as_any_newcomer() -> None:
+    spec = lists((alive("e1"), alive("e2")), (leaving("e1"), alive("e2")), (alive("e1"), alive("e2")))
+    assert (spec.staying, indexes(spec)) == (("e1", "e2"), {"e1": 0, "e2": 1})
+    assert [s.joined for s in spec.siblings] == [spec.generation, 1]
+
+
+def test_nobody_leaves_by_steps_whom_nobody_passes_anything_on_to() -> None:
+    both = lists((alive("e1"), alive("e2")))
+    assert lists((leaving("e1"), leaving("e2")), spec=both).nodes == ()
+    lost = lists((leaving("e1"), alive("e2")), spec=both)
+    lost = lists((alive("e2"),), spec=lost, standing=ALL - {"e1"})
+    assert (lost.nodes, epochs(lost)) == (("e2",), [2])
 
 
 def test_who_comes_back_gets_its_own_index() -> None:

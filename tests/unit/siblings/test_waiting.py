@@ -8,14 +8,24 @@ from datetime import timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_listing import ALL, TIME, alive, epochs, lists
+from test_listing import ALL, TIME, alive, epochs, leaving, lists
 
 from epic.model.instances import ProxyInstance
 from epic.model.siblings import SiblingsSpec
 from epic.rotation import Policy, Step
 from epic.siblings import rotation
-from epic.siblings.listing import noted, relist
-from epic.siblings.waiting import HELD, HOLD_MAX, Said, is_held, late, release, waits_for
+from epic.siblings.listing import dismiss, noted, relist
+from epic.siblings.waiting import (
+    HELD,
+    HOLD_MAX,
+    LEAVE_MAX,
+    Said,
+    forgotten,
+    is_held,
+    late,
+    release,
+    waits_for,
+)
 
 POLICY = Policy(timedelta(minutes=10), timedelta(seconds=30))
 SECRET = "77" * 16
@@ -97,6 +107,69 @@ def test_an_index_is_free_when_all_have_a_list_without_it_and_its_keys_are_gone(
     assert release(spec, said(e2="v2", e3="v2")) is spec
     assert release(aged, said(e2="v2", e3="v2")).former == ()
     assert release(aged, said(e2="v2", e3="")).former == ()
+
+
+def departure() -> SiblingsSpec:
+    """A list that e1 leaves, published."""
+    both = history(("e1", "e2", "e3"))
+    return versioned(lists((leaving("e1"), alive("e2"), alive("e3")), spec=both))
+
+
+@pytest.mark.parametrize(
+    ("e2", "e3", "gone"),
+    [
+        ("v1", "v2", ()),
+        ("v2", None, ()),
+        ("v2", "unheard of", ()),
+        ("v2", "v2", ("e1",)),
+        ("v2", "", ("e1",)),
+    ],
+)
+def test_who_leaves_stays_until_all_others_have_a_list_in_which_it_leaves(
+    e2: str, e3: str | None, gone: tuple[str, ...]
+) -> None:
+    assert forgotten(departure(), said(e1="v1", e2=e2, e3=e3), TIME) == gone
+
+
+def test_a_node_whose_agent_is_stopped_is_waited_for_but_not_for_ever() -> None:
+    spec = departure()
+    heard = {**said(e1="v2", e2="v2"), "e3": Said("v1", 100.0)}
+    left = spec.leaving[0].since
+    assert forgotten(spec, heard, left + LEAVE_MAX - timedelta(seconds=1)) == ()
+    assert forgotten(spec, heard, left + LEAVE_MAX) == ("e1",)
+
+
+def test_nobody_waits_for_one_that_leaves_and_it_is_not_late() -> None:
+    spec = departure()
+    both = versioned(lists((leaving("e1"), alive("e2"), alive("e3"), alive("e4")), spec=spec))
+    heard = said(e1="v1", e2="v3", e3="v3", e4="v3")
+    assert waits_for(both, "e4", heard) == ()
+    assert late(both, heard, both.changed + HOLD_MAX) == ()
+    alone = versioned(lists((leaving("e1"), alive("e2")), spec=history(("e1", "e2"))))
+    assert not is_held(alone, newcomer(), said(e1="v1", e2=""), alone.changed)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["e1", "e2", "e3"]), st.booleans()), max_size=60))
+def test_whoever_is_passed_something_on_to_has_a_list(events: list[tuple[str, bool]]) -> None:
+    """Nodes leave, come back and take the newest list in any order; who has come has the list first."""
+    spec, time, here = history(("e1", "e2", "e3")), TIME, {"e1", "e2", "e3"}
+    programs = dict.fromkeys(spec.nodes, spec)
+    for node, takes in events:
+        if takes:
+            programs = {n: spec if n == node else held for n, held in programs.items() if n in spec.nodes}
+        elif here ^ {node}:
+            here ^= {node}
+            states = [alive(n) if n in here else leaving(n) for n in ("e1", "e2", "e3")]
+            spec = versioned(relist(spec, states, ALL, time, SECRET))
+            if node in here:
+                programs[node] = spec
+        heard = {n: Said(programs[n].version, 1.0, 60.0) for n in spec.nodes}
+        gone = forgotten(spec, heard, time)
+        if gone:
+            spec = versioned(dismiss(spec, gone, time, SECRET))
+            programs = {n: held for n, held in programs.items() if n not in gone}
+        asked = {n for held in programs.values() for n in held.staying}
+        assert asked <= programs.keys()
 
 
 def test_who_has_not_taken_the_newest_list_is_late_after_a_while() -> None:

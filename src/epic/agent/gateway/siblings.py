@@ -26,6 +26,8 @@ class Sibling:
     index: int
     address: Address
     draining: bool
+    leaving: bool = False
+    """Nothing is passed on to it any more, but it may still pass on what comes to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +43,8 @@ class Siblings:
     """Of the resource as it came."""
 
     def others(self, node: str) -> tuple[Sibling, ...]:
-        """Those on other nodes."""
-        return tuple(sibling for sibling in self.siblings if sibling.node != node)
+        """Those on other nodes that packets may be passed on to."""
+        return tuple(s for s in self.siblings if s.node != node and not s.leaving)
 
     def own(self, node: str) -> Sibling | None:
         """The one on this node."""
@@ -59,7 +61,9 @@ class Plan(NamedTuple):
 def read_siblings(message: epic_pb2.Siblings, version: str) -> Siblings:
     """What the resource means; ValueError when it makes no sense."""
     GatewayId.parse(message.gateway)
-    siblings = tuple(Sibling(s.node, s.index, ip_address(s.address), s.draining) for s in message.siblings)
+    siblings = tuple(
+        Sibling(s.node, s.index, ip_address(s.address), s.draining, s.leaving) for s in message.siblings
+    )
     if len(siblings) > MOST:
         raise ValueError(f"{len(siblings)} siblings; there can be {MOST}")
     for what, values in (
@@ -97,7 +101,7 @@ def program(
         own=own.index,
         netns=namespace,
         siblings=tuple(
-            bpf.Sibling(s.index, s.address, s.draining, s is own or s.address not in lost)
+            bpf.Sibling(s.index, s.address, s.draining, s is own or s.address not in lost, s.leaving)
             for s in siblings.siblings
         ),
         keys=siblings.keys,
