@@ -25,8 +25,10 @@ def check(plant: Plant) -> None:
         gateway = f"{stored.account}.{stored.name}"
         _check_indexes(plant, gateway, stored)
         current = {bytes.fromhex(key.secret.get_secret_value()) for key in stored.spec.keys}
+        # What a node knows that was removed as planned goes with the next rotation.
+        planned = {former.node for former in stored.spec.former if former.dismissed}
         for node in plant.epic.values():
-            removed = node.name not in standing
+            removed = node.name not in standing | planned
             assert not (removed and node.known_keys & current), (
                 f"{node.name} was removed and knows the key of {gateway}"
             )

@@ -51,6 +51,11 @@ def is_gone(node: Node, placed: Sequence[Placed]) -> bool:
     return status.emptied and status.applied_digest == node_digest(status, placed)
 
 
+def is_planned(node: Node) -> bool:
+    """Whether a node that is gone has let go of everything by itself, and has said so."""
+    return node.status.emptied and not node.status.lost
+
+
 def phase_counts(placed: Sequence[Placed]) -> dict[str, int]:
     """How many instances of each phase there are."""
     return dict(sorted(Counter(instance.phase for _, instance in placed).items()))

@@ -39,13 +39,15 @@ class FormerSibling(Kebab):
     """One that has left: `left` is the generation of the first list without it.
 
     Its index is nobody's while somebody may have a list with it; `epoch` is the newest key that its node
-    may know.
+    may know. One that is `dismissed` was on a node that was removed as planned, and has said that nothing is
+    left there: its keys go with the next rotation.
     """
 
     node: str
     index: Index
     left: int
     epoch: int
+    dismissed: bool = False
 
 
 class SiblingsVersion(Kebab):

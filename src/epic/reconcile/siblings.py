@@ -105,6 +105,17 @@ def forget_node(transaction: Transaction, node: str) -> None:
             save_siblings(transaction, proxy.id, stored, relisted(proxy, stored.spec, nodes))
 
 
+def release_node(transaction: Transaction, node: str) -> None:
+    """A node was removed as planned: the keys that it knew go with the next rotation, as one's that left."""
+    for stored in transaction.list(Siblings):
+        former = tuple(
+            f.model_copy(update={"dismissed": True}) if f.node == node else f for f in stored.spec.former
+        )
+        if former != stored.spec.former:
+            spec = stored.spec.model_copy(update={"former": former})
+            transaction.update(stored.model_copy(update={"spec": spec}))
+
+
 def nodes_of(reader: Reader, proxy: GWProxy, spec: SiblingsSpec | None) -> dict[str, Node]:
     """The nodes of the gateway's instances, of its siblings and former siblings, as far as they exist."""
     names = {instance.node for instance in proxy.status.instances}

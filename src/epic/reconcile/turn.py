@@ -23,7 +23,7 @@ from epic.model.resources import GWProxy, Node, Tunnel
 from epic.reconcile.allocation import new_instances
 from epic.reconcile.releases import release_address
 from epic.reconcile.revocation import revoke
-from epic.reconcile.siblings import delete_siblings, forget_node, relist_gateway
+from epic.reconcile.siblings import delete_siblings, forget_node, release_node, relist_gateway
 from epic.reconcile.tunnelling import replan
 from epic.reconcile.world import Key, World
 from epic.store.interface import Change, R, Transaction
@@ -179,6 +179,8 @@ class Turn:
         if not node_life.is_gone(node, placed):
             self._save(node_life.settled(node, placed, now()))
             return
+        if node_life.is_planned(node):
+            release_node(self._transaction, node.name)
         self._delete(node)
         forget_node(self._transaction, node.name)
         if not node.status.lost:

@@ -77,8 +77,8 @@ def relist(
     One leaves in two steps: first it is in the list as one that leaves, for others may have an older list for
     a while, and then it is not (`dismiss`). Who is not `here` any more is out at once, as are all when nobody
     stays. `standing` are the nodes that exist and are not lost: what others knew of keys is worth nothing
-    from now on. When one has left, a new key (`secret`) is on its way at once. Newcomers for which no index
-    is free are left out.
+    from now on, unless they were removed as planned. When one has left, a new key (`secret`) is on its way at
+    once. Newcomers for which no index is free are left out.
     """
     generation = spec.generation + 1
     stays = any(not found.leaving for found in here)
@@ -175,7 +175,8 @@ def _free_index(node: str, kept: Iterable[Sibling], former: Collection[FormerSib
 def _rekeyed(
     spec: SiblingsSpec, one_left: bool, standing: Collection[str], time: datetime, secret: str
 ) -> SiblingsSpec:
-    exposed = max((f.epoch for f in spec.former if f.node not in standing), default=0)
+    strange = [f for f in spec.former if f.node not in standing and not f.dismissed]
+    exposed = max((f.epoch for f in strange), default=0)
     if one_left and not spec.siblings:
         # Nobody has this list any more: who comes next begins with nothing of the old.
         spec, exposed = spec.model_copy(update={"former": ()}), spec.newest_epoch

@@ -24,7 +24,7 @@ from epic.model.resources import Account, GWProxy, LBServiceGroup, Node, Service
 from epic.model.siblings import Siblings, SiblingsSpec
 from epic.reconcile import siblings as siblings_room
 from epic.reconcile import siblings_keeper as keeper_room
-from epic.reconcile.siblings import forget_node, relist_gateway
+from epic.reconcile.siblings import forget_node, release_node, relist_gateway
 from epic.reconcile.siblings_keeper import SiblingsKeeper
 from epic.reconcile.world import World
 from epic.rotation import Policy
@@ -401,6 +401,25 @@ def test_a_lost_node_is_out_of_all_lists_at_once_and_its_keys_are_worth_nothing(
         forget_node(transaction, "e1")
     assert pair.spec.nodes == ("e2",)
     assert not before & {key.secret for key in pair.spec.keys}
+
+
+def remove(site: Site, name: str) -> None:
+    """As when a node has said that nothing is left there."""
+    with site.store.transaction() as transaction:
+        release_node(transaction, name)
+        transaction.delete(Node, "", name)
+        forget_node(transaction, name)
+    site.work()
+
+
+def test_keys_that_a_node_knows_that_was_removed_as_planned_go_without_a_gap(parting: Site) -> None:
+    parting.hear("e1")
+    remove(parting, "e2")
+    assert ([key.epoch for key in parting.spec.keys], parting.spec.signing_epoch) == ([1, 2], 1)
+    for _ in range(20):
+        parting.hear("e1")
+        parting.pass_time(5)
+    assert ([key.epoch for key in parting.spec.keys], parting.spec.former) == ([2], ())
 
 
 def test_keys_are_rotated_and_of_one_who_left_nothing_is_left_after_a_while(pair: Site) -> None:

@@ -157,7 +157,7 @@ def test_a_new_key_is_on_its_way_as_soon_as_one_has_left_and_does_not_sign_yet()
     assert spec.former[0].epoch == 1
 
 
-def test_what_a_removed_node_knows_counts_no_more_at_once() -> None:
+def test_what_a_lost_node_knows_counts_no_more_at_once() -> None:
     both = lists((alive("e1"), alive("e2")))
     lost = lists((alive("e2"),), spec=both, standing=ALL - {"e1"})
     assert (epochs(lost), lost.signing_epoch) == ([2], 2)
@@ -169,6 +169,14 @@ def test_of_a_node_that_left_before_it_was_removed_only_the_keys_it_knew_go() ->
     gone = lists((alive("e2"),), spec=left, standing=ALL - {"e1"})
     assert (epochs(gone), gone.signing_epoch, gone.generation) == ([2], 2, left.generation + 1)
     assert lists((alive("e2"),), spec=gone, standing=ALL - {"e1"}) is gone
+
+
+def test_what_a_node_that_was_removed_as_planned_knows_goes_with_the_next_rotation() -> None:
+    left = lists((alive("e1"), alive("e2")), (alive("e2"),))
+    former = tuple(f.model_copy(update={"dismissed": True}) for f in left.former)
+    planned = left.model_copy(update={"former": former})
+    assert lists((alive("e2"),), spec=planned, standing=ALL - {"e1"}) is planned
+    assert (epochs(planned), planned.signing_epoch) == ([1, 2], 1)
 
 
 def test_an_empty_list_keeps_nothing_of_those_who_were_in_it() -> None:
