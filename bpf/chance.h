@@ -14,6 +14,7 @@
 
 #include "chance_flow.h"
 #include "chance_owner.h"
+#include "chance_plain.h"
 #include "chance_send.h"
 #include "chance_socket.h"
 #include "chance_wire.h"
@@ -106,9 +107,9 @@ static __noinline enum chance_read read_router6(struct __sk_buff *skb, struct ch
 			 true);
 }
 
-/* From the router, for a gateway of which there are siblings. */
+/* From the router, for a gateway of which there are siblings; `known`: the match, perhaps. */
 static __always_inline int chance_decide(struct __sk_buff *skb, const struct siblings *siblings,
-					 const bool six)
+					 __u32 known, const bool six)
 {
 	struct chance_packet packet = {.offset = ETH_HLEN, .six = six};
 	enum chance_match match;
@@ -127,7 +128,7 @@ static __always_inline int chance_decide(struct __sk_buff *skb, const struct sib
 	}
 	if (is_for_here(&packet))
 		return NOT_OURS;
-	match = socket_find(skb, siblings, &packet);
+	match = known == CHANCE_UNKNOWN ? socket_find(skb, siblings, &packet) : known;
 	if (match == CHANCE_FITS) {
 		count_hits(siblings, segments_of(skb));
 		return NOT_OURS;
@@ -135,14 +136,16 @@ static __always_inline int chance_decide(struct __sk_buff *skb, const struct sib
 	return miss(skb, &packet, siblings, match, six);
 }
 
-static __noinline int chance_from_router4(struct __sk_buff *skb, const struct siblings *siblings)
+static __noinline int chance_from_router4(struct __sk_buff *skb, const struct siblings *siblings,
+					  __u32 known)
 {
-	return chance_decide(skb, siblings, false);
+	return chance_decide(skb, siblings, known, false);
 }
 
-static __noinline int chance_from_router6(struct __sk_buff *skb, const struct siblings *siblings)
+static __noinline int chance_from_router6(struct __sk_buff *skb, const struct siblings *siblings,
+					  __u32 known)
 {
-	return chance_decide(skb, siblings, true);
+	return chance_decide(skb, siblings, known, true);
 }
 
 /* What else may be TCP of a gateway's? */
@@ -150,6 +153,37 @@ static __always_inline bool is_chance_protocol6(__u8 protocol)
 {
 	return is_chance_protocol(protocol, true) || precedes_tcp(protocol) ||
 	       protocol == IPPROTO_FRAGMENT;
+}
+
+/*
+ * The number as it is: no packet here has a VLAN tag, which the verifier does not know. To those of
+ * Linux before 6.2 a constant that a function is given is the only one that it is ever given, and
+ * they leave out what it does with others.
+ */
+static __always_inline __u32 any_number(struct __sk_buff *skb, __u32 number)
+{
+	return number + *(volatile __u32 *)&skb->vlan_present;
+}
+
+/* Most often the socket of plain TCP is here; `tcp` is NULL for what is something else. */
+static __always_inline int chance_of_gateway(struct __sk_buff *skb, const struct siblings *siblings,
+					     const void *ip, const struct tcphdr *tcp,
+					     const bool six)
+{
+	__u32 known = CHANCE_UNKNOWN;
+
+	if (tcp) {
+		if (tcp->syn)
+			return NOT_OURS;
+		known = plain_find(skb, siblings, ip, tcp, six);
+		if (known == CHANCE_FITS) {
+			count_hits(siblings, segments_of(skb));
+			return NOT_OURS;
+		}
+	}
+	known = any_number(skb, known);
+	return six ? chance_from_router6(skb, siblings, known)
+		   : chance_from_router4(skb, siblings, known);
 }
 
 /* From the router, for whomever. */
@@ -166,7 +200,8 @@ static __always_inline int chance_from_router(struct __sk_buff *skb, const struc
 			return NOT_OURS;
 		destination = address_v6(&ip->daddr);
 		siblings = siblings_find(&destination);
-		return siblings ? chance_from_router6(skb, siblings) : NOT_OURS;
+		return siblings ? chance_of_gateway(skb, siblings, ip, plain_tcp6(view, ip), true)
+				: NOT_OURS;
 	} else {
 		const struct iphdr *ip = view_at(view, ETH_HLEN, sizeof(*ip));
 
@@ -174,7 +209,8 @@ static __always_inline int chance_from_router(struct __sk_buff *skb, const struc
 			return NOT_OURS;
 		destination = address_v4(ip->daddr);
 		siblings = siblings_find(&destination);
-		return siblings ? chance_from_router4(skb, siblings) : NOT_OURS;
+		return siblings ? chance_of_gateway(skb, siblings, ip, plain_tcp4(view, ip), false)
+				: NOT_OURS;
 	}
 }
 

@@ -46,6 +46,7 @@ struct tcp_timewait_sock {
 #pragma clang attribute pop
 
 enum chance_match {
+	CHANCE_UNKNOWN, /* nobody has looked */
 	CHANCE_ABSENT,
 	CHANCE_STALE_SOCKET, /* of another connection */
 	CHANCE_DOUBTFUL,     /* one of the numbers is near the socket's, perhaps by chance */
@@ -70,96 +71,108 @@ static __always_inline enum chance_match fits(bool yes)
 	return yes ? CHANCE_FITS : CHANCE_STALE_SOCKET;
 }
 
-static __always_inline enum chance_match numbers_match(const struct chance_packet *packet,
+/* `error`: what an ICMP error quotes, which the instance itself has sent. */
+static __always_inline enum chance_match numbers_match(const struct tcphdr *tcp, const bool error,
 						       const struct expected *expected)
 {
 	const __u32 sent = expected->send - expected->unacknowledged;
-	const __u32 sequence = bpf_ntohl(packet->tcp.seq);
+	const __u32 sequence = bpf_ntohl(tcp->seq);
 	bool received, acknowledged;
 
-	if (packet->error)
+	if (error)
 		return fits(near(sequence, expected->unacknowledged, sent));
 	received = near(sequence, expected->receive, expected->window);
-	if (!packet->tcp.ack)
+	if (!tcp->ack)
 		return fits(received);
-	acknowledged = near(bpf_ntohl(packet->tcp.ack_seq), expected->unacknowledged, sent);
+	acknowledged = near(bpf_ntohl(tcp->ack_seq), expected->unacknowledged, sent);
 	return received == acknowledged ? fits(received) : CHANCE_DOUBTFUL;
 }
 
-static __always_inline enum chance_match established_match(struct bpf_sock *found,
-							   const struct chance_packet *packet)
+static __always_inline enum chance_match
+established_match(struct bpf_sock *found, const struct tcphdr *tcp, const bool error)
 {
-	struct tcp_sock *tcp = bpf_skc_to_tcp_sock(found);
+	struct tcp_sock *socket = bpf_skc_to_tcp_sock(found);
 	struct expected expected;
 
-	if (!tcp)
+	if (!socket)
 		return CHANCE_STALE_SOCKET;
-	expected.receive = tcp->rcv_nxt;
-	expected.window = tcp->rcv_wnd;
-	expected.unacknowledged = tcp->snd_una;
-	expected.send = tcp->snd_nxt;
-	return numbers_match(packet, &expected);
+	expected.receive = socket->rcv_nxt;
+	expected.window = socket->rcv_wnd;
+	expected.unacknowledged = socket->snd_una;
+	expected.send = socket->snd_nxt;
+	return numbers_match(tcp, error, &expected);
 }
 
 static __always_inline enum chance_match timewait_match(struct bpf_sock *found,
-							const struct chance_packet *packet)
+							const struct tcphdr *tcp, const bool error)
 {
-	struct tcp_timewait_sock *tcp = bpf_skc_to_tcp_timewait_sock(found);
+	struct tcp_timewait_sock *socket = bpf_skc_to_tcp_timewait_sock(found);
 	struct expected expected = {};
 
-	if (!tcp)
+	if (!socket)
 		return CHANCE_STALE_SOCKET;
-	expected.receive = tcp->tw_sk.__tw_common.skc_tw_rcv_nxt;
-	expected.unacknowledged = tcp->tw_sk.__tw_common.skc_tw_snd_nxt;
+	expected.receive = socket->tw_sk.__tw_common.skc_tw_rcv_nxt;
+	expected.unacknowledged = socket->tw_sk.__tw_common.skc_tw_snd_nxt;
 	expected.send = expected.unacknowledged;
-	return numbers_match(packet, &expected);
+	return numbers_match(tcp, error, &expected);
 }
 
 /* Two nodes may both have one when the SYN was sent again; who sent the SYN-ACK is answered. */
-static __always_inline bool request_fits(struct bpf_sock *found, const struct chance_packet *packet)
+static __always_inline bool request_fits(struct bpf_sock *found, const struct tcphdr *tcp,
+					 const bool error)
 {
 	struct tcp_request_sock *request = bpf_skc_to_tcp_request_sock(found);
 
 	if (!request)
 		return false;
-	if (packet->error)
-		return bpf_ntohl(packet->tcp.seq) == request->snt_isn;
-	if (!packet->tcp.ack)
-		return near(bpf_ntohl(packet->tcp.seq), request->rcv_nxt, 0);
-	return bpf_ntohl(packet->tcp.ack_seq) == request->snt_isn + 1;
+	if (error)
+		return bpf_ntohl(tcp->seq) == request->snt_isn;
+	if (!tcp->ack)
+		return near(bpf_ntohl(tcp->seq), request->rcv_nxt, 0);
+	return bpf_ntohl(tcp->ack_seq) == request->snt_isn + 1;
+}
+
+/* The socket of a connection; what only listens has none. */
+static __always_inline enum chance_match
+connection_match(struct bpf_sock *found, const struct tcphdr *tcp, const bool error)
+{
+	switch (found->state) {
+	case BPF_TCP_NEW_SYN_RECV:
+		return fits(request_fits(found, tcp, error));
+	case BPF_TCP_TIME_WAIT:
+		return timewait_match(found, tcp, error);
+	default:
+		return established_match(found, tcp, error);
+	}
 }
 
 /* A listener has no connections, but may have given somebody a cookie. */
-static __always_inline bool cookie_fits(struct bpf_sock *found, struct __sk_buff *skb,
-					const struct chance_packet *packet, const bool six)
+static __always_inline enum chance_match cookie_match(struct bpf_sock *found, const void *ip,
+						      const __u32 length, const struct tcphdr *tcp)
 {
-	struct tcphdr *tcp = (void *)&packet->tcp; /* which is only read */
+	/* Both headers are only read. */
+	return bpf_tcp_check_syncookie(found, (void *)ip, length, (void *)tcp, sizeof(*tcp))
+		       ? CHANCE_ABSENT
+		       : CHANCE_FITS;
+}
+
+static __always_inline enum chance_match copied_cookie_match(struct bpf_sock *found,
+							     struct __sk_buff *skb,
+							     const struct chance_packet *packet,
+							     const bool six)
+{
 	struct ipv6hdr ip6;
 	struct iphdr ip4;
 
 	if (packet->error)
-		return false;
+		return CHANCE_ABSENT;
 	if (six)
-		return !bpf_skb_load_bytes(skb, packet->offset, &ip6, sizeof(ip6)) &&
-		       !bpf_tcp_check_syncookie(found, &ip6, sizeof(ip6), tcp, sizeof(*tcp));
-	return !bpf_skb_load_bytes(skb, packet->offset, &ip4, sizeof(ip4)) &&
-	       !bpf_tcp_check_syncookie(found, &ip4, sizeof(ip4), tcp, sizeof(*tcp));
-}
-
-static __always_inline enum chance_match socket_match(struct bpf_sock *found, struct __sk_buff *skb,
-						      const struct chance_packet *packet,
-						      const bool six)
-{
-	switch (found->state) {
-	case BPF_TCP_LISTEN:
-		return cookie_fits(found, skb, packet, six) ? CHANCE_FITS : CHANCE_ABSENT;
-	case BPF_TCP_NEW_SYN_RECV:
-		return fits(request_fits(found, packet));
-	case BPF_TCP_TIME_WAIT:
-		return timewait_match(found, packet);
-	default:
-		return established_match(found, packet);
-	}
+		return bpf_skb_load_bytes(skb, packet->offset, &ip6, sizeof(ip6))
+			       ? CHANCE_ABSENT
+			       : cookie_match(found, &ip6, sizeof(ip6), &packet->tcp);
+	return bpf_skb_load_bytes(skb, packet->offset, &ip4, sizeof(ip4))
+		       ? CHANCE_ABSENT
+		       : cookie_match(found, &ip4, sizeof(ip4), &packet->tcp);
 }
 
 static __noinline enum chance_match socket_find(struct __sk_buff *skb,
@@ -189,7 +202,9 @@ static __noinline enum chance_match socket_find(struct __sk_buff *skb,
 				   siblings->netns, 0);
 	if (!found)
 		return CHANCE_ABSENT;
-	match = socket_match(found, skb, packet, six);
+	match = found->state == BPF_TCP_LISTEN
+			? copied_cookie_match(found, skb, packet, six)
+			: connection_match(found, &packet->tcp, packet->error);
 	bpf_sk_release(found);
 	return match;
 }
