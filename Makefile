@@ -100,6 +100,7 @@ bench-second-chance: bpf ## Measure second chance on four EPIC nodes in namespac
 
 bench-agent: bpf ## Measure an agent with 10,000 tunnels and 100,000 endpoints (root)
 	@$(BIN)/python tests/bench/agent_change.py
+	@$(BIN)/python tests/bench/agent_siblings.py
 	@$(BIN)/python tests/bench/agent_scale.py
 	@$(BIN)/python tests/bench/ready_checks.py
 	@$(BIN)/python tests/bench/xds_sockets.py

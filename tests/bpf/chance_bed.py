@@ -90,7 +90,7 @@ class Bed:
         self.forget()
         self.program.gso(0, 0)
         with self.namespace:
-            for public in list(self.plane.siblings()):
+            for public in dict(self.plane.siblings()):
                 self.plane.delete_siblings(public)
         for inner in PUBLICS:
             self.tell(inner, **changes)
@@ -177,7 +177,7 @@ class Bed:
     def counted(self) -> Counter[str]:
         """Of both gateways together."""
         total: Counter[str] = Counter()
-        for counters in self.plane.second_chance_counters().values():
+        for counters in dict(self.plane.second_chance_counters()).values():
             total.update(vars(counters))
         return total
 

@@ -38,22 +38,22 @@ def test_what_is_set_is_there(plane: Dataplane, bpffs: Path, object_file: Path) 
     six = replace(SIBLINGS, netns=None, keys=(None, bytes(16)), active=1)
     plane.set_siblings(PUBLIC, SIBLINGS)
     plane.set_siblings(PUBLIC6, six)
-    assert plane.siblings() == {PUBLIC: SIBLINGS, PUBLIC6: six}
-    assert Dataplane(bpffs / "plane", object_file).siblings() == plane.siblings()
+    assert dict(plane.siblings()) == {PUBLIC: SIBLINGS, PUBLIC6: six}
+    assert dict(Dataplane(bpffs / "plane", object_file).siblings()) == dict(plane.siblings())
     alone = Siblings(0, None, (Sibling(0, NODES[0]),), (None, bytes(16)), 1)
     plane.set_siblings(PUBLIC, alone)
     plane.delete_siblings(PUBLIC6)
     plane.delete_siblings(PUBLIC6)
-    assert plane.siblings() == {PUBLIC: alone}
+    assert dict(plane.siblings()) == {PUBLIC: alone}
 
 
 def test_counters_begin_with_the_gateway_and_end_with_it(plane: Dataplane) -> None:
-    assert plane.second_chance_counters() == {}
+    assert dict(plane.second_chance_counters()) == {}
     plane.set_siblings(PUBLIC, SIBLINGS)
-    (counters,) = plane.second_chance_counters().values()
+    (counters,) = dict(plane.second_chance_counters()).values()
     assert not any(vars(counters).values())
     plane.delete_siblings(PUBLIC)
-    assert plane.second_chance_counters() == {}
+    assert dict(plane.second_chance_counters()) == {}
 
 
 def test_a_change_of_the_list_renews_the_gateways_budget_and_no_other(plane: Dataplane) -> None:
@@ -77,9 +77,9 @@ def test_a_new_version_keeps_them(plane: Dataplane, bpffs: Path, object_file: Pa
     newer = Dataplane(bpffs / "plane", new_version(object_file, tmp_path))
     newer.load()
     assert not newer.due
-    assert newer.siblings() == {PUBLIC: SIBLINGS}
+    assert dict(newer.siblings()) == {PUBLIC: SIBLINGS}
     newer.set_siblings(PUBLIC6, SIBLINGS)
-    assert set(newer.second_chance_counters()) == {PUBLIC, PUBLIC6}
+    assert set(dict(newer.second_chance_counters())) == {PUBLIC, PUBLIC6}
 
 
 @pytest.mark.parametrize(
@@ -96,4 +96,4 @@ def test_a_new_version_keeps_them(plane: Dataplane, bpffs: Path, object_file: Pa
 def test_what_cannot_be_used_is_refused(plane: Dataplane, changes: dict[str, object], message: str) -> None:
     with pytest.raises(Invalid, match=f"{PUBLIC}: .*{message}"):
         plane.set_siblings(PUBLIC, replace(SIBLINGS, **changes))  # type: ignore[arg-type]
-    assert plane.siblings() == {}
+    assert dict(plane.siblings()) == {}

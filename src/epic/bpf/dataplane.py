@@ -241,12 +241,12 @@ class Dataplane:
         """The inverse: all packets for the address are the instance's here."""
         self._siblings.delete(public)
 
-    def siblings(self) -> dict[Address, Siblings]:
-        """The siblings of each gateway, by its public address."""
+    def siblings(self) -> Iterator[tuple[Address, Siblings]]:
+        """The siblings of each gateway, by its public address; read bit by bit."""
         return self._siblings.all()
 
-    def second_chance_counters(self) -> dict[Address, SecondChanceCounters]:
-        """What became of each gateway's packets, by its public address."""
+    def second_chance_counters(self) -> Iterator[tuple[Address, SecondChanceCounters]]:
+        """What became of each gateway's packets, by its public address; read bit by bit."""
         return self._siblings.counters()
 
     def events(self) -> EventRing:

@@ -6,7 +6,9 @@ from __future__ import annotations
 import struct
 import time
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from epic.bpf import records
 from epic.bpf.chance_counters import CHANCE_COUNTERS, SecondChanceCounters
@@ -54,11 +56,20 @@ class Siblings:
     """Slot of the key that signs."""
 
 
+class _Found(NamedTuple):
+    """An entry and what it says."""
+
+    value: bytes
+    public: Address
+    siblings: Siblings
+
+
 class SiblingTable:
     """Siblings by public address, and what the programs count of each gateway."""
 
     def __init__(self, maps: Maps) -> None:
         self._maps = maps
+        self._found: dict[bytes, _Found] = {}
         self._slots = {key: _slot(value) for key, value in maps.siblings.items()}
         used = set(self._slots.values())
         # A slot that was left is taken again as late as possible: packets may still be on their way.
@@ -72,7 +83,7 @@ class SiblingTable:
         _check(public, siblings)
         key = records.pack_address(public)
         value = self._maps.siblings.get(key)
-        changed = value is None or _unpack(value).siblings != siblings.siblings
+        changed = value is None or self._read(key, value).siblings.siblings != siblings.siblings
         changed_ns = time.monotonic_ns() if changed or value is None else _changed_ns(value)
         slot = self._slots[key] if value is not None else self._begin(key)
         if changed:
@@ -80,7 +91,9 @@ class SiblingTable:
         if self._maps.budgets.get(_NODE) is None:
             # The node's own is never filled up by a change: gateways could come and go to lift it.
             self._maps.budgets.set(_NODE, bytes(records.COUNT.size))
-        self._maps.siblings.set(key, _pack(siblings, slot, changed_ns))
+        packed = _pack(siblings, slot, changed_ns)
+        self._maps.siblings.set(key, packed)
+        self._found[key] = _Found(packed, public, siblings)
 
     def delete(self, public: Address) -> None:
         """Remove; packets for the address are left to the stack again."""
@@ -89,20 +102,28 @@ class SiblingTable:
             held.delete(key)
         if key in self._slots:
             self._free.append(self._slots.pop(key))
+        self._found.pop(key, None)
 
-    def all(self) -> dict[Address, Siblings]:
-        """What is there."""
-        return {_address(key): _unpack(value) for key, value in self._maps.siblings.items()}
+    def all(self) -> Iterator[tuple[Address, Siblings]]:
+        """What is there; read bit by bit."""
+        for key, value in self._maps.siblings.items():
+            found = self._read(key, value)
+            yield found.public, found.siblings
 
-    def counters(self) -> dict[Address, SecondChanceCounters]:
-        """What became of each gateway's packets."""
-        hits = {slot: _sum_hits(value) for slot, value in self._maps.hits.at(self._slots.values())}
-        counted = {key: _sum(value) for key, value in self._maps.chances.items()}
-        return {
-            _address(key): SecondChanceCounters(hits[slot], *counted[key])
-            for key, slot in self._slots.items()
-            if key in counted
-        }
+    def counters(self) -> Iterator[tuple[Address, SecondChanceCounters]]:
+        """What became of each gateway's packets; read bit by bit."""
+        for key, value in self._maps.chances.items():
+            slot = self._slots.get(key)
+            hits = None if slot is None else self._maps.hits.get(records.ID.pack(slot))
+            if hits is not None:
+                yield _address(key), SecondChanceCounters(_sum_hits(hits), *_sum(value))
+
+    def _read(self, key: bytes, value: bytes) -> _Found:
+        """What the entry says. It is kept, for reading it takes far longer than finding it unchanged."""
+        found = self._found.get(key)
+        if found is None or found.value != value:
+            found = self._found[key] = _Found(value, _address(key), _unpack(value))
+        return found
 
     def _begin(self, key: bytes) -> int:
         """All counters of a new gateway at 0; its slot: that of an attempt that failed, if there was one."""

@@ -34,7 +34,7 @@ _BPFFS_MAGIC = 0xCAFE4A11
 _PROGRAM_INFO_SIZE = 232
 _MAP_INFO_SIZE = 80
 _PROGRAM_NAME_OFFSET = 64
-_BATCH = 4096
+_BATCH, _LEAST_BATCH, _BATCH_BYTES = 4096, 64, 1 << 19
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -126,12 +126,14 @@ def delete(fd: int, key: bytes) -> bool:
 def items(fd: int, key_size: int, value_size: int) -> Iterator[tuple[bytes, bytes]]:
     """All of a hash map. Entries that come or go meanwhile may be seen or not."""
     position, first, last = ctypes.create_string_buffer(8), True, False
-    keys = ctypes.create_string_buffer(key_size * _BATCH)
-    values = ctypes.create_string_buffer(value_size * _BATCH)
+    # Values of all CPUs can be large, and what is read at once holds its caller.
+    most = max(_LEAST_BATCH, min(_BATCH, _BATCH_BYTES // value_size))
+    keys = ctypes.create_string_buffer(key_size * most)
+    values = ctypes.create_string_buffer(value_size * most)
     while not last:
         start = 0 if first else address(position)
         request = attributes(
-            "=QQQQIIQQ", start, address(position), address(keys), address(values), _BATCH, fd, 0, 0
+            "=QQQQIIQQ", start, address(position), address(keys), address(values), most, fd, 0, 0
         )
         try:
             bpf(_MAP_LOOKUP_BATCH, request)
@@ -140,7 +142,7 @@ def items(fd: int, key_size: int, value_size: int) -> Iterator[tuple[bytes, byte
                 raise
             last = True
         first, count = False, struct.unpack_from("=I", request, 32)[0]
-        yield from zip(_split(keys.raw, key_size, count), _split(values.raw, value_size, count), strict=True)
+        yield from zip(_split(keys, key_size, count), _split(values, value_size, count), strict=True)
 
 
 def lookup_range(fd: int, first: int, count: int, size: int) -> bytes:
@@ -189,8 +191,10 @@ def delete_batch(fd: int, keys: Sequence[bytes]) -> None:
         done += struct.unpack_from("=I", request, 32)[0]
 
 
-def _split(data: bytes, size: int, count: int) -> Iterator[bytes]:
-    return (data[start : start + size] for start in range(0, size * count, size))
+def _split(data: ctypes.Array[ctypes.c_char], size: int, count: int) -> Iterator[bytes]:
+    """The first values of so many bytes each; the buffer may be filled again meanwhile."""
+    found = bytes(memoryview(data)[: size * count])
+    return (found[start : start + size] for start in range(0, size * count, size))
 
 
 def program_info(fd: int) -> ProgramInfo:

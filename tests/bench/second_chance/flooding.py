@@ -71,6 +71,6 @@ def measure(bed: Bed, program: Path, rate: int) -> Flooded:
 def _counted(bed: Bed) -> Counter[str]:
     total: Counter[str] = Counter()
     for node in bed.nodes:
-        for counters in node.plane.second_chance_counters().values():
+        for counters in dict(node.plane.second_chance_counters()).values():
             total.update(asdict(counters))
     return total

@@ -239,7 +239,7 @@ class Bed:
         return sum(
             getattr(counters, name)
             for node in self.nodes
-            for counters in node.plane.second_chance_counters().values()
+            for counters in dict(node.plane.second_chance_counters()).values()
         )
 
     def unlink(self) -> None:
@@ -247,7 +247,7 @@ class Bed:
         for node in self.nodes:
             with node.space:
                 for public in (PUBLIC, PUBLIC6):
-                    if public in node.plane.siblings():
+                    if public in dict(node.plane.siblings()):
                         node.plane.delete_siblings(public)
 
 

@@ -45,7 +45,7 @@ def has(version: str) -> object:
 
 def entry(node: Node) -> Siblings | None:
     try:
-        return plane(node.pins).siblings().get(PUBLIC)
+        return dict(plane(node.pins).siblings()).get(PUBLIC)
     except FileNotFoundError:
         return None
 

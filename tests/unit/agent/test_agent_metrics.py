@@ -32,12 +32,12 @@ def test_labels_and_help_are_escaped_and_large_counters_exact() -> None:
     )
 
 
-def test_an_epic_node_shows_tunnels_drops_events_and_instances() -> None:
+async def test_an_epic_node_shows_tunnels_drops_events_and_instances() -> None:
     statuses = [
         TunnelStatus(id=7, hello_age=2, rx_packets=5, tx_bytes=9, signing_epoch=3),
         TunnelStatus(id=8, hello_age=-1),
     ]
-    text = gateway_metrics.render(
+    text = await gateway_metrics.render(
         TunnelReport(
             statuses,
             {"tag_wrong": 4},
@@ -71,12 +71,13 @@ def test_an_epic_node_shows_tunnels_drops_events_and_instances() -> None:
     assert 'epic_tunnel_hello_age_seconds{tunnel="8"' not in text
 
 
-def test_a_workload_node_shows_round_trips_and_loss() -> None:
+async def test_a_workload_node_shows_round_trips_and_loss() -> None:
     health = Health()
     health.sent(1, 100)
     health.answered(1, 100.002, 0.001953125)
     sample = StatusSample({7: workload_tunnel(A)}, {7: TunnelCounters(1, 2, 3, 4)}, {}, {7: health}, 105)
-    lines = workload_metrics.render(sample, Counter(), {}).splitlines()
+    text = await workload_metrics.render(sample, Counter(), {})
+    lines = text.splitlines()
     assert 'epic_tunnel_round_trip_seconds{tunnel="7",gateway="shop.web"} 0.001953125' in lines
     assert 'epic_tunnel_hello_loss_ratio{tunnel="7",gateway="shop.web"} 0.0' in lines
     assert 'epic_tunnel_up{tunnel="7",gateway="shop.web"} 1' in lines

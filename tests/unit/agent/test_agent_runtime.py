@@ -5,6 +5,7 @@
 - A vital task that fails ends the agent.
 - A trouble is logged when it begins, when it changes and when it is over.
 - Nothing is removed before all sources are known.
+- What takes long is done in parts, and others have their turns in between.
 """
 
 from __future__ import annotations
@@ -25,11 +26,46 @@ from epic.agent.runtime.completeness import Completeness
 from epic.agent.runtime.log_once import LogOnce
 from epic.agent.runtime.supervisor import Supervisor
 from epic.agent.runtime.systemd import keep_beating
+from epic.agent.runtime.turns import in_turns
+from epic.agent.runtime.worker import Worker
 
 
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "_FIRST_SECONDS", 0.001)
+
+
+async def test_a_long_loop_lets_others_have_their_turns() -> None:
+    turns: list[int] = []
+
+    async def other() -> None:
+        while True:
+            turns.append(len(seen))
+            await asyncio.sleep(0)
+
+    seen: list[int] = []
+    task = asyncio.create_task(other())
+    async for item in in_turns(range(10), part=4):
+        # The other one looks at it meanwhile.
+        seen.append(item)  # noqa: PERF401
+    task.cancel()
+    assert (seen, turns) == (list(range(10)), [4, 8])
+
+
+async def test_what_the_worker_does_in_parts_lets_other_calls_in_between() -> None:
+    worker, done = Worker("test"), list[str]()
+    left = iter(["a", "b", "c"])
+    try:
+        items = (done.append(f"read {n}") or n for n in range(4))
+        collecting = asyncio.create_task(worker.collect(items, at_once=2))
+        await asyncio.sleep(0)
+        await worker.run(done.append, "another")
+        assert await collecting == [0, 1, 2, 3]
+        assert done == ["read 0", "read 1", "another", "read 2", "read 3"]
+        await worker.repeat(lambda: next(left, None) is not None)
+        assert list(left) == []
+    finally:
+        worker.close()
 
 
 class Work:

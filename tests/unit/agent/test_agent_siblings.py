@@ -9,12 +9,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
-from agent_samples import KEY, PUBLIC, SIBLINGS, WEB, siblings_message
+from agent_samples import KEY, PUBLIC, SIBLINGS, WEB, instance_message, siblings_message
 
 from epic.ads import snapshot
 from epic.ads.snapshot import versioned
@@ -40,8 +40,8 @@ class Programs:
         self.calls: list[str] = []
         self.refuses: set[Address] = set()
 
-    def siblings(self) -> dict[Address, bpf.Siblings]:
-        return dict(self.entries)
+    def siblings(self) -> Iterator[tuple[Address, bpf.Siblings]]:
+        yield from dict(self.entries).items()
 
     def set_siblings(self, public: Address, siblings: bpf.Siblings) -> None:
         if public in self.refuses:
@@ -69,7 +69,17 @@ class Node:
     ) -> bool:
         wanted = {s.gateway: s for s in siblings}
         namespaces = {} if namespace is None else dict.fromkeys(wanted, namespace)
-        return self.chance.sync(wanted, namespaces, whole=whole, may_delete=may_delete)
+        known = {} if whole else dict.fromkeys(s.gateway for s in self.chance.known)
+        self.chance.take({**known, **wanted}, namespaces, whole=whole, may_delete=may_delete)
+        if whole:
+            for _ in self.chance.compare():
+                pass
+        return self.work()
+
+    def work(self) -> bool:
+        while self.chance.work():
+            pass
+        return self.chance.settled
 
     def calls(self) -> list[str]:
         """What was done since the last call."""
@@ -140,6 +150,52 @@ def test_what_others_take_away_or_change_is_mended_on_a_whole_look() -> None:
     assert node.calls() == [f"set {PUBLIC}", f"set {OTHER}"]
 
 
+def test_of_gateways_that_nothing_was_said_of_nothing_is_looked_at() -> None:
+    node = Node()
+    node.sync(siblings(), BANK)
+    node.programs.entries.clear()
+    node.calls()
+    node.chance.take({WEB: siblings("v2", siblings=SIBLINGS[1:])}, {WEB: 4}, whole=False, may_delete=True)
+    assert node.work()
+    assert node.calls() == [f"set {PUBLIC}"]
+    assert node.chance.applied == {WEB: "v2", "bank.web": "v1"}
+
+
+def test_many_gateways_are_set_in_parts() -> None:
+    node = Node()
+    names = {f"shop.g{n}": str(OTHER + n) for n in range(100)}
+    many = {name: siblings(gateway=name, public_address=public) for name, public in names.items()}
+    node.chance.take(many, {}, whole=True, may_delete=True)
+    assert node.chance.work()
+    assert 0 < len(node.calls()) < 50
+    assert node.work()
+    assert node.chance.applied == dict.fromkeys(many, "v1")
+
+
+def test_what_is_set_while_all_is_compared_stays() -> None:
+    node = Node()
+    node.sync(siblings())
+    comparison = node.chance.compare()
+    next(comparison)
+    node.chance.take({"bank.web": BANK}, {}, whole=False, may_delete=True)
+    assert node.work()
+    assert list(comparison) == []
+    assert node.work()
+    assert node.calls() == [f"set {PUBLIC}", f"set {OTHER}"]
+
+
+@pytest.mark.parametrize("leaves_first", [True, False])
+def test_an_address_may_pass_from_one_gateway_to_another(leaves_first: bool) -> None:
+    node, heir = Node(), siblings("v7", gateway="bank.web", siblings=SIBLINGS[1:])
+    node.sync(siblings())
+    changes: list[dict[str, Siblings | None]] = [{"bank.web": heir}, {WEB: None}]
+    for change in reversed(changes) if leaves_first else changes:
+        node.chance.take(change, {}, whole=False, may_delete=True)
+        assert node.work()
+    assert len(node.programs.entries[PUBLIC].siblings) == 2
+    assert node.chance.applied == {"bank.web": "v7"}
+
+
 def test_what_nobody_wants_goes_when_all_is_known() -> None:
     programs = Programs()
     Node(programs).sync(siblings(), BANK)
@@ -198,7 +254,8 @@ def test_a_silent_node_is_skipped_until_it_speaks_again() -> None:
     node = Node()
     node.sync(siblings(), BANK)
     node.chance.lost = frozenset({THREE})
-    assert node.chance.renew()
+    node.chance.renew()
+    assert node.work()
     assert [s.alive for s in node.programs.entries[PUBLIC].siblings] == [False, True, True]
     assert [s.alive for s in node.programs.entries[OTHER].siblings] == [False, True, True]
     # It was said before who is silent, and a new agent must not forget it.
@@ -207,6 +264,7 @@ def test_a_silent_node_is_skipped_until_it_speaks_again() -> None:
     assert later.chance.lost == {THREE}
     node.chance.lost = frozenset()
     node.chance.renew()
+    assert node.work()
     assert all(s.alive for s in node.programs.entries[PUBLIC].siblings)
 
 
@@ -226,7 +284,7 @@ def test_a_list_without_this_node_does_nothing() -> None:
 
 def test_programs_that_cannot_be_asked_stop_nothing_else() -> None:
     class Broken(Programs):
-        def siblings(self) -> dict[Address, bpf.Siblings]:
+        def siblings(self) -> Iterator[tuple[Address, bpf.Siblings]]:
             raise OSError(1, "Operation not permitted")
 
     node = Node(Broken())
@@ -274,6 +332,15 @@ def test_a_node_says_why_it_does_not_take_part(tmp_path: Path) -> None:
 def test_a_list_that_makes_no_sense_is_refused(message: epic_pb2.Siblings, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         read_siblings(message, "v1")
+
+
+def test_what_is_said_of_siblings_or_of_the_instance_is_looked_at() -> None:
+    cache = cached(lambda _: None)
+    assert cache.dirty.siblings == {WEB}
+    for type_url, resource in ((snapshot.SIBLINGS, None), (snapshot.INSTANCE, versioned(instance_message()))):
+        cache.dirty.siblings.clear()
+        cache.update(type_url, {WEB: resource} if resource else {}, [] if resource else [WEB])
+        assert cache.dirty.siblings == {WEB}
 
 
 def cached(change: Callable[[ResourceCache], None]) -> ResourceCache:

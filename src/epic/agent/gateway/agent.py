@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from itertools import islice
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
 
 from epic.ads.delta.client import DeltaClient, mtls_channel
@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 
 _TICK_SECONDS = 1.0
 _ROUTES_SECONDS = 1.0
-_PART = 256
+_PART = 128
 
 
 class GatewayAgent:
@@ -73,6 +73,8 @@ class GatewayAgent:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop`; the kernel state stays, for traffic goes on while the agent restarts."""
+        # What is there from the start on stays: looking all of it through would hold everybody for 50 ms.
+        gc.freeze()
         settings = self._settings
         settings.run_directory.mkdir(parents=True, exist_ok=True)
         settings.state_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -230,17 +232,21 @@ class GatewayAgent:
             self._reconciler.set_down(self._liveness.down)
         moved = {event.tunnel for event in found if event.lane == 0}
         if moved:
-            self._run_aside(self._kernel.move, "move", moved)
+            self._run_aside(self._worker.run(self._kernel.move, moved), "move")
 
     def _probed(self, payload: bytes, source: Address) -> None:
         self._heartbeat.hear(payload, source)
 
     def _siblings_changed(self) -> None:
-        self._run_aside(self._second_chance.renew, "siblings")
+        self._run_aside(self._renew_siblings(), "siblings")
 
-    def _run_aside(self, call: Callable[..., object], name: str, *arguments: object) -> None:
+    async def _renew_siblings(self) -> None:
+        await self._worker.run(self._second_chance.renew)
+        await self._worker.repeat(self._second_chance.work)
+
+    def _run_aside(self, work: Coroutine[object, object, object], name: str) -> None:
         """On the kernel's thread, between what rounds do there."""
-        task = asyncio.create_task(self._worker.run(call, *arguments), name=name)
+        task = asyncio.create_task(work, name=name)
         self._moves.add(task)
         task.add_done_callback(self._moves.discard)
 
@@ -283,11 +289,8 @@ class GatewayAgent:
         if self._kernel.idle:
             return report.TunnelReport([], {})
         before = frozenset(self._alive)
-        found = await self._worker.run(self._sample_tunnels)
-        statuses: list[epic_pb2.TunnelStatus] = []
         # In parts: what is to be changed meanwhile must not wait for all of them.
-        while part := await self._worker.run(lambda: list(islice(found, _PART))):
-            statuses += part
+        statuses = await self._worker.collect(self._sample_tunnels(), _PART)
         if self._liveness.look(statuses, time.monotonic()):
             self._reconciler.set_down(self._liveness.down)
         alive, down = events.find_silent(before & self._alive, statuses)
@@ -297,7 +300,8 @@ class GatewayAgent:
         for key in [key for key in self._events if key[0] not in self._cache.tunnels]:
             del self._events[key]
         drops = await self._worker.run(self._dataplane.drop_counters)
-        return report.TunnelReport(statuses, drops, await self._worker.run(self._second_chance.counters))
+        chances = await self._worker.collect(self._second_chance.counters(), _PART)
+        return report.TunnelReport(statuses, drops, dict(chances))
 
     def _count(self, event: events.Event) -> None:
         log.log(logging.WARNING if event.what == "down" else logging.INFO, "%s", event.text)
@@ -307,7 +311,7 @@ class GatewayAgent:
         tunnels = await self._tunnels()
         gateways = {id_: tunnel.gateway for id_, tunnel in self._cache.tunnels.items()}
         life = self._renewer.life
-        return metrics.render(
+        return await metrics.render(
             tunnels,
             gateways,
             self._instances(),

@@ -92,9 +92,11 @@ class EndpointDiff:
 
 
 class DirtySet:
-    """What must be looked at: endpoints, tunnels by id, and the gateways whose Envoys are to be told."""
+    """What must be looked at: endpoints, tunnels by id, the gateways whose Envoys are to be told, and those
+    whose siblings are to be known to the programs."""
 
     def __init__(self) -> None:
         self.endpoints = EndpointDiff()
         self.tunnels: set[int] = set()
         self.gateways: set[str] = set()
+        self.siblings: set[str] = set()

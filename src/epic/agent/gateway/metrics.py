@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pure: the metrics of an EPIC node."""
+"""The metrics of an EPIC node."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 
 from epic.agent.gateway.report import TunnelReport
 from epic.agent.runtime.exposition import Family, exposition
+from epic.agent.runtime.turns import in_turns
 from epic.agent.tunnel.events import Events
 from epic.agent.tunnel.families import (
     TRAFFIC,
@@ -23,7 +23,7 @@ from epic.bpf.dataplane import Address, SecondChanceCounters
 from epic.proto import epic_pb2
 
 
-def render(
+async def render(
     tunnels: TunnelReport,
     gateways: Mapping[int, str],
     instances: Iterable[epic_pb2.InstanceStatus],
@@ -39,7 +39,7 @@ def render(
     """
     up, age, key = tunnel_state_families()
     traffic = traffic_families()
-    for status in tunnels.statuses:
+    async for status in in_turns(tunnels.statuses):
         labels = {"tunnel": str(status.id), "gateway": gateways.get(status.id, "")}
         up.add(0 <= status.hello_age <= DEAD_SECONDS, **labels)
         if status.hello_age >= 0:
@@ -68,19 +68,22 @@ def render(
         drops_family(tunnels.drops),
         ready,
         announced,
-        *_second_chance_families(tunnels.chances, nodes or {}),
+        await _second_chance_family(tunnels.chances),
+        _siblings_family(nodes or {}),
     )
     return exposition((build_family(), failures_family(failures), *parts))
 
 
-def _second_chance_families(
-    chances: Mapping[str, SecondChanceCounters], nodes: Mapping[Address, bool]
-) -> tuple[Family, Family]:
-    packets = Family("epic_second_chance_total", "counter", "What became of clients' packets, by gateway.")
-    for gateway, counts in sorted(chances.items()):
-        for what, count in asdict(counts).items():
-            packets.add(count, gateway=gateway, what=what)
+async def _second_chance_family(chances: Mapping[str, SecondChanceCounters]) -> Family:
+    family = Family("epic_second_chance_total", "counter", "What became of clients' packets, by gateway.")
+    async for gateway in in_turns(sorted(chances)):
+        for what, count in vars(chances[gateway]).items():
+            family.add(count, gateway=gateway, what=what)
+    return family
+
+
+def _siblings_family(nodes: Mapping[Address, bool]) -> Family:
     up = Family("epic_sibling_up", "gauge", "Whether another node takes what is passed on to it.")
     for address, lives in nodes.items():
         up.add(lives, address=str(address))
-    return packets, up
+    return up

@@ -243,12 +243,19 @@ class Reconciler:
 
     async def _sync_siblings(self, kernel: KernelState, whole: bool) -> bool:
         """Have the programs know the siblings. Gateways are served, and announced, without them, too."""
-        instances = [(i.gateway, i.interface) for i in self._cache.instances.values()]
-        namespaces = namespaces_of(instances, kernel.namespaces)
-        siblings = dict(self._cache.siblings)
-        return await self._worker.run(
-            partial(self._second_chance.sync, siblings, namespaces, whole=whole, may_delete=self._synced)
+        cache, chance = self._cache, self._second_chance
+        touched, cache.dirty.siblings = cache.dirty.siblings, set()
+        instances = cache.instances.keys() if whole else touched & cache.instances.keys()
+        interfaces = ((gateway, cache.instances[gateway].interface) for gateway in instances)
+        namespaces = namespaces_of(interfaces, kernel.namespaces)
+        siblings = dict(cache.siblings) if whole else {g: cache.siblings.get(g) for g in touched}
+        await self._worker.run(
+            partial(chance.take, siblings, namespaces, whole=whole, may_delete=self._synced)
         )
+        if whole:
+            await self._worker.collect(chance.compare())
+        await self._worker.repeat(chance.work)
+        return chance.settled
 
     async def _look_for_leftovers(self, state: NodeState | None, failed: Sequence[plan.Action]) -> None:
         """Find out whether all that `state` stands for is carried out, and nothing else is here."""

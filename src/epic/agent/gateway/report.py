@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from typing import Any
 
@@ -15,6 +15,7 @@ import grpc
 from epic import __version__
 from epic.agent.gateway.desired import Instance, Tunnel
 from epic.agent.gateway.envoy.readiness import Envoy
+from epic.agent.runtime.turns import in_turns
 from epic.bpf.dataplane import Dataplane, SecondChanceCounters
 from epic.proto import epic_pb2, epic_pb2_grpc
 
@@ -94,7 +95,7 @@ def second_chance_statuses(
 ) -> Iterator[epic_pb2.SecondChanceStatus]:
     """Of each gateway that had packets."""
     for gateway, counts in sorted(chances.items()):
-        if any(asdict(counts).values()):
+        if any(vars(counts).values()):
             yield epic_pb2.SecondChanceStatus(
                 gateway=gateway,
                 hits=counts.hits,
@@ -155,7 +156,7 @@ class Reporter:
         if self._channel() is None:
             return
         tunnels = await self._tunnels()
-        chances = list(second_chance_statuses(tunnels.chances))
+        chances = [status async for status in in_turns(second_chance_statuses(tunnels.chances))]
         await self._send(self._state(), tunnels=tunnels.statuses, drops=tunnels.drops, second_chances=chances)
 
     async def _report_state(self) -> None:

@@ -166,9 +166,11 @@ class ResourceCache:
             self.node_state = None
 
     def _update_siblings(self, updated: Resources, gone: Iterable[str]) -> None:
-        self.siblings.update(self._read_each(SIBLINGS, updated, wanted.siblings))
+        found = self._read_each(SIBLINGS, updated, wanted.siblings)
+        self.siblings.update(found)
         for name in gone:
             self.siblings.pop(name, None)
+        self.dirty.siblings.update(found, gone)
 
     def _update_endpoints(self, updated: Resources, gone: Iterable[str]) -> None:
         items = self._read_each(ENDPOINT, updated, self._reached)
@@ -234,7 +236,9 @@ class ResourceCache:
 
     def _touch(self, meanings: Collection[Instance | Tunnel], known: set[int]) -> None:
         """`known` were the tunnels before."""
-        self.dirty.gateways.update(m.gateway for m in meanings if isinstance(m, Instance))
+        instances = {m.gateway for m in meanings if isinstance(m, Instance)}
+        self.dirty.gateways |= instances
+        self.dirty.siblings |= instances
         now = self._known_among(meanings)
         self.dirty.tunnels.update(known ^ now, (m.id for m in meanings if isinstance(m, Tunnel)))
         lost = known - now

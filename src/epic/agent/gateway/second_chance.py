@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
 
-from epic.agent.gateway.siblings import Plan, Siblings, lost_in, plan, program
+from epic.agent.gateway.siblings import Siblings, SiblingsIndex, lost_in, program
 from epic.agent.runtime.log_once import LogOnce
 from epic.bpf import dataplane as bpf
 from epic.bpf.dataplane import Address
@@ -19,21 +19,15 @@ log = logging.getLogger(__name__)
 _SHOWN = 3
 _UNKNOWN = "unknown"
 _KERNEL_TYPES = Path("/sys/kernel/btf/vmlinux")
-
-
-class _Made(NamedTuple):
-    """An entry and what it was made from."""
-
-    siblings: Siblings
-    namespace: int | None
-    lost: frozenset[Address]
-    entry: bpf.Siblings
+# The kernel's thread is held for some milliseconds by as many.
+_SET_AT_ONCE, _COMPARED_AT_ONCE = 32, 256
 
 
 class SecondChance:
     """Owns the programs' siblings. What blocks is for the kernel's thread, which is the only one to write.
 
-    A node with a `refusal` has no siblings: that is why it does not take part.
+    Only those gateways are looked at that something was said of; what the programs have is compared with all
+    that is wanted in parts. A node with a `refusal` has no siblings: that is why it does not take part.
     """
 
     def __init__(self, dataplane: bpf.Dataplane, node: str, refusal: str = "") -> None:
@@ -41,9 +35,16 @@ class SecondChance:
         self._node = node
         self.refusal = refusal
         self._there: dict[Address, bpf.Siblings] = {}
-        self._wanted: Mapping[str, Siblings] = {}
-        self._namespaces: Mapping[str, int] = {}
-        self._made: dict[str, _Made] = {}
+        self._wanted = SiblingsIndex()
+        self._namespaces: dict[str, int] = {}
+        self._lost: frozenset[Address] = frozenset()
+        self._may_delete = False
+        self._dirty: dict[Address, None] = {}
+        self._written: set[Address] = set()
+        self._gone: set[str] = set()
+        self._failed: dict[Address, str] = {}
+        self._strange: dict[Address, str] = {}
+        self._unread = ""
         self._troubles = LogOnce(log)
         self.lost: frozenset[Address] = frozenset()
         """Nodes that are silent: nothing is passed on to them."""
@@ -59,115 +60,164 @@ class SecondChance:
     def known(self) -> tuple[Siblings, ...]:
         """Those that the programs have."""
         applied = self.applied
-        return tuple(siblings for gateway, siblings in self._wanted.items() if gateway in applied)
+        return tuple(siblings for gateway, siblings in self._wanted.all.items() if gateway in applied)
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing failed that was to be done."""
+        return not (self._failed or self._unread)
 
     def start(self, wanted: Mapping[str, Siblings]) -> None:
         """Find out what an earlier agent left; `wanted` is what it was sent last. Blocks."""
-        self._wanted = wanted
+        self._wanted.change(wanted)
         try:
-            self._there = self._dataplane.siblings()
+            self._there = dict(self._dataplane.siblings())
         except (EpicError, OSError) as error:
             # Nothing else rests on it.
             self._troubles.report("programs", f"the siblings that programs have cannot be read: {error}")
             return
-        self.lost = lost_in(self._there.values())
+        self.lost = self._lost = lost_in(self._there.values())
         there = {g: self._there[s.public] for g, s in wanted.items() if s.public in self._there}
         self._namespaces = {g: entry.netns for g, entry in there.items() if entry.netns is not None}
-        self._plan(may_delete=False)
-        self._note_applied()
+        self._note_applied({public: self._entry(public) for public in self._there})
+        self._touch(self._wanted.publics)
 
-    def sync(
+    def take(
         self,
-        wanted: Mapping[str, Siblings],
+        wanted: Mapping[str, Siblings | None],
         namespaces: Mapping[str, int],
         *,
         whole: bool,
         may_delete: bool,
-    ) -> bool:
-        """Make the programs know these siblings; False when something of it failed. Blocks.
+    ) -> None:
+        """These are wanted of these gateways, None: nothing; `whole`: these are all. Then `work`.
 
-        `namespaces` are the ids of instances' network namespaces, by gateway. Unless `whole`, the programs
-        are taken to have what they were given.
+        `namespaces` are the ids of the network namespaces of the same gateways' instances that are there.
+        Blocks a bit.
         """
         if self.refusal:
-            wanted, may_delete = {}, True
-        self._wanted, self._namespaces = wanted, namespaces
-        try:
-            if whole:
-                self._there = self._dataplane.siblings()
-            failed = self._carry_out(self._plan(may_delete))
-        except (EpicError, OSError) as error:
-            failed = [str(error)]
-        self._note_applied()
-        shown = "; ".join(failed[:_SHOWN])
-        self._troubles.report("programs", shown and f"siblings cannot be set: {shown}")
-        return not failed
+            wanted, namespaces, whole, may_delete = {}, {}, True, True
+        if whole:
+            wanted = {**dict.fromkeys(self._wanted.all), **wanted}
+        looked_at: Iterable[str] = {**self._namespaces, **namespaces} if whole else wanted
+        self._touch(self._wanted.change(wanted))
+        self._gone.update(gateway for gateway, siblings in wanted.items() if siblings is None)
+        for gateway in looked_at:
+            namespace = namespaces.get(gateway)
+            if namespace != self._namespaces.get(gateway):
+                self._move(gateway, namespace)
+        if may_delete and not self._may_delete:
+            self._may_delete = True
+            self._touch(self._there.keys() - self._wanted.publics)
+        self._touch(self._failed)
+        self.renew()
 
-    def counters(self) -> dict[str, bpf.SecondChanceCounters]:
-        """What became of the packets of each gateway. Blocks."""
-        gateways = {siblings.public: gateway for gateway, siblings in self._wanted.items()}
+    def renew(self) -> None:
+        """Another node may be silent, or one speak again: then `work`. Blocks a bit."""
+        before, self._lost = self._lost, self.lost
+        for address in before ^ self._lost:
+            self._touch(self._wanted.at(address))
+
+    def work(self) -> bool:
+        """Carry out a part of what is to be done; whether more of it is left. Blocks a bit."""
+        part = [] if self._unread else list(islice(self._dirty, _SET_AT_ONCE))
+        for public in part:
+            del self._dirty[public]
+        self._note_applied({public: self._carry_out(public) for public in part})
+        failed = [f"{public}: {error}" for public, error in islice(self._failed.items(), _SHOWN)]
+        shown = self._unread or "; ".join(failed)
+        self._troubles.report("programs", shown and f"siblings cannot be set: {shown}")
+        strange = ", ".join(islice(self._strange.values(), _SHOWN))
+        self._troubles.report("strange", strange and f"this node is not among the siblings of {strange}")
+        return bool(part and self._dirty)
+
+    def compare(self) -> Iterator[None]:
+        """Look for entries that are not as they were set; then `work`. Each step blocks a bit."""
+        self._unread = ""
         try:
-            found = self._dataplane.second_chance_counters()
+            yield from self._compare()
+        except (EpicError, OSError) as error:
+            self._unread = str(error)
+
+    def _compare(self) -> Iterator[None]:
+        self._written = set()
+        unseen, found = set(self._there), self._dataplane.siblings()
+        while part := list(islice(found, _COMPARED_AT_ONCE)):
+            for public, entry in part:
+                unseen.discard(public)
+                # What was written since may have been read before.
+                if public not in self._written and self._there.get(public) != entry:
+                    self._there[public] = entry
+                    self._dirty[public] = None
+            yield
+        for public in unseen - self._written:
+            self._there.pop(public, None)
+            self._dirty[public] = None
+
+    def counters(self) -> Iterator[tuple[str, bpf.SecondChanceCounters]]:
+        """What became of the packets of each gateway; blocks for each a little."""
+        try:
+            for public, counts in self._dataplane.second_chance_counters():
+                gateway = self._wanted.owner(public)
+                if gateway is not None:
+                    yield gateway, counts
         except (EpicError, OSError) as error:
             log.debug("what became of packets cannot be read: %s", error)
-            return {}
-        return {gateways[public]: counts for public, counts in found.items() if public in gateways}
 
-    def renew(self) -> bool:
-        """Another node is silent, or one speaks again: tell the programs at once. Blocks."""
-        return self.sync(self._wanted, self._namespaces, whole=False, may_delete=False)
+    def _touch(self, publics: Iterable[Address]) -> None:
+        self._dirty.update(dict.fromkeys(publics))
 
-    def _plan(self, may_delete: bool) -> Plan:
-        entries: dict[Address, bpf.Siblings] = {}
-        strange: list[str] = []
-        self._made = {gateway: made for gateway, made in self._made.items() if gateway in self._wanted}
-        for gateway, siblings in self._wanted.items():
-            entry = self._entry(gateway, siblings)
-            if entry is None:
-                strange.append(gateway)
-            else:
-                entries[siblings.public] = entry
-        self._troubles.report(
-            "strange",
-            f"this node is not among the siblings of {', '.join(strange[:_SHOWN])}" if strange else "",
-        )
-        return plan(entries, self._there, may_delete=may_delete)
+    def _move(self, gateway: str, namespace: int | None) -> None:
+        if namespace is None:
+            del self._namespaces[gateway]
+        else:
+            self._namespaces[gateway] = namespace
+        if gateway in self._wanted.all:
+            self._touch([self._wanted.all[gateway].public])
 
-    def _entry(self, gateway: str, siblings: Siblings) -> bpf.Siblings | None:
-        made, namespace = self._made.get(gateway), self._namespaces.get(gateway)
-        if made and made.siblings is siblings and made.namespace == namespace and made.lost is self.lost:
-            return made.entry
-        lost = self.lost
-        entry = program(siblings, self._node, namespace, lost)
-        if entry is not None:
-            self._made[gateway] = _Made(siblings, namespace, lost, entry)
-        return entry
+    def _entry(self, public: Address) -> bpf.Siblings | None:
+        gateway = self._wanted.owner(public)
+        if gateway is None:
+            return None
+        return program(self._wanted.all[gateway], self._node, self._namespaces.get(gateway), self.lost)
 
-    def _carry_out(self, todo: Plan) -> list[str]:
-        failed: list[str] = []
-        for public, entry in todo.set.items():
-            try:
+    def _carry_out(self, public: Address) -> bpf.Siblings | None:
+        """Returns what the programs are to have."""
+        entry, gateway = self._entry(public), self._wanted.owner(public)
+        self._strange.pop(public, None)
+        self._failed.pop(public, None)
+        if gateway is not None and entry is None:
+            self._strange[public] = gateway
+        try:
+            if entry is not None and self._there.get(public) != entry:
                 self._dataplane.set_siblings(public, entry)
                 self._there[public] = entry
-            except (EpicError, OSError) as error:
-                failed.append(f"{public}: {error}")
-        for public in todo.delete:
-            try:
+            elif entry is None and self._may_delete and public in self._there:
                 self._dataplane.delete_siblings(public)
-                self._there.pop(public, None)
-            except (EpicError, OSError) as error:
-                failed.append(f"{public}: {error}")
-        return failed
+                del self._there[public]
+        except (EpicError, OSError) as error:
+            self._failed[public] = str(error)
+        self._written.add(public)
+        return entry
 
-    def _note_applied(self) -> None:
+    def _note_applied(self, entries: Mapping[Address, bpf.Siblings | None]) -> None:
         """What the programs have is of the version that it was made from; a failed change leaves it."""
-        found: dict[str, str] = {}
-        for gateway, siblings in self._wanted.items():
-            made, there = self._made.get(gateway), self._there.get(siblings.public)
-            if made is not None and there == made.entry:
-                found[gateway] = siblings.version
-            elif there is not None:
-                found[gateway] = self.applied.get(gateway, _UNKNOWN)
+        wanted = self._wanted.all
+        # Another one each time: it is read outside of this thread.
+        found = dict(self.applied)
+        for gateway in self._gone - wanted.keys():
+            found.pop(gateway, None)
+        self._gone.clear()
+        for public, entry in entries.items():
+            owner, there = self._wanted.owner(public), self._there.get(public)
+            if owner is None:
+                continue
+            if there is None:
+                found.pop(owner, None)
+            elif there == entry:
+                found[owner] = wanted[owner].version
+            else:
+                found.setdefault(owner, _UNKNOWN)
         if found != self.applied:
             self.applied = found
 

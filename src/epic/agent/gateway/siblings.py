@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, KeysView, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
-from typing import NamedTuple
 
 from epic.agent.tunnel.keys import key_slots
 from epic.bpf import dataplane as bpf
@@ -51,11 +50,63 @@ class Siblings:
         return next((sibling for sibling in self.siblings if sibling.node == node), None)
 
 
-class Plan(NamedTuple):
-    """What is to be done, by public address."""
+class SiblingsIndex:
+    """The siblings of gateways, found by gateway, by public address and by the nodes that they are on."""
 
-    set: Mapping[Address, bpf.Siblings]
-    delete: frozenset[Address]
+    def __init__(self) -> None:
+        self.all: Mapping[str, Siblings] = {}
+        """By gateway. Another mapping after each change, for others read it meanwhile."""
+        self._owners: dict[Address, dict[str, None]] = {}
+        self._at: dict[Address, set[str]] = {}
+
+    @property
+    def publics(self) -> KeysView[Address]:
+        """The public addresses of all."""
+        return self._owners.keys()
+
+    def owner(self, public: Address) -> str | None:
+        """The gateway that has the address, as was said last."""
+        owners = self._owners.get(public)
+        return next(reversed(owners)) if owners else None
+
+    def at(self, node: Address) -> list[Address]:
+        """The public addresses of the gateways that have a sibling at this node's address."""
+        return [self.all[gateway].public for gateway in self._at.get(node, ())]
+
+    def change(self, wanted: Mapping[str, Siblings | None]) -> list[Address]:
+        """These gateways have these siblings now, None: none; returns the public addresses concerned."""
+        now, touched = dict(self.all), list[Address]()
+        for gateway, siblings in wanted.items():
+            before = now.get(gateway)
+            if before is siblings:
+                continue
+            if before is not None:
+                touched.append(before.public)
+                self._forget(before)
+                if siblings is None:
+                    del now[gateway]
+            if siblings is not None:
+                touched.append(siblings.public)
+                self._note(siblings)
+                now[gateway] = siblings
+        self.all = now
+        return touched
+
+    def _note(self, siblings: Siblings) -> None:
+        self._owners.setdefault(siblings.public, {})[siblings.gateway] = None
+        for sibling in siblings.siblings:
+            self._at.setdefault(sibling.address, set()).add(siblings.gateway)
+
+    def _forget(self, siblings: Siblings) -> None:
+        owners = self._owners[siblings.public]
+        del owners[siblings.gateway]
+        if not owners:
+            del self._owners[siblings.public]
+        for sibling in siblings.siblings:
+            gateways = self._at[sibling.address]
+            gateways.discard(siblings.gateway)
+            if not gateways:
+                del self._at[sibling.address]
 
 
 def read_siblings(message: epic_pb2.Siblings, version: str) -> Siblings:
@@ -106,16 +157,6 @@ def program(
         ),
         keys=siblings.keys,
         active=siblings.active,
-    )
-
-
-def plan(
-    wanted: Mapping[Address, bpf.Siblings], there: Mapping[Address, bpf.Siblings], *, may_delete: bool
-) -> Plan:
-    """What makes the entries that are `there` those that are wanted."""
-    return Plan(
-        set={public: entry for public, entry in wanted.items() if there.get(public) != entry},
-        delete=frozenset(there.keys() - wanted.keys()) if may_delete else frozenset(),
     )
 
 

@@ -16,40 +16,40 @@ Labels = Mapping[str, str]
 
 _REQUEST_BYTES = 8192
 _REQUEST_SECONDS = 5.0
+_ESCAPED = {ord("\\"): "\\\\", ord("\n"): "\\n"}
+_QUOTED = _ESCAPED | {ord('"'): '\\"'}
 _CONTENT = "text/plain; version=0.0.4; charset=utf-8"
 
 
 @dataclass
 class Family:
-    """A metric and its samples."""
+    """A metric and its samples, which are written at once: 100,000 kept as objects would hold everybody."""
 
     name: str
     kind: str
     help: str
-    samples: list[tuple[Labels, float]] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
 
     def add(self, value: float, **labels: str) -> None:
         """Add a sample."""
-        self.samples.append((labels, value))
+        self.lines.append(f"{self.name}{_labels(labels)} {_number(value)}")
 
 
 def exposition(families: Iterable[Family]) -> str:
     """The text format, version 0.0.4."""
     lines: list[str] = []
     for family in families:
-        lines += [f"# HELP {family.name} {_escape(family.help)}", f"# TYPE {family.name} {family.kind}"]
-        lines += [f"{family.name}{_labels(labels)} {_number(value)}" for labels, value in family.samples]
+        lines += [
+            f"# HELP {family.name} {family.help.translate(_ESCAPED)}",
+            f"# TYPE {family.name} {family.kind}",
+        ]
+        lines += family.lines
     return "\n".join(lines) + "\n"
 
 
 def _labels(labels: Labels) -> str:
-    inner = ",".join(f'{name}="{_escape(value, quotes=True)}"' for name, value in labels.items())
+    inner = ",".join([f'{name}="{value.translate(_QUOTED)}"' for name, value in labels.items()])
     return f"{{{inner}}}" if inner else ""
-
-
-def _escape(text: str, *, quotes: bool = False) -> str:
-    text = text.replace("\\", "\\\\").replace("\n", "\\n")
-    return text.replace('"', '\\"') if quotes else text
 
 
 def _number(value: float) -> str:

@@ -20,7 +20,9 @@ TRAFFIC = (
 
 def build_family() -> Family:
     """The agent's version."""
-    return Family("epic_agent_info", "gauge", "The agent's version.", [({"version": __version__}, 1)])
+    family = Family("epic_agent_info", "gauge", "The agent's version.")
+    family.add(1, version=__version__)
+    return family
 
 
 def failures_family(failures: Mapping[str, int]) -> Family:

@@ -245,7 +245,7 @@ class WorkloadAgent:
         return found
 
     async def _metrics(self) -> str:
-        return metrics.render(await self._sample(), self._sender.events, self._supervisor.failures)
+        return await metrics.render(await self._sample(), self._sender.events, self._supervisor.failures)
 
 
 def _label(connection: EpicConnection) -> str:

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pure: the metrics of a workload node."""
+"""The metrics of a workload node."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from epic.agent.runtime.exposition import Family, exposition
+from epic.agent.runtime.turns import in_turns
 from epic.agent.tunnel.events import Events
 from epic.agent.tunnel.families import (
     TRAFFIC,
@@ -19,7 +20,7 @@ from epic.agent.tunnel.families import (
 from epic.agent.workload.status_reporter import StatusSample
 
 
-def render(sample: StatusSample, events: Events, failures: Mapping[str, int]) -> str:
+async def render(sample: StatusSample, events: Events, failures: Mapping[str, int]) -> str:
     """The metrics of a workload node."""
     up, age, key = tunnel_state_families()
     traffic = traffic_families()
@@ -27,7 +28,7 @@ def render(sample: StatusSample, events: Events, failures: Mapping[str, int]) ->
         "epic_tunnel_round_trip_seconds", "gauge", "Time from the last answered hello to its answer."
     )
     loss = Family("epic_tunnel_hello_loss_ratio", "gauge", "Part of the last hellos without an answer.")
-    for id_, tunnel in sorted(sample.tunnels.items()):
+    async for id_, tunnel in in_turns(sorted(sample.tunnels.items())):
         labels = {"tunnel": str(id_), "gateway": tunnel.gateway}
         key.add(tunnel.signing, **labels)
         if (count := sample.counters.get(id_)) is not None:
