@@ -57,6 +57,6 @@ def _reply(code, out, err):
     if isinstance(answer, dict) and ("changed" in answer or answer.get("failed")):
         return answer
     if code == _NOT_FOUND:
-        raise AnsibleError(f"the node has no {COMMAND}: an earlier version is on it. Run site.yml for it.")
+        raise AnsibleError(f"the node has no {COMMAND}. Run site.yml for it.")
     words = " ".join(err.decode(errors="replace").split()) or "nothing"
     raise AnsibleError(f"{COMMAND} on the node gave no answer (exit status {code}); it said: {words[-500:]}")

@@ -62,14 +62,9 @@ class Policy:
     grace: timedelta = timedelta(seconds=30)
 
 
-def signing_since(tunnel: Tunnel) -> datetime | None:
-    """Since when the tunnel's key signs."""
-    return tunnel.spec.signing_since or tunnel.metadata.creation_timestamp
-
-
 def lifetime(tunnel: Tunnel, policy: Policy) -> timedelta:
     """How long the tunnel's present key signs."""
-    return key_lifetime(tunnel.name, tunnel.spec.signing, policy)
+    return key_lifetime(tunnel.name, tunnel.spec.signing_epoch, policy)
 
 
 def key_lifetime(owner: str, epoch: int, policy: Policy) -> timedelta:
@@ -94,10 +89,10 @@ def next_step(tunnel: Tunnel, ends: Collection[Holds], now: datetime, policy: Po
     """What may be done now; `ends` are both ends of the tunnel."""
     if waits_for(tunnel.spec, ends):
         return None
-    since = signing_since(tunnel)
     if not is_rotating(tunnel.spec):
-        return Step.BEGIN if since is None or now - since >= lifetime(tunnel, policy) else None
-    if tunnel.spec.signing != _newest(tunnel.spec):
+        due = now - tunnel.spec.signing_since >= lifetime(tunnel, policy)
+        return Step.BEGIN if due else None
+    if tunnel.spec.signing_epoch != _newest(tunnel.spec):
         return Step.SIGN
     # Counted from when both ends signed with the new key: packets of the old one may still be under way.
     quiet = min((end.signing_for for end in ends), default=timedelta(0))
@@ -107,7 +102,7 @@ def next_step(tunnel: Tunnel, ends: Collection[Holds], now: datetime, policy: Po
 def waits_for(spec: TunnelSpec, ends: Collection[Holds]) -> list[bool]:
     """For each end whether the next step waits for it to do what is asked; empty when for none."""
     newest = _newest(spec)
-    if spec.signing == newest:
+    if spec.signing_epoch == newest:
         waiting = [newest not in end.epochs or end.signing != newest for end in ends]
     else:
         waiting = [newest not in end.epochs for end in ends]
@@ -119,12 +114,11 @@ def take(spec: TunnelSpec, step: Step, now: datetime, secret: str = "") -> Tunne
     match step:
         case Step.BEGIN:
             new = EpochKey(epoch=_newest(spec) + 1, secret=SecretStr(secret))
-            # Said explicitly: from now on the newest key is not the one that signs.
-            return spec.model_copy(update={"keys": (*spec.keys, new), "signing_epoch": spec.signing})
+            return spec.model_copy(update={"keys": (*spec.keys, new)})
         case Step.SIGN:
             return spec.model_copy(update={"signing_epoch": _newest(spec), "signing_since": now})
         case Step.FINISH:
-            kept = tuple(key for key in spec.keys if key.epoch == spec.signing)
+            kept = tuple(key for key in spec.keys if key.epoch == spec.signing_epoch)
             return spec.model_copy(update={"keys": kept})
 
 

@@ -84,6 +84,8 @@ def tunnel(number: int, gateway: str) -> dict[str, Any]:
             "node-name": f"n{number % 10}",
             "node-address": "192.0.2.1",
             "keys": [{"epoch": 1, "secret": "00" * 16}],
+            "signing-epoch": 1,
+            "signing-since": "2026-01-01T00:00:00Z",
         }
     }
 

@@ -46,6 +46,8 @@ def tunnel(number: int, want: WantedTunnel) -> Tunnel:
         "node_name": want.key.workload.name,
         "node_address": want.node_address,
         "keys": (),
+        "signing_epoch": 1,
+        "signing_since": "2026-01-01T00:00:00Z",
     }
     return Tunnel.model_validate({"metadata": {"name": str(number), "namespace": "a"}, "spec": spec})
 

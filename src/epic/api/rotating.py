@@ -6,12 +6,12 @@ from __future__ import annotations
 import secrets
 from collections import Counter
 from collections.abc import Collection
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from epic.live import Live, holds
 from epic.model.base import now
 from epic.model.resources import Tunnel
-from epic.rotation import KEY_BYTES, Holds, Policy, Step, begin_limit, next_step, signing_since, take
+from epic.rotation import KEY_BYTES, Holds, Policy, Step, begin_limit, next_step, take
 from epic.store.interface import Store
 
 EVERY_STEP = frozenset(Step)
@@ -58,8 +58,7 @@ def _limited(found: list[tuple[Tunnel, Step | None]], limit: int) -> list[Tunnel
     under_way = [tunnel for tunnel, step in found if step not in (None, Step.BEGIN)]
     begin = [tunnel for tunnel, step in found if step is Step.BEGIN]
     if len(begin) > limit:
-        oldest = datetime.min.replace(tzinfo=UTC)
-        begin.sort(key=lambda tunnel: signing_since(tunnel) or oldest)
+        begin.sort(key=lambda tunnel: tunnel.spec.signing_since)
     return under_way + begin[:limit]
 
 

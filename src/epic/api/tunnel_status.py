@@ -19,7 +19,7 @@ from epic.live import End, Heard, Live, Place, RoundTrip, epic_place, holds, wor
 from epic.model.base import Kebab, now
 from epic.model.naming import GatewayId
 from epic.model.resources import Account, Node, Tunnel
-from epic.rotation import Holds, Policy, Step, is_rotating, signing_since, waits_for
+from epic.rotation import Holds, Policy, Step, is_rotating, waits_for
 
 router = APIRouter(tags=["tunnels"])
 DEAD_SECONDS = 16.0
@@ -214,13 +214,11 @@ def _state(epic: Heard | None, workload: Heard | None) -> str:
 
 
 def _key(tunnel: Tunnel, epic: Heard | None, workload: Heard | None, time: datetime) -> dict[str, Any]:
-    since = signing_since(tunnel)
     found: dict[str, Any] = {
-        "epoch": tunnel.spec.signing,
+        "epoch": tunnel.spec.signing_epoch,
         "epochs": sorted(key.epoch for key in tunnel.spec.keys),
+        "age": max(0, int((time - tunnel.spec.signing_since).total_seconds())),
     }
-    if since is not None:
-        found["age"] = max(0, int((time - since).total_seconds()))
     waiting = waits_for(tunnel.spec, [holds(epic), holds(workload)])
     if waiting:
         ends = (tunnel.spec.epic_node, f"{tunnel.spec.cluster_id}/{tunnel.spec.node_name}")

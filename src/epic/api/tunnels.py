@@ -86,7 +86,7 @@ def _tunnel(tunnel: Tunnel, epic_node: Node) -> dict[str, Any]:
         "epic-address": str(epic_node.spec.address),
         "epic-port": GUE_PORT,
         "keys": [key.wire() for key in spec.keys],
-        "signing-epoch": spec.signing,
+        "signing-epoch": spec.signing_epoch,
     }
 
 

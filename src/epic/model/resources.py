@@ -270,13 +270,8 @@ class TunnelSpec(Kebab):
     node_name: str
     node_address: AnyAddress
     keys: tuple[EpochKey, ...]
-    signing_epoch: int = 0
-    signing_since: datetime | None = None
-
-    @property
-    def signing(self) -> int:
-        """Epoch of the key that both ends sign with; tunnels of earlier versions sign with their newest."""
-        return self.signing_epoch or max((key.epoch for key in self.keys), default=0)
+    signing_epoch: int
+    signing_since: datetime
 
 
 class Tunnel(Resource):

@@ -61,9 +61,7 @@ def replan(transaction: Transaction, account: str, names: Iterable[str]) -> None
         kept = _apply(transaction, proxy, change, stored)
         spec = proxy.spec.model_copy(update={"gue_tunnel_endpoints": tunnel_endpoints(kept, nodes)})
         workloads = workload_endpoints(proxy_services(proxy.name, routes), slices)
-        # Gateways of earlier versions have tunnels already: a cluster that joins now is not their first.
-        clusters = {t.spec.cluster_id for t in stored} or {w.cluster_id for w in workloads}
-        unmapped = unmapped_cluster(proxy.status.unmapped_cluster, clusters)
+        unmapped = unmapped_cluster(proxy.status.unmapped_cluster, {w.cluster_id for w in workloads})
         status = proxy.status.model_copy(update={"unmapped_cluster": unmapped})
         transaction.update(proxy.model_copy(update={"spec": spec, "status": status}))
 

@@ -132,6 +132,7 @@ def with_siblings(content: Snapshot, *nodes: str, keys: Keys = ((1, KEY),)) -> S
             for index, (name, address) in enumerate(node.split() for node in nodes)
         ],
         keys=[epic_pb2.Key(epoch=epoch, secret=secret) for epoch, secret in keys],
+        signing_epoch=max(epoch for epoch, _ in keys),
     )
     return {**content, SIBLINGS: {GATEWAY: versioned(siblings)}}
 

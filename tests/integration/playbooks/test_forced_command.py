@@ -112,9 +112,9 @@ def test_the_command_itself_answers(node: Node) -> None:
     assert answer == {"gateway": "root.web", "action": "none", "error": error}
 
 
-def test_a_node_of_an_earlier_version_is_named_as_such(node: Node) -> None:
+def test_a_node_without_the_command_is_named_as_such(node: Node) -> None:
     node.has('exec "$SSH_ORIGINAL_COMMAND"')
-    assert f"the node has no {COMMAND}: an earlier version is on it." in node.run()["msg"]
+    assert f"the node has no {COMMAND}. Run site.yml for it." in node.run()["msg"]
 
 
 def test_a_command_that_breaks_is_quoted(node: Node) -> None:

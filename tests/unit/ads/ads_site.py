@@ -7,6 +7,7 @@ import asyncio
 import shutil
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -175,6 +176,8 @@ def tunnel() -> Tunnel:
         node_name="n1",
         node_address=IPv4Address("192.168.50.11"),
         keys=(EpochKey(epoch=1, secret=SecretStr("00" * 16)),),
+        signing_epoch=1,
+        signing_since=datetime(2026, 1, 1, tzinfo=UTC),
     )
     return Tunnel(metadata=Metadata(name="7", namespace="root"), spec=spec)
 

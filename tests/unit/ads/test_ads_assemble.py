@@ -64,6 +64,8 @@ def node_part(*slices: GWEndpointSlice, unmapped: str | None = "a") -> Snapshot:
                     "node_name": wanted.key.workload.name,
                     "node_address": wanted.node_address,
                     "keys": [{"epoch": 1, "secret": "00" * 16}],
+                    "signing-epoch": 1,
+                    "signing-since": "2026-01-01T00:00:00Z",
                 },
             }
         )

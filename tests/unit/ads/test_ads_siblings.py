@@ -40,7 +40,7 @@ from epic.store.interface import Change
 
 TIME = datetime(2026, 1, 1, tzinfo=UTC)
 GATEWAY = GatewayId("root", "U1")
-EARLIER_TYPES = [type_url for type_url in TYPES if type_url != SIBLINGS]
+OTHER_TYPES = [type_url for type_url in TYPES if type_url != SIBLINGS]
 
 
 def siblings(*nodes: str, epoch: int = 1, generation: int = 1) -> Siblings:
@@ -117,11 +117,11 @@ async def test_an_instance_is_held_and_let_go(site: Site) -> None:
 
 
 @needs_envoy
-async def test_an_agent_of_an_earlier_version_gets_all_else_and_no_list(site: Site) -> None:
+async def test_an_agent_that_asks_for_no_lists_gets_all_else(site: Site) -> None:
     site.put(proxy(), route(), slice_of("10.1.0.1"), tunnel(), siblings("epic1"))
     held = Held()
     async with site.serving():
-        client = DeltaClient(site.channel, "epic1", EARLIER_TYPES, held)
+        client = DeltaClient(site.channel, "epic1", OTHER_TYPES, held)
         async with running(asyncio.create_task(client.run())):
             await eventually(lambda: held.resources[NODE_STATE])
             held.log.clear()
@@ -133,11 +133,11 @@ async def test_an_agent_of_an_earlier_version_gets_all_else_and_no_list(site: Si
     assert all(type_url != SIBLINGS for type_url, _, _ in held.log)
 
 
-def test_an_agent_of_this_version_gets_an_empty_list_from_a_control_plane_of_an_earlier_one() -> None:
-    stream = Stream(paced=False, order=EARLIER_TYPES)
+def test_an_agent_that_asks_for_what_the_control_plane_does_not_have_gets_an_empty_answer() -> None:
+    stream = Stream(paced=False, order=OTHER_TYPES)
     for type_url in TYPES:
         stream.receive(pb.DeltaDiscoveryRequest(type_url=type_url))
-    responses = stream.advance({type_url: {} for type_url in EARLIER_TYPES})
+    responses = stream.advance({type_url: {} for type_url in OTHER_TYPES})
     assert {response.type_url for response in responses} == set(TYPES)
 
 

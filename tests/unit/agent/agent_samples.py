@@ -85,13 +85,15 @@ def instance_message(**changes: object) -> epic_pb2.Instance:
     return epic_pb2.Instance(**{**fields, **changes})
 
 
-def tunnel_message(*keys: tuple[int, bytes]) -> epic_pb2.Tunnel:
+def tunnel_message(*keys: tuple[int, bytes], signing: int = 0) -> epic_pb2.Tunnel:
+    """If it is not said which key signs, the newest does."""
     return epic_pb2.Tunnel(
         id=7,
         gateway=WEB,
         service=3,
         inside_address=str(INSIDE),
         keys=[epic_pb2.Key(epoch=epoch, secret=secret) for epoch, secret in keys],
+        signing_epoch=signing or max((epoch for epoch, _ in keys), default=0),
     )
 
 
@@ -115,6 +117,7 @@ def siblings_message(**changes: object) -> epic_pb2.Siblings:
         "public_address": str(PUBLIC),
         "siblings": SIBLINGS,
         "keys": [epic_pb2.Key(epoch=3, secret=KEY)],
+        "signing_epoch": 3,
     }
     return epic_pb2.Siblings(**{**fields, **changes})
 

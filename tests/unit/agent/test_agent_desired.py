@@ -117,9 +117,11 @@ def test_both_families_and_mapped_endpoints_are_read() -> None:
     assert used(asked, found.instances, found.parts) == {(INSIDE, A), (INSIDE6, C)}
 
 
-def test_the_highest_epoch_signs() -> None:
-    found = cache_of({**snapshot(), TUNNEL: {"7": versioned(tunnel_message((6, NEW), (5, OLD)))}})
-    assert (found.tunnels[7].keys, found.tunnels[7].active) == ((NEW, OLD), 0)
+@pytest.mark.parametrize(("signing", "active"), [(6, 0), (5, 1)])
+def test_the_key_signs_that_is_said_to(signing: int, active: int) -> None:
+    message = tunnel_message((6, NEW), (5, OLD), signing=signing)
+    found = cache_of({**snapshot(), TUNNEL: {"7": versioned(message)}})
+    assert (found.tunnels[7].keys, found.tunnels[7].active) == ((NEW, OLD), active)
 
 
 def test_tunnels_and_endpoints_of_absent_gateways_do_not_count() -> None:

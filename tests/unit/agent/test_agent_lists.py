@@ -25,6 +25,7 @@ def document(id_: int) -> dict[str, Any]:
         "inside-address": f"100.64.0.{id_}",
         "epic-address": "2001:db8::1",
         "keys": [{"epoch": 1, "secret": KEY.hex()}],
+        "signing-epoch": 1,
     }
 
 

@@ -43,6 +43,7 @@ LISTED = {
     "epic-address": "172.30.11.2",
     "epic-port": 6080,
     "keys": [{"epoch": 1, "secret": KEY.hex()}],
+    "signing-epoch": 1,
     "endpoints": ["192.168.50.11"],
 }
 
@@ -169,7 +170,7 @@ def test_another_way_changes_the_tunnel_and_not_the_route() -> None:
     assert found == replace(NO_PLAN, set_tunnels=(end(workload_tunnel(A), other),))
 
 
-def test_the_route_of_an_earlier_version_is_replaced() -> None:
+def test_a_route_by_another_next_hop_is_replaced() -> None:
     old = replace(DONE, routes=frozenset({HostRoute(INSIDE, "up0", ROUTER, 1452)}))
     assert plan(wanted(workload_tunnel(A)), old) == replace(NO_PLAN, set_routes=(ROUTE,))
 

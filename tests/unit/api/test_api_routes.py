@@ -300,20 +300,6 @@ async def test_ipv6_endpoints_on_ipv6_nodes_are_reached_from_the_ipv6_inside_add
     assert {str(tunnel.spec.node_address) for tunnel in store.list(Tunnel)} == {"2001:db8:1::1"}
 
 
-async def test_a_gateway_from_before_mapping_keeps_the_addresses_of_the_cluster_it_has(
-    tenant: httpx.AsyncClient, store: SqliteStore
-) -> None:
-    await publish(tenant)
-    with store.transaction() as transaction:
-        proxy = transaction.get(GWProxy, "root", "U1")
-        status = proxy.status.model_copy(update={"unmapped_cluster": None})
-        transaction.update(proxy.model_copy(update={"status": status}))
-    other = slice_body("E2")
-    other["slice"]["spec"]["clientRef"]["clusterID"] = "a-later-one"
-    await tenant.post(SLICES, json=other)
-    assert store.get(GWProxy, "root", "U1").status.unmapped_cluster == "c1"
-
-
 async def test_the_first_cluster_behind_a_gateway_keeps_its_addresses_for_ever(
     tenant: httpx.AsyncClient, store: SqliteStore
 ) -> None:

@@ -150,7 +150,7 @@ async def test_tenants_see_their_own_gateways_second_chances_without_names_of_ep
 
 
 def confirm(live: Live, tunnel: Tunnel, places: tuple[Place, ...]) -> None:
-    keys = Holds(frozenset(key.epoch for key in tunnel.spec.keys), tunnel.spec.signing)
+    keys = Holds(frozenset(key.epoch for key in tunnel.spec.keys), tunnel.spec.signing_epoch)
     for place in places:
         live.take(place, {int(tunnel.name): End(holds=keys)}, {})
 
@@ -193,7 +193,7 @@ async def test_keys_go_through_all_steps_as_the_ends_confirm(
         steps += advance(store, live, policy)
     assert steps == [Step.BEGIN, Step.SIGN, Step.FINISH]
     spec = store.get(Tunnel, "root", tunnel.name).spec
-    assert ([key.epoch for key in spec.keys], spec.signing) == ([2], 2)
+    assert ([key.epoch for key in spec.keys], spec.signing_epoch) == ([2], 2)
     assert spec.keys[0].secret != tunnel.spec.keys[0].secret
     # The other tunnel, whose ends say nothing, is as it was.
     (other,) = (t for t in store.list(Tunnel) if t.name != tunnel.name)
@@ -215,14 +215,14 @@ async def test_arrears_are_made_up_for_at_a_steady_rate_and_the_oldest_first(
     begun = [advance(store, live, Policy(), pause=timedelta(seconds=30))[Step.BEGIN] for _ in range(2)]
     assert begun == [13, 13], "of 122, twice a twentieth"
     rotating = [t for t in store.list(Tunnel) if len(t.spec.keys) == 2]
-    since = sorted(t.spec.signing_since for t in aged if t.spec.signing_since)
-    assert sorted(t.spec.signing_since for t in rotating if t.spec.signing_since) == since[:26]
+    since = sorted(t.spec.signing_since for t in aged)
+    assert sorted(t.spec.signing_since for t in rotating) == since[:26]
 
 
 async def test_the_service_rotates_by_itself(tunnel: Tunnel, store: SqliteStore, live: Live) -> None:
     task = asyncio.create_task(Rotator(store, live, Policy(timedelta(0), timedelta(0)), 0.01).run())
     async with asyncio.timeout(10):
-        while store.get(Tunnel, "root", tunnel.name).spec.signing < 3:
+        while store.get(Tunnel, "root", tunnel.name).spec.signing_epoch < 3:
             places = (epic_place(tunnel), workload_place(tunnel))
             confirm(live, store.get(Tunnel, "root", tunnel.name), places)
             await asyncio.sleep(0.005)

@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 from epic.cli import output, tunnels
 from epic.cli.main import app
 from epic.live import End, Place, RoundTrip, SecondChance, epic_place, workload_place
-from epic.model.base import Metadata
+from epic.model.base import Metadata, now
 from epic.model.resources import Account, Tunnel
 from epic.rotation import NOTHING, Holds
 
@@ -46,6 +46,7 @@ def tunnel(live_api: Any) -> Tunnel:
         "node-address": "192.168.50.11",
         "keys": [{"epoch": 1, "secret": "00" * 16}],
         "signing-epoch": 1,
+        "signing-since": now(),
     }
     made = Tunnel.model_validate({"metadata": {"name": "7", "namespace": "shop"}, "spec": spec})
     with live_api.store.transaction() as transaction:

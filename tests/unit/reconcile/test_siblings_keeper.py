@@ -359,21 +359,12 @@ def test_a_drain_that_is_taken_back_lets_nobody_go_before_its_siblings_know_it(p
     assert pair.held == {"e1", "e2"}
 
 
-def test_gateways_of_an_earlier_version_serve_on_and_get_their_list_when_their_nodes_can(site: Site) -> None:
+def test_gateways_serve_without_a_list_and_get_one_when_their_nodes_can(site: Site) -> None:
     site.add_node("e1", second_chance=False)
     site.add_node("e2", second_chance=False)
     site.create()
     for node in ("e1", "e2"):
         site.change_instance(node, **SERVING)
-    # As they were stored: without what there is only now.
-    for name, path in (("u1", "$.status.instances[0].hold"), ("u1", "$.status.instances[1].hold")):
-        site.store._writer.execute(
-            "UPDATE objects SET body = json_remove(body, ?) WHERE name = ?", (path, name)
-        )
-    site.store._writer.execute(
-        "UPDATE objects SET body = json_remove(body, '$.status.second-chance') WHERE kind = 'Node'"
-    )
-    site.restart()
     site.work()
     assert site.store.find(Siblings, "a", "u1") is None
     assert (site.held, site.condition) == (set(), ("False", "NotOnAllNodes"))

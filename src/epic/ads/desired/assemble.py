@@ -217,7 +217,7 @@ def _tunnels(inputs: Inputs, node: str, pools: Pools) -> Iterable[_Named]:
             inside_address6=str(inside6(pools.inside6, spec.inside_address)),
             declared_address=str(spec.node_address),
             keys=keys,
-            signing_epoch=spec.signing,
+            signing_epoch=spec.signing_epoch,
         )
         yield _Named(tunnel.name, message)
 

@@ -17,8 +17,8 @@ class KeySlots(NamedTuple):
     signing: int
 
 
-def key_slots(keys: Iterable[tuple[int, bytes]], signing: int = 0) -> KeySlots:
-    """The two slots of keys; without `signing` the newest one signs."""
+def key_slots(keys: Iterable[tuple[int, bytes]], signing: int) -> KeySlots:
+    """The two slots of keys; that of epoch `signing` signs."""
     slots: list[bytes | None] = [None, None]
     newest = sorted(keys)[-2:]
     epochs = tuple(epoch for epoch, _ in newest)
@@ -30,7 +30,6 @@ def key_slots(keys: Iterable[tuple[int, bytes]], signing: int = 0) -> KeySlots:
         raise ValueError("there must be at least one key")
     if len(epochs) == 2 and (epochs[0] - epochs[1]) % 2 == 0:
         raise ValueError(f"the keys' epochs {epochs[0]} and {epochs[1]} need the same slot")
-    signing = signing or epochs[-1]
     if signing not in epochs:
         raise ValueError(f"the key of epoch {signing} is to sign, but the keys are of {epochs}")
     return KeySlots((slots[0], slots[1]), epochs, signing)

@@ -38,7 +38,7 @@ class TunnelDocument(Kebab):
     epic_address: IPv4Address | IPv6Address
     epic_port: int = Field(default=GUE_PORT, ge=1, le=65535)
     keys: tuple[EpochKey, ...]
-    signing_epoch: int = Field(default=0, ge=0)
+    signing_epoch: int = Field(ge=1)
     endpoints: tuple[IPv4Address | IPv6Address, ...] = ()
 
 
