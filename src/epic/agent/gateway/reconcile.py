@@ -245,6 +245,8 @@ class Reconciler:
         """Have the programs know the siblings. Gateways are served, and announced, without them, too."""
         cache, chance = self._cache, self._second_chance
         touched, cache.dirty.siblings = cache.dirty.siblings, set()
+        if not touched and not whole:
+            return chance.settled
         instances = cache.instances.keys() if whole else touched & cache.instances.keys()
         interfaces = ((gateway, cache.instances[gateway].interface) for gateway in instances)
         namespaces = namespaces_of(interfaces, kernel.namespaces)
