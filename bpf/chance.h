@@ -47,19 +47,17 @@ static __always_inline int miss(struct __sk_buff *skb, const struct chance_packe
 
 	if (match != CHANCE_ABSENT)
 		count_chance(public, CHANCE_STALE, 1);
-	if (!siblings->candidates) {
-		count_chance(public, CHANCE_ALONE, segments_of(skb));
-		return NOT_OURS;
-	}
-	receiver = find_owner(&packet->flow);
+	receiver = siblings->candidates ? find_owner(&packet->flow) : NOBODY;
 	if (receiver != NOBODY && is_candidate(siblings, receiver)) {
 		count_chance(public, CHANCE_TO_OWNER, segments_of(skb));
 		passage.spare = match == CHANCE_STALE_SOCKET ? receiver : siblings->own;
 		return pass_on(skb, packet, siblings, &passage, receiver, six);
 	}
 	receiver = next_sibling(siblings, 0);
-	if (receiver == NOBODY)
+	if (receiver == NOBODY) {
+		count_chance(public, CHANCE_ALONE, segments_of(skb));
 		return NOT_OURS;
+	}
 	if (!may_ask(siblings, public)) {
 		count_chance(public, CHANCE_OVER_BUDGET, segments_of(skb));
 		return drop(DROP_CHANCE_BUDGET);

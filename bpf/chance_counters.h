@@ -19,7 +19,8 @@
 	X(ALONE, "packets without a socket here, left to it because no other sibling lives")       \
 	X(STALE, "sockets found of which the packet shows that they are another connection's")     \
 	X(FRAGMENTS, "fragments of TCP, which say no ports, left to the instance here")            \
-	X(UNREADABLE, "packets with headers in front of TCP, left to the instance here")
+	X(UNREADABLE, "packets with headers in front of TCP, left to the instance here")           \
+	X(NO_ROUTE, "packets dropped because no route leads to the sibling that was to get them")
 
 enum chance_counter {
 #define EPIC_CHANCE_COUNTER_NUMBER(name, text) CHANCE_##name,

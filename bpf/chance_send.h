@@ -24,9 +24,18 @@ struct chance_way {
 	struct bpf_redir_neigh next_hop; /* family 0: the kernel finds it */
 };
 
-/* `length`: of the packet on the underlay, or of its segments; 0: it is known to fit. */
-static __noinline void find_way(struct __sk_buff *skb, const struct siblings *siblings,
-				__u32 receiver, __u32 length, struct chance_way *way)
+/* What the lookup says where only the stack can tell the way: it forwards nothing, or wraps it. */
+static __always_inline bool is_left_to_stack(long found)
+{
+	return found == BPF_FIB_LKUP_RET_FWD_DISABLED || found == BPF_FIB_LKUP_RET_UNSUPP_LWT;
+}
+
+/*
+ * `length`: of the packet on the underlay, or of its segments; 0: it is known to fit. Rules may
+ * have no route for what comes in by the interface, and one for what the node sends by it.
+ */
+static __noinline int find_way(struct __sk_buff *skb, const struct siblings *siblings,
+			       __u32 receiver, __u32 length, struct chance_way *way)
 {
 	const union address *from = sibling_address(siblings, siblings->own);
 	const union address *to = sibling_address(siblings, receiver);
@@ -49,11 +58,27 @@ static __noinline void find_way(struct __sk_buff *skb, const struct siblings *si
 	way->interface = skb->ifindex;
 	if (found == BPF_FIB_LKUP_RET_FRAG_NEEDED)
 		way->mtu = fib.mtu_result;
-	if (found != BPF_FIB_LKUP_RET_SUCCESS && found != BPF_FIB_LKUP_RET_NO_NEIGH)
-		return;
-	way->interface = fib.ifindex;
-	way->next_hop.nh_family = fib.family;
-	__builtin_memcpy(way->next_hop.ipv6_nh, fib.ipv6_dst, sizeof(way->next_hop.ipv6_nh));
+	if (found == BPF_FIB_LKUP_RET_SUCCESS || found == BPF_FIB_LKUP_RET_NO_NEIGH) {
+		way->interface = fib.ifindex;
+		way->next_hop.nh_family = fib.family;
+		__builtin_memcpy(way->next_hop.ipv6_nh, fib.ipv6_dst,
+				 sizeof(way->next_hop.ipv6_nh));
+		return OK;
+	}
+	if (found == BPF_FIB_LKUP_RET_FRAG_NEEDED || is_left_to_stack(found))
+		return OK;
+	fib.ifindex = skb->ifindex;
+	found = bpf_fib_lookup(skb, &fib, sizeof(fib), BPF_FIB_LOOKUP_OUTPUT);
+	return found == BPF_FIB_LKUP_RET_SUCCESS || found == BPF_FIB_LKUP_RET_NO_NEIGH
+		       ? OK
+		       : DROP_CHANCE_ROUTE;
+}
+
+static __always_inline int drop_without_route(struct __sk_buff *skb,
+					      const struct chance_packet *packet)
+{
+	count_chance(&packet->flow.public, CHANCE_NO_ROUTE, segments_of(skb));
+	return drop(DROP_CHANCE_ROUTE);
 }
 
 static __always_inline int go(struct chance_way *way)
@@ -166,7 +191,8 @@ static __always_inline int pass_on(struct __sk_buff *skb, const struct chance_pa
 	 * it. */
 	if (packet->length + added > IP_MAX_LENGTH)
 		return drop(DROP_TOO_BIG);
-	find_way(skb, siblings, receiver, chance_length(skb, packet) + added, &way);
+	if (find_way(skb, siblings, receiver, chance_length(skb, packet) + added, &way) != OK)
+		return drop_without_route(skb, packet);
 	if (way.mtu > added)
 		return chance_too_big(skb, packet, way.mtu - added, six);
 	reason = over6 ? chance_wrap6(skb, packet, siblings, passage, receiver)
@@ -212,7 +238,8 @@ static __always_inline int send_on(struct __sk_buff *skb, const struct chance_pa
 	struct chance_way way = {};
 	int reason;
 
-	find_way(skb, siblings, receiver, 0, &way);
+	if (find_way(skb, siblings, receiver, 0, &way) != OK)
+		return drop_without_route(skb, packet);
 	reason = readdress(skb, packet, siblings, passage, receiver);
 	return reason == OK ? go(&way) : drop(reason);
 }

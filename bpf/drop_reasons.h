@@ -48,7 +48,8 @@
 	X(CHANCE_SIBLING, "a packet was passed on by somebody who is no sibling")                  \
 	X(CHANCE_TAG, "the tag of a packet passed on fits no valid key")                           \
 	X(CHANCE_BUDGET, "more packets of unknown flows than siblings are asked about")            \
-	X(HELLO_LIMIT, "more hellos than one tunnel's workload node may say")
+	X(HELLO_LIMIT, "more hellos than one tunnel's workload node may say")                      \
+	X(CHANCE_ROUTE, "there is no route to the sibling that a packet was to be passed on to")
 
 enum drop_reason {
 #define EPIC_DROP_REASON_NUMBER(name, text) DROP_##name,

@@ -118,7 +118,8 @@ static __always_inline int probe_return(struct __sk_buff *skb, const struct rece
 	if (failed ||
 	    bpf_skb_store_bytes(skb, ETH_HLEN + ip_length(over6), ports, sizeof(ports), 0))
 		return drop(DROP_NO_ROOM);
-	find_way(skb, gateway, asker, 0, &way);
+	if (find_way(skb, gateway, asker, 0, &way) != OK)
+		return drop(DROP_CHANCE_ROUTE);
 	return go(&way);
 }
 

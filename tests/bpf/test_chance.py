@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
+
 import pytest
 from chance_bed import ALL_GATEWAYS, CLIENTS, ORDER, OWN, PUBLICS, Bed, ends, error_about, node, receiver_of
 from frames import ETHER, FAMILIES, INNER, OPENED, Families, ip
@@ -110,6 +112,36 @@ def test_the_dead_are_passed_by_and_without_others_nothing_is_passed_on(bed: Bed
     siblings = tuple(Sibling(index, node(bed.over, index), alive=index == OWN) for index in ORDER)
     bed.tell(families.inner, siblings=siblings)
     assert ends(bed, frame) == (NOT_OURS, "", {"alone"})
+
+
+@OPENED
+@pytest.mark.parametrize("kind", ["unreachable", "blackhole", "prohibit"])
+def test_without_a_route_to_the_sibling_it_is_dropped_by_name(
+    bed: Bed, families: Families, kind: str
+) -> None:
+    stranger = bed.stranger(families.inner)
+    route = f"{kind} {node(bed.over, ORDER[0])}/{32 if bed.over == 4 else 128}"
+    before = bed.plane.drop_counters()["chance_route"]
+    bed.namespace.run(f"ip route add {route}")
+    try:
+        assert bed.run(ETHER / stranger.packet()).verdict == DROPPED
+        onward = bed.passed_on(stranger.packet(), sender=1, origin=1, visited=0b0010)
+        assert bed.run(onward).verdict == DROPPED
+    finally:
+        bed.namespace.run(f"ip route del {route}")
+    assert bed.plane.drop_counters()["chance_route"] == before + 2
+    assert bed.counted()["no_route"] == 2
+    assert receiver_of(bed, ETHER / stranger.packet()) == ORDER[0]
+
+
+@OPENED
+def test_where_no_route_leads_to_the_sibling_it_is_dropped_likewise(bed: Bed, families: Families) -> None:
+    afar = ip_address("192.0.2.77" if bed.over == 4 else "2001:db8:dead::77")
+    siblings = tuple(Sibling(i, afar if i == ORDER[0] else node(bed.over, i)) for i in ORDER)
+    bed.tell(families.inner, siblings=siblings)
+    before = bed.plane.drop_counters()["chance_route"]
+    assert bed.run(ETHER / bed.stranger(families.inner).packet()).verdict == DROPPED
+    assert bed.plane.drop_counters()["chance_route"] == before + 1
 
 
 @OPENED

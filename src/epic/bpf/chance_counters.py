@@ -20,6 +20,7 @@ CHANCE_COUNTERS: Final[tuple[tuple[str, str], ...]] = (
     ("stale", "sockets found of which the packet shows that they are another connection's"),
     ("fragments", "fragments of TCP, which say no ports, left to the instance here"),
     ("unreadable", "packets with headers in front of TCP, left to the instance here"),
+    ("no_route", "packets dropped because no route leads to the sibling that was to get them"),
 )
 """Name and meaning of each; the position is the counter's index."""
 
@@ -43,3 +44,4 @@ class SecondChanceCounters:
     stale: int
     fragments: int
     unreadable: int
+    no_route: int

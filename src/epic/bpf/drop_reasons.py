@@ -47,5 +47,6 @@ DROP_REASONS: Final[tuple[tuple[str, str], ...]] = (
     ("chance_tag", "the tag of a packet passed on fits no valid key"),
     ("chance_budget", "more packets of unknown flows than siblings are asked about"),
     ("hello_limit", "more hellos than one tunnel's workload node may say"),
+    ("chance_route", "there is no route to the sibling that a packet was to be passed on to"),
 )
 """Name and meaning of each; the position is the counter's index."""

@@ -41,7 +41,7 @@ async def test_an_epic_node_shows_tunnels_drops_events_and_instances() -> None:
         TunnelReport(
             statuses,
             {"tag_wrong": 4},
-            {WEB: SecondChanceCounters(*range(6, 20))},
+            {WEB: SecondChanceCounters(*range(6, 21))},
         ),
         {7: WEB},
         [InstanceStatus(gateway=WEB, ready=True)],
