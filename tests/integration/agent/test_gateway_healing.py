@@ -31,8 +31,8 @@ async def serving(node: Node) -> Node:
     return node
 
 
-def has_filter(node: Node, interface: str) -> bool:
-    return "epic_" in node.node.run(f"tc filter show dev {interface} ingress")
+def has_filter(node: Node, interface: str, hook: str = "ingress") -> bool:
+    return "epic_" in node.node.run(f"tc filter show dev {interface} {hook}")
 
 
 def answers(node: Node) -> bool:
@@ -49,6 +49,9 @@ def delivers(node: Node) -> bool:
     [
         pytest.param(["tc qdisc del dev up0 clsact"], lambda n: has_filter(n, "up0"), id="underlay"),
         pytest.param(["tc filter del dev up0 ingress"], lambda n: has_filter(n, "up0"), id="its filter"),
+        pytest.param(
+            ["tc filter del dev up0 egress"], lambda n: has_filter(n, "up0", "egress"), id="its guard"
+        ),
         pytest.param(
             [f"tc qdisc del dev {INTERFACE} clsact"], lambda n: has_filter(n, INTERFACE), id="instance"
         ),

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 _HOOKS: Mapping[Role, frozenset[Hook]] = {
-    "gateway": frozenset({"ingress"}),
+    "gateway": frozenset({"ingress", "egress"}),
     "workload": frozenset({"ingress", "egress"}),
 }
 
