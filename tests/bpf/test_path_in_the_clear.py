@@ -12,6 +12,7 @@ import pytest
 from namespaces import Namespace, eventually
 from path_network import INSIDE, INSTANCE_INTERFACE, NODE, Network, Plan, udp_socket
 
+from epic.bpf import syscalls
 from epic.bpf.dataplane import Dataplane
 
 pytestmark = pytest.mark.root
@@ -22,6 +23,12 @@ SEEN = """table inet watch {
                           ip saddr 100.64.0.0/10 counter name inside;
                           ip daddr 100.64.0.0/10 counter name inside; }
           }"""
+
+
+@pytest.fixture
+def filters_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel is one without TCX."""
+    monkeypatch.setattr(syscalls, "_TCX_EGRESS", 4711)
 
 
 @pytest.fixture
@@ -64,8 +71,8 @@ def test_what_is_forwarded_to_an_endpoint_elsewhere_is_dropped(network: Network)
     assert not seen(network)
 
 
-def test_a_vlan_of_the_underlay_is_no_way_out(network: Network, bpffs: Path) -> None:
-    """The tag is not in the frame yet, but beside it for the device."""
+def test_a_vlan_of_the_underlay_is_no_way_out(filters_alone: None, network: Network, bpffs: Path) -> None:
+    """The tag is not in the frame yet, but beside it for the device. A filter puts it there, after links."""
     foreign.tag(network.node, "up0", bpffs / "foreign")
     send(network.node, NODE, IPv4Address("198.51.100.77"))
     assert network.dropped() == {}

@@ -21,6 +21,7 @@ from epic.bpf.loader import Loader
 from epic.bpf.maps import Maps
 from epic.bpf.records import Address, Endpoint, Peer, Route, Tunnel, TunnelCounters, TunnelEvent
 from epic.bpf.siblings import Sibling, Siblings, SiblingTable
+from epic.bpf.tcx import EgressLinks
 from epic.bpf.tunnel_table import TunnelTable
 from epic.errors import Invalid, NotFound
 
@@ -62,6 +63,7 @@ class Dataplane:
 
     def __init__(self, pin_directory: Path, object_file: Path) -> None:
         self._loader = Loader(pin_directory, object_file)
+        self._links = EgressLinks(pin_directory)
         self._opened: _Opened | None = None
 
     def load(self) -> None:
@@ -90,7 +92,7 @@ class Dataplane:
         """Replace all programs of an older version in place and remove its pins."""
         with Filters() as filters:
             for attached in filters.attached():
-                filters.attach(attached.index, attached.hook, self._program(attached.program))
+                self._run(filters, attached.index, attached.hook, attached.program)
             for index, program in filters.attached_xdp().items():
                 filters.attach_xdp(index, self._program(program))
         self._loader.finish()
@@ -132,7 +134,12 @@ class Dataplane:
             filters.detach_xdp(index)
             for hook in HOOKS:
                 filters.detach(index, hook)
+            self._links.release(index)
             self._set_locals(index, set())
+
+    def is_linked(self, index: int) -> bool:
+        """Whether what guards the interface's egress stays when somebody removes its filter."""
+        return self._links.holds(index)
 
     def attach_instance(
         self, interface: str, inside: IPv4Address, inside6: IPv6Address | None, public: IPv4Address
@@ -290,7 +297,13 @@ class Dataplane:
     def _attach(self, filters: Filters, index: int, hook: Hook, program: str) -> None:
         running = {(attached.hook, attached.program) for attached in filters.attached_to(index)}
         if not (self.due and (hook, program) in running):
-            filters.attach(index, hook, self._program(program))
+            self._run(filters, index, hook, program)
+
+    def _run(self, filters: Filters, index: int, hook: Hook, program: str) -> None:
+        """By a filter, which every kernel has; at the egress by a link, too, which stays when filters go."""
+        filters.attach(index, hook, self._program(program))
+        if hook == "egress":
+            self._links.hold(index, self._program(program))
 
     def _attach_xdp(self, filters: Filters, index: int, program: str) -> None:
         if not (self.due and filters.attached_xdp().get(index) == program):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""bpf(2): the few commands that pinned maps and programs need, by ctypes."""
+"""bpf(2): the few commands that pinned maps, programs and links need, by ctypes."""
 
 from __future__ import annotations
 
@@ -17,12 +17,16 @@ _NUMBER = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le
 _MAP_LOOKUP_ELEM = 1
 _MAP_UPDATE_ELEM = 2
 _MAP_DELETE_ELEM = 3
+_OBJ_PIN = 6
 _OBJ_GET = 7
 _OBJ_GET_INFO_BY_FD = 15
 _PROG_GET_FD_BY_ID = 13
 _MAP_LOOKUP_BATCH = 24
 _MAP_UPDATE_BATCH = 26
 _MAP_DELETE_BATCH = 27
+_LINK_CREATE = 28
+_LINK_UPDATE = 29
+_TCX_EGRESS = 47
 
 ENOTSUPP = 524
 """The kernel's own; libc has no name for it."""
@@ -33,6 +37,7 @@ UPDATE_NEW = 1
 _BPFFS_MAGIC = 0xCAFE4A11
 _PROGRAM_INFO_SIZE = 232
 _MAP_INFO_SIZE = 80
+_LINK_INFO_SIZE = 64
 _PROGRAM_NAME_OFFSET = 64
 _BATCH, _LEAST_BATCH, _BATCH_BYTES = 4096, 64, 1 << 19
 
@@ -46,6 +51,15 @@ class ProgramInfo(NamedTuple):
     tag: bytes
     name: str
     """Its first 15 characters."""
+
+
+class TcxLink(NamedTuple):
+    """A program's attachment."""
+
+    program: int
+    """Its id."""
+    interface: int
+    """Its index; 0: it is gone."""
 
 
 class MapShape(NamedTuple):
@@ -79,12 +93,35 @@ def address(buffer: ctypes.Array[ctypes.c_char]) -> int:
 
 
 def open_pinned(path: Path) -> int:
-    """A descriptor of the map or program pinned there."""
+    """A descriptor of the map, program or link pinned there."""
     name = ctypes.create_string_buffer(os.fsencode(path))
     try:
         return bpf(_OBJ_GET, attributes("=QII", address(name), 0, 0))
     except OSError as error:
         raise OSError(error.errno, os.strerror(error.errno or 0), str(path)) from None
+
+
+def pin(fd: int, path: Path) -> None:
+    """Pin what the descriptor holds."""
+    name = ctypes.create_string_buffer(os.fsencode(path))
+    bpf(_OBJ_PIN, attributes("=QII", address(name), fd, 0))
+
+
+def create_tcx_egress_link(program: int, interface: int) -> int:
+    """Run the program at the interface's egress, after other links', for as long as this link is held."""
+    return bpf(_LINK_CREATE, attributes("=IIII", program, interface, _TCX_EGRESS, 0))
+
+
+def update_link(link: int, program: int) -> None:
+    """Run this program instead of the one that the link runs."""
+    bpf(_LINK_UPDATE, attributes("=IIII", link, program, 0, 0))
+
+
+def tcx_link(link: int) -> TcxLink:
+    """What a TCX link is."""
+    info = ctypes.create_string_buffer(_LINK_INFO_SIZE)
+    bpf(_OBJ_GET_INFO_BY_FD, attributes("=IIQ", link, len(info), address(info)))
+    return TcxLink(*struct.unpack_from("=8xI4xI", info))
 
 
 def lookup(fd: int, key: bytes, size: int) -> bytes | None:

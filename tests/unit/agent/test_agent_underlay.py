@@ -32,6 +32,9 @@ class Kernel:
         assert index == 7
         return frozenset((hook, f"program_{hook}") for hook in self._staying)
 
+    def is_linked(self, index: int) -> bool:
+        return index == 7
+
     def attach_underlay(self, interface: str, role: Role, receive: str) -> None:
         assert (interface, receive) == ("up0", "tc")
 
@@ -39,7 +42,7 @@ class Kernel:
 def follow(role: Role, *staying: Hook) -> Underlay:
     kernel = Kernel(*staying)
     settings = UnderlaySettings(interface="up0")
-    underlay = Underlay(cast(Dataplane, kernel), cast(Netlink, kernel), settings, role)
+    underlay = Underlay(cast("Dataplane", kernel), cast("Netlink", kernel), settings, role)
     underlay.follow(LINKS)
     return underlay
 

@@ -12,6 +12,7 @@ from pyroute2 import NetlinkError
 
 from epic.agent.netlink.objects import Link, Netlink
 from epic.agent.runtime.files import write_atomically
+from epic.agent.runtime.log_once import LogOnce
 from epic.agent.settings import UnderlaySettings
 from epic.bpf.dataplane import Address, Dataplane, Role
 from epic.bpf.filters import Hook
@@ -34,6 +35,7 @@ class Attachment(NamedTuple):
     link: Link
     addresses: tuple[Address, ...]
     hooks: frozenset[Hook]
+    linked: bool
     xdp: bool
 
 
@@ -49,7 +51,7 @@ class Underlay:
         self._role = role
         self._states: dict[str, Attachment] = {}
         self._present: frozenset[str] = frozenset()
-        self._last_logged: dict[str, str] = {}
+        self._troubles = LogOnce(log)
 
     @property
     def links(self) -> Mapping[str, Link]:
@@ -66,6 +68,11 @@ class Underlay:
     def troubled(self) -> bool:
         """Whether an interface is missing or cannot be used."""
         return len(self._states) < len(self._settings.names)
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong with them now."""
+        return self._troubles.problems
 
     def address(self) -> Address | None:
         """The first address of the first interface that has one, IPv4 before IPv6."""
@@ -98,7 +105,7 @@ class Underlay:
         for name in self._settings.names:
             if name not in found:
                 self._states.pop(name, None)
-                self._log_once(name, f"there is no underlay interface {name}; tunnels do without it")
+                self._troubles.report(name, f"there is no underlay interface {name}; tunnels do without it")
             elif name in changed:
                 self._attach(name, addresses)
         return changed
@@ -123,7 +130,8 @@ class Underlay:
     def _look(self, link: Link, addresses: Mapping[int, tuple[Address, ...]]) -> Attachment:
         # Their names are not compared: while an older version's are due to be replaced they may differ.
         hooks = frozenset(hook for hook, _ in self._netlink.filters(link.index))
-        return Attachment(link, addresses.get(link.index, ()), hooks, bool(link.xdp))
+        linked = self._dataplane.is_linked(link.index)
+        return Attachment(link, addresses.get(link.index, ()), hooks, linked, bool(link.xdp))
 
     def _attach(self, name: str, addresses: Mapping[int, tuple[Address, ...]]) -> None:
         try:
@@ -134,13 +142,7 @@ class Underlay:
                 raise Unavailable("its filters are not there after they were attached")
         except (EpicError, OSError, KeyError, NetlinkError) as error:
             self._states.pop(name, None)
-            self._log_once(name, f"the underlay interface {name} cannot be used: {error}")
+            self._troubles.report(name, f"the underlay interface {name} cannot be used: {error}")
         else:
             self._states[name] = state
-            if self._last_logged.pop(name, ""):
-                log.info("the underlay interface %s is in use", name)
-
-    def _log_once(self, name: str, trouble: str) -> None:
-        if self._last_logged.get(name) != trouble:
-            log.error("%s", trouble)
-        self._last_logged[name] = trouble
+            self._troubles.report(name, "")
