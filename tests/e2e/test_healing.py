@@ -14,8 +14,14 @@ from hosts import Lab, Reply, Target, eventually, tally
 HEALED_SECONDS = 2.0
 DEFAULT_ROUTES = {"epic2": "172.30.12.1", "node2": "172.30.3.1"}
 
-# `ip rule flush` takes the kernel's own rules as well, without which no host can be reached.
-FLUSH_RULES = "ip rule flush; ip rule add pref 32766 lookup main; ip rule add pref 32767 lookup default"
+# This takes the kernel's own rules as well, without which no host can be reached: the agent puts them back.
+# When it does not, the test has failed long before they are put back for the lab's sake.
+FLUSH_RULES = (
+    "systemd-run --quiet --on-active=30 sh -c '"
+    "ip rule show | grep -q main || ip rule add pref 32766 lookup main; "
+    "ip rule show | grep -q default || ip rule add pref 32767 lookup default'; "
+    "ip rule flush"
+)
 LINK = "ip link set up0 down; ip link set up0 up; ip route replace default via {gateway}"
 
 ON_BOTH = {

@@ -76,11 +76,12 @@ async def test_a_workload_node_shows_round_trips_and_loss() -> None:
     health.sent(1, 100)
     health.answered(1, 100.002, 0.001953125)
     sample = StatusSample({7: workload_tunnel(A)}, {7: TunnelCounters(1, 2, 3, 4)}, {}, {7: health}, 105)
-    text = await workload_metrics.render(sample, Counter(), {})
+    text = await workload_metrics.render(sample, Counter(), {}, problems=2)
     lines = text.splitlines()
     assert 'epic_tunnel_round_trip_seconds{tunnel="7",gateway="shop.web"} 0.001953125' in lines
     assert 'epic_tunnel_hello_loss_ratio{tunnel="7",gateway="shop.web"} 0.0' in lines
     assert 'epic_tunnel_up{tunnel="7",gateway="shop.web"} 1' in lines
+    assert "epic_agent_problems 2" in lines
 
 
 def free_port() -> int:

@@ -275,6 +275,7 @@ class GatewayAgent:
         parts = (
             self._intake,
             self._reconciler,
+            self._kernel,
             self._second_chance,
             self._heartbeat,
             self._routes,

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from epic.agent.gateway import plan
-from epic.agent.gateway.delivery import Delivery
+from epic.agent.gateway.delivery import RULE, Delivery
 from epic.agent.gateway.desired import Tunnel
 from epic.agent.netlink.monitor import Changes, Pending
 from epic.agent.netlink.objects import Link, Netlink
 from epic.agent.netlink.route_cache import RouteCache, program_route
+from epic.agent.netlink.rules import Rules
 from epic.agent.settings import UnderlaySettings
 from epic.agent.tunnel.endpoints import EndpointKey, batches
 from epic.agent.tunnel.underlay import Underlay
@@ -66,6 +67,7 @@ class GatewayKernel:
         self._underlay = Underlay(dataplane, self._netlink, underlay, "gateway")
         self._route_cache = RouteCache(self._netlink)
         self._delivery = Delivery()
+        self._rules = Rules([RULE])
         self._links: Mapping[str, Link] = {}
         self._attached: dict[str, plan.Attachment | None] = {}
         self._ids: set[int] = set()
@@ -85,6 +87,11 @@ class GatewayKernel:
         """The tunnels as this agent has set them."""
         return {id_: made.wanted for id_, made in self._made.items()}
 
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong with the underlay's interfaces now."""
+        return self._underlay.problems
+
     def start(self) -> None:
         """Load the programs and attach them to the underlay; what was there stays and goes on working."""
         self._dataplane.load()
@@ -99,6 +106,7 @@ class GatewayKernel:
         """Close the sockets; the kernel state stays."""
         self._netlink.close()
         self._delivery.close()
+        self._rules.close()
 
     @property
     def ports(self) -> tuple[int, int]:
@@ -174,16 +182,16 @@ class GatewayKernel:
         self._dataplane.unload()
 
     def _follow(self, changes: Changes, whole: bool) -> None:
+        everything = whole or changes.lost
+        if everything or changes.rules:
+            self._mend_rules()
         self._links = self._netlink.links()
         self._underlay.follow(self._links)
-        everything = whole or changes.lost
         self._look_at_filters(None if everything else changes.filters | changes.links)
-        if everything or changes.rules:
-            self._mend_rule()
         if everything or changes.links or changes.ours:
             # An interface that goes down loses routes without a word.
             self._delivered = self._delivery.routes()
-        if changes.links or changes.addresses or changes.routes or changes.lost:
+        if changes.links or changes.addresses or changes.routes or changes.rules or changes.lost:
             self._route_cache.forget()
             for id_, made in self._made.items():
                 links = self._links_of(made.tunnel)
@@ -200,11 +208,11 @@ class GatewayKernel:
                 log.warning("somebody removed the filter of %s: attaching it", name)
                 self._attached[name] = None
 
-    def _mend_rule(self) -> None:
+    def _mend_rules(self) -> None:
         try:
-            self._delivery.ensure_rule()
+            self._rules.ensure()
         except OSError as error:
-            self._rule_gap = f"the routing rule of gateways cannot be added: {error}"
+            self._rule_gap = f"the routing rules cannot be mended: {error}"
         else:
             self._rule_gap = ""
 

@@ -20,6 +20,7 @@ _GROUPS = {
     "ipv4 rule": 0x80,
     "ipv6 address": 0x100,
     "ipv6 route": 0x400,
+    "ipv6 rule": 0x40000,
 }
 _RECEIVE_BYTES = 1 << 17
 

@@ -38,6 +38,7 @@ _ATTRIBUTE = struct.Struct("=HH")
 _ERROR, _DONE = 2, 3
 _REQUEST, _ACK, _DUMP = 0x1, 0x4, 0x300
 _TYPE_MASK = 0x3FFF
+_TABLE = 15
 _RECEIVE_BYTES = 1 << 18
 _ROOM_BYTES = 1 << 22
 _SO_RCVBUFFORCE = 33
@@ -77,6 +78,11 @@ def attributes(body: bytes, start: int) -> dict[int, bytes]:
         found[number & _TYPE_MASK] = body[start + 4 : start + length]
         start += length + 3 & ~3
     return found
+
+
+def table(body: bytes, values: dict[int, bytes]) -> int:
+    """The table of a route or a rule, from its body and attributes."""
+    return int.from_bytes(values.get(_TABLE, body[4:5]), "little")
 
 
 def messages(data: bytes) -> Iterator[tuple[int, Message]]:

@@ -7,10 +7,9 @@ import asyncio
 import logging
 import time
 
-from pyroute2 import NetlinkError
-
 from epic.agent.netlink import monitor
 from epic.agent.runtime import exposition, memory
+from epic.agent.runtime.log_once import LogOnce
 from epic.agent.runtime.supervisor import Supervisor
 from epic.agent.runtime.systemd import keep_beating
 from epic.agent.runtime.worker import Worker
@@ -26,7 +25,6 @@ from epic.agent.workload.tunnel_watch import TunnelWatch
 from epic.bpf.dataplane import Address, Dataplane
 from epic.controller.desired import EpicConnection
 from epic.controller.linux import Connections, HostSettings, LinuxController
-from epic.errors import EpicError
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +50,8 @@ class WorkloadAgent:
         self._leaving: dict[EndpointKey, float] = {}
         self._watches: dict[EpicConnection, TunnelWatch] = {}
         self._wake = asyncio.Event()
+        self._breached = False
+        self._troubles = LogOnce(log)
         self._supervisor = Supervisor()
         self._status_reporter = StatusReporter(settings.node_name, settings.ca, self._sample, self._own)
 
@@ -127,8 +127,15 @@ class WorkloadAgent:
             )
         )
 
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong with the node now, a line each."""
+        parts = (self._kernel, self._lists, self._supervisor)
+        return (*self._troubles.problems, *(problem for part in parts for problem in part.problems))
+
     def _changed(self, found: monitor.Changes) -> None:
         self._kernel.pending.add(found)
+        self._breached |= bool(found.filters & self._kernel.guarded)
         self._wake.set()
 
     async def _follow_connections(self, controller: LinuxController) -> None:
@@ -163,20 +170,27 @@ class WorkloadAgent:
         while True:
             try:
                 pause = await self._round()
-            except (EpicError, OSError, NetlinkError) as error:
-                log.error("the node cannot be looked at: %s; trying again", error)
+            except Exception as error:
+                # Whatever it is, it must not keep the rest of the agent from its work.
+                self._supervisor.failures["reconciler"] += 1
+                self._troubles.report("node", f"the node cannot be looked at: {error!r}; trying again")
+                log.debug("the node cannot be looked at", exc_info=error)
                 pause = _RETRY_SECONDS
+            else:
+                self._troubles.report("node", "")
             try:
                 async with asyncio.timeout(pause):
                     await self._wake.wait()
             except TimeoutError:
                 continue
-            await asyncio.sleep(_GATHER_SECONDS)
+            # A wall that is down is put up at once.
+            await asyncio.sleep(0 if self._breached else _GATHER_SECONDS)
 
     async def _round(self) -> float:
         """Look at everything once and make it right; returns when to look again by itself."""
         whole = not self._wake.is_set()
         self._wake.clear()
+        self._breached = False
         listed, direct, now = self._lists.tunnels, self._direct(), time.monotonic()
         complete, revisions = self._lists.complete, self._lists.revisions()
         changed = await self._worker.run(self._kernel.follow, whole)
@@ -245,7 +259,8 @@ class WorkloadAgent:
         return found
 
     async def _metrics(self) -> str:
-        return await metrics.render(await self._sample(), self._sender.events, self._supervisor.failures)
+        failures, problems = self._supervisor.failures, len(self.problems)
+        return await metrics.render(await self._sample(), self._sender.events, failures, problems)
 
 
 def _label(connection: EpicConnection) -> str:

@@ -11,6 +11,8 @@ from pathlib import Path
 from epic.agent.netlink.monitor import Changes, Pending
 from epic.agent.netlink.objects import HostRoute, Link, Netlink, ResolvedRoute
 from epic.agent.netlink.route_cache import RouteCache
+from epic.agent.netlink.rules import Rules
+from epic.agent.runtime.log_once import LogOnce
 from epic.agent.settings import WorkloadUnderlay
 from epic.agent.tunnel.endpoints import EndpointKey, batches
 from epic.agent.tunnel.underlay import Underlay
@@ -32,6 +34,7 @@ class WorkloadKernel:
         self._state = state
         self._netlink = Netlink()
         self._underlay = Underlay(dataplane, self._netlink, underlay, "workload")
+        self._rules = Rules()
         self._route_cache = RouteCache(self._netlink)
         self._pods = Pods(dataplane, self._netlink)
         self._links: Mapping[str, Link] = {}
@@ -41,8 +44,16 @@ class WorkloadKernel:
         self._routes: dict[Address, HostRoute] | None = None
         self._neighbours: set[tuple[int, int]] = set()
         self._unneeded: set[tuple[int, int]] = set()
-        self._last_logged: dict[str, str] = {}
+        self._troubles = LogOnce(log)
+        self._failed: set[str] = set()
         self.pending = Pending()
+        self.guarded: frozenset[int] = frozenset()
+        """Indexes of the interfaces whose filters are a wall."""
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong now, a line each."""
+        return (*self._underlay.problems, *self._troubles.problems)
 
     @property
     def port(self) -> int:
@@ -71,6 +82,7 @@ class WorkloadKernel:
     def close(self) -> None:
         """Close the sockets; the kernel state stays."""
         self._netlink.close()
+        self._rules.close()
 
     def address(self) -> Address | None:
         """Where this node is: as the settings say, else where its first tunnel ends, else the underlay's."""
@@ -126,7 +138,9 @@ class WorkloadKernel:
             self._try(self._tidy),
         ]
         if all(done):
-            self._last_logged = {about: text for about, text in self._last_logged.items() if about == "route"}
+            for call in self._failed:
+                self._troubles.report(call, "")
+            self._failed.clear()
         # What else changed of a tunnel concerns only us.
         self._set.update({id_: t for id_, t in wanted.tunnels.items() if id_ in self._set})
         return all(done)
@@ -137,10 +151,14 @@ class WorkloadKernel:
 
     def _follow(self, changes: Changes, whole: bool) -> bool:
         """Returns whether anything is not as it was left."""
+        if whole or changes.lost or changes.rules:
+            # Before the routing table is asked for anything.
+            self._mend_rules()
         self._links = self._netlink.links()
         ours = self._underlay.indexes
         changed = self._underlay.follow(self._links)
-        if changes.links or changes.addresses or changes.routes or changes.lost:
+        self.guarded = self._underlay.indexes
+        if changes.links or changes.addresses or changes.routes or changes.rules or changes.lost:
             self._route_cache.forget()
             self._pods.forget()
         if changed:
@@ -160,6 +178,14 @@ class WorkloadKernel:
             self._endpoints = None
             odd = True
         return odd
+
+    def _mend_rules(self) -> None:
+        try:
+            self._rules.ensure()
+        except OSError as error:
+            self._troubles.report("rules", f"the routing rules cannot be mended: {error}")
+        else:
+            self._troubles.report("rules", "")
 
     def _missing_routes(self) -> bool:
         there = {route.destination: route for route in self._netlink.host_routes()}
@@ -255,7 +281,9 @@ class WorkloadKernel:
         except Exception as error:
             # One tunnel's trouble must not hold up the others; the next round tries again. The arguments are
             # not logged: they may hold keys.
-            self._log_once(call.__name__, f"{call.__name__.strip('_').replace('_', ' ')} failed: {error}")
+            self._failed.add(call.__name__)
+            text = f"{call.__name__.strip('_').replace('_', ' ')} failed: {error}"
+            self._troubles.report(call.__name__, text)
             return False
         return True
 
@@ -264,9 +292,5 @@ class WorkloadKernel:
     ) -> None:
         lost = ", ".join(sorted(str(far) for far in found.keys() - usable.keys()))
         names = ", ".join(self._settings.names)
-        self._log_once("route", f"no route to {lost} by {names}: their tunnels cannot work" if lost else "")
-
-    def _log_once(self, about: str, trouble: str) -> None:
-        if trouble and self._last_logged.get(about) != trouble:
-            log.error("%s", trouble)
-        self._last_logged[about] = trouble
+        text = f"no route to {lost} by {names}: their tunnels cannot work"
+        self._troubles.report("route", text if lost else "")

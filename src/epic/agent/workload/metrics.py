@@ -20,8 +20,8 @@ from epic.agent.tunnel.families import (
 from epic.agent.workload.status_reporter import StatusSample
 
 
-async def render(sample: StatusSample, events: Events, failures: Mapping[str, int]) -> str:
-    """The metrics of a workload node."""
+async def render(sample: StatusSample, events: Events, failures: Mapping[str, int], problems: int = 0) -> str:
+    """The metrics of a workload node; `problems` counts what is wrong with it now."""
     up, age, key = tunnel_state_families()
     traffic = traffic_families()
     trip = Family(
@@ -44,5 +44,17 @@ async def render(sample: StatusSample, events: Events, failures: Mapping[str, in
             trip.add(health.round_trip, **labels)
         if (lost := health.loss(sample.now)) is not None:
             loss.add(lost, **labels)
-    parts = (up, age, key, trip, loss, *traffic.values(), events_family(events), drops_family(sample.drops))
+    wrong = Family("epic_agent_problems", "gauge", "How much is wrong with the node now; the log says what.")
+    wrong.add(problems)
+    parts = (
+        wrong,
+        up,
+        age,
+        key,
+        trip,
+        loss,
+        *traffic.values(),
+        events_family(events),
+        drops_family(sample.drops),
+    )
     return exposition((build_family(), failures_family(failures), *parts))
