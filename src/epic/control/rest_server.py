@@ -9,6 +9,7 @@ import errno
 import logging
 import socket
 import ssl
+from asyncio import sslproto
 from collections.abc import Iterator
 
 import h11
@@ -29,6 +30,8 @@ _HANDSHAKE_SECONDS = 10.0
 _HEADER_SECONDS = 10.0
 _BODY_SECONDS = 60.0
 _PAUSE_SECONDS = 1.0
+# More than a record of TLS.
+_READ_BYTES = 32 << 10
 _SHORT_OF = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
@@ -55,6 +58,8 @@ class RestServer(uvicorn.Server):
         self.listening = asyncio.Event()
         self.connections = Connections(rest.limits())
         self._doors: list[_Door] = []
+        # Each connection has a buffer of that size for as long as it lives; asyncio's own takes 256 KiB.
+        sslproto.SSLProtocol.max_size = _READ_BYTES
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import suppress
 
@@ -60,7 +61,7 @@ async def server(rest: RestSettings, monkeypatch: pytest.MonkeyPatch) -> AsyncIt
 
 async def connect(rest: RestSettings, *, tls: bool = True) -> Client:
     context = ssl.create_default_context(cafile=rest.certificate) if tls else None
-    return await asyncio.open_connection("localhost", rest.port, ssl=context)
+    return await asyncio.open_connection("localhost", rest.port, ssl=context, limit=1 << 20)
 
 
 async def the_rest(client: Client) -> bytes:
@@ -125,6 +126,23 @@ async def test_an_answer_and_a_stream_may_take_longer(server: RestServer, rest: 
     async with asyncio.timeout(10):
         for _ in range(20):
             await streamed[0].readuntil(b"event: tick")
+
+
+async def test_a_connection_takes_little_memory_and_a_body_of_any_size(
+    server: RestServer, rest: RestSettings
+) -> None:
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    clients = [await connect(rest, tls=True) for _ in range(4)]
+    after, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # Both ends of each are in this process.
+    assert (after - before) / len(clients) < 2 * 100_000
+    reader, writer = clients[0]
+    body = b"x" * 300_000
+    writer.write(POST.replace(b"5", str(len(body)).encode()) + body)
+    async with asyncio.timeout(10):
+        assert body in await reader.readuntil(b'x"')
 
 
 async def test_a_connection_may_be_used_again_and_again(server: RestServer, rest: RestSettings) -> None:
