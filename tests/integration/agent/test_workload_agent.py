@@ -67,7 +67,8 @@ async def test_requests_cross_the_tunnel(node: Node, workload: Workload) -> None
     assert not reached(node)
     workload.start_agent()
     await eventually(lambda: reached(node), 15, "an answer of the backend")
-    assert workload.api.paths[0].startswith("/api/epic/accounts/shop/tunnels?cluster=lab&node=node1&watch")
+    watch = "/api/epic/accounts/shop/tunnels?cluster=lab&node=node1&watch"
+    assert any(path.startswith(watch) for path in workload.api.paths)
     assert "via 169.254.231.28 dev up0 onlink mtu 1452" in route(workload), route(workload)
 
     counters = dataplane(workload).tunnel_counters()[TUNNEL_ID]
@@ -188,7 +189,7 @@ async def test_a_reboot_without_the_rest_api_changes_nothing(node: Node, workloa
     workload.start_agent()
     await eventually(lambda: reached(node), 15, "an answer after the reboot")
     state = workload.directory / "state"
-    assert {path.stat().st_mode & 0o777 for path in state.iterdir()} == {0o600}
+    assert {path.stat().st_mode & 0o777 for path in state.iterdir() if path.is_file()} == {0o600}
 
 
 @pytest.mark.parametrize("how", ["damaged", "lost"])
@@ -200,7 +201,7 @@ async def test_an_agent_without_its_state_removes_nothing_that_works(
     workload.api.stop()
     workload.stop_agent()
     state = workload.directory / "state"
-    for path in list(state.iterdir()):
+    for path in [path for path in state.iterdir() if path.is_file()]:
         if how == "lost":
             path.unlink()
         elif path.name == store.FILE:
