@@ -93,6 +93,13 @@ def workload_endpoints(
     return found
 
 
+def slice_nodes(slice_: GWEndpointSlice) -> tuple[str, dict[WorkloadNode, Address]]:
+    """All of a slice that decides on tunnels: its Service, and the nodes that host endpoints of it."""
+    service = slice_.spec.parent_ref.uid
+    found = workload_endpoints({service}, [slice_])
+    return service, {workload: address for workload, (address, _) in found.items()}
+
+
 def wanted_tunnels(
     proxy: GWProxy, routes: Iterable[GWRoute], slices: Iterable[GWEndpointSlice]
 ) -> list[WantedTunnel]:

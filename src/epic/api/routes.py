@@ -19,7 +19,7 @@ from epic.model.base import Metadata
 from epic.model.resources import Account, GWEndpointSlice, GWEndpointSliceSpec, GWRoute, GWRouteSpec
 from epic.reconcile.tunnelling import gateways_of_services, replan
 from epic.store.interface import Transaction
-from epic.tunnels import route_parents
+from epic.tunnels import route_parents, route_services, slice_nodes
 
 _Owned = TypeVar("_Owned", GWRoute, GWEndpointSlice)
 _Given = TypeVar("_Given", bound=Body)
@@ -29,8 +29,8 @@ _Given = TypeVar("_Given", bound=Body)
 class _Collection(Generic[_Owned, _Given]):
     """Objects of one kind at `/accounts/ACCOUNT/name`, named by the UIDs of the client's objects.
 
-    `key` holds the object in requests and replies; `gateways` are those whose tunnels it decides on; `check`
-    raises Invalid for one that must not be written.
+    `key` holds the object in requests and replies; `gateways` are those whose tunnels it decides on, `ends` is
+    what of it decides; `check` raises Invalid for one that must not be written.
     """
 
     kind: type[_Owned]
@@ -40,6 +40,7 @@ class _Collection(Generic[_Owned, _Given]):
     made_of: Callable[[str, _Given], _Owned]
     metadata_of: Callable[[_Given], InputMetadata]
     gateways: Callable[[Transaction, _Owned], set[str]]
+    ends: Callable[[_Owned], object]
     deleted: str
     check: Callable[[Context, Transaction, _Owned], None] | None = None
 
@@ -76,7 +77,8 @@ class _Collection(Generic[_Owned, _Given]):
             if self.check is not None:
                 self.check(ctx, transaction, obj)
             updated = transaction.update(with_sources(given, stored.model_copy(update={"spec": obj.spec})))
-            if updated.metadata.resource_version != stored.metadata.resource_version:
+            # Most changes, such as a pod that moves, need other tunnels for nobody.
+            if self.ends(updated) != self.ends(stored):
                 affected = self.gateways(transaction, stored) | self.gateways(transaction, updated)
                 replan(transaction, obj.account, affected)
         return found(self.path(obj.account, name), self.shown(updated))
@@ -153,6 +155,7 @@ router.include_router(
             made_of=_route,
             metadata_of=lambda body: body.route.metadata,
             gateways=lambda _, route: route_parents(route),
+            ends=lambda route: (route_parents(route), route_services(route)),
             deleted="route deleted",
         ),
         "a route",
@@ -170,6 +173,7 @@ router.include_router(
             gateways=lambda transaction, piece: gateways_of_services(
                 transaction, piece.account, {piece.spec.parent_ref.uid}
             ),
+            ends=slice_nodes,
             deleted="delete successful",
             check=check_node_addresses,
         ),
