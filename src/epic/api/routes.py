@@ -29,7 +29,7 @@ _Given = TypeVar("_Given", bound=Body)
 class _Collection(Generic[_Owned, _Given]):
     """Objects of one kind at `/accounts/ACCOUNT/name`, named by the UIDs of the client's objects.
 
-    `key` holds the object in requests and replies; `gateways` are those whose tunnels it decides on, `ends` is
+    `key` holds the object in requests and replies; `gateways` are those whose tunnels it decides on, `ends`
     what of it decides; `check` raises Invalid for one that must not be written.
     """
 
