@@ -19,7 +19,10 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
     403: {"description": "Not this user's, or more than the account may have"},
     404: {"description": "There is no such object"},
     409: {"description": "It exists already (`Location` says where), or is in use, or was changed meanwhile"},
-    429: {"description": "The account has too many connections or event streams open; close some"},
+    429: {
+        "description": "The account has too many connections or event streams open, or too many "
+        "passwords were wrong: repeat it after `Retry-After` seconds"
+    },
     503: {
         "description": "A pool or the nodes have nothing left to give (`reason` NoRoom), or nothing can be "
         "written (NotWritable) or read (Unavailable) now: repeat it after `Retry-After` seconds"

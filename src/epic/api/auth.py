@@ -8,7 +8,7 @@ import base64
 import hashlib
 import logging
 import secrets
-import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -18,19 +18,20 @@ from argon2.exceptions import InvalidHashError, VerificationError
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from epic.api.attempts import Attempts, TooManyAttempts, Turns
 from epic.api.body_limit import limited
-from epic.api.connections import STATE, Connection
+from epic.api.connections import STATE, Connection, origin_of
 from epic.api.context import Principal
 from epic.api.replies import PREFIX, epic_error_reply, error_reply, too_many
 from epic.api.sessions import Sessions
+from epic.api.verified import Verified
 from epic.errors import Unavailable
+from epic.log_rate import LogRate
 from epic.model.resources import User
 from epic.store.interface import Store
 
 log = logging.getLogger(__name__)
 
-_CACHE_SECONDS = 30
-_CACHE_SIZE = 1000
 # Users of one name in several accounts; more are not tried, so that a guess stays cheap to refuse.
 _CANDIDATES = 4
 _VERIFICATIONS_AT_ONCE = 2
@@ -59,9 +60,37 @@ def verify_password(password_hash: str, password: str) -> bool:
 
 
 @dataclass(frozen=True)
-class _Verified:
-    user: User
-    until: float
+class Credentials:
+    """What a request says of who asks, and the source that it comes from."""
+
+    name: str
+    password: str
+    source: str
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What is to be found out of a digest: whose it is, or whether it is a known user's namesake's too."""
+
+    digest: bytes
+    namesake: User | None
+    """The user of that name in the account that is asked for."""
+    only_namesake: bool
+
+    @property
+    def account(self) -> str:
+        return self.namesake.account if self.namesake is not None else ""
+
+    @property
+    def key(self) -> tuple[bytes, str, bool]:
+        return self.digest, self.account, self.only_namesake
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    user: User | None
+    refused: tuple[str, ...]
+    """Hashes that were computed, and are not of the password."""
 
 
 class Authenticator:
@@ -70,48 +99,93 @@ class Authenticator:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._key = secrets.token_bytes(32)
-        self._verified: dict[bytes, _Verified] = {}
-        self._verifying = asyncio.Semaphore(_VERIFICATIONS_AT_ONCE)
+        self._verified = Verified(store)
+        self._attempts = Attempts()
+        self._turns = Turns(_VERIFICATIONS_AT_ONCE)
+        self._running: dict[tuple[bytes, str, bool], asyncio.Task[None]] = {}
         self._nobody = hash_password(secrets.token_hex(16))
+        self._log = LogRate(log)
 
-    async def authenticate(self, name: str, password: str, account: str | None) -> User | None:
-        """The user of that name and password; `account` is the one asked for, whose user comes first."""
-        key = self._cache_key(name, password, account)
-        user = self._remembered(key)
-        if user is None:
-            async with self._verifying:
-                # Another request with it may have been first: a site's nodes all come with one credential.
-                user = self._remembered(key) or await asyncio.to_thread(self._verify, name, password, account)
-            if user is not None:
-                self._remember(key, user)
-                # The user may have been changed while the hash was computed.
-                user = self._remembered(key)
-        return user
+    async def authenticate(self, credentials: Credentials, account: str | None) -> User | None:
+        """The user whose credentials they are; `account` is the one asked for, whose user comes first.
 
-    def _verify(self, name: str, password: str, account: str | None) -> User | None:
+        Raises TooManyAttempts.
+        """
+        digest = self._digest(credentials)
+        known = self._verified.users(digest)
+        if account in known:
+            return known[account]
+        # Only a user of that name in the account that is asked for can be meant instead of one that is known.
+        namesake = self._store.find(User, account, credentials.name) if account else None
+        if known and (namesake is None or self._verified.is_refused(namesake.spec.password_hash, digest)):
+            return _first(known)
+        wanted = _Wanted(digest, namesake, only_namesake=bool(known))
+        try:
+            await self._search(credentials, wanted)
+        except TooManyAttempts:
+            if not known:
+                raise
+        # Users may have been changed while the hash was computed.
+        known = self._verified.users(digest)
+        return known.get(account or "") or _first(known)
+
+    async def _search(self, credentials: Credentials, wanted: _Wanted) -> None:
+        # A site's nodes all come with one credential: it is verified for all of them at once.
+        task = self._running.get(wanted.key)
+        if task is None:
+            try:
+                self._attempts.begin(credentials.source, credentials.name)
+            except TooManyAttempts:
+                self._log.warning(
+                    "too many wrong passwords: refused %s for user %r", credentials.source, credentials.name
+                )
+                raise
+            task = asyncio.create_task(self._verify(credentials, wanted), name="verification")
+            self._running[wanted.key] = task
+            task.add_done_callback(lambda _: self._running.pop(wanted.key))
+        # Who goes away meanwhile leaves the others their answer.
+        await asyncio.shield(task)
+
+    async def _verify(self, credentials: Credentials, wanted: _Wanted) -> None:
+        outcome = _Outcome(None, ())
+        try:
+            async with self._turns.turn(credentials.source):
+                outcome = await asyncio.to_thread(self._try, credentials, wanted)
+        finally:
+            if not outcome.refused:
+                self._attempts.forgive(credentials.source, credentials.name)
+        for password_hash in outcome.refused:
+            self._verified.refuse(password_hash, wanted.digest)
+        if outcome.user is not None:
+            self._verified.remember(wanted.digest, outcome.user)
+
+    def _try(self, credentials: Credentials, wanted: _Wanted) -> _Outcome:
+        refused: list[str] = []
+        for user in self._candidates(credentials.name, wanted):
+            password_hash = user.spec.password_hash if user is not None else self._nobody
+            if self._verified.is_refused(password_hash, wanted.digest):
+                continue
+            if verify_password(password_hash, credentials.password) and user is not None:
+                return _Outcome(user, tuple(refused))
+            refused.append(password_hash)
+        return _Outcome(None, tuple(refused))
+
+    def _candidates(self, name: str, wanted: _Wanted) -> Sequence[User | None]:
+        if wanted.only_namesake:
+            return [wanted.namesake]
+        first = wanted.account
         users = [user for user in self._store.list(User) if user.name == name]
-        users.sort(key=lambda user: (user.account != account, user.account))
-        if not users:
-            # An unknown name costs as much time as a wrong password.
-            verify_password(self._nobody, password)
-        candidates = users[:_CANDIDATES]
-        return next((u for u in candidates if verify_password(u.spec.password_hash, password)), None)
+        users.sort(key=lambda user: (user.account != first, user.account))
+        # An unknown name costs as much time as a wrong password.
+        return users[:_CANDIDATES] or [None]
 
-    def _remembered(self, key: bytes) -> User | None:
-        entry = self._verified.get(key)
-        if entry is None or entry.until < time.monotonic():
-            return None
-        current = self._store.find(User, entry.user.account, entry.user.name)
-        return current if current == entry.user else None
-
-    def _remember(self, key: bytes, user: User) -> None:
-        if len(self._verified) >= _CACHE_SIZE:
-            self._verified.clear()
-        self._verified[key] = _Verified(user, time.monotonic() + _CACHE_SECONDS)
-
-    def _cache_key(self, name: str, password: str, account: str | None) -> bytes:
-        text = "\0".join((name, account or "", password))
+    def _digest(self, credentials: Credentials) -> bytes:
+        text = f"{len(credentials.name)} {credentials.name}{credentials.password}"
         return hashlib.blake2b(text.encode(), key=self._key).digest()
+
+
+def _first(users: dict[str, User]) -> User | None:
+    return users[min(users)] if users else None
 
 
 class Gate:
@@ -129,10 +203,10 @@ class Gate:
             return await self._app(scope, receive, send)
         headers = Headers(scope=scope)
         account = account_of(scope["path"])
-        credentials = _credentials(headers.get("authorization", ""))
+        credentials = _credentials(headers.get("authorization", ""), _source(scope))
         try:
-            user = await self._authenticator.authenticate(*credentials, account) if credentials else None
-        except Unavailable as error:
+            user = await self._authenticator.authenticate(credentials, account) if credentials else None
+        except (TooManyAttempts, Unavailable) as error:
             return await epic_error_reply(error)(scope, receive, send)
         if user is None:
             message = (
@@ -183,7 +257,12 @@ def account_of(path: str) -> str | None:
     return parts[0] if path.startswith(f"{PREFIX}/accounts/") and parts[0] else None
 
 
-def _credentials(header: str) -> tuple[str, str] | None:
+def _source(scope: Scope) -> str:
+    client = scope.get("client")
+    return origin_of(client[0]) if client else ""
+
+
+def _credentials(header: str, source: str) -> Credentials | None:
     scheme, _, value = header.partition(" ")
     if scheme.lower() != "basic":
         return None
@@ -191,7 +270,7 @@ def _credentials(header: str) -> tuple[str, str] | None:
         name, colon, password = base64.b64decode(value, validate=True).decode().partition(":")
     except ValueError:
         return None
-    return (name, password) if colon else None
+    return Credentials(name, password, source) if colon else None
 
 
 def _as_json(scope: Scope) -> Scope:

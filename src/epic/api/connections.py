@@ -82,7 +82,7 @@ class Connections:
         """Take in a connection from the address."""
         if self._unknown_count >= self._limits.unknown:
             self._make_room()
-        connection = Connection(self, _origin(address))
+        connection = Connection(self, origin_of(address))
         self._unknown.setdefault(connection.origin, {})[connection] = None
         self._unknown_count += 1
         return connection
@@ -136,7 +136,7 @@ class Connections:
         self.remove(oldest)
 
 
-def _origin(address: str) -> str:
+def origin_of(address: str) -> str:
     """What counts as one client: an IPv4 address, or an IPv6 network as sites have it."""
     found = ip_address(address.partition("%")[0])
     if isinstance(found, IPv4Address):

@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from epic.api.attempts import TooManyAttempts
 from epic.api.context import Context, Forbidden, Principal
 from epic.errors import (
     AddressNotUsable,
@@ -44,6 +45,7 @@ _STATUS: dict[type[EpicError], int] = {
     NotFound: 404,
     AlreadyExists: 409,
     Conflict: 409,
+    TooManyAttempts: 429,
     Exhausted: 503,
     Unavailable: 503,
 }
@@ -126,6 +128,8 @@ def epic_error_reply(error: EpicError, *, admin: bool = False) -> JSONResponse:
     # What the host of the control plane is short of is in its log, once.
     own = isinstance(error, Unavailable | Damaged)
     headers = {"Retry-After": str(_RETRY_AFTER_SECONDS)} if isinstance(error, Unavailable) else {}
+    if isinstance(error, TooManyAttempts):
+        headers["Retry-After"] = str(error.seconds)
     message = error.whole if admin and not own else str(error)
     return error_reply(status, message, headers, reason=_first(_REASONS, error, ""))
 
