@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import NamedTuple
@@ -111,6 +111,18 @@ def wanted_tunnels(
         if instance.published
         for workload, (address, _) in sorted(workloads.items())
     ]
+
+
+def within_room(wanted: Sequence[WantedTunnel], stored: Iterable[Tunnel], room: int) -> list[WantedTunnel]:
+    """Those of a gateway's wanted tunnels that may be, if it may have some to `room` workload nodes.
+
+    What it has stays, and nodes to which it has some come first.
+    """
+    have = {key_of(tunnel) for tunnel in stored}
+    served = {key.workload for key in have}
+    nodes = sorted({w.key.workload for w in wanted}, key=lambda node: (node not in served, node))
+    chosen = set(nodes[: max(0, room)])
+    return [w for w in wanted if w.key.workload in chosen or w.key in have]
 
 
 def plan(wanted: Iterable[WantedTunnel], stored: Iterable[Tunnel]) -> TunnelPlan:

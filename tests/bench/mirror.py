@@ -137,7 +137,13 @@ def api(directory: Path) -> Iterator[int]:
     try:
         admin = EpicClient(f"http://127.0.0.1:{port}", "admin", PASSWORD)
         _await(lambda: admin.get("/api/epic"))
-        account = {"metadata": {"name": "shop"}, "spec": {"proxyLimit": 1000}}
+        limits = {
+            "proxyLimit": 1000,
+            "workloadNodeLimit": 10000,
+            "tunnelLimit": 100000,
+            "endpointLimit": 1000000,
+        }
+        account = {"metadata": {"name": "shop"}, "spec": limits}
         admin.post("/api/epic/accounts", {"account": account})
         pool = {"pool": "203.0.113.0/24", "subnet": "203.0.113.0/24"}
         admin.put("/api/epic/service-prefixes/default", {"service-prefix": {"spec": {"public-pool": pool}}})

@@ -26,6 +26,7 @@ from epic.model.resources import (
     UserSpec,
 )
 from epic.reconcile.releases import disown_addresses
+from epic.reconcile.tunnelling import replan
 from epic.store.interface import Reader
 
 router = APIRouter(tags=["accounts"])
@@ -90,6 +91,8 @@ def replace(ctx: Ctx, account: str, body: AccountBody) -> Response:
             written = transaction.create(Account(metadata=Metadata(name=account), spec=body.account.spec))
         else:
             written = transaction.update(stored.model_copy(update={"spec": body.account.spec}))
+            # Workload nodes that were left without tunnels may have some now.
+            replan(transaction, account, ())
     return found(_path(account), _body(written))
 
 

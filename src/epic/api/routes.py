@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from fastapi import APIRouter, Response
 
+from epic.api.account_limits import takes_more, within_limits
 from epic.api.bodies import Body, InputMetadata, RouteBody, SliceBody
 from epic.api.context import Context, Ctx
 from epic.api.metadata import check_version, with_sources
@@ -62,8 +64,9 @@ class _Collection(Generic[_Owned, _Given]):
                 raise Duplicate(f"{obj.kind} {obj.name!r} exists already", path)
             if self.check is not None:
                 self.check(ctx, transaction, obj)
-            created = transaction.create(with_sources(given, obj))
-            replan(transaction, obj.account, self.gateways(transaction, obj))
+            with within_limits(transaction, obj.account):
+                created = transaction.create(with_sources(given, obj))
+                replan(transaction, obj.account, self.gateways(transaction, obj))
         return found(path, self.shown(created))
 
     def replace(self, ctx: Context, name: str, given: InputMetadata, obj: _Owned) -> Response:
@@ -76,11 +79,15 @@ class _Collection(Generic[_Owned, _Given]):
             check_version(given, stored)
             if self.check is not None:
                 self.check(ctx, transaction, obj)
-            updated = transaction.update(with_sources(given, stored.model_copy(update={"spec": obj.spec})))
-            # Most changes, such as a pod that moves, need other tunnels for nobody.
-            if self.ends(updated) != self.ends(stored):
-                affected = self.gateways(transaction, stored) | self.gateways(transaction, updated)
-                replan(transaction, obj.account, affected)
+            changed = with_sources(given, stored.model_copy(update={"spec": obj.spec}))
+            # Most changes, such as a pod that moves, need other tunnels for nobody, and nothing more.
+            other_ends = self.ends(changed) != self.ends(stored)
+            watched = other_ends or takes_more(stored, changed)
+            with within_limits(transaction, obj.account) if watched else nullcontext():
+                updated = transaction.update(changed)
+                if other_ends:
+                    affected = self.gateways(transaction, stored) | self.gateways(transaction, updated)
+                    replan(transaction, obj.account, affected)
         return found(self.path(obj.account, name), self.shown(updated))
 
     def delete(self, ctx: Context, account: str, name: str) -> dict[str, str]:

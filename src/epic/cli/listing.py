@@ -104,7 +104,14 @@ KINDS = (
         ("accounts", "account"),
         "account",
         "accounts",
-        (_NAME, ("GATEWAY LIMIT", _field("spec", "proxyLimit")), ("AGE", _age)),
+        (
+            _NAME,
+            ("GATEWAY LIMIT", _field("spec", "proxyLimit")),
+            ("NODE LIMIT", _field("spec", "workloadNodeLimit")),
+            ("TUNNEL LIMIT", _field("spec", "tunnelLimit")),
+            ("ENDPOINT LIMIT", _field("spec", "endpointLimit")),
+            ("AGE", _age),
+        ),
     ),
     Listed(("users", "user"), "user", "accounts/{account}/users", (_ACCOUNT, _NAME, ("AGE", _age))),
     Listed(

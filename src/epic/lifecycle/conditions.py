@@ -14,6 +14,7 @@ from epic.model.instances import ProxyInstance, trouble
 from epic.model.resources import GWProxy
 
 READY = "Ready"
+_CONNECTED = "Connected"
 
 
 def with_instances(
@@ -55,6 +56,27 @@ def placed(proxy: GWProxy) -> Condition:
     return Condition(
         type="Placed", status="False", reason="NoRoom", message=message, observed_generation=generation
     )
+
+
+def with_unconnected(proxy: GWProxy, unconnected: int, limit: int) -> GWProxy:
+    """The gateway with so many workload nodes without tunnels, since its account may have `limit` tunnels.
+
+    A gateway to which that never happened says nothing of it.
+    """
+    status = proxy.status.model_copy(update={"unconnected": unconnected})
+    proxy = proxy.model_copy(update={"status": status})
+    if unconnected:
+        nodes = "one workload node has" if unconnected == 1 else f"{unconnected} workload nodes have"
+        said = (
+            f"{nodes} no tunnels and get no requests, since the account may have {limit} tunnels; delete "
+            "what is not needed, or ask the platform's administrators for a higher tunnelLimit"
+        )
+        condition = Condition(type=_CONNECTED, status="False", reason="TunnelLimit", message=said)
+    elif any(c.type == _CONNECTED for c in status.conditions):
+        condition = Condition(type=_CONNECTED, status="True", reason=_CONNECTED)
+    else:
+        return proxy
+    return with_proxy_condition(proxy, condition)
 
 
 def programmed(proxy: GWProxy) -> Condition:

@@ -29,9 +29,15 @@ from epic.model.siblings import Siblings
 
 
 class AccountSpec(Kebab):
-    """An account's limits."""
+    """An account's limits.
+
+    A tunnel counts once for each instance that a gateway is to have: not twice while one moves.
+    """
 
     proxy_limit: Annotated[int, Field(ge=0, alias="proxyLimit")] = 20
+    workload_node_limit: Annotated[int, Field(ge=0, alias="workloadNodeLimit")] = 250
+    tunnel_limit: Annotated[int, Field(ge=0, alias="tunnelLimit")] = 2000
+    endpoint_limit: Annotated[int, Field(ge=0, alias="endpointLimit")] = 20000
 
 
 class Account(Resource):
@@ -183,13 +189,15 @@ class GWProxyStatus(Kebab):
 
     Envoy knows the endpoints of `unmapped_cluster` by their own addresses, those of other clusters by
     mapped ones; it is the first cluster that had endpoints behind the gateway, and never changes.
-    `unplaced` counts the instances that it is to have besides `instances`, for which there is no room.
+    `unplaced` counts the instances that it is to have besides `instances`, for which there is no room;
+    `unconnected` the workload nodes to which the account may have no tunnels any more.
     """
 
     service: int = 0
     unmapped_cluster: str | None = None
     instances: tuple[ProxyInstance, ...] = ()
     unplaced: Annotated[int, Field(ge=0)] = 0
+    unconnected: Annotated[int, Field(ge=0)] = 0
     revision: str = ""
     conditions: tuple[Condition, ...] = ()
 

@@ -107,8 +107,7 @@ class Turn:
     def finish(self) -> None:
         """Plan the tunnels of the gateways that were changed, and delete those of which nothing is left."""
         for account, names in self._unplanned.items():
-            replan(self._transaction, account, names)
-            for name in names:
+            for name in replan(self._transaction, account, names):
                 self._note(self._transaction.get(GWProxy, account, name))
         for gateway in self._gone:
             delete_siblings(self._transaction, gateway)
@@ -192,6 +191,8 @@ class Turn:
         for tunnel in self._transaction.list(Tunnel, account):
             if tunnel.deleting and is_released(tunnel, self._evidence(tunnel), time):
                 self._transaction.delete(Tunnel, account, tunnel.name)
+        # Who was left without tunnels may get some for those that are gone.
+        self._unplanned[account] |= set()
 
     def _save(self, obj: R) -> R:
         return self._note(self._transaction.update(obj))

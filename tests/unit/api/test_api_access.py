@@ -43,7 +43,12 @@ async def test_tenant_reaches_its_own_account(tenant: httpx.AsyncClient) -> None
         "create-route": f"{API}/accounts/root/routes",
         "create-slice": f"{API}/accounts/root/slices",
     }
-    assert account["account"]["spec"] == {"proxyLimit": 20}
+    assert account["account"]["spec"] == {
+        "proxyLimit": 20,
+        "workloadNodeLimit": 250,
+        "tunnelLimit": 2000,
+        "endpointLimit": 20000,
+    }
     group = (await tenant.get(f"{API}/accounts/root/groups/gatewayhttp")).json()
     assert group["link"]["create-proxy"] == PROXIES
     assert (await tenant.get(API)).json()["link"]["account"] == f"{API}/accounts/root"

@@ -248,9 +248,9 @@ def test_a_turn_plans_the_tunnels_of_an_account_once(
     planned: list[tuple[str, set[str]]] = []
     real = turn.replan
 
-    def watched(transaction: Transaction, account: str, names: set[str]) -> None:
+    def watched(transaction: Transaction, account: str, names: set[str]) -> set[str]:
         planned.append((account, set(names)))
-        real(transaction, account, names)
+        return real(transaction, account, names)
 
     monkeypatch.setattr(turn, "replan", watched)
     work = lifecycle(store)

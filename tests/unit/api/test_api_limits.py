@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an account may have at most: more is refused, and what is there beyond a limit is never grown."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+from api_requests import API, PROXIES, proxy_body, route_body, slice_body
+
+from epic.model.resources import Account, GWEndpointSlice, GWProxy, Tunnel
+from epic.reconcile.tunnelling import replan
+from epic.store.sqlite import SqliteStore
+
+ROUTES, SLICES = f"{API}/accounts/root/routes", f"{API}/accounts/root/slices"
+
+
+def nodes(count: int, first: int = 0) -> tuple[str, ...]:
+    return tuple(f"n{i:03}" for i in range(first, first + count))
+
+
+def limit(store: SqliteStore, **limits: int) -> None:
+    with store.transaction() as transaction:
+        account = transaction.get(Account, "", "root")
+        transaction.update(account.model_copy(update={"spec": account.spec.model_copy(update=limits)}))
+
+
+def living(store: SqliteStore) -> list[Tunnel]:
+    return [tunnel for tunnel in store.list(Tunnel, "root") if not tunnel.deleting]
+
+
+async def gateway(tenant: httpx.AsyncClient) -> None:
+    assert (await tenant.post(PROXIES, json=proxy_body())).status_code == 302
+    assert (await tenant.post(ROUTES, json=route_body())).status_code == 302
+
+
+def conditions(store: SqliteStore) -> dict[str, Any]:
+    proxy = store.get(GWProxy, "root", "U1")
+    return {c.type: (c.status, c.reason, c.message) for c in proxy.status.conditions}
+
+
+async def test_workload_nodes_beyond_the_limit_are_403_and_leave_nothing(
+    tenant: httpx.AsyncClient, store: SqliteStore
+) -> None:
+    limit(store, workload_node_limit=3)
+    await gateway(tenant)
+    assert (await tenant.post(SLICES, json=slice_body("E1", nodes=nodes(2)))).status_code == 302
+    refused = await tenant.post(SLICES, json=slice_body("E2", nodes=nodes(2, first=2)))
+    assert refused.status_code == 403
+    assert "would have 4 workload nodes and may have 3" in refused.json()["error"]
+    assert "workloadNodeLimit" in refused.json()["error"]
+    assert store.find(GWEndpointSlice, "root", "E2") is None
+    assert len(living(store)) == 4
+    # A node counts once, in however many slices it is.
+    assert (await tenant.post(SLICES, json=slice_body("E3", nodes=nodes(3)))).status_code == 302
+
+
+async def test_nodes_of_one_name_in_two_clusters_are_two(
+    tenant: httpx.AsyncClient, store: SqliteStore
+) -> None:
+    limit(store, workload_node_limit=1)
+    assert (await tenant.post(SLICES, json=slice_body("E1"))).status_code == 302
+    other = slice_body("E2")
+    other["slice"]["spec"]["clientRef"]["clusterID"] = "c2"
+    assert (await tenant.post(SLICES, json=other)).status_code == 403
+
+
+async def test_endpoints_beyond_the_limit_are_403(tenant: httpx.AsyncClient, store: SqliteStore) -> None:
+    limit(store, endpoint_limit=3)
+    assert (await tenant.post(SLICES, json=slice_body("E1", nodes=nodes(2)))).status_code == 302
+    refused = await tenant.post(SLICES, json=slice_body("E2", nodes=nodes(2)))
+    assert refused.status_code == 403
+    assert "would have 4 endpoints and may have 3" in refused.json()["error"]
+    assert "endpointLimit" in refused.json()["error"]
+
+
+async def test_tunnels_beyond_the_limit_are_403_and_leave_nothing(
+    tenant: httpx.AsyncClient, store: SqliteStore
+) -> None:
+    limit(store, tunnel_limit=5)
+    await gateway(tenant)
+    assert (await tenant.post(SLICES, json=slice_body("E1", nodes=nodes(2)))).status_code == 302
+    for refused in (
+        await tenant.post(SLICES, json=slice_body("E2", nodes=nodes(1, first=2))),
+        await tenant.put(f"{SLICES}/E1", json=slice_body("E1", nodes=nodes(3))),
+    ):
+        assert refused.status_code == 403
+        assert "may have 5 tunnels" in refused.json()["error"]
+        assert "tunnelLimit" in refused.json()["error"]
+    assert len(living(store)) == 4
+    assert "Connected" not in conditions(store)
+
+
+async def test_gateway_or_route_that_needs_too_many_tunnels_is_403(
+    tenant: httpx.AsyncClient, store: SqliteStore
+) -> None:
+    limit(store, tunnel_limit=5)
+    assert (await tenant.post(SLICES, json=slice_body("E1", nodes=nodes(3)))).status_code == 302
+    await tenant.post(PROXIES, json=proxy_body("U2"))
+    route = await tenant.post(ROUTES, json=route_body("R2", parent="U2"))
+    assert (route.status_code, "may have 5 tunnels" in route.json()["error"]) == (403, True)
+    assert (await tenant.post(ROUTES, json=route_body())).status_code == 302
+    proxy = await tenant.post(PROXIES, json=proxy_body())
+    assert (proxy.status_code, "may have 5 tunnels" in proxy.json()["error"]) == (403, True)
+    assert store.find(GWProxy, "root", "U1") is None
+
+
+async def test_what_exceeds_a_limit_that_was_lowered_stays_and_may_shrink(
+    tenant: httpx.AsyncClient, store: SqliteStore
+) -> None:
+    await gateway(tenant)
+    await tenant.post(SLICES, json=slice_body("E1", nodes=nodes(4)))
+    limit(store, tunnel_limit=2, workload_node_limit=1, endpoint_limit=1)
+    assert (await tenant.put(f"{SLICES}/E1", json=slice_body("E1", nodes=nodes(3)))).status_code == 302
+    assert len(living(store)) == 6
+    assert (await tenant.put(f"{SLICES}/E1", json=slice_body("E1", nodes=nodes(4)))).status_code == 403
+    assert (await tenant.delete(f"{SLICES}/E1")).status_code == 200
+
+
+async def test_planning_makes_no_more_than_the_limit_and_the_gateway_says_what_is_left_out(
+    tenant: httpx.AsyncClient, admin: httpx.AsyncClient, store: SqliteStore
+) -> None:
+    await gateway(tenant)
+    await tenant.post(SLICES, json=slice_body("E1", nodes=nodes(1)))
+    limit(store, tunnel_limit=5)
+    with store.transaction() as transaction:
+        stored = transaction.get(GWEndpointSlice, "root", "E1")
+        body = slice_body("E1", nodes=nodes(4))["slice"]["spec"]
+        spec = type(stored.spec).model_validate(body)
+        transaction.update(stored.model_copy(update={"spec": spec}))
+        replan(transaction, "root", {"U1"})
+    assert len(living(store)) == 4
+    status, reason, message = conditions(store)["Connected"]
+    assert (status, reason) == ("False", "TunnelLimit")
+    assert "2 workload nodes have no tunnels" in message
+    assert "tunnelLimit" in message
+    # What is not worse than before is not refused.
+    assert (await tenant.post(ROUTES, json=route_body("R2"))).status_code == 302
+    raised = {"account": {"metadata": {"name": "root"}, "spec": {"tunnelLimit": 8}}}
+    assert (await admin.put(f"{API}/accounts/root", json=raised)).status_code == 302
+    assert len(living(store)) == 8
+    assert conditions(store)["Connected"][:2] == ("True", "Connected")
+
+
+async def test_room_that_becomes_free_goes_to_who_has_none(
+    tenant: httpx.AsyncClient, store: SqliteStore
+) -> None:
+    await gateway(tenant)
+    await tenant.post(PROXIES, json=proxy_body("U2"))
+    await tenant.post(ROUTES, json=route_body("R2", parent="U2", service="S2"))
+    await tenant.post(SLICES, json=slice_body("E1", nodes=nodes(2)))
+    limit(store, tunnel_limit=4)
+    with store.transaction() as transaction:
+        spec = GWEndpointSlice.model_validate(
+            {
+                "metadata": {"name": "E2", "namespace": "root"},
+                "spec": slice_body("E2", service="S2", nodes=nodes(2))["slice"]["spec"],
+            }
+        )
+        transaction.create(spec)
+        replan(transaction, "root", {"U2"})
+    assert {tunnel.spec.proxy for tunnel in living(store)} == {"U1"}
+    assert (await tenant.delete(f"{SLICES}/E1")).status_code == 200
+    assert [tunnel.spec.proxy for tunnel in living(store)] == ["U2"] * 4
+
+
+async def test_tunnels_that_are_not_gone_bound_how_many_are_made_anew(
+    tenant: httpx.AsyncClient, store: SqliteStore
+) -> None:
+    limit(store, tunnel_limit=4)
+    await gateway(tenant)
+    refused = None
+    for turn in range(8):
+        body = slice_body("E1", nodes=nodes(2, first=2 * turn))
+        reply = await tenant.post(SLICES, json=body)
+        if reply.status_code == 403:
+            refused = reply.json()["error"]
+            break
+        await tenant.delete(f"{SLICES}/E1")
+    assert refused is not None
+    assert "were deleted and are not gone" in refused
+    assert len(store.list(Tunnel, "root")) <= 12
