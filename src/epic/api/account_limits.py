@@ -54,7 +54,7 @@ def within_limits(transaction: Transaction, account: str) -> Iterator[None]:
         raise QuotaExceeded(
             f"account {account!r} may have {limits.tunnel_limit} tunnels, one for each instance of a gateway "
             f"and workload node with endpoints behind it; {after.unconnected} nodes would get none. "
-            f"It would have {len(tunnels) - going}, and {going} were deleted and are not gone from all nodes; "
+            f"It would have {len(tunnels) - going}, and {going} were deleted and are not gone yet; "
             f"{_HELP} tunnelLimit"
         )
 
