@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from epic.cli import platform
+from epic.cli.output import say, warn
 from epic.client import EpicClient
 from epic.controller.apply import BeingDeleted, is_being_deleted, remove, write_item
 from epic.controller.classes import CoreSettings
@@ -33,11 +34,11 @@ class Report:
 
     def done(self, what: object, action: str) -> None:
         """Say what was done with an object."""
-        print(f"{what} {action}", flush=True)
+        say(f"{what} {action}")
 
     def warn(self, message: str) -> None:
         """Say what is odd."""
-        print(f"epicctl: {message}", file=sys.stderr, flush=True)
+        warn(message)
 
     def failed(self, message: str) -> None:
         """Say what went wrong; the command fails at its end."""
@@ -46,8 +47,13 @@ class Report:
 
 
 def read_manifests(paths: Iterable[Path]) -> list[Document]:
-    """The documents of files, of directories' files, and of standard input for `-`."""
-    return [document for path in paths for document in _read(path)]
+    """The documents of files, of directories' files, of standard input for `-`; raises Invalid for none."""
+    places = list(paths)
+    documents = [document for path in places for document in _read(path)]
+    if not documents:
+        where = ", ".join("standard input" if path == STDIN else str(path) for path in places)
+        raise Invalid(f"{where}: there is nothing in it; expected objects such as a Gateway")
+    return documents
 
 
 def _read(path: Path) -> Iterator[Document]:
@@ -76,14 +82,27 @@ def split(
     return sorted(own, key=lambda obj: platform.ORDER.index(obj.kind)), others
 
 
-def understood(documents: Iterable[Document], settings: CoreSettings, report: Report) -> Desired:
-    """What the Gateway API's objects ask for; what is wrong with them is told."""
+def understood(
+    documents: Iterable[Document], settings: CoreSettings, report: Report, account: str
+) -> Desired:
+    """What the Gateway API's objects ask for; what is wrong with them is told.
+
+    Raises Invalid when a configuration among them names another account than the one given.
+    """
     objects, problems = parse(documents)
     if problems:
         raise Invalid("\n".join(map(str, problems)))
     desired = translate(Objects(objects), settings)
     for problem in desired.problems:
         report.failed(str(problem))
+    named = {item.address.account: item for item in desired.items if item.address.account != account}
+    if account and named:
+        other, item = min(named.items(), key=lambda pair: pair[0])
+        what = _label(item.ref.kind, item.ref.namespace, item.ref.name)
+        raise Invalid(
+            f"{item.source}: {what} is of account {other!r} by its GatewayClassConfig, "
+            f"and --account says {account!r}; leave one of them out"
+        )
     return desired
 
 
@@ -97,12 +116,17 @@ def apply(
     """Create or change every object; one that fails does not stop the others."""
     report = Report()
     own, others = split(documents, account)
+    items = understood(others, settings, report, account).items
+    if not own and not items and not report.problems:
+        report.warn(
+            "there is nothing to be written: the manifests hold no Gateway, no route and no Service of one"
+        )
     for obj in own:
         try:
             report.done(obj, platform.write(client, obj, prompt, report.warn))
         except EpicError as error:
             report.failed(f"{obj}: {error}")
-    for item in understood(others, settings, report).items:
+    for item in items:
         what = _label(item.ref.kind, item.ref.namespace, item.ref.name)
         try:
             report.done(what, _written(client, item, what, report))
@@ -117,7 +141,7 @@ def delete(
     """Delete every object, in the reverse order of creation."""
     report = Report()
     own, others = split(documents, account)
-    items = list(reversed(understood(others, settings, report).items))
+    items = list(reversed(understood(others, settings, report, account).items))
     for item in items:
         what = _label(item.ref.kind, item.ref.namespace, item.ref.name)
         try:

@@ -138,7 +138,7 @@ KINDS = (
         ),
     ),
     Listed(
-        ("proxies", "proxy", "gateways", "gateway", "gw", "gwp"),
+        ("gateways", "gateway", "gw", "proxies", "proxy", "gwp"),
         "proxy",
         "accounts/{account}/proxies",
         (

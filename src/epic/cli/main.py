@@ -14,7 +14,7 @@ import typer
 from epic.cli import apply as manifests
 from epic.cli import backup, listing, node, tunnels
 from epic.cli.health import judge
-from epic.cli.output import Format, console, print_health, print_rows
+from epic.cli.output import Format, console, escape, print_health, print_rows, say, warn
 from epic.cli.session import Session
 from epic.client import PREFIX, Denied, EpicClient
 from epic.controller.classes import CoreSettings
@@ -40,7 +40,10 @@ Files = Annotated[
     list[Path],
     typer.Option("-f", "--filename", help="A manifest, a directory of them, or - for standard input."),
 ]
-Account = Annotated[str, typer.Option("-A", "--account", help="The account; by default the user's own.")]
+Account = Annotated[
+    str,
+    typer.Option("-A", "--account", help="The account; by default the user's own, or the manifests'."),
+]
 Template = Annotated[
     str, typer.Option("--template", help="Gateway template for Gateways whose class is not in the manifests.")
 ]
@@ -82,8 +85,8 @@ def apply(
     routes and slices, in the account and by the template that their GatewayClassConfig names, or the options.
     """
     session: Session = context.obj
-    documents = manifests.read_manifests(filename)
     core = _core(session, account, template, cluster)
+    documents = manifests.read_manifests(filename)
     _end(manifests.apply(session.client, documents, core, _new_password, account))
 
 
@@ -97,8 +100,8 @@ def delete(
 ) -> None:
     """Delete what the manifests describe."""
     session: Session = context.obj
-    documents = manifests.read_manifests(filename)
     core = _core(session, account, template, cluster)
+    documents = manifests.read_manifests(filename)
     _end(manifests.delete(session.client, documents, core, account))
 
 
@@ -133,7 +136,7 @@ def status(context: typer.Context, account: Account = "") -> None:
     """Show how nodes, gateways and runs are; exit with 1 when something is wrong."""
     session: Session = context.obj
     client = session.client
-    proxies = listing.fetch(client, listing.kind_of("proxies"), "", account)
+    proxies = listing.fetch(client, listing.kind_of("gateways"), "", account)
     health = judge(_if_allowed(client, "nodes"), proxies, _if_allowed(client, "runs"))
     print_health(health)
     if health.problems:
@@ -146,7 +149,7 @@ def watch_run(context: typer.Context, run: Annotated[str, typer.Argument(help="T
     session: Session = context.obj
     with session.client.watch(f"{PREFIX}/runs/{run}/events") as events:
         for event in events:
-            console.print(_event_line(event), markup=False)
+            say(_event_line(event))
             if event.get("event") == "finished" and event.get("state") != "succeeded":
                 raise typer.Exit(1)
 
@@ -180,7 +183,7 @@ def _if_allowed(client: EpicClient, kind: str) -> list[dict[str, Any]] | None:
 
 def _event_line(event: dict[str, Any]) -> str:
     name = event.get("event", "")
-    words = [str(event[key]) for key in ("node", "task", "state", "message") if event.get(key)]
+    words = [escape(str(event[key])) for key in ("node", "task", "state", "message") if event.get(key)]
     nodes = event.get("nodes")
     if nodes:
         words.append(
@@ -203,5 +206,5 @@ def run() -> None:
     try:
         app()
     except EpicError as error:
-        print(f"epicctl: {error}", file=sys.stderr)
+        warn(error)
         sys.exit(1)

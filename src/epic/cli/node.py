@@ -12,7 +12,7 @@ import typer
 from epic.cli import waiting
 from epic.cli.fields import Row
 from epic.cli.listing import fetch, kind_of
-from epic.cli.output import console
+from epic.cli.output import escape, say, warn
 from epic.cli.phases import counted, instances, is_true, reason
 from epic.cli.session import Session
 from epic.client import PREFIX, EpicClient
@@ -51,7 +51,7 @@ def cordon(context: typer.Context, name: Name) -> None:
     client = _client(context)
     _node(client, name)
     _maintain(client, name, schedulable=False)
-    console.print(f"node {name} is cordoned", markup=False)
+    say(f"node {name} is cordoned")
 
 
 @app.command(epilog="Examples:\n\n`epicctl node drain epic1`\n\n`epicctl node drain epic1 --timeout 60`")
@@ -146,20 +146,17 @@ def _maintain(client: EpicClient, name: str, **maintenance: bool) -> None:
 
 def _ask(question: str, *, yes: bool) -> None:
     if not yes and at_terminal():
-        typer.confirm(question, abort=True)
+        typer.confirm(escape(question), abort=True)
 
 
 def _wait(
     client: EpicClient, name: str, goal: waiting.Goal, timeout: float, *, begun: str, no_wait: bool
 ) -> None:
-    def say(text: str) -> None:
-        console.print(text, markup=False)
-
     if no_wait:
         say(f"node {name} {begun}")
         return
     try:
         waiting.wait(client, name, goal, timeout, say)
     except waiting.TimedOut as error:
-        print(f"epicctl: {error}", file=sys.stderr)
+        warn(error)
         raise typer.Exit(TIMED_OUT) from error

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What epicctl prints."""
+"""What epicctl prints. Text of the server is others' text: control characters in it are shown, not obeyed."""
 
 from __future__ import annotations
 
 import json
+import sys
 from enum import StrEnum
 from typing import Any
 
@@ -32,10 +33,8 @@ def print_rows(kind: Listed, rows: list[Row], form: Format, *, single: bool) -> 
     """Print objects; one asked for by name is printed by itself."""
     value: Any = rows[0] if single and len(rows) == 1 else {"items": rows}
     match form:
-        case Format.YAML:
-            console.print(Text(yaml.safe_dump(value, sort_keys=False, allow_unicode=True).rstrip()))
-        case Format.JSON:
-            console.print(Text(json.dumps(value, indent=2, ensure_ascii=False)))
+        case Format.YAML | Format.JSON:
+            print_document(value, form)
         case Format.TABLE if not rows:
             console.print(f"There are no {kind.names[0]}.")
         case Format.TABLE:
@@ -43,8 +42,39 @@ def print_rows(kind: Listed, rows: list[Row], form: Format, *, single: bool) -> 
                 console.print(line)
 
 
+def print_document(value: Any, form: Format) -> None:
+    """Print it as YAML or JSON that means the same whatever it holds."""
+    say(json.dumps(value, indent=2, ensure_ascii=False) if form is Format.JSON else _yaml(value))
+
+
+def _yaml(value: Any) -> str:
+    text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True).rstrip()
+    return text if escape(text, lines=True) == text else yaml.safe_dump(value, sort_keys=False).rstrip()
+
+
+def say(text: str, style: str = "") -> None:
+    """Print text of one or more lines."""
+    console.print(Text(escape(text, lines=True), style))
+
+
+def warn(message: object) -> None:
+    """Say on standard error what is odd or wrong."""
+    print(f"epicctl: {escape(str(message), lines=True)}", file=sys.stderr, flush=True)
+
+
+def escape(text: str, *, lines: bool = False) -> str:
+    """The text with what terminals obey or hide as JSON writes it; `lines` may be several."""
+    return "".join(c if c.isprintable() or (lines and c == "\n") else _code(c) for c in text)
+
+
+def _code(character: str) -> str:
+    written = json.dumps(character)[1:-1]
+    return written if written != character else f"\\u{ord(character):04x}"
+
+
 def lines_of(titles: list[str], lines: list[list[str]]) -> list[Text]:
     """Aligned columns; nothing is cut off, whatever the terminal's width."""
+    lines = [[escape(cell) for cell in line] for line in lines]
     widths = [max(len(line[i]) for line in (titles, *lines)) for i in range(len(titles))]
     texts = [
         "  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in (titles, *lines)
@@ -62,7 +92,7 @@ def print_health(health: Health) -> None:
     if problems:
         console.print(Text(f"{len(problems)} problem{'s' * (len(problems) > 1)}:", style="bold red"))
         for problem in problems:
-            console.print(Text(f"  {problem}"))
+            console.print(Text(f"  {escape(problem)}"))
     else:
         console.print(Text("Everything is well.", style="bold green"))
 
@@ -75,5 +105,7 @@ def _section(title: str, lines: tuple[Line, ...]) -> Table:
         found.add_column(name)
     for line in lines:
         style = "red" if line.problem else ""
-        found.add_row(Text(line.name), Text(line.state, style=style), Text(line.details))
+        found.add_row(
+            Text(escape(line.name)), Text(escape(line.state), style=style), Text(escape(line.details))
+        )
     return found

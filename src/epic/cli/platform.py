@@ -92,6 +92,11 @@ def parse(document: Document, account: str = "") -> PlatformObject:
         raise Invalid(f"{what}: metadata.name must be a name")
     of_account = kind == USER or _KINDS[kind].of_account
     owner = str(metadata.get("namespace") or account) if of_account else ""
+    if account and of_account and owner != account:
+        raise Invalid(
+            f"{what} is of account {owner!r} by metadata.namespace, and --account says {account!r}; "
+            "leave one of them out"
+        )
     if of_account and not owner:
         raise Invalid(f"{what}: metadata.namespace must be the account's name (or give --account)")
     if kind == "LBServiceGroup" and "service-prefix" not in spec:

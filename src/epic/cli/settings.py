@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import yaml
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import SecretStr, ValidationError
 
 from epic.client import EpicClient
 from epic.controller.objects import explain
@@ -24,20 +24,20 @@ _EXAMPLE = (
 
 
 class Settings(Kebab):
-    """What the configuration file may say."""
+    """What the configuration file may say. Files that it names are beside it where they are not absolute."""
 
     server: str
     username: str
     password: SecretStr | None = None
     password_file: Path | None = None
-    ca_file: Path | None = Field(default=None)
+    ca_file: Path | None = None
 
     def secret(self) -> SecretStr:
         """The password: from the configuration, the file it names, or the terminal."""
         if self.password is not None:
             return self.password
         if self.password_file is not None:
-            return SecretStr(read_secret(self.password_file.expanduser()))
+            return SecretStr(read_secret(self.password_file))
         if not sys.stdin.isatty():
             raise Invalid("no password: put `password` or `password-file` into epicctl's configuration")
         return SecretStr(getpass.getpass(f"Password of {self.username} at {self.server}: "))
@@ -61,13 +61,15 @@ def load(path: Path | None) -> Settings:
         raise Invalid(f"{file}: {explain(error)}; {_EXAMPLE}") from error
     if settings.password is not None and stat.S_IMODE(file.stat().st_mode) & 0o077:
         print(f"epicctl: {file} holds a password and others may read it; chmod 600 {file}", file=sys.stderr)
-    return settings
+    named = {"password_file": settings.password_file, "ca_file": settings.ca_file}
+    beside = {key: file.parent / path.expanduser() for key, path in named.items() if path is not None}
+    return settings.model_copy(update=beside)
 
 
 def connect(settings: Settings, password: SecretStr) -> EpicClient:
     """A client of the server, as the user."""
-    ca_file = settings.ca_file.expanduser() if settings.ca_file else None
-    return EpicClient(settings.server, settings.username, password.get_secret_value(), ca_file)
+    secret = password.get_secret_value()
+    return EpicClient(settings.server, settings.username, secret, settings.ca_file)
 
 
 def read_secret(path: Path) -> str:

@@ -3,20 +3,18 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable
 from typing import Annotated, Any, cast
 
 import typer
-import yaml
 from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
 from epic.cli.fields import Row, dig
 from epic.cli.listing import accounts
-from epic.cli.output import Format, console, lines_of
+from epic.cli.output import Format, console, lines_of, print_document
 from epic.cli.session import Session
 from epic.client import PREFIX, Denied, EpicClient
 from epic.errors import EpicError, Invalid
@@ -61,10 +59,8 @@ def show(
         return
     body = fetch(client, account)
     match output:
-        case Format.JSON:
-            console.print(Text(json.dumps(body, indent=2, ensure_ascii=False)))
-        case Format.YAML:
-            console.print(Text(yaml.safe_dump(body, sort_keys=False, allow_unicode=True).rstrip()))
+        case Format.JSON | Format.YAML:
+            print_document(body, output)
         case Format.TABLE:
             for line in table(body):
                 console.print(line)

@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 import yaml
 
-from epic.cli import main, output
+from epic.cli import main, output, settings
+from epic.errors import Invalid
+from epic.model.base import Condition
 from epic.model.resources import GWProxy, Node
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "shop"
@@ -140,6 +142,103 @@ def test_the_servers_message_is_shown(epicctl: Epicctl, shop: Path) -> None:
     assert done.returncode == 1
     assert "nonsense" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("file", ["gateway.yaml", "platform.yaml"])
+def test_an_account_that_contradicts_the_manifests_is_refused_and_nothing_written(
+    epicctl: Epicctl, shop: Path, live_api: Any, file: str
+) -> None:
+    done = epicctl("apply", "-A", "nosuch", "-f", str(shop / file))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "is of account 'shop'" in done.stderr
+    assert "--account says 'nosuch'" in done.stderr
+    assert not live_api.store.list(GWProxy)
+
+
+def test_an_account_that_the_manifests_name_too_is_right(epicctl: Epicctl, shop: Path) -> None:
+    files = ("-f", str(shop / "platform.yaml"), "-f", str(shop / "gateway.yaml"))
+    assert epicctl("apply", "-A", "shop", *files).returncode == 0
+
+
+@pytest.mark.parametrize("command", ["apply", "delete"])
+@pytest.mark.parametrize("content", ["", "# nothing\n", "---\n---\n"])
+def test_a_file_with_nothing_in_it_is_told(
+    epicctl: Epicctl, tmp_path: Path, command: str, content: str
+) -> None:
+    (tmp_path / "empty.yaml").write_text(content)
+    done = epicctl(command, "-f", str(tmp_path / "empty.yaml"))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "empty.yaml: there is nothing in it" in done.stderr
+
+
+def test_objects_that_make_nothing_are_told(epicctl: Epicctl, shop: Path) -> None:
+    objects = list(yaml.safe_load_all((shop / "gateway.yaml").read_text()))
+    classes = yaml.safe_dump_all([o for o in objects if o["kind"].startswith("GatewayClass")])
+    done = epicctl("apply", "-f", "-", stdin=classes)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "nothing to be written" in done.stderr
+
+
+def test_files_that_the_configuration_names_are_beside_it(
+    config: Path, live_api: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ca.crt").write_text("")
+    (tmp_path / "admin.key").write_text(live_api.password)
+    server = {"server": live_api.url, "username": live_api.username}
+    config.write_text(yaml.safe_dump({**server, "ca-file": "ca.crt", "password-file": "admin.key"}))
+    monkeypatch.chdir("/")
+    found = settings.load(config)
+    assert (found.ca_file, found.secret().get_secret_value()) == (tmp_path / "ca.crt", live_api.password)
+    config.write_text(yaml.safe_dump({**server, "ca-file": "/etc/ca.crt", "password-file": "~/admin.key"}))
+    found = settings.load(config)
+    assert (found.ca_file, found.password_file) == (Path("/etc/ca.crt"), Path.home() / "admin.key")
+
+
+def test_help_and_examples_name_a_kind_alike(epicctl: Epicctl) -> None:
+    shown = epicctl("get", "--help").stdout
+    assert "gateways" in shown
+    assert "proxies" not in shown
+    assert epicctl("get", "proxies").stdout == epicctl("get", "gateways").stdout
+
+
+HOSTILE = "a\x1b[2J\x07\x00\x9b\u202eb\x7f"
+
+
+def test_what_a_terminal_would_obey_is_shown_instead() -> None:
+    assert output.escape(HOSTILE) == r"a\u001b[2J\u0007\u0000\u009b\u202eb\u007f"
+    assert output.escape("two\nlines") == r"two\nlines"
+    assert output.escape("two\nlines\t", lines=True) == "two\nlines\\t"
+    assert output.escape("Zürich 東京 \U0001f600") == "Zürich 東京 \U0001f600"
+
+
+@pytest.mark.parametrize("form", [output.Format.JSON, output.Format.YAML])
+def test_documents_mean_the_same_whatever_they_hold(
+    form: output.Format, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for text in (HOSTILE, "Zürich 東京", "\U000e0041 tag", "a\nb\tc"):
+        output.print_document({"message": text}, form)
+        shown = capsys.readouterr().out
+        read = json.loads if form is output.Format.JSON else yaml.safe_load
+        assert read(shown) == {"message": text}
+        assert all(c.isprintable() or c == "\n" for c in shown)
+
+
+def test_tables_and_messages_hold_no_control_characters(
+    epicctl: Epicctl, shop: Path, live_api: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    epicctl("apply", "-f", str(shop / "platform.yaml"), "-f", str(shop / "gateway.yaml"))
+    with live_api.store.transaction() as transaction:
+        (proxy,) = transaction.list(GWProxy)
+        condition = Condition(type="Accepted", status="False", reason="X", message=HOSTILE)
+        spec = proxy.spec.model_copy(update={"display_name": HOSTILE})
+        status = proxy.status.model_copy(update={"conditions": (condition,)})
+        transaction.update(proxy.model_copy(update={"spec": spec, "status": status}))
+    for command in (("get", "gateways"), ("status",)):
+        done = epicctl(*command)
+        assert r"a\u001b[2J" in done.stdout, done
+        assert all(c.isprintable() or c == "\n" for c in done.stdout)
+    output.warn(Invalid(HOSTILE))
+    assert capsys.readouterr().err == "epicctl: " + output.escape(HOSTILE) + "\n"
 
 
 @pytest.mark.parametrize(
