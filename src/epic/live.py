@@ -15,6 +15,7 @@ from epic.rotation import NOTHING, Holds
 FRESH_SECONDS = 30.0
 """An end that was not heard of for so long says nothing of the present."""
 _FORGET_SECONDS = 3600.0
+_MOST_LISTED = 100_000
 
 
 @dataclass(frozen=True)
@@ -108,8 +109,11 @@ def workload_place(tunnel: Tunnel) -> Place:
 class Live:
     """The last report of each node. Methods may be called from any thread."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, most_listed: int = _MOST_LISTED) -> None:
         self._clock = clock
+        self._most_listed = most_listed
+        self._listed: set[Place] | None = set()
+        self._newest_unknown: int | None = None
         self._lock = threading.Lock()
         self._nodes: dict[Place, NodeReport] = {}
         self._began = clock()
@@ -138,6 +142,37 @@ class Live:
             report = self._nodes.get(place)
         now = self._clock()
         return (None, now - self._began) if report is None else (report.applied, now - report.heard)
+
+    def is_listed(self, place: Place) -> bool:
+        """Whether it is noted that a workload node may be told of tunnels."""
+        with self._lock:
+            return self._listed is None or place in self._listed
+
+    def note_listing(self, place: Place) -> None:
+        """A workload node may be told of tunnels: to be noted before what it is told is read.
+
+        When there are too many to remember, every node may.
+        """
+        with self._lock:
+            if self._listed is not None:
+                self._listed.add(place)
+                if len(self._listed) > self._most_listed:
+                    self._listed = None
+
+    def remember_listings(self, newest: int) -> None:
+        """Who was told of tunnels that were made after `newest` is known; who was of others is not.
+
+        What was said first holds.
+        """
+        with self._lock:
+            if self._newest_unknown is None:
+                self._newest_unknown = newest
+
+    def may_have(self, place: Place, tunnel: int) -> bool:
+        """Whether a workload node may have been told of this tunnel of its own."""
+        with self._lock:
+            known = self._newest_unknown is not None and tunnel > self._newest_unknown
+        return not known or self.is_listed(place)
 
     def end(self, place: Place, tunnel: int) -> Heard | None:
         """What a node said of its end of a tunnel."""

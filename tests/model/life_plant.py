@@ -291,6 +291,7 @@ class Plant:
         return Evidence(
             epic_node_known=stored is not None and not stored.status.lost,
             epic_end=may_have or has,
+            workload_end=True,
             applied=self.workload[tunnel.account, tunnel.spec.node_name].applied,
             silent_since=self.clock(),
         )

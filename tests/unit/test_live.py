@@ -41,3 +41,24 @@ def test_how_long_an_end_signs_with_its_key_is_counted_from_when_it_said_so_firs
         live.take(NODE, {7: End(holds=Holds(frozenset({1, 2}), signing))}, {})
     now[0] = 30
     assert holds(live.end(NODE, 7)).signing_for == timedelta(seconds=20)
+
+
+def test_a_node_may_have_tunnels_from_before_and_those_made_since_it_was_listed_any() -> None:
+    live = Live()
+    assert live.may_have(NODE, 9), "nothing is known of the time before"
+    live.remember_listings(newest=8)
+    assert live.may_have(NODE, 8)
+    assert not live.may_have(NODE, 9)
+    live.note_listing(NODE)
+    assert live.may_have(NODE, 9)
+    assert not live.may_have(Place("shop", "c", "n2"), 9)
+    live.remember_listings(newest=99)
+    assert not live.may_have(Place("shop", "c", "n2"), 9), "what is known stays so"
+
+
+def test_when_too_many_nodes_were_listed_tunnels_every_node_may_have_any() -> None:
+    live = Live(most_listed=2)
+    live.remember_listings(newest=0)
+    for number in range(3):
+        live.note_listing(Place("shop", "c", f"n{number}"))
+    assert live.may_have(Place("shop", "c", "n9"), 1)

@@ -110,11 +110,13 @@ class AdsService:
         """What the ends of a deleted tunnel are known to have. May be called from any thread."""
         name = tunnel.spec.epic_node
         node = self._picture.node(name)
-        applied, silent = self._live.applied(workload_place(tunnel))
+        workload = workload_place(tunnel)
+        applied, silent = self._live.applied(workload)
         return Evidence(
             epic_node_known=node is not None and not node.status.lost,
             epic_end=self._server.may_have(name, TUNNEL, tunnel.name)
             or self._live.end(epic_place(tunnel), int(tunnel.name)) is not None,
+            workload_end=self._live.may_have(workload, int(tunnel.name)),
             applied=applied,
             silent_since=datetime.now(UTC) - timedelta(seconds=silent),
         )
@@ -176,6 +178,7 @@ class AdsService:
         for kind in KINDS:
             for obj in self._store.list(kind):
                 picture.apply(Change(revision, kind.kind, obj.account, obj.name, obj))
+        self._live.remember_listings(max((int(t.name) for t in self._store.list(Tunnel)), default=0))
         self._picture, self._siblings = picture, SiblingLists()
         for lists in self._store.list(Siblings):
             self._siblings.apply(Change(revision, Siblings.kind, lists.account, lists.name, lists))

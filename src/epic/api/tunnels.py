@@ -14,10 +14,11 @@ from fastapi.responses import JSONResponse
 from epic.api.context import Context, Ctx
 from epic.api.sse import event, event_stream
 from epic.ipam.networks import inside6
+from epic.live import Place
 from epic.model.addresses import Address, order
 from epic.model.naming import GUE_PORT, GatewayId
 from epic.model.resources import Account, GWEndpointSlice, GWRoute, Node, Tunnel
-from epic.store.interface import Change
+from epic.store.interface import Change, Store
 from epic.tunnels import WorkloadNode, key_of, proxy_services, workload_endpoints
 
 router = APIRouter(tags=["tunnels"])
@@ -38,9 +39,13 @@ def read(ctx: Ctx, account: str, cluster: str, node: str, watch: bool = False) -
 def tunnels_of(ctx: Context, account: str, workload: WorkloadNode) -> dict[str, Any]:
     """The whole reply for one node; `revision` is what the node says when it has carried it out."""
     reader = ctx.store
-    # The revision first: what is read afterwards holds at least all changes until then.
-    revision = reader.revision
-    found = [t for t in reader.list(Tunnel, account) if (t.spec.cluster_id, t.spec.node_name) == workload]
+    place = Place(account, workload.cluster_id, workload.name)
+    noted = ctx.live.is_listed(place)
+    revision, found = _ending_at(reader, account, workload)
+    if found and not noted:
+        # What is read from now on is waited for when it is deleted; what was read before may be gone by now.
+        ctx.live.note_listing(place)
+        revision, found = _ending_at(reader, account, workload)
     tunnels = [tunnel for tunnel in found if not tunnel.deleting]
     reply: dict[str, Any] = {"revision": revision, "tunnels": []}
     # The newest deletion is part of the reply: one that changes nothing else must be acknowledged too.
@@ -64,6 +69,13 @@ def tunnels_of(ctx: Context, account: str, workload: WorkloadNode) -> dict[str, 
         if tunnel.spec.epic_node in nodes
     ]
     return reply
+
+
+def _ending_at(reader: Store, account: str, workload: WorkloadNode) -> tuple[int, list[Tunnel]]:
+    # The revision first: what is read afterwards holds at least all changes until then.
+    revision = reader.revision
+    tunnels = reader.list(Tunnel, account)
+    return revision, [t for t in tunnels if (t.spec.cluster_id, t.spec.node_name) == workload]
 
 
 def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:

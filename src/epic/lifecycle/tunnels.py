@@ -16,13 +16,14 @@ QUARANTINE = timedelta(minutes=10)
 class Evidence:
     """What the ends of a deleted tunnel are known to have.
 
-    `epic_node_known`: there is such a node; `epic_end`: it may have the tunnel still. `applied` is the
-    revision of the newest list that the workload node has carried out; `silent_since` when it was last
-    heard of.
+    `epic_node_known`: there is such a node; `epic_end`: it may have the tunnel still. `workload_end`: the
+    workload node may have been told of it. `applied` is the revision of the newest list that the workload
+    node has carried out; `silent_since` when it was last heard of.
     """
 
     epic_node_known: bool
     epic_end: bool
+    workload_end: bool
     applied: int | None
     silent_since: datetime
 
@@ -36,5 +37,7 @@ def is_released(tunnel: Tunnel, evidence: Evidence, time: datetime) -> bool:
     if deleted is None:
         return False
     epic = not evidence.epic_end if evidence.epic_node_known else time - deleted >= QUARANTINE
+    if not evidence.workload_end:
+        return epic
     applied = evidence.applied is not None and evidence.applied >= tunnel.metadata.resource_version
     return epic and (applied or time - max(deleted, evidence.silent_since) >= QUARANTINE)

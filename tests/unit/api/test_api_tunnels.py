@@ -227,3 +227,19 @@ async def test_the_service_rotates_by_itself(tunnel: Tunnel, store: SqliteStore,
             confirm(live, store.get(Tunnel, "root", tunnel.name), places)
             await asyncio.sleep(0.005)
     task.cancel()
+
+
+async def test_node_that_is_given_a_list_with_tunnels_may_have_them_from_then_on(
+    tenant: httpx.AsyncClient, live: Live
+) -> None:
+    live.remember_listings(newest=0)
+    await tenant.post(PROXIES, json=proxy_body())
+    await tenant.post(f"{API}/accounts/root/routes", json=route_body())
+    await tenant.post(f"{API}/accounts/root/slices", json=slice_body())
+    place = Place("root", "c1", "n1")
+    assert not live.may_have(place, 1)
+    for node in ("n1", "n2"):
+        await tenant.get(f"{API}/accounts/root/tunnels?cluster=c1&node={node}")
+    assert live.may_have(place, 1)
+    # Who asks for nodes that have no tunnels fills no memory.
+    assert not live.may_have(Place("root", "c1", "n2"), 1)

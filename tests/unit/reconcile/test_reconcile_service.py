@@ -27,7 +27,9 @@ from epic.store.interface import Transaction
 from epic.store.sqlite import SqliteStore
 from epic.supervise import keep_running
 
-NOTHING = Evidence(epic_node_known=False, epic_end=False, applied=None, silent_since=datetime.now(UTC))
+NOTHING = Evidence(
+    epic_node_known=False, epic_end=False, workload_end=True, applied=None, silent_since=datetime.now(UTC)
+)
 
 
 @pytest.fixture

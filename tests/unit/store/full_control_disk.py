@@ -49,7 +49,7 @@ from epic.store.sqlite import SqliteStore
 from epic.supervise import keep_running
 
 ADMIN = ("admin", "admin-password")
-NOTHING = Evidence(epic_node_known=False, epic_end=False, applied=None, silent_since=now())
+NOTHING = Evidence(epic_node_known=False, epic_end=False, workload_end=True, applied=None, silent_since=now())
 POOL = IPv4Network("100.64.0.0/10")
 PROXIES = "/api/epic/accounts/root/groups/g/proxies"
 
