@@ -13,6 +13,7 @@ from pathlib import Path
 
 from epic.agent import settings as configuration
 from epic.errors import EpicError
+from epic.log_lines import log_to_stderr
 
 log = logging.getLogger(__name__)
 
@@ -23,9 +24,7 @@ _STUCK_SECONDS = 7.0
 def main() -> None:
     """Run the agent, or clean up after it."""
     options = _options()
-    logging.basicConfig(
-        level=options.log_level, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr
-    )
+    log_to_stderr(options.log_level)
     # Their debug messages would drown ours, and what urllib3 tries again is told when it is given up.
     for noisy, least in (("pyroute2", logging.INFO), ("asyncio", logging.INFO), ("urllib3", logging.ERROR)):
         logging.getLogger(noisy).setLevel(max(least, logging.getLogger().level))

@@ -9,9 +9,10 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from epic.errors import Invalid
-from epic.model.addresses import tunnel_address
+from epic.model.addresses import AnyAddress, tunnel_address
 from epic.model.base import Camel, ClientRef, Kebab
-from epic.model.gatewayapi import GatewaySpec
+from epic.model.client_text import ClientLine, ClientName, OptionalClientName, find_control_character
+from epic.model.gatewayapi import Endpoint, GatewaySpec
 from epic.model.naming import (
     ACCOUNT_PATTERN,
     SOURCES_ANNOTATION,
@@ -32,11 +33,21 @@ from epic.model.resources import (
 
 
 def _without_nulls(value: Any) -> Any:
+    if isinstance(value, str):
+        return _checked_text(value)
     if isinstance(value, dict):
-        return {key: _without_nulls(inner) for key, inner in value.items() if inner is not None}
+        return {
+            _checked_text(key): _without_nulls(inner) for key, inner in value.items() if inner is not None
+        }
     if isinstance(value, list):
         return [_without_nulls(inner) for inner in value]
     return value
+
+
+def _checked_text(text: Any) -> Any:
+    if isinstance(text, str) and (character := find_control_character(text)):
+        raise ValueError(f"there is a control character, {character!a}, in a text; remove it")
+    return text
 
 
 class Body(BaseModel):
@@ -79,6 +90,9 @@ class _Input(BaseModel):
 class ClientObjectRef(ClientRef):
     """A client's object; its UID becomes the name on EPIC."""
 
+    cluster_id: Annotated[ClientLine, Field(alias="clusterID")] = ""
+    namespace: OptionalClientName = ""
+    name: OptionalClientName = ""
     uid: ObjectName
 
 
@@ -86,7 +100,7 @@ class ProxySpecInput(Kebab):
     """All that a client may set of a gateway."""
 
     client_ref: Annotated[ClientObjectRef, Field(alias="clientRef")]
-    display_name: str = ""
+    display_name: ClientLine = ""
     public_ports: tuple[ServicePort, ...] = ()
     gateway: GatewaySpec | None = None
 
@@ -136,11 +150,19 @@ def _check_address(where: str, text: str, family: str = "") -> None:
         raise ValueError(f"{where}: {text!r} is an IPv{address.version} address in a slice of type {family}")
 
 
+class EndpointInput(Endpoint):
+    """An endpoint, and the client's node that it is on."""
+
+    node_name: ClientName | None = None
+
+
 class SliceSpecInput(GWEndpointSliceSpec):
     """An EndpointSlice of a client's Service."""
 
     client_ref: ClientObjectRef
     parent_ref: ClientObjectRef
+    endpoints: tuple[EndpointInput, ...] = ()
+    node_addresses: dict[ClientName, AnyAddress] = {}
 
     @model_validator(mode="after")
     def _addresses_can_be_reached(self) -> Self:

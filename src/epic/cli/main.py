@@ -14,12 +14,13 @@ import typer
 from epic.cli import apply as manifests
 from epic.cli import backup, listing, node, tunnels
 from epic.cli.health import judge
-from epic.cli.output import Format, console, escape, print_health, print_rows, say, warn
+from epic.cli.output import Format, console, print_health, print_rows, say, warn
 from epic.cli.session import Session
 from epic.client import PREFIX, Denied, EpicClient
 from epic.controller.classes import CoreSettings
 from epic.controller.objects import EpicParameters
 from epic.errors import EpicError, Invalid
+from epic.printable import escape
 
 app = typer.Typer(
     help="Gateways as a service: create, look at and remove what is on an EPIC cluster.",

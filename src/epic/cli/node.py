@@ -12,11 +12,12 @@ import typer
 from epic.cli import waiting
 from epic.cli.fields import Row
 from epic.cli.listing import fetch, kind_of
-from epic.cli.output import escape, say, warn
+from epic.cli.output import say, warn
 from epic.cli.phases import counted, instances, is_true, reason
 from epic.cli.session import Session
 from epic.client import PREFIX, EpicClient
 from epic.errors import Invalid
+from epic.printable import escape
 
 TIMED_OUT = 3
 

@@ -17,6 +17,7 @@ from rich.text import Text
 from epic.cli.fields import Row
 from epic.cli.health import Health, Line
 from epic.cli.listing import Listed, cells
+from epic.printable import escape
 
 console = Console(soft_wrap=True, highlight=False)
 
@@ -60,16 +61,6 @@ def say(text: str, style: str = "") -> None:
 def warn(message: object) -> None:
     """Say on standard error what is odd or wrong."""
     print(f"epicctl: {escape(str(message), lines=True)}", file=sys.stderr, flush=True)
-
-
-def escape(text: str, *, lines: bool = False) -> str:
-    """The text with what terminals obey or hide as JSON writes it; `lines` may be several."""
-    return "".join(c if c.isprintable() or (lines and c == "\n") else _code(c) for c in text)
-
-
-def _code(character: str) -> str:
-    written = json.dumps(character)[1:-1]
-    return written if written != character else f"\\u{ord(character):04x}"
 
 
 def lines_of(titles: list[str], lines: list[list[str]]) -> list[Text]:

@@ -23,6 +23,7 @@ from epic.control.serve import Service, end_process_soon, serve
 from epic.control.settings import ControlSettings, load_settings
 from epic.errors import EpicError
 from epic.live import Live
+from epic.log_lines import log_to_stderr
 from epic.model.naming import GatewayId
 from epic.reconcile.lifecycle import Lifecycle
 from epic.reconcile.service import ReconcilerService
@@ -41,7 +42,7 @@ _CONFIG = Path("/etc/epic/control.yaml")
 def run() -> None:
     """Read the command line and do what it says."""
     arguments = _parser().parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    log_to_stderr(logging.INFO)
     try:
         settings = load_settings(arguments.config)
         if arguments.command == "ensure-admin":

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
@@ -102,6 +103,64 @@ async def test_bad_input_is_400_with_the_place(
     reply = await tenant.post(collection, json={collection.rsplit("/", 1)[1][:-1]: {"spec": spec}})
     assert reply.status_code == 400
     assert message in reply.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"nodeAddresses": {"n1\nINFO all is well": "10.0.0.1"}}, "nodeAddresses"),
+        ({"nodeAddresses": {"n" * 254: "10.0.0.1"}}, "nodeAddresses"),
+        ({"nodeAddresses": {"": "10.0.0.1"}}, "nodeAddresses"),
+        ({"endpoints": [{"addresses": ["10.1.2.1"], "nodeName": "n 1"}]}, "endpoints.0.nodeName"),
+        ({"clientRef": {"uid": "E", "name": "we b"}}, "clientRef.name"),
+        ({"clientRef": {"uid": "E", "namespace": "a/b"}}, "clientRef.namespace"),
+        ({"parentRef": {"uid": "S", "name": "-x"}}, "parentRef.name"),
+    ],
+)
+async def test_names_of_clients_things_are_names(
+    tenant: httpx.AsyncClient, change: dict[str, Any], message: str
+) -> None:
+    body = slice_body()
+    body["slice"]["spec"] |= change
+    reply = await tenant.post(SLICES, json=body)
+    assert reply.status_code == 400
+    assert message in reply.json()["error"]
+    assert "a name has 1 to 253 letters a-z, digits and inner" in reply.json()["error"]
+
+
+@pytest.mark.parametrize("name", ["ip-10-0-0-1.eu.compute.internal", "Web_01", "2001:db8::1", "web@n1", "7"])
+async def test_names_as_kubernetes_and_inventories_have_them_are_taken(
+    tenant: httpx.AsyncClient, name: str
+) -> None:
+    body = slice_body(nodes=(name,))
+    body["slice"]["spec"]["clientRef"] |= {"name": name, "namespace": "", "clusterID": "Zürich (lab)"}
+    assert (await tenant.post(SLICES, json=body)).status_code == 302
+
+
+async def test_a_clusters_name_is_a_line(tenant: httpx.AsyncClient) -> None:
+    body = slice_body()
+    body["slice"]["spec"]["clientRef"]["clusterID"] = "a\nb"
+    reply = await tenant.post(SLICES, json=body)
+    assert reply.status_code == 400
+    assert "clientRef.clusterID: expected one line of at most 253 characters" in reply.json()["error"]
+
+
+@pytest.mark.parametrize("character", ["\0", "\x1b", "\x7f", "\x9b", "\ud800"])
+async def test_no_text_of_a_request_has_control_characters(tenant: httpx.AsyncClient, character: str) -> None:
+    body = route_body()
+    body["route"]["spec"]["http"]["rules"][0]["filters"] = [{"type": f"a{character}"}]
+    for text in (json.dumps(body), json.dumps({"route": {f"k{character}": 1}})):
+        reply = await tenant.post(ROUTES, content=text)
+        assert reply.status_code == 400
+        assert "there is a control character" in reply.json()["error"]
+        assert repr(character)[1:-1] in reply.json()["error"]
+
+
+async def test_ends_of_lines_in_what_is_not_kept_are_taken(tenant: httpx.AsyncClient) -> None:
+    body = slice_body()
+    applied = {"kubectl.kubernetes.io/last-applied-configuration": '{"a":\t1}\n'}
+    body["slice"]["spec"]["metadata"] = {"annotations": applied}
+    assert (await tenant.post(SLICES, json=body)).status_code == 302
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from epic.cli import main, output, settings
 from epic.errors import Invalid
 from epic.model.base import Condition
 from epic.model.resources import GWProxy, Node
+from epic.printable import escape
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "shop"
 Epicctl = Callable[..., subprocess.CompletedProcess[str]]
@@ -204,13 +205,6 @@ def test_help_and_examples_name_a_kind_alike(epicctl: Epicctl) -> None:
 HOSTILE = "a\x1b[2J\x07\x00\x9b\u202eb\x7f"
 
 
-def test_what_a_terminal_would_obey_is_shown_instead() -> None:
-    assert output.escape(HOSTILE) == r"a\u001b[2J\u0007\u0000\u009b\u202eb\u007f"
-    assert output.escape("two\nlines") == r"two\nlines"
-    assert output.escape("two\nlines\t", lines=True) == "two\nlines\\t"
-    assert output.escape("Zürich 東京 \U0001f600") == "Zürich 東京 \U0001f600"
-
-
 @pytest.mark.parametrize("form", [output.Format.JSON, output.Format.YAML])
 def test_documents_mean_the_same_whatever_they_hold(
     form: output.Format, capsys: pytest.CaptureFixture[str]
@@ -238,7 +232,7 @@ def test_tables_and_messages_hold_no_control_characters(
         assert r"a\u001b[2J" in done.stdout, done
         assert all(c.isprintable() or c == "\n" for c in done.stdout)
     output.warn(Invalid(HOSTILE))
-    assert capsys.readouterr().err == "epicctl: " + output.escape(HOSTILE) + "\n"
+    assert capsys.readouterr().err == "epicctl: " + escape(HOSTILE) + "\n"
 
 
 @pytest.mark.parametrize(
