@@ -10,6 +10,8 @@ export ANSIBLE_FORCE_COLOR ?= $(if $(CI),0,1)
 # The lab runs on one machine: mitogen's strategy takes a third of the processor time of the stock one.
 export ANSIBLE_STRATEGY_PLUGINS := $(CURDIR)/.venv/lib/python3.11/site-packages/ansible_mitogen/plugins/strategy
 export ANSIBLE_STRATEGY ?= mitogen_linear
+# Ansible calls strategies of others deprecated, before each play; a site's runs have the stock one, and its warnings.
+export ANSIBLE_DEPRECATION_WARNINGS ?= $(if $(filter mitogen%,$(ANSIBLE_STRATEGY)),False,True)
 # Without what Python keeps compiled, each of the many processes of tests and tools would compile EPIC again.
 unexport PYTHONDONTWRITEBYTECODE
 PYTEST := python -m pytest -q
