@@ -18,6 +18,7 @@ from epic.cli.output import Format, console, lines_of, print_document
 from epic.cli.session import Session
 from epic.client import PREFIX, Denied, EpicClient
 from epic.errors import EpicError, Invalid
+from epic.printable import escape
 
 app = typer.Typer(
     help="Tunnels between gateways and workload nodes: show how they are, rotate their keys.",
@@ -123,7 +124,7 @@ def cells(tunnel: Row) -> list[str]:
 def drop_lines(nodes: Iterable[Row]) -> list[Text]:
     """What nodes have dropped since their programs were loaded."""
     return [
-        Text(f"{_node(node)} dropped: " + ", ".join(f"{name} {count}" for name, count in drops.items()))
+        Text(escape(f"{_node(node)} dropped: " + ", ".join(f"{name} {n}" for name, n in drops.items())))
         for node in nodes
         if (drops := node.get("drops"))
     ]
@@ -150,7 +151,7 @@ def _watch(client: EpicClient, account: str) -> None:
             try:
                 shown = Group(*table(fetch(client, account)))
             except EpicError as error:
-                shown = Group(Text(f"{error}; trying again", style="red"))
+                shown = Group(Text(escape(f"{error}; trying again", lines=True), style="red"))
             live.update(shown, refresh=True)
             time.sleep(_WATCH_SECONDS)
 
