@@ -7,7 +7,17 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI
 
-from epic.api import accounts, groups, nodes, proxies, routes, runs, tunnel_status, tunnels
+from epic.api import (
+    accounts,
+    groups,
+    nodes,
+    proxies,
+    routes,
+    runs,
+    tunnel_status,
+    tunnels,
+    workload_nodes,
+)
 from epic.api.auth import Authenticator, Gate
 from epic.api.context import Asking, Context
 from epic.api.replies import PREFIX, install_error_handlers
@@ -68,7 +78,7 @@ def create_app(context: Context) -> FastAPI:
     app.add_middleware(
         Gate, authenticator=Authenticator(store), sessions=Sessions(store, context.limits.streams)
     )
-    for module in (accounts, groups, proxies, routes, tunnels, tunnel_status, nodes, runs):
+    for module in (accounts, groups, proxies, routes, tunnels, tunnel_status, workload_nodes, nodes, runs):
         app.include_router(module.router, prefix=PREFIX)
     app.include_router(_general, prefix=PREFIX)
     return app

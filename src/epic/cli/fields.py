@@ -20,7 +20,12 @@ def age(text: Any, now: datetime | None = None) -> str:
     """How long ago, in one unit."""
     if not isinstance(text, str) or not text:
         return "-"
-    seconds = int(((now or datetime.now(UTC)) - datetime.fromisoformat(text)).total_seconds())
+    return span(((now or datetime.now(UTC)) - datetime.fromisoformat(text)).total_seconds())
+
+
+def span(seconds: float) -> str:
+    """So many seconds, in one unit."""
+    seconds = int(seconds)
     for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
         if seconds >= 2 * length:
             return f"{seconds // length}{unit}"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from epic.cli.fields import age, condition, dig
+from epic.cli.fields import age, condition, dig, span
 from epic.cli.phases import counted, instances, is_true, leaving, phase, waits_for, worries
 
 _SILENT = timedelta(seconds=45)
@@ -35,12 +35,14 @@ class Health:
     nodes: tuple[Line, ...] = ()
     gateways: tuple[Line, ...] = ()
     runs: tuple[Line, ...] = ()
+    silent: tuple[Line, ...] = ()
+    """Workload nodes that have stopped reporting."""
     hidden: bool = field(default=False)
 
     @property
     def problems(self) -> list[str]:
         """What is wrong."""
-        lines = (*self.nodes, *self.gateways, *self.runs)
+        lines = (*self.nodes, *self.gateways, *self.silent, *self.runs)
         return [f"{line.name}: {line.problem}" for line in lines if line.problem]
 
 
@@ -90,6 +92,21 @@ def _deleted_line(name: str, proxy: dict[str, Any], now: datetime) -> Line:
     return Line(name, f"being deleted for {age(metadata['deletionTimestamp'], now)}", details)
 
 
+def silent_lines(workload_nodes: Iterable[dict[str, Any]]) -> tuple[Line, ...]:
+    """The workload nodes of which nothing was heard lately."""
+    return tuple(
+        Line(
+            f"{node['account']}: {node['cluster']}/{node['node']}",
+            f"silent for {span(node['silent'])}",
+            f"tunnels {node['tunnels']}",
+            f"it has not reported for {span(node['silent'])}; see epic-agent.service there: it may be "
+            "stopped, or its service-key is not the password of the account's user any more",
+        )
+        for node in workload_nodes
+        if node["silent"] > _SILENT.total_seconds()
+    )
+
+
 def run_lines(runs: Iterable[dict[str, Any]], shown: int) -> tuple[Line, ...]:
     """The last runs; only the newest finished one of a node says how the node is."""
     judged: set[str] = set()
@@ -123,6 +140,8 @@ def judge(
     proxies: Iterable[dict[str, Any]],
     runs: Iterable[dict[str, Any]] | None,
     now: datetime | None = None,
+    *,
+    workload_nodes: Iterable[dict[str, Any]] = (),
 ) -> Health:
     """The whole; `nodes` and `runs` are None for those who may not see them."""
     time = now or datetime.now(UTC)
@@ -130,5 +149,6 @@ def judge(
         nodes=tuple(node_line(node, time) for node in nodes or ()),
         gateways=tuple(gateway_line(proxy, time) for proxy in proxies),
         runs=run_lines(runs or (), shown=5),
+        silent=silent_lines(workload_nodes),
         hidden=nodes is None,
     )

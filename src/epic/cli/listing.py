@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from epic.cli import phases
 from epic.cli.fields import Row, age, condition, dig
-from epic.client import PREFIX, EpicClient
+from epic.client import PREFIX, Denied, EpicClient
 from epic.errors import Invalid, NotFound
 
 Column = tuple[str, Callable[[Row], str]]
@@ -246,6 +246,16 @@ def fetch(client: EpicClient, kind: Listed, name: str, account: str) -> list[Row
         )
         raise NotFound(f"there is no {kind.names[1]} {name!r}{where}")
     return found
+
+
+def workload_nodes(client: EpicClient, account: str) -> list[Row]:
+    """Clients' nodes that tunnels lead to, of the account given or of all that the user may see."""
+    if not account:
+        try:
+            return list(client.get(f"{PREFIX}/workload-nodes")["items"])
+        except Denied:
+            (account,) = accounts(client, "")
+    return list(client.get(f"{PREFIX}/accounts/{account}/workload-nodes")["items"])
 
 
 def cells(kind: Listed, rows: Iterable[Row]) -> list[list[str]]:

@@ -134,11 +134,12 @@ def get(
 
 @app.command(epilog="Example:\n\n`epicctl status && echo all is well`")
 def status(context: typer.Context, account: Account = "") -> None:
-    """Show how nodes, gateways and runs are; exit with 1 when something is wrong."""
+    """Show how nodes, gateways, workload nodes and runs are; exit with 1 when something is wrong."""
     session: Session = context.obj
     client = session.client
     proxies = listing.fetch(client, listing.kind_of("gateways"), "", account)
-    health = judge(_if_allowed(client, "nodes"), proxies, _if_allowed(client, "runs"))
+    nodes, runs = _if_allowed(client, "nodes"), _if_allowed(client, "runs")
+    health = judge(nodes, proxies, runs, workload_nodes=listing.workload_nodes(client, account))
     print_health(health)
     if health.problems:
         raise typer.Exit(1)

@@ -79,6 +79,8 @@ def print_health(health: Health) -> None:
     for title, lines in sections:
         if title == "Gateways" or not health.hidden:
             console.print(_section(title, lines))
+    if health.silent:
+        console.print(_section("Silent workload nodes", health.silent))
     problems = health.problems
     if problems:
         console.print(Text(f"{len(problems)} problem{'s' * (len(problems) > 1)}:", style="bold red"))

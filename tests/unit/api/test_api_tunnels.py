@@ -149,6 +149,40 @@ async def test_tenants_see_their_own_gateways_second_chances_without_names_of_ep
     assert "epic-node" not in shown
 
 
+NODES = f"{API}/accounts/root/workload-nodes"
+
+
+async def test_workload_nodes_are_silent_since_they_reported_last_or_have_tunnels(
+    anyone: httpx.AsyncClient, tunnel: Tunnel, store: SqliteStore, live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = 1000.0
+    monkeypatch.setattr(live, "_clock", lambda: at)
+    monkeypatch.setattr(live, "_began", 0.0)
+
+    async def node() -> dict[str, Any]:
+        (item,) = (await anyone.get(NODES, auth=TENANT)).json()["items"]
+        assert (await anyone.get(f"{API}/workload-nodes", auth=ADMIN)).json()["items"] == [item]
+        return dict(item)
+
+    found = await node()
+    assert found.pop("silent") < 60, "it cannot have been heard before it had a tunnel"
+    assert found == {"account": "root", "cluster": "c1", "node": "n1", "tunnels": 2}
+    for each in store.list(Tunnel):
+        older = each.spec.model_copy(update={"signing_since": START})
+        with store.transaction() as transaction:
+            transaction.update(each.model_copy(update={"spec": older}))
+    assert (await node())["silent"] == 1000
+    assert (await anyone.put(STATUS, params=NODE, json=said(tunnel), auth=TENANT)).status_code == 200
+    at += 70
+    assert (await node())["silent"] == 70
+
+
+async def test_nodes_of_other_accounts_are_not_shown(anyone: httpx.AsyncClient, tunnel: Tunnel) -> None:
+    assert (await anyone.get(f"{API}/workload-nodes", auth=TENANT)).status_code == 403
+    assert (await anyone.get(f"{API}/accounts/other/workload-nodes", auth=TENANT)).status_code == 403
+    assert (await anyone.get(f"{API}/accounts/other/workload-nodes", auth=ADMIN)).json() == {"items": []}
+
+
 def confirm(live: Live, tunnel: Tunnel, places: tuple[Place, ...]) -> None:
     keys = Holds(frozenset(key.epoch for key in tunnel.spec.keys), tunnel.spec.signing_epoch)
     for place in places:

@@ -41,6 +41,18 @@ def _gateway(
     }
 
 
+def _workload(silent: float) -> dict[str, Any]:
+    return {"account": "shop", "cluster": "lab", "node": "linux1", "tunnels": 2, "silent": silent}
+
+
+def test_workload_nodes_that_have_stopped_reporting_are_named() -> None:
+    health = judge([], [], [], workload_nodes=[_workload(5.0), _workload(44.0), _workload(400.0)])
+    assert [(line.name, line.state) for line in health.silent] == [("shop: lab/linux1", "silent for 6m")]
+    (problem,) = health.problems
+    assert problem.startswith("shop: lab/linux1: it has not reported for 6m; see epic-agent.service there")
+    assert "password" in problem
+
+
 def _run(name: str, state: str, **results: str) -> dict[str, Any]:
     nodes = {n: {"state": s, "task": "Start", "message": "no room"} for n, s in results.items()}
     return {
