@@ -8,9 +8,11 @@ import json
 
 def escape(text: str, *, lines: bool = False) -> str:
     """The text with all that cannot be printed as JSON writes it; with `lines` it may have several."""
+    if lines:
+        return "\n".join(map(escape, text.split("\n")))
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() or (lines and c == "\n") else _code(c) for c in text)
+    return "".join(c if c.isprintable() else _code(c) for c in text)
 
 
 def _code(character: str) -> str:

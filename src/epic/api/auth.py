@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 # Users of one name in several accounts; more are not tried, so that a guess stays cheap to refuse.
 _CANDIDATES = 4
 _VERIFICATIONS_AT_ONCE = 2
+_NAME_SHOWN = 64
 # Handlers have 40 threads: writes that wait for a disk which hangs must leave some to those who read.
 _WRITES_AT_ONCE = 24
 _CHALLENGE = {"WWW-Authenticate": 'Basic realm="epicauth", charset="UTF-8"'}
@@ -136,8 +137,9 @@ class Authenticator:
             try:
                 self._attempts.begin(credentials.source, credentials.name)
             except TooManyAttempts:
+                name = credentials.name[:_NAME_SHOWN]
                 self._log.warning(
-                    "too many wrong passwords: refused %s for user %r", credentials.source, credentials.name
+                    "too many wrong passwords: refused %s for user %r", credentials.source, name
                 )
                 raise
             task = asyncio.create_task(self._verify(credentials, wanted), name="verification")

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from epic.cli.settings import read_secret
 from epic.client import PREFIX, Denied, EpicClient
 from epic.controller.objects import Document, describe, explain, without_nulls
-from epic.errors import Invalid
+from epic.errors import Invalid, QuotaExceeded
 from epic.model.resources import AccountSpec, LBServiceGroupSpec, NodeSpec, ServicePrefixSpec
 
 API_VERSION = "epic.acnodal.io/v1"
@@ -168,6 +168,7 @@ def _is_password(client: EpicClient, obj: PlatformObject, password: str) -> bool
     with client.as_user(obj.name, password) as user:
         try:
             user.get(f"{PREFIX}/accounts/{obj.account}")
-        except Denied:
+        except (Denied, QuotaExceeded):
+            # Nobody may try so many passwords at once; one that is right is written again then.
             return False
     return True

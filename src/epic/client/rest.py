@@ -188,6 +188,8 @@ def _retries() -> Retry:
         backoff_factor=0.3,
         allowed_methods=frozenset({"GET", "PUT", "DELETE"}),
         raise_on_redirect=False,
+        # Such a reply is an answer, and says why.
+        respect_retry_after_header=False,
     )
 
 

@@ -118,6 +118,25 @@ def test_changes_are_configured_and_new_passwords_noticed(epicctl: Epicctl, shop
     ]
 
 
+def test_more_passwords_are_changed_than_may_be_tried_at_once(epicctl: Epicctl, tmp_path: Path) -> None:
+    account = {"apiVersion": "epic.acnodal.io/v1", "kind": "Account", "metadata": {"name": "many"}}
+    users = [
+        {
+            "apiVersion": "epic.acnodal.io/v1",
+            "kind": "User",
+            "metadata": {"name": f"u{i}", "namespace": "many"},
+            "spec": {"password-file": "key"},
+        }
+        for i in range(25)
+    ]
+    (tmp_path / "users.yaml").write_text(yaml.safe_dump_all([account, *users]))
+    for password in ("first-password", "other-password"):
+        (tmp_path / "key").write_text(password)
+        done = epicctl("apply", "-f", str(tmp_path / "users.yaml"))
+        assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("configured") == 25
+
+
 def test_standard_input_and_options_replace_files_and_classes(epicctl: Epicctl, shop: Path) -> None:
     epicctl("apply", "-f", str(shop / "platform.yaml"))
     objects = list(yaml.safe_load_all((shop / "gateway.yaml").read_text()))

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from epic.client import Denied, EpicClient
-from epic.errors import AlreadyExists, EpicError, Exhausted, Invalid, NotFound, Unavailable
+from epic.errors import AlreadyExists, EpicError, Exhausted, Invalid, NotFound, QuotaExceeded, Unavailable
 
 
 @dataclass
@@ -135,6 +135,12 @@ def test_a_redirect_to_another_server_is_refused(server: Server, client: EpicCli
             Reply(503, {"error": "pool empty", "reason": "NoRoom"}), Exhausted, "pool empty", id="exhausted"
         ),
         pytest.param(Reply(503, {"error": "starting"}), Unavailable, "starting", id="away"),
+        pytest.param(
+            Reply(503, {"error": "disk full"}, {"Retry-After": "10"}), Unavailable, "disk full", id="later"
+        ),
+        pytest.param(
+            Reply(429, {"error": "too many"}, {"Retry-After": "1"}), QuotaExceeded, "too many", id="too-many"
+        ),
         pytest.param(
             Reply(500, None, {"x-epic-error-message": "broken"}), Unavailable, "broken", id="header-only"
         ),
