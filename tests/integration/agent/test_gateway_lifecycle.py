@@ -47,7 +47,7 @@ async def test_a_gateway_drains_and_serves_again(serving: Node) -> None:
 
 async def test_an_http2_client_of_a_draining_gateway_is_told_to_go(serving: Node) -> None:
     assert "GOAWAY" not in serving.http2_trace()
-    serving.control.publish(with_state(snapshot(BACKEND, drain_seconds=30), "d2"))
+    serving.control.publish(with_state(Gateway(drain_seconds=30).snapshot(BACKEND), "d2"))
     await eventually(lambda: "connection: close" in serving.headers(), 2, "the word to the clients")
     assert "GOAWAY" in serving.http2_trace()
 
