@@ -114,7 +114,7 @@ def test_without_a_bundle_it_says_how_to_get_one(site: Path) -> None:
     (site / "hosts.yml").write_text("epic_control: {hosts: {localhost: {ansible_connection: local}}}\n")
     with pytest.raises(subprocess.CalledProcessError) as failed:
         run(site, site, "ansible-playbook", "-i", "hosts.yml", "epic.gateway.site")
-    assert "set cluster_bundle to the" in failed.value.stdout + failed.value.stderr
+    assert "Set cluster_bundle to the" in failed.value.stdout + failed.value.stderr
 
 
 @pytest.fixture
