@@ -11,7 +11,7 @@ from epic.lifecycle.addresses import unsupported_address
 from epic.lifecycle.conditions import readiness, with_proxy_condition
 from epic.live import End, SecondChance
 from epic.model.base import Condition
-from epic.model.instances import CONFIGURATION_REFUSED, NODE_SILENT
+from epic.model.instances import CONFIGURATION_REFUSED, NODE_SILENT, NOT_PROGRAMMED
 from epic.model.naming import GatewayId
 from epic.model.resources import GWProxy, Node
 from epic.proto import epic_pb2
@@ -36,9 +36,16 @@ def reported(proxy: GWProxy, node: str, states: Mapping[str, epic_pb2.InstanceSt
         "announced": state.announced,
         "drained": state.drained,
         "serving_revision": state.serving_revision[:_WORD_MAX],
-        "error": f"{CONFIGURATION_REFUSED}: {state.error[:_ERROR_MAX]}" if state.error else "",
+        "error": _error(state),
     }
     return _with_instance(proxy, node, update)
+
+
+def _error(state: epic_pb2.InstanceStatus) -> str:
+    # Without tunnels nothing is told to the Envoy: what it refused before is the older trouble.
+    if state.kernel_error:
+        return f"{NOT_PROGRAMMED}: {state.kernel_error[:_PROBLEM_MAX]}"
+    return f"{CONFIGURATION_REFUSED}: {state.error[:_ERROR_MAX]}" if state.error else ""
 
 
 def applied_siblings(report: epic_pb2.NodeReport, gateways: Iterable[GatewayId]) -> dict[GatewayId, str]:

@@ -14,7 +14,7 @@ from datetime import datetime
 
 from epic.errors import Exhausted
 from epic.lifecycle.goals import Host, Wanted, goals, is_coming, is_serving
-from epic.model.instances import Goal, InstancePhase, ProxyInstance
+from epic.model.instances import Goal, InstancePhase, ProxyInstance, trouble
 from epic.placement import place
 
 
@@ -179,11 +179,10 @@ def _withdrawn(instance: ProxyInstance, view: _View) -> _Move:
 def _towards_serving(instance: ProxyInstance) -> _Move:
     if instance.unit == "":
         return _Move("Planned", "waits for a run")
-    return (
-        _Move("Serving")
-        if is_serving(instance)
-        else _Move("Prepared", instance.hold or "waits for Envoy to serve")
-    )
+    if is_serving(instance):
+        return _Move("Serving")
+    waits = trouble(instance.error) if instance.error else "waits for Envoy to serve"
+    return _Move("Prepared", instance.hold or waits)
 
 
 def _obstacle(instance: ProxyInstance, view: _View) -> str:

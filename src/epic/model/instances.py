@@ -17,8 +17,10 @@ UnitState = Literal["", "current", "outdated", "removed"]
 
 NODE_SILENT = "NodeSilent"
 CONFIGURATION_REFUSED = "ConfigurationRefused"
+NOT_PROGRAMMED = "NotProgrammed"
 _TROUBLES = {
     NODE_SILENT: "a node does not report",
+    NOT_PROGRAMMED: "a node cannot set up all of its tunnels; the platform's operators can see why",
     CONFIGURATION_REFUSED: "an Envoy refused the configuration; the platform's operators can see why",
 }
 

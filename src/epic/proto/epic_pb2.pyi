@@ -512,6 +512,7 @@ class InstanceStatus(_message.Message):
     DRAINED_FIELD_NUMBER: _builtins.int
     LEAVING_FIELD_NUMBER: _builtins.int
     APPLIED_SIBLINGS_FIELD_NUMBER: _builtins.int
+    KERNEL_ERROR_FIELD_NUMBER: _builtins.int
     gateway: _builtins.str
     ready: _builtins.bool
     """The unit's Envoy answers "ready"."""
@@ -527,6 +528,8 @@ class InstanceStatus(_message.Message):
     """Not ordered any more, but something of it is on the node still."""
     applied_siblings: _builtins.str
     """Version of the Siblings that the programs have, as it came; empty: they have none."""
+    kernel_error: _builtins.str
+    """Why the node does not have what the instance needs (tunnels, interface, delivery); empty: it has."""
     def __init__(
         self,
         *,
@@ -538,10 +541,11 @@ class InstanceStatus(_message.Message):
         drained: _builtins.bool = ...,
         leaving: _builtins.bool = ...,
         applied_siblings: _builtins.str = ...,
+        kernel_error: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["announced", b"announced", "applied_siblings", b"applied_siblings", "drained", b"drained", "error", b"error", "gateway", b"gateway", "leaving", b"leaving", "ready", b"ready", "serving_revision", b"serving_revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["announced", b"announced", "applied_siblings", b"applied_siblings", "drained", b"drained", "error", b"error", "gateway", b"gateway", "kernel_error", b"kernel_error", "leaving", b"leaving", "ready", b"ready", "serving_revision", b"serving_revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

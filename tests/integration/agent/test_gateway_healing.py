@@ -12,8 +12,12 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
-from agent_control import INSIDE, INTERFACE, PUBLIC, Gateway, snapshot
+from agent_control import INSIDE, INTERFACE, PUBLIC, TUNNEL_ID, Gateway, snapshot
 from agent_node import Node, eventually, plane
+
+from epic.ads.snapshot import TUNNEL, versioned
+from epic.bpf.tunnel_table import MAX_TUNNELS
+from epic.proto import epic_pb2
 
 pytestmark = pytest.mark.root
 BACKEND = "192.168.50.11"
@@ -118,6 +122,29 @@ async def test_a_gateway_is_withdrawn_while_an_interface_is_down(serving: Node, 
     await eventually(lambda: not serving.is_announced(), 1, "the withdrawal")
     serving.node.run(f"ip link set {interface} up")
     await eventually(lambda: answers(serving), HEALED, "an answer")
+
+
+async def test_tunnels_for_which_the_node_has_no_room_are_said_and_set_when_there_is_some(
+    serving: Node,
+) -> None:
+    content = snapshot(BACKEND)
+    first = epic_pb2.Tunnel.FromString(content[TUNNEL][str(TUNNEL_ID)].body.value)
+    many = dict(content[TUNNEL])
+    for id_ in range(TUNNEL_ID + 1, TUNNEL_ID + MAX_TUNNELS + 100):
+        first.id = id_
+        many[str(id_)] = versioned(first)
+    serving.control.publish({**content, TUNNEL: many})
+    report = await serving.control.report(lambda r: r.problems, 60)
+    assert "and 99 more like it: there are 16384 tunnels on this node already" in report.problems[0]
+    assert report.instances[0].kernel_error.startswith("its tunnels cannot be set: there are 16384 tunnels")
+    assert len(report.problems) == 1
+    # Others' go, and what waited is set without a word from anybody.
+    kept = {id_: many[id_] for id_ in [str(TUNNEL_ID), *list(many)[-99:]]}
+    serving.control.publish({**content, TUNNEL: kept})
+    report = await serving.control.report(lambda r: len(r.tunnels) == 100, 60)
+    report = await serving.control.report(lambda r: not r.problems and r.instances[0].announced, 10)
+    assert report.instances[0].kernel_error == ""
+    assert answers(serving)
 
 
 async def test_the_route_of_somebody_else_is_no_announcement(node: Node) -> None:

@@ -67,6 +67,14 @@ def test_an_agents_words_are_kept_with_a_reason_and_stay_out_of_the_condition() 
     assert condition(found, "Ready")[2] == f"1 of 2 instances serve; {message}."
 
 
+def test_a_node_that_cannot_set_tunnels_says_so_before_what_an_envoy_refuses() -> None:
+    state = InstanceStatus(gateway="root.U1", error="refused", kernel_error="no room for more than 4 tunnels")
+    found = reported(serving(proxy(), "epic1"), "epic2", {"root.U1": state})
+    assert found.status.instances[1].error == "NotProgrammed: no room for more than 4 tunnels"
+    message = "a node cannot set up all of its tunnels; the platform's operators can see why"
+    assert condition(found, "Ready")[2] == f"1 of 2 instances serve; {message}."
+
+
 def test_a_gateway_with_an_instance_that_no_node_has_room_for_does_not_serve_with_all() -> None:
     before = proxy()
     before = with_instances(before, before.status.instances, unplaced=1)

@@ -15,9 +15,10 @@ from typing import Any
 
 import grpc
 import pytest
-from agent_samples import WEB, tunnel
+from agent_samples import WEB, instance, tunnel
 
 from epic.agent.gateway import report
+from epic.agent.gateway.envoy.readiness import Envoy
 from epic.agent.gateway.report import Reporter, TunnelReport, tunnel_statuses
 from epic.bpf.dataplane import Peer, TunnelCounters
 from epic.proto.epic_pb2 import InstanceStatus, NodeReport, TunnelStatus
@@ -59,6 +60,15 @@ class Node:
         # In pieces: on a busy machine one long sleep may end together with the reporter's.
         for _ in range(6):
             await asyncio.sleep(0.01)
+
+
+def test_an_instance_says_why_the_node_does_not_have_what_it_needs() -> None:
+    instances = {WEB: instance()}
+    told = report.instance_statuses(
+        instances, {WEB: Envoy()}, (), failures={WEB: "its tunnels cannot be set"}
+    )
+    assert [status.kernel_error for status in told] == ["its tunnels cannot be set"]
+    assert report.instance_statuses(instances, {WEB: Envoy()}, ())[0].kernel_error == ""
 
 
 @asynccontextmanager

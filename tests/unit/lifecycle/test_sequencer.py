@@ -65,6 +65,12 @@ def test_an_instance_that_its_siblings_do_not_know_says_that_it_waits_for_them()
     assert [i.reason for i in step([instance("e1", **held)], replicas=1).instances] == [held["hold"]]
 
 
+def test_an_instance_that_its_node_cannot_set_up_does_not_say_that_it_waits_for_envoy() -> None:
+    broken = {**UP, "phase": "Prepared", "announced": False, "error": "NotProgrammed: no room on node e1"}
+    (reason,) = [i.reason for i in step([instance("e1", **broken)], replicas=1).instances]
+    assert reason == "a node cannot set up all of its tunnels; the platform's operators can see why"
+
+
 def test_a_deleted_gateways_instances_drain_all_at_once_without_waiting() -> None:
     found = step([instance("e1", **UP), instance("e2", **UP)], deleting=True)
     assert phases(found) == {"e1": "Draining", "e2": "Draining"}

@@ -258,6 +258,7 @@ class GatewayAgent:
             self._drainer.ended,
             self._reconciler.leaving,
             self._second_chance.applied,
+            self._reconciler.failures,
         )
 
     def _state(self) -> epic_pb2.NodeReport:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from epic.agent.gateway import plan
 from epic.agent.gateway.delivery import RULE, Delivery
 from epic.agent.gateway.desired import Tunnel
+from epic.agent.gateway.failures import Failure
 from epic.agent.netlink.monitor import Changes, Pending
 from epic.agent.netlink.objects import Link, Netlink
 from epic.agent.netlink.route_cache import RouteCache, program_route
@@ -21,9 +22,11 @@ from epic.agent.tunnel.endpoints import EndpointKey, batches
 from epic.agent.tunnel.underlay import Underlay
 from epic.bpf import dataplane as bpf
 from epic.errors import EpicError
+from epic.log_rate import LogRate
 from epic.model.naming import GUE_PORT, INSTANCE_INTERFACE, instance_interface
 
 log = logging.getLogger(__name__)
+_warnings = LogRate(log)
 
 
 class _Made(NamedTuple):
@@ -146,22 +149,21 @@ class GatewayKernel:
                 if tunnel != made.tunnel:
                     self._set_tunnel(made.wanted, tunnel)
             except (EpicError, OSError) as error:
-                log.error("the route of tunnel %d cannot be set: %s", id_, error)
+                _warnings.warning("the route of tunnel %d cannot be set: %s", id_, error)
                 self.stale.add(id_)
 
-    def apply(self, actions: Iterable[plan.Action]) -> list[plan.Action]:
-        """Do what the plan says, in order; returns what failed, which is in the log."""
-        failed: list[plan.Action] = []
+    def apply(self, actions: Iterable[plan.Action]) -> list[Failure]:
+        """Do what the plan says, in order; returns what failed."""
+        failed: list[Failure] = []
         for action in actions:
             try:
                 self._apply(action)
             except EpicError as error:
-                log.warning("cannot do %s: %s", action, error)
-                failed.append(action)
-            except Exception:
-                # One gateway's trouble must not hold up the others; the next round tries again.
-                log.exception("cannot do %s", action)
-                failed.append(action)
+                failed.append(Failure(action, str(error)))
+            except Exception as error:
+                # One gateway's trouble must not hold up the others; a later round tries again.
+                log.debug("cannot %s", action, exc_info=error)
+                failed.append(Failure(action, repr(error)))
         return failed
 
     def release_old_programs(self) -> None:

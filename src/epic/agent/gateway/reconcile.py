@@ -20,6 +20,7 @@ from epic.agent.gateway.envoy.drain import Drainer, Order
 from epic.agent.gateway.envoy.readiness import RELEASE_SECONDS, has_released
 from epic.agent.gateway.envoy.registry import EnvoyRegistry
 from epic.agent.gateway.envoy.xds import XdsSockets
+from epic.agent.gateway.failures import Failures
 from epic.agent.gateway.firewall import Firewall
 from epic.agent.gateway.kernel import GatewayKernel, KernelState
 from epic.agent.gateway.resource_cache import ResourceCache
@@ -98,6 +99,7 @@ class Reconciler:
         self._programmed: set[str] = set()
         self._cut_off: set[str] = set()
         self._troubles = LogOnce(log)
+        self._failures = Failures(log)
 
     def accept_resources(self) -> None:
         """What is held has changed, or is to be worked towards from now on.
@@ -141,7 +143,12 @@ class Reconciler:
     @property
     def problems(self) -> tuple[str, ...]:
         """What is wrong with the node now, a line each."""
-        return self._troubles.problems
+        return (*self._troubles.problems, *self._failures.problems)
+
+    @property
+    def failures(self) -> Mapping[str, str]:
+        """Why gateways do not have what they need on this node, by gateway."""
+        return self._failures.by_gateway
 
     def set_down(self, down: frozenset[int]) -> None:
         """These tunnels are down: Envoys are told that the endpoints behind them are unhealthy."""
@@ -151,9 +158,9 @@ class Reconciler:
         self._wake.set()
 
     def wake(self) -> None:
-        """Something changed on the node: look at all of it."""
-        self._whole = True
-        self._wake.set()
+        """Something changed on the node: look at all of it, and try again what failed."""
+        self._failures.try_again()
+        self._timed()
 
     async def run(self, done: Callable[[bool], None]) -> None:
         """Reconcile until cancelled; `done` is told after each round whether tunnels changed."""
@@ -216,6 +223,7 @@ class Reconciler:
         passes_on = await self._sync_siblings(kernel, whole)
         await self._refresh_endpoints()
         view = self._view(kernel)
+        self._failures.begin()
         actions = plan.additions(view.wanted, view.observed)
         failed = await self._apply(view, actions)
         if whole and self._synced and not failed:
@@ -235,7 +243,10 @@ class Reconciler:
             "gap", "; ".join(kernel.gaps) and f"nothing is announced: {'; '.join(kernel.gaps)}"
         )
         await self.announce()
-        if failed or kernel.gaps or not passes_on:
+        later = self._failures.conclude()
+        if later is not None:
+            self._again(later)
+        if kernel.gaps or not passes_on:
             self._again(_RETRY_SECONDS)
         if whole and self._synced:
             await self._look_for_leftovers(state, failed)
@@ -311,10 +322,11 @@ class Reconciler:
 
     async def _apply(self, view: _View, actions: Sequence[plan.Action]) -> list[plan.Action]:
         """Do this; returns what failed."""
-        if not actions:
-            return []
-        failed = await self._worker.run(self._kernel.apply, actions)
-        troubled = {id(action) for action in failed}
+        due = self._failures.due(actions)
+        failures = await self._worker.run(self._kernel.apply, due) if due else []
+        self._failures.note(due, failures)
+        undone = {id(action) for action in actions} - {id(action) for action in due}
+        troubled = undone | {id(failure.action) for failure in failures}
         endpoints = self._cache.dirty.endpoints
         for action in actions:
             match action:
@@ -325,7 +337,7 @@ class Reconciler:
                     view.there.update(made)
                 case plan.DeleteEndpoints(keys):
                     endpoints.removed(keys)
-        return failed
+        return [action for action in actions if id(action) in troubled]
 
     def _publish(self, view: _View, broken: set[str]) -> None:
         """Tell the Envoys, except those whose new endpoints have no tunnels yet."""
@@ -376,4 +388,5 @@ class Reconciler:
 
     def _timed(self) -> None:
         self._timer = None
-        self.wake()
+        self._whole = True
+        self._wake.set()

@@ -44,12 +44,13 @@ def instance_statuses(
     drained: Collection[str] = (),
     leaving: Iterable[str] = (),
     siblings: Mapping[str, str] | None = None,
+    failures: Mapping[str, str] | None = None,
 ) -> list[epic_pb2.InstanceStatus]:
     """The state of each instance, by name, and of what is not to be one any more but is not gone.
 
-    `siblings` are the versions that the programs have, by gateway.
+    `siblings` are the versions that the programs have, by gateway; `failures` say what the kernel refused.
     """
-    applied = siblings or {}
+    applied, refused = siblings or {}, failures or {}
     found = [
         epic_pb2.InstanceStatus(
             gateway=gateway,
@@ -59,6 +60,7 @@ def instance_statuses(
             error=envoy.error,
             drained=gateway in drained and instances[gateway].public not in standing,
             applied_siblings=applied.get(gateway, ""),
+            kernel_error=refused.get(gateway, ""),
         )
         for gateway, envoy in sorted(envoys.items())
         if gateway in instances
