@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from epic.errors import QuotaExceeded
 from epic.model.base import Resource
@@ -18,42 +17,43 @@ from epic.store.interface import Reader, Transaction
 _HELP = "delete what is not needed, or ask the platform's administrators for a higher"
 
 
-@dataclass(frozen=True)
-class _Usage:
-    """What an account has; `unconnected` counts workload nodes of its gateways that got no tunnels."""
+@contextmanager
+def within_slice_limits(transaction: Transaction, account: str) -> Iterator[None]:
+    """Raise QuotaExceeded if the block, which writes a slice, made the account exceed a limit, or by more.
 
-    nodes: int
-    endpoints: int
-    unconnected: int
+    What exceeds a limit that was lowered may become less. Tunnels are to be planned after it: what is refused
+    here makes none.
+    """
+    nodes_before, endpoints_before = _named(transaction, account)
+    yield
+    nodes, endpoints = _named(transaction, account)
+    limits = transaction.get(Account, "", account).spec
+    if nodes > max(limits.workload_node_limit, nodes_before):
+        raise QuotaExceeded(
+            f"account {account!r} would have {nodes} workload nodes and may have "
+            f"{limits.workload_node_limit}; it has {nodes_before}. Name only nodes that host endpoints, "
+            f"{_HELP} workloadNodeLimit"
+        )
+    if endpoints > max(limits.endpoint_limit, endpoints_before):
+        raise QuotaExceeded(
+            f"account {account!r} would have {endpoints} endpoints and may have "
+            f"{limits.endpoint_limit}; it has {endpoints_before}; {_HELP} endpointLimit"
+        )
 
 
 @contextmanager
-def within_limits(transaction: Transaction, account: str) -> Iterator[None]:
-    """Raise QuotaExceeded at the end if the block made the account exceed a limit, or exceed it by more.
-
-    What exceeds a limit that was lowered may become less.
-    """
-    before = _usage(transaction, account)
+def within_tunnel_limit(transaction: Transaction, account: str) -> Iterator[None]:
+    """Raise QuotaExceeded if the block, which plans tunnels, left out more workload nodes than before."""
+    before = _unconnected(transaction, account)
     yield
-    after = _usage(transaction, account)
-    limits = transaction.get(Account, "", account).spec
-    if after.nodes > max(limits.workload_node_limit, before.nodes):
-        raise QuotaExceeded(
-            f"account {account!r} would have {after.nodes} workload nodes and may have "
-            f"{limits.workload_node_limit}; it has {before.nodes}. Name only nodes that host endpoints, "
-            f"{_HELP} workloadNodeLimit"
-        )
-    if after.endpoints > max(limits.endpoint_limit, before.endpoints):
-        raise QuotaExceeded(
-            f"account {account!r} would have {after.endpoints} endpoints and may have "
-            f"{limits.endpoint_limit}; it has {before.endpoints}; {_HELP} endpointLimit"
-        )
-    if after.unconnected > before.unconnected:
+    after = _unconnected(transaction, account)
+    if after > before:
+        limit = transaction.get(Account, "", account).spec.tunnel_limit
         tunnels = transaction.list(Tunnel, account)
         going = sum(tunnel.deleting for tunnel in tunnels)
         raise QuotaExceeded(
-            f"account {account!r} may have {limits.tunnel_limit} tunnels, one for each instance of a gateway "
-            f"and workload node with endpoints behind it; {after.unconnected} nodes would get none. "
+            f"account {account!r} may have {limit} tunnels, one for each instance of a gateway "
+            f"and workload node with endpoints behind it; {after} nodes would get none. "
             f"It would have {len(tunnels) - going}, and {going} were deleted and are not gone yet; "
             f"{_HELP} tunnelLimit"
         )
@@ -74,10 +74,11 @@ def _endpoints(piece: GWEndpointSlice) -> int:
     return sum(len(endpoint.addresses) for endpoint in piece.spec.endpoints)
 
 
-def _usage(reader: Reader, account: str) -> _Usage:
+def _named(reader: Reader, account: str) -> tuple[int, int]:
+    """How many workload nodes and endpoints the account's slices name."""
     slices = reader.list(GWEndpointSlice, account)
-    return _Usage(
-        nodes=len(set[tuple[str, str]]().union(*map(_nodes, slices))),
-        endpoints=sum(map(_endpoints, slices)),
-        unconnected=sum(proxy.status.unconnected for proxy in reader.list(GWProxy, account)),
-    )
+    return len(set[tuple[str, str]]().union(*map(_nodes, slices))), sum(map(_endpoints, slices))
+
+
+def _unconnected(reader: Reader, account: str) -> int:
+    return sum(proxy.status.unconnected for proxy in reader.list(GWProxy, account))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from ipaddress import IPv4Network
 
-from epic.api.account_limits import within_limits
+from epic.api.account_limits import within_tunnel_limit
 from epic.api.bodies import ProxySpecInput
 from epic.api.names import dns_endpoint
 from epic.api.ports import ports_and_gateway
@@ -90,9 +90,9 @@ def create_gateway(
     proxy = proxy.model_copy(update={"spec": spec_with_name, "status": status})
     unplaced = group.spec.envoy_replica_count - len(chosen)
     proxy = with_instances(proxy, new_instances(chosen, claims, settings.inside_pool), unplaced)
-    with within_limits(transaction, proxy.account):
-        proxy = transaction.create(_queued(transaction, proxy, chosen))
-        relist_gateway(transaction, proxy, world.nodes)
+    proxy = transaction.create(_queued(transaction, proxy, chosen))
+    relist_gateway(transaction, proxy, world.nodes)
+    with within_tunnel_limit(transaction, proxy.account):
         replan(transaction, proxy.account, {proxy.name})
     return transaction.get(GWProxy, proxy.account, proxy.name)
 

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 from fastapi import APIRouter, Response
 
-from epic.api.account_limits import takes_more, within_limits
+from epic.api.account_limits import takes_more, within_slice_limits, within_tunnel_limit
 from epic.api.bodies import Body, InputMetadata, RouteBody, SliceBody
 from epic.api.context import Context, Ctx
 from epic.api.metadata import check_version, with_sources
@@ -64,8 +64,9 @@ class _Collection(Generic[_Owned, _Given]):
                 raise Duplicate(f"{obj.kind} {obj.name!r} exists already", path)
             if self.check is not None:
                 self.check(ctx, transaction, obj)
-            with within_limits(transaction, obj.account):
+            with within_slice_limits(transaction, obj.account):
                 created = transaction.create(with_sources(given, obj))
+            with within_tunnel_limit(transaction, obj.account):
                 replan(transaction, obj.account, self.gateways(transaction, obj))
         return found(path, self.shown(created))
 
@@ -81,12 +82,12 @@ class _Collection(Generic[_Owned, _Given]):
                 self.check(ctx, transaction, obj)
             changed = with_sources(given, stored.model_copy(update={"spec": obj.spec}))
             # Most changes, such as a pod that moves, need other tunnels for nobody, and nothing more.
-            other_ends = self.ends(changed) != self.ends(stored)
-            watched = other_ends or takes_more(stored, changed)
-            with within_limits(transaction, obj.account) if watched else nullcontext():
+            more = takes_more(stored, changed)
+            with within_slice_limits(transaction, obj.account) if more else nullcontext():
                 updated = transaction.update(changed)
-                if other_ends:
-                    affected = self.gateways(transaction, stored) | self.gateways(transaction, updated)
+            if self.ends(updated) != self.ends(stored):
+                affected = self.gateways(transaction, stored) | self.gateways(transaction, updated)
+                with within_tunnel_limit(transaction, obj.account):
                     replan(transaction, obj.account, affected)
         return found(self.path(obj.account, name), self.shown(updated))
 
