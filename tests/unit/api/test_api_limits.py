@@ -180,3 +180,21 @@ async def test_tunnels_that_are_not_gone_bound_how_many_are_made_anew(
     assert refused is not None
     assert "were deleted and are not gone" in refused
     assert len(store.list(Tunnel, "root")) <= 12
+
+
+async def test_an_instance_that_moves_has_its_tunnels_at_both_places_at_the_limit(
+    tenant: httpx.AsyncClient, store: SqliteStore
+) -> None:
+    limit(store, tunnel_limit=4)
+    await gateway(tenant)
+    await tenant.post(SLICES, json=slice_body("E1", nodes=nodes(2)))
+    with store.transaction() as transaction:
+        proxy = transaction.get(GWProxy, "root", "U1")
+        first = proxy.status.instances[0]
+        other = first.model_copy(update={"node": "epic9", "inside_address": first.inside_address + 99})
+        instances = (*proxy.status.instances, other)
+        status = proxy.status.model_copy(update={"instances": instances})
+        transaction.update(proxy.model_copy(update={"status": status}))
+        replan(transaction, "root", {"U1"})
+    assert len(living(store)) == 6
+    assert "Connected" not in conditions(store)
