@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import re
 import socket
+import struct
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from planes import tunnel
 from epic.bpf import syscalls
 from epic.bpf.dataplane import Dataplane, Role
 
+_PROG_QUERY, _TCX_EGRESS = 16, 47
 HAS_TCX = tuple(int(part) for part in re.findall(r"\d+", platform.release())[:2]) >= (6, 6)
 pytestmark = [pytest.mark.root, pytest.mark.skipif(not HAS_TCX, reason="this kernel has no TCX")]
 
@@ -46,6 +49,18 @@ def running_id(pin: Path) -> int:
         os.close(fd)
 
 
+def order(namespace: Namespace) -> list[int]:
+    """The ids of the programs at the egress of up0 that run by links, first to last."""
+    ids = (ctypes.c_uint32 * 8)()
+    asked = ctypes.create_string_buffer(
+        struct.pack("=IIIIQI", index(namespace), _TCX_EGRESS, 0, 0, ctypes.addressof(ids), len(ids)), 64
+    )
+    with namespace:
+        syscalls.bpf(_PROG_QUERY, asked)
+    (count,) = struct.unpack_from("=I", asked, 24)
+    return list(ids)[:count]
+
+
 def is_loaded(program: int) -> bool:
     try:
         os.close(syscalls.program_by_id(program))
@@ -60,6 +75,21 @@ def test_a_link_stays_when_clsact_goes(plane: Dataplane, namespace: Namespace, r
     plane.attach_underlay("up0", role)
     namespace.run("tc qdisc del dev up0 clsact")
     assert plane.is_linked(index(namespace))
+
+
+def test_a_link_runs_before_those_that_others_had_there(
+    plane: Dataplane, namespace: Namespace, bpffs: Path
+) -> None:
+    (other,) = (bpffs / "plane").glob("*/programs/segment_ingress")
+    program = syscalls.open_pinned(other)
+    link = syscalls.create_tcx_egress_link(program, index(namespace))
+    try:
+        plane.attach_underlay("up0", "workload")
+        (pin,) = pins(bpffs)
+        assert order(namespace) == [running_id(pin), syscalls.program_info(program).id]
+    finally:
+        os.close(link)
+        os.close(program)
 
 
 def test_attaching_again_changes_nothing(plane: Dataplane, bpffs: Path) -> None:

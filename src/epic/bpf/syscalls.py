@@ -26,6 +26,8 @@ _MAP_UPDATE_BATCH = 26
 _MAP_DELETE_BATCH = 27
 _LINK_CREATE = 28
 _LINK_UPDATE = 29
+# BPF_F_BEFORE, before no one in particular
+_BEFORE_ALL = 1 << 3
 _TCX_EGRESS = 47
 
 ENOTSUPP = 524
@@ -108,8 +110,8 @@ def pin(fd: int, path: Path) -> None:
 
 
 def create_tcx_egress_link(program: int, interface: int) -> int:
-    """Run the program at the interface's egress, after other links', for as long as this link is held."""
-    return bpf(_LINK_CREATE, attributes("=IIII", program, interface, _TCX_EGRESS, 0))
+    """Run the program at the interface's egress, before other links', for as long as this link is held."""
+    return bpf(_LINK_CREATE, attributes("=IIII", program, interface, _TCX_EGRESS, _BEFORE_ALL))
 
 
 def update_link(link: int, program: int) -> None:

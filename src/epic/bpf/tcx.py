@@ -2,8 +2,9 @@
 """A second attachment of what guards an interface's egress: TCX, which Linux has from 6.6 on.
 
 `tc` removes a filter, or clsact with all that are in it; it does not reach these links. They run before all
-filters, and what they encapsulate no filter sees. Their pins are in `links/` beside a version's programs; a
-link goes with its pin.
+filters, and what they encapsulate no filter sees. They also run before links of others that were there
+earlier: one that lets a packet pass for good would hide it from those behind. Their pins are in `links/`
+beside a version's programs; a link goes with its pin.
 """
 
 from __future__ import annotations
