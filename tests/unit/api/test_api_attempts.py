@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from ipaddress import IPv4Network
 
 import httpx
@@ -35,6 +35,13 @@ class Site:
         transport = httpx.ASGITransport(self.app, client=(source, 1))
         async with httpx.AsyncClient(transport=transport, base_url="https://epic") as client:
             return await client.get(path, auth=who)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for it, with a limit."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
 
 
 @pytest.fixture
@@ -90,15 +97,23 @@ async def test_a_right_password_is_next_however_many_wrong_ones_wait(
     go = threading.Event()
 
     def slow(_: str, password: str) -> bool:
-        go.wait(5)
+        go.wait(20)
         order.append(password)
         return password == TENANT[1]
 
     monkeypatch.setattr(auth, "verify_password", slow)
+    waiting: list[str] = []
+    wait = Turns._wait
+
+    async def noting(turns: Turns, source: str) -> None:
+        waiting.append(source)
+        await wait(turns, source)
+
+    monkeypatch.setattr(Turns, "_wait", noting)
     guesses = [asyncio.create_task(site.get((ADMIN[0], f"wrong{i}"))) for i in range(20)]
-    await asyncio.sleep(0.05)
+    await until(lambda: len(waiting) == 20)
     right = asyncio.create_task(site.get(TENANT, source="192.0.2.9"))
-    await asyncio.sleep(0.05)
+    await until(lambda: "192.0.2.9" in waiting)
     go.set()
     assert (await right).status_code == 200
     assert order.index(TENANT[1]) <= 5
