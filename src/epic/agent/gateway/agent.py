@@ -98,13 +98,7 @@ class GatewayAgent:
         client = self._client()
         self._hold = Hold(client, self._cache, standing=bool(self._routes.standing))
         self._reconciler.hold_new = self._hold.holds()
-        await self._worker.run(kernel.start)
-        await self._worker.run(self._second_chance.start, dict(self._cache.siblings))
-        if stored is not None:
-            # An Envoy that outlived an earlier agent is not told that all is well before that is known.
-            self._liveness.look(await self._worker.run(self._look_at_stored), time.monotonic())
-            self._reconciler.set_down(self._liveness.down)
-            self._accept_resources()
+        await self._take_over(stored is not None)
         self._renewer = CertificateRenewer(settings.control, settings.node_name, lambda: client.channel)
         self._reporter = report.Reporter(
             settings.node_name, lambda: client.channel, self._state, self._tunnels
@@ -132,6 +126,16 @@ class GatewayAgent:
             self._routes.close()
             self._worker.close()
             kernel.close()
+
+    async def _take_over(self, stored: bool) -> None:
+        """Take up what an earlier agent left in the kernel and, if it did, on disk."""
+        await self._worker.run(self._kernel.start)
+        await self._worker.run(self._second_chance.start, dict(self._cache.siblings))
+        if stored:
+            # An Envoy that outlived an earlier agent is not told that all is well before that is known.
+            self._liveness.look(await self._worker.run(self._look_at_stored), time.monotonic())
+            self._reconciler.set_down(self._liveness.down)
+            self._accept_resources()
 
     async def _serve(self, client: DeltaClient, stop: asyncio.Event) -> None:
         add = self._supervisor.add
