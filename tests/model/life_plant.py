@@ -8,11 +8,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
 from ipaddress import IPv4Network
 from typing import Any
 
 import pytest
+from clock import Clock
 from life_nodes import EpicNode, TunnelEnd, WorkloadNode
 
 from epic.ads.desired.assemble import gateway_parts, node_snapshot, node_state
@@ -41,22 +41,6 @@ from epic.siblings.heard import AppliedLists
 from epic.store.interface import Change, Transaction
 from epic.store.sqlite import SqliteStore
 from epic.workqueue.queue import WorkQueue
-
-
-class Clock:
-    """The time of the model."""
-
-    def __init__(self) -> None:
-        self.time = base.now()
-
-    def __call__(self) -> datetime:
-        return self.time
-
-    def seconds(self) -> float:
-        return self.time.timestamp()
-
-    def pass_(self, seconds: float) -> None:
-        self.time += timedelta(seconds=seconds)
 
 
 class FullDisk(SqliteStore):

@@ -6,10 +6,12 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
+
+from clock import Clock
 
 from epic.api.bodies import ProxySpecInput
 from epic.api.gateways import GatewaySettings, create_gateway
@@ -27,22 +29,6 @@ from epic.store.sqlite import SqliteStore
 GATEWAY = GatewayId("a", "u1")
 SETTINGS = GatewaySettings(IPv4Network("100.64.0.0/24"), timedelta())
 SERVING = {"phase": "Serving", "unit": "current", "ready": True, "announced": True}
-
-
-class Clock:
-    """One time for the store's objects and for what is measured."""
-
-    def __init__(self) -> None:
-        self.time = datetime(2026, 1, 1, tzinfo=UTC)
-
-    def __call__(self) -> datetime:
-        return self.time
-
-    def seconds(self) -> float:
-        return self.time.timestamp()
-
-    def pass_(self, seconds: float) -> None:
-        self.time += timedelta(seconds=seconds)
 
 
 class Watched(SqliteStore):
