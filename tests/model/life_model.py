@@ -152,6 +152,11 @@ class Model(Plant):
             if self.clock() >= deadline:
                 self.epic[name].power_off()
 
+    def switch_off_lost(self) -> None:
+        """Time passes until all that was removed by force is off."""
+        last = max(self.lost.values(), default=self.clock())
+        self.pass_time(max(0.0, (last - self.clock()).total_seconds()))
+
     # What must hold
 
     def check_announced(self, node: EpicNode, gateways: set[str]) -> None:

@@ -42,6 +42,8 @@ class EpicNode:
     tunnels: dict[int, TunnelEnd] = field(default_factory=dict)
     plumbing: dict[str, str] = field(default_factory=dict)
     """What belongs to an inside address (routes, rules), and of which gateway it is."""
+    first_announced: dict[str, float] = field(default_factory=dict)
+    """When it first announced each gateway that has a unit here."""
     draining: set[str] = field(default_factory=set)
     siblings: Resources = field(default_factory=dict)
     """What its programs know of siblings, by gateway."""
@@ -114,6 +116,7 @@ class EpicNode:
                 self._withdraw(name)
             elif not self._is_held(instance, time):
                 self.announced[instance.public_address] = name
+                self.first_announced.setdefault(name, time)
         self.held_since = {name: t for name, t in self.held_since.items() if name in instances}
         self.siblings = held[SIBLINGS]
 
@@ -153,6 +156,7 @@ class EpicNode:
         for gateway in sorted(set(self.units) - set(wanted)):
             self._stop(gateway)
             del self.units[gateway]
+            self.first_announced.pop(gateway, None)
             done[gateway] = ("remove", "")
         for gateway, instance in sorted(wanted.items()):
             done[gateway] = self._make(gateway, instance)

@@ -45,6 +45,7 @@ def finish(model: Model, seed: int) -> None:
         if not (model.store.list(GWProxy) or model.store.list(Tunnel)):
             break
         model.pass_time(31)
+    model.switch_off_lost()
     try:
         model.check_nothing_left()
     except AssertionError as error:

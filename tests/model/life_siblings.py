@@ -42,10 +42,17 @@ def check_announced(plant: Plant, node: EpicNode, gateways: Iterable[str]) -> No
         found = next((s for s in stored.spec.siblings if s.node == node.name), None) if stored else None
         if stored is None or found is None:
             continue
+        if node.first_announced[gateway] <= found.since.timestamp():
+            continue  # it served before it could pass packets on
         over = plant.clock() - found.since
         for sibling in stored.spec.siblings:
             away = plant.clock.seconds() - plant.last_report.get(sibling.node, 0) > _AWAY
-            # Who came later has known it from the beginning.
+            # Who came later has known it from the beginning. Who leaves serves nobody.
+            if sibling.left:
+                assert away or gateway not in plant.epic[sibling.node].announced.values(), (
+                    f"{sibling.node} leaves the siblings of {gateway} and announces it"
+                )
+                continue
             if sibling.joined > found.joined or away or over.total_seconds() >= _HOLD_MAX:
                 continue
             known = {s.node for s in _read(plant.epic[sibling.node].siblings, gateway).siblings}

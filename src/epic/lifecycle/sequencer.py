@@ -84,8 +84,10 @@ def may_restart(instance: ProxyInstance) -> bool:
 
 
 def is_left_out(instance: ProxyInstance) -> bool:
-    """Whether a run is to remove it from its node."""
-    return instance.phase == "Removed" or (instance.phase == "Withdrawn" and instance.goal == "remove")
+    """Whether a run is to remove it from its node, or to leave it removed: it is never made again."""
+    if instance.phase == "Removed" or instance.unit == "removed":
+        return True
+    return instance.phase == "Withdrawn" and instance.goal == "remove"
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,14 @@ def test_inventory_lists_all_instances_of_each_node() -> None:
             }
         ],
     }
+
+
+def test_a_run_does_not_make_again_what_another_has_removed() -> None:
+    """Its goal may still be to serve: the next look at it finds that it goes, and waits for no run."""
+    removed = proxy("e1", phase="Withdrawn", goal="serve", unit="removed")
+    plan = plan_nodes([node("e1")], [removed], [], "1.40.0", POOL6)["e1"]
+    assert plan.instances == ()
+    assert plan.removed == {("root.U1", IPv4Address("100.64.0.1"))}
 
 
 @pytest.mark.parametrize(("address", "mtu"), [("192.0.2.1", 1452), ("2001:db8::1", 1432)])
