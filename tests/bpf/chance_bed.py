@@ -7,13 +7,14 @@ import secrets
 import socket
 import struct
 from collections import Counter
+from contextlib import AbstractContextManager, closing
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any
 
 import oracle
-from chance_sockets import Connection, Instance
+from chance_sockets import PORT, Connection, Instance
 from frames import ETHER, Address, ip
 from namespaces import Namespace
 from oracle_chance import DROPPED, REDIRECTED, Outcome
@@ -111,12 +112,17 @@ class Bed:
 
     def spend_budget(self, whose: bytes, until_ns: int) -> None:
         """Packets of unknown flows have used that gateway's share up to then; 0: nothing of it."""
-        (pin,) = Path(self.plane._loader.directory).glob("maps/budgets")
-        budgets = Map(pin, 16, 8)
-        try:
+        with self._budgets() as budgets:
             budgets.set(whose, until_ns.to_bytes(8, "little"))
-        finally:
-            budgets.close()
+
+    def spent_budget(self, whose: bytes) -> int:
+        """Up to when it is used."""
+        with self._budgets() as budgets:
+            return int.from_bytes(budgets.get(whose) or b"", "little")
+
+    def _budgets(self) -> AbstractContextManager[Map]:
+        (pin,) = Path(self.plane._loader.directory).glob("maps/budgets")
+        return closing(Map(pin, 16, 8))
 
     def tell(self, inner: int, **changes: Any) -> None:
         """What the agent tells the programs and the rules; changes are fields of Siblings."""
@@ -142,9 +148,9 @@ class Bed:
         """Likewise, besides a connection of the test's that has or had a socket."""
         return self.stranger(inner, client_port=self._port + _OTHER_PORTS)
 
-    def open(self, inner: int) -> Connection:
+    def open(self, inner: int, public_port: int = PORT) -> Connection:
         """A connection that it has."""
-        opened, accepted = self.instance.open(CLIENTS[inner], PUBLICS[inner], self._port)
+        opened, accepted = self.instance.open(*self.ends_of(inner), public_port)
         self._kept.append(accepted)
         self.know(opened)
         return opened

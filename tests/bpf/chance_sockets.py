@@ -19,7 +19,8 @@ LINK = "chance0"
 _INSIDE_LINK = "eth0"
 _MAC, _CLIENT_MAC = "02:00:00:00:02:01", "02:00:00:00:02:02"
 _ETH_P_ALL = 3
-PORT = 80
+PORT, BOTH_FAMILIES_PORT = 80, 81
+"""Of a listener for each public address, and of one for all of either family."""
 CLIENT_NUMBER = 1_000_000_000
 """The first sequence number of every client."""
 
@@ -69,7 +70,9 @@ class Instance:
             )
         shown = host.run(f"ip -o link show {LINK}")
         self.netns = int(shown.split("link-netnsid")[1].split()[0])
-        self._listeners = {public: self._listen(public) for public in publics}
+        self._listeners = {(public, PORT): self._listen(str(public), PORT) for public in publics}
+        both = self._listen("::", BOTH_FAMILIES_PORT)
+        self._listeners |= {(public, BOTH_FAMILIES_PORT): both for public in publics}
         with host:
             self._wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL))
             self._wire.bind((LINK, 0))
@@ -82,19 +85,21 @@ class Instance:
         self._host.run(f"ip link del {LINK}")
         self.namespace.close()
 
-    def begin(self, client: Address, public: Address, port: int) -> Connection:
+    def begin(self, client: Address, public: Address, port: int, public_port: int = PORT) -> Connection:
         """A SYN was sent and answered; the instance holds a request socket, or has given a cookie."""
-        opening = Connection(client, public, port, CLIENT_NUMBER, 0)
+        opening = Connection(client, public, port, CLIENT_NUMBER, 0, public_port)
         self._send(opening.packet("S", options=[("MSS", 1400)]))
         answer = self._receive(port)
         assert answer.flags == "SA"
         return opening.moved(1, answer.seq + 1)
 
-    def open(self, client: Address, public: Address, port: int) -> tuple[Connection, socket.socket]:
+    def open(
+        self, client: Address, public: Address, port: int, public_port: int = PORT
+    ) -> tuple[Connection, socket.socket]:
         """An established connection, and the instance's socket of it."""
-        begun = self.begin(client, public, port)
+        begun = self.begin(client, public, port, public_port)
         self._send(begun.packet())
-        accepted, _ = self._listeners[public].accept()
+        accepted, _ = self._listeners[public, public_port].accept()
         return begun, accepted
 
     def half_close(self, client: Address, public: Address, port: int) -> tuple[Connection, socket.socket]:
@@ -122,12 +127,14 @@ class Instance:
         shown = self.namespace.run(f"ss -Htan state all dport = {port}").split()
         return shown[0] if shown else None
 
-    def _listen(self, public: Address) -> socket.socket:
+    def _listen(self, address: str, port: int) -> socket.socket:
         with self.namespace:
-            family = socket.AF_INET if public.version == 4 else socket.AF_INET6
+            family = socket.AF_INET6 if ":" in address else socket.AF_INET
             listener = socket.socket(family, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((str(public), PORT))
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        listener.bind((address, port))
         listener.listen(64)
         return listener
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 from chance_bed import FAR, Bed, ends, error_about
+from chance_sockets import BOTH_FAMILIES_PORT, PORT
 from frames import ETHER, FAMILIES, INNER, Families
 from oracle_chance import NOT_OURS, REDIRECTED
 
@@ -25,6 +26,14 @@ def test_a_socket_of_another_connection_swallows_nothing(
 def test_numbers_near_the_sockets_are_its_own(bed: Bed, families: Families, distance: int) -> None:
     opened = bed.open(families.inner)
     assert ends(bed, ETHER / opened.moved(distance, distance).packet())[2] == {"hits"}
+
+
+@INNER
+def test_a_listener_for_both_families_has_connections_of_either(bed: Bed, families: Families) -> None:
+    opened = bed.open(families.inner, BOTH_FAMILIES_PORT)
+    assert ends(bed, ETHER / opened.packet())[2] == {"hits"}
+    assert ends(bed, ETHER / opened.moved(FAR, FAR).packet())[2] == {"stale", "passed_on"}
+    assert ends(bed, ETHER / error_about(opened))[2] == {"hits"}
 
 
 @INNER
@@ -57,10 +66,11 @@ def test_of_two_that_have_answered_a_syn_the_one_that_is_meant_is_found(bed: Bed
 
 
 @INNER
-def test_a_cookie_leads_to_who_gave_it(bed: Bed, families: Families) -> None:
+@pytest.mark.parametrize("port", [PORT, BOTH_FAMILIES_PORT], ids=["one family", "both families"])
+def test_a_cookie_leads_to_who_gave_it(bed: Bed, families: Families, port: int) -> None:
     bed.instance.give_cookies(always=True)
     try:
-        begun = bed.instance.begin(*bed.ends_of(families.inner))
+        begun = bed.instance.begin(*bed.ends_of(families.inner), port)
         assert bed.run(ETHER / begun.packet()).verdict == NOT_OURS
         assert bed.run(ETHER / begun.moved(0, 1 << 30).packet()).verdict == REDIRECTED
         assert bed.run(ETHER / error_about(begun)).verdict == REDIRECTED
