@@ -100,6 +100,11 @@ class Node:
         """Of the instance's connections of the client's from that port."""
         return _states(self.instance, f"dport = :{client_port}")
 
+    def connections(self) -> list[str]:
+        """The open ones of clients that the instance has."""
+        which = f"src {PUBLIC} or src [{PUBLIC6}]"
+        return self.instance.run(f"ss -Htn state established {which}").splitlines()
+
     def abort_clients(self) -> None:
         """End what the instance still has of the clients' connections; on a kernel that can do that."""
         self.instance.run(f"ss -KHt state connected exclude time-wait src {PUBLIC} or src [{PUBLIC6}]")

@@ -48,6 +48,12 @@ class Steering:
                }"""
         )
         rules = [f"add rule inet steer watch {each} {RST} counter name resets" for each in _FROM]
+        for index in range(NODES):
+            rules += [f"add counter inet steer from{index}"]
+            rules += [
+                f"add rule inet steer watch {each} iifname n{index} counter name from{index}"
+                for each in _FROM
+            ]
         self._router.nft("\n".join(rules))
 
     def to(self, *choices: Choice) -> None:
@@ -86,6 +92,10 @@ class Steering:
     def resets(self) -> int:
         """RSTs that the gateway sent."""
         return self._counted("resets")
+
+    def sent_by(self, node: int) -> int:
+        """The gateway's packets to clients that came from that node."""
+        return self._counted(f"from{node}")
 
     def _counted(self, name: str) -> int:
         found = json.loads(self._router.run(f"nft -j list counter inet steer {name}"))

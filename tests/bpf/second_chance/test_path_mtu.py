@@ -12,12 +12,12 @@ from client import connect, read_all
 from path_network import Address
 from steering import ALL, EACH_TO_THE_NEXT, ICMP, SYN, Site
 
-OVER4, OVER6 = Plan(4, client_mtu=1280), Plan(6, client_mtu=1280)
+OVER4, OVER4_SMALLER, OVER6 = Plan(4, client_mtu=1400), Plan(4, client_mtu=1280), Plan(6, client_mtu=1280)
 pytestmark = [
     pytest.mark.root,
     pytest.mark.parametrize(
         ("made_site", "public", "client"),
-        [(OVER4, PUBLIC, CLIENT), (OVER4, PUBLIC6, CLIENT6), (OVER6, PUBLIC6, CLIENT6)],
+        [(OVER4, PUBLIC, CLIENT), (OVER4_SMALLER, PUBLIC6, CLIENT6), (OVER6, PUBLIC6, CLIENT6)],
         ids=["IPv4", "IPv6", "IPv6 over IPv6"],
         indirect=["made_site"],
         scope="module",

@@ -6,6 +6,7 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 from backend import DOWNLOADS
@@ -21,6 +22,8 @@ pytestmark = [
     pytest.mark.parametrize("public", [PUBLIC, PUBLIC6], ids=["IPv4", "IPv6"]),
 ]
 SIZE = 3_000_000
+UNUSED_PORT = 11_000
+"""Of the client's: from there on are ports of which no node has learned whose they are."""
 
 
 @pytest.fixture(autouse=True)
@@ -44,12 +47,62 @@ def test_requests_by_another_node_are_answered(site: Site, public: Address) -> N
             ask(opened)
 
 
+def test_replies_go_straight_to_the_client(site: Site, public: Address) -> None:
+    site.steering.to((SYN, 2), (NOT_SYN, 1))
+    before = [site.steering.sent_by(index) for index in range(NODES)]
+    with connect(site.bed, public, DOWNLOADS) as opened:
+        opened.sendall(b"%d\n" % SIZE)
+        assert read_all(opened) == SIZE
+    sent = [site.steering.sent_by(index) - before[index] for index in range(NODES)]
+    assert [index for index in range(NODES) if sent[index]] == [2]
+
+
+def test_the_chain_is_gone_along_once_for_each_flow_and_not_for_each_packet(
+    site: Site, public: Address
+) -> None:
+    flows, requests, last = 10, 20, NODES - 1
+    site.steering.to((ALL, last))
+    with ExitStack() as stack:
+        opened = [
+            stack.enter_context(connect(site.bed, public, client_port=port))
+            for port in range(UNUSED_PORT, UNUSED_PORT + flows)
+        ]
+        site.steering.to((SYN, last), (NOT_SYN, 0))
+        before = {name: site.bed.counted(name) for name in ("passed_on", "learned", "to_owner")}
+        for each in opened * requests:
+            ask(each)
+        counted = {name: site.bed.counted(name) - before[name] for name in before}
+    # The next packet may come before the answer about the first one.
+    assert flows <= counted["passed_on"] < 2 * flows
+    assert flows <= counted["learned"] <= counted["passed_on"]
+    assert counted["to_owner"] >= flows * (requests - 2)
+
+
 @pytest.mark.parametrize("size", [1, SIZE])
 def test_each_packet_of_an_upload_may_come_by_another_node(site: Site, public: Address, size: int) -> None:
     site.steering.to((SYN, 0), (ALL, EACH_TO_THE_NEXT))
     with connect(site.bed, public) as opened:
         ask(opened, size)
         ask(opened)
+
+
+@pytest.fixture
+def cut_by_kernel(site: Site) -> Iterator[None]:
+    """Interfaces that cannot cut what is encapsulated: the kernel does, and copies one header to all."""
+    for node in site.bed.nodes:
+        node.space.run("ethtool -K up0 tx-udp_tnl-segmentation off")
+    yield
+    for node in site.bed.nodes:
+        node.space.run("ethtool -K up0 tx-udp_tnl-segmentation on")
+
+
+@pytest.mark.usefixtures("cut_by_kernel")
+def test_what_is_cut_after_it_was_passed_on_is_believed(site: Site, public: Address) -> None:
+    site.steering.to((SYN, 3), (ALL, EACH_TO_THE_NEXT))
+    before = [node.plane.drop_counters()["chance_tag"] for node in site.bed.nodes]
+    with connect(site.bed, public) as opened:
+        ask(opened, SIZE)
+    assert [node.plane.drop_counters()["chance_tag"] for node in site.bed.nodes] == before
 
 
 def test_a_download_goes_on_when_its_acknowledgements_come_by_another_node(

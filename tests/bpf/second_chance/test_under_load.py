@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from bed import PUBLIC, PUBLIC6, Bed
 from churn import PAUSE, churn
+from client import ask, connect
 from path_network import Address
 from phases import CONNECTIONS, under_load
 from steering import Site
@@ -39,16 +40,32 @@ def test_random_next_hops_break_nothing(site: Site, public: Address) -> None:
     assert len(off.broken) > CONNECTIONS / 8, "without second chance the bed breaks connections"
 
 
-def join_third(bed: Bed) -> None:
+def join_second(bed: Bed) -> None:
     """The others know the newcomer, then it knows them, then it is announced."""
-    for index in (0, 1, 2):
-        bed.link_one(index, [0, 1, 2])
+    bed.link([0, 1])
+    bed.route([0, 1])
+
+
+def join_third(bed: Bed) -> None:
+    bed.link([0, 1, 2])
     bed.route([0, 1, 2])
 
 
+def lead_all_elsewhere(bed: Bed) -> None:
+    """All flows are led to one node, to two, to another one, to a third."""
+    for hops in ([0], [0, 1], [1], [2]):
+        bed.route(hops)
+        time.sleep(PAUSE)
+
+
+def drain_third(bed: Bed) -> None:
+    bed.link([0, 1, 2], draining=[2])
+    bed.route([0, 1])
+
+
 def join_fourth(bed: Bed) -> None:
-    for index in (0, 1, 2, 3):
-        bed.link_one(index, [0, 1, 2, 3])
+    """Besides, the third one serves again."""
+    bed.link([0, 1, 2, 3])
     bed.route([0, 1, 2, 3])
 
 
@@ -84,16 +101,24 @@ def rotate_keys(bed: Bed, members: list[int]) -> None:
         bed.link(members)
 
 
-def test_joins_drains_and_rotated_keys_break_nothing(site: Site) -> None:
+@pytest.mark.parametrize("public", [PUBLIC, PUBLIC6], ids=["IPv4", "IPv6"])
+def test_joins_drains_and_rotated_keys_break_nothing(site: Site, public: Address) -> None:
     site.bed.unlink()
-    site.bed.link([0, 1])
-    site.bed.route([0, 1])
+    site.bed.link([0])
+    site.bed.route([0])
     phases = (
+        join_second,
         join_third,
+        lead_all_elsewhere,
+        drain_third,
         join_fourth,
         drain_first,
         drain_second_while_next_hops_change,
         come_back_with_new_keys_while_next_hops_change,
     )
-    for phase, seen in zip(phases, under_load(site, PUBLIC, *phases), strict=True):
-        assert seen.broken == [], phase.__name__
+    with connect(site.bed, public) as idle:
+        ask(idle)
+        for phase, seen in zip(phases, under_load(site, public, *phases), strict=True):
+            assert seen.broken == [], phase.__name__
+        # It said nothing meanwhile.
+        ask(idle)
