@@ -102,13 +102,17 @@ class CommonSettings(_Strict):
 
 
 class GatewaySettings(CommonSettings):
-    """An EPIC node."""
+    """An EPIC node.
+
+    `bird`: the control socket of the BIRD that announces its gateways; None: something else does.
+    """
 
     role: Literal["gateway"]
     underlay: UnderlaySettings
     control: ControlSettings
     second_chance: bool = True
     firewall: Path = Path("/etc/epic/firewall.nft")
+    bird: Path | None = None
 
     @property
     def gateway_ports(self) -> Path:

@@ -405,6 +405,7 @@ class NodeReport(_message.Message):
     SECOND_CHANCE_FIELD_NUMBER: _builtins.int
     SECOND_CHANCE_REFUSAL_FIELD_NUMBER: _builtins.int
     SECOND_CHANCES_FIELD_NUMBER: _builtins.int
+    BGP_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     agent_version: _builtins.str
     instances_only: _builtins.bool
@@ -435,6 +436,10 @@ class NodeReport(_message.Message):
     def second_chances(self) -> _containers.RepeatedCompositeFieldContainer[Global___SecondChanceStatus]:
         """Since the programs were loaded; left out like `tunnels`, and of gateways without packets."""
 
+    @_builtins.property
+    def bgp(self) -> Global___BgpSessions:
+        """Absent: the agent does not look at a BIRD."""
+
     def __init__(
         self,
         *,
@@ -450,14 +455,80 @@ class NodeReport(_message.Message):
         second_chance: _builtins.bool = ...,
         second_chance_refusal: _builtins.str = ...,
         second_chances: _abc.Iterable[Global___SecondChanceStatus] | None = ...,
+        bgp: Global___BgpSessions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bgp", b"bgp"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "applied_digest", b"applied_digest", "drops", b"drops", "held_gateways", b"held_gateways", "instances", b"instances", "instances_only", b"instances_only", "node", b"node", "problems", b"problems", "second_chance", b"second_chance", "second_chance_refusal", b"second_chance_refusal", "second_chances", b"second_chances", "tunnels", b"tunnels"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "applied_digest", b"applied_digest", "bgp", b"bgp", "drops", b"drops", "held_gateways", b"held_gateways", "instances", b"instances", "instances_only", b"instances_only", "node", b"node", "problems", b"problems", "second_chance", b"second_chance", "second_chance_refusal", b"second_chance_refusal", "second_chances", b"second_chances", "tunnels", b"tunnels"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___NodeReport: _TypeAlias = NodeReport  # noqa: Y015
+
+@_typing.final
+class BgpSessions(_message.Message):
+    """The BGP sessions of the node's BIRD: whether routers hear of its gateways."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONFIGURED_FIELD_NUMBER: _builtins.int
+    ESTABLISHED_FIELD_NUMBER: _builtins.int
+    DOWN_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    configured: _builtins.int
+    established: _builtins.int
+    failure: _builtins.str
+    """Why BIRD cannot be asked, one line; empty: it answers."""
+    @_builtins.property
+    def down(self) -> _containers.RepeatedCompositeFieldContainer[Global___BgpSession]:
+        """Those that are not established, the first of them."""
+
+    def __init__(
+        self,
+        *,
+        configured: _builtins.int = ...,
+        established: _builtins.int = ...,
+        down: _abc.Iterable[Global___BgpSession] | None = ...,
+        failure: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["configured", b"configured", "down", b"down", "established", b"established", "failure", b"failure"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BgpSessions: _TypeAlias = BgpSessions  # noqa: Y015
+
+@_typing.final
+class BgpSession(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    address: _builtins.str
+    """The router's."""
+    since: _builtins.int
+    """When it went down, in seconds since 1970."""
+    error: _builtins.str
+    """BIRD's words, one line."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        address: _builtins.str = ...,
+        since: _builtins.int = ...,
+        error: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "error", b"error", "name", b"name", "since", b"since"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BgpSession: _TypeAlias = BgpSession  # noqa: Y015
 
 @_typing.final
 class SecondChanceStatus(_message.Message):

@@ -48,7 +48,7 @@ async def test_an_epic_node_shows_tunnels_drops_events_and_instances() -> None:
         Counter({(7, "moved"): 2}),
         {"saver": 2},
         1700000000,
-        {A: False},
+        [gateway_metrics.siblings_family({A: False})],
     )
     for line in (
         "epic_agent_certificate_end_seconds 1700000000",

@@ -45,6 +45,22 @@ def test_a_node_takes_part_in_second_chance(tmp_path: Path) -> None:
     assert (found.underlay.names, str(found.underlay.address)) == (("ens192",), "192.0.2.11")
 
 
+@pytest.mark.parametrize(
+    ("variables", "socket"),
+    [
+        ({"router_neighbors": [{"name": "r", "address": "192.0.2.1", "as": 1}]}, "/run/bird/bird.ctl"),
+        ({"router_neighbors": []}, None),
+        ({}, None),
+        ({"gateway_node_bird": "/run/other.ctl"}, "/run/other.ctl"),
+        ({"router_neighbors": [{"name": "r"}], "gateway_node_bird": ""}, None),
+    ],
+)
+def test_the_agent_looks_at_the_bird_of_a_node_that_has_neighbours(
+    tmp_path: Path, variables: dict[str, Any], socket: str | None
+) -> None:
+    assert settings(tmp_path, **variables).bird == (Path(socket) if socket else None)
+
+
 @pytest.mark.parametrize("said", [False, "no", "false"])
 def test_a_node_can_be_left_out_of_it(tmp_path: Path, said: object) -> None:
     assert not settings(tmp_path, gateway_node_second_chance=said).second_chance

@@ -15,6 +15,7 @@ from epic.ads.delta.client import DeltaClient, mtls_channel
 from epic.ads.snapshot import TYPES
 from epic.agent.gateway import metrics, report, storage
 from epic.agent.gateway.announcement import Announcer, Hold
+from epic.agent.gateway.bgp.watch import BgpWatch
 from epic.agent.gateway.certificate import CertificateRenewer
 from epic.agent.gateway.envoy.drain import Drainer
 from epic.agent.gateway.envoy.endpoint_health import TunnelLiveness
@@ -103,6 +104,7 @@ class GatewayAgent:
         self._reporter = report.Reporter(
             settings.node_name, lambda: client.channel, self._state, self._tunnels
         )
+        self._bgp = BgpWatch(settings.bird, self._reporter.wake)
         await self._sockets.sync()
         responder = Responder(self._cache.tunnels, self._dataplane.generation, self._probed)
         responder.open()
@@ -147,7 +149,8 @@ class GatewayAgent:
         add("heartbeat", self._heartbeat.run)
         add("firewall", self._firewall.run)
         add("saver", self._saver.run)
-        add("reporter", self._reporter.run)
+        add("bgp", self._bgp.run)
+        add("reporter", self._report)
         add("certificate", self._renewer.run)
         add("memory", memory.trim_periodically)
         add("metrics", lambda: exposition.serve(self._settings.metrics, self._metrics))
@@ -157,6 +160,11 @@ class GatewayAgent:
         finally:
             for _, task in self._ready_checks.values():
                 task.cancel()
+
+    async def _report(self) -> None:
+        # What an earlier agent told of sessions holds until this one has looked.
+        await self._bgp.wait_known()
+        await self._reporter.run()
 
     def _reconciled(self, tunnels_changed: bool) -> None:
         self._reporter.wake(tunnels=tunnels_changed)
@@ -273,6 +281,7 @@ class GatewayAgent:
             held_gateways=sorted(self._intake.held),
             second_chance=not self._second_chance.refusal,
             second_chance_refusal=self._second_chance.refusal,
+            bgp=self._bgp.status,
         )
 
     def _problems(self) -> list[str]:
@@ -285,6 +294,7 @@ class GatewayAgent:
             self._heartbeat,
             self._routes,
             self._firewall,
+            self._bgp,
             self._saver,
             self._renewer,
             self._supervisor,
@@ -324,7 +334,7 @@ class GatewayAgent:
             self._events,
             self._supervisor.failures,
             life.not_after if life else None,
-            self._heartbeat.nodes,
+            (metrics.siblings_family(self._heartbeat.nodes), *self._bgp.families),
         )
 
     def _look_at_stored(self) -> list[epic_pb2.TunnelStatus]:

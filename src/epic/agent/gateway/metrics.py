@@ -30,12 +30,11 @@ async def render(
     events: Events,
     failures: Mapping[str, int],
     certificate_end: int | None = None,
-    nodes: Mapping[Address, bool] | None = None,
+    others: Iterable[Family] = (),
 ) -> str:
     """The metrics of an EPIC node.
 
-    `certificate_end` is in seconds since 1970, None without a certificate; `nodes` are those of siblings, and
-    whether each lives.
+    `certificate_end` is in seconds since 1970, None without a certificate.
     """
     up, age, key = tunnel_state_families()
     traffic = traffic_families()
@@ -69,7 +68,7 @@ async def render(
         ready,
         announced,
         await _second_chance_family(tunnels.chances),
-        _siblings_family(nodes or {}),
+        *others,
     )
     return exposition((build_family(), failures_family(failures), *parts))
 
@@ -82,7 +81,8 @@ async def _second_chance_family(chances: Mapping[str, SecondChanceCounters]) -> 
     return family
 
 
-def _siblings_family(nodes: Mapping[Address, bool]) -> Family:
+def siblings_family(nodes: Mapping[Address, bool]) -> Family:
+    """The nodes of siblings, and whether each lives."""
     up = Family("epic_sibling_up", "gauge", "Whether another node takes what is passed on to it.")
     for address, lives in nodes.items():
         up.add(lives, address=str(address))
