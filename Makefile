@@ -117,8 +117,8 @@ bench-core: ## Measure the cache of objects at 1,000 gateways and 100,000 endpoi
 bench-mirror: ## Measure a Linux host's mirror at 10,000 objects (3 minutes)
 	@$(BIN)/python tests/bench/mirror.py
 
-test-second-chance: bpf ## Change next hops under 400 connections for a minute of each family (root)
-	EPIC_CHURN_SECONDS=60 $(PYTEST) -s tests/bpf/second_chance/test_under_load.py
+test-second-chance: bpf ## Change next hops under 400 connections, also while instances are drained, upgraded and moved (6 minutes; root)
+	EPIC_CHURN_SECONDS=60 $(PYTEST) -s tests/bpf/second_chance/test_under_load.py tests/bpf/second_chance/test_planned_work.py
 
 test-kernels: bpf ## Run the tunnel's tests on older kernels in virtual machines (root); ARGS=--help lists them
 	@$(BIN)/python tests/kernels/run.py $(ARGS)

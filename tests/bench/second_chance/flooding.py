@@ -56,8 +56,7 @@ def measure(bed: Bed, program: Path, rate: int) -> Flooded:
             bed.route(hops)
             time.sleep(1)
         load.phase("joining")
-        for index in (0, 1, 2, 3):
-            bed.link_one(index, [0, 1, 2, 3])
+        bed.link([0, 1, 2, 3])
         bed.route([0, 1, 3])
         out, _ = flood.communicate()
         after = _counted(bed)

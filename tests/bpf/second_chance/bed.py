@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
@@ -64,8 +64,6 @@ class Node:
             f"ip addr add 172.30.{self.index}.1/24 dev n{self.index}",
             f"ip addr add 2001:db8:30{self.index}::1/64 dev n{self.index}",
         )
-        join(self.space, self.interface, self.instance, "eth0")
-        join(self.space, "six0", self.instance, "eth1")
         for version in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
             self.space.sysctl(version, 1)
         self.space.run(
@@ -73,6 +71,13 @@ class Node:
             f"ip addr add {self.underlay6}/64 dev up0",
             f"ip route add default via 172.30.{self.index}.1",
             f"ip route add default via 2001:db8:30{self.index}::1",
+        )
+        self._wire_instance()
+
+    def _wire_instance(self) -> None:
+        join(self.space, self.interface, self.instance, "eth0")
+        join(self.space, "six0", self.instance, "eth1")
+        self.space.run(
             f"ip addr add 169.254.0.1/32 dev {self.interface}",
             f"ip route add {self.inside} dev {self.interface}",
             f"ip route add {PUBLIC} dev {self.interface}",
@@ -89,6 +94,23 @@ class Node:
             "ip route add default via 169.254.0.1 dev eth0 onlink",
             "ip route add default via fe80::1 dev eth1",
         )
+
+    def open_tunnel(self) -> None:
+        """The node's end of that from the instance to the backends; of a new instance once more."""
+        with self.space:
+            self.plane.attach_instance(self.interface, self.inside, None, PUBLIC)
+            self.plane.set_tunnel(_tunnel(self, interface=self.interface))
+            self.plane.set_endpoint(self.inside, BACKEND, Endpoint(self.index + 1))
+
+    def make_instance_again(self) -> None:
+        """With another namespace; nothing runs in the old one any more."""
+        with self.space:
+            self.plane.detach_instance(self.interface)
+        self.space.run(f"ip link del {self.interface}", "ip link del six0")
+        self.instance.close()
+        self.instance = Namespace(ipv6=True)
+        self._wire_instance()
+        self.open_tunnel()
 
     @property
     def netns(self) -> int:
@@ -192,9 +214,7 @@ class Bed:
             with node.space:
                 node.plane.load()
                 node.plane.attach_underlay("up0", "gateway")
-                node.plane.attach_instance(node.interface, node.inside, None, PUBLIC)
-                node.plane.set_tunnel(_tunnel(node, interface=node.interface))
-                node.plane.set_endpoint(node.inside, BACKEND, Endpoint(node.index + 1))
+            node.open_tunnel()
         with udp_socket(self.workload, BACKEND, 6080) as agent:
             for node in self.nodes:
                 agent.sendto(_hello(node), (str(node.underlay4), 6080))
@@ -211,21 +231,24 @@ class Bed:
         return f"nexthop via 172.30.{index}.2", f"nexthop via 2001:db8:30{index}::2"
 
     def link(
-        self, members: Sequence[int], draining: Collection[int] = (), lost: Collection[int] = ()
+        self,
+        members: Sequence[int],
+        draining: Collection[int] = (),
+        lost: Collection[int] = (),
+        leaving: Collection[int] = (),
     ) -> None:
         """Second chance between these, in this order; the members apply it one after the other."""
+        siblings = tuple(
+            Sibling(each, self.nodes[each].address, each in draining, each not in lost, each in leaving)
+            for each in members
+        )
         for index in members:
             if index not in lost:
-                self.link_one(index, members, draining, lost)
+                self._link_one(index, siblings)
 
-    def link_one(
-        self, index: int, members: Sequence[int], draining: Collection[int] = (), lost: Collection[int] = ()
-    ) -> None:
+    def _link_one(self, index: int, siblings: tuple[Sibling, ...]) -> None:
         """What one node's agent does."""
         node = self.nodes[index]
-        siblings = tuple(
-            Sibling(each, self.nodes[each].address, each in draining, each not in lost) for each in members
-        )
         with node.space:
             for public in (PUBLIC, PUBLIC6):
                 node.plane.set_siblings(public, Siblings(index, node.netns, siblings, self.keys, self.active))
@@ -249,7 +272,11 @@ class Bed:
 
     def unlink(self) -> None:
         """Second chance off everywhere."""
-        for node in self.nodes:
+        self.unlink_some(range(NODES))
+
+    def unlink_some(self, indexes: Iterable[int]) -> None:
+        """Second chance off at these nodes."""
+        for node in (self.nodes[index] for index in indexes):
             with node.space:
                 for public in (PUBLIC, PUBLIC6):
                     if public in dict(node.plane.siblings()):

@@ -74,11 +74,18 @@ class Load:
 
     def phase(self, name: str) -> None:
         """From now on count by this name."""
+        self._say(name)
+
+    def renew(self) -> None:
+        """Each connection ends with the request that it carries, and is opened again: soon, not at once."""
+        self._say("renew")
+
+    def _say(self, line: str) -> None:
         assert self._process.stdin is not None
-        self._process.stdin.write(name + "\n")
+        self._process.stdin.write(line + "\n")
         self._process.stdin.flush()
         assert self._process.stdout is not None
-        assert self._process.stdout.readline() == name + "\n"
+        assert self._process.stdout.readline() == line + "\n"
 
     def end(self) -> None:
         """Afterwards there is what it saw."""

@@ -4,7 +4,8 @@
 CONNECTIONS kept-alive connections, a quarter each of HTTP/1.1, h2, WebSocket and TLS through a TCP listener,
 each with one request at a time, one every INTERVAL seconds; one in sixteen carries 40 kB up, one 100 kB down.
 Besides, SHORT connections a second with one request each. Says "ready" when all have answered, takes the name
-of the phase to come from each line of its input and repeats it, and at its end prints one JSON object:
+of the phase to come from each line of its input and repeats it; after RENEW instead each connection ends with
+the request that it carries, and is opened again. At the end of its input it prints one JSON object:
 {"phases": {NAME: {"requests", "slow", "held", "short", "worst": ms, "median": ms}}, "broken": [{"kind",
 "phase", "at", "age", "why"}]}.
 
@@ -33,6 +34,7 @@ from tally import Tally
 from websocket import WebSocket
 
 HTTP, TLS = 80, 8443
+RENEW = "renew"
 Result = TypeVar("Result")
 KINDS: tuple[type[Exchange], ...] = (Http1, Http2, WebSocket, Tls)
 
@@ -50,6 +52,7 @@ class Load:
         self.ready = asyncio.Event()
         self._once_tasks: set[asyncio.Task[None]] = set()
         self._is_ending = False
+        self._generation = 0
         self.pauses = Pauses()
 
     async def _open(self, kind: type[Exchange]) -> Exchange:
@@ -66,9 +69,10 @@ class Load:
         first, number = True, random.randrange(16)
         while not self._is_ending:
             opened, made, phase = time.monotonic(), None, self.tally.phase
+            generation = self._generation
             try:
                 made = await self._open(kind)
-                while not self._is_ending:
+                while not self._is_ending and generation == self._generation:
                     number += 1
                     phase = self.tally.phase
                     await self._timed(made.ask(number))
@@ -122,6 +126,10 @@ class Load:
         phase.note(begun, time.monotonic(), self.pauses)
         return result
 
+    def renew(self) -> None:
+        """Let each connection end, and open it again."""
+        self._generation += 1
+
     async def end(self, kept: Sequence[asyncio.Task[None]]) -> None:
         """Begin nothing more, and wait for what has begun."""
         self._is_ending = True
@@ -147,8 +155,12 @@ async def main(address: str, connections: int, interval: float, short: float) ->
     print("ready", flush=True)
     loop = asyncio.get_running_loop()
     while line := await loop.run_in_executor(None, sys.stdin.readline):
-        load.tally.phase = line.strip()
-        print(load.tally.phase, flush=True)
+        said = line.strip()
+        if said == RENEW:
+            load.renew()
+        else:
+            load.tally.phase = said
+        print(said, flush=True)
     await load.end(kept)
     watching.cancel()
     print(load.tally.text(), flush=True)

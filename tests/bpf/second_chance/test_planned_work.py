@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Instances are drained, get another Envoy and move while next hops change: no connection breaks."""
+
+from __future__ import annotations
+
+import os
+import time
+from itertools import count
+
+import pytest
+from bed import PUBLIC, PUBLIC6
+from churn import NextHops
+from lives import Lives
+from loading import Load
+from path_network import Address
+from phases import CONNECTIONS, INTERVAL, SETTLED, SHORT
+from steering import Site
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(0)]
+SECONDS = float(os.environ.get("EPIC_CHURN_SECONDS", "5"))
+MEMBERS, SPARE = (0, 1, 2), 3
+
+
+def upgrade_all(lives: Lives) -> None:
+    """Each at least once, one after the other."""
+    end = time.monotonic() + SECONDS
+    for number in count():
+        if number >= len(MEMBERS) and time.monotonic() > end:
+            return
+        lives.upgrade(MEMBERS[number % len(MEMBERS)])
+
+
+def move(lives: Lives) -> None:
+    """From the first node to the spare one, which serves before."""
+    lives.place(SPARE)
+    lives.remove(MEMBERS[0])
+
+
+def come_back(lives: Lives) -> None:
+    lives.place(MEMBERS[0])
+    time.sleep(SETTLED)
+
+
+@pytest.mark.parametrize("public", [PUBLIC, PUBLIC6], ids=["IPv4", "IPv6"])
+def test_planned_work_while_next_hops_change_breaks_nothing(site: Site, public: Address) -> None:
+    site.bed.unlink()
+    site.bed.link(MEMBERS)
+    site.bed.route(MEMBERS)
+    phases = (upgrade_all, move, come_back)
+    with (
+        Load(site.bed.client, public, CONNECTIONS, INTERVAL, SHORT) as load,
+        NextHops(site.bed, MEMBERS, seed=4) as hops,
+    ):
+        lives = Lives(site, load, hops, MEMBERS)
+        for phase in phases:
+            load.phase(phase.__name__)
+            phase(lives)
+        load.end()
+    for phase in phases:
+        seen = load.seen(phase.__name__)
+        print(f"{phase.__name__}: {seen.text}")
+        assert seen.broken == []
+        assert seen.requests > CONNECTIONS
