@@ -118,6 +118,12 @@ class Node:
         (link,) = json.loads(self.space.run(f"ip -j link show {self.interface}"))
         return int(link["link_netnsid"])
 
+    @property
+    def sent(self) -> int:
+        """Packets by its underlay, however many segments are in them."""
+        (link,) = json.loads(self.space.run("ip -s -j link show up0"))
+        return int(link["stats64"]["tx"]["packets"])
+
     def states(self, client_port: int) -> list[str]:
         """Of the instance's connections of the client's from that port."""
         return _states(self.instance, f"dport = :{client_port}")

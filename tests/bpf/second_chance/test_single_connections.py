@@ -96,13 +96,39 @@ def cut_by_kernel(site: Site) -> Iterator[None]:
         node.space.run("ethtool -K up0 tx-udp_tnl-segmentation on")
 
 
-@pytest.mark.usefixtures("cut_by_kernel")
-def test_what_is_cut_after_it_was_passed_on_is_believed(site: Site, public: Address) -> None:
-    site.steering.to((SYN, 3), (ALL, EACH_TO_THE_NEXT))
-    before = [node.plane.drop_counters()["chance_tag"] for node in site.bed.nodes]
+@pytest.fixture
+def merged_by_kernel(site: Site) -> Iterator[None]:
+    """A client that cuts all it sends itself; each node merges what comes in."""
+    site.bed.client.run("ethtool -K eth0 tso off gso off")
+    for node in site.bed.nodes:
+        # A veth pair leaves merging to who sends, as long as that one says that it can send whole.
+        site.bed.router.run(f"ethtool -K n{node.index} tso off")
+        node.space.run("ethtool -K up0 gro on")
+    yield
+    for node in site.bed.nodes:
+        node.space.run("ethtool -K up0 gro off")
+        site.bed.router.run(f"ethtool -K n{node.index} tso on")
+    site.bed.client.run("ethtool -K eth0 tso on gso on")
+
+
+@pytest.mark.parametrize("offloads", ["cut_by_kernel", "merged_by_kernel"])
+def test_what_is_cut_or_merged_on_its_way_is_believed(
+    site: Site, public: Address, offloads: str, request: pytest.FixtureRequest
+) -> None:
+    request.getfixturevalue(offloads)
+    site.steering.to((SYN, 3), (NOT_SYN, 1))
+    dropped, (packets, segments) = [node.plane.drop_counters() for node in site.bed.nodes], passed_on(site, 1)
     with connect(site.bed, public) as opened:
         ask(opened, SIZE)
-    assert [node.plane.drop_counters()["chance_tag"] for node in site.bed.nodes] == before
+    assert [node.plane.drop_counters() for node in site.bed.nodes] == dropped
+    packets, segments = passed_on(site, 1)[0] - packets, passed_on(site, 1)[1] - segments
+    assert segments > SIZE / 1500
+    assert (packets < segments / 2) == (offloads == "merged_by_kernel")
+
+
+def passed_on(site: Site, index: int) -> tuple[int, int]:
+    """How many packets left the node by its underlay, and how many segments all nodes passed on."""
+    return site.bed.nodes[index].sent, site.bed.counted("passed_on") + site.bed.counted("to_owner")
 
 
 def test_a_download_goes_on_when_its_acknowledgements_come_by_another_node(
