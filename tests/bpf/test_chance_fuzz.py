@@ -26,7 +26,7 @@ from epic.bpf.dataplane import Sibling
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(0)]
 
-COUNT = int(os.environ.get("EPIC_FUZZ_CHANCE", "40000"))
+COUNT = int(os.environ.get("EPIC_FUZZ_CHANCE", "1000000"))
 SHARE = COUNT // (3 * len(ALL)) + 1
 BATCH = 1024
 """Fewer than siblings are asked about at once: the rules know of no time."""
