@@ -91,8 +91,8 @@ def is_reached(options: Object, node: Object | None) -> bool:
 
 
 def is_serving(node: Object) -> bool:
-    """Whether the node is at work with all its instances; a cordoned one may be."""
-    heard = condition(node, "Ready") != "False"
+    """Whether the node is at work with all its instances, and routers hear it; a cordoned one may be."""
+    heard = "False" not in (condition(node, "Ready"), condition(node, "BGPEstablished"))
     return heard and phase(node) in {"Ready", "Cordoned"} and instances(node).keys() <= {"Serving"}
 
 

@@ -47,7 +47,7 @@ nodes:
       type: str
     conditions: {description: The status of its conditions by their types., type: dict}
     instances: {description: How many of its instances are in which phase., type: dict}
-    serving: {description: Whether it is at work with all its instances., type: bool}
+    serving: {description: Whether it is at work with all its instances and routers hear it., type: bool}
     last_report: {description: When its agent last reported; empty if never., type: str}
     agent_version: {description: The version of its agent; empty if it never reported., type: str}
   sample:

@@ -12,12 +12,16 @@ from epic.errors import Exhausted
 
 @dataclass(frozen=True)
 class Candidate:
-    """A node as placement sees it; `load` counts the instances that run there."""
+    """A node as placement sees it; `load` counts the instances that run there.
+
+    `unheard`: no router hears it, so it is chosen only when no other is left. What is placed stays.
+    """
 
     name: str
     capacity: int
     load: int
     schedulable: bool = True
+    unheard: bool = False
 
     @property
     def has_room(self) -> bool:
@@ -34,7 +38,7 @@ def place(gateway: str, nodes: Iterable[Candidate], count: int, keep: Iterable[s
     nodes = list(nodes)
     kept = [name for name in keep if any(node.name == name for node in nodes)][:count]
     free = [node for node in nodes if node.has_room and node.name not in kept]
-    free.sort(key=lambda node: (preference(gateway, node.name), node.name), reverse=True)
+    free.sort(key=lambda node: (not node.unheard, preference(gateway, node.name), node.name), reverse=True)
     chosen = kept + [node.name for node in free[: count - len(kept)]]
     if not chosen:
         full = sum(node.schedulable for node in nodes)

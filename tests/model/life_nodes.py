@@ -52,6 +52,8 @@ class EpicNode:
     held_since: dict[str, float] = field(default_factory=dict)
     """Since when it does not announce a gateway because it is told so."""
     second_chance: bool = True
+    sessions: int | None = None
+    """How many of its two BGP sessions are established; None: its agent does not know."""
     held: Snapshot | None = None
     """What its agent was told last; it survives the agent."""
     connected: bool = True
@@ -136,6 +138,8 @@ class EpicNode:
             applied_digest=self.applied,
             second_chance=self.second_chance,
         )
+        if self.sessions is not None:
+            report.bgp.configured, report.bgp.established = 2, self.sessions
         gateways |= self.siblings.keys()
         for gateway in sorted(gateways):
             unit = self.units.get(gateway)

@@ -300,11 +300,16 @@ class Plant:
             left = [i for i in proxy.status.instances if _left(was.get(i.node), i)]
             serving = [i for i in proxy.status.instances if i.ready and i.announced and not i.draining]
             assert len(left) <= 1, f"{proxy.id}: {[i.node for i in left]} left service at once"
-            if left and not serving:
-                (only,) = left
-                assert only.goal == "restart" and len(proxy.status.instances) == 1, (
-                    f"{proxy.id}: nobody serves"
-                )
+            for one in left:
+                if one.goal == "restart" and len(proxy.status.instances) == 1:
+                    continue
+                assert serving, f"{proxy.id}: nobody serves"
+                heard = any(not self._is_unheard(i.node) for i in serving)
+                assert heard or self._is_unheard(one.node), f"{proxy.id}: no router hears who serves"
+
+    def _is_unheard(self, node: str) -> bool:
+        stored = self.store.find(Node, "", node)
+        return stored is not None and stored.status.unheard
 
 
 def _left(before: ProxyInstance | None, after: ProxyInstance) -> bool:

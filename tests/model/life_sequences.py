@@ -60,6 +60,7 @@ def heal(model: Model) -> None:
         if name not in model.lost:
             node.connected = node.agent = True
         node.stuck = False
+        node.sessions = None if node.sessions is None else 2
         node.envoys.add("2")
         for unit in node.units.values():
             unit.running = True
@@ -155,6 +156,12 @@ def _second_chance(model: Model, name: str) -> None:
     model.epic[name].second_chance = not model.epic[name].second_chance
 
 
+def _sessions(model: Model, dice: random.Random) -> str:
+    name = dice.choice(sorted(model.epic))
+    model.epic[name].sessions = dice.choice([0, 0, 1, 2, None])
+    return f"{name} {model.epic[name].sessions}"
+
+
 def _disk(model: Model, dice: random.Random) -> str:
     model.store.full = not model.store.full
     return "full" if model.store.full else "has room"
@@ -202,6 +209,7 @@ _EVENTS: dict[str, tuple[int, Callable[[Model, random.Random], str]]] = {
     "Envoy 2 is installed": (1, _node(_install)),
     "kernel refuses": (3, _node(_stick)),
     "second chance is switched": (1, _node(_second_chance)),
+    "BGP sessions": (5, _sessions),
     "disk": (2, _disk),
     "time passes": (4, _time),
     "control plane restarts": (1, _control),

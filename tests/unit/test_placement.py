@@ -19,6 +19,7 @@ candidates = st.builds(
     capacity=st.integers(0, 3),
     load=st.integers(0, 3),
     schedulable=st.booleans(),
+    unheard=st.booleans(),
 )
 clusters = st.lists(candidates, unique_by=lambda node: node.name, max_size=12)
 
@@ -45,6 +46,17 @@ def test_instances_go_to_different_nodes_with_room_as_many_as_there_are(
 def test_order_of_nodes_does_not_matter(gateway: str, cluster: list[Candidate], count: int) -> None:
     if any(node.has_room for node in cluster):
         assert place(gateway, cluster, count) == place(gateway, cluster[::-1], count)
+
+
+@given(gateway=gateways, cluster=clusters, count=st.integers(1, 4))
+def test_nodes_that_no_router_hears_are_chosen_last(
+    gateway: str, cluster: list[Candidate], count: int
+) -> None:
+    room = [node for node in cluster if node.has_room]
+    if not room:
+        return
+    heard = {node.name for node in room if not node.unheard}
+    assert len(heard & set(place(gateway, cluster, count))) == min(count, len(heard))
 
 
 @given(gateway=gateways, leaving=st.integers(0, 7))

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from epic.errors import EpicError, Invalid
 from epic.lifecycle.addresses import unsupported_address
@@ -13,6 +13,7 @@ from epic.live import End, SecondChance
 from epic.model.base import Condition
 from epic.model.instances import CONFIGURATION_REFUSED, NODE_SILENT, NOT_PROGRAMMED
 from epic.model.naming import GatewayId
+from epic.model.nodes import BGPSession, BGPStatus
 from epic.model.resources import GWProxy, Node
 from epic.proto import epic_pb2
 from epic.rotation import Holds
@@ -23,6 +24,8 @@ _REPORT_PERIOD = timedelta(seconds=10)
 _PROBLEMS_KEPT = 20
 _PROBLEM_MAX = 300
 _HELD_KEPT = 1000
+_SESSIONS_KEPT = 20
+_LATEST = 1 << 36
 _WORD_MAX = 100
 _ERROR_MAX = 4200
 """Agents say less; a node that was taken over must not fill the store."""
@@ -99,12 +102,32 @@ def heard(node: Node, report: epic_pb2.NodeReport, time: datetime) -> Node:
         "problems": tuple(line[:_PROBLEM_MAX] for line in report.problems[:_PROBLEMS_KEPT]),
         "second_chance": report.second_chance,
         "second_chance_refusal": report.second_chance_refusal[:_PROBLEM_MAX],
+        "bgp": _bgp(report.bgp) if report.HasField("bgp") else None,
     }
     last = node.status.last_report
     same = all(getattr(node.status, name) == value for name, value in said.items())
     if same and last is not None and time - last < _REPORT_PERIOD:
         return node
     return node.model_copy(update={"status": node.status.model_copy(update={**said, "last_report": time})})
+
+
+def _bgp(said: epic_pb2.BgpSessions) -> BGPStatus:
+    return BGPStatus(
+        configured=said.configured,
+        established=said.established,
+        down=tuple(_session(session) for session in said.down[:_SESSIONS_KEPT]),
+        failure=said.failure[:_PROBLEM_MAX],
+    )
+
+
+def _session(said: epic_pb2.BgpSession) -> BGPSession:
+    since = datetime.fromtimestamp(min(max(said.since, 0), _LATEST), UTC)
+    return BGPSession(
+        name=said.name[:_WORD_MAX],
+        address=said.address[:_WORD_MAX],
+        since=since,
+        error=said.error[:_WORD_MAX],
+    )
 
 
 def configured(proxy: GWProxy, revision: str, problem: EpicError | None) -> GWProxy:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from epic.cli.fields import age, condition, dig, span
-from epic.cli.phases import counted, instances, is_true, leaving, phase, waits_for, worries
+from epic.cli.phases import counted, instances, is_true, leaving, phase, sessions, waits_for, worries
 
 _SILENT = timedelta(seconds=45)
 _MESSAGE_SHOWN = 300
@@ -50,7 +50,7 @@ def node_line(node: dict[str, Any], now: datetime) -> Line:
     """How a node is."""
     name, last = node["metadata"]["name"], dig(node, "status", "last-report")
     details = f"{dig(node, 'spec', 'address')}, agent {dig(node, 'status', 'agent-version') or '-'}"
-    details += f", {counted(instances(node))}"
+    details += f", {counted(instances(node))}, BGP {sessions(node)}"
     details += f", waits for {waiting}" if (waiting := waits_for(node)) else ""
     problems = worries(node)
     if last is None:

@@ -192,6 +192,7 @@ KINDS = (
             ("PHASE", phases.phase),
             ("INSTANCES", lambda row: phases.counted(phases.instances(row))),
             ("CAPACITY", _field("spec", "capacity")),
+            ("BGP", phases.sessions),
             ("CONDITIONS", phases.conditions),
             ("ADDRESS", _field("spec", "address")),
             ("LAST REPORT", lambda row: age(dig(row, "status", "last-report"))),

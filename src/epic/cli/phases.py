@@ -43,7 +43,7 @@ def worries(row: Row) -> list[str]:
     """What is not as it should be at a node, as its conditions say."""
     found = [
         f"not {kind}: {reason(row, kind)}"
-        for kind in ("Ready", "Healthy")
+        for kind in ("Ready", "BGPEstablished", "Healthy")
         if condition(row, kind).get("status") == "False"
     ]
     if is_true(row, "DropHeld"):
@@ -65,10 +65,19 @@ def conditions(row: Row) -> str:
         ("Drained", "False"),
         ("DropHeld", "False"),
         ("SecondChance", "True"),
+        ("BGPEstablished", "True"),
+        # Whether routers hear a node whose BIRD is none of ours is never known.
+        ("BGPEstablished", "Unknown"),
     }
     found = [(str(c.get("type")), str(c.get("status"))) for c in dig(row, "status", "conditions") or ()]
     words = {"True": "", "False": "not "}
     return ", ".join(words.get(s, "perhaps ") + t for t, s in found if (t, s) not in at_rest) or "-"
+
+
+def sessions(row: Row) -> str:
+    """How many of the node's BGP sessions are established; `-` where that is not known."""
+    bgp = dig(row, "status", "bgp")
+    return f"{bgp.get('established', 0)}/{bgp.get('configured', 0)}" if bgp else "-"
 
 
 def leaving(phases: Iterable[str]) -> bool:

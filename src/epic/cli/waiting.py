@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from epic.cli.fields import Row
+from epic.cli.fields import Row, condition
 from epic.cli.phases import counted, instances, is_true, phase, waits_for, worries
 from epic.client import PREFIX, EpicClient
 from epic.errors import EpicError, NotFound, Unavailable
@@ -35,7 +35,9 @@ def _drained(node: Row | None) -> bool:
 
 
 def _serving(node: Row | None) -> bool:
-    return node is not None and phase(node) == "Ready" and instances(node).keys() <= {"Serving"}
+    if node is None or condition(node, "BGPEstablished").get("status") == "False":
+        return False
+    return phase(node) == "Ready" and instances(node).keys() <= {"Serving"}
 
 
 def _dropped(node: Row | None) -> bool:

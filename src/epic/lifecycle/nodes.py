@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from epic.lifecycle.digest import Placed, node_digest
+from epic.lifecycle.sequencer import OBSTACLES
 from epic.model.base import Condition, with_condition
 from epic.model.nodes import NodePhase, NodeStatus
 from epic.model.resources import Node
@@ -35,6 +36,7 @@ def settled(node: Node, placed: Sequence[Placed], time: datetime) -> Node:
         _drop_held(status),
         _healthy(status),
         _second_chance(status),
+        _bgp_established(status),
     ):
         conditions = _with(conditions, condition)
     status = status.model_copy(update={**update, "conditions": conditions})
@@ -87,8 +89,8 @@ def _drained(node: Node, placed: Sequence[Placed]) -> Condition:
         return _condition("Drained", "True", "NoInstanceServes")
     named = [f"{gateway}: {i.reason or i.phase}" for gateway, i in sorted(serving, key=lambda p: p.gateway)]
     more = f"; and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
-    waits = any(i.reason.startswith("NoOtherInstance") for _, i in serving)
-    reason = "NoOtherInstance" if waits else "InstancesServe"
+    waits = (why for why in OBSTACLES if any(i.reason.startswith(why) for _, i in serving))
+    reason = next(waits, "InstancesServe")
     return _condition("Drained", "False", reason, "; ".join(named[:_NAMED]) + more)
 
 
@@ -116,6 +118,23 @@ def _second_chance(status: NodeStatus) -> Condition:
         return _condition("SecondChance", "True", "PassesOn")
     text = status.second_chance_refusal or "its agent does not pass packets on"
     return _condition("SecondChance", "False", "DoesNotPassOn", text)
+
+
+def _bgp_established(status: NodeStatus) -> Condition:
+    kind, bgp = "BGPEstablished", status.bgp
+    if bgp is None:
+        return _condition(kind, "Unknown", "NotObserved", "its agent does not look at a BIRD")
+    if bgp.failure:
+        return _condition(kind, "False", "BIRDNotAnswering", bgp.failure)
+    if not bgp.configured:
+        return _condition(kind, "Unknown", "NoSessionConfigured", "its BIRD has no BGP session")
+    many = f"{bgp.established} of {bgp.configured} BGP sessions are established"
+    if not bgp.established:
+        return _condition(kind, "False", "NoSessionEstablished", f"no router hears the node: {many}")
+    if bgp.established < bgp.configured:
+        named = ", ".join(session.name for session in bgp.down[:_NAMED])
+        return _condition(kind, "True", "SomeSessionsEstablished", f"{many}; down: {named}")
+    return _condition(kind, "True", "AllSessionsEstablished", many)
 
 
 def _condition(

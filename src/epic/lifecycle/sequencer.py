@@ -3,7 +3,8 @@
 
 An instance is led to its goal one acknowledged step after the other; what only one side knows (the node's
 agent, a run) is read from the instance, where it was noted. Instances leave service one after the other, and
-the last one that serves only when another has taken its place or none can.
+the last one that serves only when another has taken its place or none can. What no router hears takes
+nobody's place.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from epic.errors import Exhausted
 from epic.lifecycle.goals import Host, Wanted, goals, is_coming, is_serving
 from epic.model.instances import Goal, InstancePhase, ProxyInstance, trouble
 from epic.placement import place
+
+OBSTACLES = ("NoOtherHeard", "NoOtherInstance")
+"""What keeps an instance in service until somebody does something: its reason begins with it."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +51,11 @@ def advance(
     standing = [i for i in instances if i not in lost and not _is_gone(i, hosts[i.node])]
     aims = goals(gateway, standing, wanted, hosts)
     new = _places(gateway, instances, aims, wanted, hosts)
+    unheard = frozenset(name for name, host in hosts.items() if host.candidate.unheard)
     after = list(standing)
     for index, instance in enumerate(standing):
         others = [*after[:index], *after[index + 1 :]]
-        view = _View(aims[instance.node], others, wanted, hosts[instance.node], bool(new))
+        view = _View(aims[instance.node], others, wanted, hosts[instance.node], unheard, bool(new))
         after[index] = _stamped(instance, _moved(instance, view), view.goal, time)
     pairs = list(zip(standing, after, strict=True))
     return Step(
@@ -98,6 +103,8 @@ class _View:
     others: list[ProxyInstance]
     wanted: Wanted
     host: Host
+    unheard: frozenset[str]
+    """Nodes that no router hears."""
     replaced: bool
     """Whether a new instance of the gateway is placed in this step."""
 
@@ -196,8 +203,13 @@ def _obstacle(instance: ProxyInstance, view: _View) -> str:
         return "WaitsForTurn: another instance of the gateway is on its way"
     if view.replaced or any(is_coming(o) and o.goal in {"serve", "restart"} for o in others):
         return "WaitsForReplacement: another instance of the gateway is to serve first"
-    if any(is_serving(o) for o in others) or (view.goal == "restart" and not others):
+    serving = {o.node for o in others if is_serving(o)}
+    # Where no router hears the instance itself, nobody misses it.
+    enough = serving if instance.node in view.unheard else serving - view.unheard
+    if enough or (view.goal == "restart" and not others):
         return ""
+    if serving:
+        return "NoOtherHeard: no router has a BGP session with a node where another instance serves"
     return "NoOtherInstance: no other instance of the gateway serves, and no node has room for one"
 
 

@@ -12,6 +12,27 @@ from epic.model.base import Condition, Kebab, Resource
 NodePhase = Literal["Joining", "Ready", "Cordoned", "Draining", "Removing"]
 
 
+class BGPSession(Kebab):
+    """A session of a node with a router that is down since then; `error` is BIRD's word for it."""
+
+    name: str
+    address: str = ""
+    since: datetime | None = None
+    error: str = ""
+
+
+class BGPStatus(Kebab):
+    """How many sessions a node's BIRD is to have and has, and which are down (the first of them).
+
+    `failure`: why BIRD cannot be asked; empty when it answers.
+    """
+
+    configured: int = 0
+    established: int = 0
+    down: tuple[BGPSession, ...] = ()
+    failure: str = ""
+
+
 class NodeStatus(Kebab):
     """A node's place in its life, and what was heard of it; `last_report` is None before the first report.
 
@@ -20,7 +41,8 @@ class NodeStatus(Kebab):
     is left there but what the node itself has of EPIC's. `returning`: a node of that name was removed before,
     and this one has not said yet that nothing is left of that time.
     `envoy_versions` are those that the last run found installed; none: not known. `second_chance`: it passes
-    packets on to siblings; `second_chance_refusal` says why it does not.
+    packets on to siblings; `second_chance_refusal` says why it does not. `bgp` is None when its agent does
+    not look at a BIRD: something else announces its gateways, or the agent is too old to say.
     """
 
     phase: NodePhase = "Joining"
@@ -39,6 +61,13 @@ class NodeStatus(Kebab):
     envoy_versions: tuple[str, ...] = ()
     second_chance: bool = False
     second_chance_refusal: str = ""
+    bgp: BGPStatus | None = None
+
+    @property
+    def unheard(self) -> bool:
+        """Whether it is known that no router hears what the node announces."""
+        bgp = self.bgp
+        return bgp is not None and not bgp.established and bool(bgp.configured or bgp.failure)
 
 
 class NodeRevocationSpec(Kebab):

@@ -115,6 +115,7 @@ class World:
                 node.spec.capacity,
                 self._load[node.name],
                 node.spec.schedulable and not node.spec.drain,
+                node.status.unheard,
             )
             for node in self.nodes.values()
             if not node.deleting
@@ -153,7 +154,9 @@ class World:
         return node.status.applied_digest == node_digest(node.status, self.placed(node.name))
 
     def _candidate(self, node: Node) -> Candidate:
-        return Candidate(node.name, node.spec.capacity, self._load[node.name], node.spec.schedulable)
+        spec = node.spec
+        load = self._load[node.name]
+        return Candidate(node.name, spec.capacity, load, spec.schedulable, node.status.unheard)
 
     def _apply_proxy(self, gateway: GatewayId, obj: Resource | None) -> set[Key]:
         old = self.proxies.pop(gateway, None)

@@ -27,6 +27,8 @@ class Cluster:
     def __init__(self) -> None:
         self.instances = {name: ["Serving"] for name in NODES}
         self.drain = dict.fromkeys(NODES, False)
+        self.unheard = dict.fromkeys(NODES, 0)
+        """How often each is still to be looked at before a router hears it."""
         self.done: list[str] = []
 
     def node(self, name: str) -> dict[str, Any]:
@@ -39,6 +41,10 @@ class Cluster:
                 self.done.append(f"{name} {after}")
         drained = "True" if self.instances[name] == ["Withdrawn"] else "False"
         conditions = [{"type": "Ready", "status": "True"}, {"type": "Drained", "status": drained}]
+        if after == "Serving":
+            heard = self.unheard[name] <= 0
+            self.unheard[name] -= 1
+            conditions.append({"type": "BGPEstablished", "status": "True" if heard else "False"})
         return {
             "metadata": {"name": name},
             "spec": {"address": "192.0.2.1", "schedulable": not self.drain[name], "drain": self.drain[name]},
@@ -143,6 +149,22 @@ def test_one_node_is_drained_worked_on_and_back_before_the_next_is_touched(
         *("epic2 drain", "epic2 Withdrawn", "epic2 resume", "epic2 Serving"),
     ]
     assert (site / "log").read_text() == "worked\n" * 2
+
+
+def test_a_node_is_not_back_before_a_router_hears_it(site: Path, cluster: Cluster) -> None:
+    cluster.unheard["epic1"] = 9
+    done = maintain(site)
+    assert done.returncode == 0, done.stdout
+    assert cluster.unheard["epic1"] < 0
+    assert cluster.done[0] == "epic1 drain"
+
+
+def test_no_node_is_drained_while_no_router_hears_another(site: Path, cluster: Cluster) -> None:
+    cluster.unheard["epic2"] = 1000
+    done = maintain(site, "-e", '{"maintenance_ready_timeout": 1, "_maintenance_pause": 0.5}')
+    assert done.returncode != 0
+    assert cluster.done == []
+    assert "other nodes are not whole after 1 s: epic2" in done.stdout
 
 
 def test_work_that_fails_leaves_the_node_drained_and_the_next_alone(site: Path, cluster: Cluster) -> None:

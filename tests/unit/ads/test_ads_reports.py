@@ -129,6 +129,24 @@ def test_what_a_node_says_of_itself_is_noted_at_once() -> None:
     assert (status.held_gateways, status.problems) == (("a.g",), ("nft is slow",))
 
 
+def test_what_a_node_says_of_its_sessions_is_noted_when_it_is_something_else() -> None:
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    node = Node.model_validate({"metadata": {"name": "epic1"}, "spec": {"address": "192.0.2.1"}})
+    report = NodeReport(node="epic1")
+    report.bgp.configured = 2
+    report.bgp.down.add(name="r1", address="192.0.2.9", since=1767225600, error="Socket: No route to host")
+    report.bgp.down.add(name="r2", since=1 << 62)
+    first = heard(node, report, start)
+    assert first.status.bgp is not None and first.status.unheard
+    (one, two) = first.status.bgp.down
+    assert (one.name, one.address, one.since) == ("r1", "192.0.2.9", start)
+    assert two.since is not None and two.since > start
+    assert heard(first, report, start + timedelta(seconds=1)) is first
+    report.bgp.established = 1
+    assert not heard(first, report, start + timedelta(seconds=1)).status.unheard
+    assert heard(first, NodeReport(node="epic1"), start + timedelta(seconds=1)).status.bgp is None
+
+
 def test_a_report_tells_of_the_epic_ends_of_tunnels() -> None:
     said = TunnelStatus(id=7, observed_address="198.51.100.7", observed_port=40000, hello_age=2, rx_bytes=5)
     said.epochs.extend([1, 2])
@@ -147,5 +165,8 @@ def test_what_a_node_says_has_a_length() -> None:
     report = NodeReport(
         agent_version=long, applied_digest=long, held_gateways=[long] * 3, problems=[long] * 99
     )
+    report.bgp.failure = long
+    for _ in range(999):
+        report.bgp.down.add(name=long, address=long, error=long)
     node = Node.model_validate({"metadata": {"name": "epic1"}, "spec": {"address": "192.0.2.1"}})
     assert len(heard(node, report, datetime.now(UTC)).model_dump_json()) < 20_000

@@ -14,6 +14,7 @@ from epic.cli.health import judge
 AWAKE = {"last-report": "2024-01-01T11:59:50Z"}
 DRAINED = {"type": "Drained", "status": "True"}
 HOLDS = {"type": "DropHeld", "status": "True", "message": "3 of 3 gateways"}
+UNHEARD = {"type": "BGPEstablished", "status": "False", "message": "no router hears the node"}
 NOT_READY = {"type": "Ready", "status": "False", "message": "no room on its disk"}
 NOW = datetime(2024, 1, 1, 12, 0, 0, tzinfo=UTC)
 
@@ -94,6 +95,20 @@ def _run(name: str, state: str, **results: str) -> dict[str, Any]:
             id="not-ready-and-holds-a-drop",
         ),
         pytest.param(
+            [_node(**AWAKE, phase="Ready", conditions=[UNHEARD])],
+            [],
+            [],
+            ["epic1: not BGPEstablished: no router hears the node"],
+            id="no-router-hears-it",
+        ),
+        pytest.param(
+            [_node(**AWAKE, phase="Ready", conditions=[UNHEARD | {"status": "Unknown"}])],
+            [],
+            [],
+            [],
+            id="whether-routers-hear-it-is-not-known",
+        ),
+        pytest.param(
             [], [_gateway(1, phases=("Serving", "Withdrawn"), Ready="True")], [], [], id="half-drained"
         ),
         pytest.param([], [_gateway(0, Ready="False")], [], ["shop/web: Ready: Ready text"], id="not-ready"),
@@ -123,7 +138,7 @@ def test_status(nodes: Any, gateways: Any, runs: Any, problems: list[str]) -> No
 def test_a_nodes_line_says_its_phase_and_what_runs_there() -> None:
     node = _node(**AWAKE, phase="Draining", instances={"Withdrawn": 2, "Draining": 1})
     (line,) = judge([node], [], [], NOW).nodes
-    assert (line.state, line.details) == ("Draining", "192.0.2.1, agent -, 1 Draining, 2 Withdrawn")
+    assert (line.state, line.details) == ("Draining", "192.0.2.1, agent -, 1 Draining, 2 Withdrawn, BGP -")
 
 
 @pytest.mark.parametrize(("reason", "wrong"), [("SiblingsLate", True), ("NotOnAllNodes", False)])

@@ -42,6 +42,9 @@ DRAINED = state("Draining", ("Drained", "True", ""), drain=True, Withdrawn=3)
 HOLDING = state("Ready", ("DropHeld", "True", "it was told to drop 3 of 3 gateways"), Serving=3)
 
 
+UNHEARD = state("Ready", ("BGPEstablished", "False", "no router hears the node"), Serving=3)
+
+
 class Cluster:
     """An API with one node, which takes the next of its states each time it is looked at; the last stays."""
 
@@ -133,6 +136,14 @@ def test_uncordon_waits_until_all_instances_serve(epicctl: Callable[[Cluster], E
     result = epicctl(cluster)("node", "uncordon", "epic1")
     assert cluster.written == [maintenance(schedulable=True, drain=False)]
     assert result.output.splitlines()[-2:] == ["epic1: Ready, 2 Prepared, 1 Serving", "node epic1 is serving"]
+
+
+def test_uncordon_waits_until_a_router_hears_the_node(epicctl: Callable[[Cluster], Epicctl]) -> None:
+    result = epicctl(Cluster(DRAINED, DRAINED, UNHEARD, READY))("node", "uncordon", "epic1")
+    assert result.output.splitlines()[-2:] == [
+        "epic1: Ready, 3 Serving; not BGPEstablished: no router hears the node",
+        "node epic1 is serving",
+    ]
 
 
 def test_a_control_plane_that_restarts_is_asked_again(epicctl: Callable[[Cluster], Epicctl]) -> None:

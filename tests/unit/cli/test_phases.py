@@ -24,6 +24,12 @@ def test_a_node_that_nobody_has_heard_of_yet() -> None:
     assert (shown["PHASE"], shown["INSTANCES"], shown["CONDITIONS"]) == ("Joining", "no instances", "-")
 
 
+def test_how_many_sessions_of_a_node_are_established() -> None:
+    assert line(bgp={"configured": 2, "established": 1})["BGP"] == "1/2"
+    assert line(bgp={"configured": 2})["BGP"] == "0/2"
+    assert line()["BGP"] == "-"
+
+
 @pytest.mark.parametrize(
     ("conditions", "expected"),
     [
@@ -32,6 +38,9 @@ def test_a_node_that_nobody_has_heard_of_yet() -> None:
         ({"Ready": "True", "DropHeld": "True"}, "DropHeld"),
         ({"Ready": "True", "SecondChance": "True"}, "-"),
         ({"Ready": "True", "SecondChance": "False"}, "not SecondChance"),
+        ({"Ready": "True", "BGPEstablished": "True"}, "-"),
+        ({"Ready": "True", "BGPEstablished": "Unknown"}, "-"),
+        ({"Ready": "True", "BGPEstablished": "False"}, "not BGPEstablished"),
     ],
 )
 def test_conditions_that_are_not_at_rest(conditions: dict[str, str], expected: str) -> None:

@@ -28,8 +28,8 @@ def instance(node: str, **values: Any) -> ProxyInstance:
     return ProxyInstance(node=node, inside_address=IPv4Address(number), since=EARLIER, **values)
 
 
-def host(name: str, *, schedulable: bool = True, **values: Any) -> Host:
-    return Host(Candidate(name, 10, 0, schedulable), **values)
+def host(name: str, *, schedulable: bool = True, unheard: bool = False, **values: Any) -> Host:
+    return Host(Candidate(name, 10, 0, schedulable, unheard), **values)
 
 
 def step(instances: Sequence[ProxyInstance], *hosts: Host, replicas: int = 2, **wanted: Any) -> Step:
@@ -149,6 +149,47 @@ def test_what_nobody_else_can_carry_gets_a_replacement_or_stays_and_says_why() -
     full = step(alone, host("e1", drain=True), host("e2", schedulable=False), replicas=1)
     assert phases(full) == {"e1": "Serving"}
     assert full.instances[0].reason.startswith("NoOtherInstance")
+
+
+@pytest.mark.parametrize("why", [{"drain": True}, {"removing": True}])
+def test_an_instance_that_no_router_hears_takes_nobodys_place(why: dict[str, bool]) -> None:
+    both = [instance("e1", **UP), instance("e2", **UP)]
+    found = step(both, host("e1", **why), host("e2", unheard=True))
+    assert (phases(found), found.place) == ({"e1": "Serving", "e2": "Serving"}, ())
+    assert found.instances[0].reason.startswith("NoOtherHeard")
+    three = [*both, instance("e3", **UP)]
+    assert phases(step(three, host("e1", **why), host("e2", unheard=True), replicas=3))["e1"] == "Draining"
+
+
+def test_an_update_waits_for_the_session_of_the_other_node() -> None:
+    both = [instance("e1", **{**UP, "unit": "outdated"}), instance("e2", **UP)]
+    assert phases(step(both, host("e2", unheard=True))) == {"e1": "Serving", "e2": "Serving"}
+    assert phases(step(both)) == {"e1": "Draining", "e2": "Serving"}
+
+
+def test_what_no_router_hears_may_leave_while_another_serves() -> None:
+    both = [instance("e1", **UP), instance("e2", **UP)]
+    assert phases(step(both, host("e1", drain=True, unheard=True)))["e1"] == "Draining"
+    found = step(both, host("e1", drain=True, unheard=True), host("e2", unheard=True))
+    assert phases(found) == {"e1": "Draining", "e2": "Serving"}
+    alone = step(both[:1], host("e1", drain=True, unheard=True), replicas=1)
+    assert alone.instances[0].reason.startswith("NoOtherInstance")
+
+
+def test_a_session_that_goes_moves_nothing() -> None:
+    both = [instance("e1", **UP), instance("e2", **UP)]
+    for unheard in ({"e1"}, {"e2"}, {"e1", "e2"}):
+        found = step(both, *(host(name, unheard=name in unheard) for name in ("e1", "e2", "e3")))
+        assert (found.instances, found.place, found.runs) == (tuple(both), (), frozenset())
+    parked = [instance("e1", **PARKED), instance("e2", **UP)]
+    found = step(parked, host("e1", drain=True), host("e2", unheard=True), host("e3"))
+    assert found.place == ()
+
+
+def test_a_drain_of_the_node_that_no_router_hears_too_makes_room_for_one_that_they_hear() -> None:
+    parked = [instance("e1", **UP), instance("e2", **PARKED)]
+    found = step(parked, host("e1", drain=True), host("e2", drain=True, unheard=True), host("e3"))
+    assert (phases(found)["e1"], found.place) == ("Serving", ("e3",))
 
 
 def test_a_step_tells_how_many_instances_no_node_has_room_for() -> None:

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is said of a node whose BGP sessions come and go."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from ipaddress import IPv4Address
+
+import pytest
+
+from epic.lifecycle.digest import Placed
+from epic.lifecycle.nodes import settled
+from epic.model.instances import ProxyInstance
+from epic.model.nodes import BGPSession, BGPStatus
+from epic.model.resources import Node
+
+TIME = datetime(2026, 1, 1, tzinfo=UTC)
+DOWN = tuple(BGPSession(name=f"upstream_r{n}", address=f"192.0.2.{n}", since=TIME) for n in range(9))
+
+
+def node(bgp: BGPStatus | None, *, drain: bool = False) -> Node:
+    found = Node.model_validate(
+        {"metadata": {"name": "e1"}, "spec": {"address": "192.0.2.1", "drain": drain}, "status": {}}
+    )
+    return found.model_copy(
+        update={"status": found.status.model_copy(update={"bgp": bgp, "last_report": TIME})}
+    )
+
+
+def condition(found: Node, kind: str) -> tuple[str, str, str]:
+    (one,) = [c for c in found.status.conditions if c.type == kind]
+    return one.status, one.reason, one.message
+
+
+@pytest.mark.parametrize(
+    ("bgp", "unheard", "expected"),
+    [
+        (None, False, ("Unknown", "NotObserved", "its agent does not look at a BIRD")),
+        (BGPStatus(), False, ("Unknown", "NoSessionConfigured", "its BIRD has no BGP session")),
+        (
+            BGPStatus(configured=2, established=2),
+            False,
+            ("True", "AllSessionsEstablished", "2 of 2 BGP sessions are established"),
+        ),
+        (
+            BGPStatus(configured=2, established=1, down=DOWN[:1]),
+            False,
+            ("True", "SomeSessionsEstablished", "1 of 2 BGP sessions are established; down: upstream_r0"),
+        ),
+        (
+            BGPStatus(configured=9, down=DOWN),
+            True,
+            (
+                "False",
+                "NoSessionEstablished",
+                "no router hears the node: 0 of 9 BGP sessions are established",
+            ),
+        ),
+        (BGPStatus(configured=2, failure="no answer"), True, ("False", "BIRDNotAnswering", "no answer")),
+        (BGPStatus(failure="no answer"), True, ("False", "BIRDNotAnswering", "no answer")),
+    ],
+)
+def test_whether_routers_hear_a_node(
+    bgp: BGPStatus | None, unheard: bool, expected: tuple[str, str, str]
+) -> None:
+    found = settled(node(bgp), [], TIME)
+    assert condition(found, "BGPEstablished") == expected
+    assert found.status.unheard is unheard
+
+
+def test_a_drain_that_waits_for_a_router_to_hear_another_node_says_so() -> None:
+    waiting = ProxyInstance(
+        node="e1",
+        inside_address=IPv4Address(1),
+        since=TIME,
+        phase="Serving",
+        reason="NoOtherHeard: no router has a BGP session with a node where another instance serves",
+    )
+    found = settled(node(BGPStatus(configured=1, established=1), drain=True), [Placed("a.g", waiting)], TIME)
+    status, reason, message = condition(found, "Drained")
+    assert (status, reason) == ("False", "NoOtherHeard")
+    assert message.startswith("a.g: NoOtherHeard: no router has a BGP session")
