@@ -81,6 +81,11 @@ async def test_what_bird_says_is_cut_and_cannot_command_a_terminal() -> None:
     assert found.error.isprintable() and len(found.error) <= 100
 
 
+async def test_a_session_that_is_not_for_the_addresses_of_gateways_does_not_count() -> None:
+    lines = await read(reply().replace("Channel ipv4", "Channel ipv6"))
+    assert read_sessions(lines, NOW) == []
+
+
 async def test_no_session_at_all() -> None:
     assert read_sessions(await read("1002-device1    Device     ---   up   12:00\n1006-\n0000 \n"), NOW) == []
 

@@ -15,7 +15,7 @@ COMMAND = "show protocols all"
 _PROTOCOL, _DETAIL = 1002, 1006
 _SINCE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}")
 _FLAG_ROUTES = "ipv4"
-"""The channel of gateways' addresses."""
+"""The channel of gateways' addresses. A session without it is meant for something else."""
 _TEXT_MAX = 100
 
 
@@ -44,7 +44,7 @@ class _Protocol:
 
 def read_sessions(lines: Iterable[Line], time: datetime) -> list[Session]:
     """The sessions in a reply; `time` is when it came."""
-    return [_session(protocol) for protocol in _protocols(lines, time)]
+    return [_session(protocol) for protocol in _protocols(lines, time) if _FLAG_ROUTES in protocol.channels]
 
 
 def carry_on(before: Mapping[str, Session], sessions: Iterable[Session]) -> list[Session]:
@@ -108,7 +108,7 @@ def _session(protocol: _Protocol) -> Session:
     state = protocol.details.get("BGP state", "")
     error = protocol.details.get("Last error", "") or state
     up = state == "Established"
-    if up and protocol.channels.get(_FLAG_ROUTES, "UP") != "UP":
+    if up and protocol.channels[_FLAG_ROUTES] != "UP":
         up, error = False, "the router does not take IPv4 routes"
     return Session(
         name=_short(protocol.name),

@@ -14,6 +14,7 @@ from epic.agent.gateway.bgp import bird
 from epic.agent.gateway.bgp.sessions import COMMAND, Session, carry_on, read_sessions, without_bird
 from epic.agent.runtime.exposition import Family
 from epic.errors import Unavailable
+from epic.log_rate import LogRate
 from epic.proto import epic_pb2
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ class BgpWatch:
     def __init__(self, socket: Path | None, changed: Callable[[], None]) -> None:
         self._socket = socket
         self._changed = changed
+        self._rate = LogRate(log)
         self._known = asyncio.Event()
         self._failures = 0
         self._failure = ""
@@ -129,11 +131,11 @@ class BgpWatch:
             return
         down = [f"{s.name} to {s.address} ({s.error})" for s in sessions if not s.up]
         if failure:
-            log.warning("%s: no router hears of the node's gateways", failure)
+            self._rate.warning("%s: no router hears of the node's gateways", failure)
         elif down:
             more = f", and {len(down) - _SHOWN} more" if len(down) > _SHOWN else ""
             names = ", ".join(down[:_SHOWN])
-            log.warning("%d of %d BGP sessions are down: %s%s", len(down), len(sessions), names, more)
+            self._rate.warning("%d of %d BGP sessions are down: %s%s", len(down), len(sessions), names, more)
         else:
             log.info("all BGP sessions are established: %d", len(sessions))
 
