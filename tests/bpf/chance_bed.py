@@ -102,13 +102,18 @@ class Bed:
 
     def _forget_owners(self) -> None:
         """Of flows with other ports too, which mutated packets may have: the hash has another key."""
-        (pin,) = Path(self.plane._loader.directory).glob("maps/settings")
-        settings = Map(pin, 4, SETTINGS.size)
-        try:
+        with self._settings() as settings:
             value = settings.get(bytes(4)) or bytes(SETTINGS.size)
             settings.set(bytes(4), secrets.token_bytes(8) + value[8:])
-        finally:
-            settings.close()
+
+    def hash_key(self) -> bytes:
+        """Of the hash that says where the owner of a flow is kept."""
+        with self._settings() as settings:
+            return (settings.get(bytes(4)) or b"")[:8] + bytes(8)
+
+    def _settings(self) -> AbstractContextManager[Map]:
+        (pin,) = Path(self.plane._loader.directory).glob("maps/settings")
+        return closing(Map(pin, 4, SETTINGS.size))
 
     def spend_budget(self, whose: bytes, until_ns: int) -> None:
         """Packets of unknown flows have used that gateway's share up to then; 0: nothing of it."""
