@@ -23,13 +23,13 @@ from typing import Any
 
 from epic.cache.draft import Draft
 from epic.cache.feed import Cache, FedKind
+from epic.cache.kinds import fed_kind
 from epic.cache.views import CachedKind, Delta, Entry
-from epic.model.resources import KINDS
+from epic.kinds.registry import KINDS
 from epic.store.embedded.engine import SqliteEngine
+from epic.store.kinds import schema_of
 from epic.store.object_store import ObjectStore
 from epic.store.objects import Key, Put, Stored
-from epic.store.schema import Schema, StoredKind
-from epic.tunnels import route_parents, route_services
 
 NAMES = ("GWProxy", "GWRoute", "GWEndpointSlice", "Tunnel")
 GATEWAYS, ACCOUNTS = 1000, 50
@@ -110,18 +110,8 @@ Kinds = dict[str, FedKind]
 
 
 def as_objects() -> Kinds:
-    """The API's typed objects, found by what refers to what."""
-    indexes: dict[str, dict[str, Callable[[Any], Iterable[str]]]] = {
-        "GWProxy": {"group": lambda proxy: [proxy.spec.group]},
-        "GWRoute": {"gateway": route_parents, "service": route_services},
-        "GWEndpointSlice": {"service": lambda piece: [piece.spec.parent_ref.uid]},
-        "Tunnel": {"gateway": lambda tunnel: [tunnel.spec.proxy], "node": lambda t: [t.spec.epic_node]},
-    }
-
-    def decode(stored: Stored) -> Any:
-        return KINDS[stored.key.kind].model_validate_json(stored.body)
-
-    return {name: FedKind(CachedKind(name, indexes[name]), decode) for name in NAMES}
+    """The API's typed objects, found by what the registry says."""
+    return {name: fed_kind(KINDS[name]) for name in NAMES}
 
 
 def as_bytes() -> Kinds:
@@ -134,7 +124,7 @@ WAYS = {"objects": as_objects, "bytes": as_bytes}
 
 
 async def open_store(path: Path) -> ObjectStore:
-    return ObjectStore(await SqliteEngine.open(path), Schema(StoredKind(name) for name in NAMES))
+    return ObjectStore(await SqliteEngine.open(path), schema_of(KINDS))
 
 
 async def write_store(path: Path, size: int) -> None:

@@ -8,10 +8,11 @@ from typing import Any
 from fastapi import APIRouter, Depends, Response
 
 from epic.api.auth import hash_password
-from epic.api.bodies import AccountBody, UserBody, check_account_name
+from epic.api.bodies import AccountBody, UserBody
 from epic.api.context import Ctx, admin_only
 from epic.api.replies import PREFIX, Duplicate, deleted, found, listed, shown
 from epic.errors import Conflict
+from epic.kinds.registry import KINDS
 from epic.model.base import Metadata
 from epic.model.naming import GatewayId
 from epic.model.nodes import Quarantine
@@ -52,7 +53,7 @@ def list_all(ctx: Ctx) -> dict[str, Any]:
 @router.post("/accounts", status_code=302, dependencies=_ADMIN)
 def create(ctx: Ctx, body: AccountBody) -> Response:
     """Create an account."""
-    name = check_account_name(body.account.metadata.name, "account.metadata.name")
+    name = KINDS.check_name(Account, body.account.metadata.name, "account.metadata.name")
     with ctx.store.transaction() as transaction:
         if transaction.find(Account, "", name) is not None:
             raise Duplicate(f"account {name!r} exists already", _path(name))
@@ -83,7 +84,7 @@ def read(ctx: Ctx, account: str) -> dict[str, Any]:
 @router.put("/accounts/{account}", status_code=302, dependencies=_ADMIN)
 def replace(ctx: Ctx, account: str, body: AccountBody) -> Response:
     """Create an account or change its limits."""
-    check_account_name(account, "the account's name in the path")
+    KINDS.check_name(Account, account, "the account's name in the path")
     with ctx.store.transaction() as transaction:
         stored = transaction.find(Account, "", account)
         if stored is None:

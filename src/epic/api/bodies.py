@@ -8,18 +8,15 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
-from epic.errors import Invalid
 from epic.model.addresses import AnyAddress, tunnel_address
 from epic.model.base import Camel, ClientRef, Kebab
 from epic.model.client_text import ClientLine, ClientName, OptionalClientName, find_control_character
 from epic.model.gatewayapi import Endpoint, GatewaySpec
 from epic.model.naming import (
-    ACCOUNT_PATTERN,
     SOURCES_ANNOTATION,
     SOURCES_MAX,
     SOURCES_PATTERN,
     ObjectName,
-    is_object_name,
 )
 from epic.model.resources import (
     AccountSpec,
@@ -264,22 +261,3 @@ class UserBody(Body):
     """POST of a user."""
 
     user: UserInput
-
-
-def check_object_name(name: str, where: str) -> str:
-    """The name, if it can name an object; raises Invalid, saying that it was read from `where`."""
-    if not is_object_name(name):
-        raise Invalid(
-            f"{where}: {name!r} cannot be a name; a name has 1 to 63 letters, digits and inner '-', '_', '.'"
-        )
-    return name
-
-
-def check_account_name(name: str, where: str) -> str:
-    """The name, if it can name an account; raises Invalid, saying that it was read from `where`."""
-    if not re.fullmatch(ACCOUNT_PATTERN, name):
-        raise Invalid(
-            f"{where}: {name!r} cannot be an account's name; "
-            "it has 1 to 63 lower-case letters, digits and inner '-'"
-        )
-    return name

@@ -15,6 +15,8 @@ from epic.api.ports import ports_and_gateway
 from epic.errors import Conflict, Invalid, NotFound, QuotaExceeded
 from epic.ipam.prefixes import choose_address
 from epic.ipam.releases import Asker
+from epic.kinds.registry import GW_PROXY
+from epic.kinds.validation import refuse_invalid
 from epic.lifecycle.addresses import unusable_address
 from epic.lifecycle.claims import Claims
 from epic.lifecycle.conditions import with_instances, with_proxy_condition
@@ -70,6 +72,7 @@ def create_gateway(
             service_prefix=group.spec.service_prefix,
         ),
     )
+    refuse_invalid(GW_PROXY, proxy, "proxy")
     if len(str(proxy.id)) > GATEWAY_ID_MAX:
         most = GATEWAY_ID_MAX - len(group.account) - 1
         raise Invalid(
@@ -106,6 +109,7 @@ def change_gateway(transaction: Transaction, proxy: GWProxy, spec: ProxySpecInpu
         "gateway": gateway,
     }
     after = proxy.model_copy(update={"spec": proxy.spec.model_copy(update=changed)})
+    refuse_invalid(GW_PROXY, after, "proxy")
     # An address that it cannot have must not keep the rest from being served: a condition says so.
     if unusable_address(proxy) or unusable_address(after):
         after = with_instances(after, after.status.instances)

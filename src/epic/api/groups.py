@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter, Depends, Response
 
-from epic.api.bodies import GroupBody, PrefixBody, check_object_name
+from epic.api.bodies import GroupBody, PrefixBody
 from epic.api.context import Context, Ctx, admin_only
 from epic.api.gateways import find_group
 from epic.api.names import check_template
@@ -15,6 +15,8 @@ from epic.api.replies import PREFIX, Duplicate, deleted, found, listed, shown
 from epic.errors import Conflict, Invalid
 from epic.ipam.networks import PlatformNetworks
 from epic.ipam.prefixes import check_kept, check_prefix
+from epic.kinds.registry import KINDS, LB_SERVICE_GROUP
+from epic.kinds.validation import refuse_invalid
 from epic.model.base import Metadata
 from epic.model.resources import (
     Account,
@@ -56,7 +58,7 @@ def list_groups(ctx: Ctx, account: str) -> dict[str, Any]:
 @router.post("/accounts/{account}/groups", status_code=302, tags=["templates"], dependencies=_ADMIN)
 def create_group(ctx: Ctx, account: str, body: GroupBody) -> Response:
     """Create a gateway template."""
-    name = check_object_name(body.group.metadata.name, "group.metadata.name")
+    name = KINDS.check_name(LBServiceGroup, body.group.metadata.name, "group.metadata.name")
     return _write_group(ctx, account, name, body, replace=False)
 
 
@@ -69,7 +71,7 @@ def read_group(ctx: Ctx, account: str, name: str) -> dict[str, Any]:
 @router.put("/accounts/{account}/groups/{name}", status_code=302, tags=["templates"], dependencies=_ADMIN)
 def replace_group(ctx: Ctx, account: str, name: str, body: GroupBody) -> Response:
     """Create a gateway template or change it."""
-    check_object_name(name, "the template's name in the path")
+    KINDS.check_name(LBServiceGroup, name, "the template's name in the path")
     return _write_group(ctx, account, name, body, replace=True)
 
 
@@ -87,13 +89,14 @@ def delete_group(ctx: Ctx, account: str, name: str) -> dict[str, str]:
 def _write_group(ctx: Context, account: str, name: str, body: GroupBody, *, replace: bool) -> Response:
     path = _group_path(account, name)
     spec = body.group.spec
+    wanted = LBServiceGroup(metadata=Metadata(name=name, namespace=account), spec=spec)
+    refuse_invalid(LB_SERVICE_GROUP, wanted, "group")
     with ctx.store.transaction() as transaction:
         transaction.get(Account, "", account)
         _check_group(transaction, spec)
         stored = transaction.find(LBServiceGroup, account, name)
         if stored is None:
-            metadata = Metadata(name=name, namespace=account)
-            group = transaction.create(LBServiceGroup(metadata=metadata, spec=spec))
+            group = transaction.create(wanted)
         elif replace:
             group = transaction.update(stored.model_copy(update={"spec": spec}))
         else:
@@ -141,7 +144,8 @@ def list_prefixes(ctx: Ctx) -> dict[str, Any]:
 @router.post("/service-prefixes", status_code=302, tags=["address pools"], dependencies=_ADMIN)
 def create_prefix(ctx: Ctx, body: PrefixBody) -> Response:
     """Create an address pool."""
-    name = check_object_name(body.service_prefix.metadata.name, "service-prefix.metadata.name")
+    given = body.service_prefix.metadata.name
+    name = KINDS.check_name(ServicePrefix, given, "service-prefix.metadata.name")
     return _write_prefix(ctx, name, body.service_prefix.spec, replace=False)
 
 
@@ -154,7 +158,7 @@ def read_prefix(ctx: Ctx, name: str) -> dict[str, Any]:
 @router.put("/service-prefixes/{name}", status_code=302, tags=["address pools"], dependencies=_ADMIN)
 def replace_prefix(ctx: Ctx, name: str, body: PrefixBody) -> Response:
     """Create an address pool or change it; addresses that gateways have must stay in it."""
-    check_object_name(name, "the pool's name in the path")
+    KINDS.check_name(ServicePrefix, name, "the pool's name in the path")
     return _write_prefix(ctx, name, body.service_prefix.spec, replace=True)
 
 

@@ -14,7 +14,6 @@ from epic.model.resources import DNSEndpoint, GWProxy, LBServiceGroup
 _ENVIRONMENT = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
 _LABEL = r"[A-Za-z0-9]([-A-Za-z0-9]{0,61}[A-Za-z0-9])?"
 _DNS_NAME = re.compile(rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})*")
-_TEMPLATE_MAX = 1000
 
 
 def dns_endpoint(group: LBServiceGroup, proxy: GWProxy) -> DNSEndpoint:
@@ -46,8 +45,6 @@ def dns_endpoint(group: LBServiceGroup, proxy: GWProxy) -> DNSEndpoint:
 def check_template(text: str) -> None:
     """Raise Invalid when the text is no template."""
     try:
-        if len(text) > _TEMPLATE_MAX:
-            raise Invalid(f"group.spec.endpoint-template.dnsName: more than {_TEMPLATE_MAX} characters")
         _ENVIRONMENT.parse(text)
     except TemplateError as error:
         raise Invalid(

@@ -7,11 +7,13 @@ from typing import Any
 
 from fastapi import APIRouter, Depends, Response
 
-from epic.api.bodies import MaintenanceBody, NodeBody, check_object_name
+from epic.api.bodies import MaintenanceBody, NodeBody
 from epic.api.context import Ctx, admin_only
 from epic.api.replies import PREFIX, deleted, found, shown
 from epic.errors import Conflict
 from epic.ipam.prefixes import check_node_address
+from epic.kinds.registry import KINDS, NODE
+from epic.kinds.strategy import prepare_for_update
 from epic.lifecycle.digest import Placed, node_digest
 from epic.lifecycle.nodes import phase_counts
 from epic.model.base import Metadata, now
@@ -69,7 +71,7 @@ def register(ctx: Ctx, name: str, body: NodeBody) -> Response:
 
     Whether it is in maintenance stays as it is unless `schedulable` or `drain` is given.
     """
-    check_object_name(name, "the node's name in the path")
+    KINDS.check_name(Node, name, "the node's name in the path")
     spec = body.node.spec
     with ctx.store.transaction() as transaction:
         for other in transaction.list(Node):
@@ -83,10 +85,8 @@ def register(ctx: Ctx, name: str, body: NodeBody) -> Response:
             node = transaction.create(Node(metadata=Metadata(name=name), spec=spec, status=status))
         else:
             _refuse_if_removing(stored)
-            kept = {
-                f: getattr(stored.spec, f) for f in ("schedulable", "drain") if f not in spec.model_fields_set
-            }
-            node = transaction.update(stored.model_copy(update={"spec": spec.model_copy(update=kept)}))
+            given = stored.model_copy(update={"spec": spec})
+            node = transaction.update(prepare_for_update(NODE, given, stored))
             if _network(stored) != _network(node):
                 _tell_gateways(transaction, name)
     return found(_path(name), _body(ctx.store, node))

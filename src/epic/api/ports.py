@@ -9,7 +9,6 @@ from epic.model.gatewayapi import GatewaySpec, Listener
 from epic.model.resources import ServicePort
 
 _TRANSPORT = {"HTTP": "TCP", "HTTPS": "TCP", "TLS": "TCP", "TCP": "TCP", "UDP": "UDP"}
-_PORTS_MAX = 64
 
 
 def ports_and_gateway(spec: ProxySpecInput) -> tuple[tuple[ServicePort, ...], GatewaySpec]:
@@ -19,8 +18,6 @@ def ports_and_gateway(spec: ProxySpecInput) -> tuple[tuple[ServicePort, ...], Ga
     ports = _unique(spec.public_ports or tuple(wanted))
     if not ports:
         raise Invalid("proxy.spec.gateway.listeners: a gateway needs at least one listener")
-    if len(ports) > _PORTS_MAX:
-        raise Invalid(f"proxy.spec.public-ports: {len(ports)} ports; a gateway has at most {_PORTS_MAX}")
     open_ports = {(port.protocol, port.port) for port in ports}
     for i, port in enumerate(wanted):
         if (port.protocol, port.port) not in open_ports:

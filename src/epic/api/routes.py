@@ -17,7 +17,11 @@ from epic.api.metadata import check_version, with_sources
 from epic.api.replies import PREFIX, Duplicate, deleted, found, listed, shown
 from epic.api.workload_addresses import check_node_addresses
 from epic.errors import Invalid
-from epic.model.base import Metadata
+from epic.kinds.kind import Kind
+from epic.kinds.registry import GW_ENDPOINT_SLICE, GW_ROUTE
+from epic.kinds.strategy import OWN_PREFIX, prepare_for_create, prepare_for_update
+from epic.kinds.validation import refuse_invalid
+from epic.model.base import Metadata, now
 from epic.model.resources import Account, GWEndpointSlice, GWEndpointSliceSpec, GWRoute, GWRouteSpec
 from epic.reconcile.tunnelling import gateways_of_services, replan
 from epic.store.interface import Transaction
@@ -29,15 +33,13 @@ _Given = TypeVar("_Given", bound=Body)
 
 @dataclass(frozen=True)
 class _Collection(Generic[_Owned, _Given]):
-    """Objects of one kind at `/accounts/ACCOUNT/name`, named by the UIDs of the client's objects.
+    """Objects of one kind at `/accounts/ACCOUNT/COLLECTION`, named by the UIDs of the client's objects.
 
-    `key` holds the object in requests and replies; `gateways` are those whose tunnels it decides on, `ends`
-    what of it decides; `check` raises Invalid for one that must not be written.
+    `gateways` are those whose tunnels an object decides on, `ends` what of it decides; `check` raises Invalid
+    for one that must not be written.
     """
 
-    kind: type[_Owned]
-    name: str
-    key: str
+    kind: Kind[_Owned]
     body: type[_Given]
     made_of: Callable[[str, _Given], _Owned]
     metadata_of: Callable[[_Given], InputMetadata]
@@ -47,25 +49,27 @@ class _Collection(Generic[_Owned, _Given]):
     check: Callable[[Context, Transaction, _Owned], None] | None = None
 
     def path(self, account: str, name: str = "") -> str:
-        return f"{PREFIX}/accounts/{account}/{self.name}" + (f"/{name}" if name else "")
+        return f"{PREFIX}/{self.kind.path(account, name)}"
 
     def shown(self, obj: _Owned) -> dict[str, Any]:
-        return {"link": {"self": self.path(obj.account, obj.name)}, self.key: shown(obj)}
+        return {"link": {"self": self.path(obj.account, obj.name)}, self.kind.in_rest.key: shown(obj)}
 
     def list(self, ctx: Context, account: str) -> dict[str, Any]:
         ctx.store.get(Account, "", account)
-        return listed(self.path(account), ctx.store.list(self.kind, account))
+        return listed(self.path(account), ctx.store.list(self.kind.model, account))
 
     def create(self, ctx: Context, given: InputMetadata, obj: _Owned) -> Response:
         path = self.path(obj.account, obj.name)
+        refuse_invalid(self.kind, obj, self.kind.in_rest.key)
+        obj = _owned(prepare_for_create(self.kind, with_sources(given, obj), now()))
         with ctx.store.transaction() as transaction:
             transaction.get(Account, "", obj.account)
-            if transaction.find(self.kind, obj.account, obj.name) is not None:
+            if transaction.find(self.kind.model, obj.account, obj.name) is not None:
                 raise Duplicate(f"{obj.kind} {obj.name!r} exists already", path)
             if self.check is not None:
                 self.check(ctx, transaction, obj)
             with within_slice_limits(transaction, obj.account):
-                created = transaction.create(with_sources(given, obj))
+                created = transaction.create(obj)
             with within_tunnel_limit(transaction, obj.account):
                 replan(transaction, obj.account, self.gateways(transaction, obj))
         return found(path, self.shown(created))
@@ -75,12 +79,14 @@ class _Collection(Generic[_Owned, _Given]):
             raise Invalid(
                 f"clientRef.uid: {obj.name!r} is not the name {name!r} in the path, which cannot change"
             )
+        refuse_invalid(self.kind, obj, self.kind.in_rest.key)
         with ctx.store.transaction() as transaction:
-            stored = transaction.get(self.kind, obj.account, name)
+            stored = transaction.get(self.kind.model, obj.account, name)
             check_version(given, stored)
             if self.check is not None:
                 self.check(ctx, transaction, obj)
-            changed = with_sources(given, stored.model_copy(update={"spec": obj.spec}))
+            wanted = with_sources(given, stored.model_copy(update={"spec": obj.spec}))
+            changed = prepare_for_update(self.kind, wanted, stored)
             # Most changes, such as a pod that moves, need other tunnels for nobody, and nothing more.
             more = takes_more(stored, changed)
             with within_slice_limits(transaction, obj.account) if more else nullcontext():
@@ -93,10 +99,10 @@ class _Collection(Generic[_Owned, _Given]):
 
     def delete(self, ctx: Context, account: str, name: str) -> dict[str, str]:
         with ctx.store.transaction() as transaction:
-            stored = transaction.find(self.kind, account, name)
+            stored = transaction.find(self.kind.model, account, name)
             if stored is not None:
                 affected = self.gateways(transaction, stored)
-                transaction.delete(self.kind, account, name)
+                transaction.delete(self.kind.model, account, name)
                 replan(transaction, account, affected)
         return deleted(self.deleted)
 
@@ -104,7 +110,7 @@ class _Collection(Generic[_Owned, _Given]):
 def _route(account: str, body: RouteBody) -> GWRoute:
     spec = body.route.spec
     return GWRoute(
-        metadata=_metadata(account, spec.client_ref.uid),
+        metadata=Metadata(name=spec.client_ref.uid, namespace=account),
         spec=GWRouteSpec(client_ref=spec.client_ref, http=spec.http, tcp=spec.tcp),
     )
 
@@ -112,18 +118,20 @@ def _route(account: str, body: RouteBody) -> GWRoute:
 def _slice(account: str, body: SliceBody) -> GWEndpointSlice:
     spec = body.slice.spec
     return GWEndpointSlice(
-        metadata=_metadata(account, spec.client_ref.uid),
+        metadata=Metadata(name=spec.client_ref.uid, namespace=account),
         spec=GWEndpointSliceSpec.model_validate(spec.wire()),
     )
 
 
-def _metadata(account: str, name: str) -> Metadata:
-    return Metadata(name=name, namespace=account, labels={"epic.acnodal.io/owning-account": account})
+def _owned(obj: _Owned) -> _Owned:
+    labels = {**obj.metadata.labels, f"{OWN_PREFIX}owning-account": obj.account}
+    return obj.model_copy(update={"metadata": obj.metadata.model_copy(update={"labels": labels})})
 
 
 def _served(collection: _Collection[_Owned, _Given], title: str) -> APIRouter:
     """The requests of a collection; `title` is what the documentation calls one of its objects."""
-    router = APIRouter(prefix=f"/accounts/{{account}}/{collection.name}", tags=[collection.name])
+    name = collection.kind.in_rest.collection
+    router = APIRouter(prefix=f"/accounts/{{account}}/{name}", tags=[name])
 
     def create(ctx: Ctx, account: str, body: Any) -> Response:
         return collection.create(ctx, collection.metadata_of(body), collection.made_of(account, body))
@@ -132,7 +140,7 @@ def _served(collection: _Collection[_Owned, _Given], title: str) -> APIRouter:
         return collection.list(ctx, account)
 
     def read(ctx: Ctx, account: str, name: str) -> dict[str, Any]:
-        return collection.shown(ctx.store.get(collection.kind, account, name))
+        return collection.shown(ctx.store.get(collection.kind.model, account, name))
 
     def replace(ctx: Ctx, account: str, name: str, body: Any) -> Response:
         return collection.replace(ctx, name, collection.metadata_of(body), collection.made_of(account, body))
@@ -145,7 +153,7 @@ def _served(collection: _Collection[_Owned, _Given], title: str) -> APIRouter:
         handler.__annotations__["body"] = collection.body
     named = f"{title}; its name is the UID of the client's object"
     router.post("", status_code=302, description=f"Create {named}.")(create)
-    router.get("", description=f"All {collection.name} of the account.")(list_all)
+    router.get("", description=f"All {name} of the account.")(list_all)
     router.get("/{name}", description=f"Read {title}.")(read)
     router.put("/{name}", status_code=302, description=f"Replace {title}.")(replace)
     router.delete("/{name}", description=f"Delete {title}.")(delete)
@@ -156,9 +164,7 @@ router = APIRouter()
 router.include_router(
     _served(
         _Collection(
-            kind=GWRoute,
-            name="routes",
-            key="route",
+            kind=GW_ROUTE,
             body=RouteBody,
             made_of=_route,
             metadata_of=lambda body: body.route.metadata,
@@ -172,9 +178,7 @@ router.include_router(
 router.include_router(
     _served(
         _Collection(
-            kind=GWEndpointSlice,
-            name="slices",
-            key="slice",
+            kind=GW_ENDPOINT_SLICE,
             body=SliceBody,
             made_of=_slice,
             metadata_of=lambda body: body.slice.metadata,

@@ -5,28 +5,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from epic.cli import phases
 from epic.cli.fields import Row, age, condition, dig
 from epic.client import PREFIX, Denied, EpicClient
 from epic.errors import Invalid, NotFound
+from epic.kinds import registry
+from epic.kinds.kind import Kind
+from epic.model.resources import (
+    Account,
+    GWEndpointSlice,
+    GWProxy,
+    GWRoute,
+    LBServiceGroup,
+    Node,
+    ServicePrefix,
+    User,
+)
+from epic.model.runs import Run
 
 Column = tuple[str, Callable[[Row], str]]
-
-
-@dataclass(frozen=True)
-class Listed:
-    """A kind that can be listed; `key` is its key in the body of one object."""
-
-    names: tuple[str, ...]
-    key: str
-    collection: str
-    columns: tuple[Column, ...]
-
-    @property
-    def of_account(self) -> bool:
-        """Whether each account has its own."""
-        return self.collection.startswith("accounts/")
 
 
 def _field(*keys: str) -> Callable[[Row], str]:
@@ -99,127 +98,99 @@ def _run_message(row: Row) -> str:
 _NAME: Column = ("NAME", _field("metadata", "name"))
 _ACCOUNT: Column = ("ACCOUNT", _field("metadata", "namespace"))
 
-KINDS = (
-    Listed(
-        ("accounts", "account"),
-        "account",
-        "accounts",
-        (
-            _NAME,
-            ("GATEWAY LIMIT", _field("spec", "proxyLimit")),
-            ("NODE LIMIT", _field("spec", "workloadNodeLimit")),
-            ("TUNNEL LIMIT", _field("spec", "tunnelLimit")),
-            ("ENDPOINT LIMIT", _field("spec", "endpointLimit")),
-            ("AGE", _age),
-        ),
+_COLUMNS: dict[str, tuple[Column, ...]] = {
+    Account.kind: (
+        _NAME,
+        ("GATEWAY LIMIT", _field("spec", "proxyLimit")),
+        ("NODE LIMIT", _field("spec", "workloadNodeLimit")),
+        ("TUNNEL LIMIT", _field("spec", "tunnelLimit")),
+        ("ENDPOINT LIMIT", _field("spec", "endpointLimit")),
+        ("AGE", _age),
     ),
-    Listed(("users", "user"), "user", "accounts/{account}/users", (_ACCOUNT, _NAME, ("AGE", _age))),
-    Listed(
-        ("service-prefixes", "service-prefix", "prefixes", "pools", "sp"),
-        "service-prefix",
-        "service-prefixes",
-        (
-            _NAME,
-            ("POOL", _field("spec", "public-pool", "pool")),
-            ("SUBNET", _field("spec", "public-pool", "subnet")),
-            ("AGE", _age),
-        ),
+    User.kind: (_ACCOUNT, _NAME, ("AGE", _age)),
+    ServicePrefix.kind: (
+        _NAME,
+        ("POOL", _field("spec", "public-pool", "pool")),
+        ("SUBNET", _field("spec", "public-pool", "subnet")),
+        ("AGE", _age),
     ),
-    Listed(
-        ("groups", "group", "templates", "lbsg"),
-        "group",
-        "accounts/{account}/groups",
-        (
-            _ACCOUNT,
-            _NAME,
-            ("POOL", _field("spec", "service-prefix")),
-            ("REPLICAS", _field("spec", "envoy-replica-count")),
-            ("AGE", _age),
-        ),
+    LBServiceGroup.kind: (
+        _ACCOUNT,
+        _NAME,
+        ("POOL", _field("spec", "service-prefix")),
+        ("REPLICAS", _field("spec", "envoy-replica-count")),
+        ("AGE", _age),
     ),
-    Listed(
-        ("gateways", "gateway", "gw", "proxies", "proxy", "gwp"),
-        "proxy",
-        "accounts/{account}/proxies",
-        (
-            _ACCOUNT,
-            _NAME,
-            ("GATEWAY", _field("spec", "display-name")),
-            ("ADDRESS", _field("spec", "public-address")),
-            ("PORTS", _ports),
-            ("DNS NAME", _dns),
-            ("SERVING", _ready),
-            ("SECOND CHANCE", _second_chance),
-            ("NODES", _nodes),
-            ("AGE", _age),
-        ),
+    GWProxy.kind: (
+        _ACCOUNT,
+        _NAME,
+        ("GATEWAY", _field("spec", "display-name")),
+        ("ADDRESS", _field("spec", "public-address")),
+        ("PORTS", _ports),
+        ("DNS NAME", _dns),
+        ("SERVING", _ready),
+        ("SECOND CHANCE", _second_chance),
+        ("NODES", _nodes),
+        ("AGE", _age),
     ),
-    Listed(
-        ("routes", "route", "gwr"),
-        "route",
-        "accounts/{account}/routes",
-        (
-            _ACCOUNT,
-            _NAME,
-            ("CLIENT OBJECT", _client),
-            ("TYPE", lambda row: "HTTP" if dig(row, "spec", "http") else "TCP"),
-            ("HOSTNAMES", lambda row: ", ".join(dig(row, "spec", "http", "hostnames") or ()) or "*"),
-            ("GATEWAYS", _parents),
-            ("AGE", _age),
-        ),
+    GWRoute.kind: (
+        _ACCOUNT,
+        _NAME,
+        ("CLIENT OBJECT", _client),
+        ("TYPE", lambda row: "HTTP" if dig(row, "spec", "http") else "TCP"),
+        ("HOSTNAMES", lambda row: ", ".join(dig(row, "spec", "http", "hostnames") or ()) or "*"),
+        ("GATEWAYS", _parents),
+        ("AGE", _age),
     ),
-    Listed(
-        ("slices", "slice", "gwes"),
-        "slice",
-        "accounts/{account}/slices",
-        (
-            _ACCOUNT,
-            _NAME,
-            ("CLIENT OBJECT", _client),
-            ("SERVICE", _service),
-            ("TYPE", _field("spec", "addressType")),
-            ("READY", _endpoints),
-            ("NODES", lambda row: ", ".join(dig(row, "spec", "nodeAddresses") or ()) or "-"),
-            ("AGE", _age),
-        ),
+    GWEndpointSlice.kind: (
+        _ACCOUNT,
+        _NAME,
+        ("CLIENT OBJECT", _client),
+        ("SERVICE", _service),
+        ("TYPE", _field("spec", "addressType")),
+        ("READY", _endpoints),
+        ("NODES", lambda row: ", ".join(dig(row, "spec", "nodeAddresses") or ()) or "-"),
+        ("AGE", _age),
     ),
-    Listed(
-        ("nodes", "node"),
-        "node",
-        "nodes",
-        (
-            _NAME,
-            ("PHASE", phases.phase),
-            ("INSTANCES", lambda row: phases.counted(phases.instances(row))),
-            ("CAPACITY", _field("spec", "capacity")),
-            ("BGP", phases.sessions),
-            ("CONDITIONS", phases.conditions),
-            ("ADDRESS", _field("spec", "address")),
-            ("LAST REPORT", lambda row: age(dig(row, "status", "last-report"))),
-            ("AGENT", _field("status", "agent-version")),
-        ),
+    Node.kind: (
+        _NAME,
+        ("PHASE", phases.phase),
+        ("INSTANCES", lambda row: phases.counted(phases.instances(row))),
+        ("CAPACITY", _field("spec", "capacity")),
+        ("BGP", phases.sessions),
+        ("CONDITIONS", phases.conditions),
+        ("ADDRESS", _field("spec", "address")),
+        ("LAST REPORT", lambda row: age(dig(row, "status", "last-report"))),
+        ("AGENT", _field("status", "agent-version")),
     ),
-    Listed(
-        ("runs", "run"),
-        "run",
-        "runs",
-        (
-            _NAME,
-            ("STATE", _field("status", "state")),
-            ("PLAYBOOK", _field("spec", "playbook")),
-            ("NODES", _node_results),
-            ("STARTED", lambda row: age(dig(row, "status", "started"))),
-            ("MESSAGE", _run_message),
-        ),
+    Run.kind: (
+        _NAME,
+        ("STATE", _field("status", "state")),
+        ("PLAYBOOK", _field("spec", "playbook")),
+        ("NODES", _node_results),
+        ("STARTED", lambda row: age(dig(row, "status", "started"))),
+        ("MESSAGE", _run_message),
     ),
-)
+}
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A kind that can be listed, and the columns of its table."""
+
+    kind: Kind[Any]
+    columns: tuple[Column, ...]
+
+
+KINDS = tuple(Listed(registry.KINDS[name], columns) for name, columns in _COLUMNS.items())
 
 
 def kind_of(name: str) -> Listed:
     """The kind of that name or alias."""
-    found = next((kind for kind in KINDS if name.lower() in kind.names), None)
+    kind = registry.KINDS.find(name)
+    found = next((listed for listed in KINDS if listed.kind is kind), None)
     if found is None:
-        raise Invalid(f"there is no kind {name!r}; use {', '.join(kind.names[0] for kind in KINDS)}")
+        raise Invalid(f"there is no kind {name!r}; use {', '.join(listed.kind.plural for listed in KINDS)}")
     return found
 
 
@@ -233,19 +204,19 @@ def accounts(client: EpicClient, account: str) -> list[str]:
     return [item["metadata"]["name"] for item in client.get(f"{PREFIX}/accounts")["items"]]
 
 
-def fetch(client: EpicClient, kind: Listed, name: str, account: str) -> list[Row]:
+def fetch(client: EpicClient, kind: Kind[Any], name: str, account: str) -> list[Row]:
     """The objects of a kind, or the one named."""
     places = accounts(client, account) if kind.of_account else [""]
-    paths = [f"{PREFIX}/{kind.collection.format(account=place)}" for place in places]
+    paths = [f"{PREFIX}/{kind.path(place)}" for place in places]
     if not name:
         return [row for path in paths for row in client.get(path)["items"]]
     bodies = [client.find(f"{path}/{name}") for path in paths]
-    found = [body[kind.key] for body in bodies if body is not None]
+    found = [body[kind.in_rest.key] for body in bodies if body is not None]
     if not found:
         where = (
             f" in {'accounts' if len(places) > 1 else 'account'} {', '.join(places)}" if any(places) else ""
         )
-        raise NotFound(f"there is no {kind.names[1]} {name!r}{where}")
+        raise NotFound(f"there is no {kind.singular} {name!r}{where}")
     return found
 
 
@@ -259,6 +230,6 @@ def workload_nodes(client: EpicClient, account: str) -> list[Row]:
     return list(client.get(f"{PREFIX}/accounts/{account}/workload-nodes")["items"])
 
 
-def cells(kind: Listed, rows: Iterable[Row]) -> list[list[str]]:
+def cells(listed: Listed, rows: Iterable[Row]) -> list[list[str]]:
     """The table's lines."""
-    return [[text(row) for _, text in kind.columns] for row in rows]
+    return [[text(row) for _, text in listed.columns] for row in rows]

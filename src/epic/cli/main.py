@@ -107,7 +107,7 @@ def delete(
 
 
 def _complete_kind(incomplete: str) -> list[str]:
-    return [kind.names[0] for kind in listing.KINDS if kind.names[0].startswith(incomplete)]
+    return [listed.kind.plural for listed in listing.KINDS if listed.kind.plural.startswith(incomplete)]
 
 
 @app.command(epilog="Examples:\n\n`epicctl get gateways -A shop`\n\n`epicctl get runs 17 -o yaml`")
@@ -116,7 +116,7 @@ def get(
     kind: Annotated[
         str,
         typer.Argument(
-            help=", ".join(kind.names[0] for kind in listing.KINDS),
+            help=", ".join(listed.kind.plural for listed in listing.KINDS),
             autocompletion=_complete_kind,
             metavar="KIND",
         ),
@@ -128,7 +128,7 @@ def get(
     """Show objects."""
     session: Session = context.obj
     chosen = listing.kind_of(kind)
-    rows = listing.fetch(session.client, chosen, name, account)
+    rows = listing.fetch(session.client, chosen.kind, name, account)
     print_rows(chosen, rows, output, single=bool(name))
 
 
@@ -137,7 +137,7 @@ def status(context: typer.Context, account: Account = "") -> None:
     """Show how nodes, gateways, workload nodes and runs are; exit with 1 when something is wrong."""
     session: Session = context.obj
     client = session.client
-    proxies = listing.fetch(client, listing.kind_of("gateways"), "", account)
+    proxies = listing.fetch(client, listing.kind_of("gateways").kind, "", account)
     nodes, runs = _if_allowed(client, "nodes"), _if_allowed(client, "runs")
     health = judge(nodes, proxies, runs, workload_nodes=listing.workload_nodes(client, account))
     print_health(health)
@@ -178,7 +178,7 @@ def _end(report: manifests.Report) -> None:
 
 def _if_allowed(client: EpicClient, kind: str) -> list[dict[str, Any]] | None:
     try:
-        return listing.fetch(client, listing.kind_of(kind), "", "")
+        return listing.fetch(client, listing.kind_of(kind).kind, "", "")
     except Denied:
         return None
 

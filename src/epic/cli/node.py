@@ -34,7 +34,7 @@ def _complete(context: typer.Context, incomplete: str) -> list[str]:
     try:
         config = context.find_root().params.get("config")
         session = Session(Path(config) if config else None)
-        nodes = fetch(session.client, kind_of("nodes"), "", "") if session.unattended else []
+        nodes = fetch(session.client, kind_of("nodes").kind, "", "") if session.unattended else []
     except Exception:  # whatever it is, a shell that completes is no place to say it
         return []
     return [name for node in nodes if (name := str(node["metadata"]["name"])).startswith(incomplete)]
@@ -137,7 +137,7 @@ def _client(context: typer.Context) -> EpicClient:
 
 
 def _node(client: EpicClient, name: str) -> Row:
-    (found,) = fetch(client, kind_of("nodes"), name, "")
+    (found,) = fetch(client, kind_of("nodes").kind, name, "")
     return found
 
 

@@ -30,16 +30,16 @@ class Format(StrEnum):
     JSON = "json"
 
 
-def print_rows(kind: Listed, rows: list[Row], form: Format, *, single: bool) -> None:
+def print_rows(listed: Listed, rows: list[Row], form: Format, *, single: bool) -> None:
     """Print objects; one asked for by name is printed by itself."""
     value: Any = rows[0] if single and len(rows) == 1 else {"items": rows}
     match form:
         case Format.YAML | Format.JSON:
             print_document(value, form)
         case Format.TABLE if not rows:
-            console.print(f"There are no {kind.names[0]}.")
+            console.print(f"There are no {listed.kind.plural}.")
         case Format.TABLE:
-            for line in lines_of([title for title, _ in kind.columns], cells(kind, rows)):
+            for line in lines_of([title for title, _ in listed.columns], cells(listed, rows)):
                 console.print(line)
 
 

@@ -14,7 +14,9 @@ from epic.cli.settings import read_secret
 from epic.client import PREFIX, Denied, EpicClient
 from epic.controller.objects import Document, describe, explain, without_nulls
 from epic.errors import Invalid, QuotaExceeded
-from epic.model.resources import AccountSpec, LBServiceGroupSpec, NodeSpec, ServicePrefixSpec
+from epic.kinds.kind import Kind
+from epic.kinds.registry import KINDS
+from epic.model.resources import User
 
 API_VERSION = "epic.acnodal.io/v1"
 PREFIX_LABEL = "epic.acnodal.io/owning-serviceprefix"
@@ -22,34 +24,9 @@ PREFIX_LABEL = "epic.acnodal.io/owning-serviceprefix"
 Action = Literal["created", "configured", "unchanged", "deleted", "not found"]
 
 
-@dataclass(frozen=True)
-class Kind:
-    """How an object is written: its key in a body, its spec, and its collection's path."""
-
-    name: str
-    key: str
-    spec: type[BaseModel]
-    collection: str
-    of_account: bool = False
-
-    def path(self, account: str, name: str) -> str:
-        """The path of an object."""
-        return f"{PREFIX}/{self.collection.format(account=account)}/{name}"
-
-
-_KINDS = {
-    kind.name: kind
-    for kind in (
-        Kind("Account", "account", AccountSpec, "accounts"),
-        Kind("ServicePrefix", "service-prefix", ServicePrefixSpec, "service-prefixes"),
-        Kind("LBServiceGroup", "group", LBServiceGroupSpec, "accounts/{account}/groups", of_account=True),
-        Kind("Node", "node", NodeSpec, "nodes"),
-    )
-}
-_KEPT_FIELDS = frozenset({"schedulable", "drain"})
-"""Of a node: the server keeps them as an operator set them, where a manifest does not say them."""
-USER = "User"
-ORDER = (*_KINDS, USER)
+ORDER = tuple(kind.name for kind in KINDS if kind.writer == "platform")
+"""What the platform's administrators write, in the order in which it is made."""
+USER = User.kind
 
 Prompt = Callable[[str], str]
 Warn = Callable[[str], None]
@@ -72,9 +49,7 @@ class PlatformObject:
     @property
     def path(self) -> str:
         """Where it is."""
-        if self.kind == USER:
-            return f"{PREFIX}/accounts/{self.account}/users/{self.name}"
-        return _KINDS[self.kind].path(self.account, self.name)
+        return f"{PREFIX}/{KINDS[self.kind].path(self.account, self.name)}"
 
 
 def parse(document: Document, account: str = "") -> PlatformObject:
@@ -90,7 +65,7 @@ def parse(document: Document, account: str = "") -> PlatformObject:
     name = metadata.get("name")
     if not isinstance(name, str) or not name or "/" in name:
         raise Invalid(f"{what}: metadata.name must be a name")
-    of_account = kind == USER or _KINDS[kind].of_account
+    of_account = KINDS[kind].of_account
     owner = str(metadata.get("namespace") or account) if of_account else ""
     if account and of_account and owner != account:
         raise Invalid(
@@ -110,17 +85,20 @@ def write(client: EpicClient, obj: PlatformObject, prompt: Prompt, warn: Warn) -
     """Create the object or change it; nothing is written when it is as wanted."""
     if obj.kind == USER:
         return _write_user(client, obj, prompt)
-    kind = _KINDS[obj.kind]
+    kind = KINDS[obj.kind]
+    key = kind.in_rest.key
     wanted = _checked(kind, obj, warn)
     existing = client.find(obj.path)
-    if existing is not None and _is_as_wanted(kind.spec.model_validate(existing[kind.key]["spec"]), wanted):
+    if existing is not None and _is_as_wanted(kind, existing[key]["spec"], wanted):
         return "unchanged"
-    client.put(obj.path, {kind.key: {"metadata": {"name": obj.name}, "spec": obj.spec}})
+    client.put(obj.path, {key: {"metadata": {"name": obj.name}, "spec": obj.spec}})
     return "created" if existing is None else "configured"
 
 
-def _is_as_wanted(existing: BaseModel, wanted: BaseModel) -> bool:
-    kept = _KEPT_FIELDS - wanted.model_fields_set if isinstance(wanted, NodeSpec) else frozenset()
+def _is_as_wanted(kind: Kind[Any], spec: object, wanted: BaseModel) -> bool:
+    existing = kind.spec.model_validate(spec)
+    # What a manifest does not say of these stays, as an operator may have set it.
+    kept = kind.kept - wanted.model_fields_set
     return wanted.model_copy(update={field: getattr(existing, field) for field in kept}) == existing
 
 
@@ -132,7 +110,7 @@ def remove(client: EpicClient, obj: PlatformObject) -> Action:
     return "deleted"
 
 
-def _checked(kind: Kind, obj: PlatformObject, warn: Warn) -> BaseModel:
+def _checked(kind: Kind[Any], obj: PlatformObject, warn: Warn) -> BaseModel:
     try:
         wanted = kind.spec.model_validate(obj.spec)
     except ValidationError as error:
@@ -159,7 +137,7 @@ def _write_user(client: EpicClient, obj: PlatformObject, prompt: Prompt) -> Acti
         password = prompt(f"Password of the new user {obj.account}/{obj.name}")
     if existing is not None and _is_password(client, obj, password):
         return "unchanged"
-    users = f"{PREFIX}/accounts/{obj.account}/users"
+    users = f"{PREFIX}/{KINDS[USER].path(obj.account)}"
     client.post(users, {"user": {"name": obj.name, "password": password}})
     return "created" if existing is None else "configured"
 

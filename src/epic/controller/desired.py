@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 from epic.controller.objects import Problem, Ref
+from epic.kinds.registry import KINDS
 
 Collection = Literal["proxies", "slices", "routes"]
 
@@ -86,4 +87,4 @@ class Desired:
 
 def body_key(collection: Collection) -> str:
     """The key of an object of the collection in a body."""
-    return {"proxies": "proxy", "slices": "slice", "routes": "route"}[collection]
+    return KINDS.of_collection(collection).in_rest.key

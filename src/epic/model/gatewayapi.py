@@ -8,24 +8,51 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from epic.model.base import Camel
+from epic.model.limits import Items, Text
 
 PortNumber = Annotated[int, Field(ge=1, le=65535)]
+
+_LABEL = "[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"
+# The case of a hostname does not matter.
+_HOST_LABEL = "[A-Za-z0-9](?:[-A-Za-z0-9]*[A-Za-z0-9])?"
+_HOST = rf"(?:\*\.)?{_HOST_LABEL}(?:\.{_HOST_LABEL})*"
+_A_HOSTNAME = "a DNS name, perhaps with '*.' before it"
+
+# As the Gateway API has them.
+Hostname = Annotated[str, Text(253, least=1, pattern=_HOST, right=_A_HOSTNAME)]
+HostnameOrAny = Annotated[str, Text(253, pattern=f"(?:{_HOST})?", right=_A_HOSTNAME)]
+SectionName = Annotated[
+    str,
+    Text(
+        253,
+        least=1,
+        pattern=rf"{_LABEL}(?:\.{_LABEL})*",
+        right="lower-case letters, digits and inner '-' and '.'",
+    ),
+]
+Group = Annotated[str, Text(253)]
+KindName = Annotated[
+    str, Text(63, least=1, pattern="[A-Za-z](?:[-A-Za-z0-9]*[A-Za-z0-9])?", right="a kind such as Service")
+]
+Namespace = Annotated[str, Text(63)]
+ReferredName = Annotated[str, Text(253, least=1)]
+MOST_RULES = 16
 
 
 class AllowedRoutes(Camel):
     """Which routes a listener takes. Namespaces are settled by the client controller."""
 
     namespaces: dict[str, object] | None = None
-    kinds: tuple[dict[str, str], ...] | None = None
+    kinds: Annotated[tuple[dict[str, str], ...] | None, Items(8, "kinds")] = None
 
 
 class Listener(Camel):
     """A listener of a Gateway."""
 
-    name: str
+    name: SectionName
     port: PortNumber
-    protocol: str
-    hostname: str | None = None
+    protocol: Annotated[str, Text(255, least=1)]
+    hostname: HostnameOrAny | None = None
     tls: dict[str, object] | None = None
     allowed_routes: AllowedRoutes | None = None
 
@@ -34,89 +61,95 @@ class GatewayAddress(Camel):
     """An address that a Gateway asks for; without a value, any of that type."""
 
     type: str = "IPAddress"
-    value: str | None = None
+    value: Annotated[str, Text(253)] | None = None
 
 
 class GatewaySpec(Camel):
     """A Gateway's spec."""
 
-    gateway_class_name: str
-    listeners: tuple[Listener, ...]
+    gateway_class_name: ReferredName
+    listeners: Annotated[tuple[Listener, ...], Items(64, "listeners")]
     addresses: Annotated[tuple[GatewayAddress, ...], Field(max_length=16)] = ()
 
 
 class ParentReference(Camel):
     """The Gateway (on EPIC: the GWProxy) that a route attaches to."""
 
-    group: str | None = None
-    kind: str | None = None
-    namespace: str | None = None
-    name: str
-    section_name: str | None = None
+    group: Group | None = None
+    kind: KindName | None = None
+    namespace: Namespace | None = None
+    name: ReferredName
+    section_name: SectionName | None = None
     port: PortNumber | None = None
 
 
 class BackendRef(Camel):
     """Where requests go; on EPIC `name` is the client Service's UID."""
 
-    group: str | None = None
-    kind: str | None = None
-    namespace: str | None = None
-    name: str
+    group: Group | None = None
+    kind: KindName | None = None
+    namespace: Namespace | None = None
+    name: ReferredName
     port: PortNumber | None = None
     weight: Annotated[int, Field(ge=0, le=1_000_000)] = 1
+
+
+ParentRefs = Annotated[tuple[ParentReference, ...], Items(32, "parents")]
+BackendRefs = Annotated[tuple[BackendRef, ...], Items(16, "backends")]
 
 
 class PathMatch(Camel):
     """How a rule matches the path; RegularExpression comes later."""
 
     type: Literal["Exact", "PathPrefix"] = "PathPrefix"
-    value: str = "/"
+    value: Annotated[str, Text(1024, least=1)] = "/"
 
 
 class HeaderMatch(Camel):
     """A header that must have exactly this value; the name's case does not matter."""
 
     type: Literal["Exact"] = "Exact"
-    name: str
-    value: str
+    name: Annotated[
+        str, Text(256, least=1, pattern=r"[-A-Za-z0-9!#$%&'*+.^_`|~]+", right="the name of an HTTP header")
+    ]
+    value: Annotated[str, Text(4096, least=1)]
 
 
 class HTTPRouteMatch(Camel):
     """All of its conditions must hold."""
 
     path: PathMatch = PathMatch()
-    headers: tuple[HeaderMatch, ...] = ()
+    headers: Annotated[tuple[HeaderMatch, ...], Items(16, "headers")] = ()
 
 
 class HTTPRouteRule(Camel):
     """Any match of the rule sends the request to one of the backends, by weight."""
 
-    name: str | None = None
-    matches: tuple[HTTPRouteMatch, ...] = (HTTPRouteMatch(),)
-    backend_refs: tuple[BackendRef, ...] = ()
+    name: SectionName | None = None
+    matches: Annotated[tuple[HTTPRouteMatch, ...], Items(64, "matches")] = (HTTPRouteMatch(),)
+    backend_refs: BackendRefs = ()
 
 
 class HTTPRouteSpec(Camel):
     """An HTTPRoute's spec."""
 
-    parent_refs: tuple[ParentReference, ...] = ()
-    hostnames: tuple[str, ...] = ()
-    rules: tuple[HTTPRouteRule, ...] = (HTTPRouteRule(),)
+    parent_refs: ParentRefs = ()
+    hostnames: Annotated[tuple[Hostname, ...], Items(16, "hostnames")] = ()
+    rules: Annotated[tuple[HTTPRouteRule, ...], Items(MOST_RULES, "rules")] = (HTTPRouteRule(),)
 
 
 class TCPRouteRule(Camel):
     """Connections go to one of the backends, by weight."""
 
-    name: str | None = None
-    backend_refs: tuple[BackendRef, ...] = ()
+    name: SectionName | None = None
+    backend_refs: BackendRefs = ()
 
 
 class TCPRouteSpec(Camel):
     """A TCPRoute's spec."""
 
-    parent_refs: tuple[ParentReference, ...] = ()
-    rules: tuple[TCPRouteRule, ...] = ()
+    parent_refs: ParentRefs = ()
+    rules: Annotated[tuple[TCPRouteRule, ...], Items(MOST_RULES, "rules")] = ()
 
 
 class EndpointConditions(Camel):
@@ -130,7 +163,7 @@ class EndpointConditions(Camel):
 class Endpoint(Camel):
     """One endpoint of an EndpointSlice."""
 
-    addresses: tuple[str, ...]
+    addresses: Annotated[tuple[str, ...], Items(100, "addresses")]
     conditions: EndpointConditions = EndpointConditions()
     node_name: str | None = None
 
@@ -138,6 +171,6 @@ class Endpoint(Camel):
 class EndpointPort(Camel):
     """One port of an EndpointSlice."""
 
-    name: str | None = None
+    name: Annotated[str, Text(63)] | None = None
     protocol: Literal["TCP", "UDP", "SCTP"] = "TCP"
     port: PortNumber | None = None

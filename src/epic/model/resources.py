@@ -21,11 +21,9 @@ from epic.model.gatewayapi import (
 )
 from epic.model.instances import ProxyInstance
 from epic.model.keys import EpochKey
+from epic.model.limits import Items, Text
 from epic.model.naming import GUE_PORT, GatewayId, ObjectName
-from epic.model.nodes import NodeRevocation, NodeStatus, Quarantine
-from epic.model.releases import ReleasedAddress
-from epic.model.runs import Run
-from epic.model.siblings import Siblings
+from epic.model.nodes import NodeStatus
 
 
 class AccountSpec(Kebab):
@@ -86,16 +84,19 @@ class ServicePrefix(Resource):
 class Template(Camel):
     """One Envoy resource as Jinja2 text that renders YAML."""
 
-    name: str
-    value: str
+    name: Annotated[str, Text(253)]
+    value: Annotated[str, Text(131_072)]
+
+
+Templates = Annotated[tuple[Template, ...], Items(16, "templates")]
 
 
 class EnvoyResources(Camel):
     """Templates by type; an empty list means EPIC's default template."""
 
-    clusters: tuple[Template, ...] = ()
-    listeners: tuple[Template, ...] = ()
-    routes: tuple[Template, ...] = ()
+    clusters: Templates = ()
+    listeners: Templates = ()
+    routes: Templates = ()
 
 
 class EnvoyTemplate(Camel):
@@ -107,7 +108,9 @@ class EnvoyTemplate(Camel):
 class EndpointTemplate(Camel):
     """How a gateway's DNS name is formed (Jinja2)."""
 
-    dns_name: str = "{{ ClusterServiceName }}-{{ ClusterServiceNS }}-{{ Account }}.example.net"
+    dns_name: Annotated[str, Text(1000)] = (
+        "{{ ClusterServiceName }}-{{ ClusterServiceNS }}-{{ Account }}.example.net"
+    )
     record_type: Literal["A", "AAAA"] = "A"
     record_ttl: Annotated[int, Field(ge=0, alias="recordTTL")] = 180
 
@@ -133,7 +136,7 @@ class LBServiceGroup(Resource):
 class ServicePort(Camel):
     """A public port."""
 
-    name: str = ""
+    name: Annotated[str, Text(253)] = ""
     protocol: Literal["TCP", "UDP"] = "TCP"
     port: PortNumber
     target_port: int | str = 0
@@ -175,7 +178,7 @@ class GWProxySpec(Kebab):
 
     client_ref: Annotated[ClientRef, Field(alias="clientRef")] = ClientRef()
     display_name: str = ""
-    public_ports: tuple[ServicePort, ...] = ()
+    public_ports: Annotated[tuple[ServicePort, ...], Items(64, "ports")] = ()
     gateway: GatewaySpec | None = None
     group: str = ""
     service_prefix: str = ""
@@ -236,9 +239,9 @@ class GWEndpointSliceSpec(Camel):
     client_ref: ClientRef = ClientRef()
     parent_ref: ClientRef = ClientRef()
     address_type: Literal["IPv4", "IPv6"] = "IPv4"
-    endpoints: tuple[Endpoint, ...] = ()
-    ports: tuple[EndpointPort, ...] = ()
-    node_addresses: dict[str, AnyAddress] = {}
+    endpoints: Annotated[tuple[Endpoint, ...], Items(1000, "endpoints")] = ()
+    ports: Annotated[tuple[EndpointPort, ...], Items(100, "ports")] = ()
+    node_addresses: Annotated[dict[str, AnyAddress], Items(5000, "nodes")] = {}
 
 
 class GWEndpointSlice(Resource):
@@ -287,24 +290,3 @@ class Tunnel(Resource):
 
     kind: ClassVar[str] = "Tunnel"
     spec: TunnelSpec
-
-
-KINDS: dict[str, type[Resource]] = {
-    c.kind: c
-    for c in (
-        Account,
-        User,
-        ServicePrefix,
-        LBServiceGroup,
-        GWProxy,
-        GWRoute,
-        GWEndpointSlice,
-        Node,
-        NodeRevocation,
-        Quarantine,
-        ReleasedAddress,
-        Tunnel,
-        Siblings,
-        Run,
-    )
-}

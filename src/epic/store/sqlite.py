@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from epic.errors import AlreadyExists, Conflict, NotFound, NotWritable, Unavailable
+from epic.kinds.registry import KINDS
 from epic.model.base import Resource, now
-from epic.model.resources import KINDS
 from epic.store.health import CANNOT_WRITE, Health, explain
 from epic.store.interface import Change, R
 from epic.store.readers import Readers
@@ -54,7 +54,7 @@ class _Parsed:
     def get(self, kind: type[R], revision: int, body: str, *, durable: bool) -> R:
         found = self._objects.get(revision)
         if found is None:
-            found = kind.model_validate_json(body).at(revision)
+            found = KINDS.of_model(kind).decode(body, revision)
             # A revision that rolls back will be given to another object.
             if durable:
                 if len(self._objects) >= _PARSED_KEPT:
@@ -81,7 +81,7 @@ class _Access:
         return self._parsed.get(kind, revision, body, durable=durable)
 
     def change(self, kind: str, account: str, name: str, revision: int, body: str | None) -> Change:
-        obj = None if body is None else self._parse(KINDS[kind], revision, body)
+        obj = None if body is None else self._parse(KINDS[kind].model, revision, body)
         return Change(revision, kind, account, name, obj)
 
     def find(self, kind: type[R], account: str, name: str) -> R | None:

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""By what objects are found: each function gives the values under which an object is in an index.
+
+Names of an account's objects come with the account, for another's may be the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from epic.kinds.kind import IndexValue
+from epic.model.base import ClientRef
+from epic.model.naming import GatewayId
+from epic.model.nodes import Quarantine
+from epic.model.releases import ReleasedAddress
+from epic.model.resources import (
+    GWEndpointSlice,
+    GWProxy,
+    GWRoute,
+    LBServiceGroup,
+    Node,
+    ServicePrefix,
+    Tunnel,
+)
+from epic.model.runs import Run
+from epic.model.siblings import Siblings
+from epic.tunnels import route_parents, route_services
+
+Values = Iterable[IndexValue]
+
+
+def _client_object(account: str, ref: ClientRef) -> Values:
+    return ((account, ref.cluster_id, ref.namespace, ref.name),)
+
+
+def proxy_client(proxy: GWProxy) -> Values:
+    """(account, cluster, namespace, name) of the client's Gateway."""
+    return _client_object(proxy.account, proxy.spec.client_ref)
+
+
+def proxy_group(proxy: GWProxy) -> Values:
+    """(account, template)."""
+    return ((proxy.account, proxy.spec.group),)
+
+
+def proxy_nodes(proxy: GWProxy) -> Values:
+    """The EPIC nodes of its instances."""
+    return {instance.node for instance in proxy.status.instances}
+
+
+def proxy_addresses(proxy: GWProxy) -> Values:
+    """Its public address and its instances' inside addresses."""
+    public = proxy.spec.public_address
+    inside = (str(instance.inside_address) for instance in proxy.status.instances)
+    return (*inside, str(public)) if public is not None else tuple(inside)
+
+
+def proxy_dns_names(proxy: GWProxy) -> Values:
+    """Its DNS names."""
+    return {endpoint.dns_name for endpoint in proxy.spec.endpoints}
+
+
+def route_client(route: GWRoute) -> Values:
+    """(account, cluster, namespace, name) of the client's route."""
+    return _client_object(route.account, route.spec.client_ref)
+
+
+def route_gateways(route: GWRoute) -> Values:
+    """(account, gateway) of its parents."""
+    return {(route.account, name) for name in route_parents(route)}
+
+
+def route_backends(route: GWRoute) -> Values:
+    """(account, UID) of the Services that it sends requests to."""
+    return {(route.account, uid) for uid in route_services(route)}
+
+
+def slice_client(piece: GWEndpointSlice) -> Values:
+    """(account, cluster, namespace, name) of the client's EndpointSlice."""
+    return _client_object(piece.account, piece.spec.client_ref)
+
+
+def slice_service(piece: GWEndpointSlice) -> Values:
+    """(account, UID) of its Service."""
+    return ((piece.account, piece.spec.parent_ref.uid),)
+
+
+def slice_workload_nodes(piece: GWEndpointSlice) -> Values:
+    """(account, cluster, node) of the workload nodes that it names."""
+    cluster = piece.spec.client_ref.cluster_id
+    return {(piece.account, cluster, name) for name in piece.spec.node_addresses}
+
+
+def group_prefix(group: LBServiceGroup) -> Values:
+    """The pool of its gateways' addresses."""
+    return (group.spec.service_prefix,)
+
+
+def prefix_pools(prefix: ServicePrefix) -> Values:
+    """Its subnets."""
+    pools = (prefix.spec.public_pool, prefix.spec.alt_pool)
+    return {str(pool.subnet) for pool in pools if pool is not None}
+
+
+def node_address(node: Node) -> Values:
+    """Its underlay address."""
+    return (str(node.spec.address),)
+
+
+def tunnel_gateway(tunnel: Tunnel) -> Values:
+    """(account, gateway)."""
+    return ((tunnel.account, tunnel.spec.proxy),)
+
+
+def tunnel_node(tunnel: Tunnel) -> Values:
+    """The EPIC node."""
+    return (tunnel.spec.epic_node,)
+
+
+def tunnel_workload_node(tunnel: Tunnel) -> Values:
+    """(account, cluster, node) of its other end."""
+    return ((tunnel.account, tunnel.spec.cluster_id, tunnel.spec.node_name),)
+
+
+def sibling_nodes(siblings: Siblings) -> Values:
+    """The nodes that are to have the list."""
+    return set(siblings.spec.nodes)
+
+
+def quarantine_gateway(quarantine: Quarantine) -> Values:
+    """(account, gateway) whose it was."""
+    return (tuple(GatewayId.parse(quarantine.spec.gateway)),)
+
+
+def quarantine_node(quarantine: Quarantine) -> Values:
+    """The node that was removed."""
+    return (quarantine.spec.node,)
+
+
+def release_account(released: ReleasedAddress) -> Values:
+    """The account that had it."""
+    return (released.spec.account,)
+
+
+def run_state(run: Run) -> Values:
+    """How it goes: the queue looks for those that wait."""
+    return (run.status.state,)
+
+
+def run_nodes(run: Run) -> Values:
+    """Where it runs."""
+    return set(run.spec.nodes)

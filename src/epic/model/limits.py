@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Limits of fields, declared with them: `Annotated[str, Text(253)]`.
+
+Who reads an object does not check them, so that what is stored stays readable when a limit changes; who takes
+one from a client does (`epic.kinds.validation`). The API's schema shows them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from pydantic import GetJsonSchemaHandler
+from pydantic_core import CoreSchema
+
+_SHOWN = 80
+
+
+@dataclass(frozen=True)
+class Items:
+    """How many a list or mapping has at most; `what` they are."""
+
+    most: int
+    what: str = "items"
+
+    def explain(self, value: Any) -> str:
+        """What is wrong with a value and what would be right; empty: nothing."""
+        if len(value) <= self.most:
+            return ""
+        return f"{len(value)} {self.what}; at most {self.most} are possible"
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        schema = handler(core)
+        schema["maxProperties" if schema.get("type") == "object" else "maxItems"] = self.most
+        return schema
+
+
+@dataclass(frozen=True)
+class Text:
+    """How many characters a text has, and which it may be, as a regular expression and in words."""
+
+    most: int
+    least: int = 0
+    pattern: str = ""
+    right: str = ""
+
+    @cached_property
+    def _matches(self) -> re.Pattern[str]:
+        return re.compile(self.pattern)
+
+    def explain(self, value: Any) -> str:
+        """What is wrong with a value and what would be right; empty: nothing."""
+        if self.least <= len(value) <= self.most:
+            if not self.pattern or self._matches.fullmatch(value):
+                return ""
+            return f"it is {value[:_SHOWN]!r}, and should be {self.right}"
+        expected = f"{self.least} to {self.most}" if self.least else f"at most {self.most}"
+        return f"it has {len(value)} characters, and should have {expected}"
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        shown: Mapping[str, Any] = {
+            "minLength": self.least,
+            "maxLength": self.most,
+            "pattern": f"^(?:{self.pattern})$" if self.pattern else "",
+        }
+        return {**handler(core), **{key: value for key, value in shown.items() if value}}
+
+
+Limit = Items | Text

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Requests beyond the Gateway API's limits: a 400 that names the field, and nothing is stored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+from api_requests import API, PROXIES, proxy_body, route_body, slice_body
+
+from epic.model.resources import GWEndpointSlice, GWProxy, GWRoute
+from epic.store.sqlite import SqliteStore
+
+ROUTES, SLICES, GROUPS = (f"{API}/accounts/root/{name}" for name in ("routes", "slices", "groups"))
+
+
+async def written(client: httpx.AsyncClient, path: str, uid: str, body: Any) -> list[httpx.Response]:
+    """The replies to a creation and, of one that is there, to a change."""
+    created = await client.post(path, json=body)
+    return [created, await client.put(f"{API}/accounts/root/{path.rpartition('/')[2]}/{uid}", json=body)]
+
+
+def listeners(count: int) -> list[dict[str, Any]]:
+    return [{"name": f"l{i}", "port": 80, "protocol": "HTTP", "hostname": f"h{i}.b"} for i in range(count)]
+
+
+async def test_a_route_beyond_the_limits_is_400(tenant: httpx.AsyncClient, store: SqliteStore) -> None:
+    body = route_body()
+    body["route"]["spec"]["http"]["rules"] *= 17
+    (refused, _) = await written(tenant, ROUTES, "R1", body)
+    assert refused.status_code == 400
+    wrong = "route.spec.http.rules: 17 rules; at most 16 are possible"
+    assert refused.json() == {"error": wrong}
+    assert refused.headers["x-epic-error-message"] == wrong
+    assert store.find(GWRoute, "root", "R1") is None
+    body["route"]["spec"]["http"]["rules"].pop()
+    assert [reply.status_code for reply in await written(tenant, ROUTES, "R1", body)] == [302, 302]
+    body["route"]["spec"]["http"]["hostnames"] = ["a b"]
+    changed = await tenant.put(f"{ROUTES}/R1", json=body)
+    assert changed.status_code == 400
+    assert changed.json()["error"] == (
+        "route.spec.http.hostnames.0: it is 'a b', and should be a DNS name, perhaps with '*.' before it"
+    )
+    assert store.get(GWRoute, "root", "R1").spec.http.hostnames == ("a.b",)  # type: ignore[union-attr]
+
+
+async def test_a_slice_beyond_the_limits_is_400(tenant: httpx.AsyncClient, store: SqliteStore) -> None:
+    body = slice_body()
+    body["slice"]["spec"]["endpoints"] *= 1001
+    for refused in await written(tenant, SLICES, "E1", body):
+        assert refused.status_code in {400, 404}
+    assert store.find(GWEndpointSlice, "root", "E1") is None
+    refused = await tenant.post(SLICES, json=body)
+    assert refused.json()["error"] == "slice.spec.endpoints: 1001 endpoints; at most 1000 are possible"
+    body["slice"]["spec"]["endpoints"].pop()
+    assert [reply.status_code for reply in await written(tenant, SLICES, "E1", body)] == [302, 302]
+
+
+async def test_a_gateway_beyond_the_limits_is_400(tenant: httpx.AsyncClient, store: SqliteStore) -> None:
+    body = proxy_body(gateway={"gatewayClassName": "k", "listeners": listeners(65)})
+    refused = await tenant.post(PROXIES, json=body)
+    assert refused.status_code == 400
+    wrong = "proxy.spec.gateway.listeners: 65 listeners; at most 64 are possible"
+    assert refused.json()["error"] == wrong
+    assert store.find(GWProxy, "root", "U1") is None
+    body = proxy_body(gateway={"gatewayClassName": "k", "listeners": listeners(64)})
+    assert [reply.status_code for reply in await written(tenant, PROXIES, "U1", body)] == [302, 302]
+    twice = proxy_body(gateway={"gatewayClassName": "k", "listeners": listeners(1) * 2})
+    changed = await tenant.put(f"{API}/accounts/root/proxies/U1", json=twice)
+    assert changed.status_code == 400
+    assert "proxy.spec.gateway.listeners.0.name: 2 listeners are called 'l0'" in changed.json()["error"]
+
+
+async def test_ports_count_once_for_each_that_is_open(tenant: httpx.AsyncClient) -> None:
+    ports = [{"name": f"p{i}", "protocol": "TCP", "port": 80 + i} for i in range(64)]
+    assert (await tenant.post(PROXIES, json=proxy_body(**{"public-ports": ports * 2}))).status_code == 302
+    more = [*ports, {"name": "one", "protocol": "TCP", "port": 8080}]
+    refused = await tenant.put(
+        f"{API}/accounts/root/proxies/U1", json=proxy_body(**{"public-ports": more, "gateway": None})
+    )
+    assert refused.status_code == 400
+    assert refused.json()["error"] == "proxy.spec.public-ports: 65 ports; at most 64 are possible"
+
+
+@pytest.mark.parametrize(
+    ("spec", "wrong"),
+    [
+        (
+            {"endpoint-template": {"dnsName": "a" * 1001}},
+            "group.spec.endpoint-template.dnsName: it has 1001 characters, and should have at most 1000",
+        ),
+        (
+            {"envoy-template": {"envoyResources": {"routes": [{"name": "a", "value": "b"}] * 17}}},
+            "group.spec.envoy-template.envoyResources.routes: 17 templates; at most 16 are possible",
+        ),
+    ],
+)
+async def test_a_template_beyond_the_limits_is_400(
+    admin: httpx.AsyncClient, spec: dict[str, Any], wrong: str
+) -> None:
+    body = {"group": {"metadata": {"name": "g"}, "spec": {"service-prefix": "default", **spec}}}
+    refused = await admin.post(GROUPS, json=body)
+    assert (refused.status_code, refused.json()["error"]) == (400, wrong)
+
+
+async def test_a_client_changes_nothing_of_epics(tenant: httpx.AsyncClient, store: SqliteStore) -> None:
+    body = route_body()
+    body["route"]["metadata"] = {
+        "labels": {"epic.acnodal.io/owning-account": "other"},
+        "annotations": {"epic.acnodal.io/x": "y"},
+        "creationTimestamp": "2001-01-01T00:00:00Z",
+        "generation": 99,
+    }
+    created, changed = await written(tenant, ROUTES, "R1", body)
+    assert (created.status_code, changed.status_code) == (302, 302)
+    metadata = store.get(GWRoute, "root", "R1").metadata
+    assert metadata.labels == {"epic.acnodal.io/owning-account": "root"}
+    assert metadata.annotations == {}
+    assert metadata.generation == 1
+    assert metadata.creation_timestamp is not None
+    assert metadata.creation_timestamp.year > 2001
+
+
+async def test_the_schema_of_the_api_has_the_limits(tenant: httpx.AsyncClient) -> None:
+    schemas = (await tenant.get(f"{API}/openapi.json")).json()["components"]["schemas"]
+    assert schemas["HTTPRouteSpec"]["properties"]["rules"]["maxItems"] == 16
+    assert schemas["HTTPRouteSpec"]["properties"]["hostnames"]["items"]["maxLength"] == 253
