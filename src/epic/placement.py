@@ -14,7 +14,8 @@ from epic.errors import Exhausted
 class Candidate:
     """A node as placement sees it; `load` counts the instances that run there.
 
-    `unheard`: no router hears it, so it is chosen only when no other is left. What is placed stays.
+    `unheard`: no router hears it; `crowded`: it has little room for tunnels. Such a one is chosen only when
+    no other is left. What is placed stays.
     """
 
     name: str
@@ -22,6 +23,7 @@ class Candidate:
     load: int
     schedulable: bool = True
     unheard: bool = False
+    crowded: bool = False
 
     @property
     def has_room(self) -> bool:
@@ -38,7 +40,10 @@ def place(gateway: str, nodes: Iterable[Candidate], count: int, keep: Iterable[s
     nodes = list(nodes)
     kept = [name for name in keep if any(node.name == name for node in nodes)][:count]
     free = [node for node in nodes if node.has_room and node.name not in kept]
-    free.sort(key=lambda node: (not node.unheard, preference(gateway, node.name), node.name), reverse=True)
+    free.sort(
+        key=lambda node: (not node.unheard, not node.crowded, preference(gateway, node.name), node.name),
+        reverse=True,
+    )
     chosen = kept + [node.name for node in free[: count - len(kept)]]
     if not chosen:
         full = sum(node.schedulable for node in nodes)

@@ -126,13 +126,16 @@ def within_room(wanted: Sequence[WantedTunnel], stored: Iterable[Tunnel], room: 
 
 
 def plan(wanted: Iterable[WantedTunnel], stored: Iterable[Tunnel]) -> TunnelPlan:
-    """The difference between the tunnels wanted and those stored, for one gateway."""
-    have = {key_of(tunnel): tunnel for tunnel in stored}
-    want = {tunnel.key: tunnel for tunnel in wanted}
-    update = [_moved(have[key], target) for key, target in want.items() if key in have]
+    """The difference between the tunnels wanted and those stored, for one gateway.
+
+    A tunnel is never given another inside address: its ends may have the old one when that is another's.
+    """
+    have = {(key_of(tunnel), tunnel.spec.inside_address): tunnel for tunnel in stored}
+    want = {(tunnel.key, tunnel.inside_address): tunnel for tunnel in wanted}
+    pairs = [(have[key], _moved(have[key], target)) for key, target in want.items() if key in have]
     return TunnelPlan(
         create=tuple(target for key, target in want.items() if key not in have),
-        update=tuple(tunnel for tunnel in update if tunnel is not have[key_of(tunnel)]),
+        update=tuple(after for before, after in pairs if after is not before),
         delete=tuple(tunnel for key, tunnel in have.items() if key not in want),
     )
 
@@ -158,7 +161,7 @@ def tunnel_endpoints(tunnels: Iterable[Tunnel], nodes: Mapping[str, Node]) -> di
 
 
 def _moved(stored: Tunnel, target: WantedTunnel) -> Tunnel:
-    addresses = {"inside_address": target.inside_address, "node_address": target.node_address}
-    if all(getattr(stored.spec, name) == value for name, value in addresses.items()):
+    if stored.spec.node_address == target.node_address:
         return stored
-    return stored.model_copy(update={"spec": stored.spec.model_copy(update=addresses)})
+    spec = stored.spec.model_copy(update={"node_address": target.node_address})
+    return stored.model_copy(update={"spec": spec})

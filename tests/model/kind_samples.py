@@ -186,6 +186,7 @@ _CONTENT: dict[str, dict[str, Any]] = {
             "instances": [_INSTANCE],
             "unplaced": 1,
             "unconnected": 2,
+            "crowded-out": 3,
             "revision": "abc",
             "conditions": [_CONDITION],
         },
@@ -233,6 +234,7 @@ _CONTENT: dict[str, dict[str, Any]] = {
             "signing-since": TIME,
         }
     },
+    "TunnelBacklog": {"spec": {"gateways": ["U1", "U2"]}},
     "Siblings": {
         "spec": {
             "public-address": "203.0.113.9",

@@ -17,6 +17,7 @@ from epic.api import nodes as api_nodes
 from epic.api.bodies import ProxySpecInput
 from epic.api.context import Context
 from epic.errors import EpicError
+from epic.model.backlog import TunnelBacklog
 from epic.model.base import Metadata
 from epic.model.nodes import NodeRevocation
 from epic.model.resources import (
@@ -106,10 +107,10 @@ class Model(Plant):
             with self.context.current.transaction() as (transaction, world):
                 group = transaction.get(LBServiceGroup, account, "g")
                 api_gateways.create_gateway(transaction, world, group, spec, SETTINGS)
-                transaction.create(_route(account, uid))
+                world.note(transaction.create(_route(account, uid)))
                 if self._made % 3:
-                    transaction.create(_slice(account, uid, self._made))
-                replan(transaction, account, {uid})
+                    world.note(transaction.create(_slice(account, uid, self._made)))
+                replan(transaction, world, account, {uid})
         except EpicError:
             return
 
@@ -207,7 +208,7 @@ class Model(Plant):
 
     def check_nothing_left(self) -> None:
         """At the end."""
-        for kind in (GWProxy, Tunnel, Siblings):
+        for kind in (GWProxy, Tunnel, TunnelBacklog, Siblings):
             assert self.store.list(kind) == []
         for node in self.epic.values():
             assert (node.units, node.announced, node.tunnels, node.plumbing) == ({}, {}, {}, {}), node.name

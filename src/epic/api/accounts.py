@@ -85,7 +85,7 @@ def read(ctx: Ctx, account: str) -> dict[str, Any]:
 def replace(ctx: Ctx, account: str, body: AccountBody) -> Response:
     """Create an account or change its limits."""
     KINDS.check_name(Account, account, "the account's name in the path")
-    with ctx.store.transaction() as transaction:
+    with ctx.current.transaction() as (transaction, world):
         stored = transaction.find(Account, "", account)
         if stored is None:
             _refuse_inheritance(transaction, account)
@@ -93,7 +93,7 @@ def replace(ctx: Ctx, account: str, body: AccountBody) -> Response:
         else:
             written = transaction.update(stored.model_copy(update={"spec": body.account.spec}))
             # Workload nodes that were left without tunnels may have some now.
-            replan(transaction, account, ())
+            replan(transaction, world, account, ())
     return found(_path(account), _body(written))
 
 

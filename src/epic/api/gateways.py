@@ -93,11 +93,11 @@ def create_gateway(
     proxy = proxy.model_copy(update={"spec": spec_with_name, "status": status})
     unplaced = group.spec.envoy_replica_count - len(chosen)
     proxy = with_instances(proxy, new_instances(chosen, claims, settings.inside_pool), unplaced)
-    proxy = transaction.create(_queued(transaction, proxy, chosen))
-    relist_gateway(transaction, proxy, world.nodes)
-    with within_tunnel_limit(transaction, proxy.account):
-        replan(transaction, proxy.account, {proxy.name})
-    return transaction.get(GWProxy, proxy.account, proxy.name)
+    with within_tunnel_limit(transaction, world, proxy.account):
+        proxy = transaction.create(_queued(transaction, proxy, chosen))
+        world.note(relist_gateway(transaction, proxy, world.nodes))
+        replan(transaction, world, proxy.account, {proxy.name})
+    return world.proxies[proxy.id]
 
 
 def change_gateway(transaction: Transaction, proxy: GWProxy, spec: ProxySpecInput) -> GWProxy:
@@ -139,12 +139,11 @@ def refuse_if_deleting(proxy: GWProxy) -> None:
 def find_group(reader: Reader, account: str, name: str) -> LBServiceGroup:
     """The gateway template; raises NotFound with those that exist."""
     reader.get(Account, "", account)
-    groups = {group.name: group for group in reader.list(LBServiceGroup, account)}
-    if name not in groups:
-        raise NotFound(
-            f"account {account!r} has no gateway template {name!r}; it has: {', '.join(groups) or 'none'}"
-        )
-    return groups[name]
+    found = reader.find(LBServiceGroup, account, name)
+    if found is None:
+        names = ", ".join(group.name for group in reader.list(LBServiceGroup, account)) or "none"
+        raise NotFound(f"account {account!r} has no gateway template {name!r}; it has: {names}")
+    return found
 
 
 def _check_quota(transaction: Transaction, account: str, count: int) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any
 
 from fastapi import APIRouter, Depends, Response
@@ -17,11 +18,13 @@ from epic.kinds.strategy import prepare_for_update
 from epic.lifecycle.digest import Placed, node_digest
 from epic.lifecycle.nodes import phase_counts
 from epic.model.base import Metadata, now
+from epic.model.naming import GatewayId
 from epic.model.nodes import NodeRevocation, NodeStatus
 from epic.model.resources import GWProxy, Node, ServicePrefix
 from epic.reconcile.revocation import revoke
 from epic.reconcile.siblings import forget_node
-from epic.reconcile.tunnelling import replan
+from epic.reconcile.tunnelling import Budget, remember
+from epic.reconcile.world import World
 from epic.store.interface import Reader, Transaction
 from epic.store.queue import enqueue
 
@@ -73,7 +76,7 @@ def register(ctx: Ctx, name: str, body: NodeBody) -> Response:
     """
     KINDS.check_name(Node, name, "the node's name in the path")
     spec = body.node.spec
-    with ctx.store.transaction() as transaction:
+    with ctx.current.transaction() as (transaction, world):
         for other in transaction.list(Node):
             if other.name != name and other.spec.address == spec.address:
                 raise Conflict(f"node.spec.address: {spec.address} is the address of node {other.name!r}")
@@ -88,7 +91,7 @@ def register(ctx: Ctx, name: str, body: NodeBody) -> Response:
             given = stored.model_copy(update={"spec": spec})
             node = transaction.update(prepare_for_update(NODE, given, stored))
             if _network(stored) != _network(node):
-                _tell_gateways(transaction, name)
+                _tell_gateways(transaction, world, name)
     return found(_path(name), _body(ctx.store, node))
 
 
@@ -144,10 +147,14 @@ def _network(node: Node) -> tuple[object, ...]:
     return node.spec.address, node.spec.underlay_mtu
 
 
-def _tell_gateways(transaction: Transaction, node: str) -> None:
+def _tell_gateways(transaction: Transaction, world: World, node: str) -> None:
     # Its address is in their tunnels, its MTU in their instances.
-    proxies = [p for p in transaction.list(GWProxy) if any(i.node == node for i in p.status.instances)]
-    for account in {proxy.account for proxy in proxies}:
-        replan(transaction, account, {proxy.name for proxy in proxies if proxy.account == account})
-    if proxies:
+    gateways: defaultdict[str, set[str]] = defaultdict(set)
+    for placed in world.placed(node):
+        gateway = GatewayId.parse(placed.gateway)
+        gateways[gateway.account].add(gateway.proxy)
+    budget = Budget()
+    for account, names in gateways.items():
+        remember(transaction, world, account, names, budget)
+    if gateways:
         enqueue(transaction, [node])

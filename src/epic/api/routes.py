@@ -23,7 +23,8 @@ from epic.kinds.strategy import OWN_PREFIX, prepare_for_create, prepare_for_upda
 from epic.kinds.validation import refuse_invalid
 from epic.model.base import Metadata, now
 from epic.model.resources import Account, GWEndpointSlice, GWEndpointSliceSpec, GWRoute, GWRouteSpec
-from epic.reconcile.tunnelling import gateways_of_services, replan
+from epic.reconcile.tunnelling import replan
+from epic.reconcile.world import World
 from epic.store.interface import Transaction
 from epic.tunnels import route_parents, route_services, slice_nodes
 
@@ -43,7 +44,7 @@ class _Collection(Generic[_Owned, _Given]):
     body: type[_Given]
     made_of: Callable[[str, _Given], _Owned]
     metadata_of: Callable[[_Given], InputMetadata]
-    gateways: Callable[[Transaction, _Owned], set[str]]
+    gateways: Callable[[World, _Owned], set[str]]
     ends: Callable[[_Owned], object]
     deleted: str
     check: Callable[[Context, Transaction, _Owned], None] | None = None
@@ -62,16 +63,16 @@ class _Collection(Generic[_Owned, _Given]):
         path = self.path(obj.account, obj.name)
         refuse_invalid(self.kind, obj, self.kind.in_rest.key)
         obj = _owned(prepare_for_create(self.kind, with_sources(given, obj), now()))
-        with ctx.store.transaction() as transaction:
+        with ctx.current.transaction() as (transaction, world):
             transaction.get(Account, "", obj.account)
             if transaction.find(self.kind.model, obj.account, obj.name) is not None:
                 raise Duplicate(f"{obj.kind} {obj.name!r} exists already", path)
             if self.check is not None:
                 self.check(ctx, transaction, obj)
-            with within_slice_limits(transaction, obj.account):
-                created = transaction.create(obj)
-            with within_tunnel_limit(transaction, obj.account):
-                replan(transaction, obj.account, self.gateways(transaction, obj))
+            with within_tunnel_limit(transaction, world, obj.account):
+                with within_slice_limits(transaction, world, obj.account):
+                    created = world.note(transaction.create(obj))
+                replan(transaction, world, obj.account, self.gateways(world, obj))
         return found(path, self.shown(created))
 
     def replace(self, ctx: Context, name: str, given: InputMetadata, obj: _Owned) -> Response:
@@ -80,7 +81,7 @@ class _Collection(Generic[_Owned, _Given]):
                 f"clientRef.uid: {obj.name!r} is not the name {name!r} in the path, which cannot change"
             )
         refuse_invalid(self.kind, obj, self.kind.in_rest.key)
-        with ctx.store.transaction() as transaction:
+        with ctx.current.transaction() as (transaction, world):
             stored = transaction.get(self.kind.model, obj.account, name)
             check_version(given, stored)
             if self.check is not None:
@@ -89,21 +90,23 @@ class _Collection(Generic[_Owned, _Given]):
             changed = prepare_for_update(self.kind, wanted, stored)
             # Most changes, such as a pod that moves, need other tunnels for nobody, and nothing more.
             more = takes_more(stored, changed)
-            with within_slice_limits(transaction, obj.account) if more else nullcontext():
-                updated = transaction.update(changed)
-            if self.ends(updated) != self.ends(stored):
-                affected = self.gateways(transaction, stored) | self.gateways(transaction, updated)
-                with within_tunnel_limit(transaction, obj.account):
-                    replan(transaction, obj.account, affected)
+            moves = self.ends(changed) != self.ends(stored)
+            with within_tunnel_limit(transaction, world, obj.account) if moves else nullcontext():
+                before = self.gateways(world, stored)
+                with within_slice_limits(transaction, world, obj.account) if more else nullcontext():
+                    updated = world.note(transaction.update(changed))
+                if moves:
+                    replan(transaction, world, obj.account, before | self.gateways(world, updated))
         return found(self.path(obj.account, name), self.shown(updated))
 
     def delete(self, ctx: Context, account: str, name: str) -> dict[str, str]:
-        with ctx.store.transaction() as transaction:
+        with ctx.current.transaction() as (transaction, world):
             stored = transaction.find(self.kind.model, account, name)
             if stored is not None:
-                affected = self.gateways(transaction, stored)
+                affected = self.gateways(world, stored)
                 transaction.delete(self.kind.model, account, name)
-                replan(transaction, account, affected)
+                world.drop(stored)
+                replan(transaction, world, account, affected)
         return deleted(self.deleted)
 
 
@@ -182,9 +185,7 @@ router.include_router(
             body=SliceBody,
             made_of=_slice,
             metadata_of=lambda body: body.slice.metadata,
-            gateways=lambda transaction, piece: gateways_of_services(
-                transaction, piece.account, {piece.spec.parent_ref.uid}
-            ),
+            gateways=lambda world, piece: world.backends.gateways(piece.account, piece.spec.parent_ref.uid),
             ends=slice_nodes,
             deleted="delete successful",
             check=check_node_addresses,

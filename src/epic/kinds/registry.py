@@ -9,6 +9,7 @@ from typing import Any, cast
 from epic.errors import Invalid
 from epic.kinds import checks, indexes
 from epic.kinds.kind import ACCOUNT_NAME, ADDRESS_NAME, NUMBER_NAME, Kind, Rest, T
+from epic.model.backlog import TunnelBacklog
 from epic.model.base import Resource
 from epic.model.nodes import NodeRevocation, Quarantine
 from epic.model.releases import ReleasedAddress
@@ -173,6 +174,15 @@ TUNNEL = Kind(
         "workload-node": indexes.tunnel_workload_node,
     },
 )
+TUNNEL_BACKLOG = Kind(
+    TunnelBacklog,
+    resource="tunnelbacklogs",
+    plural="tunnel-backlogs",
+    singular="tunnel-backlog",
+    scope="account",
+    writer="epic",
+    named=ACCOUNT_NAME,
+)
 SIBLINGS = Kind(
     Siblings,
     resource="siblings",
@@ -261,6 +271,7 @@ KINDS = Registry(
         QUARANTINE,
         RELEASED_ADDRESS,
         TUNNEL,
+        TUNNEL_BACKLOG,
         SIBLINGS,
         RUN,
     )

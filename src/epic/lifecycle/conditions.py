@@ -58,25 +58,38 @@ def placed(proxy: GWProxy) -> Condition:
     )
 
 
-def with_unconnected(proxy: GWProxy, unconnected: int, limit: int) -> GWProxy:
-    """The gateway with so many workload nodes without tunnels, since its account may have `limit` tunnels.
+def with_connected(proxy: GWProxy, limit: int) -> GWProxy:
+    """The gateway saying which tunnels it is without, if its account may have `limit` tunnels.
 
     A gateway to which that never happened says nothing of it.
     """
-    status = proxy.status.model_copy(update={"unconnected": unconnected})
-    proxy = proxy.model_copy(update={"status": status})
+    unconnected, crowded_out = proxy.status.unconnected, proxy.status.crowded_out
     if unconnected:
         nodes = "one workload node has" if unconnected == 1 else f"{unconnected} workload nodes have"
         said = (
             f"{nodes} no tunnels and get no requests, since the account may have {limit} tunnels; delete "
             "what is not needed, or ask the platform's administrators for a higher tunnelLimit"
         )
-        condition = Condition(type=_CONNECTED, status="False", reason="TunnelLimit", message=said)
-    elif any(c.type == _CONNECTED for c in status.conditions):
-        condition = Condition(type=_CONNECTED, status="True", reason=_CONNECTED)
-    else:
-        return proxy
-    return with_proxy_condition(proxy, condition)
+        return with_proxy_condition(proxy, _unconnected("TunnelLimit", said))
+    if crowded_out:
+        tunnels = "one tunnel" if crowded_out == 1 else f"{crowded_out} tunnels"
+        said = (
+            f"the platform has no room for {tunnels} now, and not all instances reach all workload nodes; "
+            "its operators can see why"
+        )
+        return with_proxy_condition(proxy, _unconnected("NoRoom", said))
+    if any(c.type == _CONNECTED for c in proxy.status.conditions):
+        return with_proxy_condition(proxy, Condition(type=_CONNECTED, status="True", reason=_CONNECTED))
+    return proxy
+
+
+def with_tunnels_pending(proxy: GWProxy) -> GWProxy:
+    """The gateway saying that not all of its tunnels are made yet."""
+    return with_proxy_condition(proxy, _unconnected("Pending", "its tunnels are being made and deleted"))
+
+
+def _unconnected(reason: str, message: str) -> Condition:
+    return Condition(type=_CONNECTED, status="False", reason=reason, message=message)
 
 
 def programmed(proxy: GWProxy) -> Condition:

@@ -22,6 +22,9 @@ ObjectName = Annotated[str, StringConstraints(pattern=OBJECT_PATTERN)]
 GUE_PORT = 6080
 """UDP; EPIC nodes listen there, workload nodes also on the ports of their further lanes."""
 
+NODE_TUNNELS = 16384
+"""For how many tunnels the kernel of an EPIC node has room."""
+
 GATEWAY_ID_MAX = 77
 """Characters of a gateway id: Envoy's admin socket carries it, and Unix socket paths have at most 107."""
 

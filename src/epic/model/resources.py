@@ -193,7 +193,8 @@ class GWProxyStatus(Kebab):
     Envoy knows the endpoints of `unmapped_cluster` by their own addresses, those of other clusters by
     mapped ones; it is the first cluster that had endpoints behind the gateway, and never changes.
     `unplaced` counts the instances that it is to have besides `instances`, for which there is no room;
-    `unconnected` the workload nodes to which the account may have no tunnels any more.
+    `unconnected` the workload nodes to which the account may have no tunnels any more, `crowded_out` the
+    tunnels for which EPIC nodes have no room.
     """
 
     service: int = 0
@@ -201,6 +202,7 @@ class GWProxyStatus(Kebab):
     instances: tuple[ProxyInstance, ...] = ()
     unplaced: Annotated[int, Field(ge=0)] = 0
     unconnected: Annotated[int, Field(ge=0)] = 0
+    crowded_out: Annotated[int, Field(ge=0)] = 0
     revision: str = ""
     conditions: tuple[Condition, ...] = ()
 

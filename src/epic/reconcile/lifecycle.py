@@ -14,13 +14,13 @@ from epic.model.resources import Tunnel
 from epic.reconcile.current import CurrentWorld
 from epic.reconcile.turn import LifecycleSettings, TunnelEvidence, Turn, is_work, next_step, replicas
 from epic.reconcile.world import Key, World
-from epic.store.interface import Change, Reader, Store
+from epic.store.interface import Change, Store
 from epic.workqueue.failures import FailureLog
 from epic.workqueue.queue import WorkQueue
 
 log = logging.getLogger(__name__)
 
-_AT_ONCE = 50
+_AT_ONCE = 20
 _LOOK_SECONDS = {"gateway": 5.0, "node": 10.0, "tunnels": 2.0, "quarantine": 10.0, "release": 600.0}
 """How often to look again at what waits for time, for room or for somebody's word."""
 
@@ -79,6 +79,8 @@ class Lifecycle:
             if not quiet:
                 self._fail(keys, error)
             return False
+        for key in turn.again:
+            self.queue.add(key)
         for key in keys:
             if self.queue.succeeded(key):
                 self._failures.succeeded(key, _title(key))
@@ -92,7 +94,7 @@ class Lifecycle:
     def _is_due(self, key: Key) -> bool:
         """Whether anything seems to be left to do; the transaction looks again."""
         try:
-            waits, due = _look(self._store, self._world, self._settings, self._evidence, key)
+            waits, due = _look(self._world, self._settings, self._evidence, key)
         except Exception:  # the transaction meets the same, and tells
             return True
         if waits:
@@ -104,9 +106,7 @@ def _title(key: Key) -> str:
     return f"{key.kind} {key.account}/{key.name}"
 
 
-def _look(
-    reader: Reader, world: World, settings: LifecycleSettings, evidence: TunnelEvidence, key: Key
-) -> tuple[bool, bool]:
+def _look(world: World, settings: LifecycleSettings, evidence: TunnelEvidence, key: Key) -> tuple[bool, bool]:
     """Whether the key is to be looked at again without a change, and whether something is due."""
     if key.kind == "gateway":
         proxy = world.proxies.get(GatewayId(key.account, key.name))
@@ -121,8 +121,14 @@ def _look(
             return False, False
         placed = world.placed(key.name)
         return True, node_life.is_gone(node, placed) or node_life.settled(node, placed, now()) != node
-    if key.kind == "tunnels":
-        going = [tunnel for tunnel in reader.list(Tunnel, key.account) if tunnel.deleting]
-        return bool(going), any(is_released(t, evidence(t), now()) for t in going)
+    if key.kind in {"plan", "tunnels"}:
+        return _look_at_tunnels(world, evidence, key)
     until = world.held_until(key)
     return until is not None, until is not None and until <= now()
+
+
+def _look_at_tunnels(world: World, evidence: TunnelEvidence, key: Key) -> tuple[bool, bool]:
+    if key.kind == "plan":
+        return False, bool(world.backlog(key.account) or world.waiting(key.account))
+    going = world.tunnels.going(key.account)
+    return bool(going), any(is_released(t, evidence(t), now()) for t in going)

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many tunnels an account may have yet, while its gateways are planned one after another."""
+"""How many tunnels there may be yet, of an account and on a node, while gateways are planned one by one."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable
 
-from epic.model.resources import Account, AccountSpec, GWProxy, LBServiceGroup, Tunnel
+from epic.model.naming import NODE_TUNNELS, GatewayId
+from epic.model.resources import Account, AccountSpec
+from epic.reconcile.world import World
 from epic.store.interface import Reader
-from epic.tunnels import WorkloadNode, key_of
+from epic.tunnels import WantedTunnel
 
 _UNGONE_FACTOR = 3
 """Tunnels that were deleted but are not gone count, too: with them there are at most so many limits' worth.
@@ -24,22 +26,15 @@ class TunnelRoom:
     moves has its tunnels at both places.
     """
 
-    def __init__(
-        self, reader: Reader, account: str, proxies: Mapping[str, GWProxy], tunnels: Iterable[Tunnel]
-    ) -> None:
+    def __init__(self, reader: Reader, world: World, account: str) -> None:
         stored = reader.find(Account, "", account)
         self.limit = (stored.spec if stored else AccountSpec()).tunnel_limit
-        replicas = {g.name: g.spec.envoy_replica_count for g in reader.list(LBServiceGroup, account)}
-        self._copies = {name: _copies(proxy, replicas) for name, proxy in proxies.items()}
-        nodes: defaultdict[str, set[WorkloadNode]] = defaultdict(set)
-        total = 0
-        for tunnel in tunnels:
-            total += 1
-            if not tunnel.deleting:
-                nodes[tunnel.spec.proxy].add(key_of(tunnel).workload)
-        self._used = {name: len(found) * self._copies.get(name, 1) for name, found in nodes.items()}
+        self._world = world
+        self._account = account
+        nodes = world.tunnels.workload_nodes(account)
+        self._used = {name: count * self._copies(name) for name, count in nodes.items()}
         self._in_use = sum(self._used.values())
-        self.new = max(0, _UNGONE_FACTOR * self.limit - total)
+        self.new = max(0, _UNGONE_FACTOR * self.limit - world.tunnels.total(account))
         """How many may be made, whatever they are for."""
 
     @property
@@ -50,16 +45,45 @@ class TunnelRoom:
     def nodes(self, proxy: str) -> int:
         """To how many workload nodes this gateway may have tunnels."""
         others = self._in_use - self._used.get(proxy, 0)
-        return max(0, self.limit - others) // self._copies[proxy]
+        return max(0, self.limit - others) // self._copies(proxy)
 
     def take(self, proxy: str, nodes: int, created: int) -> None:
-        """The gateway has tunnels to so many workload nodes now; so many tunnels were made for that."""
-        used = nodes * self._copies[proxy]
+        """The gateway is to have tunnels to so many workload nodes; so many are made for that."""
+        used = nodes * self._copies(proxy)
         self._in_use += used - self._used.get(proxy, 0)
         self._used[proxy] = used
         self.new -= created
 
+    def _copies(self, name: str) -> int:
+        proxy = self._world.proxies.get(GatewayId(self._account, name))
+        if proxy is None:
+            return 1
+        published = sum(instance.published for instance in proxy.status.instances)
+        group = self._world.groups.get((self._account, proxy.spec.group))
+        return max(1, min(published, group.spec.envoy_replica_count if group else published))
 
-def _copies(proxy: GWProxy, replicas: Mapping[str, int]) -> int:
-    published = sum(instance.published for instance in proxy.status.instances)
-    return max(1, min(published, replicas.get(proxy.spec.group, published)))
+
+class NodeRoom:
+    """What is left of the nodes' tunnels for an account: it may have as many on a node as are free there.
+
+    So a node is never over-full, whatever all limits come to, and however many accounts take what they can,
+    one more can still have as many as each of them.
+    """
+
+    def __init__(self, world: World, account: str) -> None:
+        self._world = world
+        self._account = account
+        self._taken: Counter[str] = Counter()
+
+    def admit(self, wanted: Iterable[WantedTunnel]) -> list[WantedTunnel]:
+        """Those that their nodes have room for, which they take."""
+        found = []
+        for tunnel in wanted:
+            node = tunnel.key.epic_node
+            taken = self._taken[node]
+            own = self._world.tunnels.share(self._account, node) + taken
+            free = NODE_TUNNELS - self._world.tunnels.on_node(node) - taken
+            if own < free:
+                self._taken[node] += 1
+                found.append(tunnel)
+        return found

@@ -1,127 +1,165 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keeps the stored tunnels of gateways at their plan, in the transaction that changes what it rests on."""
+"""Brings the stored tunnels of gateways to their plan: a bounded number in a transaction, the rest later.
+
+What is left is in the account's backlog, in the store: whoever made it, and whatever ends in between, the
+reconciler of lives goes on with it.
+"""
 
 from __future__ import annotations
 
+import logging
 import secrets
-from collections import defaultdict
-from collections.abc import Callable, Iterable
-from dataclasses import replace
-from itertools import chain
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from pydantic import SecretStr
 
-from epic.lifecycle.conditions import with_unconnected
+from epic.lifecycle.conditions import with_tunnels_pending
+from epic.model.backlog import TunnelBacklog, TunnelBacklogSpec
 from epic.model.base import Metadata, now
 from epic.model.keys import EpochKey
-from epic.model.resources import (
-    GWEndpointSlice,
-    GWProxy,
-    GWRoute,
-    Node,
-    Tunnel,
-    TunnelSpec,
-)
-from epic.overlap import unmapped_cluster
-from epic.reconcile.tunnel_room import TunnelRoom
-from epic.store.interface import R, Transaction
-from epic.tunnels import (
-    TunnelPlan,
-    WantedTunnel,
-    key_of,
-    plan,
-    proxy_services,
-    route_parents,
-    route_services,
-    tunnel_endpoints,
-    wanted_tunnels,
-    within_room,
-    workload_endpoints,
-)
+from epic.model.naming import GatewayId
+from epic.model.resources import Tunnel, TunnelSpec
+from epic.reconcile.tunnel_plans import GatewayPlan, Planner, with_unmapped_cluster
+from epic.reconcile.world import World
+from epic.store.interface import Transaction
+from epic.tunnels import WantedTunnel
+
+log = logging.getLogger(__name__)
 
 
-def gateways_of_services(transaction: Transaction, account: str, services: set[str]) -> set[str]:
-    """The gateways that send requests to one of these Services."""
-    routes = transaction.list(GWRoute, account)
-    return {parent for route in routes if route_services(route) & services for parent in route_parents(route)}
+@dataclass
+class Budget:
+    """How many tunnels and gateways a transaction may still write: all others who write wait for that long.
 
-
-def replan(transaction: Transaction, account: str, names: Iterable[str]) -> set[str]:
-    """Make, change and delete the tunnels of these gateways, as far as they exist; returns which they were.
-
-    An instance has its tunnels until its node is told to drop it. No more are made than the account may have:
-    a condition of the gateway says how many workload nodes are without. Those get what becomes free.
+    `announcements` are gateways of which it may say that their tunnels come later.
     """
-    proxies = {proxy.name: proxy for proxy in transaction.list(GWProxy, account)}
-    chosen = sorted(proxies.keys() & set(names))
-    waiting = sorted({n for n, proxy in proxies.items() if proxy.status.unconnected}.difference(chosen))
-    if not chosen and not waiting:
-        return set()
-    routes_of = _grouped(transaction.list(GWRoute, account), route_parents)
-    slices_of = _grouped(transaction.list(GWEndpointSlice, account), lambda s: [s.spec.parent_ref.uid])
-    tunnels_of = _grouped(transaction.list(Tunnel, account), lambda tunnel: [tunnel.spec.proxy])
-    nodes = {node.name: node for node in transaction.list(Node)}
-    room = TunnelRoom(transaction, account, proxies, chain.from_iterable(tunnels_of.values()))
-    done: set[str] = set()
-    for index, name in enumerate(chain(chosen, waiting)):
-        if index >= len(chosen) and room.is_full:
+
+    left: int = 80
+    announcements: int = 20
+
+    def take(self, count: int) -> int:
+        """As much of `count` as is left."""
+        taken = min(count, self.left)
+        self.left -= taken
+        return taken
+
+
+def replan(transaction: Transaction, world: World, account: str, names: Iterable[str]) -> None:
+    """Make, change and delete the tunnels of these gateways; where that are many, the reconciler does it.
+
+    No more tunnels are made than the account may have and nodes have room for: a condition of the gateway
+    says what it is without, and it gets what becomes free. An instance has its tunnels until its node is told
+    to drop it.
+    """
+    budget = Budget()
+    if world.backlog(account):
+        remember(transaction, world, account, names, budget)
+    else:
+        work_off(transaction, world, account, names, budget)
+
+
+def work_off(
+    transaction: Transaction, world: World, account: str, names: Iterable[str], budget: Budget
+) -> bool:
+    """Do what is left for the gateways of the account's backlog, then for these, then for who waits for room.
+
+    Returns whether the budget was enough.
+    """
+    backlog = world.backlog(account)
+    order = [*backlog, *sorted(set(names).difference(backlog))]
+    waiting = sorted(world.waiting(account).difference(order))
+    planner = Planner(transaction, world, account)
+    for index, name in enumerate([*order, *waiting]):
+        if index >= len(order) and planner.is_full:
             break
-        done.add(name)
-        proxy = proxies[name]
-        routes = routes_of[proxy.name]
-        slices = [s for service in proxy_services(proxy.name, routes) for s in slices_of[service]]
-        stored = [tunnel for tunnel in tunnels_of[proxy.name] if not tunnel.deleting]
-        wanted = wanted_tunnels(proxy, routes, slices)
-        change = plan(within_room(wanted, stored, room.nodes(name)), stored)
-        change = replace(change, create=change.create[: room.new])
-        kept = _apply(transaction, proxy, change, stored)
-        room.take(name, len({key_of(tunnel).workload for tunnel in kept}), len(change.create))
-        left_out = {w.key for w in wanted} - {key_of(tunnel) for tunnel in kept}
-        spec = proxy.spec.model_copy(update={"gue_tunnel_endpoints": tunnel_endpoints(kept, nodes)})
-        workloads = workload_endpoints(proxy_services(proxy.name, routes), slices)
-        unmapped = unmapped_cluster(proxy.status.unmapped_cluster, {w.cluster_id for w in workloads})
-        status = proxy.status.model_copy(update={"unmapped_cluster": unmapped})
-        planned = proxy.model_copy(update={"spec": spec, "status": status})
-        unconnected = len({key.workload for key in left_out})
-        transaction.update(with_unconnected(planned, unconnected, room.limit))
-    return done
+        if not budget.left or not _carry_out(transaction, world, planner.plan(name), budget):
+            # Of those that wait for room none is forgotten without being in the backlog.
+            _save_backlog(transaction, world, account, order[index:] or [name], budget)
+            return False
+    _save_backlog(transaction, world, account, [], budget)
+    return True
 
 
-def delete_tunnel(transaction: Transaction, tunnel: Tunnel) -> None:
-    """Take the tunnel from both ends; it stays until they have let go of it."""
-    metadata = tunnel.metadata.model_copy(update={"deletion_timestamp": now()})
-    transaction.update(tunnel.model_copy(update={"metadata": metadata}))
+def remember(
+    transaction: Transaction, world: World, account: str, names: Iterable[str], budget: Budget
+) -> None:
+    """Leave the gateways to the reconciler."""
+    backlog = world.backlog(account)
+    order = [*backlog, *sorted(set(names).difference(backlog))]
+    _save_backlog(transaction, world, account, order, budget)
 
 
-def _grouped(objects: Iterable[R], keys: Callable[[R], Iterable[str]]) -> defaultdict[str, list[R]]:
-    found: defaultdict[str, list[R]] = defaultdict(list)
-    for obj in objects:
-        for key in keys(obj):
-            found[key].append(obj)
-    return found
+def count_unconnected(transaction: Transaction, world: World, account: str) -> int:
+    """How many workload nodes of the account are without tunnels when its backlog is done."""
+    proxies = {name: world.proxies[GatewayId(account, name)] for name in world.waiting(account)}
+    found = {name: proxy.status.unconnected for name, proxy in proxies.items()}
+    if backlog := world.backlog(account):
+        planner = Planner(transaction, world, account)
+        found |= {name: planner.plan(name).unconnected for name in backlog}
+    return sum(found.values())
 
 
-def _apply(
-    transaction: Transaction, proxy: GWProxy, change: TunnelPlan, stored: list[Tunnel]
-) -> list[Tunnel]:
-    after = {tunnel.name: tunnel for tunnel in stored}
-    for tunnel in change.delete:
-        delete_tunnel(transaction, tunnel)
-        del after[tunnel.name]
-    for tunnel in change.update:
-        after[tunnel.name] = transaction.update(tunnel)
-    for wanted in change.create:
-        created = transaction.create(_new_tunnel(transaction.next_number("tunnel"), proxy, wanted))
-        after[created.name] = created
-    return list(after.values())
+def _carry_out(transaction: Transaction, world: World, plan: GatewayPlan, budget: Budget) -> bool:
+    """Change tunnels as far as the budget goes; if it is enough for all, let the gateway show that."""
+    gateway, change = plan.gateway, plan.change
+    for tunnel in change.delete[: budget.take(len(change.delete))]:
+        metadata = tunnel.metadata.model_copy(update={"deletion_timestamp": now()})
+        # It stays until both ends have let go of it.
+        world.note(transaction.update(tunnel.model_copy(update={"metadata": metadata})))
+    for tunnel in change.update[: budget.take(len(change.update))]:
+        world.note(transaction.update(tunnel))
+    for wanted in change.create[: budget.take(len(change.create))]:
+        number = transaction.next_number("tunnel")
+        service = world.proxies[gateway].status.service
+        world.note(transaction.create(_new_tunnel(number, gateway.account, service, wanted)))
+    proxy = world.proxies.get(gateway)
+    if proxy is None:
+        return budget.left > 0
+    if not budget.left:
+        return False
+    after = plan.shown(world, proxy)
+    if after != proxy:
+        budget.take(1)
+        world.note(transaction.update(after))
+        if after.status.crowded_out > proxy.status.crowded_out:
+            nodes = ", ".join(sorted(instance.node for instance in after.status.instances))
+            log.warning("gateway %s: no room for %d tunnels on %s", gateway, after.status.crowded_out, nodes)
+    return True
 
 
-def _new_tunnel(number: int, proxy: GWProxy, wanted: WantedTunnel) -> Tunnel:
+def _save_backlog(
+    transaction: Transaction, world: World, account: str, names: Sequence[str], budget: Budget
+) -> None:
+    for name in names:
+        proxy = world.proxies.get(GatewayId(account, name))
+        if proxy is None:
+            continue
+        # Which addresses Envoy gets must not change when the tunnels are there.
+        pending = with_tunnels_pending(with_unmapped_cluster(world, proxy))
+        if pending != proxy:
+            if not budget.announcements:
+                break
+            budget.announcements -= 1
+            world.note(transaction.update(pending))
+    stored = transaction.find(TunnelBacklog, account, account)
+    spec = TunnelBacklogSpec(gateways=tuple(names))
+    if stored is None and names:
+        metadata = Metadata(name=account, namespace=account)
+        world.note(transaction.create(TunnelBacklog(metadata=metadata, spec=spec)))
+    elif stored is not None and not names:
+        transaction.delete(TunnelBacklog, account, account)
+        world.drop(stored)
+    elif stored is not None:
+        world.note(transaction.update(stored.model_copy(update={"spec": spec})))
+
+
+def _new_tunnel(number: int, account: str, service: int, wanted: WantedTunnel) -> Tunnel:
     return Tunnel(
-        metadata=Metadata(name=str(number), namespace=proxy.account),
+        metadata=Metadata(name=str(number), namespace=account),
         spec=TunnelSpec(
-            proxy=proxy.name,
-            service=proxy.status.service,
+            proxy=wanted.key.proxy,
+            service=service,
             epic_node=wanted.key.epic_node,
             inside_address=wanted.inside_address,
             cluster_id=wanted.key.workload.cluster_id,

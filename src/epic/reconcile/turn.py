@@ -24,9 +24,9 @@ from epic.reconcile.allocation import new_instances
 from epic.reconcile.releases import release_address
 from epic.reconcile.revocation import revoke
 from epic.reconcile.siblings import delete_siblings, forget_node, release_node, relist_gateway
-from epic.reconcile.tunnelling import replan
+from epic.reconcile.tunnelling import Budget, work_off
 from epic.reconcile.world import Key, World
-from epic.store.interface import Change, R, Transaction
+from epic.store.interface import R, Transaction
 from epic.store.queue import enqueue
 
 log = logging.getLogger(__name__)
@@ -72,7 +72,8 @@ def is_work(proxy: GWProxy, step: Step) -> bool:
 class Turn:
     """The work of some keys in one transaction; `world` is what the transaction sees.
 
-    `finish` is to follow the last key: what is read of a whole account is read once for all of its gateways.
+    `finish` is to follow the last key: an account's tunnels are planned once for all of its gateways. Keys of
+    which more is left than one transaction may write are in `again` then.
     """
 
     def __init__(
@@ -84,6 +85,8 @@ class Turn:
         self._evidence = evidence
         self._unplanned: dict[str, set[str]] = defaultdict(set)
         self._gone: list[GatewayId] = []
+        self._budget = Budget()
+        self.again: set[Key] = set()
 
     def do(self, key: Key) -> None:
         """Do what is to be done for the key now."""
@@ -96,8 +99,10 @@ class Turn:
                 node = self._world.nodes.get(key.name)
                 if node is not None:
                     self._node(node)
+            case "plan":
+                self._unplanned[key.account] |= set()
             case "tunnels":
-                self._tunnels(key.account)
+                self._tunnels(key)
             case "quarantine" | "release":
                 until = self._world.held_until(key)
                 if until is not None and until <= now():
@@ -107,15 +112,17 @@ class Turn:
     def finish(self) -> None:
         """Plan the tunnels of the gateways that were changed, and delete those of which nothing is left."""
         for account, names in self._unplanned.items():
-            for name in replan(self._transaction, account, names):
-                self._note(self._transaction.get(GWProxy, account, name))
+            if not work_off(self._transaction, self._world, account, names, self._budget):
+                self.again.add(Key("plan", account, ""))
         for gateway in self._gone:
+            if gateway.proxy in self._world.backlog(gateway.account):
+                continue  # Another one of its name must not find its tunnels.
             delete_siblings(self._transaction, gateway)
             proxy = self._world.proxies[gateway]
             self._delete(proxy)
             released = release_address(self._transaction, proxy)
             if released is not None:
-                self._note(released)
+                self._world.note(released)
             log.info("gateway %s is gone", gateway)
 
     def _gateway(self, proxy: GWProxy) -> None:
@@ -131,14 +138,15 @@ class Turn:
         # Without addresses for a new instance there is nothing for a run to do on its node.
         runs = step.runs - (set(step.place) - {instance.node for instance in new})
         if runs:
-            enqueue(self._transaction, runs)
+            self._budget.take(len(enqueue(self._transaction, runs)))
         instances = step.instances + new
         before = _published(proxy.status.instances)
         unplaced = step.unplaced + len(step.place) - len(new)
         if unplaced > proxy.status.unplaced:
             log.warning("gateway %s: no room for %d instances%s", proxy.id, unplaced, shortage)
         proxy = self._save(with_instances(proxy, instances, unplaced))
-        proxy = self._note(relist_gateway(self._transaction, proxy, self._world.nodes))
+        proxy = self._world.note(relist_gateway(self._transaction, proxy, self._world.nodes))
+        self._budget.take(1)
         if _published(instances) != before:
             self._unplanned[proxy.account].add(proxy.name)
         if proxy.deleting and not instances:
@@ -166,7 +174,7 @@ class Turn:
             until=now() + QUARANTINE,
         )
         name = str(self._transaction.next_number("quarantine"))
-        self._note(self._transaction.create(Quarantine(metadata=Metadata(name=name), spec=spec)))
+        self._world.note(self._transaction.create(Quarantine(metadata=Metadata(name=name), spec=spec)))
 
     def _count_removal(self, name: str) -> None:
         node = self._world.nodes[name]
@@ -186,24 +194,22 @@ class Turn:
             revoke(self._transaction, node.name)
         log.info("node %s is gone", node.name)
 
-    def _tunnels(self, account: str) -> None:
+    def _tunnels(self, key: Key) -> None:
         time = now()
-        for tunnel in self._transaction.list(Tunnel, account):
-            if tunnel.deleting and is_released(tunnel, self._evidence(tunnel), time):
-                self._transaction.delete(Tunnel, account, tunnel.name)
-        # Who was left without tunnels may get some for those that are gone.
-        self._unplanned[account] |= set()
+        for tunnel in self._world.tunnels.going(key.account):
+            if is_released(tunnel, self._evidence(tunnel), time):
+                if not self._budget.take(1):
+                    self.again.add(key)
+                    return
+                self._delete(tunnel)
 
     def _save(self, obj: R) -> R:
-        return self._note(self._transaction.update(obj))
-
-    def _note(self, obj: R) -> R:
-        self._world.apply(Change(obj.metadata.resource_version, obj.kind, obj.account, obj.name, obj))
-        return obj
+        self._budget.take(1)
+        return self._world.note(self._transaction.update(obj))
 
     def _delete(self, obj: Resource) -> None:
         self._transaction.delete(type(obj), obj.account, obj.name)
-        self._world.apply(Change(0, obj.kind, obj.account, obj.name, None))
+        self._world.drop(obj)
 
 
 def _published(instances: tuple[ProxyInstance, ...]) -> set[tuple[str, str]]:

@@ -12,14 +12,16 @@ from epic.ipam.releases import REMEMBERED
 from epic.lifecycle.claims import Claims
 from epic.lifecycle.digest import Placed, node_digest
 from epic.lifecycle.goals import Host
+from epic.model.backlog import TunnelBacklog
 from epic.model.base import Resource
-from epic.model.naming import GatewayId
+from epic.model.naming import NODE_TUNNELS, GatewayId
 from epic.model.nodes import Quarantine
 from epic.model.releases import ReleasedAddress
-from epic.model.resources import GWProxy, LBServiceGroup, Node, Tunnel
+from epic.model.resources import GWEndpointSlice, GWProxy, GWRoute, LBServiceGroup, Node, Tunnel
 from epic.model.runs import Run
 from epic.placement import Candidate
-from epic.store.interface import Change, Reader
+from epic.reconcile.index import Backends, Tunnels
+from epic.store.interface import Change, R, Reader
 
 KINDS: tuple[type[Resource], ...] = (
     GWProxy,
@@ -29,14 +31,19 @@ KINDS: tuple[type[Resource], ...] = (
     Quarantine,
     ReleasedAddress,
     Tunnel,
+    GWRoute,
+    GWEndpointSlice,
+    TunnelBacklog,
 )
-"""What matters here; of tunnels only the addresses that they hold, and which of them go."""
+"""What matters here."""
+_CROWDED = NODE_TUNNELS * 3 // 4
+"""A node with so many tunnels gets gateways only when no other node has room."""
 
 
 class Key(NamedTuple):
     """One piece of work."""
 
-    kind: Literal["gateway", "node", "tunnels", "quarantine", "release"]
+    kind: Literal["gateway", "node", "plan", "tunnels", "quarantine", "release"]
     account: str
     name: str
 
@@ -52,6 +59,10 @@ class World:
         self.releases: dict[str, ReleasedAddress] = {}
         self._runs: dict[str, Run] = {}
         self.claims = Claims()
+        self.backends = Backends()
+        self.tunnels = Tunnels()
+        self._backlogs: dict[str, tuple[str, ...]] = {}
+        self._waiting: dict[str, set[str]] = {}
         self._load: Counter[str] = Counter()
         self._in_account: Counter[str] = Counter()
         self._on_node: dict[str, set[GatewayId]] = defaultdict(set)
@@ -70,6 +81,7 @@ class World:
         found = {_gateway_key(gateway) for gateway in self.proxies}
         found |= {Key("node", "", name) for name in self.nodes}
         found |= {Key("release", "", name) for name in self.releases}
+        found |= {Key("plan", account, "") for account in (*self._backlogs, *self._waiting)}
         return found | {Key("quarantine", "", name) for name in self.quarantines}
 
     def apply(self, change: Change) -> set[Key]:
@@ -89,11 +101,28 @@ class World:
                 found = self._apply_quarantine(name, obj)
             case ReleasedAddress.kind:
                 found = self._apply_release(name, obj)
-            case Tunnel.kind if obj is not None and obj.deleting:
-                found = {Key("tunnels", account, "")}
+            case Tunnel.kind:
+                found = self._apply_tunnel(account, name, obj)
+            case TunnelBacklog.kind:
+                found = self._apply_backlog(account, obj)
+            case GWRoute.kind:
+                self.backends.apply_route(account, name, obj)
+                found = set()
+            case GWEndpointSlice.kind:
+                self.backends.apply_slice(account, name, obj)
+                found = set()
             case _:
                 found = set()
         return found
+
+    def note(self, obj: R) -> R:
+        """Take in an object that was written just now."""
+        self.apply(Change(obj.metadata.resource_version, obj.kind, obj.account, obj.name, obj))
+        return obj
+
+    def drop(self, obj: Resource) -> None:
+        """Take in that an object was deleted just now."""
+        self.apply(Change(0, obj.kind, obj.account, obj.name, None))
 
     def held_until(self, key: Key) -> datetime | None:
         """Until when a quarantine or the release of an address is to be kept; None: there is none."""
@@ -107,16 +136,18 @@ class World:
         """How many gateways the account has, those included that go."""
         return self._in_account[account]
 
+    def backlog(self, account: str) -> tuple[str, ...]:
+        """The account's gateways whose tunnels are not at their plan yet, those that wait longest first."""
+        return self._backlogs.get(account, ())
+
+    def waiting(self, account: str) -> set[str]:
+        """The account's gateways that are without some of their tunnels, since there is no room for them."""
+        return self._waiting.get(account, set())
+
     def candidates(self) -> list[Candidate]:
         """The nodes that may get instances of new gateways."""
         return [
-            Candidate(
-                node.name,
-                node.spec.capacity,
-                self._load[node.name],
-                node.spec.schedulable and not node.spec.drain,
-                node.status.unheard,
-            )
+            self._candidate(node, schedulable=node.spec.schedulable and not node.spec.drain)
             for node in self.nodes.values()
             if not node.deleting
         ]
@@ -138,7 +169,7 @@ class World:
                 states[node].add(run.status.state)
         return {
             name: Host(
-                candidate=self._candidate(node),
+                candidate=self._candidate(node, schedulable=node.spec.schedulable),
                 drain=node.spec.drain,
                 removing=node.deleting,
                 lost=node.status.lost,
@@ -153,10 +184,30 @@ class World:
         """Whether the node has carried out all that it is told now."""
         return node.status.applied_digest == node_digest(node.status, self.placed(node.name))
 
-    def _candidate(self, node: Node) -> Candidate:
-        spec = node.spec
-        load = self._load[node.name]
-        return Candidate(node.name, spec.capacity, load, spec.schedulable, node.status.unheard)
+    def _candidate(self, node: Node, *, schedulable: bool) -> Candidate:
+        return Candidate(
+            node.name,
+            node.spec.capacity,
+            self._load[node.name],
+            schedulable,
+            node.status.unheard,
+            crowded=self.tunnels.on_node(node.name) >= _CROWDED,
+        )
+
+    def _apply_tunnel(self, account: str, name: str, obj: Resource | None) -> set[Key]:
+        self.tunnels.apply(account, name, obj)
+        if obj is None:  # Who waits for room, in whichever account, may have found some.
+            return {Key("plan", waiting, "") for waiting in self._waiting}
+        return {Key("tunnels", account, "")} if obj.deleting else set()
+
+    def _apply_backlog(self, account: str, obj: Resource | None) -> set[Key]:
+        before = self._backlogs.pop(account, ())
+        after = obj.spec.gateways if isinstance(obj, TunnelBacklog) else ()
+        if after:
+            self._backlogs[account] = after
+        # A gateway that goes is gone when its tunnels are.
+        done = {_gateway_key(GatewayId(account, name)) for name in set(before).difference(after)}
+        return done | ({Key("plan", account, "")} if after else set())
 
     def _apply_proxy(self, gateway: GatewayId, obj: Resource | None) -> set[Key]:
         old = self.proxies.pop(gateway, None)
@@ -172,8 +223,17 @@ class World:
             self._load.update(after)
             for node in after:
                 self._on_node[node].add(gateway)
+        self._note_waiting(gateway, obj)
         nodes = {Key("node", "", node) for node in (*before, *after) if node in self.nodes}
         return nodes | {_gateway_key(gateway)}
+
+    def _note_waiting(self, gateway: GatewayId, obj: Resource | None) -> None:
+        names = self._waiting.get(gateway.account, set()) - {gateway.proxy}
+        if isinstance(obj, GWProxy) and (obj.status.unconnected or obj.status.crowded_out):
+            names.add(gateway.proxy)
+        self._waiting.pop(gateway.account, None)
+        if names:
+            self._waiting[gateway.account] = names
 
     def _apply_node(self, name: str, obj: Resource | None) -> set[Key]:
         old = self.nodes.pop(name, None)

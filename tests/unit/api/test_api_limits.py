@@ -9,6 +9,7 @@ import httpx
 from api_requests import API, PROXIES, proxy_body, route_body, slice_body
 
 from epic.model.resources import Account, GWEndpointSlice, GWProxy, Tunnel
+from epic.reconcile.current import CurrentWorld
 from epic.reconcile.tunnelling import replan
 from epic.store.sqlite import SqliteStore
 
@@ -123,12 +124,12 @@ async def test_planning_makes_no_more_than_the_limit_and_the_gateway_says_what_i
     await gateway(tenant)
     await tenant.post(SLICES, json=slice_body("E1", nodes=nodes(1)))
     limit(store, tunnel_limit=5)
-    with store.transaction() as transaction:
+    with CurrentWorld(store).transaction() as (transaction, world):
         stored = transaction.get(GWEndpointSlice, "root", "E1")
         body = slice_body("E1", nodes=nodes(4))["slice"]["spec"]
         spec = type(stored.spec).model_validate(body)
-        transaction.update(stored.model_copy(update={"spec": spec}))
-        replan(transaction, "root", {"U1"})
+        world.note(transaction.update(stored.model_copy(update={"spec": spec})))
+        replan(transaction, world, "root", {"U1"})
     assert len(living(store)) == 4
     status, reason, message = conditions(store)["Connected"]
     assert (status, reason) == ("False", "TunnelLimit")
@@ -150,15 +151,15 @@ async def test_room_that_becomes_free_goes_to_who_has_none(
     await tenant.post(ROUTES, json=route_body("R2", parent="U2", service="S2"))
     await tenant.post(SLICES, json=slice_body("E1", nodes=nodes(2)))
     limit(store, tunnel_limit=4)
-    with store.transaction() as transaction:
+    with CurrentWorld(store).transaction() as (transaction, world):
         spec = GWEndpointSlice.model_validate(
             {
                 "metadata": {"name": "E2", "namespace": "root"},
                 "spec": slice_body("E2", service="S2", nodes=nodes(2))["slice"]["spec"],
             }
         )
-        transaction.create(spec)
-        replan(transaction, "root", {"U2"})
+        world.note(transaction.create(spec))
+        replan(transaction, world, "root", {"U2"})
     assert {tunnel.spec.proxy for tunnel in living(store)} == {"U1"}
     assert (await tenant.delete(f"{SLICES}/E1")).status_code == 200
     assert [tunnel.spec.proxy for tunnel in living(store)] == ["U2"] * 4
@@ -188,13 +189,13 @@ async def test_an_instance_that_moves_has_its_tunnels_at_both_places_at_the_limi
     limit(store, tunnel_limit=4)
     await gateway(tenant)
     await tenant.post(SLICES, json=slice_body("E1", nodes=nodes(2)))
-    with store.transaction() as transaction:
+    with CurrentWorld(store).transaction() as (transaction, world):
         proxy = transaction.get(GWProxy, "root", "U1")
         first = proxy.status.instances[0]
         other = first.model_copy(update={"node": "epic9", "inside_address": first.inside_address + 99})
         instances = (*proxy.status.instances, other)
         status = proxy.status.model_copy(update={"instances": instances})
-        transaction.update(proxy.model_copy(update={"status": status}))
-        replan(transaction, "root", {"U1"})
+        world.note(transaction.update(proxy.model_copy(update={"status": status})))
+        replan(transaction, world, "root", {"U1"})
     assert len(living(store)) == 6
     assert "Connected" not in conditions(store)

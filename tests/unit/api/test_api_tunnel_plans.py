@@ -12,6 +12,7 @@ from api_requests import API, PROXIES, proxy_body, route_body, slice_body
 
 from epic.api import routes
 from epic.model.resources import Tunnel
+from epic.reconcile.world import World
 from epic.store.interface import Transaction
 from epic.store.sqlite import SqliteStore
 
@@ -27,9 +28,9 @@ async def planned(tenant: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) ->
     found: list[set[str]] = []
     replan = routes.replan
 
-    def note(transaction: Transaction, account: str, names: Iterable[str]) -> None:
+    def note(transaction: Transaction, world: World, account: str, names: Iterable[str]) -> None:
         found.append(set(names))
-        replan(transaction, account, names)
+        replan(transaction, world, account, names)
 
     monkeypatch.setattr(routes, "replan", note)
     return found

@@ -21,6 +21,7 @@ from epic.model.runs import Run
 from epic.reconcile import turn
 from epic.reconcile.lifecycle import Lifecycle
 from epic.reconcile.service import ReconcilerService
+from epic.reconcile.tunnelling import Budget
 from epic.reconcile.turn import LifecycleSettings, Turn
 from epic.reconcile.world import Key, World
 from epic.store.interface import Transaction
@@ -219,7 +220,8 @@ def test_while_nothing_can_be_written_keys_are_not_tried_one_by_one(
     assert not any(nodes_of(store, f"u{number}") for number in range(30))
     assert len([r for r in caplog.records if r.name.startswith("epic.")]) == 1
     work.begin()
-    work.work()
+    while work.wait() == 0:
+        work.work()
     assert all(nodes_of(store, f"u{number}") == {"e1", "e2"} for number in range(30))
 
 
@@ -248,13 +250,15 @@ def test_a_turn_plans_the_tunnels_of_an_account_once(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     planned: list[tuple[str, set[str]]] = []
-    real = turn.replan
+    real = turn.work_off
 
-    def watched(transaction: Transaction, account: str, names: set[str]) -> set[str]:
+    def watched(
+        transaction: Transaction, world: World, account: str, names: set[str], budget: Budget
+    ) -> bool:
         planned.append((account, set(names)))
-        return real(transaction, account, names)
+        return real(transaction, world, account, names, budget)
 
-    monkeypatch.setattr(turn, "replan", watched)
+    monkeypatch.setattr(turn, "work_off", watched)
     work = lifecycle(store)
     for name in ("u1", "u2", "u3"):
         create(store, name)

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is to be done so that gateways have the tunnels they are to have, within what may be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from epic.lifecycle.conditions import with_connected
+from epic.model.naming import GatewayId
+from epic.model.resources import GWEndpointSlice, GWProxy, GWRoute
+from epic.overlap import unmapped_cluster
+from epic.reconcile.tunnel_room import NodeRoom, TunnelRoom
+from epic.reconcile.world import World
+from epic.store.interface import Reader
+from epic.tunnels import (
+    TunnelPlan,
+    key_of,
+    plan,
+    proxy_services,
+    tunnel_endpoints,
+    wanted_tunnels,
+    within_room,
+    workload_endpoints,
+)
+
+
+@dataclass(frozen=True)
+class GatewayPlan:
+    """What there is to do for a gateway.
+
+    When it is done, `unconnected` workload nodes are without tunnels, since the account may have `limit`, and
+    `crowded_out` tunnels are not there, since nodes have no room.
+    """
+
+    gateway: GatewayId
+    change: TunnelPlan
+    unconnected: int = 0
+    crowded_out: int = 0
+    limit: int = 0
+
+    @property
+    def size(self) -> int:
+        """How many tunnels it changes."""
+        return len(self.change.delete) + len(self.change.update) + len(self.change.create)
+
+    def shown(self, world: World, proxy: GWProxy) -> GWProxy:
+        """The gateway as it is when the change is done."""
+        endpoints = tunnel_endpoints(world.tunnels.of(self.gateway), world.nodes)
+        spec = proxy.spec.model_copy(update={"gue_tunnel_endpoints": endpoints})
+        update = {"unconnected": self.unconnected, "crowded_out": self.crowded_out}
+        status = proxy.status.model_copy(update=update)
+        return with_connected(
+            with_unmapped_cluster(world, proxy.model_copy(update={"spec": spec, "status": status})),
+            self.limit,
+        )
+
+
+class Planner:
+    """Plans gateways of an account, first come, first served.
+
+    What is planned counts as if it was done: what one was promised another does not get.
+    """
+
+    def __init__(self, reader: Reader, world: World, account: str) -> None:
+        self._world = world
+        self._account = account
+        self._room = TunnelRoom(reader, world, account)
+        self._nodes = NodeRoom(world, account)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the account gets no more tunnels."""
+        return self._room.is_full
+
+    def plan(self, name: str) -> GatewayPlan:
+        """The plan of a gateway; the tunnels of one that is gone are to go."""
+        gateway, room = GatewayId(self._account, name), self._room
+        proxy, stored = self._world.proxies.get(gateway), self._world.tunnels.of(gateway)
+        if proxy is None:
+            room.take(name, 0, 0)
+            return GatewayPlan(gateway, TunnelPlan((), (), tuple(stored)))
+        wanted = wanted_tunnels(proxy, *_behind(self._world, gateway))
+        change = plan(within_room(wanted, stored, room.nodes(name)), stored)
+        allowed = change.create[: room.new]
+        created = self._nodes.admit(allowed)
+        dropped = {tunnel.name for tunnel in change.delete}
+        kept = {key_of(tunnel) for tunnel in stored if tunnel.name not in dropped}
+        kept |= {tunnel.key for tunnel in created}
+        room.take(name, len({key.workload for key in kept}), len(created))
+        crowded_out = {tunnel.key for tunnel in allowed} - kept
+        left_out = {tunnel.key for tunnel in wanted} - kept - crowded_out
+        return GatewayPlan(
+            gateway,
+            replace(change, create=tuple(created)),
+            len({key.workload for key in left_out}),
+            len(crowded_out),
+            room.limit,
+        )
+
+
+def with_unmapped_cluster(world: World, proxy: GWProxy) -> GWProxy:
+    """The gateway with the cluster whose addresses are not mapped, if there are endpoints behind it."""
+    if proxy.status.unmapped_cluster is not None:
+        return proxy
+    routes, slices = _behind(world, proxy.id)
+    workloads = workload_endpoints(proxy_services(proxy.name, routes), slices)
+    unmapped = unmapped_cluster(None, {workload.cluster_id for workload in workloads})
+    status = proxy.status.model_copy(update={"unmapped_cluster": unmapped})
+    return proxy.model_copy(update={"status": status})
+
+
+def _behind(world: World, gateway: GatewayId) -> tuple[list[GWRoute], list[GWEndpointSlice]]:
+    routes = world.backends.routes(gateway)
+    return routes, world.backends.slices(gateway.account, proxy_services(gateway.proxy, routes))
