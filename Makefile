@@ -1,7 +1,7 @@
 # EPIC: the commands of development. `make help` lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-lab setup-etcd check lint types unit golden sanity changelog bpf bundle release lab site demo test e2e bench bench-transport bench-second-chance bench-agent bench-store bench-core bench-mirror test-second-chance test-kernels clean-lab clean
+.PHONY: help setup setup-lab setup-etcd check lint types unit golden sanity changelog bpf bundle release lab site demo test e2e repeat bench bench-transport bench-second-chance bench-agent bench-store bench-core bench-mirror test-second-chance test-kernels clean-lab clean
 
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -15,7 +15,7 @@ export ANSIBLE_DEPRECATION_WARNINGS ?= $(if $(filter mitogen%,$(ANSIBLE_STRATEGY
 # Without what Python keeps compiled, each of the many processes of tests and tools would compile EPIC again.
 unexport PYTHONDONTWRITEBYTECODE
 PYTEST := python -m pytest -q
-PYTHON := src tests plugins tools/demo
+PYTHON := src tests plugins tools/demo tools/repeat
 LAB := inventories/lab/hosts.yml
 
 help: ## Show this list
@@ -87,6 +87,9 @@ test: setup-lab setup-etcd bpf check sanity ## Run every test, from unit tests t
 	$(PYTEST) tests/lab/test_decommission.py
 	$(PYTEST) tests/lab --ignore tests/lab/test_decommission.py
 	molecule test
+
+repeat: ## Run every test ten times, each with its own log (hours, root); ARGS="--times 3 --busy make e2e", ARGS=--help
+	@tools/repeat $(ARGS)
 
 e2e: site ## Run the journeys on the lab
 	$(PYTEST) tests/e2e
