@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from epic.envoy.resources import Document
 from epic.envoy.templating import Task, is_default, load, title
 from epic.errors import Invalid
+from epic.processes import communicate
 
 _SECONDS = 10
 _COMMAND = (sys.executable, "-I", "-m", "epic.envoy.worker")
@@ -44,12 +45,7 @@ async def _run(job: bytes) -> tuple[bytes, int]:
     process = await asyncio.create_subprocess_exec(*_COMMAND, stdin=pipe, stdout=pipe, stderr=null, env={})
     try:
         async with asyncio.timeout(_SECONDS):
-            output, _ = await process.communicate(job)
+            output, _ = await communicate(process, job)
     except TimeoutError:
         return b"", -1
-    finally:
-        if process.returncode is None:
-            process.kill()
-            # its pipes are to be closed, too, before the loop may be
-            await process.communicate()
     return output, process.returncode or 0

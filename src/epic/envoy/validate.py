@@ -17,6 +17,7 @@ from google.protobuf.any_pb2 import Any
 from epic.envoy.resources import Bundle, connection_managers
 from epic.errors import Invalid, Unavailable
 from epic.gatewayapi.names import AGENT_CLUSTER
+from epic.processes import communicate
 
 log = logging.getLogger(__name__)
 
@@ -77,14 +78,9 @@ async def _run(binary: Path, config: Path) -> tuple[str, int]:
         raise Unavailable("the configuration cannot be validated at present; it is tried again") from error
     try:
         async with asyncio.timeout(_SECONDS):
-            output, _ = await process.communicate()
+            output, _ = await communicate(process)
     except TimeoutError as error:
         raise Unavailable(f"Envoy did not finish validating within {_SECONDS} s") from error
-    finally:
-        if process.returncode is None:
-            process.kill()
-            # its pipes are to be closed, too, before the loop may be
-            await process.communicate()
     return output.decode(errors="replace"), process.returncode or 0
 
 

@@ -19,6 +19,7 @@ import grpc
 from epic.agent.runtime.files import write_atomically
 from epic.agent.runtime.log_once import LogOnce
 from epic.agent.settings import ControlSettings
+from epic.processes import communicate
 from epic.proto import epic_pb2, epic_pb2_grpc
 
 log = logging.getLogger(__name__)
@@ -187,13 +188,7 @@ class CertificateRenewer:
         command = (sys.executable, "-m", "epic.pki.main", "--directory", str(self._settings.pki), *arguments)
         pipe = asyncio.subprocess.PIPE
         process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, stderr=pipe)
-        try:
-            out, err = await process.communicate(given)
-        except asyncio.CancelledError:
-            process.kill()
-            # its pipes are to be closed, too, before the loop may be
-            await process.communicate()
-            raise
+        out, err = await communicate(process, given)
         if process.returncode:
             raise RenewalError(
                 " ".join(err.decode(errors="replace").split()) or f"epic-pki: {process.returncode}"
