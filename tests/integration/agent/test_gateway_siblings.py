@@ -5,12 +5,15 @@
 - The entry outlives the agent, and an agent without state; what others take away is there again soon.
 - A newcomer is not announced while it is held; what is announced stays so.
 - A node without programs is silent within a second, and back at once; one without an agent is not silent.
+- What became of a gateway's packets is told.
 - Switched off, nothing is left, and the node says so.
 """
 
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections.abc import AsyncIterator, Callable
 from ipaddress import ip_address
 from pathlib import Path
@@ -211,6 +214,25 @@ async def test_a_node_whose_key_is_another_is_not_asked_for_packets(ready: Node)
     await eventually(lambda: alive(ready), 3, "an answer")
     ready.control.publish(with_siblings(snapshot(BACKEND), *PAIR, keys=((3, bytes(16)),)))
     await eventually(lambda: not alive(ready), 3, "silence")
+
+
+def send_stray(node: Node) -> None:
+    """A segment of a connection that nobody has comes to the node by its underlay."""
+    ends = ip_address("192.0.2.7").packed + PUBLIC.packed
+    head = struct.pack("!BBHHHBBH", 0x45, 0, 40, 1, 0, 64, socket.IPPROTO_TCP, 0) + ends
+    acknowledgement = struct.pack("!HHIIBBHHH", 40_000, 80, 1, 1, 5 << 4, 0x10, 65_535, 0, 0)
+    node.far.run(f"ip route replace {PUBLIC} via {UNDERLAY}")
+    with node.far, socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
+        raw.sendto(head + acknowledgement, (str(PUBLIC), 0))
+
+
+@pytest.mark.usefixtures("other")
+async def test_what_became_of_a_gateways_packets_is_told(ready: Node) -> None:
+    await eventually(lambda: alive(ready), 3, "an answer")
+    send_stray(ready)
+    report = await ready.control.report(lambda r: r.second_chances, 8)
+    (said,) = report.second_chances
+    assert (said.gateway, said.hits, said.passed_on, said.learned, said.chain_ends) == (GATEWAY, 0, 1, 0, 1)
 
 
 async def test_a_node_that_is_switched_off_keeps_nothing_and_says_so(ready: Node) -> None:

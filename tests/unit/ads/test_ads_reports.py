@@ -8,13 +8,13 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from epic.ads.reports import configured, ends, heard, reported, silent
+from epic.ads.reports import configured, ends, heard, reported, second_chances, silent
 from epic.errors import EpicError, Invalid, Unavailable
 from epic.lifecycle.conditions import with_instances
-from epic.live import End
+from epic.live import End, SecondChance
 from epic.model.instances import ProxyInstance
 from epic.model.resources import GWProxy, Node
-from epic.proto.epic_pb2 import InstanceStatus, NodeReport, TunnelStatus
+from epic.proto.epic_pb2 import InstanceStatus, NodeReport, SecondChanceStatus, TunnelStatus
 from epic.rotation import Holds
 
 
@@ -156,6 +156,11 @@ def test_a_report_tells_of_the_epic_ends_of_tunnels() -> None:
         7: End(Holds(frozenset({1, 2}), 1), rx_bytes=5, hello_age=2, observed=("198.51.100.7", 40000)),
         8: End(),
     }
+
+
+def test_a_report_tells_what_became_of_gateways_packets() -> None:
+    said = SecondChanceStatus(gateway="root.U1", hits=1, passed_on=2, learned=3, chain_ends=4, over_budget=5)
+    assert second_chances(NodeReport(second_chances=[said])) == {"root.U1": SecondChance(1, 2, 3, 4, 5)}
 
 
 def test_what_a_node_says_has_a_length() -> None:

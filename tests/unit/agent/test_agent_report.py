@@ -19,9 +19,10 @@ from agent_samples import WEB, instance, tunnel
 
 from epic.agent.gateway import report
 from epic.agent.gateway.envoy.readiness import Envoy
-from epic.agent.gateway.report import Reporter, TunnelReport, tunnel_statuses
-from epic.bpf.dataplane import Peer, TunnelCounters
-from epic.proto.epic_pb2 import InstanceStatus, NodeReport, TunnelStatus
+from epic.agent.gateway.report import Reporter, TunnelReport, second_chance_statuses, tunnel_statuses
+from epic.bpf.chance_counters import CHANCE_COUNTERS
+from epic.bpf.dataplane import Peer, SecondChanceCounters, TunnelCounters
+from epic.proto.epic_pb2 import InstanceStatus, NodeReport, SecondChanceStatus, TunnelStatus
 
 
 class Node:
@@ -153,3 +154,13 @@ def test_a_tunnel_is_where_its_first_lane_is_and_as_alive_as_the_last_heard() ->
         ),
         TunnelStatus(id=8, hello_age=-1),
     ]
+
+
+def test_of_gateways_that_had_packets_it_is_told_what_became_of_them() -> None:
+    """Passed on is what goes to the owner at once, too."""
+    none = dict.fromkeys(("hits", *dict(CHANCE_COUNTERS)), 0)
+    some = none | {"hits": 9, "passed_on": 3, "to_owner": 4, "learned": 2, "chain_ends": 1, "over_budget": 5}
+    chances = {WEB: SecondChanceCounters(**some), "shop.idle": SecondChanceCounters(**none)}
+    (said,) = second_chance_statuses(chances)
+    expected = {"gateway": WEB, "hits": 9, "passed_on": 7, "learned": 2, "chain_ends": 1, "over_budget": 5}
+    assert said == SecondChanceStatus(**expected)  # type: ignore[arg-type]
