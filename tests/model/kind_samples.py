@@ -34,6 +34,7 @@ _KEY = {"epoch": 2, "secret": "0f" * 16}
 _POOL = {"pool": "203.0.113.10-203.0.113.20", "subnet": "203.0.113.0/24", "aggregation": "/32"}
 _REF = {"group": "", "kind": "Service", "namespace": "shop", "name": "S1", "port": 80}
 _PARENT = {"group": "g.example", "kind": "Gateway", "namespace": "shop", "name": "U1", "port": 80}
+_FILTER = {"type": "ExtensionRef", "extensionRef": {"group": "g", "kind": "Auth", "name": "a"}}
 _TUNNEL_END = {
     "epic-address": "192.0.2.1",
     "epic-port": {"port": 6080, "protocol": "UDP", "appProtocol": "gue"},
@@ -110,15 +111,21 @@ _ROUTE = {
                     {
                         "path": {"type": "Exact", "value": "/a"},
                         "headers": [{"type": "Exact", "name": "x-a", "value": "b"}],
+                        "queryParams": [{"name": "q", "value": "1"}],
+                        "method": "GET",
                     }
                 ],
-                "backendRefs": [{**_REF, "weight": 3}],
+                "backendRefs": [{**_REF, "weight": 3, "filters": [_FILTER]}],
+                "filters": [_FILTER],
+                "timeouts": {"request": "1s"},
+                "retry": {"attempts": 2},
+                "sessionPersistence": {"type": "Cookie"},
             }
         ],
     },
     "tcp": {
         "parentRefs": [{**_PARENT, "sectionName": "tcp"}],
-        "rules": [{"name": "only", "backendRefs": [{**_REF, "weight": 2}]}],
+        "rules": [{"name": "only", "backendRefs": [{**_REF, "weight": 2, "filters": [_FILTER]}]}],
     },
 }
 _CONTENT: dict[str, dict[str, Any]] = {

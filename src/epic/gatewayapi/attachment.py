@@ -6,10 +6,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from epic.gatewayapi.hostnames import ANY, intersection, is_hostname
 from epic.gatewayapi.listeners import GROUP, Served
-from epic.model.gatewayapi import HTTPRouteMatch, HTTPRouteSpec, Listener, ParentReference
+from epic.model.gatewayapi import (
+    HTTPRouteMatch,
+    HTTPRouteRule,
+    HTTPRouteSpec,
+    Listener,
+    ParentReference,
+    TCPRouteRule,
+)
 from epic.model.resources import GWRoute
 
 _PATH = re.compile(r"/[^\x00-\x20\x7f?#]*")
@@ -74,10 +82,12 @@ def hostnames_on(route: GWRoute, listener: Served) -> list[str]:
 
 def unsupported(route: GWRoute) -> str | None:
     """What in the route cannot be served; such a route is refused as a whole."""
-    http = route.spec.http
-    if http is None:
-        return None if route.spec.tcp else "The route is neither HTTP nor TCP."
-    return next(_http_faults(http), None)
+    http, tcp = route.spec.http, route.spec.tcp
+    if http is not None:
+        return next(_http_faults(http), None)
+    if tcp is None:
+        return "The route is neither HTTP nor TCP."
+    return next((f"Rule {n}: {fault}" for n, rule in enumerate(tcp.rules) for fault in _unserved(rule)), None)
 
 
 def _http_faults(http: HTTPRouteSpec) -> Iterator[str]:
@@ -85,11 +95,27 @@ def _http_faults(http: HTTPRouteSpec) -> Iterator[str]:
         if not is_hostname(hostname.lower()):
             yield f"Hostname {hostname!r} is no DNS name (perhaps with `*.` before it)."
     for number, rule in enumerate(http.rules):
-        for match in rule.matches:
-            yield from (f"Rule {number}: {fault}" for fault in _match_faults(match))
+        faults = chain(_unserved(rule), *map(_match_faults, rule.matches))
+        yield from (f"Rule {number}: {fault}" for fault in faults)
+
+
+def _unserved(rule: HTTPRouteRule | TCPRouteRule) -> Iterator[str]:
+    """Without them the rule would do something else, and perhaps let in whom it is to keep out."""
+    if isinstance(rule, HTTPRouteRule):
+        given = (rule.filters, rule.timeouts, rule.retry, rule.session_persistence)
+        names = ("filters", "timeouts", "retry", "sessionPersistence")
+        yield from (
+            f"its {name} cannot be served." for name, value in zip(names, given, strict=True) if value
+        )
+    if any(backend.filters for backend in rule.backend_refs):
+        yield "filters of its backends cannot be served."
 
 
 def _match_faults(match: HTTPRouteMatch) -> Iterator[str]:
+    if match.method:
+        yield f"a match of method {match.method!r} cannot be served."
+    if match.query_params:
+        yield "a match of query parameters cannot be served."
     if not _PATH.fullmatch(match.path.value):
         yield f"path {match.path.value!r} must begin with `/` and hold no blank, `?` or `#`."
     for header in match.headers:

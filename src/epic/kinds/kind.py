@@ -115,7 +115,7 @@ class Kind(Generic[T]):
         return f"{place}/{name}" if name else place
 
     def encode(self, obj: T) -> bytes:
-        """The object's stored form; its revision is the store's and not in it."""
+        """The object's stored form. Its revision is the store's; written into it, it would be one behind."""
         return obj.at(0).model_dump_json(by_alias=True).encode()
 
     def decode(self, body: bytes | str, revision: int) -> T:

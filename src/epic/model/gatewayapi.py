@@ -69,7 +69,7 @@ class GatewaySpec(Camel):
 
     gateway_class_name: ReferredName
     listeners: Annotated[tuple[Listener, ...], Items(64, "listeners")]
-    addresses: Annotated[tuple[GatewayAddress, ...], Field(max_length=16)] = ()
+    addresses: Annotated[tuple[GatewayAddress, ...], Items(16, "addresses")] = ()
 
 
 class ParentReference(Camel):
@@ -83,8 +83,13 @@ class ParentReference(Camel):
     port: PortNumber | None = None
 
 
+Unserved = dict[str, object]
+"""A field of the Gateway API that is known and not served: a condition refuses a route that has it."""
+Filters = Annotated[tuple[Unserved, ...], Items(16, "filters")]
+
+
 class BackendRef(Camel):
-    """Where requests go; on EPIC `name` is the client Service's UID."""
+    """Where requests go; on EPIC `name` is the client Service's UID. `filters` are not served."""
 
     group: Group | None = None
     kind: KindName | None = None
@@ -92,6 +97,7 @@ class BackendRef(Camel):
     name: ReferredName
     port: PortNumber | None = None
     weight: Annotated[int, Field(ge=0, le=1_000_000)] = 1
+    filters: Filters | None = None
 
 
 ParentRefs = Annotated[tuple[ParentReference, ...], Items(32, "parents")]
@@ -116,18 +122,27 @@ class HeaderMatch(Camel):
 
 
 class HTTPRouteMatch(Camel):
-    """All of its conditions must hold."""
+    """All of its conditions must hold. `query_params` and `method` are not served."""
 
     path: PathMatch = PathMatch()
     headers: Annotated[tuple[HeaderMatch, ...], Items(16, "headers")] = ()
+    query_params: Annotated[tuple[Unserved, ...], Items(16, "query parameters")] | None = None
+    method: Annotated[str, Text(16)] | None = None
 
 
 class HTTPRouteRule(Camel):
-    """Any match of the rule sends the request to one of the backends, by weight."""
+    """Any match of the rule sends the request to one of the backends, by weight.
+
+    The last four fields are not served.
+    """
 
     name: SectionName | None = None
     matches: Annotated[tuple[HTTPRouteMatch, ...], Items(64, "matches")] = (HTTPRouteMatch(),)
     backend_refs: BackendRefs = ()
+    filters: Filters | None = None
+    timeouts: Unserved | None = None
+    retry: Unserved | None = None
+    session_persistence: Unserved | None = None
 
 
 class HTTPRouteSpec(Camel):

@@ -366,8 +366,7 @@ def _check_horizon(ask: _Ask, since: int) -> None:
 
 
 def _body(obj: Resource) -> str:
-    # The revision has its own column; written into the body it would be one behind.
-    return obj.at(0).model_dump_json(by_alias=True)
+    return KINDS.of(obj).encode(obj).decode()
 
 
 def _spec_body(obj: Resource) -> str:

@@ -239,6 +239,20 @@ def test_problems_are_named(changes: dict[str, Any], reason: str, words: str) ->
     assert [p for p in found if p.reason == reason and words in p.message], found
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("filters", [{"type": "ExtensionRef", "extensionRef": {"kind": "Auth", "name": "a"}}], "filters"),
+        ("matches", [{"path": {"value": "/admin"}, "method": "GET"}], "method 'GET'"),
+        ("matches", [{"queryParams": [{"name": "token", "value": "secret"}]}], "query parameters"),
+    ],
+)
+def test_a_route_is_not_sent_without_what_restricts_it(field: str, value: object, words: str) -> None:
+    found = translated(shop(HTTPRoute=_set(f"spec/rules/0/{field}", value)))
+    assert not found.routes
+    assert [p for p in found.problems if p.reason == "UnsupportedValue" and words in p.message]
+
+
 def test_a_backend_elsewhere_gets_a_name_that_no_service_has() -> None:
     change = _set("spec/rules/0/backendRefs/0/namespace", "bank")
     (route,) = translated(shop(HTTPRoute=change)).routes
