@@ -20,7 +20,7 @@ from epic.agent.gateway import heartbeat as heartbeat_module
 from epic.agent.gateway.heartbeat import Heartbeat
 from epic.agent.gateway.liveness import CUT_OFF_ENDS_AFTER, LOST_AFTER, Liveness
 from epic.agent.gateway.second_chance import SecondChance
-from epic.agent.gateway.siblings import read_siblings
+from epic.agent.gateway.siblings import Sibling, Siblings, read_siblings
 from epic.bpf.dataplane import Address
 from epic.bpf.probe import Probe, decode, encode
 
@@ -174,6 +174,36 @@ def test_each_node_is_asked_once_however_many_gateways_it_shares() -> None:
     heartbeat.tick()
     assert [(to, probe.asker, probe.asked) for to, probe in sent.probes] == [(THREE, 0, 2), (TWO, 0, 1)]
     assert len({probe.nonce for _, probe in sent.probes}) == 2
+
+
+def test_only_the_lists_that_are_others_than_before_are_looked_through(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gateways = [f"shop.g{number}" for number in range(50)]
+    heartbeat, sent, chance = beating(*gateways)
+    looked: list[str] = []
+    others = Siblings.others
+
+    def counted(self: Siblings, node: str) -> tuple[Sibling, ...]:
+        looked.append(self.gateway)
+        return others(self, node)
+
+    monkeypatch.setattr(Siblings, "others", counted)
+    heartbeat.tick()
+    assert sorted(looked) == sorted(gateways)
+    looked.clear()
+    alone = replace(chance._wanted.all["shop.g7"], siblings=chance._wanted.all["shop.g7"].siblings[:1])
+    chance._wanted.change({"shop.g7": alone, "shop.g8": None})
+    chance.applied = {gateway: "v2" for gateway in gateways if gateway != "shop.g8"}
+    heartbeat.tick()
+    # As they were, and the changed one as it is.
+    assert sorted(looked) == ["shop.g7", "shop.g7", "shop.g8"]
+    assert heartbeat.nodes.keys() == {TWO, THREE}
+    chance._wanted.change(dict.fromkeys(gateways))
+    chance.applied = {}
+    sent.probes.clear()
+    heartbeat.tick()
+    assert (heartbeat.nodes, sent.probes) == ({}, [])
 
 
 def answer(heartbeat: Heartbeat, sent: Sent, only: Callable[[Address], bool]) -> None:

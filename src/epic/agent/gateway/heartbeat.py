@@ -12,6 +12,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Mapping
+from itertools import islice
 
 from epic.agent.gateway.liveness import TICK_SECONDS, Liveness
 from epic.agent.gateway.second_chance import SecondChance
@@ -44,7 +45,8 @@ class Heartbeat:
         self._send = send
         self._changed = changed
         self._liveness = Liveness(second_chance.lost)
-        self._shared: dict[Address, list[Siblings]] = {}
+        self._known: dict[str, Siblings] = {}
+        self._shared: dict[Address, dict[str, Siblings]] = {}
         self._turns: dict[Address, int] = {}
         self._seen: Mapping[str, str] | None = None
         self._silent_since: dict[Address, float] = {}
@@ -89,21 +91,33 @@ class Heartbeat:
         self._conclude()
 
     def _look_at_siblings(self) -> None:
+        """Take in the lists that are others than before."""
         self._seen = self._second_chance.applied
-        shared: dict[Address, list[Siblings]] = {}
-        for siblings in self._second_chance.known:
-            for other in siblings.others(self._node):
-                shared.setdefault(other.address, []).append(siblings)
-        self._shared = shared
-        self._turns = {address: self._turns.get(address, 0) for address in shared}
-        self._liveness.watch(shared.keys())
+        before, self._known = self._known, {s.gateway: s for s in self._second_chance.known}
+        for gateway in {**before, **self._known}:
+            old, new = before.get(gateway), self._known.get(gateway)
+            if old is not new:
+                self._replace(gateway, old, new)
+        self._turns = {address: self._turns.get(address, 0) for address in self._shared}
+        self._liveness.watch(self._shared.keys())
+
+    def _replace(self, gateway: str, old: Siblings | None, new: Siblings | None) -> None:
+        if old is not None:
+            for other in old.others(self._node):
+                shared = self._shared[other.address]
+                del shared[gateway]
+                if not shared:
+                    del self._shared[other.address]
+        if new is not None:
+            for other in new.others(self._node):
+                self._shared.setdefault(other.address, {})[gateway] = new
 
     def _ask(self, address: Address) -> None:
         """By the gateway that was answered for last; without an answer by another one at each time."""
         if self._liveness.waits(address):
             self._turns[address] += 1
         choices = self._shared[address]
-        siblings = choices[self._turns[address] % len(choices)]
+        siblings = next(islice(choices.values(), self._turns[address] % len(choices), None))
         own, key = siblings.own(self._node), siblings.keys[siblings.active]
         other = next(sibling for sibling in siblings.siblings if sibling.address == address)
         nonce = secrets.randbits(64)

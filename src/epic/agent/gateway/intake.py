@@ -60,6 +60,8 @@ class Intake:
 
     async def apply(self, type_url: str, updated: Resources, removed: Sequence[str]) -> str | None:
         """See `epic.ads.delta.client.Handler`. A resource that makes no sense stops no other."""
+        for _ in self._cache.read_ahead(type_url, updated):
+            await asyncio.sleep(0)
         through = self._guard.let_through(type_url, removed)
         self._guard.restore(type_url, updated)
         self._take(type_url, updated, through)

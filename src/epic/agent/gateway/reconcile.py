@@ -23,6 +23,7 @@ from epic.agent.gateway.envoy.xds import XdsSockets
 from epic.agent.gateway.failures import Failures
 from epic.agent.gateway.firewall import Firewall
 from epic.agent.gateway.kernel import GatewayKernel, KernelState
+from epic.agent.gateway.parts import carry_out
 from epic.agent.gateway.resource_cache import ResourceCache
 from epic.agent.gateway.second_chance import SecondChance, namespaces_of
 from epic.agent.runtime.log_once import LogOnce
@@ -323,7 +324,7 @@ class Reconciler:
     async def _apply(self, view: _View, actions: Sequence[plan.Action]) -> list[plan.Action]:
         """Do this; returns what failed."""
         due = self._failures.due(actions)
-        failures = await self._worker.run(self._kernel.apply, due) if due else []
+        failures = await carry_out(self._worker, self._kernel.apply, due)
         self._failures.note(due, failures)
         undone = {id(action) for action in actions} - {id(action) for action in due}
         troubled = undone | {id(failure.action) for failure in failures}

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple, TypeVar
+from contextlib import suppress
+from functools import partial
+from typing import Any, NamedTuple
 
 from epic.ads.snapshot import (
     ENDPOINT,
@@ -29,8 +31,11 @@ from epic.bpf.dataplane import Address, Endpoint
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
+_READERS: Mapping[str, Callable[[str, Versioned], Any]] = {
+    NODE_STATE: wanted.node_state,
+    SIBLINGS: wanted.siblings,
+}
+_READ_AT_ONCE = 100
 _NOTHING: Mapping[str, Resources] = {url: {} for url in ENVOY_TYPES}
 
 
@@ -67,6 +72,7 @@ class ResourceCache:
         self._named: dict[str, dict[str, _Named]] = {INSTANCE: {}, TUNNEL: {}}
         self._endpoints: dict[str, _Reached] = {}
         self._parts: dict[str, Mapping[str, Resources]] = {}
+        self._ahead: dict[str, tuple[Versioned, Any]] = {}
         self._received = Completeness(TYPES)
         self._addresses: dict[Address, Address] = {}
         self._plain: dict[int, Endpoint] = {}
@@ -111,6 +117,17 @@ class ResourceCache:
             for native, resource in part[type_url].items()
         }
 
+    def read_ahead(self, type_url: str, updated: Resources) -> Iterator[None]:
+        """Read what `update` is to take in then, a part with each step: others have their turn in between."""
+        read = self._reader(type_url)
+        self._ahead.clear()
+        for number, (name, resource) in enumerate(updated.items(), start=1):
+            # What makes no sense is met again, and refused, when it is taken in.
+            with suppress(ValueError):
+                self._ahead[name] = (resource, read(name, resource))
+            if number % _READ_AT_ONCE == 0:
+                yield
+
     def update(self, type_url: str, updated: Resources, removed: Sequence[str] = ()) -> Resources:
         """Take in a change; returns what of it makes sense. Of what does not, the earlier one stays."""
         self._received.mark(type_url)
@@ -142,14 +159,23 @@ class ResourceCache:
         """All types are known, those without resources too."""
         self._received.mark(*TYPES)
 
-    def _read_each(
-        self, type_url: str, updated: Resources, read: Callable[[str, Versioned], T]
-    ) -> dict[str, T]:
+    def _reader(self, type_url: str) -> Callable[[str, Versioned], Any]:
+        """What finds the meaning of a resource of a type; raises ValueError."""
+        if type_url == ENDPOINT:
+            return self._reached
+        if type_url in self._named:
+            read = wanted.instance if type_url == INSTANCE else wanted.tunnel
+            return lambda name, resource: _Named(resource.version, read(name, resource))
+        return _READERS.get(type_url, partial(wanted.check, type_url))
+
+    def _read_each(self, type_url: str, updated: Resources) -> dict[str, Any]:
         """What they mean; those that make no sense are refused."""
-        found: dict[str, T] = {}
+        found: dict[str, Any] = {}
+        read = self._reader(type_url)
         for name, resource in updated.items():
+            ahead = self._ahead.pop(name, None)
             try:
-                found[name] = read(name, resource)
+                found[name] = ahead[1] if ahead and ahead[0] is resource else read(name, resource)
             except ValueError as error:
                 if self.refused.get((type_url, name)) != str(error):
                     log.error("a resource is refused: %s", error)
@@ -159,21 +185,21 @@ class ResourceCache:
         return found
 
     def _update_node(self, updated: Resources, gone: Sequence[str]) -> None:
-        found = self._read_each(NODE_STATE, updated, wanted.node_state)
+        found: dict[str, NodeState] = self._read_each(NODE_STATE, updated)
         for state in found.values():
             self.node_state = state
         if gone and not found:
             self.node_state = None
 
     def _update_siblings(self, updated: Resources, gone: Iterable[str]) -> None:
-        found = self._read_each(SIBLINGS, updated, wanted.siblings)
+        found: dict[str, Siblings] = self._read_each(SIBLINGS, updated)
         self.siblings.update(found)
         for name in gone:
             self.siblings.pop(name, None)
         self.dirty.siblings.update(found, gone)
 
     def _update_endpoints(self, updated: Resources, gone: Iterable[str]) -> None:
-        items = self._read_each(ENDPOINT, updated, self._reached)
+        items: dict[str, _Reached] = self._read_each(ENDPOINT, updated)
         differences = self.dirty.endpoints
         for name, item in items.items():
             before = self._endpoints.get(name)
@@ -198,8 +224,7 @@ class ResourceCache:
         return _Reached(resource.version, (inside, address), endpoint)
 
     def _update_named(self, type_url: str, updated: Resources, gone: Sequence[str]) -> None:
-        read = wanted.instance if type_url == INSTANCE else wanted.tunnel
-        items = self._read_each(type_url, updated, lambda name, r: _Named(r.version, read(name, r)))
+        items: dict[str, _Named] = self._read_each(type_url, updated)
         group = self._named[type_url]
         before = [group[name].meaning for name in (*items, *gone) if name in group]
         now = [item.meaning for item in items.values()]
@@ -249,7 +274,7 @@ class ResourceCache:
                     self.dirty.endpoints.want(key, endpoint, endpoint)
 
     def _update_parts(self, type_url: str, updated: Resources, gone: Iterable[str]) -> None:
-        places = self._read_each(type_url, updated, lambda name, r: wanted.check(type_url, name, r))
+        places: dict[str, tuple[str, str]] = self._read_each(type_url, updated)
         changed: dict[str, dict[str, Versioned]] = {}
 
         def part(gateway: str) -> dict[str, Versioned]:
