@@ -7,7 +7,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -146,10 +146,12 @@ class Changes:
         self.count += 1
 
 
-@pytest.fixture
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody waits for long for an answer."""
-    monkeypatch.setattr(bird, "_SECONDS", 0.05)
+@contextmanager
+def no_patience() -> Iterator[None]:
+    """Nobody waits for long for an answer that does not come."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bird, "_SECONDS", 0.05)
+        yield
 
 
 async def test_the_agent_asks_only_what_it_may(tmp_path: Path) -> None:
@@ -183,15 +185,16 @@ async def test_only_changes_are_told_and_logged_in_one_line(
     assert problem.startswith("the BGP session upstream_r to 192.0.2.1 is down since 2026-11-28T")
 
 
-async def test_one_look_without_an_answer_says_nothing_two_do(tmp_path: Path, hasty: None) -> None:
+async def test_one_look_without_an_answer_says_nothing_two_do(tmp_path: Path) -> None:
     changes = Changes()
     async with serving(tmp_path / "s") as answering:
         watch = BgpWatch(answering.path, changes)
         await watch.look(answering.path)
         answering.text = None
-        await watch.look(answering.path)
-        assert watch.status is not None and watch.status.established == 1
-        await watch.look(answering.path)
+        with no_patience():
+            await watch.look(answering.path)
+            assert watch.status is not None and watch.status.established == 1
+            await watch.look(answering.path)
         assert (watch.status.established, watch.status.configured, changes.count) == (0, 1, 2)
         assert "does not answer" in watch.status.failure
         (problem,) = watch.problems
@@ -212,12 +215,10 @@ async def test_a_bird_that_is_not_there_is_asked_less_and_less_often(tmp_path: P
 
 
 @pytest.mark.parametrize("text", ["x" * 100_000, "1002-x\n" * 1_000_000, "\x00\xff\n" * 99])
-async def test_a_bird_that_talks_nonsense_or_too_much_has_not_answered(
-    tmp_path: Path, text: str, hasty: None
-) -> None:
+async def test_a_bird_that_talks_nonsense_or_too_much_has_not_answered(tmp_path: Path, text: str) -> None:
     async with serving(tmp_path / "s") as answering:
         answering.text = text
-        with pytest.raises(Unavailable):
+        with pytest.raises(Unavailable), no_patience():
             await bird.ask(answering.path, "show protocols all")
 
 
@@ -240,14 +241,15 @@ async def test_problems_and_reports_of_many_sessions_have_a_length(tmp_path: Pat
     assert len(watch.problems) == 6 and watch.problems[-1] == "495 more BGP sessions are down"
 
 
-async def test_metrics_tell_which_sessions_are_up(tmp_path: Path, hasty: None) -> None:
+async def test_metrics_tell_which_sessions_are_up(tmp_path: Path) -> None:
     up = 'epic_bgp_session_up{session="upstream_r",neighbor="192.0.2.1"}'
     async with serving(tmp_path / "s") as answering:
         watch = BgpWatch(answering.path, Changes())
         await watch.look(answering.path)
         assert f"{up} 1" in exposition(watch.families)
         answering.text = None
-        for _ in range(2):
-            await watch.look(answering.path)
+        with no_patience():
+            for _ in range(2):
+                await watch.look(answering.path)
     text = exposition(watch.families)
     assert f"{up} 0" in text and "epic_bird_up 0" in text
