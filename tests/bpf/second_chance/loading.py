@@ -77,7 +77,7 @@ class Load:
         self._say(name)
 
     def renew(self) -> None:
-        """Each connection ends with the request that it carries, and is opened again: soon, not at once."""
+        """Each connection ends between two requests, and is opened again: soon, not all at once."""
         self._say("renew")
 
     def _say(self, line: str) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 
@@ -12,6 +13,9 @@ from path_network import Address
 from steering import Site
 
 CONNECTIONS, INTERVAL, SHORT = 400, 0.4, 20.0
+SECONDS = float(os.environ.get("EPIC_CHURN_SECONDS", "5"))
+"""How long something is changed again and again."""
+LONG = 60.0
 SETTLED = 1.5
 """Seconds in which every connection has carried some requests."""
 
@@ -28,3 +32,8 @@ def under_load(site: Site, public: Address, *phases: Callable[[Bed], object]) ->
     for phase, each in zip(phases, seen, strict=True):
         print(f"{phase.__name__}: {each.text}")
     return seen
+
+
+def none_slow(seen: Seen) -> bool:
+    """What shares the machine with a short run may hold requests up; a long one wants it for itself."""
+    return SECONDS < LONG or seen.slow == 0

@@ -4,8 +4,8 @@
 CONNECTIONS kept-alive connections, a quarter each of HTTP/1.1, h2, WebSocket and TLS through a TCP listener,
 each with one request at a time, one every INTERVAL seconds; one in sixteen carries 40 kB up, one 100 kB down.
 Besides, SHORT connections a second with one request each. Says "ready" when all have answered, takes the name
-of the phase to come from each line of its input and repeats it; after RENEW instead each connection ends with
-the request that it carries, and is opened again. At the end of its input it prints one JSON object:
+of the phase to come from each line of its input and repeats it; after RENEW instead each connection ends
+between two requests, and is opened again. At the end of its input it prints one JSON object:
 {"phases": {NAME: {"requests", "slow", "held", "short", "worst": ms, "median": ms}}, "broken": [{"kind",
 "phase", "at", "age", "why"}]}.
 
@@ -34,7 +34,7 @@ from tally import Tally
 from websocket import WebSocket
 
 HTTP, TLS = 80, 8443
-RENEW = "renew"
+RENEW, RENEWED_WITHIN = "renew", 1.5
 Result = TypeVar("Result")
 KINDS: tuple[type[Exchange], ...] = (Http1, Http2, WebSocket, Tls)
 
@@ -52,7 +52,7 @@ class Load:
         self.ready = asyncio.Event()
         self._once_tasks: set[asyncio.Task[None]] = set()
         self._is_ending = False
-        self._generation = 0
+        self._renewals, self._renewed = 0, 0.0
         self.pauses = Pauses()
 
     async def _open(self, kind: type[Exchange]) -> Exchange:
@@ -69,10 +69,10 @@ class Load:
         first, number = True, random.randrange(16)
         while not self._is_ending:
             opened, made, phase = time.monotonic(), None, self.tally.phase
-            generation = self._generation
+            renewals, patience = self._renewals, random.uniform(0, RENEWED_WITHIN)
             try:
                 made = await self._open(kind)
-                while not self._is_ending and generation == self._generation:
+                while not self._is_ending and self._may_stay(renewals, patience):
                     number += 1
                     phase = self.tally.phase
                     await self._timed(made.ask(number))
@@ -126,9 +126,13 @@ class Load:
         phase.note(begun, time.monotonic(), self.pauses)
         return result
 
+    def _may_stay(self, renewals: int, patience: float) -> bool:
+        """A connection that was opened after so many renewals, and takes so long to heed another one."""
+        return renewals == self._renewals or time.monotonic() < self._renewed + patience
+
     def renew(self) -> None:
-        """Let each connection end, and open it again."""
-        self._generation += 1
+        """Let each connection end, and open it again; not all at the same time."""
+        self._renewals, self._renewed = self._renewals + 1, time.monotonic()
 
     async def end(self, kept: Sequence[asyncio.Task[None]]) -> None:
         """Begin nothing more, and wait for what has begun."""
