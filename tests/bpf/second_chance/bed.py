@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
@@ -20,6 +21,8 @@ from path_network import udp_socket
 
 from epic.bpf import wire
 from epic.bpf.dataplane import Address, Dataplane, Endpoint, Sibling, Siblings, Tunnel
+from epic.bpf.maps import Map
+from epic.bpf.records import pack_address
 
 PUBLIC, PUBLIC6 = IPv4Address("203.0.113.1"), IPv6Address("2001:db8:ff::1")
 CLIENT, CLIENT6 = IPv4Address("10.10.0.2"), IPv6Address("2001:db8:a::2")
@@ -127,6 +130,12 @@ class Node:
     def states(self, client_port: int) -> list[str]:
         """Of the instance's connections of the client's from that port."""
         return _states(self.instance, f"dport = :{client_port}")
+
+    def spend_budget(self, public: Address, until_ns: int) -> None:
+        """Packets of unknown flows have used the gateway's share there up to then; 0: nothing of it."""
+        (pin,) = self.pins.glob("*/maps/budgets")
+        with closing(Map(pin, 16, 8)) as budgets:
+            budgets.set(pack_address(public), until_ns.to_bytes(8, "little"))
 
     def connections(self) -> list[str]:
         """The open ones of clients that the instance has."""

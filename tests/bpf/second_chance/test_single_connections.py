@@ -11,7 +11,7 @@ from contextlib import ExitStack
 import pytest
 from backend import DOWNLOADS
 from bed import NODES, PUBLIC, PUBLIC6, Plan
-from client import ask, connect, port_of, read_all
+from client import ANSWER, REQUEST, ask, connect, port_of, read_all
 from namespaces import eventually
 from path_network import Address
 from steering import ALL, EACH_TO_THE_NEXT, FIN, NOT_SYN, RST, SYN, Site
@@ -23,7 +23,7 @@ pytestmark = [
 ]
 SIZE = 3_000_000
 UNUSED_PORT = 11_000
-"""Of the client's: from there on are ports of which no node has learned whose they are."""
+"""Of the client's: around it are ports of which no node has learned whose they are."""
 
 
 @pytest.fixture(autouse=True)
@@ -76,6 +76,28 @@ def test_the_chain_is_gone_along_once_for_each_flow_and_not_for_each_packet(
     assert flows <= counted["passed_on"] < 2 * flows
     assert flows <= counted["learned"] <= counted["passed_on"]
     assert counted["to_owner"] >= flows * (requests - 2)
+
+
+def test_a_connection_that_is_moved_in_a_flood_waits_and_has_another_chance(
+    site: Site, public: Address
+) -> None:
+    """Siblings are asked about no more flows, for so many are asked about; a reset would end it."""
+    site.steering.to((SYN, 0), (NOT_SYN, 1))
+    with connect(site.bed, public) as known:
+        ask(known)
+        site.steering.to((ALL, 0))
+        with connect(site.bed, public, client_port=UNUSED_PORT - 1) as unknown:
+            ask(unknown)
+            site.steering.to((SYN, 0), (NOT_SYN, 1))
+            before = site.bed.counted("over_budget")
+            site.bed.nodes[1].spend_budget(public, 1 << 62)
+            try:
+                unknown.sendall(REQUEST % 0)
+                ask(known)
+                assert eventually(lambda: site.bed.counted("over_budget") > before)
+            finally:
+                site.bed.nodes[1].spend_budget(public, 0)
+            assert unknown.recv(65536).startswith(ANSWER)
 
 
 @pytest.mark.parametrize("size", [1, SIZE])
