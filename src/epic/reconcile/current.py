@@ -38,7 +38,7 @@ class CurrentWorld:
         self._store = store
         self._lock = threading.Lock()
         self._world = _NotingWorld()
-        self._revision = 0
+        self._revision: int | None = None
 
     @contextmanager
     def transaction(self) -> Iterator[tuple[Transaction, World]]:
@@ -47,6 +47,8 @@ class CurrentWorld:
         The world may be told of what the transaction changes; what does not become durable is forgotten.
         """
         with self._locked():
+            if self._revision is None:
+                self._read_all()
             self._world.told.clear()
             try:
                 with self._store.transaction() as transaction:
@@ -66,9 +68,18 @@ class CurrentWorld:
         finally:
             self._lock.release()
 
+    def _read_all(self) -> None:
+        """Begin anew, before the transaction: nobody else who writes is to wait for that."""
+        revision, world = self._store.revision, _NotingWorld()
+        for kind in KINDS:
+            for obj in self._store.list(kind):
+                world.note(obj)
+        # What was changed meanwhile is taken in once more.
+        self._world, self._revision = world, revision
+
     def _catch_up(self, transaction: Transaction) -> None:
         try:
-            changes = transaction.changes(self._revision, KINDS)
+            changes = transaction.changes(self._revision or 0, KINDS)
         except Conflict:  # another process has forgotten deletions that came after our last look
             self._world = _NotingWorld()
             changes = transaction.changes(0, KINDS)
@@ -88,4 +99,4 @@ class CurrentWorld:
                 revision = obj.metadata.resource_version if obj is not None else 0
                 self._world.apply(Change(revision, kind, account, name, obj))
         except Exception:  # whatever is in it now: it is read anew
-            self._world, self._revision = _NotingWorld(), 0
+            self._revision = None

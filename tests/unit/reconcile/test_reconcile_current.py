@@ -72,6 +72,35 @@ def test_each_transaction_sees_what_those_before_it_wrote(store: FailingStore) -
         assert world.claims.accounts_with("g.example") == set()
 
 
+def test_the_first_transaction_does_not_read_everything_while_others_wait(
+    store: FailingStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with store.transaction() as transaction:
+        for number in range(20):
+            transaction.create(gateway(f"g{number}", f"203.0.113.{number}"))
+    listed, reading = store.list, []
+
+    def overtaken(*args: Any) -> Any:
+        found = listed(*args)
+        if not reading:  # somebody writes while it reads
+            reading.append(args)
+            with store.transaction() as transaction:
+                transaction.delete(GWProxy, "a", "g0")
+                transaction.create(gateway("h", "203.0.113.30"))
+        return found
+
+    monkeypatch.setattr(store, "list", overtaken)
+    taken_in: list[Change] = []
+    apply = World.apply
+    current = CurrentWorld(store)
+    current._read_all()
+    monkeypatch.setattr(World, "apply", lambda self, change: taken_in.append(change) or apply(self, change))
+    with current.transaction() as (_, world):
+        assert [(c.name, c.object is None) for c in taken_in] == [("g0", True), ("h", False)]
+        assert world.count_gateways("a") == 20
+        assert world.claims.public.propose([POOL]) == [IPv4Address("203.0.113.0")]
+
+
 def test_what_was_told_of_and_did_not_become_durable_is_forgotten(store: FailingStore) -> None:
     current = CurrentWorld(store)
     store.fails = True
