@@ -18,7 +18,7 @@ from namespaces import eventually
 ENVOY = Path(sys.executable).with_name("envoy")
 HERE = Path(__file__).parent
 PUBLIC_HTTP = 80
-AT_LEISURE = ("nice", "-n", "15")
+AT_LEISURE = ("nice", "-n", "10")
 """An Envoy starts so, for nodes with processors of their own would not hold the others up by that."""
 _TYPES = "type.googleapis.com/envoy.extensions"
 _MANAGER = f"{_TYPES}.filters.network.http_connection_manager.v3.HttpConnectionManager"
@@ -62,7 +62,7 @@ class Serving:
 
     def wait_for_envoy(self, node: Node) -> None:
         """Until it serves; from then on it is as important as the others."""
-        assert eventually(lambda: self.ask_envoy(node, "ready") == "LIVE", 20), f"Envoy {node.index}"
+        assert eventually(lambda: self.ask_envoy(node, "ready") == "LIVE", 60), f"Envoy {node.index}"
         own = os.getpriority(os.PRIO_PROCESS, 0)
         for task in Path("/proc", str(self._envoys[node.index].pid), "task").iterdir():
             os.setpriority(os.PRIO_PROCESS, int(task.name), own)
