@@ -59,7 +59,7 @@ def create(ctx: Ctx, body: AccountBody) -> Response:
             raise Duplicate(f"account {name!r} exists already", _path(name))
         _refuse_inheritance(transaction, name)
         account = transaction.create(Account(metadata=Metadata(name=name), spec=body.account.spec))
-    return found(_path(name), _body(account))
+    return found(_path(name), _body(account), body.unknown)
 
 
 def _refuse_inheritance(reader: Reader, name: str) -> None:
@@ -94,7 +94,7 @@ def replace(ctx: Ctx, account: str, body: AccountBody) -> Response:
             written = transaction.update(stored.model_copy(update={"spec": body.account.spec}))
             # Workload nodes that were left without tunnels may have some now.
             replan(transaction, world, account, ())
-    return found(_path(account), _body(written))
+    return found(_path(account), _body(written), body.unknown)
 
 
 @router.delete("/accounts/{account}", dependencies=_ADMIN)

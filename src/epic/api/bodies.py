@@ -1,13 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Request bodies. A field that clients may not set is not here, and is ignored like any unknown one."""
+"""Request bodies. A field that clients may not set is not here, and is ignored like any unknown one.
+
+Who sends one that no object of the kind has is told of it.
+"""
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Self
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
 
+from epic.kinds.kind import Kind
+from epic.kinds.registry import (
+    ACCOUNT,
+    GW_ENDPOINT_SLICE,
+    GW_PROXY,
+    GW_ROUTE,
+    LB_SERVICE_GROUP,
+    NODE,
+    SERVICE_PREFIX,
+)
+from epic.kinds.unknown_fields import unknown_fields
 from epic.model.addresses import AnyAddress, tunnel_address
 from epic.model.base import Camel, ClientRef, Kebab
 from epic.model.client_text import ClientLine, ClientName, OptionalClientName, find_control_character
@@ -48,17 +72,40 @@ def _checked_text(text: Any) -> Any:
 
 
 class Body(BaseModel):
-    """A request body; null means absent, as it does to clients in Go."""
+    """A request body; null means absent, as it does to clients in Go.
+
+    `kind` is that of the object in it. `unknown` are the fields of its spec that the kind does not have.
+    """
 
     model_config = ConfigDict(extra="ignore", populate_by_name=True)
 
-    @model_validator(mode="before")
+    kind: ClassVar[Kind[Any] | None] = None
+    _unknown: tuple[str, ...] = PrivateAttr(())
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """Where they are in the body."""
+        return self._unknown
+
+    @model_validator(mode="wrap")
     @classmethod
-    def _nulls_are_absent(cls, data: Any) -> Any:
+    def _nulls_are_absent(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         try:
-            return _without_nulls(data)
+            content = _without_nulls(data)
         except RecursionError:
             raise ValueError("objects and lists are nested too deeply") from None
+        body = handler(content)
+        if cls.kind is not None and isinstance(content, dict):
+            body._unknown = tuple(_unknown_fields(cls.kind, content))
+        return body
+
+
+def _unknown_fields(kind: Kind[Any], content: dict[str, Any]) -> Iterator[str]:
+    key = kind.in_rest.key
+    # What is valid has it; clients of the original send slices with what else is in an EndpointSlice.
+    spec = content.get(key, {}).get("spec", {})
+    inlined = {f"{key}.spec.{name}" for name in ("apiVersion", "kind", "metadata")}
+    yield from (path for path in unknown_fields(kind.spec, spec, f"{key}.spec") if path not in inlined)
 
 
 class InputMetadata(Camel):
@@ -111,6 +158,7 @@ class ProxyInput(_Input):
 class ProxyBody(Body):
     """POST and PUT of a gateway."""
 
+    kind = GW_PROXY
     proxy: ProxyInput
 
 
@@ -135,6 +183,7 @@ class RouteInput(_Input):
 class RouteBody(Body):
     """POST and PUT of a route."""
 
+    kind = GW_ROUTE
     route: RouteInput
 
 
@@ -180,6 +229,7 @@ class SliceInput(_Input):
 class SliceBody(Body):
     """POST and PUT of an EndpointSlice."""
 
+    kind = GW_ENDPOINT_SLICE
     slice: SliceInput
 
 
@@ -192,6 +242,7 @@ class AccountInput(_Input):
 class AccountBody(Body):
     """POST and PUT of an account."""
 
+    kind = ACCOUNT
     account: AccountInput
 
 
@@ -204,6 +255,7 @@ class GroupInput(_Input):
 class GroupBody(Body):
     """POST and PUT of a gateway template."""
 
+    kind = LB_SERVICE_GROUP
     group: GroupInput
 
 
@@ -216,6 +268,7 @@ class PrefixInput(_Input):
 class PrefixBody(Body):
     """POST and PUT of a pool of public addresses."""
 
+    kind = SERVICE_PREFIX
     service_prefix: Annotated[PrefixInput, Field(alias="service-prefix")]
 
 
@@ -234,6 +287,7 @@ class NodeInput(_Input):
 class NodeBody(Body):
     """PUT of an EPIC node."""
 
+    kind = NODE
     node: NodeInput
 
 

@@ -101,7 +101,7 @@ def _write_group(ctx: Context, account: str, name: str, body: GroupBody, *, repl
             group = transaction.update(stored.model_copy(update={"spec": spec}))
         else:
             raise Duplicate(f"gateway template {name!r} exists already", path)
-    return found(path, _group_body(group))
+    return found(path, _group_body(group), body.unknown)
 
 
 def _check_group(transaction: Transaction, spec: LBServiceGroupSpec) -> None:
@@ -146,7 +146,7 @@ def create_prefix(ctx: Ctx, body: PrefixBody) -> Response:
     """Create an address pool."""
     given = body.service_prefix.metadata.name
     name = KINDS.check_name(ServicePrefix, given, "service-prefix.metadata.name")
-    return _write_prefix(ctx, name, body.service_prefix.spec, replace=False)
+    return _write_prefix(ctx, name, body, replace=False)
 
 
 @router.get("/service-prefixes/{name}", tags=["address pools"], dependencies=_ADMIN)
@@ -159,7 +159,7 @@ def read_prefix(ctx: Ctx, name: str) -> dict[str, Any]:
 def replace_prefix(ctx: Ctx, name: str, body: PrefixBody) -> Response:
     """Create an address pool or change it; addresses that gateways have must stay in it."""
     KINDS.check_name(ServicePrefix, name, "the pool's name in the path")
-    return _write_prefix(ctx, name, body.service_prefix.spec, replace=True)
+    return _write_prefix(ctx, name, body, replace=True)
 
 
 @router.delete("/service-prefixes/{name}", tags=["address pools"], dependencies=_ADMIN)
@@ -174,8 +174,9 @@ def delete_prefix(ctx: Ctx, name: str) -> dict[str, str]:
     return deleted()
 
 
-def _write_prefix(ctx: Context, name: str, spec: ServicePrefixSpec, *, replace: bool) -> Response:
+def _write_prefix(ctx: Context, name: str, body: PrefixBody, *, replace: bool) -> Response:
     path = _prefix_path(name)
+    spec = body.service_prefix.spec
     with ctx.store.transaction() as transaction:
         stored = transaction.find(ServicePrefix, "", name)
         if stored is None or stored.spec != spec:
@@ -186,7 +187,7 @@ def _write_prefix(ctx: Context, name: str, spec: ServicePrefixSpec, *, replace: 
             prefix = transaction.update(stored.model_copy(update={"spec": spec}))
         else:
             raise Duplicate(f"address pool {name!r} exists already", path)
-    return found(path, _prefix_body(prefix))
+    return found(path, _prefix_body(prefix), body.unknown)
 
 
 def _check_prefix(ctx: Context, transaction: Transaction, name: str, spec: ServicePrefixSpec) -> None:

@@ -92,7 +92,7 @@ def register(ctx: Ctx, name: str, body: NodeBody) -> Response:
             node = transaction.update(prepare_for_update(NODE, given, stored))
             if _network(stored) != _network(node):
                 _tell_gateways(transaction, world, name)
-    return found(_path(name), _body(ctx.store, node))
+    return found(_path(name), _body(ctx.store, node), body.unknown)
 
 
 @router.put("/{name}/maintenance", status_code=302)

@@ -50,7 +50,7 @@ def create(ctx: Ctx, asking: Asking, account: str, group: str, body: ProxyBody) 
         proxy = create_gateway(transaction, world, template, body.proxy.spec, settings)
         if (named := with_sources(body.proxy.metadata, proxy)) is not proxy:
             proxy = transaction.update(named)
-    return found(_path(account, name), _body(proxy, asking))
+    return found(_path(account, name), _body(proxy, asking), body.unknown)
 
 
 @router.get("/accounts/{account}/proxies")
@@ -79,7 +79,7 @@ def replace(ctx: Ctx, asking: Asking, account: str, name: str, body: ProxyBody) 
         refuse_if_deleting(stored)
         check_version(body.proxy.metadata, stored)
         proxy = change_gateway(transaction, with_sources(body.proxy.metadata, stored), body.proxy.spec)
-    return found(_path(account, name), _body(proxy, asking))
+    return found(_path(account, name), _body(proxy, asking), body.unknown)
 
 
 @router.delete("/accounts/{account}/proxies/{name}")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -59,6 +60,8 @@ _REASONS: dict[type[EpicError], str] = {
     Unavailable: "Unavailable",
 }
 _RETRY_AFTER_SECONDS = 10
+_MOST_WARNINGS = 8
+_WARNING_SHOWN = 100
 
 
 class Duplicate(AlreadyExists):
@@ -76,9 +79,17 @@ def shown(obj: Resource) -> dict[str, Any]:
     return wire
 
 
-def found(path: str, body: dict[str, Any]) -> JSONResponse:
-    """The answer to a write: where the object is, and the object."""
-    return JSONResponse(body, 302, headers={"Location": path})
+def found(path: str, body: dict[str, Any], unknown: Sequence[str] = ()) -> JSONResponse:
+    """The answer to a write: where the object is, and the object; warnings of fields that are ignored."""
+    reply = JSONResponse(body, 302, headers={"Location": path})
+    for field in unknown[:_MOST_WARNINGS]:
+        # As Kubernetes says it. What is not ASCII is escaped: it is a header's.
+        text = json.dumps(f'unknown field "{field[:_WARNING_SHOWN]}"')
+        reply.headers.append("Warning", f"299 - {text}")
+    if len(unknown) > _MOST_WARNINGS:
+        more = len(unknown) - _MOST_WARNINGS
+        reply.headers.append("Warning", f'299 - "{more} more unknown fields"')
+    return reply
 
 
 def listed(path: str, objects: Sequence[Resource]) -> dict[str, Any]:

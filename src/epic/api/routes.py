@@ -21,7 +21,7 @@ from epic.kinds.kind import Kind
 from epic.kinds.registry import GW_ENDPOINT_SLICE, GW_ROUTE
 from epic.kinds.strategy import OWN_PREFIX, prepare_for_create, prepare_for_update
 from epic.kinds.validation import refuse_invalid
-from epic.model.base import Metadata, now
+from epic.model.base import ClientRef, Metadata, now
 from epic.model.resources import Account, GWEndpointSlice, GWEndpointSliceSpec, GWRoute, GWRouteSpec
 from epic.reconcile.tunnelling import replan
 from epic.reconcile.world import World
@@ -59,7 +59,8 @@ class _Collection(Generic[_Owned, _Given]):
         ctx.store.get(Account, "", account)
         return listed(self.path(account), ctx.store.list(self.kind.model, account))
 
-    def create(self, ctx: Context, given: InputMetadata, obj: _Owned) -> Response:
+    def create(self, ctx: Context, account: str, body: _Given) -> Response:
+        given, obj = self.metadata_of(body), self.made_of(account, body)
         path = self.path(obj.account, obj.name)
         refuse_invalid(self.kind, obj, self.kind.in_rest.key)
         obj = _owned(prepare_for_create(self.kind, with_sources(given, obj), now()))
@@ -73,9 +74,10 @@ class _Collection(Generic[_Owned, _Given]):
                 with within_slice_limits(transaction, world, obj.account):
                     created = world.note(transaction.create(obj))
                 replan(transaction, world, obj.account, self.gateways(world, obj))
-        return found(path, self.shown(created))
+        return found(path, self.shown(created), body.unknown)
 
-    def replace(self, ctx: Context, name: str, given: InputMetadata, obj: _Owned) -> Response:
+    def replace(self, ctx: Context, account: str, name: str, body: _Given) -> Response:
+        given, obj = self.metadata_of(body), self.made_of(account, body)
         if obj.name != name:
             raise Invalid(
                 f"clientRef.uid: {obj.name!r} is not the name {name!r} in the path, which cannot change"
@@ -97,7 +99,7 @@ class _Collection(Generic[_Owned, _Given]):
                     updated = world.note(transaction.update(changed))
                 if moves:
                     replan(transaction, world, obj.account, before | self.gateways(world, updated))
-        return found(self.path(obj.account, name), self.shown(updated))
+        return found(self.path(obj.account, name), self.shown(updated), body.unknown)
 
     def delete(self, ctx: Context, account: str, name: str) -> dict[str, str]:
         with ctx.current.transaction() as (transaction, world):
@@ -114,7 +116,7 @@ def _route(account: str, body: RouteBody) -> GWRoute:
     spec = body.route.spec
     return GWRoute(
         metadata=Metadata(name=spec.client_ref.uid, namespace=account),
-        spec=GWRouteSpec(client_ref=spec.client_ref, http=spec.http, tcp=spec.tcp),
+        spec=GWRouteSpec(client_ref=ClientRef(**vars(spec.client_ref)), http=spec.http, tcp=spec.tcp),
     )
 
 
@@ -137,7 +139,7 @@ def _served(collection: _Collection[_Owned, _Given], title: str) -> APIRouter:
     router = APIRouter(prefix=f"/accounts/{{account}}/{name}", tags=[name])
 
     def create(ctx: Ctx, account: str, body: Any) -> Response:
-        return collection.create(ctx, collection.metadata_of(body), collection.made_of(account, body))
+        return collection.create(ctx, account, body)
 
     def list_all(ctx: Ctx, account: str) -> dict[str, Any]:
         return collection.list(ctx, account)
@@ -146,7 +148,7 @@ def _served(collection: _Collection[_Owned, _Given], title: str) -> APIRouter:
         return collection.shown(ctx.store.get(collection.kind.model, account, name))
 
     def replace(ctx: Ctx, account: str, name: str, body: Any) -> Response:
-        return collection.replace(ctx, name, collection.metadata_of(body), collection.made_of(account, body))
+        return collection.replace(ctx, account, name, body)
 
     def delete(ctx: Ctx, account: str, name: str) -> dict[str, str]:
         return collection.delete(ctx, account, name)

@@ -16,6 +16,7 @@ from epic.controller.objects import Document, describe, explain, without_nulls
 from epic.errors import Invalid, QuotaExceeded
 from epic.kinds.kind import Kind
 from epic.kinds.registry import KINDS
+from epic.kinds.unknown_fields import unknown_fields
 from epic.model.resources import User
 
 API_VERSION = "epic.acnodal.io/v1"
@@ -115,11 +116,10 @@ def _checked(kind: Kind[Any], obj: PlatformObject, warn: Warn) -> BaseModel:
         wanted = kind.spec.model_validate(obj.spec)
     except ValidationError as error:
         raise Invalid(f"{obj.source}: {obj}: spec: {explain(error)}") from error
-    known = {field.alias or name for name, field in kind.spec.model_fields.items()}
-    for key in sorted(obj.spec.keys() - known):
-        warn(
-            f"{obj.source}: {obj}: spec.{key} is not known and ignored; known are {', '.join(sorted(known))}"
-        )
+    for field in unknown_fields(kind.spec, obj.spec, "spec"):
+        known = ", ".join(sorted(info.alias or name for name, info in kind.spec.model_fields.items()))
+        meant = f"; known are {known}" if field.count(".") == 1 else ""
+        warn(f"{obj.source}: {obj}: {field} is not known and ignored{meant}")
     return wanted
 
 

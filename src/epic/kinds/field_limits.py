@@ -41,8 +41,8 @@ def _check_of_model(model: type[BaseModel]) -> _Check | None:
         found: list[FieldError] = []
         held = value.__dict__
         for name, alias, check in fields:
-            errors = check(held[name])
-            if errors:
+            item = held[name]
+            if item is not None and (errors := check(item)):
                 found += [error.under(alias) for error in errors]
         return found
 
@@ -79,8 +79,7 @@ def _check_of_items(check: _Check, items: Callable[[Any], Any]) -> _Check:
     def check_items(value: Any) -> Sequence[FieldError]:
         found: list[FieldError] = []
         for key, item in items(value):
-            errors = check(item)
-            if errors:
+            if errors := check(item):
                 found += [error.under(key) for error in errors]
         return found
 
@@ -89,16 +88,17 @@ def _check_of_items(check: _Check, items: Callable[[Any], Any]) -> _Check:
 
 def _bounded(limits: Sequence[Limit], inner: _Check | None) -> _Check | None:
     """What checks the limits of a value and, if it has no more items than it may, what is in it."""
-    if not limits and inner is None:
-        return None
+    for limit in reversed(limits):
+        inner = _limited(limit, inner)
+    return inner
+
+
+def _limited(limit: Limit, inner: _Check | None) -> _Check:
+    allows = limit.allows
 
     def check(value: Any) -> Sequence[FieldError]:
-        if value is None:
-            return _NOTHING
-        for limit in limits:
-            message = limit.explain(value)
-            if message:
-                return (FieldError((), message),)
+        if not allows(value):
+            return (FieldError((), limit.explain(value)),)
         return inner(value) if inner else _NOTHING
 
     return check

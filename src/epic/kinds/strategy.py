@@ -39,7 +39,10 @@ def prepare_for_create(kind: Kind[T], given: T, now: datetime) -> T:
 
 
 def prepare_for_update(kind: Kind[T], given: T, stored: T) -> T:
-    """The stored object with what a client changes of it; the revision is the one that the client saw."""
+    """The stored object with what a client changes of it; the revision is the one that the client saw.
+
+    `given` is of the kind's own classes: others are equal to none.
+    """
     spec, before = _spec(given), _spec(stored)
     theirs = kind.filled_in | (kind.kept - spec.model_fields_set)
     spec = spec.model_copy(update={name: getattr(before, name) for name in theirs})
@@ -47,7 +50,7 @@ def prepare_for_update(kind: Kind[T], given: T, stored: T) -> T:
         update={
             "labels": _clients(given.metadata.labels) | _epics(stored.metadata.labels),
             "annotations": _clients(given.metadata.annotations) | _epics(stored.metadata.annotations),
-            "generation": stored.metadata.generation + _differ(spec, before),
+            "generation": stored.metadata.generation + (spec != before),
             "resource_version": given.metadata.resource_version,
         }
     )
@@ -62,11 +65,6 @@ def prepare_for_status(given: T, stored: T) -> T:
 
 def _spec(obj: T) -> Any:
     return getattr(obj, "spec")  # noqa: B009
-
-
-def _differ(spec: Any, before: Any) -> bool:
-    # A request's model may be a subclass, and is equal to none of the model itself.
-    return bool(spec != before and spec.model_dump_json() != before.model_dump_json())
 
 
 def _clients(texts: Mapping[str, str]) -> dict[str, str]:

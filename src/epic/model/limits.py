@@ -8,7 +8,7 @@ one from a client does (`epic.kinds.validation`). The API's schema shows them.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -26,10 +26,12 @@ class Items:
     most: int
     what: str = "items"
 
+    def allows(self, value: Any) -> bool:
+        """Whether a value is within the limit."""
+        return len(value) <= self.most
+
     def explain(self, value: Any) -> str:
-        """What is wrong with a value and what would be right; empty: nothing."""
-        if len(value) <= self.most:
-            return ""
+        """What is wrong with a value that is not, and what would be right."""
         return f"{len(value)} {self.what}; at most {self.most} are possible"
 
     def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
@@ -48,14 +50,18 @@ class Text:
     right: str = ""
 
     @cached_property
-    def _matches(self) -> re.Pattern[str]:
-        return re.compile(self.pattern)
+    def _matches(self) -> Callable[[str], object]:
+        return re.compile(self.pattern).fullmatch
+
+    def allows(self, value: Any) -> bool:
+        """Whether a value is within the limit."""
+        if not self.least <= len(value) <= self.most:
+            return False
+        return not self.pattern or self._matches(value) is not None
 
     def explain(self, value: Any) -> str:
-        """What is wrong with a value and what would be right; empty: nothing."""
+        """What is wrong with a value that is not, and what would be right."""
         if self.least <= len(value) <= self.most:
-            if not self.pattern or self._matches.fullmatch(value):
-                return ""
             return f"it is {value[:_SHOWN]!r}, and should be {self.right}"
         expected = f"{self.least} to {self.most}" if self.least else f"at most {self.most}"
         return f"it has {len(value)} characters, and should have {expected}"
