@@ -32,7 +32,7 @@ from epic.kinds.registry import (
     SERVICE_PREFIX,
 )
 from epic.kinds.unknown_fields import unknown_fields
-from epic.model.addresses import AnyAddress, tunnel_address
+from epic.model.addresses import AnyAddress, tunnel_address, usable
 from epic.model.base import Camel, ClientRef, Kebab
 from epic.model.client_text import ClientLine, ClientName, OptionalClientName, find_control_character
 from epic.model.gatewayapi import Endpoint, GatewaySpec
@@ -55,20 +55,19 @@ from epic.model.resources import (
 
 def _without_nulls(value: Any) -> Any:
     if isinstance(value, str):
-        return _checked_text(value)
-    if isinstance(value, dict):
-        return {
-            _checked_text(key): _without_nulls(inner) for key, inner in value.items() if inner is not None
-        }
-    if isinstance(value, list):
+        _check_text(value)
+    elif isinstance(value, dict):
+        for key in value:
+            _check_text(key)
+        return {key: _without_nulls(inner) for key, inner in value.items() if inner is not None}
+    elif isinstance(value, list):
         return [_without_nulls(inner) for inner in value]
     return value
 
 
-def _checked_text(text: Any) -> Any:
-    if isinstance(text, str) and (character := find_control_character(text)):
+def _check_text(text: str) -> None:
+    if character := find_control_character(text):
         raise ValueError(f"there is a control character, {character!a}, in a text; remove it")
-    return text
 
 
 class Body(BaseModel):
@@ -189,7 +188,8 @@ class RouteBody(Body):
 
 def _check_address(where: str, text: str, family: str = "") -> None:
     try:
-        address = tunnel_address(text)
+        # Of a slice that is replaced most were looked at before.
+        address = usable(text) or tunnel_address(text)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
     if family and f"IPv{address.version}" != family:

@@ -33,6 +33,9 @@ def _check_line(text: str) -> str:
 
 def find_control_character(text: str) -> str:
     """The first character that no text of a request may have; empty when there is none."""
+    # Nearly all texts are, and it is quickly seen.
+    if text.isprintable():
+        return ""
     found = _CONTROL.search(text)
     return found.group() if found else ""
 
