@@ -18,11 +18,14 @@ from agent_samples import INSIDE, VIA, WEB, siblings_message, tunnel
 from epic.ads.snapshot import SIBLINGS, TYPES, versioned
 from epic.agent.gateway.failures import Failure
 from epic.agent.gateway.intake import Intake
+from epic.agent.gateway.kernel import GatewayKernel
 from epic.agent.gateway.parts import carry_out
 from epic.agent.gateway.plan import Action, DeleteEndpoints, DeleteTunnel, SetEndpoints, SetTunnel
 from epic.agent.gateway.resource_cache import ResourceCache
+from epic.agent.netlink.monitor import Changes
 from epic.agent.runtime.store import Saver
 from epic.agent.runtime.worker import Worker
+from epic.agent.settings import UnderlaySettings
 
 BACKENDS = [IPv4Address("192.0.2.0") + n for n in range(5000)]
 
@@ -97,6 +100,46 @@ async def test_what_fails_is_told_once_as_it_was_asked_for(worker: Worker) -> No
     few = SetEndpoints("shop.other", {(INSIDE, BACKENDS[-1]): VIA})
     many = SetEndpoints(WEB, {(INSIDE, address): VIA for address in BACKENDS})
     assert await carry_out(worker, kernel.apply, [few, many]) == [Failure(many, "no room")]
+
+
+def test_after_a_change_of_routes_tunnels_are_looked_at_in_parts(tmp_path: Path) -> None:
+    programs = Programs()
+    kernel = GatewayKernel(programs, UnderlaySettings(interface="none"), tmp_path)  # type: ignore[arg-type]
+    try:
+        kernel.apply([SetTunnel(tunnel(number)) for number in range(1, 1001)])
+        kernel.pending.add(Changes(routes=True))
+        kernel.observe(whole=False)
+        programs.asked.clear()
+        parts = []
+        more = True
+        while more:
+            more = kernel.check_routes()
+            parts.append(len(programs.asked))
+            programs.asked.clear()
+        assert sum(parts) == 1000
+        assert max(parts) <= 128
+        assert kernel.stale == set()
+        kernel.apply([DeleteTunnel(1)])
+        assert not kernel.check_routes()
+        assert programs.asked == []
+    finally:
+        kernel.close()
+
+
+class Programs:
+    """Takes all tunnels, and knows of no far end; notes which were asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    def set_tunnel(self, tunnel: object) -> None:
+        """It is there."""
+
+    def delete_tunnel(self, id_: int) -> None:
+        """It is gone."""
+
+    def peer(self, id_: int) -> None:
+        self.asked.append(id_)
 
 
 async def test_many_lists_of_siblings_are_read_in_parts_and_taken_in_at_once(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterable, Mapping
 from ipaddress import IPv4Address
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +28,8 @@ from epic.model.naming import GUE_PORT, INSTANCE_INTERFACE, instance_interface
 
 log = logging.getLogger(__name__)
 _warnings = LogRate(log)
+_CHECKED_AT_ONCE = 128
+"""Tunnels; with so many the kernel's thread is held for some milliseconds."""
 
 
 class _Made(NamedTuple):
@@ -75,6 +78,7 @@ class GatewayKernel:
         self._attached: dict[str, plan.Attachment | None] = {}
         self._ids: set[int] = set()
         self._made: dict[int, _Made] = {}
+        self._suspect: dict[int, None] = {}
         self._delivered: dict[IPv4Address, int] = {}
         self._rule_gap = ""
         self.pending = Pending()
@@ -117,7 +121,7 @@ class GatewayKernel:
         return self._netlink.port, self._delivery.port
 
     def observe(self, whole: bool) -> KernelState:
-        """What there is now.
+        """What there is now, but for routes of tunnels: then `check_routes`.
 
         Unless `whole`, what nobody told of is taken to be as it was left. Underlay interfaces and the routing
         rule are mended on the way.
@@ -129,6 +133,21 @@ class GatewayKernel:
         gaps = tuple(gap for gap in (self._underlay.gap, self._rule_gap) if gap)
         namespaces = {n: link.namespace for n, link in self._links.items() if link.namespace is not None}
         return KernelState(links, dict(self._attached), dict(self._delivered), namespaces, gaps)
+
+    def check_routes(self) -> bool:
+        """Find out which of some tunnels are `stale` after what `observe` saw; whether more are left.
+
+        Blocks a bit.
+        """
+        for id_ in list(islice(self._suspect, _CHECKED_AT_ONCE)):
+            made = self._made.get(id_)
+            if made is not None and self._is_outdated(made):
+                self.stale.add(id_)
+            del self._suspect[id_]
+        return bool(self._suspect)
+
+    def _is_outdated(self, made: _Made) -> bool:
+        return self._links_of(made.tunnel) != made.links or self._bpf_tunnel(made.wanted) != made.tunnel
 
     def endpoints(self, keys: Collection[EndpointKey] | None = None) -> dict[EndpointKey, bpf.Endpoint]:
         """The endpoints that the programs have, of these or of all."""
@@ -195,10 +214,7 @@ class GatewayKernel:
             self._delivered = self._delivery.routes()
         if changes.links or changes.addresses or changes.routes or changes.rules or changes.lost:
             self._route_cache.forget()
-            for id_, made in self._made.items():
-                links = self._links_of(made.tunnel)
-                if links != made.links or self._bpf_tunnel(made.wanted) != made.tunnel:
-                    self.stale.add(id_)
+            self._suspect.update(dict.fromkeys(self._made))
 
     def _look_at_filters(self, indexes: Collection[int] | None) -> None:
         """Find out whose filter is gone, among these interfaces or all."""

@@ -221,6 +221,7 @@ class Reconciler:
         if whole:
             await self._routes.observe()
         kernel = await self._worker.run(self._kernel.observe, whole)
+        await self._worker.repeat(self._kernel.check_routes)
         passes_on = await self._sync_siblings(kernel, whole)
         await self._refresh_endpoints()
         view = self._view(kernel)
