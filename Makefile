@@ -114,8 +114,9 @@ bench-agent: bpf ## Measure an agent with 10,000 tunnels and 100,000 endpoints (
 bench-store: setup-etcd ## Measure the store's engines: commits, gets, lists, watches (3 minutes)
 	@$(BIN)/python tests/bench/store.py
 
-bench-core: ## Measure the cache of objects at 1,000 gateways and 100,000 endpoints
+bench-core: ## Measure the cache of objects at 1,000 gateways and 100,000 endpoints, and what checking one takes
 	@$(BIN)/python tests/bench/cache.py
+	@$(BIN)/python tests/bench/kinds.py
 
 bench-mirror: ## Measure a Linux host's mirror at 10,000 objects (3 minutes)
 	@$(BIN)/python tests/bench/mirror.py

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from epic.kinds.kind import IndexValue
-from epic.model.base import ClientRef
 from epic.model.naming import GatewayId
 from epic.model.nodes import Quarantine
 from epic.model.releases import ReleasedAddress
@@ -27,15 +26,6 @@ from epic.model.siblings import Siblings
 from epic.tunnels import route_parents, route_services
 
 Values = Iterable[IndexValue]
-
-
-def _client_object(account: str, ref: ClientRef) -> Values:
-    return ((account, ref.cluster_id, ref.namespace, ref.name),)
-
-
-def proxy_client(proxy: GWProxy) -> Values:
-    """(account, cluster, namespace, name) of the client's Gateway."""
-    return _client_object(proxy.account, proxy.spec.client_ref)
 
 
 def proxy_group(proxy: GWProxy) -> Values:
@@ -60,11 +50,6 @@ def proxy_dns_names(proxy: GWProxy) -> Values:
     return {endpoint.dns_name for endpoint in proxy.spec.endpoints}
 
 
-def route_client(route: GWRoute) -> Values:
-    """(account, cluster, namespace, name) of the client's route."""
-    return _client_object(route.account, route.spec.client_ref)
-
-
 def route_gateways(route: GWRoute) -> Values:
     """(account, gateway) of its parents."""
     return {(route.account, name) for name in route_parents(route)}
@@ -75,20 +60,9 @@ def route_backends(route: GWRoute) -> Values:
     return {(route.account, uid) for uid in route_services(route)}
 
 
-def slice_client(piece: GWEndpointSlice) -> Values:
-    """(account, cluster, namespace, name) of the client's EndpointSlice."""
-    return _client_object(piece.account, piece.spec.client_ref)
-
-
 def slice_service(piece: GWEndpointSlice) -> Values:
     """(account, UID) of its Service."""
     return ((piece.account, piece.spec.parent_ref.uid),)
-
-
-def slice_workload_nodes(piece: GWEndpointSlice) -> Values:
-    """(account, cluster, node) of the workload nodes that it names."""
-    cluster = piece.spec.client_ref.cluster_id
-    return {(piece.account, cluster, name) for name in piece.spec.node_addresses}
 
 
 def group_prefix(group: LBServiceGroup) -> Values:

@@ -81,7 +81,6 @@ GW_PROXY = Kind(
     aliases=("gw",),
     rest=Rest("proxies", "proxy"),
     indexes={
-        "client": indexes.proxy_client,
         "group": indexes.proxy_group,
         "node": indexes.proxy_nodes,
         "address": indexes.proxy_addresses,
@@ -100,7 +99,6 @@ GW_ROUTE = Kind(
     short_names=("gwr", "gwrs"),
     rest=Rest("routes", "route"),
     indexes={
-        "client": indexes.route_client,
         "gateway": indexes.route_gateways,
         "service": indexes.route_backends,
     },
@@ -116,9 +114,7 @@ GW_ENDPOINT_SLICE = Kind(
     short_names=("gwes",),
     rest=Rest("slices", "slice"),
     indexes={
-        "client": indexes.slice_client,
         "service": indexes.slice_service,
-        "workload-node": indexes.slice_workload_nodes,
     },
 )
 NODE = Kind(

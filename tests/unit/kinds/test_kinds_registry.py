@@ -165,16 +165,12 @@ def test_indexes_are_by_what_is_looked_for() -> None:
     def values(kind: Kind[Any], index: str) -> set[object]:
         return set(kind.indexes[index](sample(kind)))
 
-    client = ("root", "c1", "shop", "web")
-    for kind in (GW_PROXY, GW_ROUTE, GW_ENDPOINT_SLICE):
-        assert values(kind, "client") == {client}
     assert values(GW_PROXY, "node") == {"epic1"}
     assert values(GW_PROXY, "address") == {"203.0.113.9", "100.64.0.9"}
     assert values(GW_PROXY, "group") == {("root", "gatewayhttp")}
     assert values(GW_ROUTE, "gateway") == {("root", "U1")}
     assert values(GW_ROUTE, "service") == {("root", "S1")}
     assert values(GW_ENDPOINT_SLICE, "service") == {("root", "S1")}
-    assert values(GW_ENDPOINT_SLICE, "workload-node") == {("root", "c1", "n1")}
     assert values(TUNNEL, "gateway") == {("root", "U1")}
     assert values(TUNNEL, "workload-node") == {("root", "c1", "n1")}
 
