@@ -17,9 +17,18 @@ from epic.controller.classes import CoreSettings
 from epic.controller.core import translate
 from epic.controller.desired import Desired, Item
 from epic.controller.documents import manifest_files, read_file, read_text
-from epic.controller.objects import Document, Objects, parse
+from epic.controller.objects import (
+    ClientObject,
+    Document,
+    Gateway,
+    HTTPRoute,
+    Objects,
+    TCPRoute,
+    parse,
+)
 from epic.controller.state import Owned
 from epic.errors import EpicError, Invalid
+from epic.kinds.unknown_fields import unknown_fields
 
 STDIN = Path("-")
 GONE_SECONDS = 60.0
@@ -82,16 +91,21 @@ def split(
     return sorted(own, key=lambda obj: platform.ORDER.index(obj.kind)), others
 
 
+def parse_objects(documents: Iterable[Document]) -> list[ClientObject]:
+    """The Gateway API's objects, and those that belong to them; raises Invalid with what is wrong."""
+    objects, problems = parse(documents)
+    if problems:
+        raise Invalid("\n".join(map(str, problems)))
+    return objects
+
+
 def understood(
-    documents: Iterable[Document], settings: CoreSettings, report: Report, account: str
+    objects: Iterable[ClientObject], settings: CoreSettings, report: Report, account: str
 ) -> Desired:
     """What the Gateway API's objects ask for; what is wrong with them is told.
 
     Raises Invalid when a configuration among them names another account than the one given.
     """
-    objects, problems = parse(documents)
-    if problems:
-        raise Invalid("\n".join(map(str, problems)))
     desired = translate(Objects(objects), settings)
     for problem in desired.problems:
         report.failed(str(problem))
@@ -106,6 +120,14 @@ def understood(
     return desired
 
 
+def _warn_of_unknown_fields(objects: Iterable[ClientObject], report: Report) -> None:
+    # Of others, such as Services, most is of no concern to EPIC.
+    for obj in objects:
+        if isinstance(obj, Gateway | HTTPRoute | TCPRoute):
+            for unknown in unknown_fields(type(obj.spec), obj.content["spec"], "spec"):
+                report.warn(f"{obj.source}: {obj.ref}: {unknown} is not known and ignored")
+
+
 def apply(
     client: EpicClient,
     documents: Iterable[Document],
@@ -116,7 +138,9 @@ def apply(
     """Create or change every object; one that fails does not stop the others."""
     report = Report()
     own, others = split(documents, account)
-    items = understood(others, settings, report, account).items
+    objects = parse_objects(others)
+    _warn_of_unknown_fields(objects, report)
+    items = understood(objects, settings, report, account).items
     if not own and not items and not report.problems:
         report.warn(
             "there is nothing to be written: the manifests hold no Gateway, no route and no Service of one"
@@ -141,7 +165,7 @@ def delete(
     """Delete every object, in the reverse order of creation."""
     report = Report()
     own, others = split(documents, account)
-    items = list(reversed(understood(others, settings, report, account).items))
+    items = list(reversed(understood(parse_objects(others), settings, report, account).items))
     for item in items:
         what = _label(item.ref.kind, item.ref.namespace, item.ref.name)
         try:

@@ -280,6 +280,15 @@ def test_a_wrong_manifest_says_what_would_be_right(epicctl: Epicctl, manifest: s
     assert "Traceback" not in done.stderr
 
 
+def test_fields_of_routes_that_are_not_known_are_warned_about(epicctl: Epicctl, shop: Path) -> None:
+    file = shop / "gateway.yaml"
+    file.write_text(file.read_text().replace("  hostnames:", "  useDefaultGateways: All\n  hostnames:"))
+    done = epicctl("apply", "-f", str(shop / "platform.yaml"), "-f", str(file))
+    assert done.returncode == 0
+    (warning,) = done.stderr.splitlines()
+    assert warning.endswith("HTTPRoute shop/web: spec.useDefaultGateways is not known and ignored")
+
+
 def test_a_misspelt_field_is_warned_about(epicctl: Epicctl) -> None:
     manifest = "apiVersion: epic.acnodal.io/v1\nkind: Account\nmetadata: {name: x}\nspec: {proxylimit: 3}"
     done = epicctl("apply", "-f", "-", stdin=manifest)
