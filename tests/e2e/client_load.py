@@ -3,9 +3,10 @@
 
 Arguments: ADDRESS PORT HOST RATE CONNECTIONS. Sends RATE requests a second on connections of their own, and
 two a second on each of CONNECTIONS kept-alive connections, until its input ends. Then prints one JSON line:
-{"sent", "answered", "closed": polite ends of kept-alive connections, "failures": [{"port", "opened", "at",
-"kind", "kept", "text"}]}. A failure is an answer other than 200 or none, on the connection from `port` (0:
-none came to be) that was begun at `opened`, given up at `at`; `kept`: the connection had answered before.
+{"sent", "answered", "closed": polite ends of kept-alive connections, "stalled": seconds in which this process
+did not run, "failures": [{"port", "opened", "at", "kind", "kept", "text"}]}. A failure is an answer other
+than 200 or none, on the connection from `port` (0: none came to be) that was begun at `opened`, given up
+at `at`; `kept`: the connection had answered before.
 """
 
 from __future__ import annotations
@@ -15,10 +16,14 @@ import json
 import resource
 import sys
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
 
 PATIENCE = 5.0
 PAUSE = 0.5
+BEAT = 0.05
+STALL = 0.2
 
 
 @dataclass
@@ -28,12 +33,48 @@ class Tally:
     sent: int = 0
     answered: int = 0
     closed: int = 0
+    stalled: float = 0.0
     failures: list[dict[str, object]] = field(default_factory=list)
 
     def fail(self, line: Line, kind: str, text: object) -> None:
         """Note a request without a 200."""
         ends = {"port": line.port, "opened": line.opened, "at": time.time()}
         self.failures.append(ends | {"kind": kind, "kept": line.kept, "text": str(text)[:200]})
+
+
+class Patience:
+    """Limits of waiting that count no time in which this process did not run: it could see no answer."""
+
+    def __init__(self, tally: Tally) -> None:
+        self._tally = tally
+        self._loop = asyncio.get_running_loop()
+        self._limits: set[asyncio.Timeout] = set()
+        self._expect()
+
+    @asynccontextmanager
+    async def limit(self) -> AsyncIterator[None]:
+        """Raise TimeoutError when the block takes longer."""
+        async with asyncio.timeout(PATIENCE) as limit:
+            self._limits.add(limit)
+            try:
+                yield
+            finally:
+                self._limits.discard(limit)
+
+    def _expect(self) -> None:
+        # A callback, not a task: after a stall it is called before the limits that are over by then.
+        self._expected = self._loop.time() + BEAT
+        self._loop.call_at(self._expected, self._beat)
+
+    def _beat(self) -> None:
+        stall = self._loop.time() - self._expected
+        if stall > STALL:
+            self._tally.stalled += stall
+            for limit in self._limits:
+                when = limit.when()
+                if when is not None and not limit.expired():
+                    limit.reschedule(when + stall)
+        self._expect()
 
 
 @dataclass
@@ -85,12 +126,12 @@ async def read_reply(reader: asyncio.StreamReader) -> tuple[int, bool]:
     return int(head[0].split()[1]), headers.get("connection") != "close"
 
 
-async def ask_once(target: Target, tally: Tally) -> None:
+async def ask_once(target: Target, tally: Tally, patience: Patience) -> None:
     """A request on a connection of its own."""
     tally.sent += 1
     line = Line()
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with patience.limit():
             reader, writer = await line.open(target)
             writer.write(target.request(keep=False))
             status, _ = await read_reply(reader)
@@ -104,13 +145,13 @@ async def ask_once(target: Target, tally: Tally) -> None:
         line.close()
 
 
-async def keep_asking(target: Target, tally: Tally, offset: float) -> None:
+async def keep_asking(target: Target, tally: Tally, patience: Patience, offset: float) -> None:
     """Requests on one connection after the other, each kept for as long as the server keeps it."""
     await asyncio.sleep(offset)
     while True:
         line = Line()
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with patience.limit():
                 reader, writer = await line.open(target)
             going = True
             while going:
@@ -119,7 +160,7 @@ async def keep_asking(target: Target, tally: Tally, offset: float) -> None:
                     tally.closed += 1
                     break
                 tally.sent += 1
-                async with asyncio.timeout(PATIENCE):
+                async with patience.limit():
                     writer.write(target.request(keep=True))
                     status, going = await read_reply(reader)
                 if status == 200:
@@ -137,14 +178,14 @@ async def keep_asking(target: Target, tally: Tally, offset: float) -> None:
             line.close()
 
 
-async def pace(target: Target, tally: Tally, rate: float) -> None:
+async def pace(target: Target, tally: Tally, patience: Patience, rate: float) -> None:
     """Begin `rate` requests a second, whatever becomes of them."""
     under_way: set[asyncio.Task[None]] = set()
     begin, number = time.monotonic(), 0
     while True:
         number += 1
         await asyncio.sleep(max(0.0, begin + number / rate - time.monotonic()))
-        task = asyncio.create_task(ask_once(target, tally))
+        task = asyncio.create_task(ask_once(target, tally, patience))
         under_way.add(task)
         task.add_done_callback(under_way.discard)
 
@@ -156,9 +197,12 @@ async def main() -> None:
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     target, tally = Target(address, int(port), host), Tally()
-    works = [asyncio.create_task(pace(target, tally, float(rate)))]
+    patience = Patience(tally)
+    works = [asyncio.create_task(pace(target, tally, patience, float(rate)))]
     count = int(connections)
-    works += [asyncio.create_task(keep_asking(target, tally, PAUSE * n / count)) for n in range(count)]
+    works += [
+        asyncio.create_task(keep_asking(target, tally, patience, PAUSE * n / count)) for n in range(count)
+    ]
     print("ready", flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
     for work in works:

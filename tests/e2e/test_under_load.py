@@ -15,8 +15,8 @@ import pytest
 from conftest import settled
 from hosts import CHECKOUT, INVENTORY, Lab, Target, eventually
 from other_bundle import VERSION, make_other_bundle
-from test_rotation import TUNNELS, epochs
 from traffic import Seen, describe, traffic
+from tunnel_keys import rotate
 
 from epic.client import EpicClient
 
@@ -110,14 +110,8 @@ def test_nodes_that_start_anew_one_after_the_other_cost_no_request(lab: Lab, web
 def test_keys_of_all_tunnels_change_without_a_failed_request(
     lab: Lab, api: EpicClient, web_target: Target
 ) -> None:
-    before = epochs(api)
     with traffic(lab, web_target) as seen:
-        api.post(f"{TUNNELS}/rotate", {})
-        eventually(
-            lambda: all(now > before[i] for i, now in epochs(api).items() if i in before),
-            within=90,
-            what="a higher signing epoch on every tunnel",
-        )
+        rotate(api, within=120)
     none_failed(seen)
 
 

@@ -38,6 +38,8 @@ class Seen:
     sent: int = 0
     answered: int = 0
     closed: int = 0
+    stalled: float = 0.0
+    """Seconds in which the client's process did not run: the machine had no time for it."""
     failures: list[Failure] = field(default_factory=list)
     next_hops: list[tuple[float, int]] = field(default_factory=list)
     moved: list[Moved] = field(default_factory=list)
@@ -65,6 +67,7 @@ def traffic(lab: Lab, target: Target, rate: int = 300, connections: int = 200) -
         said, watched = _end(load), _end(watch)
         assert watched["lost"] == 0, f"{watched['lost']} packets were not seen on the router"
         seen.sent, seen.answered, seen.closed = said["sent"], said["answered"], said["closed"]
+        seen.stalled = said["stalled"]
         seen.failures = [Failure(**failure) for failure in said["failures"]]
         seen.next_hops = [(at, count) for at, count in watched["next_hops"]]
         seen.moved = [Moved(**moved) for moved in watched["moved"]]
@@ -92,6 +95,7 @@ def describe(seen: Seen) -> str:
     )
     return (
         f"{seen.sent} sent, {seen.answered} answered, {seen.closed} closed by the server, "
+        f"the client did not run for {seen.stalled:.1f} s, "
         f"{len(seen.moved)} connections led elsewhere by the router; {len(seen.failures)} failures, "
         f"{len(seen.rehashed)} of those connections; "
         f"next hops {hops}\n{rows}"
