@@ -56,9 +56,7 @@ def control_host() -> str:
 def connect() -> tuple[EpicClient, Login]:
     """The REST API as the administrator that site.yml made."""
     if not CONFIGURATION.is_file():
-        raise StepFailed(
-            f"there is no {CONFIGURATION.relative_to(CHECKOUT)}: site.yml has not run", "make site"
-        )
+        raise StepFailed(f"there is no {CONFIGURATION}: site.yml has not run", "make site")
     try:
         found = settings.load(CONFIGURATION)
         client = settings.connect(found, found.secret())
@@ -101,7 +99,7 @@ def run_backends() -> None:
         )
     if done.returncode:
         tail = "\n".join(PLAYBOOK_LOG.read_text().splitlines()[-20:])
-        raise StepFailed(f"playbooks/demo.yml failed:\n{tail}", f"less {PLAYBOOK_LOG.relative_to(CHECKOUT)}")
+        raise StepFailed(f"playbooks/demo.yml failed:\n{tail}", f"less {PLAYBOOK_LOG}")
 
 
 def desired(login: Login) -> Desired:
