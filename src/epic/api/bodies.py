@@ -52,16 +52,23 @@ from epic.model.resources import (
     ServicePrefixSpec,
 )
 
+_MOST_LEVELS = 64
+"""Of objects and lists in each other; what is stored can be written and read however it is wrapped."""
 
-def _without_nulls(value: Any) -> Any:
+
+def _without_nulls(value: Any, levels: int = _MOST_LEVELS) -> Any:
     if isinstance(value, str):
         _check_text(value)
-    elif isinstance(value, dict):
+    elif isinstance(value, dict | list):
+        if not levels:
+            raise ValueError(
+                f"objects and lists are nested too deeply; at most {_MOST_LEVELS} levels are possible"
+            )
+        if isinstance(value, list):
+            return [_without_nulls(inner, levels - 1) for inner in value]
         for key in value:
             _check_text(key)
-        return {key: _without_nulls(inner) for key, inner in value.items() if inner is not None}
-    elif isinstance(value, list):
-        return [_without_nulls(inner) for inner in value]
+        return {key: _without_nulls(inner, levels - 1) for key, inner in value.items() if inner is not None}
     return value
 
 
@@ -89,10 +96,7 @@ class Body(BaseModel):
     @model_validator(mode="wrap")
     @classmethod
     def _nulls_are_absent(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        try:
-            content = _without_nulls(data)
-        except RecursionError:
-            raise ValueError("objects and lists are nested too deeply") from None
+        content = _without_nulls(data)
         body = handler(content)
         if cls.kind is not None and isinstance(content, dict):
             body._unknown = tuple(_unknown_fields(cls.kind, content))

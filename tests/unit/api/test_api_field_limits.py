@@ -156,3 +156,27 @@ async def test_what_clients_send_besides_is_no_unknown_field(tenant: httpx.Async
     ):
         for reply in await written(tenant, path, uid, sent):
             assert (reply.status_code, reply.headers.get("warning")) == (302, None)
+
+
+def nested(levels: int) -> dict[str, Any]:
+    """So many objects in each other."""
+    found: dict[str, Any] = {}
+    for _ in range(levels - 1):
+        found = {"a": found}
+    return found
+
+
+@pytest.mark.parametrize("levels", [1, 50, 58, 59, 200, 300, 430])
+async def test_what_is_nested_too_deeply_is_400_and_never_stored(
+    tenant: httpx.AsyncClient, levels: int
+) -> None:
+    """Seven levels are around a filter, six around the TLS of a listener; 64 are possible."""
+    route, proxy = route_body(), proxy_body()
+    route["route"]["spec"]["http"]["rules"][0]["filters"] = [nested(levels - 1)] if levels > 1 else []
+    proxy["proxy"]["spec"]["gateway"]["listeners"][0]["tls"] = nested(levels)
+    for path, body in ((ROUTES, route), (PROXIES, proxy)):
+        reply = await tenant.post(path, json=body)
+        assert reply.status_code == (302 if levels <= 58 else 400)
+        assert levels <= 58 or "nested too deeply" in reply.json()["error"]
+    for name in ("routes", "proxies"):
+        assert (await tenant.get(f"{API}/accounts/root/{name}")).status_code == 200
