@@ -143,6 +143,7 @@ class Bed:
             {each.index: each.address.packed for each in told.siblings},
             {slot: key for slot, key in enumerate(told.keys) if key is not None},
             told.active,
+            told.netns is not None,
         )
 
     def stranger(self, inner: int, **changes: Any) -> Connection:
@@ -159,6 +160,12 @@ class Bed:
         self._kept.append(accepted)
         self.know(opened)
         return opened
+
+    def send(self, opened: Connection, size: int) -> None:
+        """The instance sends to the client of the connection opened last, which says nothing of it."""
+        self._kept[-1].sendall(bytes(size))
+        numbers = self.chance.sockets[flow_of(opened)]
+        self.chance.sockets[flow_of(opened)] = replace(numbers, send=(numbers.send + size) % (1 << 32))
 
     def ends_of(self, inner: int) -> tuple[Address, Address, int]:
         """Client, gateway and a client's port that no other test uses."""

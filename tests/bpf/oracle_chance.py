@@ -177,7 +177,7 @@ def _act(  # noqa: PLR0911 (one for each end)
         chance.counted["stale"] += 1
     visited = header.visited | 1 << own
     left = [each for each in gateway.order if each in gateway.candidates and not visited >> each & 1]
-    spare = choose_spare(header.spare, own, found, (header.origin, left[0] if left else None))
+    spare = choose_spare(header.spare, gateway, found, (header.origin, left[0] if left else None))
     if left:
         chance.counted["forwarded"] += 1
         said = Header(visited, header.origin, spare, own, ASK | ANSWER)

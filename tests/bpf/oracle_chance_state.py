@@ -32,6 +32,7 @@ class Gateway:
     addresses: dict[int, bytes]
     keys: dict[int, bytes]
     active: int
+    has_instance: bool = True
 
 
 @dataclass
@@ -74,9 +75,10 @@ def _near(number: int, first: int, span: int) -> bool:
     return (number - first + _REACH) % (1 << 32) < span + 2 * _REACH
 
 
-def choose_spare(spare: int, own: int, found: Match, others: tuple[int, int | None]) -> int:
+def choose_spare(spare: int, gateway: Gateway, found: Match, others: tuple[int, int | None]) -> int:
     """Who gets what fits nobody; `others` are where it came in, and who is asked next."""
-    if found is Match.DOUBTFUL or (spare == own and found is Match.ABSENT):
+    own = gateway.own
+    if found is Match.DOUBTFUL or (spare == own and found is Match.ABSENT and gateway.has_instance):
         return own
     origin, following = others
     return spare if spare != own else origin if following is None else following

@@ -241,3 +241,19 @@ def test_who_sends_too_much_is_told_how_much_fits(bed: Bed, families: Families) 
     assert ran.verdict == REDIRECTED
     assert mtu.to_bytes(4, "big") in ran.packet[14 + families.header :][:8]
     assert stranger.public.packed + stranger.client.packed in ran.packet[14:][: families.header]
+
+
+@TELLS_MTU
+@FAMILIES
+def test_of_a_superpacket_each_segment_has_to_fit(bed: Bed, families: Families) -> None:
+    """What fits gets as far as the kernel, which does not wrap those of test runs: they tell no protocol."""
+    stranger = bed.stranger(families.inner)
+    most = 1500 - families_overhead(families) - families.header - 20
+    for size, reason, verdict in ((most, "no_room", DROPPED), (most + 1, "too_big", REDIRECTED)):
+        before = bed.plane.drop_counters()[reason]
+        bed.program.gso(size, 2)
+        packet = stranger.packet("PA", bytes(2 * size))
+        if families.inner == 4:
+            packet.flags = "DF"
+        assert bed.run(ETHER / packet).verdict == verdict
+        assert bed.plane.drop_counters()[reason] == before + 1

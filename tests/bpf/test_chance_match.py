@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import pytest
-from chance_bed import FAR, Bed, ends, error_about
+from chance_bed import FAR, WINDOW, Bed, ends, error_about
 from chance_sockets import BOTH_FAMILIES_PORT, PORT
 from frames import ETHER, FAMILIES, INNER, Families
 from oracle_chance import NOT_OURS, REDIRECTED
@@ -26,6 +26,23 @@ def test_a_socket_of_another_connection_swallows_nothing(
 def test_numbers_near_the_sockets_are_its_own(bed: Bed, families: Families, distance: int) -> None:
     opened = bed.open(families.inner)
     assert ends(bed, ETHER / opened.moved(distance, distance).packet())[2] == {"hits"}
+
+
+@INNER
+def test_numbers_are_near_all_that_may_come_or_be_acknowledged(bed: Bed, families: Families) -> None:
+    """Up to the end of the window, and from the first byte that is not acknowledged on."""
+    opened, reach, sent = bed.open(families.inner), 1 << 24, 2800
+    bed.send(opened, sent)
+    within = (0, sent - 100 - reach, 100 - reach, sent + reach - 100)
+    for acknowledged in within:
+        assert ends(bed, ETHER / opened.moved(0, acknowledged).packet())[2] == {"hits"}
+        about = (opened.acknowledged + acknowledged) % (1 << 32)
+        assert ends(bed, ETHER / error_about(opened, about))[2] == {"hits"}
+    for acknowledged in (-reach - 100, sent + reach + 100):
+        assert ends(bed, ETHER / opened.moved(0, acknowledged).packet())[2] == {"stale", "passed_on"}
+    assert ends(bed, ETHER / opened.moved(reach + 20_000).packet())[2] == {"hits"}
+    for sequence in (-reach - 100, reach + WINDOW + 100):
+        assert ends(bed, ETHER / opened.moved(sequence).packet())[2] == {"stale", "passed_on"}
 
 
 @INNER

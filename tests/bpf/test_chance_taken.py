@@ -98,12 +98,25 @@ def test_who_has_a_socket_that_does_not_fit_is_noted_and_gets_it_at_the_end(
     stale = opened.moved(FAR).packet()
     assert ends(bed, bed.passed_on(stale)) == (REDIRECTED, "", {"stale", "forwarded"})
     _, packet, _ = bed.judge(bed.passed_on(stale))
-    header = packet[42:] if bed.over == 4 else packet[62:]
-    assert header[6] & 15 == OWN
+    assert spare_of(bed, packet) == OWN
     stranger = bed.another(families.inner).packet()
     back = bed.passed_on(stranger, flags=RETURN, visited=0b1111, origin=OWN, spare=1)
     assert ends(bed, back) == (REDIRECTED, "", {"fallbacks"})
     assert receiver_of(bed, back) == 1
+
+
+@OPENED
+def test_what_may_be_a_sockets_here_stays_here_at_the_end(bed: Bed, families: Families) -> None:
+    doubtful = bed.open(families.inner).moved(FAR).packet()
+    back = bed.passed_on(doubtful, flags=RETURN, visited=0b1111, origin=OWN, spare=1)
+    assert ends(bed, back) == (NOT_OURS, "", {"chain_ends"})
+
+
+@FAMILIES
+def test_where_there_is_no_instance_nothing_is_given_to(bed: Bed, families: Families) -> None:
+    bed.tell(families.inner, netns=None)
+    _, packet, _ = bed.judge(bed.passed_on(bed.stranger(families.inner).packet(), spare=OWN))
+    assert spare_of(bed, packet) == ORDER[2]
 
 
 @FAMILIES
@@ -111,9 +124,9 @@ def test_a_socket_of_another_connection_is_not_given_what_fits_nobody(bed: Bed, 
     """It would answer with its own numbers, which tells the client nothing: it is to be reset."""
     strange = bed.open(families.inner).moved(FAR, FAR).packet()
     for asked in (ETHER / strange, bed.passed_on(strange, spare=OWN)):
-        _, packet, _ = bed.judge(asked)
-        header = packet[42:] if bed.over == 4 else packet[62:]
-        assert header[6] & 15 != OWN
+        assert spare_of(bed, bed.judge(asked)[1]) != OWN
+    bed.judge(bed.passed_on(strange, flags=FOUND, origin=OWN, visited=0b0110, spare=1))
+    assert spare_of(bed, bed.judge(ETHER / strange)[1]) == 1
     back = bed.passed_on(strange, flags=RETURN, visited=0b1111, origin=OWN, spare=1)
     assert ends(bed, back) == (REDIRECTED, "", {"fallbacks"})
     assert receiver_of(bed, back) == 1
@@ -157,6 +170,12 @@ def test_what_no_sibling_sends_is_dropped_by_name(
     if "receiver" in changes:
         frame = to_own_address(frame, bed)
     assert ends(bed, frame) == (DROPPED, reason, set())
+
+
+def spare_of(bed: Bed, packet: bytes) -> int:
+    """Who gets what is passed on if it fits nobody's socket."""
+    header = packet[42:] if bed.over == 4 else packet[62:]
+    return header[6] & 15
 
 
 def to_own_address(frame: bytes, bed: Bed) -> bytes:
