@@ -81,7 +81,8 @@ test: setup-lab setup-etcd bpf check sanity ## Run every test, from unit tests t
 	EPIC_LIFE_SEQUENCES=1000 $(PYTEST) -n 2 tests/unit/test_life_sequences.py
 	EPIC_STORE_SEQUENCES=100 EPIC_STORE_KILLS=50 $(PYTEST) -n 2 --dist load tests/unit/store/test_store_sequences.py tests/unit/store/test_store_kills.py
 	$(PYTEST) -n 2 tests/integration/playbooks
-	$(PYTEST) tests/bpf tests/integration --ignore tests/integration/playbooks
+	$(PYTEST) -n 2 --dist loadfile tests/bpf tests/integration --ignore tests/integration/playbooks --ignore tests/bpf/second_chance
+	$(PYTEST) tests/bpf/second_chance
 	$(MAKE) demo
 	$(PYTEST) tests/e2e
 	$(PYTEST) tests/lab/test_decommission.py
