@@ -145,6 +145,32 @@ def test_where_no_route_leads_to_the_sibling_it_is_dropped_likewise(bed: Bed, fa
 
 
 @OPENED
+def test_a_node_that_forwards_nothing_else_passes_packets_on(bed: Bed, families: Families) -> None:
+    settings = ("ipv4/ip_forward", "ipv6/conf/all/forwarding")
+    for setting in settings:
+        bed.namespace.sysctl(setting, 0)
+    try:
+        assert receiver_of(bed, ETHER / bed.stranger(families.inner).packet()) == ORDER[0]
+    finally:
+        for setting in settings:
+            bed.namespace.sysctl(setting, 1)
+
+
+@OPENED
+def test_rules_for_what_comes_in_do_not_count_for_what_is_passed_on(bed: Bed, families: Families) -> None:
+    """They may have no route where there is one for what the node itself sends."""
+    # A command each: many together are of one family.
+    command, rule = f"ip -{bed.over}", "iif up0 lookup 999 pref 10"
+    bed.namespace.run(f"{command} route add unreachable default table 999")
+    bed.namespace.run(f"{command} rule add {rule}")
+    try:
+        assert receiver_of(bed, ETHER / bed.stranger(families.inner).packet()) == ORDER[0]
+    finally:
+        bed.namespace.run(f"{command} rule del {rule}")
+        bed.namespace.run(f"{command} route flush table 999")
+
+
+@OPENED
 def test_one_that_leaves_is_asked_nothing_but_what_it_passes_on_is_taken(
     bed: Bed, families: Families
 ) -> None:

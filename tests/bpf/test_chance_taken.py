@@ -112,6 +112,15 @@ def test_what_may_be_a_sockets_here_stays_here_at_the_end(bed: Bed, families: Fa
     assert ends(bed, back) == (NOT_OURS, "", {"chain_ends"})
 
 
+@OPENED
+def test_nothing_is_given_to_one_that_does_not_live_any_more(bed: Bed, families: Families) -> None:
+    siblings = tuple(Sibling(index, node(bed.over, index), alive=index != 1) for index in ORDER)
+    bed.tell(families.inner, siblings=siblings)
+    stranger = bed.stranger(families.inner).packet()
+    back = bed.passed_on(stranger, flags=RETURN, visited=0b1111, origin=OWN, spare=1)
+    assert ends(bed, back) == (NOT_OURS, "", {"chain_ends"})
+
+
 @FAMILIES
 def test_where_there_is_no_instance_nothing_is_given_to(bed: Bed, families: Families) -> None:
     bed.tell(families.inner, netns=None)
