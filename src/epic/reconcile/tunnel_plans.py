@@ -38,11 +38,6 @@ class GatewayPlan:
     crowded_out: int = 0
     limit: int = 0
 
-    @property
-    def size(self) -> int:
-        """How many tunnels it changes."""
-        return len(self.change.delete) + len(self.change.update) + len(self.change.create)
-
     def shown(self, world: World, proxy: GWProxy) -> GWProxy:
         """The gateway as it is when the change is done."""
         endpoints = tunnel_endpoints(world.tunnels.of(self.gateway), world.nodes)

@@ -18,7 +18,7 @@ from steering import Site
 pytestmark = [
     pytest.mark.root,
     pytest.mark.timeout(0),
-    # About one upgrade in 150 leaves a connection without an answer, for a reason that is not known yet.
+    # About one upgrade in 100 has left a connection without an answer, for an unknown reason.
     pytest.mark.skipif(SECONDS < LONG, reason="planned work is played by make test-second-chance"),
 ]
 MEMBERS, SPARE = (0, 1, 2), 3
