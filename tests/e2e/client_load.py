@@ -2,7 +2,8 @@
 """Load from the host `client`; runs there alone, with nothing but Python's own library.
 
 Arguments: ADDRESS PORT HOST RATE CONNECTIONS. Sends RATE requests a second on connections of their own, and
-two a second on each of CONNECTIONS kept-alive connections, until its input ends. Then prints one JSON line:
+two a second on each of CONNECTIONS kept-alive connections, until its input ends, but for five
+seconds at least: what is tried may be over at once. Then prints one JSON line:
 {"sent", "answered", "closed": polite ends of kept-alive connections, "stalled": seconds in which this process
 did not run, "failures": [{"port", "opened", "at", "kind", "kept", "text"}]}. A failure is an answer other
 than 200 or none, on the connection from `port` (0: none came to be) that was begun at `opened`, given up
@@ -24,6 +25,7 @@ PATIENCE = 5.0
 PAUSE = 0.5
 BEAT = 0.05
 STALL = 0.2
+LEAST_SECONDS = 5
 
 
 @dataclass
@@ -204,7 +206,8 @@ async def main() -> None:
         asyncio.create_task(keep_asking(target, tally, patience, PAUSE * n / count)) for n in range(count)
     ]
     print("ready", flush=True)
-    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+    ended = asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+    await asyncio.gather(ended, asyncio.sleep(LEAST_SECONDS))
     for work in works:
         work.cancel()
     await asyncio.gather(*works, return_exceptions=True)
