@@ -8,6 +8,8 @@ import platform
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,11 +18,13 @@ SCRIPT = Path(__file__).parents[3] / "roles/base/files/install-python"
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 UV = """#!/bin/sh
-# makes what uv would, or fails in the middle as with a full disk
+# makes what uv would, or fails in the middle as with a full disk, or waits there
 for last; do :; done
+echo "$1" >>"${0%/*}/calls"
 case $1 in
 venv) mkdir -p "$last/bin"; echo new >"$last/bin/epic-agent" ;;
-pip) [ ! -e "${0%/*}/full" ] || { echo "No space left on device" >&2; exit 1; } ;;
+pip) [ ! -e "${0%/*}/full" ] || { echo "No space left on device" >&2; exit 1; }
+  [ ! -p "${0%/*}/wait" ] || read -r _ <"${0%/*}/wait" ;;
 esac
 """
 
@@ -54,8 +58,19 @@ class Host:
         (self.opt / "current").symlink_to(versions[-1])
 
     def install(self, version: str, keep: int = 1) -> subprocess.CompletedProcess[str]:
-        command = [str(self.part / "install"), sys.executable, str(self.opt / version), str(keep)]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
+        return subprocess.run(self._command(version, keep), capture_output=True, text=True, check=False)
+
+    def begin_install(self, version: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(self._command(version, 1))
+
+    def _command(self, version: str, keep: int) -> list[str]:
+        return [str(self.part / "install"), sys.executable, str(self.opt / version), str(keep)]
+
+    @property
+    def calls(self) -> list[str]:
+        """What uv was asked for so far."""
+        path = self.wheels / "calls"
+        return path.read_text().split() if path.exists() else []
 
     @property
     def versions(self) -> list[str]:
@@ -90,6 +105,32 @@ def test_what_was_cut_short_is_made_anew(host: Host) -> None:
     (host.opt / "0.2.0-b/half").touch()
     assert host.install("0.2.0-b").returncode == 0
     assert sorted(path.name for path in (host.opt / "0.2.0-b").iterdir()) == [".complete", "bin"]
+
+
+def test_of_two_at_once_the_second_waits_and_finds_the_work_done(host: Host) -> None:
+    os.mkfifo(host.wheels / "wait")
+    first = host.begin_install("0.2.0-b")
+    wait_until(lambda: host.calls == ["venv", "pip"])
+    second = host.begin_install("0.2.0-b")
+    lock = (host.opt / ".install").stat().st_ino
+    wait_until(lambda: is_waited_for(lock) or len(host.calls) > 2)
+    assert host.calls == ["venv", "pip"], "nothing is removed under the first one"
+    (host.wheels / "wait").write_text("go on\n")
+    assert (first.wait(10), second.wait(10)) == (0, 0)
+    assert host.calls == ["venv", "pip"]
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def is_waited_for(inode: int) -> bool:
+    """Whether a process waits for a lock of the file, as proc_locks(5) shows it."""
+    lines = Path("/proc/locks").read_text().splitlines()
+    return any("->" in line and f":{inode} " in line for line in lines)
 
 
 @pytest.mark.parametrize(
