@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, Response
 from epic.api.auth import hash_password
 from epic.api.bodies import AccountBody, UserBody
 from epic.api.context import Ctx, admin_only
+from epic.api.metadata import check_version
 from epic.api.replies import PREFIX, Duplicate, deleted, found, listed, shown
 from epic.errors import Conflict
 from epic.kinds.registry import KINDS
@@ -91,6 +92,7 @@ def replace(ctx: Ctx, account: str, body: AccountBody) -> Response:
             _refuse_inheritance(transaction, account)
             written = transaction.create(Account(metadata=Metadata(name=account), spec=body.account.spec))
         else:
+            check_version(body.account.metadata, stored)
             written = transaction.update(stored.model_copy(update={"spec": body.account.spec}))
             # Workload nodes that were left without tunnels may have some now.
             replan(transaction, world, account, ())

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Request bodies. A field that clients may not set is not here, and is ignored like any unknown one.
 
-Who sends one that no object of the kind has is told of it.
+Who sends an object with one that objects of the kind do not have is told of it. What only asks for something
+is refused instead: without that field it would ask for something else.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from epic.kinds.registry import (
     NODE,
     SERVICE_PREFIX,
 )
-from epic.kinds.unknown_fields import unknown_fields
+from epic.kinds.unknown_fields import unknown_in_object
 from epic.model.addresses import AnyAddress, tunnel_address, usable
 from epic.model.base import Camel, ClientRef, Kebab
 from epic.model.client_text import ClientLine, ClientName, OptionalClientName, find_control_character
@@ -80,7 +81,8 @@ def _check_text(text: str) -> None:
 class Body(BaseModel):
     """A request body; null means absent, as it does to clients in Go.
 
-    `kind` is that of the object in it. `unknown` are the fields of its spec that the kind does not have.
+    `kind` is that of the object in it. `unknown` are the fields that the kind does not have, and the labels
+    and annotations that are not kept.
     """
 
     model_config = ConfigDict(extra="ignore", populate_by_name=True)
@@ -99,16 +101,33 @@ class Body(BaseModel):
         content = _without_nulls(data)
         body = handler(content)
         if cls.kind is not None and isinstance(content, dict):
-            body._unknown = tuple(_unknown_fields(cls.kind, content))
+            body._unknown = tuple(sorted(_unknown_fields(cls.kind, content)))
         return body
+
+
+# What a reply holds may be sent back as it is.
+_AROUND = frozenset({"link"})
 
 
 def _unknown_fields(kind: Kind[Any], content: dict[str, Any]) -> Iterator[str]:
     key = kind.in_rest.key
-    # What is valid has it; clients of the original send slices with what else is in an EndpointSlice.
-    spec = content.get(key, {}).get("spec", {})
-    inlined = {f"{key}.spec.{name}" for name in ("apiVersion", "kind", "metadata")}
-    yield from (path for path in unknown_fields(kind.spec, spec, f"{key}.spec") if path not in inlined)
+    python_key = key.replace("-", "_")
+    yield from content.keys() - _AROUND - {key, python_key}
+    # What is valid has it, under one of its names.
+    yield from unknown_in_object(kind, content.get(key) or content.get(python_key, {}), key)
+
+
+class _Asked(BaseModel):
+    """What only asks for something; nothing of it is passed over."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_no_unknown_fields(cls, data: Any) -> Any:
+        known = {info.alias or name for name, info in cls.model_fields.items()}
+        unknown = sorted(data.keys() - known) if isinstance(data, dict) else []
+        if unknown:
+            raise ValueError(f"there is no field {unknown[0][:80]!r} here; use {', '.join(sorted(known))}")
+        return data
 
 
 class InputMetadata(Camel):
@@ -295,27 +314,27 @@ class NodeBody(Body):
     node: NodeInput
 
 
-class MaintenanceInput(Kebab):
+class MaintenanceInput(_Asked, Kebab):
     """What a node is to do; what is not given stays."""
 
     schedulable: bool = True
     drain: bool = False
 
 
-class MaintenanceBody(Body):
+class MaintenanceBody(_Asked, Body):
     """PUT of a node's maintenance."""
 
     maintenance: MaintenanceInput
 
 
-class UserInput(BaseModel):
+class UserInput(_Asked):
     """A user; the password is kept only as a hash."""
 
     name: ObjectName
     password: Annotated[SecretStr, Field(min_length=8, max_length=256)]
 
 
-class UserBody(Body):
+class UserBody(_Asked, Body):
     """POST of a user."""
 
     user: UserInput

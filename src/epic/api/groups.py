@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, Response
 from epic.api.bodies import GroupBody, PrefixBody
 from epic.api.context import Context, Ctx, admin_only
 from epic.api.gateways import find_group
+from epic.api.metadata import check_version
 from epic.api.names import check_template
 from epic.api.replies import PREFIX, Duplicate, deleted, found, listed, shown
 from epic.errors import Conflict, Invalid
@@ -98,6 +99,7 @@ def _write_group(ctx: Context, account: str, name: str, body: GroupBody, *, repl
         if stored is None:
             group = transaction.create(wanted)
         elif replace:
+            check_version(body.group.metadata, stored)
             group = transaction.update(stored.model_copy(update={"spec": spec}))
         else:
             raise Duplicate(f"gateway template {name!r} exists already", path)
@@ -184,6 +186,7 @@ def _write_prefix(ctx: Context, name: str, body: PrefixBody, *, replace: bool) -
         if stored is None:
             prefix = transaction.create(ServicePrefix(metadata=Metadata(name=name), spec=spec))
         elif replace:
+            check_version(body.service_prefix.metadata, stored)
             prefix = transaction.update(stored.model_copy(update={"spec": spec}))
         else:
             raise Duplicate(f"address pool {name!r} exists already", path)

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, Response
 
 from epic.api.bodies import MaintenanceBody, NodeBody
 from epic.api.context import Ctx, admin_only
+from epic.api.metadata import check_version
 from epic.api.replies import PREFIX, deleted, found, shown
 from epic.errors import Conflict
 from epic.ipam.prefixes import check_node_address
@@ -88,6 +89,7 @@ def register(ctx: Ctx, name: str, body: NodeBody) -> Response:
             node = transaction.create(Node(metadata=Metadata(name=name), spec=spec, status=status))
         else:
             _refuse_if_removing(stored)
+            check_version(body.node.metadata, stored)
             given = stored.model_copy(update={"spec": spec})
             node = transaction.update(prepare_for_update(NODE, given, stored))
             if _network(stored) != _network(node):

@@ -16,7 +16,7 @@ from epic.controller.objects import Document, describe, explain, without_nulls
 from epic.errors import Invalid, QuotaExceeded
 from epic.kinds.kind import Kind
 from epic.kinds.registry import KINDS
-from epic.kinds.unknown_fields import unknown_fields
+from epic.kinds.unknown_fields import unknown_in_object
 from epic.model.resources import User
 
 API_VERSION = "epic.acnodal.io/v1"
@@ -28,6 +28,7 @@ Action = Literal["created", "configured", "unchanged", "deleted", "not found"]
 ORDER = tuple(kind.name for kind in KINDS if kind.writer == "platform")
 """What the platform's administrators write, in the order in which it is made."""
 USER = User.kind
+_OF_USER = frozenset({"password-file"})
 
 Prompt = Callable[[str], str]
 Warn = Callable[[str], None]
@@ -42,6 +43,8 @@ class PlatformObject:
     name: str
     spec: dict[str, Any]
     source: str
+    unknown: tuple[str, ...] = ()
+    """Paths of fields that are not read."""
 
     def __str__(self) -> str:
         name = f"{self.account}/{self.name}" if self.account else self.name
@@ -79,16 +82,29 @@ def parse(document: Document, account: str = "") -> PlatformObject:
         labels = metadata.get("labels")
         prefix = labels.get(PREFIX_LABEL) if isinstance(labels, dict) else None
         spec = {**spec, "service-prefix": prefix} if prefix else spec
-    return PlatformObject(kind, owner, name, spec, document.source)
+    return PlatformObject(kind, owner, name, spec, document.source, _unknown(kind, content))
+
+
+def _unknown(kind: str, content: dict[str, Any]) -> tuple[str, ...]:
+    if kind != USER:
+        return tuple(unknown_in_object(KINDS[kind], content))
+    # Of a user's spec EPIC stores nothing as it is given.
+    around = unknown_in_object(KINDS[kind], {**content, "spec": {}})
+    return (*around, *(f"spec.{name}" for name in sorted(content.get("spec", {}).keys() - _OF_USER)))
 
 
 def write(client: EpicClient, obj: PlatformObject, prompt: Prompt, warn: Warn) -> Action:
     """Create the object or change it; nothing is written when it is as wanted."""
+    for field in obj.unknown:
+        meant = (
+            f"; known are {_known(obj.kind)}" if field.startswith("spec.") and field.count(".") == 1 else ""
+        )
+        warn(f"{obj.source}: {obj}: {field} is not known and ignored{meant}")
     if obj.kind == USER:
         return _write_user(client, obj, prompt)
     kind = KINDS[obj.kind]
     key = kind.in_rest.key
-    wanted = _checked(kind, obj, warn)
+    wanted = _checked(kind, obj)
     existing = client.find(obj.path)
     if existing is not None and _is_as_wanted(kind, existing[key]["spec"], wanted):
         return "unchanged"
@@ -111,16 +127,17 @@ def remove(client: EpicClient, obj: PlatformObject) -> Action:
     return "deleted"
 
 
-def _checked(kind: Kind[Any], obj: PlatformObject, warn: Warn) -> BaseModel:
+def _known(kind: str) -> str:
+    fields = KINDS[kind].spec.model_fields
+    names = _OF_USER if kind == USER else {info.alias or name for name, info in fields.items()}
+    return ", ".join(sorted(names))
+
+
+def _checked(kind: Kind[Any], obj: PlatformObject) -> BaseModel:
     try:
-        wanted = kind.spec.model_validate(obj.spec)
+        return kind.spec.model_validate(obj.spec)
     except ValidationError as error:
         raise Invalid(f"{obj.source}: {obj}: spec: {explain(error)}") from error
-    for field in unknown_fields(kind.spec, obj.spec, "spec"):
-        known = ", ".join(sorted(info.alias or name for name, info in kind.spec.model_fields.items()))
-        meant = f"; known are {known}" if field.count(".") == 1 else ""
-        warn(f"{obj.source}: {obj}: {field} is not known and ignored{meant}")
-    return wanted
 
 
 def _write_user(client: EpicClient, obj: PlatformObject, prompt: Prompt) -> Action:

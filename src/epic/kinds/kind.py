@@ -76,6 +76,8 @@ class Kind(Generic[T]):
     # Fields of the spec that EPIC fills in, and those that stay as they are unless a client gives them.
     filled_in: frozenset[str] = frozenset()
     kept: frozenset[str] = frozenset()
+    # Paths of fields that clients' objects have besides, as Kubernetes does, and that mean nothing here.
+    known: frozenset[str] = frozenset()
     # What a client's object must be besides the limits of its fields.
     checks: tuple[Callable[[T], Iterator[FieldError]], ...] = ()
 

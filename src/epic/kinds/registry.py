@@ -116,6 +116,14 @@ GW_ENDPOINT_SLICE = Kind(
     indexes={
         "service": indexes.slice_service,
     },
+    # The EndpointSlice as it is in Kubernetes: clients of the original send it whole.
+    known=frozenset(
+        {"spec.apiVersion", "spec.kind", "spec.metadata", "spec.ports[].appProtocol"}
+        | {
+            f"spec.endpoints[].{name}"
+            for name in ("deprecatedTopology", "hints", "hostname", "targetRef", "zone")
+        }
+    ),
 )
 NODE = Kind(
     Node,

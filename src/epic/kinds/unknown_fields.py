@@ -5,13 +5,44 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
+from itertools import islice
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
+from epic.kinds.kind import Kind
+from epic.kinds.strategy import OWN_PREFIX
+from epic.model.base import Metadata
+
 _MOST = 500
 _Walk = Callable[[Any, set[str]], None]
+
+_OF_OBJECTS = frozenset({"apiVersion", "kind", "metadata", "spec", "status"})
+_OF_METADATA = frozenset(
+    spelling for name, info in Metadata.model_fields.items() for spelling in (name, info.alias or name)
+)
+
+
+def unknown_in_object(kind: Kind[Any], obj: Mapping[str, Any], path: str = "") -> list[str]:
+    """The fields of an object, at `path`, that are not read: anywhere in it, sorted.
+
+    Among them are labels and annotations, which are kept only where they are EPIC's own.
+    """
+    outer = f"{path}." if path else ""
+    found = {f"{outer}{name}" for name in obj.keys() - _OF_OBJECTS}
+    metadata = _mapping(obj.get("metadata"))
+    found |= {f"{outer}metadata.{name}" for name in metadata.keys() - _OF_METADATA}
+    for texts in ("annotations", "labels"):
+        dropped = (key for key in _mapping(metadata.get(texts)) if not str(key).startswith(OWN_PREFIX))
+        found |= {f"{outer}metadata.{texts}.{key}" for key in islice(dropped, _MOST)}
+    known = {f"{outer}{inner}" for inner in kind.known}
+    of_spec = unknown_fields(kind.spec, _mapping(obj.get("spec")), f"{outer}spec")
+    return sorted({*found, *of_spec} - known)
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def unknown_fields(model: type[BaseModel], content: Mapping[str, Any], path: str) -> list[str]:

@@ -128,36 +128,6 @@ async def test_the_schema_of_the_api_has_the_limits(tenant: httpx.AsyncClient) -
     assert schemas["HTTPRouteSpec"]["properties"]["hostnames"]["items"]["maxLength"] == 253
 
 
-async def test_unknown_fields_are_warned_of(tenant: httpx.AsyncClient) -> None:
-    body = route_body()
-    body["route"]["spec"]["http"]["rules"][0]["colour"] = "red"
-    body["route"]["spec"]["é"] = 1
-    for reply in await written(tenant, ROUTES, "R1", body):
-        assert reply.status_code == 302
-        assert reply.headers.get_list("warning") == [
-            r'299 - "unknown field \"route.spec.http.rules[].colour\""',
-            r'299 - "unknown field \"route.spec.\u00e9\""',
-        ]
-    many = proxy_body(**{f"x{i:03}": "y" for i in range(300)})
-    for reply in await written(tenant, PROXIES, "U1", many):
-        assert reply.status_code == 302
-        warnings = reply.headers.get_list("warning")
-        assert len(warnings) == 9
-        assert warnings[-1] == '299 - "292 more unknown fields"'
-
-
-async def test_what_clients_send_besides_is_no_unknown_field(tenant: httpx.AsyncClient) -> None:
-    body = slice_body()
-    body["slice"]["spec"] |= {"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": {}}
-    for path, uid, sent in (
-        (PROXIES, "U1", proxy_body()),
-        (ROUTES, "R1", route_body()),
-        (SLICES, "E1", body),
-    ):
-        for reply in await written(tenant, path, uid, sent):
-            assert (reply.status_code, reply.headers.get("warning")) == (302, None)
-
-
 def nested(levels: int) -> dict[str, Any]:
     """So many objects in each other."""
     found: dict[str, Any] = {}

@@ -296,6 +296,32 @@ def test_a_misspelt_field_is_warned_about(epicctl: Epicctl) -> None:
     assert "spec.proxylimit is not known" in done.stderr
 
 
+def test_what_a_manifest_has_besides_its_spec_is_warned_about(epicctl: Epicctl, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("some-password")
+    (tmp_path / "all.yaml").write_text(
+        "apiVersion: epic.acnodal.io/v1\n"
+        "kind: Account\n"
+        "metadata: {name: x, labels: {team: shop, epic.acnodal.io/a: b}}\n"
+        "Spec: {proxyLimit: 3}\n"
+        "---\n"
+        "apiVersion: epic.acnodal.io/v1\n"
+        "kind: User\n"
+        "metadata: {name: u, namespace: x}\n"
+        "spec: {password-file: key, admin: true}\n"
+    )
+    done = epicctl("apply", "-f", str(tmp_path / "all.yaml"))
+    assert (done.returncode, done.stdout) == (0, "account/x created\nuser/x/u created\n")
+    warnings = [
+        line.partition("account/x: ")[2] or line.partition("user/x/u: ")[2]
+        for line in done.stderr.splitlines()
+    ]
+    assert warnings == [
+        "Spec is not known and ignored",
+        "metadata.labels.team is not known and ignored",
+        "spec.admin is not known and ignored; known are password-file",
+    ]
+
+
 def test_nodes_are_cordoned_drained_given_back_and_removed(epicctl: Epicctl, live_api: Any) -> None:
     def spec() -> tuple[bool, bool]:
         found = live_api.store.get(Node, "", "epic1").spec
