@@ -16,7 +16,9 @@ _REGISTRATION = {
     "capacity": "capacity",
 }
 _MAINTENANCE = {"schedulable": "schedulable", "drain": "drain"}
-_USUAL = {"schedulable": True, "drain": False}
+_OF_DRAIN = {"unheard_ok": "unheard-ok"}
+_ASKED = {**_MAINTENANCE, **_OF_DRAIN}
+_USUAL = {"schedulable": True, "drain": False, "unheard-ok": False}
 
 
 class NodeError(ValueError):
@@ -50,7 +52,7 @@ def wanted_spec(options: Object) -> Object:
     if spec.get("drain"):
         if spec.get("schedulable"):
             raise NodeError("a node that is drained is not schedulable: drain and schedulable are both true")
-        spec["schedulable"] = False
+        spec |= {"schedulable": False, "unheard-ok": options["unheard_ok"]}
     return spec
 
 
@@ -67,11 +69,11 @@ def plan(options: Object, current: Object | None) -> Plan:
     if current is None and "address" not in wanted:
         raise NodeError(f"there is no node {options['name']}; to register it, give its address")
     after = {**before, **wanted}
-    maintenance = {field: wanted[field] for field in _MAINTENANCE if field in wanted}
+    maintenance = {field: wanted[field] for field in _ASKED.values() if field in wanted}
     if current is None or _differ(before, after, _REGISTRATION):
-        kept = {field: value for field, value in after.items() if field not in _MAINTENANCE}
+        kept = {field: value for field, value in after.items() if field not in _ASKED.values()}
         return Plan("register", before, after, {**kept, **maintenance})
-    if _differ({**_USUAL, **before}, {**_USUAL, **after}, _MAINTENANCE):
+    if _differ({**_USUAL, **before}, {**_USUAL, **after}, _ASKED):
         return Plan("maintain", before, after, maintenance)
     return Plan("none", before, before, {})
 
@@ -86,13 +88,17 @@ def is_reached(options: Object, node: Object | None) -> bool:
     if options["drain"]:
         return node is not None and condition(node, "Drained") == "True"
     if options["drain"] is False or options["schedulable"]:
-        return node is not None and phase(node) == "Ready" and is_serving(node)
+        return node is not None and phase(node) == "Ready" and is_serving(node, options["unheard_ok"])
     return True
 
 
-def is_serving(node: Object) -> bool:
-    """Whether the node is at work with all its instances, and routers hear it; a cordoned one may be."""
-    heard = "False" not in (condition(node, "Ready"), condition(node, "BGPEstablished"))
+def is_serving(node: Object, unheard_ok: bool = False) -> bool:
+    """Whether the node is at work with all its instances, and routers hear it; a cordoned one may be.
+
+    With `unheard_ok` whatever routers hear.
+    """
+    asked = ("Ready",) if unheard_ok else ("Ready", "BGPEstablished")
+    heard = "False" not in [condition(node, kind) for kind in asked]
     return heard and phase(node) in {"Ready", "Cordoned"} and instances(node).keys() <= {"Serving"}
 
 

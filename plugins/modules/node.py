@@ -35,6 +35,13 @@ options:
       - V(true) cordons the node and takes its instances out of service; connections get their time to end.
       - V(false) has them serve again.
     type: bool
+  unheard_ok:
+    description:
+      - With O(drain=true), the node's instances leave service even if no router hears those that take their
+        place; their gateways get no requests then until a router does. Otherwise the drain waits for that.
+      - With O(drain=false) or O(schedulable=true), not waited for is that a router hears the node.
+    type: bool
+    default: false
   force:
     description:
       - The node is lost and will not confirm its removal. Its instances are dropped at once, its
@@ -141,6 +148,7 @@ SPEC = {
     "capacity": {"type": "int"},
     "schedulable": {"type": "bool"},
     "drain": {"type": "bool"},
+    "unheard_ok": {"type": "bool", "default": False},
     "force": {"type": "bool", "default": False},
     "wait": {"type": "bool", "default": True},
     "wait_timeout": {"type": "int", "default": 600},

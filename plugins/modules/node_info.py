@@ -18,6 +18,10 @@ extends_documentation_fragment:
   - epic.gateway.api
 options:
   name: {description: Only the node of this name; all if not given., type: str}
+  unheard_ok:
+    description: Whether a node that no router hears counts as serving.
+    type: bool
+    default: false
 """
 
 EXAMPLES = r"""
@@ -47,7 +51,9 @@ nodes:
       type: str
     conditions: {description: The status of its conditions by their types., type: dict}
     instances: {description: How many of its instances are in which phase., type: dict}
-    serving: {description: Whether it is at work with all its instances and routers hear it., type: bool}
+    serving:
+      description: Whether it is at work with all its instances, and (see O(unheard_ok)) routers hear it.
+      type: bool
     last_report: {description: When its agent last reported; empty if never., type: str}
     agent_version: {description: The version of its agent; empty if it never reported., type: str}
   sample:
@@ -65,10 +71,10 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.epic.gateway.plugins.module_utils._api import CONNECTION_SPEC, ApiError, connect
 from ansible_collections.epic.gateway.plugins.module_utils._nodes import instances, is_serving, phase
 
-SPEC = {**CONNECTION_SPEC, "name": {"type": "str"}}
+SPEC = {**CONNECTION_SPEC, "name": {"type": "str"}, "unheard_ok": {"type": "bool", "default": False}}
 
 
-def shown(node):
+def shown(node, unheard_ok=False):
     """What is returned of a node."""
     status = node.get("status", {})
     return {
@@ -77,7 +83,7 @@ def shown(node):
         "phase": phase(node),
         "conditions": {c["type"]: c["status"] for c in status.get("conditions") or ()},
         "instances": instances(node),
-        "serving": is_serving(node),
+        "serving": is_serving(node, unheard_ok),
         "last_report": status.get("last-report") or "",
         "agent_version": status.get("agent-version") or "",
     }
@@ -97,7 +103,8 @@ def main():
         nodes = fetch(connect(module.params), module.params["name"])
     except (ApiError, OSError) as error:
         module.fail_json(msg=str(error))
-    module.exit_json(changed=False, nodes=sorted(map(shown, nodes), key=lambda node: node["name"]))
+    found = [shown(node, module.params["unheard_ok"]) for node in nodes]
+    module.exit_json(changed=False, nodes=sorted(found, key=lambda node: node["name"]))
 
 
 if __name__ == "__main__":

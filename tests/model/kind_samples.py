@@ -161,6 +161,7 @@ _CONTENT: dict[str, dict[str, Any]] = {
             "capacity": 9,
             "schedulable": False,
             "drain": True,
+            "unheard-ok": True,
         },
         "status": _NODE_STATUS,
     },

@@ -305,7 +305,11 @@ class Plant:
                     continue
                 assert serving, f"{proxy.id}: nobody serves"
                 heard = any(not self._is_unheard(i.node) for i in serving)
-                assert heard or self._is_unheard(one.node), f"{proxy.id}: no router hears who serves"
+                assert heard or self._may_be_unheard(one.node), f"{proxy.id}: no router hears who serves"
+
+    def _may_be_unheard(self, node: str) -> bool:
+        stored = self.store.find(Node, "", node)
+        return self._is_unheard(node) or (stored is not None and stored.spec.unheard_ok)
 
     def _is_unheard(self, node: str) -> bool:
         stored = self.store.find(Node, "", node)

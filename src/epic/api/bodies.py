@@ -306,6 +306,19 @@ class NodeInput(_Input):
         _check_address("address", str(spec.address))
         return spec
 
+    @field_validator("spec")
+    @classmethod
+    def _unheard_ok_is_of_one_drain(cls, spec: NodeSpec) -> NodeSpec:
+        asked = of_one_drain(spec.model_dump(include={"drain", "unheard_ok"}, exclude_unset=True))
+        return spec.model_copy(update=asked)
+
+
+def of_one_drain(asked: dict[str, Any]) -> dict[str, Any]:
+    """What is asked of a node; what is said of one drain is not said of the next."""
+    if "drain" not in asked:
+        return asked
+    return {**asked, "unheard_ok": asked["drain"] and asked.get("unheard_ok", False)}
+
 
 class NodeBody(Body):
     """PUT of an EPIC node."""
@@ -319,6 +332,7 @@ class MaintenanceInput(_Asked, Kebab):
 
     schedulable: bool = True
     drain: bool = False
+    unheard_ok: bool = False
 
 
 class MaintenanceBody(_Asked, Body):

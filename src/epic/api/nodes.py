@@ -8,7 +8,7 @@ from typing import Any
 
 from fastapi import APIRouter, Depends, Response
 
-from epic.api.bodies import MaintenanceBody, NodeBody
+from epic.api.bodies import MaintenanceBody, NodeBody, of_one_drain
 from epic.api.context import Ctx, admin_only
 from epic.api.metadata import check_version
 from epic.api.replies import PREFIX, deleted, found, shown
@@ -99,8 +99,11 @@ def register(ctx: Ctx, name: str, body: NodeBody) -> Response:
 
 @router.put("/{name}/maintenance", status_code=302)
 def maintain(ctx: Ctx, name: str, body: MaintenanceBody) -> Response:
-    """Say whether a node takes new instances, and whether those that it has are to leave service."""
-    given = body.maintenance.model_dump(exclude_unset=True)
+    """Say whether a node takes new instances, and whether those that it has are to leave service.
+
+    `unheard-ok`, of one drain: they leave it though no router hears those that take their place.
+    """
+    given = of_one_drain(body.maintenance.model_dump(exclude_unset=True))
     with ctx.store.transaction() as transaction:
         stored = transaction.get(Node, "", name)
         _refuse_if_removing(stored)

@@ -51,19 +51,32 @@ def cordon(context: typer.Context, name: Name) -> None:
     """Place no further instances on a node; those it has go on."""
     client = _client(context)
     _node(client, name)
-    _maintain(client, name, schedulable=False)
+    _maintain(client, name, {"schedulable": False})
     say(f"node {name} is cordoned")
 
 
 @app.command(epilog="Examples:\n\n`epicctl node drain epic1`\n\n`epicctl node drain epic1 --timeout 60`")
-def drain(context: typer.Context, name: Name, timeout: Timeout = 600, no_wait: NoWait = False) -> None:
+def drain(
+    context: typer.Context,
+    name: Name,
+    unheard_ok: Annotated[
+        bool,
+        typer.Option(
+            "--unheard-ok",
+            help="Go on where no router hears the nodes that are left with a gateway: it gets no requests "
+            "until one does.",
+        ),
+    ] = False,
+    timeout: Timeout = 600,
+    no_wait: NoWait = False,
+) -> None:
     """Cordon a node and take its instances out of service: connections get their time to end.
 
     Its gateways are served by the other nodes; `epicctl node uncordon` has its instances serve again.
     """
     client = _client(context)
     _node(client, name)
-    _maintain(client, name, schedulable=False, drain=True)
+    _maintain(client, name, {"schedulable": False, "drain": True, "unheard-ok": unheard_ok})
     _wait(client, name, waiting.DRAINED, timeout, begun="drains", no_wait=no_wait)
 
 
@@ -72,7 +85,7 @@ def uncordon(context: typer.Context, name: Name, timeout: Timeout = 600, no_wait
     """Give a node that was cordoned or drained its work back, and wait until all its instances serve."""
     client = _client(context)
     _node(client, name)
-    _maintain(client, name, schedulable=True, drain=False)
+    _maintain(client, name, {"schedulable": True, "drain": False})
     _wait(client, name, waiting.SERVING, timeout, begun="comes back", no_wait=no_wait)
 
 
@@ -141,7 +154,7 @@ def _node(client: EpicClient, name: str) -> Row:
     return found
 
 
-def _maintain(client: EpicClient, name: str, **maintenance: bool) -> None:
+def _maintain(client: EpicClient, name: str, maintenance: dict[str, bool]) -> None:
     client.put(f"{PREFIX}/nodes/{name}/maintenance", {"maintenance": maintenance})
 
 

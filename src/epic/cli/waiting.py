@@ -44,7 +44,12 @@ def _dropped(node: Row | None) -> bool:
     return node is not None and not is_true(node, "DropHeld")
 
 
-DRAINED = Goal("drained", _drained, "connections get their time; epicctl node uncordon {name} takes it back")
+DRAINED = Goal(
+    "drained",
+    _drained,
+    "connections get their time, NoOtherHeard waits for a router unless --unheard-ok is given; "
+    "epicctl node uncordon {name} takes it back",
+)
 SERVING = Goal("serving", _serving, "see epicctl status, and epicctl get runs")
 GONE = Goal(
     "removed",

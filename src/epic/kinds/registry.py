@@ -134,7 +134,7 @@ NODE = Kind(
     writer="platform",
     rest=Rest("nodes", "node"),
     indexes={"address": indexes.node_address},
-    kept=frozenset({"schedulable", "drain"}),
+    kept=frozenset({"schedulable", "drain", "unheard_ok"}),
 )
 NODE_REVOCATION = Kind(
     NodeRevocation,

@@ -24,7 +24,8 @@ class Wanted:
 class Host:
     """A node as the gateway's instances see it.
 
-    `drain`, `removing` and `lost` are the operators' will; `pending` and `running` tell of runs there;
+    `drain`, `removing` and `lost` are the operators' will, and so is `unheard_ok`: what no router hears may
+    take the place of what leaves the node; `pending` and `running` tell of runs there;
     `applied`: the node has said that what it was told to drop is gone.
     """
 
@@ -35,6 +36,7 @@ class Host:
     pending: bool = False
     running: bool = False
     applied: bool = False
+    unheard_ok: bool = False
 
     @property
     def takes_new(self) -> bool:

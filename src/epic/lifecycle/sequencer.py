@@ -4,7 +4,7 @@
 An instance is led to its goal one acknowledged step after the other; what only one side knows (the node's
 agent, a run) is read from the instance, where it was noted. Instances leave service one after the other, and
 the last one that serves only when another has taken its place or none can. What no router hears takes
-nobody's place.
+nobody's place, unless an operator has said that it may.
 """
 
 from __future__ import annotations
@@ -205,7 +205,8 @@ def _obstacle(instance: ProxyInstance, view: _View) -> str:
         return "WaitsForReplacement: another instance of the gateway is to serve first"
     serving = {o.node for o in others if is_serving(o)}
     # Where no router hears the instance itself, nobody misses it.
-    enough = serving if instance.node in view.unheard else serving - view.unheard
+    any_will_do = instance.node in view.unheard or view.host.unheard_ok
+    enough = serving if any_will_do else serving - view.unheard
     if enough or (view.goal == "restart" and not others):
         return ""
     if serving:

@@ -254,7 +254,10 @@ class GWEndpointSlice(Resource):
 
 
 class NodeSpec(Kebab):
-    """An EPIC node that can run instances."""
+    """An EPIC node that can run instances.
+
+    `unheard_ok`: instances leave it in a drain though no router hears those that take their place.
+    """
 
     address: AnyAddress
     management_address: str = ""
@@ -262,6 +265,7 @@ class NodeSpec(Kebab):
     capacity: Annotated[int, Field(ge=0)] = 250
     schedulable: bool = True
     drain: bool = False
+    unheard_ok: bool = False
 
 
 class Node(Resource):

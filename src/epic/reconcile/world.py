@@ -176,6 +176,7 @@ class World:
                 pending="queued" in states[name],
                 running="running" in states[name],
                 applied=name in going and self.has_applied(node),
+                unheard_ok=node.spec.unheard_ok,
             )
             for name, node in self.nodes.items()
         }

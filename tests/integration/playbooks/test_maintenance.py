@@ -29,6 +29,8 @@ class Cluster:
         self.drain = dict.fromkeys(NODES, False)
         self.unheard = dict.fromkeys(NODES, 0)
         """How often each is still to be looked at before a router hears it."""
+        self.unheard_ok = False
+        """Whether a drain was asked for whatever routers hear."""
         self.done: list[str] = []
 
     def node(self, name: str) -> dict[str, Any]:
@@ -57,6 +59,7 @@ class Cluster:
         }
 
     def maintain(self, name: str, maintenance: dict[str, bool]) -> None:
+        self.unheard_ok |= maintenance.get("unheard-ok", False)
         assert maintenance["schedulable"] is not maintenance["drain"]
         self.drain[name] = maintenance["drain"]
         self.done.append(f"{name} drain" if maintenance["drain"] else f"{name} resume")
@@ -165,6 +168,16 @@ def test_no_node_is_drained_while_no_router_hears_another(site: Path, cluster: C
     assert done.returncode != 0
     assert cluster.done == []
     assert "other nodes are not whole after 1 s: epic2" in done.stdout
+
+
+def test_nodes_are_drained_though_no_router_hears_others_where_that_is_said(
+    site: Path, cluster: Cluster
+) -> None:
+    cluster.unheard = dict.fromkeys(NODES, 1000)
+    done = maintain(site, "-e", '{"maintenance_unheard_ok": true}')
+    assert done.returncode == 0, done.stdout
+    assert cluster.unheard_ok
+    assert [said for said in cluster.done if said.endswith("Serving")] == ["epic1 Serving", "epic2 Serving"]
 
 
 def test_work_that_fails_leaves_the_node_drained_and_the_next_alone(site: Path, cluster: Cluster) -> None:

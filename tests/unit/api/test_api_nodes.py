@@ -37,6 +37,34 @@ async def maintain(client: httpx.AsyncClient, name: str, **what: bool) -> httpx.
     return await client.put(f"{NODES}/{name}/maintenance", json={"maintenance": what})
 
 
+async def test_only_the_drain_for_which_it_was_said_does_without_routers_that_hear_others(
+    admin: httpx.AsyncClient, store: SqliteStore
+) -> None:
+    def unheard_ok() -> bool:
+        return store.get(Node, "", "epic1").spec.unheard_ok
+
+    async def asked(**what: bool) -> int:
+        body = {"maintenance": {name.replace("_", "-"): value for name, value in what.items()}}
+        return (await admin.put(f"{NODES}/epic1/maintenance", json=body)).status_code
+
+    assert await asked(schedulable=False, drain=True) == 302
+    assert not unheard_ok()
+    assert await asked(drain=True, unheard_ok=True) == 302
+    assert unheard_ok()
+    registered = {"node": {"spec": {"address": "192.0.2.1", "capacity": 9}}}
+    assert (await admin.put(f"{NODES}/epic1", json=registered)).status_code == 302
+    assert unheard_ok()
+    assert await asked(drain=True) == 302
+    assert not unheard_ok()
+    assert await asked(drain=True, unheard_ok=True) == 302
+    assert await asked(drain=False) == 302
+    assert not unheard_ok()
+    assert await asked(drain=True, unheard_ok=True) == 302
+    registered["node"]["spec"] |= {"drain": True}
+    assert (await admin.put(f"{NODES}/epic1", json=registered)).status_code == 302
+    assert not unheard_ok()
+
+
 async def test_a_node_that_joins_gets_instances_of_gateways_that_have_too_few(
     admin: httpx.AsyncClient, store: SqliteStore, plant: Plant
 ) -> None:

@@ -114,7 +114,7 @@ async def test_a_request_that_a_node_do_something_unknown_is_refused(
     for body, wrong in (
         (
             {"maintenance": {"drian": True}},
-            "maintenance: there is no field 'drian' here; use drain, schedulable",
+            "maintenance: there is no field 'drian' here; use drain, schedulable, unheard-ok",
         ),
         ({"maintenance": {}, "drain": True}, "the body: there is no field 'drain' here; use maintenance"),
     ):

@@ -93,7 +93,31 @@ def epicctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Cluste
 
 
 def maintenance(**wanted: bool) -> tuple[str, str, Any]:
-    return ("PUT", f"{PATH}/maintenance", {"maintenance": wanted})
+    asked = {name.replace("_", "-"): value for name, value in wanted.items()}
+    return ("PUT", f"{PATH}/maintenance", {"maintenance": asked})
+
+
+CORDON = {"schedulable": False}
+
+
+DRAIN = maintenance(**CORDON, drain=True, unheard_ok=False)
+
+
+def test_a_drain_may_do_without_routers_that_hear_other_nodes(
+    epicctl: Callable[[Cluster], Epicctl],
+) -> None:
+    cluster = Cluster(READY, DRAINED)
+    result = epicctl(cluster)("node", "drain", "epic1", "--unheard-ok")
+    assert cluster.written == [maintenance(**CORDON, drain=True, unheard_ok=True)]
+    assert result.exit_code == 0
+
+
+def test_a_drain_that_waits_for_a_router_says_how_to_do_without(
+    epicctl: Callable[[Cluster], Epicctl],
+) -> None:
+    result = epicctl(Cluster(READY, DRAINING))("node", "drain", "epic1", "--timeout", "5")
+    assert result.exit_code == node.TIMED_OUT
+    assert "--unheard-ok" in result.stderr
 
 
 def test_cordon_leaves_a_drain_under_way_alone(epicctl: Callable[[Cluster], Epicctl]) -> None:
@@ -106,7 +130,7 @@ def test_cordon_leaves_a_drain_under_way_alone(epicctl: Callable[[Cluster], Epic
 def test_drain_says_each_change_once_and_ends_when_it_is_done(epicctl: Callable[[Cluster], Epicctl]) -> None:
     cluster = Cluster(READY, READY, DRAINING, DRAINING, DRAINED)
     result = epicctl(cluster)("node", "drain", "epic1")
-    assert cluster.written == [maintenance(schedulable=False, drain=True)]
+    assert cluster.written == [DRAIN]
     assert (result.exit_code, result.output.splitlines()) == (
         0,
         [

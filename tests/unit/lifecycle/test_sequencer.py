@@ -161,6 +161,17 @@ def test_an_instance_that_no_router_hears_takes_nobodys_place(why: dict[str, boo
     assert phases(step(three, host("e1", **why), host("e2", unheard=True), replicas=3))["e1"] == "Draining"
 
 
+@pytest.mark.parametrize("why", [{"drain": True}, {"removing": True}])
+def test_who_drains_a_node_may_have_an_instance_that_no_router_hears_take_its_place(
+    why: dict[str, bool],
+) -> None:
+    both = [instance("e1", **UP), instance("e2", **UP)]
+    found = step(both, host("e1", unheard_ok=True, **why), host("e2", unheard=True))
+    assert phases(found) == {"e1": "Draining", "e2": "Serving"}
+    alone = step(both[:1], host("e1", unheard_ok=True, **why), replicas=1)
+    assert alone.instances[0].reason.startswith("NoOtherInstance")
+
+
 def test_an_update_waits_for_the_session_of_the_other_node() -> None:
     both = [instance("e1", **{**UP, "unit": "outdated"}), instance("e2", **UP)]
     assert phases(step(both, host("e2", unheard=True))) == {"e1": "Serving", "e2": "Serving"}

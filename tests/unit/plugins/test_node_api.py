@@ -40,6 +40,7 @@ OPTIONS: dict[str, Any] = {
     "schedulable": None,
     "drain": None,
     "force": False,
+    "unheard_ok": False,
     "wait": True,
     "wait_timeout": 5,
 }

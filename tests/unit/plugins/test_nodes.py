@@ -19,11 +19,19 @@ from ansible_collections.epic.gateway.plugins.module_utils._nodes import (
 REGISTERED = {"address": "172.30.11.2", "underlay-mtu": 1500}
 CORDONED = {**REGISTERED, "schedulable": False}
 DRAINED = {**CORDONED, "drain": True}
+TO_DRAIN = {"schedulable": False, "drain": True, "unheard-ok": False}
 
 
 def options(**given: Any) -> dict[str, Any]:
     names = ("address", "management_address", "underlay_mtu", "capacity", "schedulable", "drain")
-    return {"name": "epic1", "state": "present", "force": False, **dict.fromkeys(names), **given}
+    return {
+        "name": "epic1",
+        "state": "present",
+        "force": False,
+        "unheard_ok": False,
+        **dict.fromkeys(names),
+        **given,
+    }
 
 
 SITE = options(address="172.30.11.2", underlay_mtu=1500)
@@ -44,8 +52,19 @@ SITE = options(address="172.30.11.2", underlay_mtu=1500)
         pytest.param(
             options(drain=True),
             REGISTERED,
-            Plan("maintain", REGISTERED, {**REGISTERED, **DRAINED}, {"schedulable": False, "drain": True}),
+            Plan("maintain", REGISTERED, {**REGISTERED, **TO_DRAIN}, TO_DRAIN),
             id="to be drained",
+        ),
+        pytest.param(
+            options(drain=True, unheard_ok=True),
+            DRAINED,
+            Plan(
+                "maintain",
+                DRAINED,
+                {**DRAINED, "unheard-ok": True},
+                {**TO_DRAIN, "unheard-ok": True},
+            ),
+            id="to be drained though no router hears the others",
         ),
         pytest.param(options(drain=True), DRAINED, Plan("none", DRAINED, DRAINED, {}), id="drains already"),
         pytest.param(
@@ -122,6 +141,13 @@ def node(phase: str, drained: str = "False", **instances: int) -> dict[str, Any]
 )
 def test_what_is_waited_for(wanted: dict[str, Any], found: dict[str, Any] | None, reached: bool) -> None:
     assert is_reached(wanted, found) is reached
+
+
+def test_a_node_that_no_router_hears_is_back_only_for_who_says_so() -> None:
+    found = node("Ready", Serving=2)
+    found["status"]["conditions"].append({"type": "BGPEstablished", "status": "False"})
+    assert not is_reached(options(schedulable=True), found)
+    assert is_reached(options(schedulable=True, unheard_ok=True), found)
 
 
 def test_a_wait_that_was_too_long_says_how_the_node_is() -> None:
