@@ -47,7 +47,7 @@ static __always_inline int miss(struct __sk_buff *skb, const struct chance_packe
 
 	if (match != CHANCE_ABSENT)
 		count_chance(public, CHANCE_STALE, 1);
-	receiver = siblings->candidates ? find_owner(&packet->flow) : NOBODY;
+	receiver = siblings->candidates ? find_owner(&packet->flow, siblings) : NOBODY;
 	if (receiver != NOBODY && is_candidate(siblings, receiver)) {
 		count_chance(public, CHANCE_TO_OWNER, segments_of(skb));
 		passage.spare = match == CHANCE_STALE_SOCKET ? receiver : siblings->own;

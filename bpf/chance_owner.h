@@ -12,6 +12,10 @@
 
 #define NOBODY           (-1)
 #define OWNER_INDEX_MASK 15ULL
+#define OWNER_SET_SHIFT  32
+#define OWNER_FLOW_MASK  (~(0xffffULL << OWNER_SET_SHIFT | OWNER_INDEX_MASK))
+
+_Static_assert(OWNER_SETS == 1 << 16, "the bits that choose the set are free in it");
 
 static __always_inline struct siblings *siblings_find(const union address *public)
 {
@@ -85,17 +89,26 @@ static __always_inline __u64 flow_hash(const struct chance_flow *flow)
 
 static __always_inline struct owner_set *owner_set(__u64 hash)
 {
-	__u32 index = hash >> 32 & (OWNER_SETS - 1);
+	__u32 index = hash >> OWNER_SET_SHIFT & (OWNER_SETS - 1);
 
 	return bpf_map_lookup_elem(&owners, &index);
 }
 
 static __always_inline bool is_of_flow(__u64 owner, __u64 hash)
 {
-	return owner && !((owner ^ hash) & ~OWNER_INDEX_MASK);
+	return owner && !((owner ^ hash) & OWNER_FLOW_MASK);
 }
 
-static __noinline int find_owner(const struct chance_flow *flow)
+static __always_inline __u16 joined_of(const struct siblings *siblings, __u32 index)
+{
+	return siblings->joined[index % MAX_SIBLINGS];
+}
+
+/*
+ * Who came back to the list may not have it yet and would drop what it is asked for: it is asked as
+ * the newcomer that it is, not for what was learned of it before.
+ */
+static __noinline int find_owner(const struct chance_flow *flow, const struct siblings *siblings)
 {
 	const __u64 hash = flow_hash(flow);
 	const struct owner_set *set = owner_set(hash);
@@ -105,18 +118,24 @@ static __noinline int find_owner(const struct chance_flow *flow)
 	for (int i = 0; i < OWNERS_IN_SET; i++) {
 		__u64 owner = *(const volatile __u64 *)&set->owners[i];
 
-		if (is_of_flow(owner, hash))
-			return owner & OWNER_INDEX_MASK;
+		if (is_of_flow(owner, hash)) {
+			__u32 index = owner & OWNER_INDEX_MASK;
+			__u16 joined = owner >> OWNER_SET_SHIFT;
+
+			return joined == joined_of(siblings, index) ? (int)index : NOBODY;
+		}
 	}
 	return NOBODY;
 }
 
 /* The newest one stands first; the oldest one of a full set goes. */
-static __noinline void learn_owner(const struct chance_flow *flow, __u32 index)
+static __noinline void learn_owner(const struct chance_flow *flow, const struct siblings *siblings,
+				   __u32 index)
 {
 	const __u64 hash = flow_hash(flow);
 	struct owner_set *set = owner_set(hash);
-	__u64 moved = (hash & ~OWNER_INDEX_MASK) | index;
+	__u64 moved = (hash & OWNER_FLOW_MASK) |
+		      (__u64)joined_of(siblings, index) << OWNER_SET_SHIFT | index;
 
 	if (!set)
 		return;

@@ -140,10 +140,14 @@ struct siblings {
 	__u64 order; /* indexes, four bits each, in which they are tried; the first one lowest */
 	__u64 changed_ns; /* CLOCK_MONOTONIC of the last change of the list */
 	struct siphash_key keys[KEY_SLOTS];
+	__u16 joined[MAX_SIBLINGS]; /* by index: nothing learned of earlier lives is believed */
 	union address addresses[MAX_SIBLINGS]; /* of their nodes, by index */
 };
 
-/* Of 60 bits of a flow's hash and four of its owner's index; 0: free. */
+/*
+ * Of 44 bits of a flow's hash, all but those that choose the set; in the place of these, when its
+ * owner had joined; and in the lowest four the owner's index. 0: free.
+ */
 struct owner_set {
 	__u64 owners[OWNERS_IN_SET];
 };

@@ -144,6 +144,7 @@ class Bed:
             {slot: key for slot, key in enumerate(told.keys) if key is not None},
             told.active,
             told.netns is not None,
+            {each.index: each.joined for each in told.siblings},
         )
 
     def stranger(self, inner: int, **changes: Any) -> Connection:

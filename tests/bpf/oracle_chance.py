@@ -54,8 +54,8 @@ def from_router(frame: bytes, chance: Chance) -> Outcome:
     if not gateway.candidates:
         chance.counted["alone"] += 1
         return left
-    receiver, flags = chance.owners.get(packet.flow, -1), ASK
-    if receiver in gateway.candidates:
+    (receiver, joined), flags = chance.owners.get(packet.flow, (-1, 0)), ASK
+    if receiver in gateway.candidates and joined == gateway.joined[receiver]:
         chance.counted["to_owner"] += 1
     else:
         receiver, flags = next(each for each in gateway.order if each in gateway.candidates), ASK | ANSWER
@@ -158,7 +158,7 @@ def _act(  # noqa: PLR0911 (one for each end)
 ) -> Outcome:
     kind, own = header.flags & 3, gateway.own
     if kind == FOUND:
-        chance.owners[packet.flow] = header.sender
+        chance.owners[packet.flow] = header.sender, gateway.joined[header.sender]
         chance.counted["learned"] += 1
         return DROPPED, frame, ""
     if kind == GIVE:

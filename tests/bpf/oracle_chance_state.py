@@ -33,6 +33,7 @@ class Gateway:
     keys: dict[int, bytes]
     active: int
     has_instance: bool = True
+    joined: dict[int, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -41,7 +42,8 @@ class Chance:
 
     gateways: dict[bytes, Gateway] = field(default_factory=dict)
     sockets: dict[Flow, Numbers] = field(default_factory=dict)
-    owners: dict[Flow, int] = field(default_factory=dict)
+    owners: dict[Flow, tuple[int, int]] = field(default_factory=dict)
+    """By flow an index, and when the sibling of it had joined."""
     counted: Counter[str] = field(default_factory=Counter)
 
 

@@ -8,11 +8,12 @@ from collections import defaultdict
 from itertools import product
 
 import pytest
-from chance_bed import OWN, Bed, ends
+from chance_bed import ORDER, OWN, Bed, ends, node, receiver_of
 from chance_sockets import Connection
 from frames import ETHER, INNER, Families
 from oracle_chance_passing import FOUND
 
+from epic.bpf.dataplane import Sibling
 from epic.bpf.records import pack_address
 from epic.bpf.siphash import siphash24
 
@@ -63,3 +64,42 @@ def test_what_is_learned_again_pushes_out_none(bed: Bed, families: Families) -> 
     for flow in (*flows, flows[-1], flows[1]):
         learn(bed, flow)
     assert all(goes_straight(bed, flow) for flow in flows)
+
+
+def rejoin(bed: Bed, families: Families, index: int, joined: int) -> None:
+    """The sibling of that index was in no list for a while, and comes back."""
+    siblings = tuple(Sibling(i, node(bed.over, i), joined=joined if i == index else 0) for i in ORDER)
+    bed.tell(families.inner, siblings=siblings)
+
+
+@INNER
+def test_what_was_learned_of_one_that_came_back_is_not_believed(bed: Bed, families: Families) -> None:
+    flow = bed.stranger(families.inner)
+    learn(bed, flow)
+    for joined in (1, 1 << 15, (1 << 16) - 1):
+        rejoin(bed, families, 1, joined)
+        assert ends(bed, ETHER / flow.packet())[2] == {"passed_on"}
+        assert receiver_of(bed, ETHER / flow.packet()) == ORDER[0]
+    learn(bed, flow)
+    assert ends(bed, ETHER / flow.packet())[2] == {"to_owner"}
+    assert receiver_of(bed, ETHER / flow.packet()) == 1
+
+
+@INNER
+def test_what_was_learned_of_others_stays_when_one_comes_back(bed: Bed, families: Families) -> None:
+    flow = bed.stranger(families.inner)
+    learn(bed, flow)
+    rejoin(bed, families, 3, 7)
+    assert ends(bed, ETHER / flow.packet())[2] == {"to_owner"}
+
+
+@INNER
+def test_the_same_flow_has_one_place_whenever_its_owner_joined(bed: Bed, families: Families) -> None:
+    flows = sharing(bed, families, IN_SET)
+    for flow in flows:
+        learn(bed, flow)
+    for joined in range(1, IN_SET + 1):
+        rejoin(bed, families, 1, joined)
+        learn(bed, flows[0])
+    rejoin(bed, families, 1, 0)
+    assert [goes_straight(bed, flow) for flow in flows] == [False] + [True] * (IN_SET - 1)

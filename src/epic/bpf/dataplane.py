@@ -20,12 +20,13 @@ from epic.bpf.filters import HOOKS, LOOPBACK_INDEX, Filters, Hook, Link
 from epic.bpf.loader import Loader
 from epic.bpf.maps import Maps
 from epic.bpf.records import Address, Endpoint, Peer, Route, Tunnel, TunnelCounters, TunnelEvent
-from epic.bpf.siblings import Sibling, Siblings, SiblingTable
+from epic.bpf.siblings import JOINED_MASK, Sibling, Siblings, SiblingTable
 from epic.bpf.tcx import EgressLinks
 from epic.bpf.tunnel_table import TunnelTable
 from epic.errors import Invalid, NotFound
 
 __all__ = [
+    "JOINED_MASK",
     "Address",
     "Dataplane",
     "Endpoint",

@@ -19,7 +19,9 @@ from epic.errors import Invalid
 
 MAX_GATEWAYS = 16384
 
+JOINED_MASK = 0xFFFF
 COUNTS = struct.Struct(f"={len(CHANCE_COUNTERS)}Q")
+_JOINED = struct.Struct(f"={MAX_SIBLINGS}H")
 _ABSENT = -1
 _NODE = bytes(16)
 """Where the budgets are of all gateways together."""
@@ -38,6 +40,8 @@ class Sibling:
     """False: its node does not answer, so nothing is passed on to it."""
     leaving: bool = False
     """Nothing is passed on to it either, but what it passes on is taken."""
+    joined: int = 0
+    """When it came, 0 to 65535: another number each time. What was learned of it before is not believed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +154,8 @@ def _check(public: Address, siblings: Siblings) -> None:
         raise Invalid(f"{public}: siblings have indexes of their own from 0 to {MAX_SIBLINGS - 1}")
     if siblings.own not in by_index:
         raise Invalid(f"{public}: this node, {siblings.own}, is not among the siblings {sorted(by_index)}")
+    if any(not 0 <= each.joined <= JOINED_MASK for each in siblings.siblings):
+        raise Invalid(f"{public}: a sibling has joined at a number from 0 to {JOINED_MASK}")
     if siblings.netns is not None and siblings.netns < 0:
         raise Invalid(f"{public}: {siblings.netns} is no id of a network namespace")
     if siblings.active not in (0, 1) or siblings.keys[siblings.active] is None:
@@ -173,6 +179,7 @@ def _pack(siblings: Siblings, slot: int, changed_ns: int) -> bytes:
         if each.alive and not each.leaving and each is not own and each.address.version == own.address.version
     ]
     addresses = {each.index: records.pack_address(each.address) for each in everybody}
+    joined = {each.index: each.joined for each in everybody}
     first, second = (key or bytes(KEY_LENGTH) for key in siblings.keys)
     return SIBLINGS.pack(
         _ABSENT if siblings.netns is None else siblings.netns,
@@ -186,20 +193,22 @@ def _pack(siblings: Siblings, slot: int, changed_ns: int) -> bytes:
         _bits([each.index for each in everybody if each.leaving]),
         sum(each.index << 4 * place for place, each in enumerate(everybody)),
         *(changed_ns, first, second),
+        _JOINED.pack(*(joined.get(index, 0) for index in range(MAX_SIBLINGS))),
         b"".join(addresses.get(index, bytes(16)) for index in range(MAX_SIBLINGS)),
     )
 
 
 def _unpack(value: bytes) -> Siblings:
     netns, own, active, valid, count, *rest = SIBLINGS.unpack(value)
-    _, _, draining, alive, _, leaving, order, _, *keys, packed = rest
+    _, _, draining, alive, _, leaving, order, _, *keys, joined, packed = rest
+    came = _JOINED.unpack(joined)
     found = []
     for place in range(count):
         index = order >> 4 * place & 15
         address = records.unpack_address(packed[16 * index : 16 * index + 16])
         if address is not None:
             drains, lives, leaves = (bool(bits >> index & 1) for bits in (draining, alive, leaving))
-            found.append(Sibling(index, address, drains, lives, leaves))
+            found.append(Sibling(index, address, drains, lives, leaves, came[index]))
     first, second = (key if valid >> slot & 1 else None for slot, key in enumerate(keys))
     return Siblings(own, None if netns < 0 else netns, tuple(found), (first, second), active)
 

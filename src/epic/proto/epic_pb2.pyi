@@ -139,6 +139,7 @@ class Sibling(_message.Message):
     ADDRESS_FIELD_NUMBER: _builtins.int
     DRAINING_FIELD_NUMBER: _builtins.int
     LEAVING_FIELD_NUMBER: _builtins.int
+    JOINED_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     index: _builtins.int
     """0 to 15. It stays as long as the sibling lives, and is another's only when all have a list without it."""
@@ -147,6 +148,8 @@ class Sibling(_message.Message):
     draining: _builtins.bool
     leaving: _builtins.bool
     """Nothing is passed on to it any more, but what it sends, and what older lists still send it, counts."""
+    joined: _builtins.int
+    """Another number each time that it comes or comes back: what was learned of it before is not believed."""
     def __init__(
         self,
         *,
@@ -155,10 +158,11 @@ class Sibling(_message.Message):
         address: _builtins.str = ...,
         draining: _builtins.bool = ...,
         leaving: _builtins.bool = ...,
+        joined: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "draining", b"draining", "index", b"index", "leaving", b"leaving", "node", b"node"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "draining", b"draining", "index", b"index", "joined", b"joined", "leaving", b"leaving", "node", b"node"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -21,6 +21,7 @@ def message(gateway: GatewayId, spec: SiblingsSpec) -> epic_pb2.Siblings:
                 address=str(s.address),
                 draining=s.draining,
                 leaving=bool(s.left),
+                joined=s.joined,
             )
             for s in in_order(spec.siblings)
         ],

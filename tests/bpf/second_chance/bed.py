@@ -164,6 +164,8 @@ class Bed:
         self._workload = Dataplane(pins / "workload", object_file)
         self.keys: tuple[bytes | None, bytes | None] = (None, secrets.token_bytes(16))
         self.active = 1
+        self._joined: dict[int, int] = {}
+        self._lists = 0
         self.wire()
         self._open_tunnels()
 
@@ -251,14 +253,26 @@ class Bed:
         draining: Collection[int] = (),
         lost: Collection[int] = (),
         leaving: Collection[int] = (),
+        late: Collection[int] = (),
     ) -> None:
-        """Second chance between these, in this order; the members apply it one after the other."""
+        """Second chance between these, in this order; all but `late` ones apply it one after the other."""
+        self._lists += 1
+        staying = [each for each in members if each not in leaving]
+        joined = {each: self._joined.get(each, self._lists) for each in members}
+        self._joined = {each: joined[each] for each in staying}
         siblings = tuple(
-            Sibling(each, self.nodes[each].address, each in draining, each not in lost, each in leaving)
+            Sibling(
+                index=each,
+                address=self.nodes[each].address,
+                draining=each in draining,
+                alive=each not in lost,
+                leaving=each in leaving,
+                joined=joined[each],
+            )
             for each in members
         )
         for index in members:
-            if index not in lost:
+            if index not in lost and index not in late:
                 self._link_one(index, siblings)
 
     def _link_one(self, index: int, siblings: tuple[Sibling, ...]) -> None:

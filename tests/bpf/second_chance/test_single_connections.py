@@ -39,6 +39,12 @@ def forgotten(site: Site, client_port: int) -> bool:
     return eventually(lambda: not any(node.states(client_port) for node in site.bed.nodes))
 
 
+def abort(opened: socket.socket) -> None:
+    """Its end is a reset."""
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    opened.close()
+
+
 def test_requests_by_another_node_are_answered(site: Site, public: Address) -> None:
     site.steering.to((ALL, 0))
     with connect(site.bed, public) as opened:
@@ -76,6 +82,33 @@ def test_the_chain_is_gone_along_once_for_each_flow_and_not_for_each_packet(
     assert flows <= counted["passed_on"] < 2 * flows
     assert flows <= counted["learned"] <= counted["passed_on"]
     assert counted["to_owner"] >= flows * (requests - 2)
+
+
+def test_a_former_owner_that_comes_back_is_not_asked_before_it_has_the_list(
+    site: Site, public: Address
+) -> None:
+    """What was learned of its earlier life would lead all packets to a node that drops them."""
+    left, coming_in, owner = 0, 1, 2
+    site.steering.to((SYN, left), (ALL, coming_in))
+    with connect(site.bed, public, client_port=UNUSED_PORT - 2) as opened:
+        ask(opened)
+        ask(opened)
+        abort(opened)
+    assert forgotten(site, UNUSED_PORT - 2)
+    others = [index for index in range(NODES) if index != left]
+    site.bed.link(range(NODES), leaving=[left])
+    site.bed.link(others)
+    site.bed.unlink_some([left])
+    site.steering.to((ALL, owner))
+    with connect(site.bed, public, client_port=UNUSED_PORT - 2) as opened:
+        ask(opened)
+        site.bed.link([*others, left], late=[left])
+        site.steering.to((ALL, coming_in))
+        before = site.bed.nodes[left].plane.drop_counters()
+        ask(opened)
+        assert site.bed.nodes[left].plane.drop_counters() == before
+        site.bed.link([*others, left])
+        ask(opened)
 
 
 def test_a_connection_that_is_moved_in_a_flood_waits_and_has_another_chance(
@@ -184,7 +217,7 @@ def test_a_reset_by_another_node_ends_it_at_its_owner(site: Site, public: Addres
     with connect(site.bed, public) as opened:
         port = port_of(opened)
         ask(opened)
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        abort(opened)
     assert forgotten(site, port)
 
 

@@ -122,6 +122,18 @@ def test_one_that_leaves_is_nobody_to_pass_packets_on_to() -> None:
     assert [other.address for other in parting.others("epic1")] == [TWO]
 
 
+def test_when_they_joined_is_told_as_far_as_the_programs_can_tell_it() -> None:
+    node, message = Node(), siblings_message()
+    for sibling, joined in zip(message.siblings, (3, 65_535, 65_536 + 9), strict=True):
+        sibling.joined = joined
+    newer = read_siblings(message, "v2")
+    node.sync(newer)
+    assert [s.joined for s in node.programs.entries[PUBLIC].siblings] == [3, 65_535, 9]
+    node.calls()
+    node.sync(newer, whole=True)
+    assert node.calls() == []
+
+
 def test_nothing_is_set_that_is_there() -> None:
     node = Node()
     node.sync(siblings(), BANK)

@@ -126,6 +126,16 @@ def test_who_comes_back_before_it_is_dismissed_is_as_new_as_any_newcomer() -> No
     spec = lists((alive("e1"), alive("e2")), (leaving("e1"), alive("e2")), (alive("e1"), alive("e2")))
     assert (spec.staying, indexes(spec)) == (("e1", "e2"), {"e1": 0, "e2": 1})
     assert [s.joined for s in spec.siblings] == [spec.generation, 1]
+    assert [s.joined for s in message(GatewayId("a", "g"), spec).siblings] == [spec.generation, 1]
+
+
+def test_who_was_dismissed_and_comes_back_with_its_old_index_has_joined_anew() -> None:
+    before = lists((alive("e1"), alive("e2")))
+    parted = dismiss(lists((leaving("e1"), alive("e2")), spec=before), {"e1"}, TIME, "77" * 16)
+    spec = lists((alive("e1"), alive("e2")), spec=parted)
+    assert (indexes(spec), order(spec)) == ({"e2": 1, "e1": 0}, ["e2", "e1"])
+    joined = {s.node: s.joined for s in message(GatewayId("a", "g"), spec).siblings}
+    assert joined == {"e2": before.siblings[1].joined, "e1": spec.generation}
 
 
 def test_nobody_leaves_by_steps_whom_nobody_passes_anything_on_to() -> None:

@@ -27,6 +27,8 @@ class Sibling:
     draining: bool
     leaving: bool = False
     """Nothing is passed on to it any more, but it may still pass on what comes to it."""
+    joined: int = 0
+    """Number of the first list with it since it was in none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,8 @@ def read_siblings(message: epic_pb2.Siblings, version: str) -> Siblings:
     """What the resource means; ValueError when it makes no sense."""
     GatewayId.parse(message.gateway)
     siblings = tuple(
-        Sibling(s.node, s.index, ip_address(s.address), s.draining, s.leaving) for s in message.siblings
+        Sibling(s.node, s.index, ip_address(s.address), s.draining, s.leaving, s.joined)
+        for s in message.siblings
     )
     if len(siblings) > MOST:
         raise ValueError(f"{len(siblings)} siblings; there can be {MOST}")
@@ -152,7 +155,14 @@ def program(
         own=own.index,
         netns=namespace,
         siblings=tuple(
-            bpf.Sibling(s.index, s.address, s.draining, s is own or s.address not in lost, s.leaving)
+            bpf.Sibling(
+                index=s.index,
+                address=s.address,
+                draining=s.draining,
+                alive=s is own or s.address not in lost,
+                leaving=s.leaving,
+                joined=s.joined & bpf.JOINED_MASK,
+            )
             for s in siblings.siblings
         ),
         keys=siblings.keys,
