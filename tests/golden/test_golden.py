@@ -21,7 +21,7 @@ import yaml
 from google.protobuf.json_format import MessageToJson
 from google.protobuf.message import Message
 
-from epic.envoy.endpoints import load_assignment
+from epic.envoy.endpoints import load_assignments
 from epic.envoy.resources import build
 from epic.errors import Invalid
 from epic.gatewayapi.routing import HTTPRoute, Port, Routing, WeightedCluster
@@ -110,8 +110,10 @@ def resources(routing: Routing, given: Yaml, pieces: list[GWEndpointSlice]) -> Y
     output: Yaml = {
         "revision": bundle.revision,
         "endpoints": {
-            c.name: [*places(load_assignment(c, pieces, lambda *place: addresses.get(Place(*place))))]
-            for c in routing.clusters
+            name: [*places(assignment)]
+            for name, assignment in load_assignments(
+                routing.clusters, pieces, lambda *place: addresses.get(Place(*place))
+            ).items()
         },
     }
     if given.get("show") == "all":

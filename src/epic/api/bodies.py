@@ -44,12 +44,14 @@ from epic.model.naming import (
     ObjectName,
 )
 from epic.model.resources import (
+    ENDPOINTS,
+    NODE_ADDRESSES,
     AccountSpec,
     GWEndpointSliceSpec,
     GWRouteSpec,
     LBServiceGroupSpec,
     NodeSpec,
-    ServicePort,
+    PublicPorts,
     ServicePrefixSpec,
 )
 
@@ -167,7 +169,7 @@ class ProxySpecInput(Kebab):
 
     client_ref: Annotated[ClientObjectRef, Field(alias="clientRef")]
     display_name: ClientLine = ""
-    public_ports: tuple[ServicePort, ...] = ()
+    public_ports: PublicPorts = ()
     gateway: GatewaySpec | None = None
 
 
@@ -230,8 +232,8 @@ class SliceSpecInput(GWEndpointSliceSpec):
 
     client_ref: ClientObjectRef
     parent_ref: ClientObjectRef
-    endpoints: tuple[EndpointInput, ...] = ()
-    node_addresses: dict[ClientName, AnyAddress] = {}
+    endpoints: Annotated[tuple[EndpointInput, ...], ENDPOINTS] = ()
+    node_addresses: Annotated[dict[ClientName, AnyAddress], NODE_ADDRESSES] = {}
 
     @model_validator(mode="after")
     def _addresses_can_be_reached(self) -> Self:

@@ -8,6 +8,7 @@ is taken, else the one whose name is that number in digits, else the first.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
@@ -17,19 +18,55 @@ from epic.model.addresses import Address, order, usable
 from epic.model.gatewayapi import EndpointPort
 from epic.model.resources import GWEndpointSlice
 
+_Piece = tuple[GWEndpointSlice, "TargetPorts"]
 AddressOf = Callable[[str, Address], Address | None]
 """The address that Envoy connects to for an endpoint's own in a client's cluster; None: it has none."""
 
 
-def load_assignment(
-    cluster: Cluster, slices: Iterable[GWEndpointSlice], address_of: AddressOf
+class TargetPorts:
+    """The TCP ports of a slice: many backendRefs may ask for one of many."""
+
+    def __init__(self, ports: Sequence[EndpointPort]) -> None:
+        self._first: int | None = None
+        self._numbers: set[int] = set()
+        self._by_name: dict[str, int] = {}
+        for port in ports:
+            if port.protocol == "TCP" and port.port is not None:
+                if self._first is None:
+                    self._first = port.port
+                self._numbers.add(port.port)
+                if port.name:
+                    self._by_name.setdefault(port.name, port.port)
+
+    def serving(self, wanted: int | None) -> int | None:
+        """Which one serves a backendRef's port; None when the slice has no TCP port."""
+        if wanted in self._numbers:
+            return wanted
+        return self._by_name.get(str(wanted), self._first)
+
+
+def load_assignments(
+    clusters: Iterable[Cluster], slices: Iterable[GWEndpointSlice], address_of: AddressOf
+) -> dict[str, ClusterLoadAssignment]:
+    """The ready endpoints of each cluster, by its name. `slices` may hold those of other Services."""
+    pieces: defaultdict[str, list[_Piece]] = defaultdict(list)
+    for piece in slices:
+        if piece.spec.endpoints:
+            pieces[piece.spec.parent_ref.uid].append((piece, TargetPorts(piece.spec.ports)))
+    return {
+        cluster.name: _load_assignment(cluster, pieces.get(cluster.service, ()), address_of)
+        for cluster in clusters
+    }
+
+
+def _load_assignment(
+    cluster: Cluster, pieces: Iterable[_Piece], address_of: AddressOf
 ) -> ClusterLoadAssignment:
-    """The ready endpoints of a cluster, in order of address. `slices` may hold those of other Services."""
+    """The ready endpoints of a cluster, in order of address."""
     places = {
         (address, port)
-        for piece in slices
-        if piece.spec.parent_ref.uid == cluster.service
-        if (port := target_port(piece.spec.ports, cluster.port)) is not None
+        for piece, ports in pieces
+        if (port := ports.serving(cluster.port)) is not None
         for endpoint in piece.spec.endpoints
         if endpoint.conditions.ready is not False
         for text in endpoint.addresses
@@ -43,11 +80,3 @@ def load_assignment(
             place = locality.lb_endpoints.add().endpoint.address.socket_address
             place.address, place.port_value = str(address), port
     return assignment
-
-
-def target_port(ports: Sequence[EndpointPort], wanted: int | None) -> int | None:
-    """Which of a slice's ports serves a backendRef's port; None when the slice has no TCP port."""
-    usable = [p for p in ports if p.protocol == "TCP" and p.port is not None]
-    by_number = [p.port for p in usable if p.port == wanted]
-    by_name = [p.port for p in usable if p.name == str(wanted)]
-    return next(iter([*by_number, *by_name, *(p.port for p in usable)]), None)

@@ -116,9 +116,13 @@ def _match_faults(match: HTTPRouteMatch) -> Iterator[str]:
         yield f"a match of method {match.method!r} cannot be served."
     if match.query_params:
         yield "a match of query parameters cannot be served."
-    if not _PATH.fullmatch(match.path.value):
+    if match.path.type == "RegularExpression":
+        yield "a match of a path by a regular expression cannot be served."
+    elif not _PATH.fullmatch(match.path.value):
         yield f"path {match.path.value!r} must begin with `/` and hold no blank, `?` or `#`."
     for header in match.headers:
+        if header.type == "RegularExpression":
+            yield f"a match of header {header.name!r} by a regular expression cannot be served."
         if not _HEADER_NAME.fullmatch(header.name):
             yield f"{header.name!r} is no name of a header."
         if any(c in header.value for c in "\r\n\x00"):

@@ -181,7 +181,7 @@ def _http_routes(
                 match_rank(match, age, number, position),
                 HTTPRoute(
                     name=f"{title}/rule/{number}/match/{position}",
-                    path_type=match.path.type,
+                    path_type="Exact" if match.path.type == "Exact" else "PathPrefix",
                     path=match_path(match),
                     headers=match_headers(match),
                     backends=backends,

@@ -52,6 +52,8 @@ def _check_paths(http: HTTPRouteSpec) -> Iterator[FieldError]:
     for i, rule in enumerate(http.rules):
         for j, match in enumerate(rule.matches):
             path = match.path.value
+            if match.path.type == "RegularExpression":
+                continue
             if not path.startswith("/") or _BAD_IN_PATH.search(path):
                 yield FieldError(
                     ("spec", "http", "rules", i, "matches", j, "path", "value"),

@@ -105,16 +105,19 @@ BackendRefs = Annotated[tuple[BackendRef, ...], Items(16, "backends")]
 
 
 class PathMatch(Camel):
-    """How a rule matches the path; RegularExpression comes later."""
+    """How a rule matches the path. RegularExpression is not served."""
 
-    type: Literal["Exact", "PathPrefix"] = "PathPrefix"
+    type: Literal["Exact", "PathPrefix", "RegularExpression"] = "PathPrefix"
     value: Annotated[str, Text(1024, least=1)] = "/"
 
 
 class HeaderMatch(Camel):
-    """A header that must have exactly this value; the name's case does not matter."""
+    """A header that must have exactly this value; the name's case does not matter.
 
-    type: Literal["Exact"] = "Exact"
+    RegularExpression is not served.
+    """
+
+    type: Literal["Exact", "RegularExpression"] = "Exact"
     name: Annotated[
         str, Text(256, least=1, pattern=r"[-A-Za-z0-9!#$%&'*+.^_`|~]+", right="the name of an HTTP header")
     ]

@@ -142,6 +142,9 @@ class ServicePort(Camel):
     target_port: int | str = 0
 
 
+PublicPorts = Annotated[tuple[ServicePort, ...], Items(64, "ports")]
+
+
 class DNSEndpoint(Camel):
     """A DNS record of a gateway, in external-dns' shape."""
 
@@ -178,7 +181,7 @@ class GWProxySpec(Kebab):
 
     client_ref: Annotated[ClientRef, Field(alias="clientRef")] = ClientRef()
     display_name: str = ""
-    public_ports: Annotated[tuple[ServicePort, ...], Items(64, "ports")] = ()
+    public_ports: PublicPorts = ()
     gateway: GatewaySpec | None = None
     group: str = ""
     service_prefix: str = ""
@@ -235,15 +238,19 @@ class GWRoute(Resource):
     spec: GWRouteSpec
 
 
+ENDPOINTS = Items(1000, "endpoints")
+NODE_ADDRESSES = Items(5000, "nodes")
+
+
 class GWEndpointSliceSpec(Camel):
     """A client EndpointSlice; `parent_ref.uid` is the Service's UID, the Envoy cluster's name."""
 
     client_ref: ClientRef = ClientRef()
     parent_ref: ClientRef = ClientRef()
     address_type: Literal["IPv4", "IPv6"] = "IPv4"
-    endpoints: Annotated[tuple[Endpoint, ...], Items(1000, "endpoints")] = ()
-    ports: Annotated[tuple[EndpointPort, ...], Items(100, "ports")] = ()
-    node_addresses: Annotated[dict[str, AnyAddress], Items(5000, "nodes")] = {}
+    endpoints: Annotated[tuple[Endpoint, ...], ENDPOINTS] = ()
+    ports: Annotated[tuple[EndpointPort, ...], Items(20_000, "ports")] = ()
+    node_addresses: Annotated[dict[str, AnyAddress], NODE_ADDRESSES] = {}
 
 
 class GWEndpointSlice(Resource):

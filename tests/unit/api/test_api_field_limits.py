@@ -8,7 +8,12 @@ from typing import Any
 import httpx
 import pytest
 from api_requests import API, PROXIES, proxy_body, route_body, slice_body
+from pydantic import BaseModel
 
+from epic.api import bodies
+from epic.kinds.field_limits import limits_of
+from epic.kinds.kind import Kind
+from epic.kinds.registry import GW_ENDPOINT_SLICE, GW_PROXY, GW_ROUTE, LB_SERVICE_GROUP
 from epic.model.resources import GWEndpointSlice, GWProxy, GWRoute
 from epic.store.sqlite import SqliteStore
 
@@ -122,10 +127,61 @@ async def test_a_client_changes_nothing_of_epics(tenant: httpx.AsyncClient, stor
     assert metadata.creation_timestamp.year > 2001
 
 
+BODIES: list[tuple[Kind[Any], type[BaseModel]]] = [
+    (GW_PROXY, bodies.ProxyInput),
+    (GW_ROUTE, bodies.RouteInput),
+    (GW_ENDPOINT_SLICE, bodies.SliceInput),
+    (LB_SERVICE_GROUP, bodies.GroupInput),
+]
+
+
+@pytest.mark.parametrize(("kind", "body"), BODIES, ids=[kind.name for kind, _ in BODIES])
+def test_bodies_have_the_limits_of_their_kind(kind: Kind[Any], body: type[BaseModel]) -> None:
+    limits = limits_of(kind.spec, "spec")
+    found = limits_of(body)
+    assert limits
+    assert {path: found.get(path) for path in limits} == limits
+
+
+async def test_a_slice_has_as_many_ports_as_in_kubernetes_while_it_is_not_too_large(
+    tenant: httpx.AsyncClient, store: SqliteStore
+) -> None:
+    body = slice_body()
+    ports = [{"name": f"p{n}", "port": 1 + n} for n in range(20_001)]
+    body["slice"]["spec"]["ports"] = ports
+    refused = await tenant.post(SLICES, json=body)
+    assert refused.json()["error"] == "slice.spec.ports: 20001 ports; at most 20000 are possible"
+    del ports[16_000:]
+    assert [reply.status_code for reply in await written(tenant, SLICES, "E1", body)] == [302, 302]
+    assert len(store.get(GWEndpointSlice, "root", "E1").spec.ports) == 16_000
+
+
+@pytest.mark.parametrize(
+    "match",
+    [
+        {"path": {"type": "RegularExpression", "value": ".*/(a|b)#"}},
+        {"headers": [{"type": "RegularExpression", "name": "X-Role", "value": "a|b"}]},
+    ],
+)
+async def test_a_match_that_is_known_and_not_served_is_stored_to_be_refused_by_condition(
+    tenant: httpx.AsyncClient, match: dict[str, Any]
+) -> None:
+    body = route_body()
+    body["route"]["spec"]["http"]["rules"][0]["matches"] = [match]
+    assert [reply.status_code for reply in await written(tenant, ROUTES, "R1", body)] == [302, 302]
+    (kind,) = match
+    typed = match[kind] if kind == "path" else match[kind][0]
+    typed["type"] = "Glob"
+    assert (await tenant.put(f"{ROUTES}/R1", json=body)).status_code == 400
+
+
 async def test_the_schema_of_the_api_has_the_limits(tenant: httpx.AsyncClient) -> None:
     schemas = (await tenant.get(f"{API}/openapi.json")).json()["components"]["schemas"]
     assert schemas["HTTPRouteSpec"]["properties"]["rules"]["maxItems"] == 16
     assert schemas["HTTPRouteSpec"]["properties"]["hostnames"]["items"]["maxLength"] == 253
+    piece = schemas["SliceSpecInput"]["properties"]
+    assert piece["endpoints"]["maxItems"] == 1000
+    assert piece["nodeAddresses"]["maxProperties"] == 5000
 
 
 def nested(levels: int) -> dict[str, Any]:

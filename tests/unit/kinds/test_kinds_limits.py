@@ -82,7 +82,8 @@ def test_a_limit_holds_at_its_border(kind: Kind[Any], path: str, limit: Limit) -
             wrong = f"{where}: it has {size} characters, and should have "
         found = faults(kind, body)
         if expected:
-            assert found == []
+            # So many of some things are as a whole more than an object may have.
+            assert [fault for fault in found if "bytes as JSON" not in fault] == []
         else:
             assert len(found) == 1
             assert found[0].startswith(wrong)

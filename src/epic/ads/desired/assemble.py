@@ -29,7 +29,7 @@ from epic.ads.snapshot import (
     Versioned,
     versioned,
 )
-from epic.envoy.endpoints import load_assignment
+from epic.envoy.endpoints import load_assignments
 from epic.envoy.resources import Bundle, bound_to
 from epic.gatewayapi.routing import Routing
 from epic.ipam.networks import Pools, inside6
@@ -175,7 +175,7 @@ def _load_assignments(
 
     return _prefixed(
         inputs.proxy.id,
-        {c.name: load_assignment(c, inputs.slices, address_of) for c in accepted.routing.clusters},
+        load_assignments(accepted.routing.clusters, inputs.slices, address_of),
     )
 
 
