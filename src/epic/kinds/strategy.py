@@ -41,7 +41,7 @@ def prepare_for_create(kind: Kind[T], given: T, now: datetime) -> T:
 def prepare_for_update(kind: Kind[T], given: T, stored: T) -> T:
     """The stored object with what a client changes of it; the revision is the one that the client saw.
 
-    `given` is of the kind's own classes: others are equal to none.
+    The generation is as it was: the store counts it.
     """
     spec, before = _spec(given), _spec(stored)
     theirs = kind.filled_in | (kind.kept - spec.model_fields_set)
@@ -50,7 +50,6 @@ def prepare_for_update(kind: Kind[T], given: T, stored: T) -> T:
         update={
             "labels": _clients(given.metadata.labels) | _epics(stored.metadata.labels),
             "annotations": _clients(given.metadata.annotations) | _epics(stored.metadata.annotations),
-            "generation": stored.metadata.generation + (spec != before),
             "resource_version": given.metadata.resource_version,
         }
     )

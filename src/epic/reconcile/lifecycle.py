@@ -13,7 +13,7 @@ from epic.model.naming import GatewayId
 from epic.model.resources import Tunnel
 from epic.reconcile.current import CurrentWorld
 from epic.reconcile.turn import LifecycleSettings, TunnelEvidence, Turn, is_work, next_step, replicas
-from epic.reconcile.world import Key, World
+from epic.reconcile.world import Key, Lives
 from epic.store.interface import Change, Store
 from epic.workqueue.failures import FailureLog
 from epic.workqueue.queue import WorkQueue
@@ -33,23 +33,24 @@ class Lifecycle:
         self._settings = settings
         self._evidence = evidence
         self._current = CurrentWorld(store)
-        self._world = World()
+        # To look is cheap and needs no lock; what is done is looked up in the current world.
+        self._lives = Lives()
         self._failures: FailureLog[Key] = FailureLog(log)
         self.queue: WorkQueue[Key] = WorkQueue()
 
     def begin(self) -> int:
         """Read everything; returns the revision from which changes are to be taken in."""
         revision = self._store.revision
-        self._world = World.of(self._store)
+        self._lives = Lives.of(self._store)
         accounts = {tunnel.account for tunnel in self._store.list(Tunnel) if tunnel.deleting}
-        for key in self._world.keys() | {Key("tunnels", account, "") for account in accounts}:
+        for key in self._lives.keys() | {Key("tunnels", account, "") for account in accounts}:
             self.queue.add(key)
         return revision
 
     def take_in(self, changes: list[Change]) -> None:
         """Note what has changed in the store."""
         for change in changes:
-            for key in self._world.apply(change):
+            for key in self._lives.apply(change):
                 self.queue.add(key)
 
     def work(self) -> None:
@@ -94,7 +95,7 @@ class Lifecycle:
     def _is_due(self, key: Key) -> bool:
         """Whether anything seems to be left to do; the transaction looks again."""
         try:
-            waits, due = _look(self._world, self._settings, self._evidence, key)
+            waits, due = _look(self._lives, self._settings, self._evidence, key)
         except Exception:  # the transaction meets the same, and tells
             return True
         if waits:
@@ -106,29 +107,29 @@ def _title(key: Key) -> str:
     return f"{key.kind} {key.account}/{key.name}"
 
 
-def _look(world: World, settings: LifecycleSettings, evidence: TunnelEvidence, key: Key) -> tuple[bool, bool]:
+def _look(lives: Lives, settings: LifecycleSettings, evidence: TunnelEvidence, key: Key) -> tuple[bool, bool]:
     """Whether the key is to be looked at again without a change, and whether something is due."""
     if key.kind == "gateway":
-        proxy = world.proxies.get(GatewayId(key.account, key.name))
+        proxy = lives.proxies.get(GatewayId(key.account, key.name))
         if proxy is None:
             return False, False
-        step = next_step(world, proxy, settings)
-        waits = any(i.reason for i in step.instances) or len(step.instances) < replicas(world, proxy)
+        step = next_step(lives, proxy, settings)
+        waits = any(i.reason for i in step.instances) or len(step.instances) < replicas(lives, proxy)
         return waits, is_work(proxy, step)
     if key.kind == "node":
-        node = world.nodes.get(key.name)
+        node = lives.nodes.get(key.name)
         if node is None:
             return False, False
-        placed = world.placed(key.name)
+        placed = lives.placed(key.name)
         return True, node_life.is_gone(node, placed) or node_life.settled(node, placed, now()) != node
     if key.kind in {"plan", "tunnels"}:
-        return _look_at_tunnels(world, evidence, key)
-    until = world.held_until(key)
+        return _look_at_tunnels(lives, evidence, key)
+    until = lives.held_until(key)
     return until is not None, until is not None and until <= now()
 
 
-def _look_at_tunnels(world: World, evidence: TunnelEvidence, key: Key) -> tuple[bool, bool]:
+def _look_at_tunnels(lives: Lives, evidence: TunnelEvidence, key: Key) -> tuple[bool, bool]:
     if key.kind == "plan":
-        return False, bool(world.backlog(key.account) or world.waiting(key.account))
-    going = world.tunnels.going(key.account)
+        return False, bool(lives.backlog(key.account) or lives.waiting(key.account))
+    going = lives.tunnels.going(key.account)
     return bool(going), any(is_released(t, evidence(t), now()) for t in going)

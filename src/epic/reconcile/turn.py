@@ -25,7 +25,7 @@ from epic.reconcile.releases import release_address
 from epic.reconcile.revocation import revoke
 from epic.reconcile.siblings import delete_siblings, forget_node, release_node, relist_gateway
 from epic.reconcile.tunnelling import Budget, work_off
-from epic.reconcile.world import Key, World
+from epic.reconcile.world import Key, Lives, World
 from epic.store.interface import R, Transaction
 from epic.store.queue import enqueue
 
@@ -43,7 +43,7 @@ class LifecycleSettings:
     drain_seconds: int = 30
 
 
-def next_step(world: World, proxy: GWProxy, settings: LifecycleSettings) -> Step:
+def next_step(world: Lives, proxy: GWProxy, settings: LifecycleSettings) -> Step:
     """What is to be done for a gateway now."""
     group = world.groups.get((proxy.account, proxy.spec.group))
     version = group.spec.envoy_version if group else None
@@ -56,7 +56,7 @@ def next_step(world: World, proxy: GWProxy, settings: LifecycleSettings) -> Step
     return advance(str(proxy.id), proxy.status.instances, wanted, world.hosts(proxy), now())
 
 
-def replicas(world: World, proxy: GWProxy) -> int:
+def replicas(world: Lives, proxy: GWProxy) -> int:
     """How many instances the gateway is to have."""
     group = world.groups.get((proxy.account, proxy.spec.group))
     return group.spec.envoy_replica_count if group else len(proxy.status.instances)

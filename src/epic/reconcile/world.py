@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple, Self
 
 from epic.ipam.releases import REMEMBERED
 from epic.lifecycle.claims import Claims
@@ -23,7 +23,7 @@ from epic.placement import Candidate
 from epic.reconcile.index import Backends, Tunnels
 from epic.store.interface import Change, R, Reader
 
-KINDS: tuple[type[Resource], ...] = (
+_LIVES: tuple[type[Resource], ...] = (
     GWProxy,
     LBServiceGroup,
     Node,
@@ -31,10 +31,9 @@ KINDS: tuple[type[Resource], ...] = (
     Quarantine,
     ReleasedAddress,
     Tunnel,
-    GWRoute,
-    GWEndpointSlice,
     TunnelBacklog,
 )
+KINDS: tuple[type[Resource], ...] = (*_LIVES, GWRoute, GWEndpointSlice)
 """What matters here."""
 _CROWDED = NODE_TUNNELS * 3 // 4
 """A node with so many tunnels gets gateways only when no other node has room."""
@@ -48,8 +47,10 @@ class Key(NamedTuple):
     name: str
 
 
-class World:
-    """Gateways, their templates, nodes and runs under way."""
+class Lives:
+    """Gateways, their templates, nodes, tunnels and runs under way: whether something of a life is due."""
+
+    kinds: ClassVar[tuple[type[Resource], ...]] = _LIVES
 
     def __init__(self) -> None:
         self.proxies: dict[GatewayId, GWProxy] = {}
@@ -58,8 +59,6 @@ class World:
         self.quarantines: dict[str, Quarantine] = {}
         self.releases: dict[str, ReleasedAddress] = {}
         self._runs: dict[str, Run] = {}
-        self.claims = Claims()
-        self.backends = Backends()
         self.tunnels = Tunnels()
         self._backlogs: dict[str, tuple[str, ...]] = {}
         self._waiting: dict[str, set[str]] = {}
@@ -68,13 +67,13 @@ class World:
         self._on_node: dict[str, set[GatewayId]] = defaultdict(set)
 
     @classmethod
-    def of(cls, reader: Reader) -> World:
-        """The world as it is in the store."""
-        world = cls()
-        for kind in KINDS:
+    def of(cls, reader: Reader) -> Self:
+        """The same as it is in the store."""
+        found = cls()
+        for kind in cls.kinds:
             for obj in reader.list(kind):
-                world.apply(Change(obj.metadata.resource_version, kind.kind, obj.account, obj.name, obj))
-        return world
+                found.note(obj)
+        return found
 
     def keys(self) -> set[Key]:
         """All there is to look after."""
@@ -87,7 +86,6 @@ class World:
     def apply(self, change: Change) -> set[Key]:
         """Take in a change; returns what is to be looked at because of it."""
         account, name, obj = change.account, change.name, change.object
-        self.claims.apply(change.kind, account, name, obj)
         match change.kind:
             case GWProxy.kind:
                 found = self._apply_proxy(GatewayId(account, name), obj)
@@ -105,12 +103,6 @@ class World:
                 found = self._apply_tunnel(account, name, obj)
             case TunnelBacklog.kind:
                 found = self._apply_backlog(account, obj)
-            case GWRoute.kind:
-                self.backends.apply_route(account, name, obj)
-                found = set()
-            case GWEndpointSlice.kind:
-                self.backends.apply_slice(account, name, obj)
-                found = set()
             case _:
                 found = set()
         return found
@@ -277,6 +269,27 @@ class World:
         if old is None or (under_way and isinstance(obj, Run) and obj.status.state == old.status.state):
             return set()
         return {_gateway_key(g) for node in old.spec.nodes for g in self._on_node.get(node, ())}
+
+
+class World(Lives):
+    """The lives and what their steps take: addresses and names, and what is behind gateways."""
+
+    kinds = KINDS
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.claims = Claims()
+        self.backends = Backends()
+
+    def apply(self, change: Change) -> set[Key]:
+        """Take in a change; returns what is to be looked at because of it."""
+        account, name, obj = change.account, change.name, change.object
+        self.claims.apply(change.kind, account, name, obj)
+        if change.kind == GWRoute.kind:
+            self.backends.apply_route(account, name, obj)
+        elif change.kind == GWEndpointSlice.kind:
+            self.backends.apply_slice(account, name, obj)
+        return super().apply(change)
 
 
 def _gateway_key(gateway: GatewayId) -> Key:

@@ -89,6 +89,34 @@ async def test_an_object_that_is_read_and_written_again_has_no_unknown_fields(
     assert unknown(await asking.put(f"{API}/{path}", json=shown)) == []
 
 
+COUNTED = {
+    "account": {"proxyLimit": 4},
+    "group": {"envoy-replica-count": 1},
+    "proxy": {"display-name": "other"},
+    "route": {"http": {"rules": []}},
+    "slice": {"ports": []},
+    "service-prefix": {"alt-pool": {"pool": "192.0.2.128-192.0.2.129", "subnet": "192.0.2.128/25"}},
+    "node": {"capacity": 9},
+}
+
+
+@pytest.mark.parametrize(("path", "key", "obj"), OBJECTS, ids=[key for _, key, _ in OBJECTS])
+async def test_the_generation_counts_changes_of_the_spec_once(
+    asking: httpx.AsyncClient, path: str, key: str, obj: dict[str, Any]
+) -> None:
+    async def generation(sent: dict[str, Any]) -> int:
+        reply = await asking.put(f"{API}/{path}", json={key: sent})
+        assert reply.status_code == 302, reply.text
+        found: int = (await asking.get(f"{API}/{path}")).json()[key]["metadata"]["generation"]
+        return found
+
+    first = await generation(obj)
+    assert await generation(obj) == first
+    changed = {**obj, "spec": {**obj["spec"], **COUNTED[key]}}
+    assert await generation(changed) == first + 1
+    assert await generation(changed) == first + 1
+
+
 @pytest.mark.parametrize(("path", "key", "obj"), OBJECTS, ids=[key for _, key, _ in OBJECTS])
 async def test_a_change_of_a_version_that_is_not_the_newest_is_refused(
     asking: httpx.AsyncClient, path: str, key: str, obj: dict[str, Any]
