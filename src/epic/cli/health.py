@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,18 +14,24 @@ from epic.cli.phases import counted, instances, is_true, leaving, phase, session
 _SILENT = timedelta(seconds=45)
 _MESSAGE_SHOWN = 300
 _CONDITIONS = ("Accepted", "Placed", "Programmed", "Ready")
+_ASKED_FOR = frozenset({"UnsupportedAddress", "AddressNotUsable"})
+"""Of the reasons why a gateway is not as it is to be those that its owner has chosen."""
 _CHANCE_FAILS = frozenset({"NoIndexFree", "SiblingsLate"})
 """Of the reasons why a gateway has no second chance those that nobody has chosen."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """An object's state in a few words, and what is wrong with it."""
+    """An object's state in a few words, and what is wrong with it.
+
+    `theirs`: that is for the account that has it to mend; the platform's operators can do nothing about it.
+    """
 
     name: str
     state: str
     details: str = ""
     problem: str = ""
+    theirs: bool = False
 
 
 @dataclass(frozen=True)
@@ -37,13 +43,27 @@ class Health:
     runs: tuple[Line, ...] = ()
     silent: tuple[Line, ...] = ()
     """Workload nodes that have stopped reporting."""
-    hidden: bool = field(default=False)
+    hidden: bool = False
+    of_account: bool = False
+    """Whether it is looked at for one account, which minds what is its own to mend."""
 
     @property
     def problems(self) -> list[str]:
-        """What is wrong."""
-        lines = (*self.nodes, *self.gateways, *self.silent, *self.runs)
-        return [f"{line.name}: {line.problem}" for line in lines if line.problem]
+        """What is wrong, to who looks at it."""
+        return [_told(line) for line in self._wrong if self.of_account or not line.theirs]
+
+    @property
+    def of_accounts(self) -> list[str]:
+        """What is wrong besides, and for accounts to mend."""
+        return [_told(line) for line in self._wrong if line.theirs and not self.of_account]
+
+    @property
+    def _wrong(self) -> list[Line]:
+        return [line for line in (*self.nodes, *self.gateways, *self.silent, *self.runs) if line.problem]
+
+
+def _told(line: Line) -> str:
+    return f"{line.name}: {line.problem}"
 
 
 def node_line(node: dict[str, Any], now: datetime) -> Line:
@@ -79,7 +99,8 @@ def gateway_line(proxy: dict[str, Any], now: datetime) -> Line:
     if not problem and serving < len(meant):
         problem = f"{serving} of {len(meant)} instances serve"
     details = f"{dig(proxy, 'spec', 'public-address') or '-'}, {metadata['name']}"
-    return Line(name, ", ".join(states), details, problem)
+    theirs = bool(wrong) and all(c.get("reason") in _ASKED_FOR for c in wrong) and serving == len(meant)
+    return Line(name, ", ".join(states), details, problem, theirs)
 
 
 def _deleted_line(name: str, proxy: dict[str, Any], now: datetime) -> Line:
@@ -101,6 +122,7 @@ def silent_lines(workload_nodes: Iterable[dict[str, Any]]) -> tuple[Line, ...]:
             f"tunnels {node['tunnels']}",
             f"it has not reported for {span(node['silent'])}; see epic-agent.service there: it may be "
             "stopped, or its service-key is not the password of the account's user any more",
+            theirs=True,
         )
         for node in workload_nodes
         if node["silent"] > _SILENT.total_seconds()
@@ -142,8 +164,9 @@ def judge(
     now: datetime | None = None,
     *,
     workload_nodes: Iterable[dict[str, Any]] = (),
+    of_account: bool = False,
 ) -> Health:
-    """The whole; `nodes` and `runs` are None for those who may not see them."""
+    """The whole, or of one account; `nodes` and `runs` are None for those who may not see them."""
     time = now or datetime.now(UTC)
     return Health(
         nodes=tuple(node_line(node, time) for node in nodes or ()),
@@ -151,4 +174,5 @@ def judge(
         runs=run_lines(runs or (), shown=5),
         silent=silent_lines(workload_nodes),
         hidden=nodes is None,
+        of_account=of_account or nodes is None,
     )

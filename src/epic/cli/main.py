@@ -134,12 +134,17 @@ def get(
 
 @app.command(epilog="Example:\n\n`epicctl status && echo all is well`")
 def status(context: typer.Context, account: Account = "") -> None:
-    """Show how nodes, gateways, workload nodes and runs are; exit with 1 when something is wrong."""
+    """Show how nodes, gateways, workload nodes and runs are; exit with 1 when something is wrong.
+
+    What accounts are to mend themselves, such as hosts of theirs that do not report, is shown to
+    administrators, and counts for them with --account only.
+    """
     session: Session = context.obj
     client = session.client
     proxies = listing.fetch(client, listing.kind_of("gateways").kind, "", account)
     nodes, runs = _if_allowed(client, "nodes"), _if_allowed(client, "runs")
-    health = judge(nodes, proxies, runs, workload_nodes=listing.workload_nodes(client, account))
+    workload_nodes = listing.workload_nodes(client, account)
+    health = judge(nodes, proxies, runs, workload_nodes=workload_nodes, of_account=bool(account))
     print_health(health)
     if health.problems:
         raise typer.Exit(1)

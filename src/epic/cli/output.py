@@ -87,7 +87,12 @@ def print_health(health: Health) -> None:
         for problem in problems:
             console.print(Text(f"  {escape(problem)}"))
     else:
-        console.print(Text("Everything is well.", style="bold green"))
+        well = "The platform is well." if health.of_accounts else "Everything is well."
+        console.print(Text(well, style="bold green"))
+    if health.of_accounts:
+        console.print(Text("For the accounts to mend:", style="bold"))
+        for matter in health.of_accounts:
+            console.print(Text(f"  {escape(matter)}"))
 
 
 def _section(title: str, lines: tuple[Line, ...]) -> Table:

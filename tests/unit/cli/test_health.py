@@ -47,11 +47,41 @@ def _workload(silent: float) -> dict[str, Any]:
 
 
 def test_workload_nodes_that_have_stopped_reporting_are_named() -> None:
-    health = judge([], [], [], workload_nodes=[_workload(5.0), _workload(44.0), _workload(400.0)])
+    nodes = [_workload(5.0), _workload(44.0), _workload(400.0)]
+    health = judge(None, [], None, workload_nodes=nodes)
     assert [(line.name, line.state) for line in health.silent] == [("shop: lab/linux1", "silent for 6m")]
     (problem,) = health.problems
     assert problem.startswith("shop: lab/linux1: it has not reported for 6m; see epic-agent.service there")
     assert "password" in problem
+
+
+ASKS_FOR_ANOTHER = {"type": "Programmed", "status": "False", "reason": "AddressNotUsable", "message": "no"}
+
+
+def test_what_an_account_is_to_mend_is_shown_to_the_platform_and_is_no_problem_of_its() -> None:
+    """Slices may name hosts without an agent for ever, and other accounts' operators can do nothing."""
+    gateway = _gateway(2, Ready="True")
+    gateway["status"]["conditions"].append(ASKS_FOR_ANOTHER)
+    matters = {"proxies": [gateway], "runs": [], "workload_nodes": [_workload(400.0)]}
+    health = judge([_node(**AWAKE)], **matters, now=NOW)
+    assert health.problems == []
+    assert [text.partition(": ")[0] for text in health.of_accounts] == ["shop/web", "shop"]
+    broken = judge([_node()], **matters, now=NOW)
+    assert [text.partition(": ")[0] for text in broken.problems] == ["epic1"]
+    assert broken.of_accounts == health.of_accounts
+
+
+@pytest.mark.parametrize(("nodes", "of_account"), [(None, False), ([_node(**AWAKE)], True)])
+def test_what_an_account_is_to_mend_is_a_problem_to_who_asks_for_it(nodes: Any, of_account: bool) -> None:
+    health = judge(nodes, [], [], NOW, workload_nodes=[_workload(400.0)], of_account=of_account)
+    assert [text.partition(": ")[0] for text in health.problems] == ["shop"]
+    assert health.of_accounts == []
+
+
+def test_a_gateway_that_does_not_serve_is_the_platforms_whatever_else_it_asks_for() -> None:
+    gateway = _gateway(0, Ready="False")
+    gateway["status"]["conditions"].append(ASKS_FOR_ANOTHER)
+    assert len(judge([_node(**AWAKE)], [gateway], [], NOW).problems) == 1
 
 
 def _run(name: str, state: str, **results: str) -> dict[str, Any]:
