@@ -12,7 +12,8 @@ from typing import Annotated, Any
 import typer
 
 from epic.cli import apply as manifests
-from epic.cli import backup, listing, node, tunnels
+from epic.cli import backup, listing, node, removal, tunnels
+from epic.cli.completion import complete_kind, complete_name
 from epic.cli.health import judge
 from epic.cli.output import Format, console, print_health, print_rows, say, warn
 from epic.cli.session import Session
@@ -91,23 +92,51 @@ def apply(
     _end(manifests.apply(session.client, documents, core, _new_password, account))
 
 
-@app.command(epilog="Example:\n\n`epicctl delete -f gateway.yaml`")
+@app.command(
+    epilog="Examples:\n\n`epicctl delete -f gateway.yaml`\n\n`epicctl delete gateway 6f3c0a12 -A shop`\n\n"
+    "`epicctl delete routes R1 R2`"
+)
 def delete(
     context: typer.Context,
-    filename: Files,
+    kind: Annotated[
+        str,
+        typer.Argument(
+            help="A kind, as in `epicctl get`.", autocompletion=removal.complete_kind, metavar="KIND"
+        ),
+    ] = "",
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="The objects of that kind to delete.", autocompletion=complete_name, metavar="NAME"
+        ),
+    ] = None,
+    filename: Annotated[
+        list[Path] | None,
+        typer.Option("-f", "--filename", help="A manifest, a directory of them, or - for standard input."),
+    ] = None,
     account: Account = "",
     template: Template = "",
     cluster: Cluster = "",
 ) -> None:
-    """Delete what the manifests describe."""
+    """Delete what the manifests describe, or objects by kind and name.
+
+    A gateway and a node are deleted when their nodes have let go of them, which is not waited for.
+    """
     session: Session = context.obj
-    core = _core(session, account, template, cluster)
-    documents = manifests.read_manifests(filename)
-    _end(manifests.delete(session.client, documents, core, account))
-
-
-def _complete_kind(incomplete: str) -> list[str]:
-    return [listed.kind.plural for listed in listing.KINDS if listed.kind.plural.startswith(incomplete)]
+    if bool(kind) == bool(filename):
+        raise typer.BadParameter("give a kind and names, or -f with manifests")
+    if filename:
+        core = _core(session, account, template, cluster)
+        documents = manifests.read_manifests(filename)
+        report = manifests.delete(session.client, documents, core, account)
+    else:
+        if template or cluster:
+            raise typer.BadParameter("--template and --cluster are for manifests")
+        chosen = removal.kind_of(kind)
+        if not names:
+            raise typer.BadParameter(f"name the {chosen.plural} to delete, as epicctl get shows them")
+        report = removal.delete_named(session.client, chosen, names, account)
+    _end(report)
 
 
 @app.command(epilog="Examples:\n\n`epicctl get gateways -A shop`\n\n`epicctl get runs 17 -o yaml`")
@@ -117,11 +146,13 @@ def get(
         str,
         typer.Argument(
             help=", ".join(listed.kind.plural for listed in listing.KINDS),
-            autocompletion=_complete_kind,
+            autocompletion=complete_kind,
             metavar="KIND",
         ),
     ],
-    name: Annotated[str, typer.Argument(help="Only the object of this name.")] = "",
+    name: Annotated[
+        str, typer.Argument(help="Only the object of this name.", autocompletion=complete_name)
+    ] = "",
     account: Account = "",
     output: Annotated[Format, typer.Option("-o", "--output", help="How to print.")] = Format.TABLE,
 ) -> None:

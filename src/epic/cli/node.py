@@ -4,12 +4,11 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated, cast
 
 import typer
 
-from epic.cli import waiting
+from epic.cli import completion, waiting
 from epic.cli.fields import Row
 from epic.cli.listing import fetch, kind_of
 from epic.cli.output import say, warn
@@ -30,14 +29,7 @@ app = typer.Typer(
 
 
 def _complete(context: typer.Context, incomplete: str) -> list[str]:
-    # The program's own callback has not run: the session is made from the options on the line.
-    try:
-        config = context.find_root().params.get("config")
-        session = Session(Path(config) if config else None)
-        nodes = fetch(session.client, kind_of("nodes").kind, "", "") if session.unattended else []
-    except Exception:  # whatever it is, a shell that completes is no place to say it
-        return []
-    return [name for node in nodes if (name := str(node["metadata"]["name"])).startswith(incomplete)]
+    return [name for name in completion.names(context, "nodes") if name.startswith(incomplete)]
 
 
 Name = Annotated[str, typer.Argument(help="The node.", autocompletion=_complete)]

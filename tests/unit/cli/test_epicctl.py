@@ -18,7 +18,7 @@ import yaml
 from epic.cli import main, output, settings
 from epic.errors import Invalid
 from epic.model.base import Condition
-from epic.model.resources import GWProxy, Node
+from epic.model.resources import GWProxy, GWRoute, Node
 from epic.printable import escape
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "shop"
@@ -104,6 +104,25 @@ def test_the_example_is_applied_twice_shown_and_deleted(
     assert gone.stdout.splitlines()[:2] == ["httproute/shop/web deleted", "gateway/shop/web deleted"]
     assert "account/shop deleted" in gone.stdout
     assert not live_api.store.list(GWProxy)
+
+
+def test_what_was_applied_is_deleted_by_kind_and_name(
+    epicctl: Epicctl, shop: Path, live_api: Any, nodes_at_work: object
+) -> None:
+    epicctl("apply", "-f", str(shop / "platform.yaml"), "-f", str(shop / "gateway.yaml"))
+    (gateway,) = live_api.store.list(GWProxy)
+    (route,) = live_api.store.list(GWRoute)
+    hint = epicctl("delete", "gateway", "web")
+    assert (hint.returncode, hint.stdout) == (1, "")
+    assert f"'web' is the client's name of {gateway.name}" in hint.stderr
+    gone = epicctl("delete", "route", route.name)
+    assert (gone.returncode, gone.stdout) == (0, f"route/shop/{route.name} deleted\n")
+    gone = epicctl("delete", "gw", gateway.name, "-A", "shop")
+    assert gone.returncode == 0
+    assert gone.stdout.startswith(f"gateway/shop/{gateway.name} ")
+    assert live_api.store.list(GWRoute) == []
+    left = live_api.store.find(GWProxy, "shop", gateway.name)
+    assert left is None or left.deleting
 
 
 def test_changes_are_configured_and_new_passwords_noticed(epicctl: Epicctl, shop: Path) -> None:
