@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Response
 from epic.api.auth import hash_password
 from epic.api.bodies import AccountBody, UserBody
 from epic.api.context import Ctx, admin_only
-from epic.api.metadata import check_version
+from epic.api.metadata import check_name, check_version
 from epic.api.replies import PREFIX, Duplicate, deleted, found, listed, shown
 from epic.errors import Conflict
 from epic.kinds.registry import KINDS
@@ -86,6 +86,7 @@ def read(ctx: Ctx, account: str) -> dict[str, Any]:
 def replace(ctx: Ctx, account: str, body: AccountBody) -> Response:
     """Create an account or change its limits."""
     KINDS.check_name(Account, account, "the account's name in the path")
+    check_name(body.account.metadata, account, "account")
     with ctx.current.transaction() as (transaction, world):
         stored = transaction.find(Account, "", account)
         if stored is None:

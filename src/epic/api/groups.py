@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Response
 from epic.api.bodies import GroupBody, PrefixBody
 from epic.api.context import Context, Ctx, admin_only
 from epic.api.gateways import find_group
-from epic.api.metadata import check_version
+from epic.api.metadata import check_name, check_version
 from epic.api.names import check_template
 from epic.api.replies import PREFIX, Duplicate, deleted, found, listed, shown
 from epic.errors import Conflict, Invalid
@@ -73,6 +73,7 @@ def read_group(ctx: Ctx, account: str, name: str) -> dict[str, Any]:
 def replace_group(ctx: Ctx, account: str, name: str, body: GroupBody) -> Response:
     """Create a gateway template or change it."""
     KINDS.check_name(LBServiceGroup, name, "the template's name in the path")
+    check_name(body.group.metadata, name, "group")
     return _write_group(ctx, account, name, body, replace=True)
 
 
@@ -161,6 +162,7 @@ def read_prefix(ctx: Ctx, name: str) -> dict[str, Any]:
 def replace_prefix(ctx: Ctx, name: str, body: PrefixBody) -> Response:
     """Create an address pool or change it; addresses that gateways have must stay in it."""
     KINDS.check_name(ServicePrefix, name, "the pool's name in the path")
+    check_name(body.service_prefix.metadata, name, "service-prefix")
     return _write_prefix(ctx, name, body, replace=True)
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TypeVar
 
 from epic.api.bodies import InputMetadata
-from epic.errors import Conflict
+from epic.errors import Conflict, Invalid
 from epic.model.base import Resource
 from epic.model.naming import SOURCES_ANNOTATION
 
@@ -20,6 +20,15 @@ def check_version(given: InputMetadata, stored: Resource) -> None:
             f"{stored.kind} {stored.name!r} has been changed since version {given.resource_version}; "
             f"read it again (it is at {stored.metadata.resource_version})"
         )
+
+
+def check_name(given: InputMetadata, name: str, where: str) -> None:
+    """Raise Invalid if the client means another object than that of the path; it need not name one.
+
+    `where` is what the object is called in the request.
+    """
+    if given.name not in {"", name}:
+        raise Invalid(f"{where}.metadata.name: {given.name!r} is not the name {name!r} in the path")
 
 
 def with_sources(given: InputMetadata, obj: _Stored) -> _Stored:

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Response
 
 from epic.api.bodies import MaintenanceBody, NodeBody, of_one_drain
 from epic.api.context import Ctx, admin_only
-from epic.api.metadata import check_version
+from epic.api.metadata import check_name, check_version
 from epic.api.replies import PREFIX, deleted, found, shown
 from epic.errors import Conflict
 from epic.ipam.prefixes import check_node_address
@@ -76,6 +76,7 @@ def register(ctx: Ctx, name: str, body: NodeBody) -> Response:
     Whether it is in maintenance stays as it is unless `schedulable` or `drain` is given.
     """
     KINDS.check_name(Node, name, "the node's name in the path")
+    check_name(body.node.metadata, name, "node")
     spec = body.node.spec
     with ctx.current.transaction() as (transaction, world):
         for other in transaction.list(Node):

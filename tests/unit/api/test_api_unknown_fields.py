@@ -128,6 +128,20 @@ async def test_a_change_of_a_version_that_is_not_the_newest_is_refused(
     assert "has been changed since version 1" in refused.json()["error"]
 
 
+PLATFORMS = [(path, key, obj) for path, key, obj in OBJECTS if key not in {"proxy", "route", "slice"}]
+
+
+@pytest.mark.parametrize(("path", "key", "obj"), PLATFORMS, ids=[key for _, key, _ in PLATFORMS])
+async def test_an_object_of_another_name_than_in_the_path_is_refused(
+    asking: httpx.AsyncClient, path: str, key: str, obj: dict[str, Any]
+) -> None:
+    body = {key: {**obj, "metadata": {"name": "other"}}}
+    for name in (path, f"{path.rpartition('/')[0]}/not-there-yet"):
+        refused = await asking.put(f"{API}/{name}", json=body)
+        wrong = f"{key}.metadata.name: 'other' is not the name {name.rpartition('/')[2]!r} in the path"
+        assert (refused.status_code, refused.json()["error"]) == (400, wrong)
+
+
 async def test_a_misspelt_spec_is_told_to_who_sends_it(admin: httpx.AsyncClient, store: SqliteStore) -> None:
     reply = await admin.put(f"{API}/accounts/new", json={"account": {"Spec": {"proxyLimit": 3}}})
     assert unknown(reply) == ["account.Spec"]
