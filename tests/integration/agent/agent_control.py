@@ -154,6 +154,7 @@ def _cluster() -> Message:
         "type": "EDS",
         "connect_timeout": "1s",
         "eds_cluster_config": {"eds_config": _ADS},
+        "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
     }
     return ParseDict(data, cluster_pb2.Cluster())
 

@@ -18,6 +18,7 @@ import pytest
 from agent_control import INSIDE, INTERFACE, KEY, PUBLIC, TUNNEL_ID, Gateway, snapshot
 from agent_node import FAR, UNDERLAY, Node, eventually, plane
 
+from epic.ads.snapshot import ENDPOINT
 from epic.bpf import wire
 from epic.bpf.dataplane import Dataplane, Endpoint
 
@@ -102,6 +103,14 @@ async def test_an_endpoint_keeps_its_tunnel_while_envoy_may_use_it(serving: Node
     assert (INSIDE, BACKEND) in dataplane(serving).endpoints()
     serving.thaw_envoy()
     await eventually(lambda: (INSIDE, BACKEND) not in dataplane(serving).endpoints(), 10)
+
+
+async def test_an_endpoint_without_a_tunnel_gets_no_requests(serving: Node) -> None:
+    whole = Gateway(revision="r2", forward=True).snapshot(str(BACKEND))
+    serving.control.publish({**whole, ENDPOINT: {}})
+    await eventually(lambda: serving.get() == "no healthy upstream", 10, "the refusal")
+    serving.control.publish(whole)
+    await eventually(lambda: serving.get() != "no healthy upstream", 10, "an attempt")
 
 
 async def test_ports_are_open_for_what_the_gateway_listens_on(serving: Node) -> None:

@@ -179,12 +179,35 @@ def test_a_change_touches_only_what_it_concerns() -> None:
     cache.dirty.endpoints.compare(cache.endpoints(), dict(cache.endpoints()), cache.known)
     cache.update(ENDPOINT, {f"{WEB}/{B}": versioned(endpoint_message(B))})
     assert cache.dirty.endpoints.compact(cache.known) == {(INSIDE, B): (None, VIA)}
-    assert (cache.dirty.tunnels, cache.dirty.gateways) == (set(), set())
+    assert (cache.dirty.tunnels, cache.dirty.gateways) == (set(), {WEB}), "its Envoy hears that it reaches it"
+    cache.dirty.gateways.clear()
     cache.update(LOAD_ASSIGNMENT, {"shop.other/c": assignment(str(A))})
     assert (cache.dirty.tunnels, cache.dirty.gateways) == (set(), {"shop.other"})
     cache.update(INSTANCE, {}, [WEB])
     assert (cache.dirty.tunnels, cache.dirty.gateways) == ({7}, {"shop.other", WEB})
     assert cache.dirty.endpoints.compact(cache.known) == {(INSIDE, A): (VIA, None), (INSIDE, B): (None, None)}
+
+
+def test_an_endpoint_is_reached_when_its_tunnel_is_known_and_the_programs_have_it() -> None:
+    cache = cache_of(snapshot())
+    cache.dirty = DirtySet()
+    cache.dirty.endpoints.compare(cache.endpoints(), {}, cache.known)
+    assert cache.tunnel_to(WEB, str(A)) is None
+    cache.dirty.endpoints.made({(INSIDE, A): VIA})
+    assert cache.tunnel_to(WEB, str(A)) == 7
+    assert cache.tunnel_to(WEB, str(B)) is None
+    cache.update(TUNNEL, {}, ["7"])
+    assert (cache.tunnel_to(WEB, str(A)), cache.dirty.gateways) == (None, {WEB})
+    cache.dirty.gateways.clear()
+    cache.update(TUNNEL, {"7": versioned(tunnel_message((4, OLD)))})
+    assert (cache.tunnel_to(WEB, str(A)), cache.dirty.gateways) == (7, {WEB})
+
+
+def test_another_key_of_a_tunnel_is_no_news_for_an_envoy() -> None:
+    cache = cache_of(snapshot())
+    cache.dirty = DirtySet()
+    cache.update(TUNNEL, {"7": versioned(tunnel_message((5, NEW)))})
+    assert (cache.dirty.tunnels, cache.dirty.gateways) == ({7}, set())
 
 
 def of_web(message: Message) -> Mapping[str, Versioned]:

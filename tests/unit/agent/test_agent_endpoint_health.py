@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Endpoints behind tunnels that are down are unhealthy for Envoy.
+"""Endpoints without tunnels, or behind tunnels that are down, are unhealthy for Envoy.
 
 - A tunnel is down when no hello was believed for a while; one that is new has that time, too.
 - Only endpoints behind it are marked; all else stays as the control plane sent it.
@@ -30,7 +30,7 @@ def test_only_what_is_behind_a_dead_tunnel_is_unhealthy() -> None:
         CLUSTER: {},
         LOAD_ASSIGNMENT: {"c": assignment(str(A), str(B), "name.example"), "d": assignment(str(B))},
     }
-    marked = mark(part, lambda address: address == A)
+    marked = mark(part, lambda address: address in {str(A), "name.example"})
     found = ClusterLoadAssignment.FromString(marked[LOAD_ASSIGNMENT]["c"].body.value)
     states = [endpoint.health_status for endpoint in found.endpoints[0].lb_endpoints]
     assert states == [UNHEALTHY, 0, 0]

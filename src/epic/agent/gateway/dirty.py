@@ -37,6 +37,11 @@ class EndpointDiff:
             for found in self._found.values()
         )
 
+    def is_there(self, key: EndpointKey) -> bool:
+        """Whether the programs have an endpoint that is wanted, be it through another tunnel."""
+        found = self._found.get(key)
+        return self.compared and (found is None or found.there is not None)
+
     def want(self, key: EndpointKey, before: Endpoint | None, now: Endpoint | None) -> None:
         """Another one is wanted than before."""
         if self.compared:

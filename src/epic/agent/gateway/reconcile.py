@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -29,7 +29,7 @@ from epic.agent.gateway.second_chance import SecondChance, namespaces_of
 from epic.agent.runtime.log_once import LogOnce
 from epic.agent.runtime.worker import Worker
 from epic.agent.tunnel.endpoints import EndpointKey
-from epic.bpf.dataplane import Address, Endpoint
+from epic.bpf.dataplane import Endpoint
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +48,8 @@ class _View:
     observed: plan.Observed
     there: dict[EndpointKey, Endpoint]
     """The observed endpoints, which follow what is done."""
-    parts: Mapping[str, Snapshot | None]
-    """What Envoys are to be told, by gateway."""
+    parts: dict[str, Snapshot | None]
+    """What Envoys are to be told, by gateway; those are added for which endpoints are made."""
 
 
 class Envoys(NamedTuple):
@@ -334,9 +334,10 @@ class Reconciler:
             match action:
                 case plan.SetEndpoints(_, changed) | plan.DeleteEndpoints(changed) if id(action) in troubled:
                     endpoints.mark_stale(changed)
-                case plan.SetEndpoints(_, made):
+                case plan.SetEndpoints(gateway, made):
                     endpoints.made(made)
                     view.there.update(made)
+                    view.parts.setdefault(gateway, self._cache.parts.get(gateway))
                 case plan.DeleteEndpoints(keys):
                     endpoints.removed(keys)
         return [action for action in actions if id(action) in troubled]
@@ -354,16 +355,15 @@ class Reconciler:
     def _publish_to_envoy(self, instance: Instance, part: Snapshot | None) -> None:
         # Without a revision there is no accepted configuration: what the Envoy has stays.
         told = part or ({} if instance.revision else None)
-        if told and any(self._cache.tunnels[id_].gateway == instance.gateway for id_ in self._down_here()):
+        if told:
             told = endpoint_health.mark(told, partial(self._is_down, instance.gateway))
         if told is not None and self._registry.publish(instance.gateway, told, instance.revision):
             self._sockets.publish(instance.gateway, told)
 
-    def _down_here(self) -> Iterator[int]:
-        return (id_ for id_ in self._down if id_ in self._cache.tunnels)
-
-    def _is_down(self, gateway: str, address: Address) -> bool:
-        return self._cache.tunnel_to(gateway, address) in self._down
+    def _is_down(self, gateway: str, address: str) -> bool:
+        # To what has no tunnel, or none yet, the programs drop all.
+        tunnel = self._cache.tunnel_to(gateway, address)
+        return tunnel is None or tunnel in self._down
 
     def _removals(self, view: _View) -> list[plan.Action]:
         """What may go by now."""

@@ -92,10 +92,12 @@ class ResourceCache:
         found = self.tunnels.get(tunnel)
         return found is not None and found.gateway in self.instances
 
-    def tunnel_to(self, gateway: str, address: Address) -> int | None:
-        """The tunnel to a gateway's endpoint."""
+    def tunnel_to(self, gateway: str, address: str) -> int | None:
+        """The tunnel to a gateway's endpoint; None: the programs send nothing there."""
         found = self._endpoints.get(f"{gateway}/{address}")
-        return found.endpoint.tunnel if found is not None else None
+        if found is None or not self.known(found.endpoint.tunnel):
+            return None
+        return found.endpoint.tunnel if self.dirty.endpoints.is_there(found.key) else None
 
     def endpoints(self) -> Iterator[tuple[EndpointKey, Endpoint]]:
         """All endpoints."""
@@ -207,11 +209,18 @@ class ResourceCache:
                 differences.want(before.key, before.endpoint, None)
                 before = None
             differences.want(item.key, before.endpoint if before else None, item.endpoint)
+            if name not in self._endpoints:
+                self._reach_others(name)
         self._endpoints.update(items)
         for name in gone:
             item_gone = self._endpoints.pop(name, None)
             if item_gone is not None:
                 differences.want(item_gone.key, item_gone.endpoint, None)
+                self._reach_others(name)
+
+    def _reach_others(self, name: str) -> None:
+        """The gateway of an endpoint reaches others than before: its Envoy is to be told."""
+        self.dirty.gateways.add(name.partition("/")[0])
 
     def _reached(self, name: str, resource: Versioned) -> _Reached:
         before = self._endpoints.get(name)
@@ -265,7 +274,10 @@ class ResourceCache:
         self.dirty.gateways |= instances
         self.dirty.siblings |= instances
         now = self._known_among(meanings)
-        self.dirty.tunnels.update(known ^ now, (m.id for m in meanings if isinstance(m, Tunnel)))
+        changed = known ^ now
+        # Endpoints behind them can be reached now, or cannot any more.
+        self.dirty.gateways.update(m.gateway for m in meanings if isinstance(m, Tunnel) and m.id in changed)
+        self.dirty.tunnels.update(changed, (m.id for m in meanings if isinstance(m, Tunnel)))
         lost = known - now
         if lost:
             # Nothing is said of these endpoints, but they are wanted no more.

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pure: endpoints behind tunnels that are down, as their gateway's Envoy is to see them."""
+"""Pure: endpoints that cannot be reached now, as their gateway's Envoy is to see them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from contextlib import suppress
 from ipaddress import ip_address
 
 from envoy.config.core.v3 import health_check_pb2
@@ -12,7 +11,6 @@ from envoy.config.endpoint.v3 import endpoint_pb2
 
 from epic.ads.snapshot import LOAD_ASSIGNMENT, Snapshot, Versioned, versioned
 from epic.agent.tunnel.health import DEAD_SECONDS
-from epic.bpf.dataplane import Address
 from epic.proto import epic_pb2
 
 
@@ -55,20 +53,29 @@ class TunnelLiveness:
         return back
 
 
-def mark(part: Snapshot, is_down: Callable[[Address], bool]) -> Snapshot:
-    """A gateway's resources, with those endpoints unhealthy that are behind a tunnel that is down."""
+def mark(part: Snapshot, is_down: Callable[[str], bool]) -> Snapshot:
+    """A gateway's resources, with those endpoints unhealthy whose address, as it is written, `is_down`."""
     assignments = part.get(LOAD_ASSIGNMENT, {})
     return {**part, LOAD_ASSIGNMENT: {name: _mark(r, is_down) for name, r in assignments.items()}}
 
 
-def _mark(resource: Versioned, is_down: Callable[[Address], bool]) -> Versioned:
+def _mark(resource: Versioned, is_down: Callable[[str], bool]) -> Versioned:
     assignment = endpoint_pb2.ClusterLoadAssignment.FromString(resource.body.value)
     found = False
     for locality in assignment.endpoints:
         for endpoint in locality.lb_endpoints:
-            # Only addresses in figures are reached by tunnels.
-            with suppress(ValueError):
-                if is_down(ip_address(endpoint.endpoint.address.socket_address.address)):
-                    endpoint.health_status = health_check_pb2.UNHEALTHY
-                    found = True
+            address = endpoint.endpoint.address.socket_address.address
+            # Nearly all are well: of these nothing is read.
+            if is_down(address) and _is_in_figures(address):
+                endpoint.health_status = health_check_pb2.UNHEALTHY
+                found = True
     return versioned(assignment) if found else resource
+
+
+def _is_in_figures(address: str) -> bool:
+    """Only such addresses are reached by tunnels."""
+    try:
+        ip_address(address)
+    except ValueError:
+        return False
+    return True
