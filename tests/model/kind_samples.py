@@ -60,6 +60,7 @@ _INSTANCE = {
     "envoy-version": "1.40.0",
     "run-error": "none",
     "hold": "waits",
+    "unconnected": "pending",
     "listed": True,
     "ready": True,
     "announced": True,

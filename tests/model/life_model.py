@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import life_siblings
+import life_tunnels
 from life_nodes import EpicNode, WorkloadNode
 from life_plant import Clock, FullDisk, Plant
 
@@ -162,6 +163,7 @@ class Model(Plant):
 
     def check_announced(self, node: EpicNode, gateways: set[str]) -> None:
         life_siblings.check_announced(self, node, gateways)
+        life_tunnels.check_announced(self, node, gateways)
 
     def check(self) -> None:
         """At every moment: nothing of one gateway's leads to another's."""

@@ -123,11 +123,13 @@ class EpicNode:
         self.siblings = held[SIBLINGS]
 
     def _is_held(self, instance: epic_pb2.Instance, time: float) -> bool:
+        announced = instance.public_address in self.announced
         if not instance.hold:
             self.held_since.pop(instance.gateway, None)
+            return instance.unconnected and not announced
+        if announced:
             return False
-        announced = instance.public_address in self.announced
-        return not announced and time - self.held_since.setdefault(instance.gateway, time) < 10
+        return instance.unconnected or time - self.held_since.setdefault(instance.gateway, time) < 10
 
     def report(self) -> epic_pb2.NodeReport:
         """What the agent says of the node."""

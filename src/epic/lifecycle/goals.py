@@ -53,7 +53,12 @@ def is_coming(instance: ProxyInstance) -> bool:
     """Whether it is on its way to serve, and nothing is known to be in its way."""
     if instance.phase not in {"Planned", "Prepared"} or is_serving(instance):
         return False
-    return not (instance.error or instance.run_error)
+    return not (instance.error or instance.run_error or instance.unconnected == "no-room")
+
+
+def may_stand_in(instance: ProxyInstance) -> bool:
+    """Whether it serves and can take another's place: it reaches what the other reaches."""
+    return is_serving(instance) and not instance.unconnected
 
 
 def goals(

@@ -4,7 +4,7 @@
 An instance is led to its goal one acknowledged step after the other; what only one side knows (the node's
 agent, a run) is read from the instance, where it was noted. Instances leave service one after the other, and
 the last one that serves only when another has taken its place or none can. What no router hears takes
-nobody's place, unless an operator has said that it may.
+nobody's place, unless an operator has said that it may, nor does what has no tunnels.
 """
 
 from __future__ import annotations
@@ -14,12 +14,16 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from epic.errors import Exhausted
-from epic.lifecycle.goals import Host, Wanted, goals, is_coming, is_serving
+from epic.lifecycle.goals import Host, Wanted, goals, is_coming, is_serving, may_stand_in
 from epic.model.instances import Goal, InstancePhase, ProxyInstance, trouble
 from epic.placement import place
 
 OBSTACLES = ("NoOtherHeard", "NoOtherInstance")
 """What keeps an instance in service until somebody does something: its reason begins with it."""
+_UNCONNECTED = {
+    "pending": "waits for its tunnels",
+    "no-room": "NoRoom: its node has no room for its tunnels",
+}
 
 
 @dataclass(frozen=True)
@@ -129,7 +133,7 @@ def _places(
     kept = [i for i in instances if aims.get(i.node, "remove") != "remove"]
     active = [i for i in kept if aims[i.node] != "park"]
     need = wanted.replicas - len(kept)
-    carried = any(is_serving(i) or is_coming(i) for i in active)
+    carried = any(may_stand_in(i) or is_coming(i) for i in active)
     if len(kept) > len(active) and len(active) < wanted.replicas and not carried:
         need = max(need, 1)
     taken = {i.node for i in instances}
@@ -191,7 +195,7 @@ def _towards_serving(instance: ProxyInstance) -> _Move:
     if is_serving(instance):
         return _Move("Serving")
     waits = trouble(instance.error) if instance.error else "waits for Envoy to serve"
-    return _Move("Prepared", instance.hold or waits)
+    return _Move("Prepared", _UNCONNECTED.get(instance.unconnected) or instance.hold or waits)
 
 
 def _obstacle(instance: ProxyInstance, view: _View) -> str:
@@ -203,7 +207,7 @@ def _obstacle(instance: ProxyInstance, view: _View) -> str:
         return "WaitsForTurn: another instance of the gateway is on its way"
     if view.replaced or any(is_coming(o) and o.goal in {"serve", "restart"} for o in others):
         return "WaitsForReplacement: another instance of the gateway is to serve first"
-    serving = {o.node for o in others if is_serving(o)}
+    serving = {o.node for o in others if may_stand_in(o)}
     # Where no router hears the instance itself, nobody misses it.
     any_will_do = instance.node in view.unheard or view.host.unheard_ok
     enough = serving if any_will_do else serving - view.unheard

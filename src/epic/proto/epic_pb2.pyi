@@ -36,6 +36,7 @@ class Instance(_message.Message):
     DRAINING_FIELD_NUMBER: _builtins.int
     DRAIN_SECONDS_FIELD_NUMBER: _builtins.int
     HOLD_FIELD_NUMBER: _builtins.int
+    UNCONNECTED_FIELD_NUMBER: _builtins.int
     gateway: _builtins.str
     account: _builtins.str
     service: _builtins.int
@@ -58,6 +59,10 @@ class Instance(_message.Message):
     """It is not to be announced yet: not all of its siblings know it, or it does not know them. What is announced
     already stays so; and no node waits for longer than 10 s after it heard of it, whether it is told more or not.
     """
+    unconnected: _builtins.bool
+    """Nor is it to be announced before its tunnels are made, however long that takes; what is announced already
+    stays so.
+    """
     @_builtins.property
     def ports(self) -> _containers.RepeatedCompositeFieldContainer[Global___Port]: ...
     def __init__(
@@ -75,10 +80,11 @@ class Instance(_message.Message):
         draining: _builtins.bool = ...,
         drain_seconds: _builtins.int = ...,
         hold: _builtins.bool = ...,
+        unconnected: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "drain_seconds", b"drain_seconds", "draining", b"draining", "gateway", b"gateway", "hold", b"hold", "inside_address", b"inside_address", "inside_address6", b"inside_address6", "interface", b"interface", "ports", b"ports", "public_address", b"public_address", "revision", b"revision", "service", b"service"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "drain_seconds", b"drain_seconds", "draining", b"draining", "gateway", b"gateway", "hold", b"hold", "inside_address", b"inside_address", "inside_address6", b"inside_address6", "interface", b"interface", "ports", b"ports", "public_address", b"public_address", "revision", b"revision", "service", b"service", "unconnected", b"unconnected"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

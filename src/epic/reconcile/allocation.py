@@ -13,12 +13,12 @@ from epic.model.instances import ProxyInstance
 
 
 def new_instances(nodes: Iterable[str], taken: Claims, pool: IPv4Network) -> tuple[ProxyInstance, ...]:
-    """An instance on each of the nodes; raises Exhausted."""
+    """An instance on each of the nodes, its tunnels still to be planned; raises Exhausted."""
     nodes = list(nodes)
     inside = Pool("the pool of inside addresses", inside_range(pool))
     addresses = taken.inside.propose([inside], len(nodes))
     return tuple(
-        ProxyInstance(node=node, inside_address=address, reason="waits for a run")
+        ProxyInstance(node=node, inside_address=address, reason="waits for a run", unconnected="pending")
         for node, address in zip(nodes, addresses, strict=True)
         if isinstance(address, IPv4Address)
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from epic.lifecycle.conditions import with_connected
+from epic.lifecycle.conditions import with_connected, with_tunnels_pending
+from epic.model.instances import ProxyInstance, Unconnected
 from epic.model.naming import GatewayId
 from epic.model.resources import GWEndpointSlice, GWProxy, GWRoute
 from epic.overlap import unmapped_cluster
@@ -29,7 +30,7 @@ class GatewayPlan:
     """What there is to do for a gateway.
 
     When it is done, `unconnected` workload nodes are without tunnels, since the account may have `limit`, and
-    `crowded_out` tunnels are not there, since nodes have no room.
+    `crowded_out` tunnels are not there, since nodes have no room: those of `full` for a single one of them.
     """
 
     gateway: GatewayId
@@ -37,17 +38,25 @@ class GatewayPlan:
     unconnected: int = 0
     crowded_out: int = 0
     limit: int = 0
+    full: frozenset[str] = frozenset()
 
     def shown(self, world: World, proxy: GWProxy) -> GWProxy:
         """The gateway as it is when the change is done."""
         endpoints = tunnel_endpoints(world.tunnels.of(self.gateway), world.nodes)
         spec = proxy.spec.model_copy(update={"gue_tunnel_endpoints": endpoints})
-        update = {"unconnected": self.unconnected, "crowded_out": self.crowded_out}
+        update = {
+            "unconnected": self.unconnected,
+            "crowded_out": self.crowded_out,
+            "instances": tuple(map(self._connected, proxy.status.instances)),
+        }
         status = proxy.status.model_copy(update=update)
         return with_connected(
             with_unmapped_cluster(world, proxy.model_copy(update={"spec": spec, "status": status})),
             self.limit,
         )
+
+    def _connected(self, instance: ProxyInstance) -> ProxyInstance:
+        return _with_unconnected(instance, "no-room" if instance.node in self.full else "")
 
 
 class Planner:
@@ -84,13 +93,27 @@ class Planner:
         room.take(name, len({key.workload for key in kept}), len(created))
         crowded_out = {tunnel.key for tunnel in allowed} - kept
         left_out = {tunnel.key for tunnel in wanted} - kept - crowded_out
+        connected = {key.epic_node for key in kept}
         return GatewayPlan(
             gateway,
             replace(change, create=tuple(created)),
             len({key.workload for key in left_out}),
             len(crowded_out),
             room.limit,
+            # Where none has any tunnels, none is better than another.
+            frozenset({key.epic_node for key in crowded_out} - connected if connected else ()),
         )
+
+
+def with_tunnels_later(world: World, proxy: GWProxy) -> GWProxy:
+    """The gateway as it is until its tunnels are made: who does not serve yet waits for them."""
+    instances = (
+        i if i.announced or i.unconnected else _with_unconnected(i, "pending")
+        for i in proxy.status.instances
+    )
+    status = proxy.status.model_copy(update={"instances": tuple(instances)})
+    # Which addresses Envoy gets must not change when the tunnels are there.
+    return with_tunnels_pending(with_unmapped_cluster(world, proxy.model_copy(update={"status": status})))
 
 
 def with_unmapped_cluster(world: World, proxy: GWProxy) -> GWProxy:
@@ -102,6 +125,11 @@ def with_unmapped_cluster(world: World, proxy: GWProxy) -> GWProxy:
     unmapped = unmapped_cluster(None, {workload.cluster_id for workload in workloads})
     status = proxy.status.model_copy(update={"unmapped_cluster": unmapped})
     return proxy.model_copy(update={"status": status})
+
+
+def _with_unconnected(instance: ProxyInstance, state: Unconnected) -> ProxyInstance:
+    same = instance.unconnected == state
+    return instance if same else instance.model_copy(update={"unconnected": state})
 
 
 def _behind(world: World, gateway: GatewayId) -> tuple[list[GWRoute], list[GWEndpointSlice]]:

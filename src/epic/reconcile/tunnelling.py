@@ -14,13 +14,12 @@ from dataclasses import dataclass
 
 from pydantic import SecretStr
 
-from epic.lifecycle.conditions import with_tunnels_pending
 from epic.model.backlog import TunnelBacklog, TunnelBacklogSpec
 from epic.model.base import Metadata, now
 from epic.model.keys import EpochKey
 from epic.model.naming import GatewayId
 from epic.model.resources import Tunnel, TunnelSpec
-from epic.reconcile.tunnel_plans import GatewayPlan, Planner, with_unmapped_cluster
+from epic.reconcile.tunnel_plans import GatewayPlan, Planner, with_tunnels_later
 from epic.reconcile.world import World
 from epic.store.interface import Transaction
 from epic.tunnels import WantedTunnel
@@ -135,8 +134,7 @@ def _save_backlog(
         proxy = world.proxies.get(GatewayId(account, name))
         if proxy is None:
             continue
-        # Which addresses Envoy gets must not change when the tunnels are there.
-        pending = with_tunnels_pending(with_unmapped_cluster(world, proxy))
+        pending = with_tunnels_later(world, proxy)
         if pending != proxy:
             if not budget.announcements:
                 break

@@ -101,18 +101,19 @@ async def test_a_change_of_the_list_sends_the_list_and_nothing_else(site: Site) 
 
 
 @needs_envoy
-async def test_an_instance_is_held_and_let_go(site: Site) -> None:
+@pytest.mark.parametrize(("field", "why"), [("hold", "WaitsForSiblings: ..."), ("unconnected", "pending")])
+async def test_an_instance_is_held_and_let_go(site: Site, field: str, why: str) -> None:
     site.put(proxy(), siblings("epic1"))
-    change_instance(site, hold="WaitsForSiblings: ...")
+    change_instance(site, **{field: why})
     held = Held()
 
     def is_held() -> bool | None:
         found = held.resources[INSTANCE].get(str(GATEWAY))
-        return epic_pb2.Instance.FromString(found.body.value).hold if found else None
+        return bool(getattr(epic_pb2.Instance.FromString(found.body.value), field)) if found else None
 
     async with site.serving(), site.agent(held):
         await eventually(lambda: is_held() is True)
-        change_instance(site, hold="")
+        change_instance(site, **{field: ""})
         await eventually(lambda: is_held() is False)
 
 

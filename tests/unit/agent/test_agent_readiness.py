@@ -147,3 +147,10 @@ def test_a_newcomer_waits_for_its_siblings_but_not_for_ever() -> None:
     assert newcomers.held({WEB: instance()}, 111) == set()
     # It is held anew.
     assert newcomers.held(held, 112) == {WEB}
+
+
+def test_a_newcomer_waits_for_its_tunnels_however_long_that_takes() -> None:
+    newcomers, unconnected = Newcomers(), {WEB: replace(instance(), unconnected=True)}
+    assert newcomers.held(unconnected, 100) == {WEB}
+    assert newcomers.held(unconnected, 1000) == {WEB}
+    assert newcomers.held({WEB: instance()}, 1001) == set()

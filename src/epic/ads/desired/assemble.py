@@ -95,7 +95,7 @@ def parts_basis(inputs: Inputs, accepted: Accepted | None) -> tuple[object, ...]
     """What `gateway_parts` depends on: the gateway's own reports, for example, do not matter."""
     spec, status = inputs.proxy.spec, inputs.proxy.status
     places = tuple(
-        (i.node, i.inside_address, i.draining, i.drain_seconds, bool(i.hold))
+        (i.node, i.inside_address, i.draining, i.drain_seconds, bool(i.hold), bool(i.unconnected))
         for i in status.instances
         if i.published
     )
@@ -197,6 +197,7 @@ def _instance(
         draining=instance.draining,
         drain_seconds=instance.drain_seconds if instance.draining else 0,
         hold=bool(instance.hold),
+        unconnected=bool(instance.unconnected),
     )
 
 

@@ -171,7 +171,8 @@ class Hold:
 
 
 class Newcomers:
-    """Those whose siblings do not know them yet, or that do not know these: they wait, but not for ever."""
+    """Those that are to wait: for their tunnels, or, but not for ever, until they and their siblings know
+    each other."""
 
     def __init__(self) -> None:
         self._since: dict[str, float] = {}
@@ -180,4 +181,5 @@ class Newcomers:
         """Gateways that are not to be announced yet; `now` in monotonic seconds."""
         waiting = {gateway for gateway, instance in instances.items() if instance.hold}
         self._since = {gateway: self._since.get(gateway, now) for gateway in waiting}
-        return {gateway for gateway, since in self._since.items() if now - since < _HOLD_SECONDS}
+        unconnected = {gateway for gateway, instance in instances.items() if instance.unconnected}
+        return unconnected | {g for g, since in self._since.items() if now - since < _HOLD_SECONDS}

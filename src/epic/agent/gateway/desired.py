@@ -65,6 +65,8 @@ class Instance:
     drain_seconds: int = 0
     hold: bool = False
     """It is not to be announced yet; what stands stays."""
+    unconnected: bool = False
+    """The same, however long it takes."""
 
     @property
     def insides(self) -> tuple[Address, ...]:
@@ -224,6 +226,7 @@ def _instance(message: epic_pb2.Instance, name: str) -> Instance:
         draining=message.draining,
         drain_seconds=message.drain_seconds,
         hold=message.hold,
+        unconnected=message.unconnected,
     )
 
 
