@@ -12,7 +12,8 @@ from epic.kinds.field_limits import exceeded_limits
 from epic.kinds.kind import Kind, T
 
 MOST_BYTES = 786_432
-"""Of an object's spec as JSON. It has to fit into one commit, with what EPIC writes besides."""
+"""Of what a client gives of an object's spec, as JSON. It has to fit into one commit, with what EPIC writes
+besides."""
 _SHOWN = 8
 
 
@@ -23,7 +24,7 @@ def validate(kind: Kind[T], obj: T) -> list[FieldError]:
     if not found:
         found = [error for check in kind.checks for error in check(obj)]
     if not found and kind.writer != "epic":
-        found += _excess_bytes(obj)
+        found += _excess_bytes(kind, obj)
     return found
 
 
@@ -46,9 +47,11 @@ def explain(errors: Sequence[FieldError], where: str = "") -> str:
     return "; ".join(shown)
 
 
-def _excess_bytes(obj: T) -> list[FieldError]:
+def _excess_bytes(kind: Kind[T], obj: T) -> list[FieldError]:
     spec = getattr(obj, "spec")  # noqa: B009
-    size = len(spec.model_dump_json(by_alias=True, exclude_none=True))
+    # What EPIC fills in is nothing that a client could make less.
+    content = spec.model_dump_json(by_alias=True, exclude_none=True, exclude=set(kind.filled_in))
+    size = len(content.encode())
     if size <= MOST_BYTES:
         return []
     return [FieldError(("spec",), f"it has {size} bytes as JSON; at most {MOST_BYTES} are possible")]

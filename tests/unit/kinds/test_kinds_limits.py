@@ -191,6 +191,29 @@ def test_the_whole_of_an_object_is_bounded() -> None:
     ]
 
 
+def test_what_epic_fills_in_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    body = content(GW_PROXY)
+    spec = GW_PROXY.model.model_validate(body).spec
+    given = spec.model_dump_json(by_alias=True, exclude_none=True, exclude=set(GW_PROXY.filled_in))
+    monkeypatch.setattr(validation, "MOST_BYTES", len(given.encode()))
+    (tunnels,) = body["spec"]["gue-tunnel-endpoints"].values()
+    body["spec"]["gue-tunnel-endpoints"] = {f"192.0.2.{n}": tunnels for n in range(250)}
+    assert faults(GW_PROXY, body) == []
+    body["spec"]["display-name"] += "x"
+    assert len(faults(GW_PROXY, body)) == 1
+
+
+def test_bytes_are_counted_and_not_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+    body = content(GW_PROXY)
+    body["spec"]["display-name"] = "a"
+    spec = GW_PROXY.model.model_validate(body).spec
+    given = spec.model_dump_json(by_alias=True, exclude_none=True, exclude=set(GW_PROXY.filled_in))
+    monkeypatch.setattr(validation, "MOST_BYTES", len(given.encode()))
+    assert faults(GW_PROXY, body) == []
+    body["spec"]["display-name"] = "ä"
+    assert len(faults(GW_PROXY, body)) == 1
+
+
 def test_what_is_too_much_is_not_looked_into() -> None:
     body = content(GW_ROUTE)
     rule = body["spec"]["http"]["rules"][0]
