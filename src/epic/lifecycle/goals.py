@@ -39,6 +39,11 @@ class Host:
     unheard_ok: bool = False
 
     @property
+    def heard(self) -> bool:
+        """Whether a router hears what it announces, as far as is known."""
+        return not self.candidate.unheard
+
+    @property
     def takes_new(self) -> bool:
         """Whether a new instance may go there."""
         return self.candidate.has_room and not (self.drain or self.removing or self.lost)
@@ -82,7 +87,14 @@ def goals(
             if _is_leaving(instance) or (instance.announced and (room or len(free) > 1)):
                 aims[instance.node] = "remove"
                 free.remove(instance)
-    free.sort(key=lambda i: (not _is_leaving(i), preference(gateway, i.node)))
+    # Of those that stay routers should hear each.
+    free.sort(
+        key=lambda i: (
+            not _is_leaving(i),
+            hosts[i.node].heard,
+            preference(gateway, i.node),
+        )
+    )
     surplus = max(0, len(free) - wanted.replicas)
     aims |= {i.node: "remove" for i in free[:surplus]}
     return aims | {i.node: "restart" if i.unit == "outdated" else "serve" for i in free[surplus:]}

@@ -133,11 +133,17 @@ def _places(
     kept = [i for i in instances if aims.get(i.node, "remove") != "remove"]
     active = [i for i in kept if aims[i.node] != "park"]
     need = wanted.replicas - len(kept)
-    carried = any(may_stand_in(i) or is_coming(i) for i in active)
-    if len(kept) > len(active) and len(active) < wanted.replicas and not carried:
-        need = max(need, 1)
     taken = {i.node for i in instances}
     free = [host.candidate for name, host in hosts.items() if name not in taken and host.takes_new]
+    carriers = [i for i in active if may_stand_in(i) or is_coming(i)]
+    carried = bool(carriers)
+    leaving = [hosts[i.node] for i in kept if aims[i.node] == "park" and i.announced and not i.draining]
+    # Who is to be parked, and is heard, waits for another one that routers hear; so place one, if it can be.
+    missed = any(host.heard and not host.unheard_ok for host in leaving)
+    if missed and any(not candidate.unheard for candidate in free):
+        carried = any(hosts[i.node].heard for i in carriers)
+    if len(kept) > len(active) and len(active) < wanted.replicas and not carried:
+        need = max(need, 1)
     if need <= 0:
         return ()
     try:

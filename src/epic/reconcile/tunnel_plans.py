@@ -108,8 +108,7 @@ class Planner:
 def with_tunnels_later(world: World, proxy: GWProxy) -> GWProxy:
     """The gateway as it is until its tunnels are made: who does not serve yet waits for them."""
     instances = (
-        i if i.announced or i.unconnected else _with_unconnected(i, "pending")
-        for i in proxy.status.instances
+        i if i.announced or i.unconnected else _with_unconnected(i, "pending") for i in proxy.status.instances
     )
     status = proxy.status.model_copy(update={"instances": tuple(instances)})
     # Which addresses Envoy gets must not change when the tunnels are there.

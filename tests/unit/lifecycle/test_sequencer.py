@@ -172,6 +172,46 @@ def test_who_drains_a_node_may_have_an_instance_that_no_router_hears_take_its_pl
     assert alone.instances[0].reason.startswith("NoOtherInstance")
 
 
+def test_a_drain_does_not_wait_for_a_session_while_a_node_with_one_has_room() -> None:
+    both = [instance("e1", **UP), instance("e2", **UP)]
+    nodes = [host("e1", drain=True), host("e2", unheard=True)]
+    found = step(both, *nodes, host("e3"))
+    assert (phases(found)["e1"], found.place) == ("Serving", ("e3",))
+    assert found.instances[0].reason.startswith("WaitsForReplacement")
+    assert step(both, *nodes, host("e3", unheard=True)).place == (), "that would be no help"
+    asked = step(both, host("e1", drain=True, unheard_ok=True), nodes[1], host("e3"))
+    assert (phases(asked)["e1"], asked.place) == ("Draining", ())
+    done = step([*both, instance("e3", **UP)], *nodes)
+    assert (phases(done)["e1"], done.place) == ("Draining", ())
+
+
+def test_of_too_many_instances_those_go_that_no_router_hears() -> None:
+    three = [instance(f"e{n}", **UP) for n in (1, 2, 3)]
+    for unheard in ("e1", "e2", "e3"):
+        found = step(three, host(unheard, unheard=True))
+        assert [i.node for i in found.instances if i.draining] == [unheard]
+
+
+def test_an_instance_waits_for_its_tunnels_and_the_one_it_replaces_for_it() -> None:
+    new = {"phase": "Prepared", "unit": "current", "ready": True, "envoy_version": "1"}
+    both = [instance("e1", **UP), instance("e2", **new, unconnected="pending")]
+    found = step(both, host("e1", drain=True), replicas=1)
+    assert phases(found) == {"e1": "Serving", "e2": "Prepared"}
+    assert found.instances[0].reason.startswith("WaitsForReplacement")
+    assert found.instances[1].reason == "waits for its tunnels"
+
+
+def test_an_instance_without_tunnels_takes_nobodys_place() -> None:
+    empty = instance("e2", **UP, unconnected="no-room")
+    found = step([instance("e1", **UP), empty], host("e1", removing=True))
+    assert phases(found)["e1"] == "Serving"
+    assert found.instances[0].reason.startswith("NoOtherInstance")
+    silent = empty.model_copy(update={"announced": False})
+    found = step([instance("e1", **UP), silent], host("e1", removing=True))
+    assert found.instances[0].reason.startswith("NoOtherInstance"), "it is not known to come"
+    assert found.instances[1].reason.startswith("NoRoom")
+
+
 def test_an_update_waits_for_the_session_of_the_other_node() -> None:
     both = [instance("e1", **{**UP, "unit": "outdated"}), instance("e2", **UP)]
     assert phases(step(both, host("e2", unheard=True))) == {"e1": "Serving", "e2": "Serving"}
