@@ -95,21 +95,21 @@ def workload_endpoints(
 
 def slice_nodes(slice_: GWEndpointSlice) -> tuple[str, dict[WorkloadNode, Address]]:
     """All of a slice that decides on tunnels: its Service, and the nodes that host endpoints of it."""
-    service = slice_.spec.parent_ref.uid
-    found = workload_endpoints({service}, [slice_])
-    return service, {workload: address for workload, (address, _) in found.items()}
+    found: dict[WorkloadNode, Address] = {}
+    for endpoint in slice_.spec.endpoints:
+        address = slice_.spec.node_addresses.get(endpoint.node_name or "")
+        if endpoint.node_name and address:
+            found[WorkloadNode(slice_.spec.client_ref.cluster_id, endpoint.node_name)] = address
+    return slice_.spec.parent_ref.uid, found
 
 
-def wanted_tunnels(
-    proxy: GWProxy, routes: Iterable[GWRoute], slices: Iterable[GWEndpointSlice]
-) -> list[WantedTunnel]:
+def wanted_tunnels(proxy: GWProxy, workloads: Mapping[WorkloadNode, Address]) -> list[WantedTunnel]:
     """One tunnel for each instance of the gateway and each node with endpoints of its Services."""
-    workloads = workload_endpoints(proxy_services(proxy.name, routes), slices)
     return [
         WantedTunnel(Connection(proxy.name, instance.node, workload), instance.inside_address, address)
         for instance in proxy.status.instances
         if instance.published
-        for workload, (address, _) in sorted(workloads.items())
+        for workload, address in sorted(workloads.items(), key=lambda item: item[0])
     ]
 
 

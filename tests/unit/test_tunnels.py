@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from epic.model.resources import GWEndpointSlice, GWProxy, GWRoute, Node, Tunnel
-from epic.tunnels import Connection, WantedTunnel, WorkloadNode, plan, tunnel_endpoints, wanted_tunnels
+from epic.tunnels import (
+    Connection,
+    WantedTunnel,
+    WorkloadNode,
+    plan,
+    proxy_services,
+    tunnel_endpoints,
+    wanted_tunnels,
+    workload_endpoints,
+)
 
 
 def proxy(*nodes: str) -> GWProxy:
@@ -56,27 +65,32 @@ def pairs(wanted: list[WantedTunnel]) -> set[tuple[str, str, str]]:
     return {(w.key.epic_node, w.key.workload.cluster_id, w.key.workload.name) for w in wanted}
 
 
+def wanted_of(gateway: GWProxy, routes: list[GWRoute], slices: list[GWEndpointSlice]) -> list[WantedTunnel]:
+    found = workload_endpoints(proxy_services(gateway.name, routes), slices)
+    return wanted_tunnels(gateway, {node: address for node, (address, _) in found.items()})
+
+
 def test_each_instance_gets_a_tunnel_to_each_node_with_endpoints_ready_or_not() -> None:
     slices = [endpoint_slice("E1", "S1", "c", ("10.1.0.1", "n1"), ("10.1.0.2", "n2"))]
-    wanted = wanted_tunnels(proxy("e1", "e2"), [route("R1", "U1", "S1")], slices)
+    wanted = wanted_of(proxy("e1", "e2"), [route("R1", "U1", "S1")], slices)
     assert pairs(wanted) == {(e, "c", n) for e in ("e1", "e2") for n in ("n1", "n2")}
 
 
 def test_tcp_routes_count_and_routes_of_other_gateways_and_other_services_do_not() -> None:
     slices = [endpoint_slice(f"E{s}", s, "c", ("10.1.0.1", n)) for s, n in (("S1", "n1"), ("S2", "n2"))]
     routes = [route("R1", "U1", "S1", kind="tcp"), route("R2", "U2", "S2")]
-    assert pairs(wanted_tunnels(proxy("e1"), routes, slices)) == {("e1", "c", "n1")}
+    assert pairs(wanted_of(proxy("e1"), routes, slices)) == {("e1", "c", "n1")}
 
 
 def test_equal_node_names_of_two_clusters_are_two_nodes() -> None:
     slices = [endpoint_slice(f"E{c}", "S1", c, ("10.1.0.1", "n1")) for c in ("c1", "c2")]
-    wanted = wanted_tunnels(proxy("e1"), [route("R1", "U1", "S1")], slices)
+    wanted = wanted_of(proxy("e1"), [route("R1", "U1", "S1")], slices)
     assert pairs(wanted) == {("e1", "c1", "n1"), ("e1", "c2", "n1")}
 
 
 def test_endpoints_without_a_known_node_get_no_tunnel() -> None:
     slices = [endpoint_slice("E1", "S1", "c", ("10.1.0.1", "unknown"), ("10.1.0.2", ""))]
-    assert wanted_tunnels(proxy("e1"), [route("R1", "U1", "S1")], slices) == []
+    assert wanted_of(proxy("e1"), [route("R1", "U1", "S1")], slices) == []
 
 
 def want(node: str, workload: str, address: str = "10.0.0.1") -> WantedTunnel:

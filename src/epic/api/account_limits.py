@@ -13,7 +13,7 @@ from epic.errors import QuotaExceeded
 from epic.model.base import Resource
 from epic.model.resources import Account, GWEndpointSlice
 from epic.reconcile.index import endpoint_count, named_nodes
-from epic.reconcile.tunnelling import count_unconnected
+from epic.reconcile.tunnel_room import excess
 from epic.reconcile.world import World
 from epic.store.interface import Transaction
 
@@ -46,19 +46,19 @@ def within_slice_limits(transaction: Transaction, world: World, account: str) ->
 
 @contextmanager
 def within_tunnel_limit(transaction: Transaction, world: World, account: str) -> Iterator[None]:
-    """Raise QuotaExceeded if what the block changed leaves out more workload nodes than before.
+    """Raise QuotaExceeded if what the block changed asks for more tunnels than may be, and than before.
 
-    The tunnels may all be made yet: it is their plan that counts.
+    The tunnels may all be made yet: it is what gateways are to have that counts.
     """
-    before = count_unconnected(transaction, world, account)
+    before = excess(transaction, world, account)
     yield
-    after = count_unconnected(transaction, world, account)
+    after = excess(transaction, world, account)
     if after > before:
         limit = transaction.get(Account, "", account).spec.tunnel_limit
         going = len(world.tunnels.going(account))
         raise QuotaExceeded(
             f"account {account!r} may have {limit} tunnels, one for each instance of a gateway "
-            f"and workload node with endpoints behind it; {after} nodes would get none. "
+            f"and workload node with endpoints behind it; {after} would be missing. "
             f"Of those that it had {going} were deleted and are not gone yet; "
             f"{_HELP} tunnelLimit"
         )

@@ -9,10 +9,11 @@ from typing import Generic, TypeVar
 
 from epic.kinds import indexes
 from epic.kinds.kind import IndexValue
+from epic.model.addresses import Address
 from epic.model.base import Resource
 from epic.model.naming import GatewayId
 from epic.model.resources import GWEndpointSlice, GWRoute, Tunnel
-from epic.tunnels import WorkloadNode, key_of, route_parents
+from epic.tunnels import WorkloadNode, key_of, proxy_services, route_parents, slice_nodes
 
 R = TypeVar("R", bound=Resource)
 
@@ -54,13 +55,19 @@ class Backends:
     def __init__(self) -> None:
         self._of_gateway = Index(GWRoute, indexes.route_gateways)
         self._to_service = Index(GWRoute, indexes.route_backends)
-        self._slices = Index(GWEndpointSlice, indexes.slice_service)
+        self._slices = Index(GWEndpointSlice, lambda _: ())
         self._nodes: dict[str, Counter[WorkloadNode]] = defaultdict(Counter)
+        self._hosts: dict[tuple[str, str], dict[WorkloadNode, dict[str, Address]]] = defaultdict(dict)
+        """Of each Service the nodes with endpoints, and in which slices they have which address."""
+        self._counts: dict[GatewayId, int] = {}
+        """How many nodes have endpoints behind a gateway, as far as that was asked and has not changed."""
         self._endpoints: Counter[str] = Counter()
 
     def apply_route(self, account: str, name: str, obj: Resource | None) -> None:
         """Take in a route."""
-        self._of_gateway.apply(account, name, obj)
+        for route in self._of_gateway.apply(account, name, obj):
+            for parent in route_parents(route) if route is not None else ():
+                self._counts.pop(GatewayId(account, parent), None)
         self._to_service.apply(account, name, obj)
 
     def apply_slice(self, account: str, name: str, obj: Resource | None) -> None:
@@ -69,6 +76,7 @@ class Backends:
         nodes = self._nodes[account]
         for piece, sign in ((old, -1), (new, 1)):
             if piece is not None:
+                self._note_hosts(piece, gone=sign < 0)
                 self._endpoints[account] += sign * endpoint_count(piece)
                 for node in named_nodes(piece):
                     nodes[node] += sign
@@ -79,9 +87,36 @@ class Backends:
         """The routes that attach to a gateway."""
         return self._of_gateway.of(gateway)
 
-    def slices(self, account: str, services: Iterable[str]) -> list[GWEndpointSlice]:
-        """The slices of these Services."""
-        return [piece for uid in sorted(services) for piece in self._slices.of((account, uid))]
+    def _note_hosts(self, piece: GWEndpointSlice, *, gone: bool) -> None:
+        service, nodes = slice_nodes(piece)
+        hosts = self._hosts[piece.account, service]
+        for node, address in nodes.items():
+            if not gone:
+                hosts.setdefault(node, {})[piece.name] = address
+                continue
+            del hosts[node][piece.name]
+            if not hosts[node]:
+                del hosts[node]
+        if not hosts:
+            del self._hosts[piece.account, service]
+        for name in self.gateways(piece.account, service):
+            self._counts.pop(GatewayId(piece.account, name), None)
+
+    def count_workloads(self, gateway: GatewayId) -> int:
+        """How many nodes have endpoints of the gateway's Services."""
+        if gateway not in self._counts:
+            self._counts[gateway] = len(self.workloads(gateway))
+        return self._counts[gateway]
+
+    def workloads(self, gateway: GatewayId) -> dict[WorkloadNode, Address]:
+        """The nodes with endpoints of the gateway's Services; the address is that in the first slice."""
+        found: dict[WorkloadNode, tuple[str, Address]] = {}
+        for service in proxy_services(gateway.proxy, self.routes(gateway)):
+            for node, addresses in self._hosts.get((gateway.account, service), {}).items():
+                name = min(addresses)
+                if node not in found or name < found[node][0]:
+                    found[node] = name, addresses[name]
+        return {node: address for node, (_, address) in found.items()}
 
     def gateways(self, account: str, service: str) -> set[str]:
         """The gateways that send requests to a Service."""
@@ -105,16 +140,18 @@ class Tunnels:
         self._on_node: Counter[str] = Counter()
         self._share: Counter[tuple[str, str]] = Counter()
 
-    def apply(self, account: str, name: str, obj: Resource | None) -> None:
-        """Take in a tunnel."""
+    def apply(self, account: str, name: str, obj: Resource | None) -> Tunnel | None:
+        """Take in a tunnel; returns it as it was."""
         self._going.apply(account, name, obj)
-        for tunnel, sign in zip(self._living.apply(account, name, obj), (-1, 1), strict=True):
+        old, new = self._living.apply(account, name, obj)
+        for tunnel, sign in ((old, -1), (new, 1)):
             if tunnel is not None:
                 self._of_account[account] += sign
                 self._on_node[tunnel.spec.epic_node] += sign
                 self._share[account, tunnel.spec.epic_node] += sign
                 if not tunnel.deleting:
                     self._count(tunnel, sign)
+        return old
 
     def _count(self, tunnel: Tunnel, sign: int) -> None:
         of_account = self._workloads[tunnel.account]
@@ -137,6 +174,10 @@ class Tunnels:
     def workload_nodes(self, account: str) -> dict[str, int]:
         """To how many workload nodes each gateway of the account has tunnels, as far as it has some."""
         return {name: len(nodes) for name, nodes in self._workloads.get(account, {}).items()}
+
+    def living(self, gateway: GatewayId) -> int:
+        """How many tunnels a gateway has that are not deleted."""
+        return self._workloads.get(gateway.account, {}).get(gateway.proxy, Counter()).total()
 
     def total(self, account: str) -> int:
         """How many tunnels the account has."""

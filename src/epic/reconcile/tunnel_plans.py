@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from epic.lifecycle.conditions import with_connected, with_tunnels_pending
 from epic.model.instances import ProxyInstance, Unconnected
 from epic.model.naming import GatewayId
-from epic.model.resources import GWEndpointSlice, GWProxy, GWRoute
+from epic.model.resources import GWProxy
 from epic.overlap import unmapped_cluster
 from epic.reconcile.tunnel_room import NodeRoom, TunnelRoom
 from epic.reconcile.world import World
@@ -17,11 +17,9 @@ from epic.tunnels import (
     TunnelPlan,
     key_of,
     plan,
-    proxy_services,
     tunnel_endpoints,
     wanted_tunnels,
     within_room,
-    workload_endpoints,
 )
 
 
@@ -83,7 +81,7 @@ class Planner:
         if proxy is None:
             room.take(name, 0, 0)
             return GatewayPlan(gateway, TunnelPlan((), (), tuple(stored)))
-        wanted = wanted_tunnels(proxy, *_behind(self._world, gateway))
+        wanted = wanted_tunnels(proxy, self._world.backends.workloads(gateway))
         change = plan(within_room(wanted, stored, room.nodes(name)), stored)
         allowed = change.create[: room.new]
         created = self._nodes.admit(allowed)
@@ -119,8 +117,7 @@ def with_unmapped_cluster(world: World, proxy: GWProxy) -> GWProxy:
     """The gateway with the cluster whose addresses are not mapped, if there are endpoints behind it."""
     if proxy.status.unmapped_cluster is not None:
         return proxy
-    routes, slices = _behind(world, proxy.id)
-    workloads = workload_endpoints(proxy_services(proxy.name, routes), slices)
+    workloads = world.backends.workloads(proxy.id)
     unmapped = unmapped_cluster(None, {workload.cluster_id for workload in workloads})
     status = proxy.status.model_copy(update={"unmapped_cluster": unmapped})
     return proxy.model_copy(update={"status": status})
@@ -129,8 +126,3 @@ def with_unmapped_cluster(world: World, proxy: GWProxy) -> GWProxy:
 def _with_unconnected(instance: ProxyInstance, state: Unconnected) -> ProxyInstance:
     same = instance.unconnected == state
     return instance if same else instance.model_copy(update={"unconnected": state})
-
-
-def _behind(world: World, gateway: GatewayId) -> tuple[list[GWRoute], list[GWEndpointSlice]]:
-    routes = world.backends.routes(gateway)
-    return routes, world.backends.slices(gateway.account, proxy_services(gateway.proxy, routes))

@@ -19,6 +19,38 @@ Moving all instances at once takes twice the limit for a while.
 """
 
 
+def excess(reader: Reader, world: World, account: str) -> int:
+    """How many tunnels the account's gateways are to have beyond what may be, made already or not."""
+    limit = _limit(reader, account)
+    wanted = missing = 0
+    for name in world.names(account):
+        gateway = GatewayId(account, name)
+        tunnels = world.backends.count_workloads(gateway) * _copies(world, gateway)
+        wanted += tunnels
+        missing += max(0, tunnels - world.tunnels.living(gateway))
+    return max(0, wanted - limit, missing - _new(world, account, limit))
+
+
+def _limit(reader: Reader, account: str) -> int:
+    stored = reader.find(Account, "", account)
+    return (stored.spec if stored else AccountSpec()).tunnel_limit
+
+
+def _new(world: World, account: str, limit: int) -> int:
+    """How many tunnels may be made, whatever they are for."""
+    return max(0, _UNGONE_FACTOR * limit - world.tunnels.total(account))
+
+
+def _copies(world: World, gateway: GatewayId) -> int:
+    """How many tunnels to a workload node count for the gateway."""
+    proxy = world.proxies.get(gateway)
+    if proxy is None:
+        return 1
+    published = sum(instance.published for instance in proxy.status.instances)
+    group = world.groups.get((gateway.account, proxy.spec.group))
+    return max(1, min(published, group.spec.envoy_replica_count if group else published))
+
+
 class TunnelRoom:
     """What is left of an account's tunnels.
 
@@ -27,14 +59,13 @@ class TunnelRoom:
     """
 
     def __init__(self, reader: Reader, world: World, account: str) -> None:
-        stored = reader.find(Account, "", account)
-        self.limit = (stored.spec if stored else AccountSpec()).tunnel_limit
+        self.limit = _limit(reader, account)
         self._world = world
         self._account = account
         nodes = world.tunnels.workload_nodes(account)
         self._used = {name: count * self._copies(name) for name, count in nodes.items()}
         self._in_use = sum(self._used.values())
-        self.new = max(0, _UNGONE_FACTOR * self.limit - world.tunnels.total(account))
+        self.new = _new(world, account, self.limit)
         """How many may be made, whatever they are for."""
 
     @property
@@ -55,12 +86,7 @@ class TunnelRoom:
         self.new -= created
 
     def _copies(self, name: str) -> int:
-        proxy = self._world.proxies.get(GatewayId(self._account, name))
-        if proxy is None:
-            return 1
-        published = sum(instance.published for instance in proxy.status.instances)
-        group = self._world.groups.get((self._account, proxy.spec.group))
-        return max(1, min(published, group.spec.envoy_replica_count if group else published))
+        return _copies(self._world, GatewayId(self._account, name))
 
 
 class NodeRoom:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import datetime
 from typing import ClassVar, Literal, NamedTuple, Self
 
@@ -40,7 +40,7 @@ _CROWDED = NODE_TUNNELS * 3 // 4
 
 
 class Key(NamedTuple):
-    """One piece of work."""
+    """One piece of work; the name of a plan is that of the gateway after which to go on."""
 
     kind: Literal["gateway", "node", "plan", "tunnels", "quarantine", "release"]
     account: str
@@ -62,8 +62,10 @@ class Lives:
         self.tunnels = Tunnels()
         self._backlogs: dict[str, tuple[str, ...]] = {}
         self._waiting: dict[str, set[str]] = {}
+        self._crowded: dict[str, set[GatewayId]] = defaultdict(set)
+        """By node, the gateways that are without tunnels there, maybe, since nodes have no room."""
         self._load: Counter[str] = Counter()
-        self._in_account: Counter[str] = Counter()
+        self._in_account: dict[str, set[str]] = defaultdict(set)
         self._on_node: dict[str, set[GatewayId]] = defaultdict(set)
 
     @classmethod
@@ -126,7 +128,11 @@ class Lives:
 
     def count_gateways(self, account: str) -> int:
         """How many gateways the account has, those included that go."""
-        return self._in_account[account]
+        return len(self.names(account))
+
+    def names(self, account: str) -> Collection[str]:
+        """The names of the account's gateways, those included that go."""
+        return self._in_account.get(account, ())
 
     def backlog(self, account: str) -> tuple[str, ...]:
         """The account's gateways whose tunnels are not at their plan yet, those that wait longest first."""
@@ -188,9 +194,11 @@ class Lives:
         )
 
     def _apply_tunnel(self, account: str, name: str, obj: Resource | None) -> set[Key]:
-        self.tunnels.apply(account, name, obj)
-        if obj is None:  # Who waits for room, in whichever account, may have found some.
-            return {Key("plan", waiting, "") for waiting in self._waiting}
+        before = self.tunnels.apply(account, name, obj)
+        if obj is None:  # Who waits for room, of the account or on the node, may have found some.
+            crowded = self._crowded.get(before.spec.epic_node, ()) if before is not None else ()
+            accounts = {gateway.account for gateway in crowded} | ({account} & self._waiting.keys())
+            return {Key("plan", waiting, "") for waiting in accounts}
         return {Key("tunnels", account, "")} if obj.deleting else set()
 
     def _apply_backlog(self, account: str, obj: Resource | None) -> set[Key]:
@@ -204,7 +212,7 @@ class Lives:
 
     def _apply_proxy(self, gateway: GatewayId, obj: Resource | None) -> set[Key]:
         old = self.proxies.pop(gateway, None)
-        self._in_account[gateway.account] += isinstance(obj, GWProxy) - (old is not None)
+        self._in_account[gateway.account].discard(gateway.proxy)
         before = [i.node for i in old.status.instances] if old else []
         self._load.subtract(before)
         for node in before:
@@ -212,21 +220,28 @@ class Lives:
         after: list[str] = []
         if isinstance(obj, GWProxy):
             self.proxies[gateway] = obj
+            self._in_account[gateway.account].add(gateway.proxy)
             after = [i.node for i in obj.status.instances]
             self._load.update(after)
             for node in after:
                 self._on_node[node].add(gateway)
-        self._note_waiting(gateway, obj)
         nodes = {Key("node", "", node) for node in (*before, *after) if node in self.nodes}
-        return nodes | {_gateway_key(gateway)}
+        return nodes | {_gateway_key(gateway)} | self._note_waiting(gateway, old, obj)
 
-    def _note_waiting(self, gateway: GatewayId, obj: Resource | None) -> None:
-        names = self._waiting.get(gateway.account, set()) - {gateway.proxy}
-        if isinstance(obj, GWProxy) and (obj.status.unconnected or obj.status.crowded_out):
-            names.add(gateway.proxy)
-        self._waiting.pop(gateway.account, None)
+    def _note_waiting(self, gateway: GatewayId, old: GWProxy | None, obj: Resource | None) -> set[Key]:
+        before, after = _crowded_nodes(old), _crowded_nodes(obj)
+        for node in before - after:
+            self._crowded[node].discard(gateway)
+        for node in after - before:
+            self._crowded[node].add(gateway)
+        names = self._waiting.pop(gateway.account, set())
+        waited, waits = gateway.proxy in names, _is_waiting(obj)
+        names = names - {gateway.proxy} | ({gateway.proxy} if waits else set())
         if names:
             self._waiting[gateway.account] = names
+        # What became free before one hears that somebody waits for it wakes nobody.
+        newly = (waits and not waited) or bool(after - before)
+        return {Key("plan", gateway.account, "")} if newly else set()
 
     def _apply_node(self, name: str, obj: Resource | None) -> set[Key]:
         old = self.nodes.pop(name, None)
@@ -294,6 +309,16 @@ class World(Lives):
 
 def _gateway_key(gateway: GatewayId) -> Key:
     return Key("gateway", *gateway)
+
+
+def _is_waiting(obj: Resource | None) -> bool:
+    return isinstance(obj, GWProxy) and bool(obj.status.unconnected or obj.status.crowded_out)
+
+
+def _crowded_nodes(obj: Resource | None) -> set[str]:
+    if not isinstance(obj, GWProxy) or not obj.status.crowded_out:
+        return set()
+    return {instance.node for instance in obj.status.instances}
 
 
 def _orders(node: Node) -> tuple[object, ...]:

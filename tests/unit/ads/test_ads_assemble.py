@@ -15,7 +15,7 @@ from epic.gatewayapi.translate import translate
 from epic.ipam.networks import DEFAULT_POOLS
 from epic.model.resources import EnvoyResources, GWEndpointSlice, GWProxy, GWRoute, Tunnel
 from epic.proto import epic_pb2
-from epic.tunnels import proxy_services, wanted_tunnels
+from epic.tunnels import proxy_services, wanted_tunnels, workload_endpoints
 
 INSIDE, INSIDE6 = "100.64.0.1", "fd65:7069:6300::6440:1"
 
@@ -51,6 +51,8 @@ def piece(service: str, cluster: str, *addresses: str, node: str = "192.0.2.7") 
 def node_part(*slices: GWEndpointSlice, unmapped: str | None = "a") -> Snapshot:
     gateway, services = proxy(unmapped), {s.spec.parent_ref.uid for s in slices}
     routes = [route(*sorted(services))]
+    nodes = workload_endpoints(proxy_services("U1", routes), slices)
+    addresses = {node: address for node, (address, _) in nodes.items()}
     tunnels = [
         Tunnel.model_validate(
             {
@@ -69,7 +71,7 @@ def node_part(*slices: GWEndpointSlice, unmapped: str | None = "a") -> Snapshot:
                 },
             }
         )
-        for number, wanted in enumerate(wanted_tunnels(gateway, routes, slices), 1)
+        for number, wanted in enumerate(wanted_tunnels(gateway, addresses), 1)
     ]
     inputs = Inputs(gateway, tuple(routes), slices, tuple(tunnels), EnvoyResources())
     translation = translate(gateway, routes, proxy_services("U1", routes))
