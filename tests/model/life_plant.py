@@ -124,17 +124,21 @@ class Plant:
     def reconcile(self) -> None:
         """Turns of the life cycle, and of siblings, until nothing is due."""
         for _ in range(50):
-            changes = list(self.store._changes(self._seen))
-            self._seen = changes[-1].revision if changes else self._seen
-            before = {proxy.id: proxy for proxy in self.store.list(GWProxy)}
-            self.lifecycle.take_in(changes)
-            self.lifecycle.work()
-            self._check_departures(before)
-            self.keeper.take_in(changes)
-            self.keeper.work()
-            waits = [self.lifecycle.wait(), self.keeper.wait()]
-            if not changes and all(wait is None or wait > 0 for wait in waits):
+            if not self.turn():
                 return
+
+    def turn(self) -> bool:
+        """A turn of each of them; returns whether anything is due still."""
+        changes = list(self.store._changes(self._seen))
+        self._seen = changes[-1].revision if changes else self._seen
+        before = {proxy.id: proxy for proxy in self.store.list(GWProxy)}
+        self.lifecycle.take_in(changes)
+        self.lifecycle.work()
+        self._check_departures(before)
+        self.keeper.take_in(changes)
+        self.keeper.work()
+        waits = [self.lifecycle.wait(), self.keeper.wait()]
+        return bool(changes) or any(wait is not None and wait <= 0 for wait in waits)
 
     def begin_runs(self) -> None:
         """What is due begins."""

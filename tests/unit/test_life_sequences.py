@@ -44,7 +44,7 @@ def test_whatever_happens_nothing_leads_to_anothers_and_nothing_stays(
     use_clock(monkeypatch, clock)
     for seed in seeds(block):
         # In every other one tunnels are made and deleted two at a time.
-        monkeypatch.setattr(Budget.__init__, "__defaults__", (2, 1) if seed // _BLOCKS % 2 else _BUDGET)
+        monkeypatch.setattr(Budget.__init__, "__defaults__", (2, 1, 1) if seed // _BLOCKS % 2 else _BUDGET)
         directory = memory / str(seed)
         directory.mkdir()
         model = Model(directory, clock)

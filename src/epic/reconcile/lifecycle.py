@@ -21,7 +21,14 @@ from epic.workqueue.queue import WorkQueue
 log = logging.getLogger(__name__)
 
 _AT_ONCE = 20
-_LOOK_SECONDS = {"gateway": 5.0, "node": 10.0, "tunnels": 2.0, "quarantine": 10.0, "release": 600.0}
+_LOOK_SECONDS = {
+    "gateway": 5.0,
+    "node": 10.0,
+    "plan": 60.0,
+    "tunnels": 2.0,
+    "quarantine": 10.0,
+    "release": 600.0,
+}
 """How often to look again at what waits for time, for room or for somebody's word."""
 
 
@@ -36,6 +43,7 @@ class Lifecycle:
         # To look is cheap and needs no lock; what is done is looked up in the current world.
         self._lives = Lives()
         self._failures: FailureLog[Key] = FailureLog(log)
+        self._turns = 0
         self.queue: WorkQueue[Key] = WorkQueue()
 
     def begin(self) -> int:
@@ -69,7 +77,8 @@ class Lifecycle:
         """Do the work of the keys together; one alone that fails is tried again later."""
         try:
             with self._current.transaction() as (transaction, world):
-                turn = Turn(transaction, world, self._settings, self._evidence)
+                self._turns += 1
+                turn = Turn(transaction, world, self._settings, self._evidence, self._turns)
                 for key in keys:
                     turn.do(key)
                 turn.finish()
@@ -130,6 +139,8 @@ def _look(lives: Lives, settings: LifecycleSettings, evidence: TunnelEvidence, k
 
 def _look_at_tunnels(lives: Lives, evidence: TunnelEvidence, key: Key) -> tuple[bool, bool]:
     if key.kind == "plan":
-        return False, bool(lives.backlog(key.account) or lives.waiting(key.account))
+        waiting = bool(lives.waiting(key.account))
+        # Of those keys that go on in the middle none is repeated.
+        return waiting and not key.name, waiting or bool(lives.backlog(key.account))
     going = lives.tunnels.going(key.account)
     return bool(going), any(is_released(t, evidence(t), now()) for t in going)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pydantic import SecretStr
@@ -22,7 +23,7 @@ from epic.model.resources import Tunnel, TunnelSpec
 from epic.reconcile.tunnel_plans import GatewayPlan, Planner, with_tunnels_later
 from epic.reconcile.world import World
 from epic.store.interface import Transaction
-from epic.tunnels import WantedTunnel
+from epic.tunnels import WantedTunnel, key_of
 
 log = logging.getLogger(__name__)
 
@@ -31,17 +32,35 @@ log = logging.getLogger(__name__)
 class Budget:
     """How many tunnels and gateways a transaction may still write: all others who write wait for that long.
 
-    `announcements` are gateways of which it may say that their tunnels come later.
+    `announcements` are gateways of which it may say that their tunnels come later, `plans` gateways that may
+    be looked at.
     """
 
     left: int = 80
     announcements: int = 20
+    plans: int = 40
 
     def take(self, count: int) -> int:
         """As much of `count` as is left."""
         taken = min(count, self.left)
         self.left -= taken
         return taken
+
+    def begin(self) -> bool:
+        """Whether one more gateway may be looked at; it counts."""
+        self.plans -= 1
+        return self.plans >= 0
+
+    @contextmanager
+    def share(self, among: int) -> Iterator[Budget]:
+        """What one of so many may use; what it leaves is the others'."""
+        whole = (self.left, self.announcements, self.plans)
+        given = [-(-max(0, left) // among) for left in whole]
+        part = Budget(*given)
+        yield part
+        self.left -= given[0] - part.left
+        self.announcements -= given[1] - part.announcements
+        self.plans -= given[2] - part.plans
 
 
 def replan(transaction: Transaction, world: World, account: str, names: Iterable[str]) -> None:
@@ -55,63 +74,81 @@ def replan(transaction: Transaction, world: World, account: str, names: Iterable
     if world.backlog(account):
         remember(transaction, world, account, names, budget)
     else:
+        # Whom of those that wait it did not come to the reconciler looks at when it is time.
         work_off(transaction, world, account, names, budget)
 
 
 def work_off(
-    transaction: Transaction, world: World, account: str, names: Iterable[str], budget: Budget
-) -> bool:
+    transaction: Transaction,
+    world: World,
+    account: str,
+    names: Iterable[str],
+    budget: Budget,
+    after: str = "",
+) -> str | None:
     """Do what is left for the gateways of the account's backlog, then for these, then for who waits for room.
 
-    Returns whether the budget was enough.
+    Of those that wait, the ones that come after that name are looked at. Returns after which of them to go
+    on, since the budget was not enough; None: it was.
     """
-    backlog = world.backlog(account)
-    order = [*backlog, *sorted(set(names).difference(backlog))]
-    waiting = sorted(world.waiting(account).difference(order))
+    fresh = _known(world, account, names)
+    order = _in_turn(world, account, fresh)
+    waiting = sorted(name for name in world.waiting(account).difference(order) if name > after)
     planner = Planner(transaction, world, account)
-    for index, name in enumerate([*order, *waiting]):
-        if index >= len(order) and planner.is_full:
-            break
-        if not budget.left or not _carry_out(transaction, world, planner.plan(name), budget):
-            # Of those that wait for room none is forgotten without being in the backlog.
-            _save_backlog(transaction, world, account, order[index:] or [name], budget)
-            return False
+    for index, name in enumerate(order):
+        may = budget.left > 0 and budget.begin()
+        if not may or not _carry_out(transaction, world, planner.plan(name), budget):
+            _save_backlog(transaction, world, account, order[index:], budget, fresh)
+            return after
     _save_backlog(transaction, world, account, [], budget)
-    return True
+    for name in waiting:
+        if planner.is_full:
+            break
+        if not budget.begin():
+            return after
+        plan = planner.plan(name)
+        # Of those that wait for room none is forgotten that there is something to do for. Who goes on waiting
+        # need not be told.
+        if not _carry_out(transaction, world, plan, budget) and plan.size:
+            _save_backlog(transaction, world, account, [name], budget)
+            return after
+        after = name
+    return None
 
 
 def remember(
     transaction: Transaction, world: World, account: str, names: Iterable[str], budget: Budget
 ) -> None:
     """Leave the gateways to the reconciler."""
+    fresh = _known(world, account, names)
+    _save_backlog(transaction, world, account, _in_turn(world, account, fresh), budget, fresh)
+
+
+def _known(world: World, account: str, names: Iterable[str]) -> set[str]:
+    """Those that are gateways, or that have tunnels still: routes may name anything."""
+    gateways = (GatewayId(account, name) for name in names)
+    return {g.proxy for g in gateways if g in world.proxies or world.tunnels.living(g)}
+
+
+def _in_turn(world: World, account: str, names: Collection[str]) -> list[str]:
     backlog = world.backlog(account)
-    order = [*backlog, *sorted(set(names).difference(backlog))]
-    _save_backlog(transaction, world, account, order, budget)
-
-
-def count_unconnected(transaction: Transaction, world: World, account: str) -> int:
-    """How many workload nodes of the account are without tunnels when its backlog is done."""
-    proxies = {name: world.proxies[GatewayId(account, name)] for name in world.waiting(account)}
-    found = {name: proxy.status.unconnected for name, proxy in proxies.items()}
-    if backlog := world.backlog(account):
-        planner = Planner(transaction, world, account)
-        found |= {name: planner.plan(name).unconnected for name in backlog}
-    return sum(found.values())
+    return [*backlog, *sorted(set(names).difference(backlog))]
 
 
 def _carry_out(transaction: Transaction, world: World, plan: GatewayPlan, budget: Budget) -> bool:
     """Change tunnels as far as the budget goes; if it is enough for all, let the gateway show that."""
     gateway, change = plan.gateway, plan.change
-    for tunnel in change.delete[: budget.take(len(change.delete))]:
-        metadata = tunnel.metadata.model_copy(update={"deletion_timestamp": now()})
-        # It stays until both ends have let go of it.
-        world.note(transaction.update(tunnel.model_copy(update={"metadata": metadata})))
-    for tunnel in change.update[: budget.take(len(change.update))]:
-        world.note(transaction.update(tunnel))
+    # What serves nobody any more may stay for long; but no two tunnels connect the same.
+    connected = {wanted.key for wanted in change.create}
+    replaced = [tunnel for tunnel in change.delete if key_of(tunnel) in connected]
+    _delete(transaction, world, replaced, budget)
     for wanted in change.create[: budget.take(len(change.create))]:
         number = transaction.next_number("tunnel")
         service = world.proxies[gateway].status.service
         world.note(transaction.create(_new_tunnel(number, gateway.account, service, wanted)))
+    for tunnel in change.update[: budget.take(len(change.update))]:
+        world.note(transaction.update(tunnel))
+    _delete(transaction, world, [t for t in change.delete if key_of(t) not in connected], budget)
     proxy = world.proxies.get(gateway)
     if proxy is None:
         return budget.left > 0
@@ -127,10 +164,23 @@ def _carry_out(transaction: Transaction, world: World, plan: GatewayPlan, budget
     return True
 
 
+def _delete(transaction: Transaction, world: World, tunnels: Sequence[Tunnel], budget: Budget) -> None:
+    for tunnel in tunnels[: budget.take(len(tunnels))]:
+        metadata = tunnel.metadata.model_copy(update={"deletion_timestamp": now()})
+        # It stays until both ends have let go of it.
+        world.note(transaction.update(tunnel.model_copy(update={"metadata": metadata})))
+
+
 def _save_backlog(
-    transaction: Transaction, world: World, account: str, names: Sequence[str], budget: Budget
+    transaction: Transaction,
+    world: World,
+    account: str,
+    names: Sequence[str],
+    budget: Budget,
+    fresh: Collection[str] = (),
 ) -> None:
-    for name in names:
+    """Write down what is left, and tell of it: first those that are `fresh` in it."""
+    for name in sorted(names, key=lambda name: name not in fresh):
         proxy = world.proxies.get(GatewayId(account, name))
         if proxy is None:
             continue

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network
+from typing import TypeVar
 
 from epic.errors import Exhausted
 from epic.lifecycle import nodes as node_life
@@ -31,7 +32,13 @@ from epic.store.queue import enqueue
 
 log = logging.getLogger(__name__)
 
+K = TypeVar("K")
+
 TunnelEvidence = Callable[[Tunnel], Evidence]
+
+_RELEASES = 4
+"""The share of a turn that tunnels to be forgotten get at least, and only when no others are to be made more:
+one in so many."""
 
 
 @dataclass(frozen=True)
@@ -73,17 +80,26 @@ class Turn:
     """The work of some keys in one transaction; `world` is what the transaction sees.
 
     `finish` is to follow the last key: an account's tunnels are planned once for all of its gateways. Keys of
-    which more is left than one transaction may write are in `again` then.
+    which more is left than one transaction may write are in `again` then. Each account has its share of that;
+    `number` counts turns, so that it is not the same one each time that comes first.
     """
 
     def __init__(
-        self, transaction: Transaction, world: World, settings: LifecycleSettings, evidence: TunnelEvidence
+        self,
+        transaction: Transaction,
+        world: World,
+        settings: LifecycleSettings,
+        evidence: TunnelEvidence,
+        number: int = 0,
     ) -> None:
         self._transaction = transaction
         self._world = world
         self._settings = settings
         self._evidence = evidence
+        self._number = number
         self._unplanned: dict[str, set[str]] = defaultdict(set)
+        self._after: dict[str, str] = {}
+        self._releasing: list[Key] = []
         self._gone: list[GatewayId] = []
         self._budget = Budget()
         self.again: set[Key] = set()
@@ -101,8 +117,9 @@ class Turn:
                     self._node(node)
             case "plan":
                 self._unplanned[key.account] |= set()
+                self._after[key.account] = min(key.name, self._after.get(key.account, key.name))
             case "tunnels":
-                self._tunnels(key)
+                self._releasing.append(key)
             case "quarantine" | "release":
                 until = self._world.held_until(key)
                 if until is not None and until <= now():
@@ -111,9 +128,15 @@ class Turn:
 
     def finish(self) -> None:
         """Plan the tunnels of the gateways that were changed, and delete those of which nothing is left."""
-        for account, names in self._unplanned.items():
-            if not work_off(self._transaction, self._world, account, names, self._budget):
-                self.again.add(Key("plan", account, ""))
+        kept = -(-self._budget.left // _RELEASES) if self._releasing else 0
+        self._budget.left -= kept
+        for account, budget in self._shares(list(self._unplanned), self._budget):
+            names, after = self._unplanned[account], self._after.get(account, "")
+            rest = work_off(self._transaction, self._world, account, names, budget, after)
+            if rest is not None:
+                self.again.add(Key("plan", account, rest))
+        for key, budget in self._shares(self._releasing, Budget(kept + self._budget.left)):
+            self._release(key, budget)
         for gateway in self._gone:
             if gateway.proxy in self._world.backlog(gateway.account):
                 continue  # Another one of its name must not find its tunnels.
@@ -194,11 +217,18 @@ class Turn:
             revoke(self._transaction, node.name)
         log.info("node %s is gone", node.name)
 
-    def _tunnels(self, key: Key) -> None:
+    def _shares(self, all_: Sequence[K], budget: Budget) -> Iterator[tuple[K, Budget]]:
+        """Each with its share of the budget, in turn."""
+        first = self._number % max(1, len(all_))
+        for index, one in enumerate([*all_[first:], *all_[:first]]):
+            with budget.share(len(all_) - index) as part:
+                yield one, part
+
+    def _release(self, key: Key, budget: Budget) -> None:
         time = now()
         for tunnel in self._world.tunnels.going(key.account):
             if is_released(tunnel, self._evidence(tunnel), time):
-                if not self._budget.take(1):
+                if not budget.take(1):
                     self.again.add(key)
                     return
                 self._delete(tunnel)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,7 +14,16 @@ from api_requests import API, PROXIES, proxy_body, route_body, slice_body
 from life_plant import Plant
 
 from epic.model.backlog import TunnelBacklog
-from epic.model.resources import Account, GWEndpointSlice, GWProxy, LBServiceGroup, ServicePrefix, Tunnel
+from epic.model.resources import (
+    Account,
+    GWEndpointSlice,
+    GWProxy,
+    LBServiceGroup,
+    Node,
+    ServicePrefix,
+    Tunnel,
+)
+from epic.reconcile.tunnelling import Budget
 from epic.store.sqlite import SqliteStore
 
 ROUTES, SLICES, NODES = f"{API}/accounts/root/routes", f"{API}/accounts/root/slices", f"{API}/nodes"
@@ -152,6 +162,36 @@ async def test_a_control_plane_that_ends_between_two_parts_goes_on_when_it_begin
     places = {(t.spec.epic_node, t.spec.node_name) for t in large.list(Tunnel, "root")}
     assert (count(large), len(places)) == ((400, 0), 400)
     assert large.list(TunnelBacklog) == []
+
+
+async def test_a_replacement_is_announced_when_all_its_tunnels_are_made(
+    tenant: httpx.AsyncClient, large: SqliteStore, plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_replicas(large, 1)
+    await tenant.post(PROXIES, json=proxy_body())
+    await tenant.post(ROUTES, json=route_body())
+    await tenant.post(SLICES, json=slice_body(nodes=names(200)))
+    plant.settle(turns=20)
+    (old,) = announced(plant)
+    with large.transaction() as transaction:
+        node = transaction.get(Node, "", old)
+        spec = node.spec.model_copy(update={"schedulable": False, "drain": True})
+        transaction.update(node.model_copy(update={"spec": spec}))
+    # A part of the tunnels with each turn, and everybody else is fast.
+    monkeypatch.setattr(Budget.__init__, "__defaults__", (20, 20, 40))
+    monkeypatch.setattr(plant, "reconcile", plant.turn)
+    for _ in range(60):
+        plant.settle(turns=1)
+        connected_to = Counter(t.spec.epic_node for t in large.list(Tunnel) if not t.deleting)
+        assert announced(plant), "somebody serves at any time"
+        assert all(connected_to[name] == 200 for name in announced(plant))
+    assert len(announced(plant)) == 1
+    assert announced(plant) != {old}
+
+
+def announced(plant: Plant) -> set[str]:
+    """The nodes that announce the gateway."""
+    return {name for name, node in plant.epic.items() if "root.U1" in node.announced.values()}
 
 
 @pytest.mark.usefixtures("gateway")

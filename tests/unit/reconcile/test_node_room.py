@@ -5,27 +5,25 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
+from clock import Clock
+from tunnel_site import Turns, application
 
 from epic.bpf.tunnel_table import MAX_TUNNELS
-from epic.lifecycle.tunnels import Evidence
-from epic.model.base import Metadata, now
+from epic.model.backlog import TunnelBacklog
 from epic.model.naming import NODE_TUNNELS
-from epic.model.resources import Account, GWEndpointSlice, GWProxy, GWRoute, LBServiceGroup, Node, Tunnel
+from epic.model.resources import GWEndpointSlice, GWProxy, Node, Tunnel
 from epic.placement import place
 from epic.reconcile import tunnel_room, world
 from epic.reconcile.current import CurrentWorld
-from epic.reconcile.lifecycle import Lifecycle
-from epic.reconcile.tunnelling import replan
-from epic.reconcile.turn import LifecycleSettings
-from epic.reconcile.world import World
+from epic.reconcile.tunnelling import Budget, replan, work_off
+from epic.reconcile.world import Key, World
+from epic.store.interface import Change
 from epic.store.sqlite import SqliteStore
 
 ROOM = 24
-LET_GO = Evidence(epic_node_known=True, epic_end=False, workload_end=False, applied=None, silent_since=now())
 
 
 @pytest.fixture
@@ -38,35 +36,6 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SqliteSto
             transaction.create(Node.model_validate(fields))
     yield store
     store.close()
-
-
-def application(store: SqliteStore, account: str, nodes: int, *, on: str = "e1") -> None:
-    """An account with a gateway of one instance, and endpoints on so many workload nodes."""
-    with CurrentWorld(store).transaction() as (transaction, seen):
-        place_ = {"name": "g", "namespace": account}
-        group = {"service-prefix": "p", "envoy-replica-count": 1}
-        number = transaction.next_number("address")
-        instance = {"node": on, "inside-address": f"100.64.0.{number}", "unit": "current"}
-        rule = {"backendRefs": [{"name": "s", "port": 80}]}
-        pieces = {
-            "clientRef": {"clusterID": "c"},
-            "parentRef": {"uid": "s"},
-            "endpoints": [{"addresses": [f"10.0.0.{n + 1}"], "nodeName": f"n{n:02}"} for n in range(nodes)],
-            "nodeAddresses": {f"n{n:02}": f"198.51.100.{n + 1}" for n in range(nodes)},
-        }
-        transaction.create(Account(metadata=Metadata(name=account)))
-        for obj in (
-            LBServiceGroup.model_validate({"metadata": place_, "spec": group}),
-            GWProxy.model_validate(
-                {"metadata": place_, "spec": {"group": "g"}, "status": {"instances": [instance]}}
-            ),
-            GWRoute.model_validate(
-                {"metadata": place_, "spec": {"http": {"parentRefs": [{"name": "g"}], "rules": [rule]}}}
-            ),
-            GWEndpointSlice.model_validate({"metadata": place_, "spec": pieces}),
-        ):
-            seen.note(transaction.create(obj))
-        replan(transaction, seen, account, {"g"})
 
 
 def held(store: SqliteStore) -> Counter[str]:
@@ -99,7 +68,7 @@ def test_a_node_is_never_over_full_and_the_gateway_says_what_it_is_without(
     assert "no room for 9 tunnels" in state[2]
     assert "e1" not in state[2], "tenants are not told of nodes"
     assert "gateway a29.g: no room for 9 tunnels on e1" in caplog.text
-    application(store, "elsewhere", nodes=9, on="e2")
+    application(store, "elsewhere", nodes=9, on=["e2"])
     assert connected(store, "elsewhere") is None
 
 
@@ -113,22 +82,73 @@ def test_room_that_becomes_free_goes_to_whoever_waits(store: SqliteStore) -> Non
         seen.drop(piece)
         replan(transaction, seen, "a", {"g"})
     assert held(store) == {"a": 10, "b": 7}, "what goes is still on the node"
-    work = Lifecycle(store, LifecycleSettings(IPv4Network("100.64.0.0/24"), "1"), lambda _: LET_GO)
-    seen_until = work.begin()
-    for _ in range(5):
-        changes = list(store._changes(seen_until))
-        seen_until = changes[-1].revision if changes else seen_until
-        work.take_in(changes)
-        work.work()
+    Turns(store).take(5)
     assert held(store) == {"b": 10}
     assert connected(store, "b") == ("True", "Connected", "")
+
+
+def test_an_instance_without_a_single_tunnel_does_not_pass_for_one_that_has_some(store: SqliteStore) -> None:
+    for number in range(12):
+        application(store, f"a{number}", nodes=9)
+    application(store, "b", nodes=2, on=["e1", "e2"])
+    instances = store.get(GWProxy, "b", "g").status.instances
+    assert {i.node: i.unconnected for i in instances} == {"e1": "no-room", "e2": ""}
+    application(store, "c", nodes=2, on=["e1"])
+    (alone,) = store.get(GWProxy, "c", "g").status.instances
+    assert alone.unconnected == "", "no other is any better"
+
+
+def test_who_comes_to_wait_is_looked_at_once_more(store: SqliteStore) -> None:
+    """Room may have become free before one heard that somebody waits for it."""
+    seen = World.of(store)
+    for number in range(12):
+        application(store, f"a{number}", nodes=9)
+    proxy = store.get(GWProxy, "a11", "g")
+    assert proxy.status.crowded_out
+    plan = Key("plan", "a11", "")
+    change = Change(proxy.metadata.resource_version, GWProxy.kind, "a11", "g", proxy)
+    assert plan in seen.apply(change)
+    assert plan not in seen.apply(change)
+    (tunnel, *_) = store.list(Tunnel)
+    for kind, name, obj in ((Tunnel.kind, tunnel.name, tunnel), (Tunnel.kind, tunnel.name, None)):
+        found = seen.apply(Change(0, kind, tunnel.account, name, obj))
+    assert found == {plan}, "who waits for room on that node, and nobody else"
+
+
+def test_who_waits_is_looked_at_from_time_to_time(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(12):
+        application(store, f"a{number}", nodes=9)
+    clock = Clock()
+    turns = Turns(store, clock.seconds)
+    turns.take(5)
+    monkeypatch.setattr(tunnel_room, "NODE_TUNNELS", 1000)
+    turns.take(5)
+    state = connected(store, "a11")
+    assert state is not None
+    assert state[1] == "NoRoom", "nobody said that there is room now"
+    clock.pass_(61)
+    turns.take(5)
+    assert connected(store, "a11") == ("True", "Connected", "")
+
+
+def test_a_turn_that_may_write_nothing_leaves_who_waits_as_it_is(store: SqliteStore) -> None:
+    for number in range(12):
+        application(store, f"a{number}", nodes=9)
+    state = connected(store, "a11")
+    assert state is not None
+    assert state[1] == "NoRoom"
+    with CurrentWorld(store).transaction() as (transaction, seen):
+        work_off(transaction, seen, "a11", (), Budget(0))
+    assert (connected(store, "a11"), store.list(TunnelBacklog)) == (state, [])
 
 
 def test_gateways_are_placed_where_there_is_room_for_tunnels(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(world, "_CROWDED", 10)
-    application(store, "a", nodes=12, on="e1")
+    application(store, "a", nodes=12, on=["e1"])
     seen = World.of(store)
     assert {place(f"g{number}", seen.candidates(), 1)[0] for number in range(20)} == {"e2"}
     assert len(place("g", seen.candidates(), 2)) == 2, "rather there than nowhere"

@@ -253,10 +253,10 @@ def test_a_turn_plans_the_tunnels_of_an_account_once(
     real = turn.work_off
 
     def watched(
-        transaction: Transaction, world: World, account: str, names: set[str], budget: Budget
-    ) -> bool:
+        transaction: Transaction, world: World, account: str, names: set[str], budget: Budget, after: str
+    ) -> str | None:
         planned.append((account, set(names)))
-        return real(transaction, world, account, names, budget)
+        return real(transaction, world, account, names, budget, after)
 
     monkeypatch.setattr(turn, "work_off", watched)
     work = lifecycle(store)
