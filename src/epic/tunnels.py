@@ -52,6 +52,11 @@ class TunnelPlan:
     update: tuple[Tunnel, ...]
     delete: tuple[Tunnel, ...]
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to do."""
+        return not (self.create or self.update or self.delete)
+
 
 def route_services(route: GWRoute) -> set[str]:
     """UIDs of the Services that a route sends requests to."""

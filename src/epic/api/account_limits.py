@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from epic.errors import QuotaExceeded
 from epic.model.base import Resource
 from epic.model.resources import Account, GWEndpointSlice
-from epic.reconcile.index import endpoint_count, named_nodes
+from epic.reconcile.backends import endpoint_count, named_nodes
 from epic.reconcile.tunnel_room import excess
 from epic.reconcile.world import World
 from epic.store.interface import Transaction

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Routes, slices and tunnels by what they belong to, kept by the store's changes: nobody lists an account."""
+"""Tunnels by what they belong to, kept by the store's changes: nobody lists an account."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from typing import Generic, TypeVar
 
 from epic.kinds import indexes
 from epic.kinds.kind import IndexValue
-from epic.model.addresses import Address
 from epic.model.base import Resource
 from epic.model.naming import GatewayId
-from epic.model.resources import GWEndpointSlice, GWRoute, Tunnel
-from epic.tunnels import WorkloadNode, key_of, proxy_services, route_parents, slice_nodes
+from epic.model.resources import Tunnel
+from epic.tunnels import WorkloadNode, key_of
 
 R = TypeVar("R", bound=Resource)
 
@@ -47,86 +46,6 @@ class Index(Generic[R]):
     def of(self, key: IndexValue) -> list[R]:
         """All objects with the key, in order of name."""
         return [obj for _, obj in sorted(self._found.get(key, {}).items())]
-
-
-class Backends:
-    """Which routes lead from gateways to Services, and where their endpoints are."""
-
-    def __init__(self) -> None:
-        self._of_gateway = Index(GWRoute, indexes.route_gateways)
-        self._to_service = Index(GWRoute, indexes.route_backends)
-        self._slices = Index(GWEndpointSlice, lambda _: ())
-        self._nodes: dict[str, Counter[WorkloadNode]] = defaultdict(Counter)
-        self._hosts: dict[tuple[str, str], dict[WorkloadNode, dict[str, Address]]] = defaultdict(dict)
-        """Of each Service the nodes with endpoints, and in which slices they have which address."""
-        self._counts: dict[GatewayId, int] = {}
-        """How many nodes have endpoints behind a gateway, as far as that was asked and has not changed."""
-        self._endpoints: Counter[str] = Counter()
-
-    def apply_route(self, account: str, name: str, obj: Resource | None) -> None:
-        """Take in a route."""
-        for route in self._of_gateway.apply(account, name, obj):
-            for parent in route_parents(route) if route is not None else ():
-                self._counts.pop(GatewayId(account, parent), None)
-        self._to_service.apply(account, name, obj)
-
-    def apply_slice(self, account: str, name: str, obj: Resource | None) -> None:
-        """Take in an EndpointSlice."""
-        old, new = self._slices.apply(account, name, obj)
-        nodes = self._nodes[account]
-        for piece, sign in ((old, -1), (new, 1)):
-            if piece is not None:
-                self._note_hosts(piece, gone=sign < 0)
-                self._endpoints[account] += sign * endpoint_count(piece)
-                for node in named_nodes(piece):
-                    nodes[node] += sign
-                    if not nodes[node]:
-                        del nodes[node]
-
-    def routes(self, gateway: GatewayId) -> list[GWRoute]:
-        """The routes that attach to a gateway."""
-        return self._of_gateway.of(gateway)
-
-    def _note_hosts(self, piece: GWEndpointSlice, *, gone: bool) -> None:
-        service, nodes = slice_nodes(piece)
-        hosts = self._hosts[piece.account, service]
-        for node, address in nodes.items():
-            if not gone:
-                hosts.setdefault(node, {})[piece.name] = address
-                continue
-            del hosts[node][piece.name]
-            if not hosts[node]:
-                del hosts[node]
-        if not hosts:
-            del self._hosts[piece.account, service]
-        for name in self.gateways(piece.account, service):
-            self._counts.pop(GatewayId(piece.account, name), None)
-
-    def count_workloads(self, gateway: GatewayId) -> int:
-        """How many nodes have endpoints of the gateway's Services."""
-        if gateway not in self._counts:
-            self._counts[gateway] = len(self.workloads(gateway))
-        return self._counts[gateway]
-
-    def workloads(self, gateway: GatewayId) -> dict[WorkloadNode, Address]:
-        """The nodes with endpoints of the gateway's Services; the address is that in the first slice."""
-        found: dict[WorkloadNode, tuple[str, Address]] = {}
-        for service in proxy_services(gateway.proxy, self.routes(gateway)):
-            for node, addresses in self._hosts.get((gateway.account, service), {}).items():
-                name = min(addresses)
-                if node not in found or name < found[node][0]:
-                    found[node] = name, addresses[name]
-        return {node: address for node, (_, address) in found.items()}
-
-    def gateways(self, account: str, service: str) -> set[str]:
-        """The gateways that send requests to a Service."""
-        return {
-            parent for route in self._to_service.of((account, service)) for parent in route_parents(route)
-        }
-
-    def named(self, account: str) -> tuple[int, int]:
-        """How many workload nodes and endpoints the account's slices name."""
-        return len(self._nodes.get(account, ())), self._endpoints[account]
 
 
 class Tunnels:
@@ -190,13 +109,3 @@ class Tunnels:
     def share(self, account: str, node: str) -> int:
         """How many of them are the account's."""
         return self._share[account, node]
-
-
-def named_nodes(piece: GWEndpointSlice) -> set[WorkloadNode]:
-    """The workload nodes that a slice gives addresses of."""
-    return {WorkloadNode(piece.spec.client_ref.cluster_id, name) for name in piece.spec.node_addresses}
-
-
-def endpoint_count(piece: GWEndpointSlice) -> int:
-    """How many addresses the endpoints of a slice have."""
-    return sum(len(endpoint.addresses) for endpoint in piece.spec.endpoints)

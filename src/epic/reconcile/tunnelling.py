@@ -109,7 +109,7 @@ def work_off(
         plan = planner.plan(name)
         # Of those that wait for room none is forgotten that there is something to do for. Who goes on waiting
         # need not be told.
-        if not _carry_out(transaction, world, plan, budget) and plan.size:
+        if not _carry_out(transaction, world, plan, budget) and not plan.change.is_empty:
             _save_backlog(transaction, world, account, [name], budget)
             return after
         after = name

@@ -117,7 +117,7 @@ class Turn:
                     self._node(node)
             case "plan":
                 self._unplanned[key.account] |= set()
-                self._after[key.account] = min(key.name, self._after.get(key.account, key.name))
+                self._go_on(key)
             case "tunnels":
                 self._releasing.append(key)
             case "quarantine" | "release":
@@ -147,6 +147,13 @@ class Turn:
             if released is not None:
                 self._world.note(released)
             log.info("gateway %s is gone", gateway)
+
+    def _go_on(self, key: Key) -> None:
+        """Go on in the middle before all is begun anew: else news without end keep the last ones waiting."""
+        other = self._after.get(key.account, key.name)
+        if other != key.name:
+            self.again.add(Key("plan", key.account, ""))
+        self._after[key.account] = max(key.name, other)
 
     def _gateway(self, proxy: GWProxy) -> None:
         step = next_step(self._world, proxy, self._settings)

@@ -20,7 +20,8 @@ from epic.model.releases import ReleasedAddress
 from epic.model.resources import GWEndpointSlice, GWProxy, GWRoute, LBServiceGroup, Node, Tunnel
 from epic.model.runs import Run
 from epic.placement import Candidate
-from epic.reconcile.index import Backends, Tunnels
+from epic.reconcile.backends import Backends
+from epic.reconcile.index import Tunnels
 from epic.store.interface import Change, R, Reader
 
 _LIVES: tuple[type[Resource], ...] = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from epic.placement import place
 from epic.reconcile import tunnel_room, world
 from epic.reconcile.current import CurrentWorld
 from epic.reconcile.tunnelling import Budget, replan, work_off
+from epic.reconcile.turn import LifecycleSettings, Turn
 from epic.reconcile.world import Key, World
 from epic.store.interface import Change
 from epic.store.sqlite import SqliteStore
@@ -131,6 +133,22 @@ def test_who_waits_is_looked_at_from_time_to_time(
     clock.pass_(61)
     turns.take(5)
     assert connected(store, "a11") == ("True", "Connected", "")
+
+
+@pytest.mark.parametrize("names", [("", "f"), ("f", "")])
+def test_who_waits_at_the_end_is_looked_at_however_often_all_begins_anew(
+    store: SqliteStore, names: tuple[str, str]
+) -> None:
+    for number in range(12):
+        application(store, f"a{number}", nodes=9)
+    settings = LifecycleSettings(IPv4Network("100.64.0.0/24"), "1")
+    with CurrentWorld(store).transaction() as (transaction, seen):
+        turn = Turn(transaction, seen, settings, Turns(store).evidence)
+        for name in names:
+            turn.do(Key("plan", "a11", name))
+        assert turn.again == {Key("plan", "a11", "")}, "those before it come next"
+        turn.finish()
+    assert turn.again == {Key("plan", "a11", "")}
 
 
 def test_a_turn_that_may_write_nothing_leaves_who_waits_as_it_is(store: SqliteStore) -> None:

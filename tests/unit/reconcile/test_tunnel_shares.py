@@ -8,14 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tunnel_site import Turns, application, move, piece
+from tunnel_site import Turns, application, move
 
 from epic.model.backlog import TunnelBacklog
-from epic.model.base import Metadata
 from epic.model.resources import GWProxy, Node, Tunnel
 from epic.reconcile.current import CurrentWorld
 from epic.reconcile.tunnelling import Budget, remember, replan, work_off
-from epic.reconcile.world import World
 from epic.store.sqlite import SqliteStore
 
 
@@ -120,26 +118,3 @@ def test_who_serves_is_not_called_unconnected_for_what_comes_later(store: Sqlite
     move(store, "a", range(150))
     assert store.list(TunnelBacklog) != []
     assert [i.unconnected for i in store.get(GWProxy, "a", "g").status.instances] == [""]
-
-
-def test_nodes_of_a_service_are_counted_once_in_whichever_slices_they_are(store: SqliteStore) -> None:
-    application(store, "a", nodes=3)
-    seen = World.of(store)
-    (gateway,) = seen.proxies
-    backends = seen.backends
-    assert sorted(node.name for node in backends.workloads(gateway)) == ["n000", "n001", "n002"]
-    assert backends.count_workloads(gateway) == 3
-    other = piece("a", [2, 3])
-    backends.apply_slice(
-        "a", "other", other.model_copy(update={"metadata": Metadata(name="other", namespace="a")})
-    )
-    assert backends.count_workloads(gateway) == 4
-    backends.apply_slice("a", "g", piece("a", [1]))
-    assert sorted(node.name for node in backends.workloads(gateway)) == ["n001", "n002", "n003"]
-    backends.apply_slice("a", "other", None)
-    assert ([node.name for node in backends.workloads(gateway)], backends.count_workloads(gateway)) == (
-        ["n001"],
-        1,
-    )
-    backends.apply_route("a", "g", None)
-    assert backends.count_workloads(gateway) == 0

@@ -78,11 +78,12 @@ class Turns:
     def __init__(self, store: SqliteStore, seconds: Callable[[], float] = time.monotonic) -> None:
         self._store = store
         settings = LifecycleSettings(IPv4Network("100.64.0.0/24"), "1")
-        self._work = Lifecycle(store, settings, self._evidence)
+        self._work = Lifecycle(store, settings, self.evidence)
         self._work.queue = WorkQueue(seconds)
         self._seen = self._work.begin()
 
-    def _evidence(self, _: Tunnel) -> Evidence:
+    def evidence(self, _: Tunnel) -> Evidence:
+        """What both ends say of a deleted tunnel."""
         return Evidence(
             epic_node_known=True,
             epic_end=not self.let_go,

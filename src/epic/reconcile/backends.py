@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""To which Services gateways send requests, and on which nodes these have endpoints."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from typing import NamedTuple, TypeVar
+
+from epic.model.addresses import Address
+from epic.model.base import Resource
+from epic.model.naming import GatewayId
+from epic.model.resources import GWEndpointSlice, GWRoute
+from epic.tunnels import WorkloadNode, route_parents, route_services, slice_nodes
+
+_K = TypeVar("_K")
+_V = TypeVar("_V")
+
+
+class _Service(NamedTuple):
+    account: str
+    uid: str
+
+
+class Backends:
+    """What a change touches is counted anew, and nothing else: a gateway may have ten thousand routes."""
+
+    def __init__(self) -> None:
+        self._routes: dict[tuple[str, str], GWRoute] = {}
+        self._slices: dict[tuple[str, str], GWEndpointSlice] = {}
+        self._services: dict[GatewayId, Counter[_Service]] = {}
+        """How many of a gateway's routes lead to a Service."""
+        self._gateways: dict[_Service, set[GatewayId]] = {}
+        self._hosts: dict[_Service, dict[WorkloadNode, dict[str, Address]]] = {}
+        """The nodes with endpoints of a Service, and which address its slices give for each."""
+        self._workloads: dict[GatewayId, Counter[WorkloadNode]] = {}
+        """How many of a gateway's Services have endpoints on a node."""
+        self._named: dict[str, Counter[WorkloadNode]] = defaultdict(Counter)
+        self._endpoints: Counter[str] = Counter()
+
+    def apply_route(self, account: str, name: str, obj: Resource | None) -> None:
+        """Take in a route."""
+        before = _links(account, self._routes.pop((account, name), None))
+        after: set[tuple[GatewayId, _Service]] = set()
+        if isinstance(obj, GWRoute):
+            self._routes[account, name] = obj
+            after = _links(account, obj)
+        for gateway, service in before - after:
+            if _count(self._services, gateway, service, -1):
+                _discard(self._gateways, service, gateway)
+                for node in self._hosts.get(service, ()):
+                    _count(self._workloads, gateway, node, -1)
+        for gateway, service in after - before:
+            if _count(self._services, gateway, service, 1):
+                self._gateways.setdefault(service, set()).add(gateway)
+                for node in self._hosts.get(service, ()):
+                    _count(self._workloads, gateway, node, 1)
+
+    def apply_slice(self, account: str, name: str, obj: Resource | None) -> None:
+        """Take in an EndpointSlice."""
+        old, new = self._slices.pop((account, name), None), None
+        if isinstance(obj, GWEndpointSlice):
+            self._slices[account, name] = new = obj
+        for piece, sign in ((old, -1), (new, 1)):
+            if piece is not None:
+                self._endpoints[account] += sign * endpoint_count(piece)
+                for node in named_nodes(piece):
+                    _count(self._named, account, node, sign)
+        before, after = _hosts(account, old), _hosts(account, new)
+        for (service, node), address in after.items():
+            slices = self._hosts.setdefault(service, {}).setdefault(node, {})
+            if not slices:
+                self._count_host(service, node, 1)
+            slices[name] = address
+        for service, node in before.keys() - after.keys():
+            slices = self._hosts[service][node]
+            del slices[name]
+            if not slices:
+                del self._hosts[service][node]
+                self._count_host(service, node, -1)
+            if not self._hosts[service]:
+                del self._hosts[service]
+
+    def _count_host(self, service: _Service, node: WorkloadNode, sign: int) -> None:
+        for gateway in self._gateways.get(service, ()):
+            _count(self._workloads, gateway, node, sign)
+
+    def count_workloads(self, gateway: GatewayId) -> int:
+        """How many nodes have endpoints of the gateway's Services."""
+        return len(self._workloads.get(gateway, ()))
+
+    def workloads(self, gateway: GatewayId) -> dict[WorkloadNode, Address]:
+        """The nodes with endpoints of the gateway's Services; the address is that in the first slice."""
+        found: dict[WorkloadNode, tuple[str, Address]] = {}
+        for service in self._services.get(gateway, ()):
+            for node, addresses in self._hosts.get(service, {}).items():
+                name = min(addresses)
+                if node not in found or name < found[node][0]:
+                    found[node] = name, addresses[name]
+        return {node: address for node, (_, address) in found.items()}
+
+    def gateways(self, account: str, service: str) -> set[str]:
+        """The gateways that send requests to a Service."""
+        return {gateway.proxy for gateway in self._gateways.get(_Service(account, service), ())}
+
+    def named(self, account: str) -> tuple[int, int]:
+        """How many workload nodes and endpoints the account's slices name."""
+        return len(self._named.get(account, ())), self._endpoints[account]
+
+
+def named_nodes(piece: GWEndpointSlice) -> set[WorkloadNode]:
+    """The workload nodes that a slice gives addresses of."""
+    return {WorkloadNode(piece.spec.client_ref.cluster_id, name) for name in piece.spec.node_addresses}
+
+
+def endpoint_count(piece: GWEndpointSlice) -> int:
+    """How many addresses the endpoints of a slice have."""
+    return sum(len(endpoint.addresses) for endpoint in piece.spec.endpoints)
+
+
+def _links(account: str, route: GWRoute | None) -> set[tuple[GatewayId, _Service]]:
+    if route is None:
+        return set()
+    services = [_Service(account, uid) for uid in route_services(route)]
+    return {(GatewayId(account, parent), service) for parent in route_parents(route) for service in services}
+
+
+def _hosts(account: str, piece: GWEndpointSlice | None) -> dict[tuple[_Service, WorkloadNode], Address]:
+    if piece is None:
+        return {}
+    uid, nodes = slice_nodes(piece)
+    return {(_Service(account, uid), node): address for node, address in nodes.items()}
+
+
+def _count(counters: dict[_K, Counter[_V]], key: _K, value: _V, sign: int) -> bool:
+    """Whether that was the first of this value, or the last."""
+    counter = counters.setdefault(key, Counter())
+    counter[value] += sign
+    if counter[value]:
+        return sign > 0 and counter[value] == 1
+    del counter[value]
+    if not counter:
+        del counters[key]
+    return True
+
+
+def _discard(groups: dict[_K, set[_V]], key: _K, value: _V) -> None:
+    groups[key].discard(value)
+    if not groups[key]:
+        del groups[key]

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is counted change by change is what one finds who looks at everything."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from epic.model.naming import GatewayId
+from epic.model.resources import GWEndpointSlice, GWRoute
+from epic.reconcile.backends import Backends, endpoint_count, named_nodes
+from epic.tunnels import proxy_services, route_parents, route_services, workload_endpoints
+
+GATEWAYS, SERVICES, NODES = ("g0", "g1"), ("s0", "s1", "s2"), ("n0", "n1", "n2", "n3")
+
+
+def route(dice: random.Random, name: str) -> GWRoute:
+    backends = [{"name": uid, "port": 80} for uid in dice.sample(SERVICES, dice.randint(1, 2))]
+    parents = [{"name": gateway} for gateway in dice.sample(GATEWAYS, dice.randint(1, 2))]
+    http = {"parentRefs": parents, "rules": [{"backendRefs": backends}]}
+    return GWRoute.model_validate({"metadata": {"name": name, "namespace": "a"}, "spec": {"http": http}})
+
+
+def piece(dice: random.Random, name: str) -> GWEndpointSlice:
+    nodes = dice.sample(NODES, dice.randint(0, 3))
+    spec = {
+        "clientRef": {"clusterID": "c"},
+        "parentRef": {"uid": dice.choice(SERVICES)},
+        "endpoints": [{"addresses": [f"10.0.0.{dice.randint(1, 9)}"], "nodeName": node} for node in nodes],
+        "nodeAddresses": {node: f"192.0.2.{dice.randint(1, 9)}" for node in dice.sample(nodes, len(nodes))},
+    }
+    return GWEndpointSlice.model_validate({"metadata": {"name": name, "namespace": "a"}, "spec": spec})
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_counts_follow_routes_and_slices(seed: int) -> None:
+    dice = random.Random(seed)
+    routes: dict[str, GWRoute] = {}
+    slices: dict[str, GWEndpointSlice] = {}
+    backends = Backends()
+    for _ in range(60):
+        name, gone = f"x{dice.randint(0, 4)}", dice.random() < 0.3
+        if dice.random() < 0.5:
+            routes.pop(name, None)
+            routes |= {} if gone else {name: route(dice, name)}
+            backends.apply_route("a", name, routes.get(name))
+        else:
+            slices.pop(name, None)
+            slices |= {} if gone else {name: piece(dice, name)}
+            backends.apply_slice("a", name, slices.get(name))
+        for gateway in GATEWAYS:
+            behind = workload_endpoints(proxy_services(gateway, routes.values()), slices.values())
+            found = backends.workloads(GatewayId("a", gateway))
+            assert found == {node: address for node, (address, _) in behind.items()}
+            assert backends.count_workloads(GatewayId("a", gateway)) == len(behind)
+        for uid in SERVICES:
+            to_it = [r for r in routes.values() if uid in route_services(r)]
+            assert backends.gateways("a", uid) == set().union(*map(route_parents, to_it))
+        named = set().union(*map(named_nodes, slices.values()))
+        assert backends.named("a") == (len(named), sum(map(endpoint_count, slices.values())))
+
+
+def test_nothing_is_kept_of_what_is_gone() -> None:
+    dice, backends = random.Random(0), Backends()
+    empty = {name: len(kept) for name, kept in vars(backends).items()}
+    backends.apply_route("a", "r", route(dice, "r"))
+    backends.apply_slice("a", "s", piece(dice, "s"))
+    backends.apply_slice("a", "s", None)
+    backends.apply_route("a", "r", None)
+    assert {name: len(kept) for name, kept in vars(backends).items()} | {"_endpoints": 0} == empty
