@@ -60,15 +60,17 @@ def check_announced(plant: Plant, node: EpicNode, gateways: Iterable[str]) -> No
 
 
 def _check_indexes(plant: Plant, gateway: str, stored: Siblings) -> None:
-    """No two nodes have one index, whichever list their siblings have."""
+    """No two nodes have one index in lists with a key in common; between others nothing is passed on."""
     assert len({s.index for s in stored.spec.siblings}) == len(stored.spec.siblings)
-    owners = {s.index: s.node for s in stored.spec.siblings}
-    for name in stored.spec.nodes:
-        for sibling in _read(plant.epic[name].siblings, gateway).siblings:
-            owner = owners.setdefault(sibling.index, sibling.node)
-            assert owner == sibling.node, (
-                f"{gateway}: on {name} index {sibling.index} is {sibling.node}'s, elsewhere {owner}'s"
-            )
+    keys = [bytes.fromhex(key.secret.get_secret_value()) for key in stored.spec.keys]
+    owners = {(key, s.index): s.node for key in keys for s in stored.spec.siblings}
+    for node in plant.epic.values():
+        known = _read(node.siblings, gateway)
+        for key in known.keys:
+            for sibling in known.siblings:
+                owner = owners.setdefault((key.secret, sibling.index), sibling.node)
+                where = f"{sibling.node}'s on {node.name}, elsewhere {owner}'s"
+                assert owner == sibling.node, f"{gateway}: index {sibling.index} is {where}"
 
 
 def _read(lists: Resources, gateway: str) -> epic_pb2.Siblings:

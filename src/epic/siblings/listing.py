@@ -178,7 +178,8 @@ def _rekeyed(
     strange = [f for f in spec.former if f.node not in standing and not f.dismissed]
     exposed = max((f.epoch for f in strange), default=0)
     if one_left and not spec.siblings:
-        # Nobody has this list any more: who comes next begins with nothing of the old.
+        # Who comes next begins with nothing of the old. Nodes that have the old list yet pass nothing on to
+        # those with the new one, nor these to them: they have no key in common.
         spec, exposed = spec.model_copy(update={"former": ()}), spec.newest_epoch
     if any(key.epoch <= exposed for key in spec.keys):
         fresh = spec if spec.newest_epoch > exposed else with_secret(spec, secret)
