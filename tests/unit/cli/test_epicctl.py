@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import subprocess
 import sys
@@ -15,45 +13,13 @@ from typing import Any
 import pytest
 import yaml
 
-from epic.cli import main, output, settings
+from epic.cli import output, settings
 from epic.errors import Invalid
 from epic.model.base import Condition
 from epic.model.resources import GWProxy, GWRoute, Node
 from epic.printable import escape
 
-EXAMPLES = Path(__file__).parents[3] / "examples" / "shop"
 Epicctl = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@pytest.fixture
-def config(tmp_path: Path, live_api: Any) -> Path:
-    config = tmp_path / "epicctl.yaml"
-    config.write_text(
-        yaml.safe_dump({"server": live_api.url, "username": live_api.username, "password": live_api.password})
-    )
-    config.chmod(0o600)
-    return config
-
-
-@pytest.fixture
-def epicctl(config: Path, monkeypatch: pytest.MonkeyPatch) -> Epicctl:
-    """Runs epicctl in this process: to start another one takes longer than all that it does."""
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr(output.console, "width", 200)
-
-    def run(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        command = ["epicctl", "--config", str(config), *arguments]
-        monkeypatch.setattr(sys, "argv", command)
-        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
-        with (
-            contextlib.redirect_stdout(io.StringIO()) as out,
-            contextlib.redirect_stderr(io.StringIO()) as err,
-            pytest.raises(SystemExit) as ended,
-        ):
-            main.run()
-        return subprocess.CompletedProcess(command, ended.value.code, out.getvalue(), err.getvalue())
-
-    return run
 
 
 def test_it_is_a_program_that_ends_with_a_status(config: Path) -> None:
@@ -64,15 +30,6 @@ def test_it_is_a_program_that_ends_with_a_status(config: Path) -> None:
     refused = subprocess.run([*program, "get", "things"], capture_output=True, text=True, check=False)
     assert (refused.returncode, refused.stdout) == (1, "")
     assert refused.stderr.startswith("epicctl: ")
-
-
-@pytest.fixture
-def shop(tmp_path: Path) -> Path:
-    """A copy of the example, with a password for its user."""
-    for name in ("platform.yaml", "gateway.yaml"):
-        (tmp_path / name).write_text((EXAMPLES / name).read_text())
-    (tmp_path / "shop.key").write_text("shop-password\n")
-    return tmp_path
 
 
 def test_the_example_is_applied_twice_shown_and_deleted(
