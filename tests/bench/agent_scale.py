@@ -37,6 +37,7 @@ from epic.ads.snapshot import CLUSTER, ENDPOINT, INSTANCE, LOAD_ASSIGNMENT, TUNN
 from epic.agent.runtime import store  # noqa: E402
 from epic.agent.workload import storage as workload_storage  # noqa: E402
 from epic.bpf.dataplane import Dataplane  # noqa: E402
+from epic.ipam.networks import DEFAULT_POOLS, inside6  # noqa: E402
 from epic.model.naming import instance_interface  # noqa: E402
 from epic.proto import epic_pb2  # noqa: E402
 
@@ -88,6 +89,7 @@ def _instance(number: int) -> epic_pb2.Instance:
         service=number + 1,
         public_address=f"203.0.113.{number + 1}",
         inside_address=str(inside(number)),
+        inside_address6=str(inside6(DEFAULT_POOLS.inside6, inside(number))),
         interface=instance_interface(f"shop.g{number}", inside(number)),
     )
 
@@ -99,6 +101,7 @@ def _tunnel(number: int) -> epic_pb2.Tunnel:
         gateway=f"shop.g{gateway}",
         service=gateway + 1,
         inside_address=str(inside(gateway)),
+        inside_address6=str(inside6(DEFAULT_POOLS.inside6, inside(gateway))),
         declared_address=str(IPv4Address(int(IPv4Address("172.16.0.1")) + number)),
         keys=[epic_pb2.Key(epoch=1, secret=number.to_bytes(16, "big"))],
         signing_epoch=1,
@@ -139,6 +142,7 @@ def workload_list(tunnel_count: int, endpoint_count: int) -> dict[str, object]:
                 "gateway": f"shop.g{t}",
                 "service": t + 1,
                 "inside-address": str(inside(t)),
+                "inside-address6": str(inside6(DEFAULT_POOLS.inside6, inside(t))),
                 "epic-address": "172.30.11.2",
                 "epic-port": 6080,
                 "keys": [{"epoch": 1, "secret": t.to_bytes(16, "big").hex()}],

@@ -12,6 +12,7 @@ from epic.ads.snapshot import Versioned, versioned
 from epic.agent.gateway.desired import Desired, Element, Instance, Tunnel
 from epic.agent.workload.plan import WorkloadTunnel
 from epic.bpf.dataplane import Address, Endpoint
+from epic.ipam.networks import DEFAULT_POOLS, inside6
 from epic.model.naming import instance_interface
 from epic.proto import epic_pb2
 
@@ -28,13 +29,19 @@ INTERFACE = instance_interface(WEB, INSIDE)
 HTTP = Element(PUBLIC, "tcp", 80)
 
 
+def six_of(inside: IPv4Address) -> IPv6Address:
+    """The IPv6 inside address of the same instance."""
+    return inside6(DEFAULT_POOLS.inside6, inside)
+
+
 def instance(gateway: str = WEB, inside: IPv4Address = INSIDE, public: IPv4Address = PUBLIC) -> Instance:
     ports = frozenset({Element(public, "tcp", 80)})
-    return Instance(gateway, public, inside, instance_interface(gateway, inside), ports, "r1")
+    interface = instance_interface(gateway, inside)
+    return Instance(gateway, public, inside, six_of(inside), interface, ports, "r1")
 
 
 def tunnel(id_: int = 7, gateway: str = WEB, inside: IPv4Address = INSIDE) -> Tunnel:
-    return Tunnel(id_, gateway, 3, inside, (None, KEY), 1)
+    return Tunnel(id_, gateway, 3, inside, six_of(inside), (None, KEY), 1)
 
 
 def wanted(*addresses: Address, used: tuple[Address, ...] | None = None) -> Desired:
@@ -52,7 +59,6 @@ def workload_tunnel(
     *endpoints: Address,
     id_: int = 7,
     inside: IPv4Address = INSIDE,
-    inside6: IPv6Address | None = None,
     epic: Address | None = None,
 ) -> WorkloadTunnel:
     return WorkloadTunnel(
@@ -60,6 +66,7 @@ def workload_tunnel(
         gateway=WEB,
         service=3,
         inside=inside,
+        inside6=six_of(inside),
         epic_address=epic or IPv4Address("172.30.11.2"),
         epic_port=6080,
         keys=(None, KEY),
@@ -67,7 +74,6 @@ def workload_tunnel(
         endpoints=endpoints,
         epochs=(1,),
         signing=1,
-        inside6=inside6,
     )
 
 
@@ -78,6 +84,7 @@ def instance_message(**changes: object) -> epic_pb2.Instance:
         "service": 3,
         "public_address": str(PUBLIC),
         "inside_address": str(INSIDE),
+        "inside_address6": str(INSIDE6),
         "interface": INTERFACE,
         "ports": [epic_pb2.Port(number=80, protocol="tcp")],
         "revision": "r1",
@@ -92,6 +99,7 @@ def tunnel_message(*keys: tuple[int, bytes], signing: int = 0) -> epic_pb2.Tunne
         gateway=WEB,
         service=3,
         inside_address=str(INSIDE),
+        inside_address6=str(INSIDE6),
         keys=[epic_pb2.Key(epoch=epoch, secret=secret) for epoch, secret in keys],
         signing_epoch=signing or max((epoch for epoch, _ in keys), default=0),
     )

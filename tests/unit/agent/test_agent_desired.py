@@ -98,7 +98,7 @@ def test_both_families_and_mapped_endpoints_are_read() -> None:
     found = cache_of(
         {
             **snapshot(),
-            INSTANCE: {WEB: versioned(instance_message(inside_address6=str(INSIDE6)))},
+            INSTANCE: {WEB: versioned(instance_message())},
             ENDPOINT: {
                 f"{WEB}/{A}": versioned(endpoint_message(A, real="10.0.0.1")),
                 f"{WEB}/{B}": versioned(endpoint_message(B, real=str(B))),
@@ -223,6 +223,9 @@ GARBAGE = Versioned("1", Any(type_url=CLUSTER, value=b"\xff\xff"))
         pytest.param(INSTANCE, named(x=instance_message()), "must be shop.web", id="other name"),
         pytest.param(
             INSTANCE, of_web(instance_message(public_address="")), "Instance shop.web", id="address"
+        ),
+        pytest.param(
+            INSTANCE, of_web(instance_message(inside_address6="")), "Instance shop.web", id="no IPv6 address"
         ),
         pytest.param(INSTANCE, of_web(instance_message(interface="eth0")), "epg644000017bb2", id="interface"),
         pytest.param(INSTANCE, named(web=instance_message(gateway="web")), "ACCOUNT.PROXY", id="gateway"),

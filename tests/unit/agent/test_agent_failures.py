@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from ipaddress import IPv4Address
 
 import pytest
+from agent_samples import INSIDE, INSIDE6
 
 from epic.agent.gateway import plan
 from epic.agent.gateway.desired import Tunnel
@@ -18,9 +18,7 @@ FULL = "there are 4 tunnels on this node already, and no room for more"
 
 
 def tunnel(id_: int, gateway: str = "a.g", signing: int = 1) -> plan.SetTunnel:
-    return plan.SetTunnel(
-        Tunnel(id_, gateway, 1, IPv4Address("100.64.0.1"), (b"k", None), 0, signing=signing)
-    )
+    return plan.SetTunnel(Tunnel(id_, gateway, 1, INSIDE, INSIDE6, (b"k", None), 0, signing=signing))
 
 
 class Node:

@@ -59,7 +59,7 @@ def test_an_interface_that_was_made_anew_is_attached_again() -> None:
 
 
 def test_an_interface_is_attached_again_when_the_instance_has_other_addresses() -> None:
-    six = replace(instance(), inside6=INSIDE6)
+    six = replace(instance(), inside6=C)
     desired = replace(wanted(A), instances={WEB: six})
     assert additions(desired, DONE) == [AttachInstance(six, 9)]
     assert additions(wanted(A), replace(DONE, attached={INTERFACE: None})) == [AttachInstance(instance(), 9)]
@@ -77,7 +77,7 @@ def test_an_endpoint_that_is_mapped_otherwise_is_set_again() -> None:
 
 
 def test_endpoints_of_either_family_wait_for_the_envoy() -> None:
-    desired = replace(wanted(A), instances={WEB: replace(instance(), inside6=INSIDE6)})
+    desired = wanted(A)
     observed = replace(DONE, endpoints={(INSIDE, A): VIA, (INSIDE6, C): VIA})
     assert waiting(desired, observed) == {WEB}
     assert removals(desired, observed, {WEB}) == [DeleteEndpoints(frozenset({(INSIDE6, C)}))]

@@ -23,6 +23,7 @@ def document(id_: int) -> dict[str, Any]:
         "gateway": "shop.wéb",
         "service": 3,
         "inside-address": f"100.64.0.{id_}",
+        "inside-address6": f"fd65:7069:6300::6440:{id_:x}",
         "epic-address": "2001:db8::1",
         "keys": [{"epoch": 1, "secret": KEY.hex()}],
         "signing-epoch": 1,

@@ -40,6 +40,7 @@ LISTED = {
     "gateway": "shop.web",
     "service": 3,
     "inside-address": "100.64.0.1",
+    "inside-address6": "fd65:7069:6300::6440:1",
     "epic-address": "172.30.11.2",
     "epic-port": 6080,
     "keys": [{"epoch": 1, "secret": KEY.hex()}],
@@ -81,12 +82,11 @@ def test_the_list_is_read() -> None:
 
 def test_both_families_are_read() -> None:
     change = {
-        "inside-address6": str(INSIDE6),
         "epic-address": str(EPIC6),
         "endpoints": [str(C), "192.168.50.11"],
     }
     found = read({**LISTED, **change})
-    assert found == workload_tunnel(A, C, inside6=INSIDE6, epic=EPIC6)
+    assert found == workload_tunnel(A, C, epic=EPIC6)
     assert set(found.pairs()) == {(INSIDE, A), (INSIDE6, C)}
 
 
@@ -94,6 +94,7 @@ def test_both_families_are_read() -> None:
     ("change", "message"),
     [
         pytest.param({"id": 0}, "tunnel 0 is not as expected at id", id="number"),
+        pytest.param({"inside-address6": None}, "tunnel 7 .* at inside-address6", id="no IPv6 address"),
         pytest.param({"inside-address": "here"}, "tunnel 7 .* at inside-address", id="address"),
         pytest.param({"keys": [{"epoch": 1, "secret": "zz"}]}, "hexadecimal", id="digits"),
         pytest.param({"keys": [{"epoch": 1, "secret": "00"}]}, "16", id="short key"),
@@ -191,7 +192,7 @@ def test_settings_show_in_the_tunnel() -> None:
 
 
 def test_replies_of_each_family_fit_into_the_tunnel() -> None:
-    tunnel = workload_tunnel(A, C, inside6=INSIDE6, epic=EPIC6)
+    tunnel = workload_tunnel(A, C, epic=EPIC6)
     ends_by_id = {7: end(tunnel, ResolvedRoute("up0", None, IPv6Address("2001:db8::1")))}
     assert set(routes([tunnel], ends_by_id, {"up0": 1500})) == {
         HostRoute(INSIDE, "up0", DUMMIES[4], 1432),

@@ -57,10 +57,10 @@ class Instance:
     gateway: str
     public: IPv4Address
     inside: IPv4Address
+    inside6: IPv6Address
     interface: str
     elements: frozenset[Element]
     revision: str
-    inside6: IPv6Address | None = None
     draining: bool = False
     drain_seconds: int = 0
     hold: bool = False
@@ -71,7 +71,7 @@ class Instance:
     @property
     def insides(self) -> tuple[Address, ...]:
         """Its inside addresses."""
-        return (self.inside,) if self.inside6 is None else (self.inside, self.inside6)
+        return self.inside, self.inside6
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +91,10 @@ class Tunnel:
     gateway: str
     service: int
     inside: IPv4Address
+    inside6: IPv6Address
     keys: tuple[bytes | None, bytes | None] = field(repr=False)
     active: int
     declared: Address | None = None
-    inside6: IPv6Address | None = None
     epochs: tuple[int, ...] = ()
     signing: int = 0
 
@@ -210,7 +210,6 @@ def _instance(message: epic_pb2.Instance, name: str) -> Instance:
     _check_name(name, message.gateway)
     GatewayId.parse(message.gateway)
     public, inside = IPv4Address(message.public_address), IPv4Address(message.inside_address)
-    inside6 = _ipv6(message.inside_address6)
     interface = instance_interface(message.gateway, inside)
     if message.interface != interface:
         raise ValueError(f"interface {message.interface!r}; it must be {interface}")
@@ -219,10 +218,10 @@ def _instance(message: epic_pb2.Instance, name: str) -> Instance:
         gateway=message.gateway,
         public=public,
         inside=inside,
+        inside6=IPv6Address(message.inside_address6),
         interface=message.interface,
         elements=elements,
         revision=message.revision,
-        inside6=inside6,
         draining=message.draining,
         drain_seconds=message.drain_seconds,
         hold=message.hold,
@@ -257,14 +256,10 @@ def _tunnel(message: epic_pb2.Tunnel, name: str) -> Tunnel:
         keys=keys.slots,
         active=keys.signing % 2,
         declared=ip_address(message.declared_address) if message.declared_address else None,
-        inside6=_ipv6(message.inside_address6),
+        inside6=IPv6Address(message.inside_address6),
         epochs=keys.epochs,
         signing=keys.signing,
     )
-
-
-def _ipv6(text: str) -> IPv6Address | None:
-    return IPv6Address(text) if text else None
 
 
 def _endpoint(message: epic_pb2.Endpoint, name: str) -> tuple[EndpointKey, Endpoint]:

@@ -34,7 +34,7 @@ class TunnelDocument(Kebab):
     gateway: str = ""
     service: int = Field(ge=0, le=0xFFFFFFFF)
     inside_address: IPv4Address
-    inside_address6: IPv6Address | None = None
+    inside_address6: IPv6Address
     epic_address: IPv4Address | IPv6Address
     epic_port: int = Field(default=GUE_PORT, ge=1, le=65535)
     keys: tuple[EpochKey, ...]
@@ -50,6 +50,7 @@ class WorkloadTunnel:
     gateway: str
     service: int
     inside: IPv4Address
+    inside6: IPv6Address
     epic_address: Address
     epic_port: int
     keys: tuple[bytes | None, bytes | None] = field(repr=False)
@@ -57,14 +58,11 @@ class WorkloadTunnel:
     endpoints: tuple[Address, ...]
     epochs: tuple[int, ...] = ()
     signing: int = 0
-    inside6: IPv6Address | None = None
 
     def pairs(self) -> Iterator[EndpointKey]:
         """Who talks through it: the inside address of the endpoint's family, and the endpoint."""
         for address in self.endpoints:
-            inside = self.inside if address.version == 4 else self.inside6
-            if inside is not None:
-                yield inside, address
+            yield (self.inside if address.version == 4 else self.inside6), address
 
     @property
     def signing_key(self) -> bytes:
@@ -132,7 +130,7 @@ def merge(lists: Iterable[tuple[WorkloadTunnel, ...]]) -> tuple[dict[int, Worklo
     insides: dict[Address, int] = {}
     for tunnel in (t for listed in lists for t in listed):
         other = tunnels.get(tunnel.id)
-        own = [inside for inside in (tunnel.inside, tunnel.inside6) if inside is not None]
+        own = (tunnel.inside, tunnel.inside6)
         taken = {insides.get(inside, tunnel.id) for inside in own}
         if (other is not None and other != tunnel) or taken != {tunnel.id}:
             complaints.append(
