@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -22,9 +23,13 @@ class Draft:
         before = view.get(account, name)
         self.snapshot = self.snapshot.with_view(kind, view.changed(account, name, new))
         after = new.object if isinstance(new, Entry) else None
-        key = (kind, account, name)
-        noted = self._deltas.get(key)
-        self._deltas[key] = replace(noted, new=after) if noted else Delta(*key, before, after)
+        self._note(Delta(kind, account, name, before, after))
+
+    def adopt(self, snapshot: Snapshot, deltas: Iterable[Delta]) -> None:
+        """Be this snapshot, which differs by the deltas from the one that it was made of."""
+        self.snapshot = snapshot
+        for delta in deltas:
+            self._note(delta)
 
     def reach(self, revision: int) -> None:
         """What was put is all up to this revision."""
@@ -34,3 +39,8 @@ class Draft:
         """What differs from the snapshot that it was at the last call, or at first."""
         deltas, self._deltas = self._deltas, {}
         return list(deltas.values())
+
+    def _note(self, delta: Delta) -> None:
+        key = (delta.kind, delta.account, delta.name)
+        noted = self._deltas.get(key)
+        self._deltas[key] = replace(noted, new=delta.new) if noted else delta

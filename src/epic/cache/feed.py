@@ -6,8 +6,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import threading
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -15,7 +16,7 @@ from typing import Any, Protocol
 from epic.cache.draft import Draft
 from epic.cache.views import CachedKind, Delta, Entry, Fault, Snapshot
 from epic.errors import Compacted, Invalid, Unavailable
-from epic.store.objects import Batch, Page, Stored, Unreadable
+from epic.store.objects import Batch, Event, Page, Stored, Unreadable
 from epic.supervise import TellOnce
 from epic.workqueue.limits import Backoff
 
@@ -26,6 +27,9 @@ _PAGE = 50
 # Between so many objects others in the event loop have their turn.
 _AT_ONCE = 25
 _BACKOFF = Backoff(first=0.1, longest=5.0)
+
+
+Follower = Callable[[Snapshot, Sequence[Delta]], None]
 
 
 class WatchedStore(Protocol):
@@ -71,6 +75,7 @@ class Cache:
         self._kinds: Mapping[str, FedKind] = {kind.cached.kind: kind for kind in kinds}
         self._sleep = sleep
         self._handlers: list[Callable[[Delta], None]] = []
+        self._followers: list[Follower] = []
         self._tell = TellOnce(log)
         self.snapshot = Snapshot.empty(kind.cached for kind in self._kinds.values())
         self._draft = Draft(self.snapshot)
@@ -78,6 +83,8 @@ class Cache:
         self._whole_at: int | None = None
         self._is_filled = False
         self._listed: dict[str, int] = {}
+        # Of the draft, from its first whole state on, and of what is shown.
+        self._lock = threading.Lock()
         self._undelivered: deque[Delta] = deque()
         self._waiting: list[tuple[int, asyncio.Future[Snapshot]]] = []
 
@@ -88,6 +95,28 @@ class Cache:
         closely may come as one.
         """
         self._handlers.append(handler)
+
+    def follow(self, follower: Follower) -> None:
+        """Call the follower with each new snapshot and what differs from the one before, as it is shown.
+
+        To be called before `run`; it must be quick and not fail. Nobody who waits for a revision has the
+        snapshot earlier.
+        """
+        self._followers.append(follower)
+
+    def adopt(self, base: Snapshot, snapshot: Snapshot, deltas: Sequence[Delta]) -> bool:
+        """Show what this process has just committed, without waiting to be told of it by the store.
+
+        Only if nobody has committed anything else since `base`: otherwise False, and it comes by the watch.
+        To be called from any thread; who has subscribed or waits is told when the watch comes to it.
+        """
+        with self._lock:
+            is_newest = self._whole_at is not None and self.snapshot is base and self._draft.snapshot is base
+            if not is_newest or snapshot.revision != base.revision + 1:
+                return False
+            self._draft.adopt(snapshot, deltas)
+            self._show()
+        return True
 
     async def reach(self, revision: int) -> Snapshot:
         """The snapshot as soon as it is of this revision or a later one."""
@@ -126,9 +155,11 @@ class Cache:
         """Read everything; what is as it was before is no change."""
         for kind in self._kinds.values():
             self._listed[kind.cached.kind] = await self._list_kind(kind)
-        self._draft.reach(min(self._listed.values()))
-        self._whole_at = max(self._listed.values())
-        await self._publish()
+        with self._lock:
+            self._draft.reach(min(self._listed.values()))
+            self._whole_at = max(self._listed.values())
+            self._show()
+        await self._tell_all()
 
     async def _list_kind(self, kind: FedKind) -> int:
         """Read the objects of a kind; returns the revision at which they were so."""
@@ -159,24 +190,39 @@ class Cache:
     async def _take(self, batch: Batch) -> None:
         for number, event in enumerate(batch.events, 1):
             kind = self._kinds.get(event.key.kind)
-            if kind is not None and event.revision > self._listed[event.key.kind]:
+            if kind is not None and self._is_news(event):
                 new = None if event.object is None else kind.read(event.object)
-                self._draft.put(event.key.kind, event.key.account, event.key.name, new)
+                with self._lock:
+                    if self._is_news(event):
+                        self._draft.put(event.key.kind, event.key.account, event.key.name, new)
             if number % _AT_ONCE == 0:
                 await asyncio.sleep(0)
-        self._draft.reach(batch.revision)
-        await self._publish()
+        with self._lock:
+            # What was adopted may be newer.
+            if batch.revision > self._draft.snapshot.revision:
+                self._draft.reach(batch.revision)
+                self._show()
+        await self._tell_all()
 
-    async def _publish(self) -> None:
-        """Show the draft to everybody, if it is a state that the store had."""
-        revision = self._draft.snapshot.revision
-        if self._whole_at is None or revision < self._whole_at:
+    def _is_news(self, event: Event) -> bool:
+        return event.revision > max(self._listed[event.key.kind], self._draft.snapshot.revision)
+
+    def _show(self) -> None:
+        """Show the draft to everybody, if it is a state that the store had. The lock is held."""
+        if self._whole_at is None or self._draft.snapshot.revision < self._whole_at:
             return
+        deltas = self._draft.take_deltas()
         self.snapshot = self._draft.snapshot
         self._is_filled = True
-        self._undelivered.extend(self._draft.take_deltas())
+        for follower in self._followers:
+            follower(self.snapshot, deltas)
+        if self._handlers:
+            self._undelivered.extend(deltas)
+
+    async def _tell_all(self) -> None:
+        """Tell who waits for a revision or has subscribed of what is shown."""
         for wanted, future in self._waiting:
-            if wanted <= revision and not future.done():
+            if self._is_filled and wanted <= self.snapshot.revision and not future.done():
                 future.set_result(self.snapshot)
         self._waiting = [(wanted, future) for wanted, future in self._waiting if not future.done()]
         await self._deliver()

@@ -77,6 +77,14 @@ class Refused:
     actual: Mapping[str, int]
 
 
+@dataclass(frozen=True, slots=True)
+class CommitLimits:
+    """How many paths a transaction may name, and how many bytes paths and values may be together."""
+
+    operations: int
+    bytes: int
+
+
 class EngineLease(Protocol):
     """A path that exists as long as its holder lives and keeps it."""
 
@@ -96,6 +104,10 @@ class Engine(Protocol):
 
     They raise StorageFull, OutcomeUnknown (writes), Unavailable and Damaged.
     """
+
+    @property
+    def limits(self) -> CommitLimits:
+        """Of one transaction."""
 
     async def revision(self) -> int:
         """The newest durable revision."""

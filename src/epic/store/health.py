@@ -8,7 +8,6 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from epic.errors import Damaged, EpicError, NotWritable, StorageFull, Unavailable
 
@@ -16,7 +15,7 @@ log = logging.getLogger(__name__)
 
 CANNOT_WRITE = "the control plane cannot write now; repeat the request later"
 CANNOT_READ = "the control plane cannot read what it has stored now; repeat the request later"
-_IS_DAMAGED = "what the control plane has stored is damaged; its operators can see where"
+IS_DAMAGED = "what the control plane has stored is damaged; its operators can see where"
 _OVER_SECONDS = 10.0
 """A disk that is nearly full takes some writes and refuses others: that is one trouble."""
 
@@ -41,7 +40,7 @@ def explain(error: sqlite3.Error, *, writing: bool) -> EpicError | None:
     if code not in _OF_THE_HOST:
         return None
     if code in _DAMAGED:
-        return Damaged(_IS_DAMAGED, str(error))
+        return Damaged(IS_DAMAGED, str(error))
     if not writing:
         return Unavailable(CANNOT_READ, str(error))
     if code == sqlite3.SQLITE_FULL:
@@ -50,10 +49,10 @@ def explain(error: sqlite3.Error, *, writing: bool) -> EpicError | None:
 
 
 class Health:
-    """Whether something can be done with the file at `path`. Methods may be called from any thread."""
+    """Whether something can be done with a database. Methods may be called from any thread."""
 
-    def __init__(self, path: Path, done: str, clock: Callable[[], float] = time.monotonic) -> None:
-        self._what = f"{path} cannot be {done}"
+    def __init__(self, what: object, done: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._what = f"{what} cannot be {done}"
         self._clock = clock
         self._lock = threading.Lock()
         self._logged = False

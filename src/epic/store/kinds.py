@@ -11,9 +11,9 @@ from epic.store.objects import Key, Put, Stored
 from epic.store.schema import Schema, StoredKind
 
 
-def schema_of(kinds: Iterable[Kind[Any]]) -> Schema:
-    """What a store of these kinds reads and writes."""
-    return Schema(StoredKind(kind.name, kind.form, kind.conversions) for kind in kinds)
+def schema_of(kinds: Iterable[Kind[Any]], *others: StoredKind) -> Schema:
+    """What a store of these kinds, and of others that are not the registry's, reads and writes."""
+    return Schema([*(StoredKind(kind.name, kind.form, kind.conversions) for kind in kinds), *others])
 
 
 def write_of(kind: Kind[T], obj: T) -> Put:

@@ -25,6 +25,11 @@ class StoreLocation(BaseModel):
     sqlite: Path | None = None
     etcd: EtcdSettings | None = None
 
+    @property
+    def title(self) -> str:
+        """What operators know it by."""
+        return str(self.sqlite) if self.etcd is None else f"etcd at {self.etcd.endpoints[0]}"
+
     @model_validator(mode="after")
     def _check_one(self) -> Self:
         if (self.sqlite is None) == (self.etcd is None):

@@ -10,12 +10,10 @@ from contextlib import aclosing
 
 from epic.errors import Damaged, Invalid, NotFound
 from epic.model.labels import LabelSelector
-from epic.store.engine import Changes, Engine, Refused, Span, Transaction
+from epic.store.engine import Changes, Committed, Engine, Refused, Span, Transaction
 from epic.store.lease import Lease, lease_body
 from epic.store.objects import (
     LEASE_KIND,
-    MAX_COMMIT_BYTES,
-    MAX_OPERATIONS,
     Batch,
     CommitConflict,
     Delete,
@@ -113,11 +111,33 @@ class ObjectStore:
         """Make all writes durable, or none; the revision, which is the one of each object written.
 
         Raises CommitConflict when an object is not at the revision that its operation expects, and Invalid
-        for more than MAX_OPERATIONS operations or MAX_COMMIT_BYTES bytes. After OutcomeUnknown the writes
+        for more operations or bytes than the engine takes. After OutcomeUnknown the writes
         may be there; after StorageFull, Unavailable and Invalid they are not.
         """
-        transaction = self._transaction(operations)
-        outcome = await self._engine.commit(transaction)
+        return self.conclude(operations, await self._engine.commit(self.prepare(operations)))
+
+    def prepare(self, operations: Sequence[Operation]) -> Transaction:
+        """A commit as engines do it; raises Invalid. May be called from any thread."""
+        paths = [operation.key.check().path for operation in operations]
+        limits = self._engine.limits
+        if not 0 < len(operations) <= limits.operations:
+            raise Invalid(f"a commit of {len(operations)} objects: expected 1 to {limits.operations}")
+        if len(set(paths)) < len(paths):
+            raise Invalid("a commit names an object twice; expected one operation for each")
+        puts = {
+            path: self._schema.encode(operation.key.kind, operation.labels, operation.body)
+            for path, operation in zip(paths, operations, strict=True)
+            if isinstance(operation, Put)
+        }
+        size = sum(map(len, puts.values())) + sum(map(len, paths))
+        if size > limits.bytes:
+            raise Invalid(f"a commit of {size} bytes: expected at most {limits.bytes}")
+        expected = {path: operation.expected for path, operation in zip(paths, operations, strict=True)}
+        deletes = frozenset(op.key.path for op in operations if isinstance(op, Delete))
+        return Transaction(expected, puts, deletes)
+
+    def conclude(self, operations: Sequence[Operation], outcome: Committed | Refused) -> int:
+        """What has become of a commit: its revision; raises CommitConflict. May be called from any thread."""
         if isinstance(outcome, Refused):
             raise CommitConflict(_mismatches(operations, outcome))
         for operation in operations:
@@ -141,24 +161,6 @@ class ObjectStore:
     async def close(self) -> None:
         """Give back all resources; the store must not be used afterwards."""
         await self._engine.close()
-
-    def _transaction(self, operations: Sequence[Operation]) -> Transaction:
-        paths = [operation.key.check().path for operation in operations]
-        if not 0 < len(operations) <= MAX_OPERATIONS:
-            raise Invalid(f"a commit of {len(operations)} objects: expected 1 to {MAX_OPERATIONS}")
-        if len(set(paths)) < len(paths):
-            raise Invalid("a commit names an object twice; expected one operation for each")
-        puts = {
-            path: self._schema.encode(operation.key.kind, operation.labels, operation.body)
-            for path, operation in zip(paths, operations, strict=True)
-            if isinstance(operation, Put)
-        }
-        size = sum(map(len, puts.values())) + sum(map(len, paths))
-        if size > MAX_COMMIT_BYTES:
-            raise Invalid(f"a commit of {size} bytes: expected at most {MAX_COMMIT_BYTES}")
-        expected = {path: operation.expected for path, operation in zip(paths, operations, strict=True)}
-        deletes = frozenset(op.key.path for op in operations if isinstance(op, Delete))
-        return Transaction(expected, puts, deletes)
 
     def _read(self, path: str, revision: int, value: bytes) -> Stored | Unreadable:
         key = Key.parse(path)

@@ -10,10 +10,6 @@ from typing import Self
 
 from epic.errors import Conflict, Invalid
 
-# etcd takes 128 comparisons and 1.5 MiB in a transaction; some are the store's own.
-MAX_OPERATIONS = 120
-MAX_COMMIT_BYTES = 1024 * 1024
-
 # Leases are objects, so that a commit can depend on one; the store itself writes them.
 LEASE_KIND = "Lease"
 

@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
 from etcd_server import EtcdServer, require_etcd
 from store_sites import SCHEMA, EtcdSite, SqliteSite, StoreSite
 
+from epic.cache.store import CachedStore
+from epic.store.location import StoreLocation
 from epic.store.object_store import ObjectStore
 
 
@@ -51,3 +53,21 @@ def site(request: pytest.FixtureRequest) -> StoreSite:
 async def store(site: StoreSite) -> ObjectStore:
     """An empty store."""
     return await site.open(SCHEMA)
+
+
+@pytest.fixture(params=["sqlite", "etcd"])
+def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], CachedStore]]:
+    """Opens the control plane's store on one empty database, again and again, as other processes would."""
+    location = StoreLocation(sqlite=tmp_path / "epic.db")
+    if request.param == "etcd":
+        etcd: EtcdServer = request.getfixturevalue("etcd")
+        location = StoreLocation(etcd=etcd.settings(f"/test-{secrets.token_hex(4)}/"))
+    opened: list[CachedStore] = []
+
+    def open_store() -> CachedStore:
+        opened.append(CachedStore(location))
+        return opened[-1]
+
+    yield open_store
+    for store in opened:
+        store.close()

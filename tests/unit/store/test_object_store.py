@@ -6,14 +6,12 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from store_sites import StoreSite
+from store_sites import SCHEMA, StoreSite
 from stored import NODE, A, B, names
 
 from epic.errors import Invalid, NotFound
 from epic.store.object_store import ObjectStore
 from epic.store.objects import (
-    MAX_COMMIT_BYTES,
-    MAX_OPERATIONS,
     CommitConflict,
     Delete,
     Key,
@@ -114,17 +112,22 @@ class TestCommits:
         assert sum(isinstance(result, int) for result in results) == 1
         assert sum(isinstance(result, CommitConflict) for result in results) == 19
 
-    async def test_as_many_objects_as_promised_fit_and_no_more(self, store: ObjectStore) -> None:
-        puts = [Put(Key("Node", "", f"n{i}"), b"1", 0) for i in range(MAX_OPERATIONS + 1)]
-        with pytest.raises(Invalid, match="121 objects: expected 1 to 120"):
+    async def test_as_many_objects_as_promised_fit_and_no_more(self, site: StoreSite) -> None:
+        engine = await site.open_engine()
+        store, most = ObjectStore(engine, SCHEMA), engine.limits.operations
+        puts = [Put(Key("Node", "", f"n{i}"), b"1", 0) for i in range(most + 1)]
+        with pytest.raises(Invalid, match=f"{most + 1} objects: expected 1 to {most}"):
             await store.commit(*puts)
-        await store.commit(*puts[:-1])
-        assert len(await names(store, "Node")) == MAX_OPERATIONS
+        first = await store.commit(*puts[:-1])
+        assert len(await names(store, "Node")) == most
+        assert await store.commit(Delete(puts[0].key, first)) > first
 
-    async def test_as_many_bytes_as_promised_fit_and_no_more(self, store: ObjectStore) -> None:
+    async def test_as_many_bytes_as_promised_fit_and_no_more(self, site: StoreSite) -> None:
+        engine = await site.open_engine()
+        store, most = ObjectStore(engine, SCHEMA), engine.limits.bytes
         with pytest.raises(Invalid, match="bytes: expected at most"):
-            await store.commit(Put(A, b"x" * MAX_COMMIT_BYTES, 0))
-        body = b"x" * (MAX_COMMIT_BYTES - 100)
+            await store.commit(Put(A, b"x" * most, 0))
+        body = b"x" * (most - 100)
         await store.commit(Put(A, body, 0))
         assert (await store.get(A)).body == body
 

@@ -12,22 +12,28 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
+from types import ModuleType
 
+import control_store_writer
 import store_writer
 from etcd_server import EtcdServer, require_etcd
 from store_sites import SCHEMA, EtcdSite, SqliteSite, StoreSite
 from store_writer import CLIENTS, found_of
 
+from epic.cache.store import CachedStore
 from epic.store.location import StoreLocation
 
 _KILLS = int(os.environ.get("EPIC_STORE_KILLS", "3"))
 _MOST_COMMITS = 600
 
 
-def write_until_killed(location: StoreLocation, commits: int, kill: Callable[[int], None]) -> dict[int, int]:
+def write_until_killed(
+    location: StoreLocation, commits: int, kill: Callable[[int], None], writing: ModuleType = store_writer
+) -> dict[int, int]:
     """Let a process write, kill after so many commits; the last number acknowledged to each client."""
-    command = [sys.executable, str(Path(store_writer.__file__)), location.model_dump_json()]
+    command = [sys.executable, str(writing.__file__), location.model_dump_json()]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     acknowledged: dict[int, int] = {}
     with subprocess.Popen(
@@ -36,7 +42,7 @@ def write_until_killed(location: StoreLocation, commits: int, kill: Callable[[in
         assert process.stdout is not None
         for count, line in enumerate(process.stdout):
             if line.endswith("\n"):  # the last one may be cut off
-                client, number, _ = map(int, line.split())
+                client, number = map(int, line.split()[:2])
                 acknowledged[client] = number
             if count == commits:
                 kill(process.pid)
@@ -85,3 +91,24 @@ async def test_etcd_keeps_what_it_acknowledged_when_it_is_killed(tmp_path: Path)
         server.start()
         await check(site, numbers, acknowledged)
     server.stop()
+
+
+def test_the_control_planes_store_keeps_what_it_acknowledged_when_its_process_is_killed(
+    tmp_path: Path,
+) -> None:
+    location = StoreLocation(sqlite=tmp_path / "epic.db")
+    dice = random.Random(3)
+    known: dict[int, int] = {}
+    for _ in range(_KILLS):
+        known |= write_until_killed(
+            location,
+            dice.randrange(_MOST_COMMITS),
+            lambda pid: os.kill(pid, signal.SIGKILL),
+            control_store_writer,
+        )
+        with closing(CachedStore(location)) as store:
+            for writer in range(1, control_store_writer.THREADS + 1):
+                number, twin = control_store_writer.state(store, writer)
+                assert number == twin, "half a commit"
+                assert known.get(writer, 0) <= number <= known.get(writer, 0) + 1
+                known[writer] = number

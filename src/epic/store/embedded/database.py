@@ -16,7 +16,7 @@ _LOCK_SECONDS = 10.0
 _CHECKPOINT_PAGES = 2000
 _KEPT_WAL_BYTES = 16 * 1024 * 1024
 
-# Step n brings layout n to n + 1. A version's id is its revision * 2^8 + its number in the commit.
+# Step n brings layout n to n + 1. A version's id is its revision * 2^16 + its number in the commit.
 MIGRATIONS: Sequence[Sequence[str]] = (
     (
         """

@@ -45,9 +45,18 @@ class Doorbell:
 
     def ring(self) -> None:
         """Wake all watchers of all processes; may be called from any thread, and never fails."""
+        self.ring_own()
+        self.ring_others()
+
+    def ring_own(self) -> None:
+        """The same for those of this process."""
+        self._ring(self._name)
+
+    def ring_others(self) -> None:
+        """The same for those of other processes."""
         with suppress(OSError):
             for name in os.listdir(self._directory):  # noqa: PTH208
-                if name.endswith(_SUFFIX):
+                if name.endswith(_SUFFIX) and name != self._name:
                     self._ring(name)
 
     def close(self) -> None:

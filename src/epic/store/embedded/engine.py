@@ -16,11 +16,12 @@ from typing import Self
 from epic.errors import Unavailable
 from epic.store.embedded import queries
 from epic.store.embedded.database import beside, lock_file, prepare
+from epic.store.embedded.direct import DirectWriter
 from epic.store.embedded.doorbell import Doorbell
 from epic.store.embedded.leases import FileLease, FileLock, try_lock
 from epic.store.embedded.readers import Readers
 from epic.store.embedded.writer import Writer
-from epic.store.engine import Changes, Committed, Entry, Refused, Scan, Span, Transaction
+from epic.store.engine import Changes, CommitLimits, Committed, Entry, Refused, Scan, Span, Transaction
 
 _LOOK_SECONDS = 1.0
 _BOOKMARK_SECONDS = 5.0
@@ -30,12 +31,15 @@ _FORGOTTEN_AT_ONCE = 500
 class SqliteEngine:
     """The database in the file `path`, which only its owner may read. Several processes may have it open."""
 
+    limits = CommitLimits(operations=10_000, bytes=64 * 1024 * 1024)
+
     def __init__(self, path: Path, in_use: int) -> None:
         self._path = path
         self._in_use = in_use
         self._doorbell = Doorbell(beside(path, ".bells"), path)
         self._readers = Readers(path)
         self._writer = Writer(path, self._doorbell.ring)
+        self._direct = DirectWriter(path, self._doorbell.ring_others)
 
     @classmethod
     async def open(cls, path: Path) -> Self:
@@ -62,6 +66,18 @@ class SqliteEngine:
     async def commit(self, transaction: Transaction) -> Committed | Refused:
         """Write durably, all or nothing."""
         return await self._writer.write(partial(queries.commit, transaction=transaction))
+
+    @property
+    def direct(self) -> DirectWriter:
+        """Commits in the calling thread, of one at a time: there is no loop to wait for.
+
+        Who calls knows what it wrote: watchers of this engine are not woken, and come to it by and by.
+        """
+        return self._direct
+
+    def wake_watchers(self) -> None:
+        """Let watchers of this engine look now. May be called from any thread."""
+        self._doorbell.ring_own()
 
     async def changes(self, span: Span, since: int) -> AsyncGenerator[Changes, None]:
         """All changes after revision `since`, for ever."""
@@ -104,6 +120,7 @@ class SqliteEngine:
     async def close(self) -> None:
         """Finish the writes that wait, then give back all resources."""
         await self._writer.close()
+        self._direct.close()
         await asyncio.to_thread(self._readers.close)
         self._doorbell.close()
         os.close(self._in_use)

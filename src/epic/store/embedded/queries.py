@@ -13,7 +13,7 @@ from epic.store.engine import Change, Changes, Committed, Entry, Refused, Scan, 
 # How much is read at once.
 _CHANGES = 500
 _BYTES = 4 * 1024 * 1024
-_ID_BITS = 8
+_ID_BITS = 16
 
 _CURRENT = "SELECT id, value FROM versions WHERE until IS NULL AND path = ?"
 _SCAN_NOW = """
@@ -26,7 +26,7 @@ _SCAN_AT = """
   WHERE until IS NULL AND path >= :start AND path < :end AND id < :above
   UNION ALL
   SELECT path, id, NULL FROM versions INDEXED BY superseded
-  WHERE until > :revision AND path >= :start AND path < :end AND id < :above AND until > id >> 8
+  WHERE until > :revision AND path >= :start AND path < :end AND id < :above AND until > id >> 16
   ORDER BY path
 """
 _VALUE = "SELECT value FROM versions WHERE id = ?"

@@ -9,7 +9,7 @@ from typing import Self
 
 from epic.errors import Compacted, Damaged, Invalid, Unavailable
 from epic.proto import etcd_pb2 as pb
-from epic.store.engine import Changes, Committed, Entry, Refused, Scan, Span, Transaction
+from epic.store.engine import Changes, CommitLimits, Committed, Entry, Refused, Scan, Span, Transaction
 from epic.store.etcd.connection import Connection, Member
 from epic.store.etcd.leases import EtcdLease, wait_for_lease
 from epic.store.etcd.meta import Meta
@@ -22,6 +22,9 @@ _RESTORED_BYTES = 512 * 1024
 
 class EtcdEngine:
     """The keys under one prefix of an etcd cluster. Processes of several hosts may have it open."""
+
+    # etcd takes 128 comparisons and 1.5 MiB in a transaction; some are the engine's own.
+    limits = CommitLimits(operations=120, bytes=1024 * 1024)
 
     def __init__(self, connection: Connection, settings: EtcdSettings, meta: Meta, revision: int) -> None:
         self._connection = connection

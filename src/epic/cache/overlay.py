@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A transaction over a snapshot: it reads its own writes, which nobody else sees before it is committed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from epic.cache.draft import Draft
+from epic.cache.views import CachedKind, Delta, Entry, KindView, Snapshot
+from epic.errors import AlreadyExists, Conflict, Damaged, NotFound
+from epic.kinds.registry import KINDS
+from epic.model.base import Resource, now
+from epic.store.interface import Change, R
+from epic.store.objects import Delete, Key, Operation, Put, Stored
+
+SEQUENCE = CachedKind[int]("Sequence")
+_ORDER = "transactions"
+"""The sequence of which each transaction takes a number: of two that read the same one is refused."""
+
+Past = Callable[[int, Snapshot, frozenset[str]], Sequence[Change]]
+"""What was changed of these kinds after a revision, as it is in a snapshot."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a transaction comes to: its operations, and the snapshot after it."""
+
+    operations: list[Operation]
+    mark: Put
+    """One of them, that shows whether they happened: no other transaction writes the same."""
+    base: Snapshot
+    snapshot: Snapshot
+    deltas: list[Delta]
+
+
+class SnapshotReader:
+    """Reads what a snapshot shows."""
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """What is read."""
+        raise NotImplementedError
+
+    def find(self, kind: type[R], account: str, name: str) -> R | None:
+        """The object, or None; raises Damaged when it is there and cannot be read."""
+        view = self._view(kind)
+        found = view.get(account, name)
+        if found is None:
+            fault = view.fault(account, name)
+            if fault is not None:
+                raise Damaged(f"{_title(kind, account, name)} cannot be read", fault.reason)
+        return found
+
+    def get(self, kind: type[R], account: str, name: str) -> R:
+        """The object; raises NotFound."""
+        found = self.find(kind, account, name)
+        if found is None:
+            raise NotFound(f"{_title(kind, account, name)} does not exist")
+        return found
+
+    def list(self, kind: type[R], account: str | None = None) -> list[R]:
+        """All objects of the kind, of one account or (None) of all, ordered by account and name.
+
+        Raises Damaged when one cannot be read: who reads all would take it for gone.
+        """
+        view = self._view(kind)
+        for fault in view.faults():
+            if account in {None, fault.account}:
+                what = _title(kind, fault.account, fault.name)
+                raise Damaged(f"{what} cannot be read", fault.reason)
+        return list(view.list(account))
+
+    def _view(self, kind: type[R]) -> KindView[R]:
+        return cast("KindView[R]", self.snapshot.view(kind.kind))
+
+
+class OverlayTransaction(SnapshotReader):
+    """Writes that are kept here until they are committed, at the revision after the snapshot's."""
+
+    def __init__(self, base: Snapshot, past: Past, writer: str) -> None:
+        self.revision = base.revision
+        self._base = base
+        self._past = past
+        self._writer = writer
+        self._next = base.revision + 1
+        self._draft = Draft(base)
+        self._touched: dict[Key, None] = {}
+        self._given: list[Resource] = []
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """As it would be after the transaction."""
+        return self._draft.snapshot
+
+    def changes(self, since: int, kinds: Iterable[type[Resource]]) -> Sequence[Change]:
+        """What was changed of these kinds after revision `since` until it began."""
+        return self._past(since, self._base, frozenset(kind.kind for kind in kinds))
+
+    def create(self, obj: R) -> R:
+        """Add an object; raises AlreadyExists."""
+        kind = type(obj)
+        if self._view(kind).revision(obj.account, obj.name):
+            raise AlreadyExists(f"{_title(kind, obj.account, obj.name)} exists already")
+        stamp = {"creation_timestamp": obj.metadata.creation_timestamp or now(), "generation": 1}
+        obj = obj.model_copy(update={"metadata": obj.metadata.model_copy(update=stamp)})
+        return self._put(obj, KINDS.of(obj).encode(obj))
+
+    def update(self, obj: R) -> R:
+        """Replace the object; raises Conflict, NotFound."""
+        kind = type(obj)
+        stored = self.get(kind, obj.account, obj.name)
+        version = stored.metadata.resource_version
+        if obj.metadata.resource_version != version:
+            raise Conflict(
+                f"{_title(kind, obj.account, obj.name)} was changed in the meantime: it is at version "
+                f"{version}, you read version {obj.metadata.resource_version}; read it again and repeat"
+            )
+        kept = {
+            "creation_timestamp": stored.metadata.creation_timestamp,
+            "generation": stored.metadata.generation + _differ_in_spec(obj, stored),
+        }
+        obj = obj.model_copy(update={"metadata": obj.metadata.model_copy(update=kept)})
+        body = KINDS.of(obj).encode(obj)
+        if body == self._body(stored):
+            return stored
+        return self._put(obj, body)
+
+    def delete(self, kind: type[R], account: str, name: str) -> None:
+        """Remove an object; raises NotFound."""
+        self.get(kind, account, name)
+        self._draft.put(kind.kind, account, name, None)
+        self._touched[Key(kind.kind, account, name)] = None
+
+    def next_number(self, sequence: str) -> int:
+        """The next number of a sequence: 1, 2, 3..., none given out twice."""
+        key, number = Key(SEQUENCE.kind, "", sequence), self._number(sequence) + 1
+        stored = Stored(key, self._next, json.dumps(number).encode())
+        self._draft.put(*_place(key), Entry("", sequence, self._next, number, stored))
+        self._touched[key] = None
+        return number
+
+    def finish(self) -> Written | None:
+        """What is to be committed; None: nothing."""
+        operations = [found for key in self._touched if (found := self._operation(key)) is not None]
+        if not operations:
+            return None
+        mark = self._take_turn()
+        snapshot = self.snapshot.at(self._next)
+        return Written([*operations, mark], mark, self._base, snapshot, self._draft.take_deltas())
+
+    def renumber(self, revision: int) -> None:
+        """Give the objects that were given out the revision that they have got, if it is another."""
+        if revision != self._next:
+            for obj in self._given:
+                # They are the caller's by now: there is no other way to tell what they are called.
+                obj.metadata.__dict__["resource_version"] = revision
+
+    def _take_turn(self) -> Put:
+        key, number = Key(SEQUENCE.kind, "", _ORDER), self._number(_ORDER) + 1
+        labels = {"writer": self._writer}
+        stored = Stored(key, self._next, json.dumps(number).encode(), labels)
+        expected = self._base.of(SEQUENCE).revision("", _ORDER)
+        self._draft.put(*_place(key), Entry("", _ORDER, self._next, number, stored))
+        return Put(key, stored.body, expected, labels)
+
+    def _number(self, sequence: str) -> int:
+        return self.snapshot.of(SEQUENCE).get("", sequence) or 0
+
+    def _operation(self, key: Key) -> Operation | None:
+        expected = self._base.view(key.kind).revision(key.account, key.name)
+        entry = self.snapshot.view(key.kind).entry(key.account, key.name)
+        if entry is not None:
+            return Put(key, entry.source.body, expected, entry.source.labels)
+        return Delete(key, expected) if expected else None
+
+    def _put(self, obj: R, body: bytes) -> R:
+        obj = obj.at(self._next)
+        key = Key(obj.kind, obj.account, obj.name)
+        stored = Stored(key, self._next, body, obj.metadata.labels)
+        self._draft.put(*_place(key), Entry(obj.account, obj.name, self._next, obj, stored))
+        self._touched[key] = None
+        self._given.append(obj)
+        return obj
+
+    def _body(self, obj: Resource) -> bytes:
+        entry = self.snapshot.view(obj.kind).entry(obj.account, obj.name)
+        body: bytes = entry.source.body if entry is not None else b""
+        return body
+
+
+def _place(key: Key) -> tuple[str, str, str]:
+    return key.kind, key.account, key.name
+
+
+def _differ_in_spec(one: Resource, other: Resource) -> bool:
+    # Most writes are of a status and have the stored object's own spec.
+    if getattr(one, "spec", None) is getattr(other, "spec", None):
+        return False
+    return one.model_dump_json(include={"spec"}) != other.model_dump_json(include={"spec"})
+
+
+def _title(kind: type[Resource], account: str, name: str) -> str:
+    return f"{kind.kind} {name!r}" + (f" of account {account!r}" if account else "")
