@@ -22,9 +22,9 @@ def host(*commands: str, **environment: str) -> list[Any]:
     """Run commands on a host of their own, whose /run nobody else sees; returns the JSON they print."""
     own = {"PUBLIC": PUBLIC, "INSIDE": INSIDE, "INSIDE6": INSIDE6, "INTERFACE": INTERFACE, "MTU": "1452"}
     values = {**own, **environment}
-    script = "\n".join(
-        ["set -e", "mount -t tmpfs none /run", "mkdir -p /run/netns /run/epic/agent", *commands]
-    )
+    # namespaces of this machine are none of that host's
+    empty = "umount --lazy --recursive /run/netns 2>/dev/null || true", "mount -t tmpfs none /run"
+    script = "\n".join(["set -e", *empty, "mkdir -p /run/netns /run/epic/agent", *commands])
     done = subprocess.run(
         ["unshare", "--net", "--mount", "sh", "-c", script],
         env={"PATH": os.environ["PATH"], **values},
@@ -146,3 +146,13 @@ def test_what_the_unit_made_goes_with_it() -> None:
     up, down = host(unit("up"), listing, unit("down"), listing)
     assert up == [[GATEWAY], [f"epic-{GATEWAY}"]]
     assert down == [[], []]
+
+
+def test_a_namespace_is_mounted_once_also_where_mounts_of_run_are_shared() -> None:
+    """systemd reads all mounts of the host many times for each unit that it confines."""
+    count = f"grep -c ' /run/netns/epic-{GATEWAY} ' /proc/self/mountinfo"
+    assert host("mount --make-shared /run", unit("up"), count) == [1]
+    again = host(
+        "mount --make-shared /run", unit("up"), unit("down"), unit("up"), "ip netns add other", count
+    )
+    assert again == [1]
