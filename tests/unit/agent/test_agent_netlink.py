@@ -44,7 +44,7 @@ def test_links_are_told_by_index() -> None:
 
 
 def test_others_routes_count_and_ours_when_others_remove_them() -> None:
-    assert heard(message(rt.NEWROUTE, route(3))) == Changes(routes=True)
+    assert heard(message(rt.NEWROUTE, route(3))) == Changes(routes={0})
     assert not heard(message(rt.NEWROUTE, route(50)))
     assert not heard(message(rt.DELROUTE, route(50)))
     assert heard(message(rt.DELROUTE, route(50), sender=10)) == Changes(ours=True)
@@ -87,6 +87,6 @@ def test_changes_are_taken_once_and_at_first_all_may_have_changed() -> None:
     pending = Pending()
     assert pending.take() == Changes(lost=True)
     pending.add(Changes(links={1}))
-    pending.add(Changes(links={2}, addresses=True))
-    assert pending.take() == Changes(links={1, 2}, addresses=True)
+    pending.add(Changes(links={2}, addresses={3}))
+    assert pending.take() == Changes(links={1, 2}, addresses={3})
     assert not pending.take()

@@ -13,7 +13,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
-from agent_samples import INSIDE, VIA, WEB, siblings_message, tunnel
+from agent_samples import INSIDE, INTERFACE, VIA, WEB, siblings_message, tunnel
 
 from epic.ads.snapshot import SIBLINGS, TYPES, versioned
 from epic.agent.gateway.failures import Failure
@@ -23,6 +23,7 @@ from epic.agent.gateway.parts import carry_out
 from epic.agent.gateway.plan import Action, DeleteEndpoints, DeleteTunnel, SetEndpoints, SetTunnel
 from epic.agent.gateway.resource_cache import ResourceCache
 from epic.agent.netlink.monitor import Changes
+from epic.agent.netlink.objects import Link, Netlink
 from epic.agent.runtime.store import Saver
 from epic.agent.runtime.worker import Worker
 from epic.agent.settings import UnderlaySettings
@@ -107,7 +108,7 @@ def test_after_a_change_of_routes_tunnels_are_looked_at_in_parts(tmp_path: Path)
     kernel = GatewayKernel(programs, UnderlaySettings(interface="none"), tmp_path)  # type: ignore[arg-type]
     try:
         kernel.apply([SetTunnel(tunnel(number)) for number in range(1, 1001)])
-        kernel.pending.add(Changes(routes=True))
+        kernel.pending.add(Changes(routes={2}))
         kernel.observe(whole=False)
         programs.asked.clear()
         parts = []
@@ -122,6 +123,40 @@ def test_after_a_change_of_routes_tunnels_are_looked_at_in_parts(tmp_path: Path)
         kernel.apply([DeleteTunnel(1)])
         assert not kernel.check_routes()
         assert programs.asked == []
+    finally:
+        kernel.close()
+
+
+def test_an_interface_of_an_instance_concerns_no_tunnels_but_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node has a thousand of them, and each says a lot about itself when it comes."""
+    programs, links = Programs(), {"lo": Link(1, 65536, "", up=True)}
+    monkeypatch.setattr(Netlink, "links", lambda _: dict(links))
+    kernel = GatewayKernel(programs, UnderlaySettings(interface="none"), tmp_path)  # type: ignore[arg-type]
+
+    def asked_after(changes: Changes) -> set[int]:
+        kernel.pending.add(changes)
+        kernel.observe(whole=False)
+        programs.asked.clear()
+        while kernel.check_routes():
+            pass
+        return set(programs.asked)
+
+    try:
+        asked_after(Changes(lost=True))
+        other = tunnel(8, gateway="shop.other")
+        kernel.apply([SetTunnel(tunnel(7)), SetTunnel(other)])
+        come = Changes(links={12}, addresses={12}, routes={12})
+        links[INTERFACE] = Link(12, 1452, "veth", up=True)
+        assert asked_after(come) == set()
+        assert kernel.stale == {7}, "it rests on an interface that was not there"
+        assert asked_after(come) == set()
+        del links[INTERFACE]
+        links["up1"] = Link(13, 1500, "", up=True)
+        assert asked_after(Changes(links={12})) == {7}
+        assert asked_after(Changes(routes={12, 13})) == asked_after(Changes(routes={0})) == {7, 8}
+        assert asked_after(Changes(addresses={13})) == asked_after(Changes(links={13})) == {7, 8}
     finally:
         kernel.close()
 

@@ -14,13 +14,23 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
-from agent_samples import KEY, PUBLIC, SIBLINGS, WEB, instance_message, siblings_message
+from agent_samples import (
+    INSIDE,
+    INTERFACE,
+    KEY,
+    PUBLIC,
+    SIBLINGS,
+    WEB,
+    instance,
+    instance_message,
+    siblings_message,
+)
 
 from epic.ads import snapshot
 from epic.ads.snapshot import versioned
 from epic.agent.gateway import storage
 from epic.agent.gateway.resource_cache import ResourceCache
-from epic.agent.gateway.second_chance import SecondChance, find_refusal
+from epic.agent.gateway.second_chance import SecondChance, find_refusal, moved
 from epic.agent.gateway.siblings import Siblings, read_siblings
 from epic.agent.runtime import store
 from epic.bpf import dataplane as bpf
@@ -382,3 +392,12 @@ def test_siblings_are_there_again_after_a_restart(tmp_path: Path) -> None:
     assert found is not None
     assert found.siblings[WEB] == read_siblings(siblings_message(), resources[WEB].version)
     assert "\\x" not in repr(found.siblings)
+
+
+def test_a_gateway_whose_interface_leads_elsewhere_is_found_among_all() -> None:
+    other = instance("shop.other", INSIDE + 1)
+    instances = {WEB: instance(), "shop.other": other}
+    assert moved(instances, {}, {}) == set()
+    assert moved(instances, {other.interface: 3}, {other.interface: 3, "veth0": 4}) == set()
+    assert moved(instances, {other.interface: 3}, {other.interface: 3, INTERFACE: 4}) == {WEB}
+    assert moved(instances, {other.interface: 3, INTERFACE: 4}, {INTERFACE: 5}) == {WEB, "shop.other"}

@@ -225,8 +225,10 @@ class GatewayAgent:
             for check, _ in self._ready_checks.values():
                 check.ask()
         # Routes may change all the time; others' are looked at a little later, all at once.
-        if found.links or found.addresses or found.ours or found.filters or found.rules or found.lost:
+        if found.ours or found.rules or found.lost:
             self._reconciler.wake()
+        elif found.links or found.addresses or found.filters:
+            self._reconciler.look_at_interfaces()
         elif found.routes and not self._route_timer:
             self._route_timer = asyncio.get_running_loop().call_later(_ROUTES_SECONDS, self._routes_changed)
 

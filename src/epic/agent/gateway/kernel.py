@@ -206,15 +206,22 @@ class GatewayKernel:
         everything = whole or changes.lost
         if everything or changes.rules:
             self._mend_rules()
-        self._links = self._netlink.links()
-        self._underlay.follow(self._links)
+        before, self._links = self._links, self._netlink.links()
+        ways = changes.links | changes.addresses | changes.routes
+        # No far end is behind an instance's interface: one that comes says nothing of the others' tunnels.
+        elsewhere = (ways | changes.filters) - _indexes_of_instances(before, self._links)
+        if everything or elsewhere or changes.rules or self._underlay.troubled:
+            self._underlay.follow(self._links)
         self._look_at_filters(None if everything else changes.filters | changes.links)
         if everything or changes.links or changes.ours:
             # An interface that goes down loses routes without a word.
             self._delivered = self._delivery.routes()
-        if changes.links or changes.addresses or changes.routes or changes.rules or changes.lost:
+        if ways & elsewhere or changes.rules or changes.lost:
             self._route_cache.forget()
             self._suspect.update(dict.fromkeys(self._made))
+        elif changed := {name for name, _ in before.items() ^ self._links.items()}:
+            rest = (id_ for id_, made in self._made.items() if made.tunnel.interface in changed)
+            self._suspect.update(dict.fromkeys(rest))
 
     def _look_at_filters(self, indexes: Collection[int] | None) -> None:
         """Find out whose filter is gone, among these interfaces or all."""
@@ -292,3 +299,10 @@ class GatewayKernel:
 
     def _usual_underlay(self) -> str:
         return next(iter(self._underlay.links), self._settings.names[0])
+
+
+def _indexes_of_instances(*links: Mapping[str, Link]) -> set[int]:
+    """The indexes of instances' interfaces among these."""
+    return {
+        link.index for found in links for name, link in found.items() if INSTANCE_INTERFACE.fullmatch(name)
+    }

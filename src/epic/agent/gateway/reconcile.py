@@ -25,7 +25,7 @@ from epic.agent.gateway.firewall import Firewall
 from epic.agent.gateway.kernel import GatewayKernel, KernelState
 from epic.agent.gateway.parts import carry_out
 from epic.agent.gateway.resource_cache import ResourceCache
-from epic.agent.gateway.second_chance import SecondChance, namespaces_of
+from epic.agent.gateway.second_chance import SecondChance, moved, namespaces_of
 from epic.agent.runtime.log_once import LogOnce
 from epic.agent.runtime.worker import Worker
 from epic.agent.tunnel.endpoints import EndpointKey
@@ -97,6 +97,7 @@ class Reconciler:
         self._waiting = False
         self._timer: asyncio.TimerHandle | None = None
         self._newcomers = Newcomers()
+        self._namespaces: Mapping[str, int] = {}
         self._programmed: set[str] = set()
         self._cut_off: set[str] = set()
         self._troubles = LogOnce(log)
@@ -162,6 +163,13 @@ class Reconciler:
         """Something changed on the node: look at all of it, and try again what failed."""
         self._failures.try_again()
         self._timed()
+
+    def look_at_interfaces(self) -> None:
+        """Interfaces came, changed or went: look at what rests on them, and try again what failed."""
+        self._failures.try_again()
+        # What is to leave the node has left it when nothing of it is found.
+        self._whole |= bool(self._parted)
+        self._wake.set()
 
     async def run(self, done: Callable[[bool], None]) -> None:
         """Reconcile until cancelled; `done` is told after each round whether tunnels changed."""
@@ -241,12 +249,10 @@ class Reconciler:
         self._cut_off = plan.cut_off(view.wanted, view.observed, failed)
         if kernel.gaps:
             self._programmed, self._cut_off = set(), set(view.wanted.instances)
-        self._troubles.report(
-            "gap", "; ".join(kernel.gaps) and f"nothing is announced: {'; '.join(kernel.gaps)}"
-        )
+        gaps = "; ".join(kernel.gaps)
+        self._troubles.report("gap", gaps and f"nothing is announced: {gaps}")
         await self.announce()
-        later = self._failures.conclude()
-        if later is not None:
+        if (later := self._failures.conclude()) is not None:
             self._again(later)
         if kernel.gaps or not passes_on:
             self._again(_RETRY_SECONDS)
@@ -257,7 +263,8 @@ class Reconciler:
     async def _sync_siblings(self, kernel: KernelState, whole: bool) -> bool:
         """Have the programs know the siblings. Gateways are served, and announced, without them, too."""
         cache, chance = self._cache, self._second_chance
-        touched, cache.dirty.siblings = cache.dirty.siblings, set()
+        touched = cache.dirty.siblings | moved(cache.instances, self._namespaces, kernel.namespaces)
+        self._namespaces, cache.dirty.siblings = kernel.namespaces, set()
         if not touched and not whole:
             return chance.settled
         instances = cache.instances.keys() if whole else touched & cache.instances.keys()
@@ -389,6 +396,5 @@ class Reconciler:
             self._timer = loop.call_later(seconds, self._timed)
 
     def _timed(self) -> None:
-        self._timer = None
-        self._whole = True
+        self._timer, self._whole = None, True
         self._wake.set()

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 
+from epic.agent.gateway.desired import Instance
 from epic.agent.gateway.siblings import Siblings, SiblingsIndex, lost_in, program
 from epic.agent.runtime.log_once import LogOnce
 from epic.bpf import dataplane as bpf
@@ -225,6 +226,12 @@ class SecondChance:
 def namespaces_of(interfaces: Iterable[tuple[str, str]], links: Mapping[str, int]) -> dict[str, int]:
     """By gateway the id of its network namespace, of the (gateway, interface) that are there."""
     return {gateway: links[interface] for gateway, interface in interfaces if interface in links}
+
+
+def moved(instances: Mapping[str, Instance], before: Mapping[str, int], after: Mapping[str, int]) -> set[str]:
+    """Gateways whose interface leads to another network namespace after than before."""
+    changed = {interface for interface, _ in before.items() ^ after.items()}
+    return {g for g, instance in instances.items() if instance.interface in changed} if changed else set()
 
 
 def find_refusal(enabled: bool, types: Path = _KERNEL_TYPES) -> str:

@@ -23,6 +23,7 @@ _GROUPS = {
     "ipv6 rule": 0x40000,
 }
 _RECEIVE_BYTES = 1 << 17
+_RTA_OIF = 4
 
 
 @dataclass
@@ -31,9 +32,10 @@ class Changes:
 
     links: set[int] = field(default_factory=set)
     """Indexes of interfaces that came, changed or went."""
-    addresses: bool = False
-    routes: bool = False
-    """Routes that are not ours."""
+    addresses: set[int] = field(default_factory=set)
+    """Indexes of interfaces that got or lost an address."""
+    routes: set[int] = field(default_factory=set)
+    """Indexes of interfaces that routes which are not ours lead to; 0: to none, or to several."""
     ours: bool = False
     """A route of ours was removed by others."""
     filters: set[int] = field(default_factory=set)
@@ -54,16 +56,17 @@ class Changes:
             or self.lost
         )
 
-    def note(self, found: Iterable[rt.Message], own: Collection[int] = ()) -> None:
+    def note(self, messages: Iterable[rt.Message], own: Collection[int] = ()) -> None:
         """Take in messages; routes that the sockets `own` removed are no news."""
-        for message in found:
+        for message in messages:
             if message.kind in {rt.NEWLINK, rt.DELLINK}:
                 self.links.add(rt.LINK.unpack_from(message.body)[2])
             elif message.kind in {rt.NEWADDR, rt.DELADDR}:
-                self.addresses = True
+                self.addresses.add(rt.ADDRESS.unpack_from(message.body)[4])
             elif message.kind in {rt.NEWROUTE, rt.DELROUTE}:
                 if message.body[5] != PROTOCOL:
-                    self.routes = True
+                    found = rt.attributes(message.body, rt.ROUTE.size).get(_RTA_OIF, b"")
+                    self.routes.add(int.from_bytes(found, "little"))
                 elif message.kind == rt.DELROUTE and message.sender not in own:
                     self.ours = True
             elif message.kind in {rt.DELTFILTER, rt.DELQDISC}:
