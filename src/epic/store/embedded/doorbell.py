@@ -45,8 +45,9 @@ class Doorbell:
 
     def ring(self) -> None:
         """Wake all watchers of all processes; may be called from any thread, and never fails."""
-        self.ring_own()
+        # Who is told first takes the processor from who rings.
         self.ring_others()
+        self.ring_own()
 
     def ring_own(self) -> None:
         """The same for those of this process."""
