@@ -50,21 +50,20 @@ static __always_inline int miss(struct __sk_buff *skb, const struct chance_packe
 	receiver = siblings->candidates ? find_owner(&packet->flow, siblings) : NOBODY;
 	if (receiver != NOBODY && is_candidate(siblings, receiver)) {
 		count_chance(public, CHANCE_TO_OWNER, segments_of(skb));
-		passage.spare = match == CHANCE_STALE_SOCKET ? receiver : siblings->own;
-		return pass_on(skb, packet, siblings, &passage, receiver, six);
+	} else {
+		receiver = next_sibling(siblings, 0);
+		if (receiver == NOBODY) {
+			count_chance(public, CHANCE_ALONE, segments_of(skb));
+			return NOT_OURS;
+		}
+		if (!may_ask(siblings, &packet->flow)) {
+			count_chance(public, CHANCE_OVER_BUDGET, segments_of(skb));
+			return drop(DROP_CHANCE_BUDGET);
+		}
+		passage.answer = true;
+		count_chance(public, CHANCE_PASSED_ON, segments_of(skb));
 	}
-	receiver = next_sibling(siblings, 0);
-	if (receiver == NOBODY) {
-		count_chance(public, CHANCE_ALONE, segments_of(skb));
-		return NOT_OURS;
-	}
-	if (!may_ask(siblings, public)) {
-		count_chance(public, CHANCE_OVER_BUDGET, segments_of(skb));
-		return drop(DROP_CHANCE_BUDGET);
-	}
-	passage.answer = true;
 	passage.spare = match == CHANCE_STALE_SOCKET ? receiver : siblings->own;
-	count_chance(public, CHANCE_PASSED_ON, segments_of(skb));
 	return pass_on(skb, packet, siblings, &passage, receiver, six);
 }
 

@@ -165,30 +165,97 @@ static __noinline void forget_owner(const struct chance_flow *flow)
 	}
 }
 
+/*
+ * How many packets like this there may be at once: more if an earlier one of the flow was over the
+ * budget. Its client has sent it again: what strays from anywhere do not do. Without a branch, for
+ * the verifier goes along both.
+ */
+static __always_inline __u64 most_at_once(const __u32 *last, __u64 hash)
+{
+	const __u32 other = *(const volatile __u32 *)last ^ (__u32)hash;
+
+	return CHANCE_BURST + CHANCE_RESERVE * (((__u64)other - 1) >> 63);
+}
+
+static __always_inline __u32 *refused_at(__u64 hash)
+{
+	__u32 index = hash >> OWNER_SET_SHIFT & (REFUSED_FLOWS - 1);
+
+	return bpf_map_lookup_elem(&refused, &index);
+}
+
+static __always_inline __u64 used_from(const __u64 *used_until, __u64 now)
+{
+	return *used_until > now ? *used_until : now;
+}
+
 /* A token bucket: so many at once, then one as often as the interval says. */
-static __always_inline bool spend(const union address *whose, __u64 now, __u64 interval)
+static __always_inline bool spend(const union address *whose, __u64 now, __u64 interval, __u64 most)
 {
 	__u64 *used_until = bpf_map_lookup_elem(&budgets, whose);
 	__u64 from;
 
 	if (!used_until)
 		return false;
-	from = *used_until > now ? *used_until : now;
-	if (from - now > (CHANCE_BURST - 1) * interval)
+	from = used_from(used_until, now);
+	if (from - now > (most - CHANCE_COST) * interval)
 		return false;
-	*used_until = from + interval;
+	*used_until = from + CHANCE_COST * interval;
 	return true;
 }
 
-/* A gateway that is flooded uses up its own share, and all together not more than a node gives. */
-static __noinline bool may_ask(const struct siblings *siblings, const union address *public)
+static __always_inline void give_back(const union address *whose, __u64 interval)
 {
-	const __u64 now = bpf_ktime_get_coarse_ns();
-	const union address node = {};
+	__u64 *used_until = bpf_map_lookup_elem(&budgets, whose);
+	const __u64 back = (CHANCE_COST - 1) * interval;
+	__u64 used;
+
+	if (!used_until)
+		return;
+	used = *(volatile __u64 *)used_until;
+	if (used > back)
+		*used_until = used - back;
+}
+
+static __always_inline __u64 interval_of(const struct siblings *siblings, __u64 now)
+{
 	const bool raised = (__s64)(now - siblings->changed_ns) < (__s64)CHANCE_RAISED_NS;
 
-	return spend(public, now, raised ? CHANCE_RAISED : CHANCE_QUIET) &&
-	       spend(&node, now, CHANCE_NODE);
+	return raised ? CHANCE_RAISED : CHANCE_QUIET;
+}
+
+/*
+ * A gateway that is flooded uses up its own share, and all together not more than a node gives. In
+ * a flood of strays, each from another address and port, a connection waits for its second packet.
+ */
+static __noinline bool may_ask(const struct siblings *siblings, const struct chance_flow *flow)
+{
+	const __u64 now = bpf_ktime_get_coarse_ns(), hash = flow_hash(flow);
+	const union address node = {};
+	__u32 *last = refused_at(hash);
+	__u64 most;
+
+	if (!last)
+		return false;
+	most = most_at_once(last, hash);
+	if (spend(&flow->public, now, interval_of(siblings, now), most) &&
+	    spend(&node, now, CHANCE_NODE, most))
+		return true;
+	*(volatile __u32 *)last = hash;
+	return false;
+}
+
+/*
+ * The flow has an owner, which is asked at once from now on: one packet's share is enough. What is
+ * nobody's, or is lost on its way, has cost more, for it is asked about in vain.
+ */
+static __noinline void give_back_share(const struct siblings *siblings,
+				       const struct chance_flow *flow)
+{
+	const union address node = {};
+
+	give_back(&flow->public, interval_of(siblings, bpf_ktime_get_coarse_ns()));
+	give_back(&node, CHANCE_NODE);
 }
 
 #endif

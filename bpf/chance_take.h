@@ -252,6 +252,7 @@ static __always_inline int end_chain(struct __sk_buff *skb, struct taken *taken,
 static __always_inline int learn(const struct taken *taken)
 {
 	learn_owner(&taken->packet.flow, taken->siblings, taken->passage.sender);
+	give_back_share(taken->siblings, &taken->packet.flow);
 	count_chance(&taken->packet.flow.public, CHANCE_LEARNED, 1);
 	return TC_ACT_SHOT;
 }

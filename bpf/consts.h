@@ -47,7 +47,10 @@
 #define MAX_GATEWAYS     16384
 #define OWNER_SETS       65536 /* a power of 2 */
 #define OWNERS_IN_SET    4
-#define CHANCE_BURST     50000  /* packets of unknown flows at once */
+#define CHANCE_BURST     50000 /* packets of unknown flows at once */
+#define CHANCE_RESERVE   10000 /* besides, of flows of which one was over the budget */
+#define CHANCE_COST      4 /* of one of them, until its owner says that the flow is there: then 1 */
+#define REFUSED_FLOWS    262144 /* a power of 2 */
 #define CHANCE_QUIET     500000 /* ns between them from then on: 2,000 a second */
 #define CHANCE_RAISED    50000  /* the same after the list has changed: 20,000 a second */
 #define CHANCE_RAISED_NS 600000000000ULL

@@ -291,6 +291,14 @@ struct {
 	__type(value, struct owner_set);
 } owners SEC(".maps");
 
+/* Of flows, by part of their hash: the rest of that of the last one that was over the budget. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, REFUSED_FLOWS);
+	__type(key, __u32);
+	__type(value, __u32);
+} refused SEC(".maps");
+
 /* By public address: up to when packets of unknown flows have used their share; 0: the node's. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

@@ -7,19 +7,22 @@ import time
 from types import SimpleNamespace
 
 import pytest
-from chance_bed import ALL_GATEWAYS, PUBLICS, Bed, ends
+from chance_bed import ALL_GATEWAYS, OWN, PUBLICS, Bed, ends
 from frames import ETHER, INNER, Families
 from oracle_chance import DROPPED
+from oracle_chance_passing import FOUND
 
 from epic.bpf.records import pack_address
 
 pytestmark = pytest.mark.root
 
-AT_ONCE = 50_000
+AT_ONCE, RESERVE = 50_000, 10_000
 QUIET, RAISED, NODE = 10**9 // 2_000, 10**9 // 20_000, 10**9 // 50_000
 """Nanoseconds that a packet uses up: of a gateway's share, of that after its list has changed, of all's."""
 RAISED_FOR = 600 * 10**9
 SECOND = 10**9
+COST, STRAY = 4, 3
+"""Of how many packets one uses up the share, and of how many it is given back when it has an owner."""
 
 
 @pytest.fixture
@@ -42,16 +45,22 @@ def uses(bed: Bed, families: Families) -> tuple[int, int]:
 def test_after_the_list_has_changed_a_gateway_may_ask_about_ten_times_as_many(
     bed: Bed, families: Families
 ) -> None:
-    assert uses(bed, families) == (RAISED, NODE)
+    assert uses(bed, families) == (COST * RAISED, COST * NODE)
 
 
-@INNER
-@pytest.mark.usefixtures("long_ago")
-def test_ten_minutes_later_it_may_ask_about_no_more_than_before(bed: Bed, families: Families) -> None:
+@pytest.fixture
+def quiet(bed: Bed, families: Families, long_ago: None) -> bytes:
+    """A gateway whose list changed long ago; whose budget that is."""
     with bed.namespace:
         bed.plane.delete_siblings(PUBLICS[families.inner])
     bed.tell(families.inner)
-    assert uses(bed, families) == (QUIET, NODE)
+    return pack_address(PUBLICS[families.inner])
+
+
+@INNER
+@pytest.mark.usefixtures("quiet")
+def test_ten_minutes_later_it_may_ask_about_no_more_than_before(bed: Bed, families: Families) -> None:
+    assert uses(bed, families) == (COST * QUIET, COST * NODE)
 
 
 @INNER
@@ -77,3 +86,51 @@ def test_what_is_over_a_gateways_share_uses_up_nothing_of_others(bed: Bed, famil
     assert bed.run(ETHER / bed.stranger(families.inner).packet()).verdict == DROPPED
     assert (bed.spent_budget(ALL_GATEWAYS), bed.spent_budget(other)) == before
     assert ends(bed, ETHER / bed.stranger(10 - families.inner).packet())[2] == {"passed_on"}
+
+
+@INNER
+def test_what_is_sent_again_goes_before_what_comes_for_the_first_time(
+    bed: Bed, families: Families, quiet: bytes
+) -> None:
+    """A connection that is moved in a flood of strays waits for its second packet, and no longer."""
+    again, first = (ETHER / each(families.inner).packet() for each in (bed.stranger, bed.another))
+    taken = time.monotonic_ns() + (AT_ONCE + RESERVE // 2) * QUIET
+    bed.spend_budget(quiet, taken)
+    assert bed.run(again).verdict == DROPPED
+    assert ends(bed, again)[2] == {"passed_on"}
+    assert bed.spent_budget(quiet) == taken + COST * QUIET, "the rate is the same"
+    assert bed.run(first).verdict == DROPPED
+    assert ends(bed, again)[2] == {"passed_on"}
+
+
+@INNER
+def test_what_is_sent_again_has_its_bound_too(bed: Bed, families: Families, quiet: bytes) -> None:
+    again = ETHER / bed.stranger(families.inner).packet()
+    bed.spend_budget(quiet, time.monotonic_ns() + (AT_ONCE + RESERVE) * QUIET + SECOND)
+    for _ in range(3):
+        assert bed.run(again).verdict == DROPPED
+
+
+@INNER
+def test_of_one_that_has_an_owner_most_is_given_back(bed: Bed, families: Families, quiet: bytes) -> None:
+    """What is nobody's, or is lost on its way, has cost more."""
+    stranger, until = bed.stranger(families.inner), time.monotonic_ns() + SECOND // 2
+    for whose in (quiet, ALL_GATEWAYS):
+        bed.spend_budget(whose, until)
+    assert ends(bed, ETHER / stranger.packet())[2] == {"passed_on"}
+    found = bed.passed_on(stranger.packet(), flags=FOUND, origin=OWN, visited=0b0110, spare=1)
+    assert ends(bed, found)[2] == {"learned"}
+    assert bed.spent_budget(quiet) - until == QUIET
+    assert bed.spent_budget(ALL_GATEWAYS) - until == NODE
+
+
+@INNER
+def test_no_more_is_given_back_than_was_used(bed: Bed, families: Families, quiet: bytes) -> None:
+    """The list may have changed meanwhile, and the share be as new."""
+    found = {"flags": FOUND, "origin": OWN, "visited": 0b0110, "spare": 1}
+    for used in (0, STRAY * NODE):
+        for whose in (quiet, ALL_GATEWAYS):
+            bed.spend_budget(whose, used)
+        assert ends(bed, bed.passed_on(bed.stranger(families.inner).packet(), **found))[2] == {"learned"}
+        assert (bed.spent_budget(quiet), bed.spent_budget(ALL_GATEWAYS)) == (used, used)
+    assert ends(bed, ETHER / bed.another(families.inner).packet())[2] == {"passed_on"}

@@ -14,7 +14,7 @@ from collections import Counter
 import fuzzing
 import oracle
 import pytest
-from chance_bed import KEY, OLD, ORDER, OWN, PUBLICS, Bed, error_about, node, without_port
+from chance_bed import ALL_GATEWAYS, KEY, OLD, ORDER, OWN, PUBLICS, Bed, error_about, node, without_port
 from chance_sockets import Connection
 from frames import ALL, ETHER, Families
 from fuzzing import SEED
@@ -104,10 +104,11 @@ def test_the_kernel_and_the_rules_agree_on_any_packet(bed: Bed, families: Famili
 
 
 def renew_budget(bed: Bed) -> None:
-    """The list changes, and back."""
+    """The list changes, and back; and what all gateways share."""
     for inner in PUBLICS:
         for order in (ORDER[:3], ORDER):
             bed.tell(inner, siblings=tuple(Sibling(index, node(bed.over, index)) for index in order))
+    bed.spend_budget(ALL_GATEWAYS, 0)
 
 
 @FAMILIES

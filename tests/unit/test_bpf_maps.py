@@ -35,6 +35,6 @@ def test_maps_whose_entries_mean_nothing_without_the_changed_one_begin_empty(
 
 
 def test_what_programs_write_does_not_have_to_be_filled_by_the_agent() -> None:
-    written = {"drops", "errors", "events", "owners", "peers", "traffic"}
+    written = {"drops", "errors", "events", "owners", "peers", "refused", "traffic"}
     # What is kept of a gateway is written by the programs, too, but begins with its siblings.
     assert inherited(ALL - written) - {"budgets", "chances", "hits"} == FILLED

@@ -30,6 +30,7 @@ NAMES = (
     "mapped",
     "owners",
     "peers",
+    "refused",
     "settings",
     "siblings",
     "slots",
@@ -45,6 +46,7 @@ FILLED = frozenset(NAMES) - {
     "hits",
     "owners",
     "peers",
+    "refused",
     "traffic",
 }
 """Those that the agent writes."""

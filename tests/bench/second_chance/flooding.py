@@ -28,6 +28,8 @@ class Flooded:
     """Stray packets a second."""
     counted: dict[str, float]
     """Second chance's counters of all nodes, a second."""
+    lost: float
+    """Packets of whomever a second that came faster than the processors took them in."""
     joining: Seen
     moved_again: Seen
 
@@ -50,7 +52,7 @@ def measure(bed: Bed, program: Path, rate: int) -> Flooded:
             arguments = [program, str(PUBLIC), str(PUBLIC_HTTP), str(rate), str(SECONDS)]
             flood = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
         time.sleep(0.5)
-        before = _counted(bed)
+        before, lost = _counted(bed), _lost()
         load.phase("moved again")
         for hops in ([0], [1], [0, 1]):
             bed.route(hops)
@@ -59,12 +61,24 @@ def measure(bed: Bed, program: Path, rate: int) -> Flooded:
         bed.link([0, 1, 2, 3])
         bed.route([0, 1, 3])
         out, _ = flood.communicate()
-        after = _counted(bed)
+        after, lost = _counted(bed), _lost() - lost
         time.sleep(_SETTLED)
         load.end()
     said = json.loads(out)
     counted = {name: (after[name] - before[name]) / SECONDS for name in after if after[name] != before[name]}
-    return Flooded(said["packets"] / said["seconds"], counted, load.seen("joining"), load.seen("moved again"))
+    return Flooded(
+        sent=said["packets"] / said["seconds"],
+        counted=counted,
+        lost=lost / SECONDS,
+        joining=load.seen("joining"),
+        moved_again=load.seen("moved again"),
+    )
+
+
+def _lost() -> int:
+    """Dropped by the kernel because a processor's queue of received packets was full."""
+    lines = Path("/proc/net/softnet_stat").read_text(encoding="ascii").splitlines()
+    return sum(int(line.split()[1], 16) for line in lines)
 
 
 def _counted(bed: Bed) -> Counter[str]:

@@ -64,6 +64,7 @@ def _flood(flooded: Flooded) -> list[list[str]]:
     moved, joining = flooded.moved_again, flooded.joining
     return [
         [f"Flood of {flooded.sent:.0f} stray ACKs a second: counted a second", counted, ""],
+        ["… packets a second lost in full receive queues of the kernel, whosever", f"{flooded.lost:.0f}", ""],
         [
             "… connections of learned flows broken that are moved in it",
             f"{len(moved.broken)} of {CONNECTIONS}; {moved.slow} requests over 250 ms",
