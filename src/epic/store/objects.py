@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Self
 
 from epic.errors import Conflict, Invalid
@@ -156,6 +157,8 @@ class Batch:
     events: tuple[Event, ...]
 
 
+# Most accounts and names come again and again.
+@lru_cache(maxsize=65536)
 def _check_segment(what: str, text: str) -> None:
     if not _SEGMENT.fullmatch(text) or text in (".", "..") or len(text.encode()) > _MAX_SEGMENT:
         raise Invalid(

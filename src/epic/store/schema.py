@@ -51,8 +51,7 @@ class Schema:
         stored_kind = self._kinds.get(kind)
         if stored_kind is None:
             raise Invalid(f"kind {kind!r} is not stored; expected one of {', '.join(sorted(self._kinds))}")
-        header = {"form": stored_kind.form, "labels": dict(labels)} if labels else {"form": stored_kind.form}
-        content = json.dumps(header, separators=(",", ":")).encode() + b"\n" + body
+        content = _write_header(stored_kind.form, tuple(labels.items())) + b"\n" + body
         return b"%08x %b" % (zlib.crc32(content), content)
 
     def decode(self, kind: str, value: bytes) -> Envelope:
@@ -99,6 +98,12 @@ def _read_header(header: bytes) -> tuple[int, Mapping[str, str]]:
     except ValueError:
         pass
     raise Damaged(f"its header is not one: {header[:80]!r}")
+
+
+@lru_cache(maxsize=4096)
+def _write_header(form: int, labels: tuple[tuple[str, str], ...]) -> bytes:
+    header = {"form": form, "labels": dict(labels)} if labels else {"form": form}
+    return json.dumps(header, separators=(",", ":")).encode()
 
 
 def _convert(stored_kind: StoredKind, form: int, body: bytes) -> bytes:
