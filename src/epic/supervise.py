@@ -24,6 +24,23 @@ def is_said_by_store(error: Exception) -> bool:
     return isinstance(error, NotWritable)
 
 
+async def run_apart(service: Callable[[], Awaitable[None]]) -> None:
+    """Run the service in a task of its own, so that a fault of it never hides that the caller is cancelled.
+
+    A group of tasks that is cancelled while one of its tasks fails tells of the failure alone; and it cancels
+    the task that it is in by itself: only from outside the two can be told apart.
+    """
+    own = asyncio.current_task()
+    assert own is not None  # noqa: S101 - coroutines run in tasks
+    before = own.cancelling()
+    try:
+        await asyncio.ensure_future(service())
+    except Exception as error:
+        if own.cancelling() > before:
+            raise asyncio.CancelledError from error
+        raise
+
+
 class TellOnce:
     """Logs a fault when it comes and when it has gone, not each time it is met."""
 
@@ -56,7 +73,7 @@ async def keep_running(
     while True:
         began = time.monotonic()
         try:
-            await service()
+            await run_apart(service)
             raise RuntimeError("it ended by itself")
         except Exception as error:
             if time.monotonic() - began > _HEALTHY_AFTER:

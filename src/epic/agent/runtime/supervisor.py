@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from epic.agent.runtime.log_once import LogOnce
 from epic.agent.runtime.systemd import notify
+from epic.supervise import run_apart
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ class Supervisor:
             begun = loop.time()
             steady = loop.call_later(_STEADY_SECONDS, self._troubles.report, name, "")
             try:
-                await task.work()
+                await run_apart(task.work)
             except Exception as error:
                 self.failures[name] += 1
                 if task.vital:
