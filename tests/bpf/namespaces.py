@@ -78,7 +78,7 @@ class Namespace:
         assert done.returncode == 0, f"{batch}: {done.stderr}{done.stdout}"
         return done.stdout
 
-    def sysctl(self, name: str, value: int) -> None:
+    def sysctl(self, name: str, value: int | str) -> None:
         with self:
             Path("/proc/sys/net", name).write_text(str(value), encoding="ascii")
 

@@ -32,6 +32,8 @@ SERVICE = 3
 INSTANCE_MTU = 1432
 PUBLIC6_MTU = 1432
 HASH_OF_PORTS = 1
+CONGESTION_CONTROL = "reno"
+"""Whatever the machine has chosen: the one that every kernel lets every namespace choose."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ class Node:
         self._wire_instance()
 
     def _wire_instance(self) -> None:
+        self.instance.sysctl("ipv4/tcp_congestion_control", CONGESTION_CONTROL)
         join(self.space, self.interface, self.instance, "eth0")
         join(self.space, "six0", self.instance, "eth1")
         self.space.run(
@@ -190,6 +193,8 @@ class Bed:
         # Linux hashes by what the sending socket noted in the buffer, if it comes from the same kernel, and
         # sockets note another value when they send again.
         self.client.sysctl("core/txrehash", 0)
+        for end in (self.client, self.workload):
+            end.sysctl("ipv4/tcp_congestion_control", CONGESTION_CONTROL)
         self.client.run(
             f"ip addr add {CLIENT}/24 dev eth0",
             f"ip addr add {CLIENT6}/64 dev eth0",

@@ -7,14 +7,21 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 from types import TracebackType
 from typing import Any
 
 from namespaces import Namespace
 
 HERE = Path(__file__).parent
+_SILENT = "silent "
+
+
+def _unheard(_: str) -> None:
+    pass
 
 
 @dataclass(frozen=True)
@@ -46,11 +53,21 @@ class Seen:
 
 
 class Load:
-    """`with Load(bed.client, PUBLIC, 400, 0.4, 20) as load:` connections stand in it."""
+    """`with Load(bed.client, PUBLIC, 400, 0.4, 20) as load:` connections stand in it.
+
+    `hear` is told of each that is silent for a second while it is: "PORT KIND ...", in a thread of its own.
+    """
 
     def __init__(
-        self, namespace: Namespace, address: object, connections: int, interval: float, short: float
+        self,
+        namespace: Namespace,
+        address: object,
+        connections: int,
+        interval: float,
+        short: float,
+        hear: Callable[[str], None] = _unheard,
     ) -> None:
+        self._hear = hear
         arguments = [str(address), str(connections), str(interval), str(short)]
         self._command = [sys.executable, "-S", str(HERE / "client_load"), *arguments]
         self._namespace = namespace
@@ -59,8 +76,16 @@ class Load:
     def __enter__(self) -> Load:
         with self._namespace:
             self._process = subprocess.Popen(
-                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
             )
+        # Reading from a pipe in another thread is all that `communicate` would do with it.
+        self._errors, self._process.stderr = self._process.stderr, None
+        self._listening = Thread(target=self._listen, daemon=True)
+        self._listening.start()
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == "ready\n"
         os.setpriority(os.PRIO_PROCESS, self._process.pid, -5)
@@ -71,6 +96,14 @@ class Load:
     ) -> None:
         if self._process.poll() is None:
             self.end()
+
+    def _listen(self) -> None:
+        assert self._errors is not None
+        for line in self._errors:
+            if line.startswith(_SILENT):
+                self._hear(line.removeprefix(_SILENT).strip())
+            else:
+                sys.stderr.write(line)
 
     def phase(self, name: str) -> None:
         """From now on count by this name."""
@@ -90,6 +123,7 @@ class Load:
     def end(self) -> None:
         """Afterwards there is what it saw."""
         out, _ = self._process.communicate(timeout=30)
+        self._listening.join()
         self._found = json.loads(out)
 
     def seen(self, phase: str) -> Seen:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from bed import Bed
 from loading import Load, Seen
 from path_network import Address
+from silence import Silences
 from steering import Site
 
 CONNECTIONS, INTERVAL, SHORT = 400, 0.4, 20.0
@@ -22,7 +23,7 @@ SETTLED = 1.5
 
 def under_load(site: Site, public: Address, *phases: Callable[[Bed], object]) -> list[Seen]:
     """What the load saw in each of them."""
-    with Load(site.bed.client, public, CONNECTIONS, INTERVAL, SHORT) as load:
+    with Load(site.bed.client, public, CONNECTIONS, INTERVAL, SHORT, Silences(site.bed).tell) as load:
         for phase in phases:
             load.phase(phase.__name__)
             phase(site.bed)

@@ -13,6 +13,7 @@ from lives import Lives
 from loading import Load
 from path_network import Address
 from phases import CONNECTIONS, INTERVAL, LONG, SECONDS, SETTLED, SHORT, none_slow
+from silence import Silences
 from steering import Site
 
 pytestmark = [
@@ -52,7 +53,7 @@ def test_planned_work_while_next_hops_change_breaks_nothing(site: Site, public: 
     site.bed.route(MEMBERS)
     phases = (upgrade_all, move, come_back)
     with (
-        Load(site.bed.client, public, CONNECTIONS, INTERVAL, SHORT) as load,
+        Load(site.bed.client, public, CONNECTIONS, INTERVAL, SHORT, Silences(site.bed).tell) as load,
         NextHops(site.bed, MEMBERS, seed=4) as hops,
     ):
         lives = Lives(site, load, hops, MEMBERS)

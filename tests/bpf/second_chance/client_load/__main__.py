@@ -12,7 +12,8 @@ between two requests, and is opened again. At the end of its input it prints one
 A broken connection is one that ends of itself, or on which a request is not answered rightly within PATIENCE
 seconds; it is opened again. It counts in the phase in which that was seen, and one that said nothing in that
 of its request. `slow` and `held` are requests over SLOW seconds, the latter because this process itself did
-not get to run.
+not get to run. Of a request that is not answered within SILENCE seconds it says "silent PORT ..." at once, on
+its standard error.
 """
 
 from __future__ import annotations

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 import zlib
 
 PATIENCE = 5.0
+SILENCE = 1.0
 UP, DOWN = 40_000, 100_000
 
 
@@ -81,11 +83,20 @@ class Exchange(asyncio.Protocol):
 
     async def _answered(self) -> None:
         assert self._wanted is not None
+        telling = asyncio.get_running_loop().call_later(SILENCE, self._tell)
         try:
             async with asyncio.timeout(PATIENCE):
                 await self._wanted
         except TimeoutError:
             raise Hung("no answer") from None
+        finally:
+            telling.cancel()
+
+    def _tell(self) -> None:
+        """While it is silent others can still see what became of it."""
+        port = self._transport.get_extra_info("sockname")[1]
+        told = f"silent {port} {self.kind}, request {self._number}, {len(self._buffer)} bytes of the answer"
+        print(told, file=sys.stderr, flush=True)
 
     def _fail(self, why: str) -> None:
         self.ended = self.ended or why
