@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hosts import CREDENTIAL, Lab, Target, eventually, load_lab
+from hosts import CREDENTIAL, Lab, Target, eventually, load_lab, settled
 
 from epic.client import EpicClient
 
@@ -38,19 +38,6 @@ def api() -> EpicClient:
 def condition(proxy: dict[str, Any], kind: str) -> dict[str, Any]:
     """The gateway's condition of that type; empty when it has none."""
     return next((c for c in proxy["status"].get("conditions", []) if c["type"] == kind), {})
-
-
-def settled(lab: Lab, target: Target, count: int = 2, *, within: float = 30) -> Target:
-    """The target, once the router's kernel has as many next hops for it.
-
-    One that comes or goes resets connections of the others: load begins when none is on its way.
-    """
-
-    def counted() -> bool:
-        return lab["router"].run(f"ip route show {target.address}").count("via ") == count
-
-    eventually(counted, within=within, what=f"{count} next hops for {target.address} in the router")
-    return target
 
 
 def ready_instances(api: EpicClient, name: str) -> dict[str, str]:

@@ -204,6 +204,16 @@ def eventually(probe: Callable[[], T | None], *, within: float, what: str, every
         time.sleep(every)
 
 
+def settled(lab: Lab, target: Target, count: int = 2, *, within: float = 30) -> Target:
+    """The target, once the router's kernel has as many next hops for it."""
+
+    def counted() -> bool:
+        return lab["router"].run(f"ip route show {target.address}").count("via ") == count
+
+    eventually(counted, within=within, what=f"{count} next hops for {target.address} in the router")
+    return target
+
+
 def eventually_gone(probe: Callable[[], list[str]], *, within: float, what: str) -> None:
     """Wait until `probe` finds nothing; an assertion error with what it still finds when the time is over."""
     deadline = time.monotonic() + within

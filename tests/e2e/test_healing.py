@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from conftest import settled
-from hosts import Lab, Reply, Target, eventually, tally
+from hosts import Lab, Reply, Target, eventually, settled, tally
 
 HEALED_SECONDS = 2.0
 DEFAULT_ROUTES = {"epic2": "172.30.12.1", "node2": "172.30.3.1"}

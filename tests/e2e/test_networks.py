@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import pytest
-from conftest import PROXIES, ready_instances, settled
-from hosts import Lab, Target, eventually, tally
+from conftest import PROXIES, ready_instances
+from hosts import Lab, Target, eventually, settled, tally
 
 from epic.client import EpicClient
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ready_instances, settled
-from hosts import CREDENTIAL, Lab, Target, eventually, tally
+from conftest import ready_instances
+from hosts import CREDENTIAL, Lab, Target, eventually, settled, tally
 from traffic import describe, traffic
 
 from epic.client import EpicClient

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from conftest import condition, ready_instances, settled
-from hosts import Lab, Target, eventually, tally
+from conftest import condition, ready_instances
+from hosts import Lab, Target, eventually, settled, tally
 from test_node_operations import epicctl
 
 from epic.client import EpicClient

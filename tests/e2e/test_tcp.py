@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from conftest import PROXIES, settled
-from hosts import Lab, Target, eventually, tally
+from conftest import PROXIES
+from hosts import Lab, Target, eventually, settled, tally
 
 from epic.client import EpicClient
 

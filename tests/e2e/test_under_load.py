@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import settled
-from hosts import CHECKOUT, INVENTORY, Lab, Target, eventually
+from hosts import CHECKOUT, INVENTORY, Lab, Target, eventually, settled
 from other_bundle import VERSION, make_other_bundle
 from traffic import Seen, describe, traffic
 from tunnel_keys import rotate

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from conftest import ACCOUNT, ready_instances, settled
-from hosts import Lab, Target, eventually, tally
+from conftest import ACCOUNT, ready_instances
+from hosts import Lab, Target, eventually, settled, tally
 
 from epic.client import EpicClient
 

@@ -9,8 +9,8 @@ import subprocess
 from collections.abc import Callable
 from typing import Any
 
-from conftest import PROXIES, ready_instances, settled
-from hosts import Lab, Target, eventually, tally
+from conftest import PROXIES, ready_instances
+from hosts import Lab, Target, eventually, settled, tally
 
 from epic.client import EpicClient
 

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,12 +15,13 @@ import pytest
 from small_lab import ROOT
 
 sys.path.insert(0, str(ROOT / "tests/e2e"))
-from hosts import CREDENTIAL, INVENTORY, Lab, Target, load_lab
+from hosts import CREDENTIAL, INVENTORY, Lab, Target, load_lab, settled
 from traffic import describe, traffic
 
 pytestmark = pytest.mark.root
 
 EPICCTL = Path(sys.executable).parent / "epicctl"
+NEWCOMER_SECONDS = 5
 RECAP = re.compile(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", re.MULTILINE)
 # The package of BIRD keeps its directory, and a control socket of a dead BIRD is in /run/bird.
 TRACES = """
@@ -119,11 +121,20 @@ def test_a_check_says_what_a_run_would_make_of_a_bare_host_and_makes_nothing(lab
     assert traces(lab, "epic2") == []
 
 
-def test_the_cluster_knows_the_node_no_more_and_a_later_run_builds_it_again(lab: Lab) -> None:
+def test_the_cluster_knows_the_node_no_more_and_a_later_run_adds_it_without_a_failed_request(
+    lab: Lab, target: Target
+) -> None:
     nodes = epicctl("get", "nodes")
     assert "epic1" in nodes
     assert "epic2" not in nodes
-    assert play("site.yml", "--limit", "epic1,epic2").changed["epic2"] > 0
+    with traffic(lab, settled(lab, target, 1)) as seen:
+        assert play("site.yml", "--limit", "epic1,epic2").changed["epic2"] > 0
+        settled(lab, target, 2)
+        # the newcomer's first connections are among those that count
+        time.sleep(NEWCOMER_SECONDS)
+    assert not seen.failures, describe(seen)
+    assert [count for _, count in seen.next_hops] == [1, 2], describe(seen)
+    assert seen.moved, "the router led connections to the newcomer that it had not begun"
     assert "epic2" in epicctl("get", "nodes")
     assert lab["epic2"].run("systemctl is-active epic-agent").strip() == "active"
 
