@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import uvicorn
 from argon2 import PasswordHasher
+from hypothesis import HealthCheck, settings
 from life_plant import Clock, Plant
 
 from epic.api import auth
@@ -22,6 +23,11 @@ from epic.live import Live
 from epic.model.base import Metadata
 from epic.model.resources import Node, User, UserSpec
 from epic.store.sqlite import SqliteStore
+
+# No example is held against a clock, and all runs have the same ones; others: --hypothesis-profile=random
+settings.register_profile("random", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("same", settings.get_profile("random"), derandomize=True)
+settings.load_profile("same")
 
 ADMIN = ("admin", "admin-password")
 
