@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import NamedTuple
@@ -109,13 +109,24 @@ def slice_nodes(slice_: GWEndpointSlice) -> tuple[str, dict[WorkloadNode, Addres
 
 
 def wanted_tunnels(proxy: GWProxy, workloads: Mapping[WorkloadNode, Address]) -> list[WantedTunnel]:
-    """One tunnel for each instance of the gateway and each node with endpoints of its Services."""
+    """One tunnel for each instance of the gateway and each node with endpoints of its Services.
+
+    Node by node, and for those that do not serve yet first: no instance gets ahead of the others.
+    """
+    instances = sorted((i for i in proxy.status.instances if i.published), key=lambda i: i.announced)
     return [
         WantedTunnel(Connection(proxy.name, instance.node, workload), instance.inside_address, address)
-        for instance in proxy.status.instances
-        if instance.published
         for workload, address in sorted(workloads.items(), key=lambda item: item[0])
+        for instance in instances
     ]
+
+
+def behind_first(
+    wanted: Iterable[WantedTunnel], have: Iterable[Connection], serving: Collection[str]
+) -> list[WantedTunnel]:
+    """Those first that lead where one of these nodes, which serve, has a tunnel already."""
+    reached = {key.workload for key in have if key.epic_node in serving}
+    return sorted(wanted, key=lambda tunnel: tunnel.key.workload not in reached)
 
 
 def within_room(wanted: Sequence[WantedTunnel], stored: Iterable[Tunnel], room: int) -> list[WantedTunnel]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -37,6 +38,7 @@ from epic.reconcile.tunnelling import replan
 
 POOL = IPv4Network("100.64.0.0/29")
 ACCOUNTS = ("a", "b")
+WORKLOAD_NODES = ("w1", "w2", "w3", "w4", "w5")
 SETTINGS = api_gateways.GatewaySettings(POOL, address_quarantine=timedelta(seconds=30))
 
 
@@ -68,7 +70,7 @@ class Model(Plant):
                         {"metadata": {"name": "g", "namespace": account}, "spec": {"service-prefix": "p"}}
                     )
                 )
-        self.workload = {(account, "w"): WorkloadNode(account, "w") for account in ACCOUNTS}
+        self.workload = {(a, name): WorkloadNode(a, name) for a in ACCOUNTS for name in WORKLOAD_NODES}
         for number in (1, 2, 3):
             self.register(f"e{number}")
 
@@ -92,7 +94,7 @@ class Model(Plant):
             self.lost.pop(name, None)
 
     def create(self, account: str) -> None:
-        """A gateway with a route and a Service of one endpoint; refused when there is no room."""
+        """A gateway with a route and a Service of some endpoints; refused when there is no room."""
         self._made += 1
         uid = f"u{self._made}"
         spec = ProxySpecInput.model_validate(
@@ -110,10 +112,20 @@ class Model(Plant):
                 api_gateways.create_gateway(transaction, world, group, spec, SETTINGS)
                 world.note(transaction.create(_route(account, uid)))
                 if self._made % 3:
-                    world.note(transaction.create(_slice(account, uid, self._made)))
+                    piece = _slice(account, uid, WORKLOAD_NODES[: self._made % 3 * 2])
+                    world.note(transaction.create(piece))
                 replan(transaction, world, account, {uid})
         except EpicError:
             return
+
+    def move_endpoints(self, account: str, name: str, nodes: Sequence[str]) -> None:
+        """The pods behind a gateway are on these nodes now."""
+        piece = _slice(account, name, nodes)
+        with self._may_fail(), self.context.current.transaction() as (transaction, world):
+            stored = transaction.find(GWEndpointSlice, account, piece.name)
+            if stored is not None:
+                world.note(transaction.update(stored.model_copy(update={"spec": piece.spec})))
+                replan(transaction, world, account, {name})
 
     def delete(self, account: str, name: str) -> None:
         """The user deletes a gateway."""
@@ -164,6 +176,9 @@ class Model(Plant):
     def check_announced(self, node: EpicNode, gateways: set[str]) -> None:
         life_siblings.check_announced(self, node, gateways)
         life_tunnels.check_announced(self, node, gateways)
+
+    def check_departure(self, proxy: GWProxy, left: str) -> None:
+        life_tunnels.check_departure(self, proxy, left)
 
     def check(self) -> None:
         """At every moment: nothing of one gateway's leads to another's."""
@@ -227,13 +242,13 @@ def _route(account: str, uid: str) -> GWRoute:
     )
 
 
-def _slice(account: str, uid: str, number: int) -> GWEndpointSlice:
+def _slice(account: str, uid: str, nodes: Sequence[str]) -> GWEndpointSlice:
     spec = {
         "clientRef": {"clusterID": account},
         "parentRef": {"uid": f"s-{uid}"},
-        "endpoints": [{"addresses": [f"10.1.0.{number % 250 + 1}"], "nodeName": "w"}],
+        "endpoints": [{"addresses": [f"10.1.0.{n[1:]}"], "nodeName": n} for n in nodes],
         "ports": [{"port": 8080}],
-        "nodeAddresses": {"w": "192.168.50.11"},
+        "nodeAddresses": {n: f"192.168.50.{n[1:]}" for n in nodes},
     }
     return GWEndpointSlice.model_validate(
         {"metadata": {"name": f"e-{uid}", "namespace": account}, "spec": spec}

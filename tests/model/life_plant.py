@@ -264,7 +264,7 @@ class Plant:
                 frozenset(bytes.fromhex(key.secret.get_secret_value()) for key in tunnel.spec.keys),
             )
             for tunnel in self.store.list(Tunnel, node.account)
-            if not tunnel.deleting
+            if tunnel.spec.node_name == node.name and not tunnel.deleting
         }
         node.applied = revision
 
@@ -294,6 +294,9 @@ class Plant:
     def check_announced(self, node: EpicNode, gateways: set[str]) -> None:
         """A node has begun to announce these gateways."""
 
+    def check_departure(self, proxy: GWProxy, left: str) -> None:
+        """An instance has left service on this node, and others serve."""
+
     def _check_departures(self, before: dict[Any, GWProxy]) -> None:
         """No gateway lost its only serving instance, or two at once, if another could serve."""
         for proxy in self.store.list(GWProxy):
@@ -310,6 +313,7 @@ class Plant:
                 assert serving, f"{proxy.id}: nobody serves"
                 heard = any(not self._is_unheard(i.node) for i in serving)
                 assert heard or self._may_be_unheard(one.node), f"{proxy.id}: no router hears who serves"
+                self.check_departure(proxy, one.node)
 
     def _may_be_unheard(self, node: str) -> bool:
         stored = self.store.find(Node, "", node)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from life_model import ACCOUNTS, Model
+from life_model import ACCOUNTS, WORKLOAD_NODES, Model
 
 from epic.model.resources import GWProxy, Tunnel
 
@@ -86,6 +86,16 @@ def _create(model: Model, dice: random.Random) -> str:
     account = dice.choice(ACCOUNTS)
     model.create(account)
     return account
+
+
+def _move(model: Model, dice: random.Random) -> str:
+    proxies = model.store.list(GWProxy)
+    if not proxies:
+        return ""
+    proxy = dice.choice(proxies)
+    nodes = sorted(dice.sample(WORKLOAD_NODES, dice.randint(0, len(WORKLOAD_NODES))))
+    model.move_endpoints(proxy.account, proxy.name, nodes)
+    return f"{proxy.id} {nodes}"
 
 
 def _delete(model: Model, dice: random.Random) -> str:
@@ -193,6 +203,7 @@ _REPLICAS: list[dict[str, object]] = [{"envoy_replica_count": count} for count i
 _EVENTS: dict[str, tuple[int, Callable[[Model, random.Random], str]]] = {
     "create": (12, _create),
     "delete": (6, _delete),
+    "endpoints move": (5, _move),
     "node away": (3, _node(lambda m, n: _set(m, n, connected=False))),
     "node back": (4, _node(lambda m, n: _set(m, n, connected=True))),
     "node removed": (1, _node(lambda m, n: m.remove_node(n, force=False))),

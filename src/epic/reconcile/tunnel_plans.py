@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
+from datetime import timedelta
 
 from epic.lifecycle.conditions import with_connected, with_tunnels_pending
+from epic.model.base import now
 from epic.model.instances import ProxyInstance, Unconnected
 from epic.model.naming import GatewayId
 from epic.model.resources import GWProxy
@@ -15,12 +18,17 @@ from epic.reconcile.world import World
 from epic.store.interface import Reader
 from epic.tunnels import (
     TunnelPlan,
+    WantedTunnel,
+    behind_first,
     key_of,
     plan,
     tunnel_endpoints,
     wanted_tunnels,
     within_room,
 )
+
+_PATIENCE = timedelta(minutes=15)
+"""So long a newcomer waits for tunnels at most; deleted ones that take their room are gone by then."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +37,7 @@ class GatewayPlan:
 
     When it is done, `unconnected` workload nodes are without tunnels, since the account may have `limit`, and
     `crowded_out` tunnels are not there, since nodes have no room: those of `full` for a single one of them.
+    `expected` are those that are to be made, by this plan or when deleted ones are gone.
     """
 
     gateway: GatewayId
@@ -37,24 +46,45 @@ class GatewayPlan:
     crowded_out: int = 0
     limit: int = 0
     full: frozenset[str] = frozenset()
+    expected: tuple[WantedTunnel, ...] = ()
 
     def shown(self, world: World, proxy: GWProxy) -> GWProxy:
         """The gateway as it is when the change is done."""
         endpoints = tunnel_endpoints(world.tunnels.of(self.gateway), world.nodes)
         spec = proxy.spec.model_copy(update={"gue_tunnel_endpoints": endpoints})
-        update = {
-            "unconnected": self.unconnected,
-            "crowded_out": self.crowded_out,
-            "instances": tuple(map(self._connected, proxy.status.instances)),
-        }
-        status = proxy.status.model_copy(update=update)
+        update = {"unconnected": self.unconnected, "crowded_out": self.crowded_out}
+        status = self.with_let_go(world, proxy).status.model_copy(update=update)
         return with_connected(
             with_unmapped_cluster(world, proxy.model_copy(update={"spec": spec, "status": status})),
             self.limit,
         )
 
-    def _connected(self, instance: ProxyInstance) -> ProxyInstance:
-        return _with_unconnected(instance, "no-room" if instance.node in self.full else "")
+    def with_let_go(self, world: World, proxy: GWProxy) -> GWProxy:
+        """The gateway with those instances held for which tunnels are still to be made, and no others.
+
+        A newcomer may serve when it reaches what those reach that serve already; what comes later keeps it no
+        longer than them. While none serves, it waits for all that is planned.
+        """
+        instances = proxy.status.instances
+        have = {(key_of(tunnel), tunnel.spec.inside_address) for tunnel in world.tunnels.of(self.gateway)}
+        serving = {instance.node for instance in instances if instance.announced}
+        reached = {key.workload for key, _ in have if key.epic_node in serving}
+        behind = {
+            tunnel.key.epic_node
+            for tunnel in (self.expected if serving else self.change.create)
+            if (tunnel.key.workload in reached or not serving)
+            and (tunnel.key, tunnel.inside_address) not in have
+        }
+        states = (_with_unconnected(i, self._state(i, behind)) for i in instances)
+        return proxy.model_copy(
+            update={"status": proxy.status.model_copy(update={"instances": tuple(states)})}
+        )
+
+    def _state(self, instance: ProxyInstance, behind: Collection[str]) -> Unconnected:
+        if instance.node in self.full:
+            return "no-room"
+        may_wait = not instance.announced and now() - instance.since < _PATIENCE
+        return "pending" if may_wait and instance.node in behind else ""
 
 
 class Planner:
@@ -83,7 +113,9 @@ class Planner:
             return GatewayPlan(gateway, TunnelPlan((), (), tuple(stored)))
         wanted = wanted_tunnels(proxy, self._world.backends.workloads(gateway))
         change = plan(within_room(wanted, stored, room.nodes(name)), stored)
-        allowed = change.create[: room.new]
+        serving = {i.node for i in proxy.status.instances if i.announced}
+        missing = behind_first(change.create, map(key_of, stored), serving)
+        allowed = missing[: room.new]
         created = self._nodes.admit(allowed)
         dropped = {tunnel.name for tunnel in change.delete}
         kept = {key_of(tunnel) for tunnel in stored if tunnel.name not in dropped}
@@ -100,17 +132,23 @@ class Planner:
             room.limit,
             # Where none has any tunnels, none is better than another.
             frozenset({key.epic_node for key in crowded_out} - connected if connected else ()),
+            tuple(tunnel for tunnel in missing if tunnel.key not in crowded_out),
         )
 
 
 def with_tunnels_later(world: World, proxy: GWProxy) -> GWProxy:
-    """The gateway as it is until its tunnels are made: who does not serve yet waits for them."""
-    instances = (
-        i if i.announced or i.unconnected else _with_unconnected(i, "pending") for i in proxy.status.instances
-    )
-    status = proxy.status.model_copy(update={"instances": tuple(instances)})
+    """The gateway as it is until its tunnels are made: while none serves, those that are to serve wait."""
+    status = proxy.status
+    if not proxy.deleting and not any(instance.announced for instance in status.instances):
+        instances = (i if i.unconnected else _with_unconnected(i, "pending") for i in status.instances)
+        status = status.model_copy(update={"instances": tuple(instances)})
     # Which addresses Envoy gets must not change when the tunnels are there.
     return with_tunnels_pending(with_unmapped_cluster(world, proxy.model_copy(update={"status": status})))
+
+
+def is_pending(proxy: GWProxy) -> bool:
+    """Whether any instance waits for tunnels that are still to be made."""
+    return any(instance.unconnected == "pending" for instance in proxy.status.instances)
 
 
 def with_unmapped_cluster(world: World, proxy: GWProxy) -> GWProxy:

@@ -20,7 +20,7 @@ from epic.model.base import Metadata, now
 from epic.model.keys import EpochKey
 from epic.model.naming import GatewayId
 from epic.model.resources import Tunnel, TunnelSpec
-from epic.reconcile.tunnel_plans import GatewayPlan, Planner, with_tunnels_later
+from epic.reconcile.tunnel_plans import GatewayPlan, Planner, is_pending, with_tunnels_later
 from epic.reconcile.world import World
 from epic.store.interface import Transaction
 from epic.tunnels import WantedTunnel, key_of
@@ -96,14 +96,19 @@ def work_off(
     waiting = sorted(name for name in world.waiting(account).difference(order) if name > after)
     planner = Planner(transaction, world, account)
     for index, name in enumerate(order):
-        may = budget.left > 0 and budget.begin()
-        if not may or not _carry_out(transaction, world, planner.plan(name), budget):
-            _save_backlog(transaction, world, account, order[index:], budget, fresh)
+        rest = order[index + 1 :]
+        if not budget.left or not budget.begin():
+            _save_backlog(transaction, world, account, [name, *rest], budget, fresh)
+            return after
+        if not _carry_out(transaction, world, planner.plan(name), budget):
+            # Another one comes first next time: one that changes without end must not hold up the others.
+            _save_backlog(transaction, world, account, [*rest, name], budget, fresh)
             return after
     _save_backlog(transaction, world, account, [], budget)
     for name in waiting:
-        if planner.is_full:
-            break
+        # Whose instances wait for tunnels is told when they are to wait no longer.
+        if planner.is_full and not is_pending(world.proxies[GatewayId(account, name)]):
+            continue
         if not budget.begin():
             return after
         plan = planner.plan(name)
@@ -138,6 +143,7 @@ def _in_turn(world: World, account: str, names: Collection[str]) -> list[str]:
 def _carry_out(transaction: Transaction, world: World, plan: GatewayPlan, budget: Budget) -> bool:
     """Change tunnels as far as the budget goes; if it is enough for all, let the gateway show that."""
     gateway, change = plan.gateway, plan.change
+    _let_go(transaction, world, plan, budget)
     # What serves nobody any more may stay for long; but no two tunnels connect the same.
     connected = {wanted.key for wanted in change.create}
     replaced = [tunnel for tunnel in change.delete if key_of(tunnel) in connected]
@@ -162,6 +168,17 @@ def _carry_out(transaction: Transaction, world: World, plan: GatewayPlan, budget
             nodes = ", ".join(sorted(instance.node for instance in after.status.instances))
             log.warning("gateway %s: no room for %d tunnels on %s", gateway, after.status.crowded_out, nodes)
     return True
+
+
+def _let_go(transaction: Transaction, world: World, plan: GatewayPlan, budget: Budget) -> None:
+    """Hold instances no longer than need be where it takes more than the budget until all is done."""
+    change, proxy = plan.change, world.proxies.get(plan.gateway)
+    if proxy is None or len(change.create) + len(change.update) + len(change.delete) < budget.left:
+        return
+    after = plan.with_let_go(world, proxy) if is_pending(proxy) else proxy
+    if after != proxy:
+        budget.take(1)
+        world.note(transaction.update(after))
 
 
 def _delete(transaction: Transaction, world: World, tunnels: Sequence[Tunnel], budget: Budget) -> None:

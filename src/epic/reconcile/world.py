@@ -136,7 +136,7 @@ class Lives:
         return self._in_account.get(account, ())
 
     def backlog(self, account: str) -> tuple[str, ...]:
-        """The account's gateways whose tunnels are not at their plan yet, those that wait longest first."""
+        """The account's gateways whose tunnels are not at their plan yet, in the order of their turns."""
         return self._backlogs.get(account, ())
 
     def waiting(self, account: str) -> set[str]:

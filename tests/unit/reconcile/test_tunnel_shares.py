@@ -5,13 +5,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from tunnel_site import Turns, application, move
+from clock import Clock
+from tunnel_site import Turns, add_instance, announce, application, move
 
 from epic.model.backlog import TunnelBacklog
-from epic.model.resources import GWProxy, Node, Tunnel
+from epic.model.base import Metadata, now
+from epic.model.resources import Account, GWProxy, Node, Tunnel
+from epic.reconcile import tunnel_plans
 from epic.reconcile.current import CurrentWorld
 from epic.reconcile.tunnelling import Budget, remember, replan, work_off
 from epic.store.sqlite import SqliteStore
@@ -34,6 +38,15 @@ def living(store: SqliteStore) -> Counter[str]:
 
 def going(store: SqliteStore) -> Counter[str]:
     return Counter(tunnel.account for tunnel in store.list(Tunnel) if tunnel.deleting)
+
+
+def states(store: SqliteStore, account: str) -> list[str]:
+    return [instance.unconnected for instance in store.get(GWProxy, account, "g").status.instances]
+
+
+def reached(store: SqliteStore, account: str, node: str) -> set[str]:
+    tunnels = (tunnel for tunnel in store.list(Tunnel, account) if not tunnel.deleting)
+    return {tunnel.spec.node_name for tunnel in tunnels if tunnel.spec.epic_node == node}
 
 
 def test_two_accounts_that_need_many_tunnels_get_them_at_one_pace(store: SqliteStore) -> None:
@@ -110,11 +123,91 @@ def test_who_does_not_serve_yet_waits_until_its_tunnels_are_made(store: SqliteSt
 
 def test_who_serves_is_not_called_unconnected_for_what_comes_later(store: SqliteStore) -> None:
     application(store, "a", nodes=1)
-    with CurrentWorld(store).transaction() as (transaction, _):
-        proxy = transaction.get(GWProxy, "a", "g")
-        serving = tuple(i.model_copy(update={"announced": True}) for i in proxy.status.instances)
-        status = proxy.status.model_copy(update={"instances": serving})
-        transaction.update(proxy.model_copy(update={"status": status}))
+    announce(store, "a", "e1")
     move(store, "a", range(150))
     assert store.list(TunnelBacklog) != []
-    assert [i.unconnected for i in store.get(GWProxy, "a", "g").status.instances] == [""]
+    assert states(store, "a") == [""]
+
+
+def test_instances_that_serve_get_their_tunnels_at_one_pace(store: SqliteStore) -> None:
+    application(store, "a", nodes=1, on=["e1", "e2"])
+    announce(store, "a", "e1", "e2")
+    move(store, "a", range(150))
+    turns = Turns(store)
+    while store.list(TunnelBacklog):
+        first, second = reached(store, "a", "e1"), reached(store, "a", "e2")
+        assert len(first ^ second) <= 1
+        turns.take()
+    assert len(reached(store, "a", "e1") & reached(store, "a", "e2")) == 150
+
+
+def test_a_newcomer_may_serve_when_it_reaches_what_the_others_reach(store: SqliteStore) -> None:
+    application(store, "a", nodes=150)
+    Turns(store).take(5)
+    announce(store, "a", "e1")
+    add_instance(store, "a", "e2")
+    move(store, "a", range(50, 300))
+    turns = Turns(store)
+    while states(store, "a") != ["", ""]:
+        turns.take()
+        shared = {f"n{n:03}" for n in range(50, 150)}
+        assert states(store, "a") == ["", "pending"] or reached(store, "a", "e2") >= shared
+    assert store.list(TunnelBacklog) != [], "what both are without keeps it no longer"
+
+
+def test_changes_without_end_hold_up_no_newcomer(store: SqliteStore) -> None:
+    """The instance whose place it takes is to be drained, and that must end."""
+    stay = range(300, 400)
+    for account in ("a", "b"):
+        application(store, account, nodes=0)
+        move(store, account, stay)
+        Turns(store).take(5)
+        announce(store, account, "e1")
+    turns = Turns(store)
+    for account in ("a", "b"):
+        add_instance(store, account, "e2")
+    for number in range(12):
+        for account in ("a", "b"):
+            come_and_go = range(150) if number % 2 else range(150, 300)
+            move(store, account, [*come_and_go, *stay])
+        turns.take()
+    assert store.list(TunnelBacklog) != []
+    assert (states(store, "a"), states(store, "b")) == (["", ""], ["", ""])
+
+
+def test_a_newcomer_waits_for_tunnels_that_others_are_to_leave_room_for_but_not_for_ever(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    application(store, "a", nodes=20)
+    announce(store, "a", "e1")
+    with store.transaction() as transaction:
+        account = transaction.get(Account, "", "a")
+        lower = account.spec.model_copy(update={"tunnel_limit": 20})
+        transaction.update(account.model_copy(update={"spec": lower}))
+    clock = Clock()
+    turns = Turns(store, clock.seconds)
+    turns.let_go = False
+    for first in (100, 200):
+        move(store, "a", range(first, first + 20))
+    add_instance(store, "a", "e2")
+    turns.take(5)
+    assert (living(store), going(store)) == ({"a": 20}, {"a": 40})
+    assert states(store, "a") == ["", "pending"], "those that are deleted are not gone yet"
+    monkeypatch.setattr(tunnel_plans, "now", lambda: now() + timedelta(minutes=16))
+    clock.pass_(61)
+    turns.take(5)
+    assert states(store, "a") == ["", ""]
+
+
+def test_a_gateway_that_changes_without_end_leaves_its_accounts_others_their_turn(
+    store: SqliteStore,
+) -> None:
+    application(store, "a", nodes=200)
+    with CurrentWorld(store).transaction() as (transaction, seen):
+        remember(transaction, seen, "a", {"g"}, Budget())
+        other = transaction.get(GWProxy, "a", "g")
+        name = Metadata(name="h", namespace="a")
+        seen.note(transaction.create(other.model_copy(update={"metadata": name})))
+        remember(transaction, seen, "a", {"h"}, Budget())
+        assert work_off(transaction, seen, "a", (), Budget(left=10)) == ""
+        assert seen.backlog("a") == ("h", "g")

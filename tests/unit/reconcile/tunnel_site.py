@@ -9,6 +9,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 from epic.lifecycle.tunnels import Evidence
 from epic.model.base import Metadata, now
+from epic.model.instances import ProxyInstance
 from epic.model.resources import Account, GWEndpointSlice, GWProxy, GWRoute, LBServiceGroup, Tunnel
 from epic.reconcile.current import CurrentWorld
 from epic.reconcile.lifecycle import Lifecycle
@@ -67,6 +68,26 @@ def move(store: SqliteStore, account: str, nodes: Iterable[int]) -> None:
         stored = transaction.get(GWEndpointSlice, account, "g")
         changed = stored.model_copy(update={"spec": piece(account, nodes).spec})
         seen.note(transaction.update(changed))
+        replan(transaction, seen, account, {"g"})
+
+
+def announce(store: SqliteStore, account: str, *nodes: str) -> None:
+    """The account's gateway serves on these nodes, and on no others."""
+    with store.transaction() as transaction:
+        proxy = transaction.get(GWProxy, account, "g")
+        instances = (i.model_copy(update={"announced": i.node in nodes}) for i in proxy.status.instances)
+        status = proxy.status.model_copy(update={"instances": tuple(instances)})
+        transaction.update(proxy.model_copy(update={"status": status}))
+
+
+def add_instance(store: SqliteStore, account: str, node: str) -> None:
+    """The gateway gets an instance there, and keeps those that it has."""
+    with CurrentWorld(store).transaction() as (transaction, seen):
+        proxy = transaction.get(GWProxy, account, "g")
+        address = IPv4Address("100.64.0.0") + transaction.next_number("address")
+        new = ProxyInstance(node=node, inside_address=address, unit="current", unconnected="pending")
+        status = proxy.status.model_copy(update={"instances": (*proxy.status.instances, new)})
+        seen.note(transaction.update(proxy.model_copy(update={"status": status})))
         replan(transaction, seen, account, {"g"})
 
 
