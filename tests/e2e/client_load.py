@@ -4,10 +4,11 @@
 Arguments: ADDRESS PORT HOST RATE CONNECTIONS. Sends RATE requests a second on connections of their own, and
 two a second on each of CONNECTIONS kept-alive connections, until its input ends, but for five
 seconds at least: what is tried may be over at once. Then prints one JSON line:
-{"sent", "answered", "closed": polite ends of kept-alive connections, "stalled": seconds in which this process
-did not run, "failures": [{"port", "opened", "at", "kind", "kept", "text"}]}. A failure is an answer other
-than 200 or none, on the connection from `port` (0: none came to be) that was begun at `opened`, given up
-at `at`; `kept`: the connection had answered before.
+{"sent", "answered", "closed": ends of kept-alive connections that the last answer announced, "dropped": ends
+that came unannounced between two requests, "stalled": seconds in which this process did not run,
+"failures": [{"port", "opened", "at", "kind", "kept", "text"}]}. A failure is an answer other than 200 or
+none, on the connection from `port` (0: none came to be) that was begun at `opened`, given up at `at`;
+`kept`: the connection had answered before.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ class Tally:
     sent: int = 0
     answered: int = 0
     closed: int = 0
+    dropped: int = 0
     stalled: float = 0.0
     failures: list[dict[str, object]] = field(default_factory=list)
 
@@ -157,9 +159,8 @@ async def keep_asking(target: Target, tally: Tally, patience: Patience, offset: 
                 reader, writer = await line.open(target)
             going = True
             while going:
-                # A server may end an idle connection: no request is lost by that.
                 if reader.at_eof():
-                    tally.closed += 1
+                    tally.dropped += 1
                     break
                 tally.sent += 1
                 async with patience.limit():

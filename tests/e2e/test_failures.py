@@ -4,11 +4,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from conftest import ready_instances
-from hosts import Lab, Target, tally
+from hosts import Lab, Target, settled, tally
+from traffic import describe, traffic
 
 from epic.client import EpicClient
 
@@ -23,6 +27,24 @@ while time.time() < end:
         print(last)
     time.sleep(0.01)
 """
+
+
+ORPHANED_SECONDS = 4
+"""In this time what is under way at a lost node is sent again to another one, which knows that it is lost."""
+
+
+@contextmanager
+def cut_off(lab: Lab, node: str) -> Iterator[None]:
+    """Nothing reaches the EPIC node from the router, nor the router from the node; both links stay up."""
+    chains = "; ".join(
+        f"add chain netdev cut {way} {{ type filter hook {way} device {node} priority 0; policy drop; }}"
+        for way in ("ingress", "egress")
+    )
+    lab["router"].run(f"nft 'add table netdev cut; {chains}'")
+    try:
+        yield
+    finally:
+        lab["router"].run("nft delete table netdev cut")
 
 
 def unit(web: dict[str, Any]) -> str:
@@ -79,3 +101,20 @@ def test_an_agent_that_restarts_or_crashes_loses_no_request(
     lab[node].run(how)
     replies = load.stop()
     assert {r.status for r in replies} == {200}, tally(replies)
+
+
+def test_a_node_that_is_lost_takes_its_own_connections_with_it_and_no_other(
+    lab: Lab, web_target: Target
+) -> None:
+    with traffic(lab, web_target) as seen:
+        with cut_off(lab, "epic2"):
+            settled(lab, web_target, 1)
+            time.sleep(ORPHANED_SECONDS)
+            returns = time.time()
+        settled(lab, web_target)
+    assert seen.failures, "half of the connections were the lost node's: " + describe(seen)
+    assert {failure.kind for failure in seen.failures} == {"ConnectionResetError"}, describe(seen)
+    led_away = replace(seen, moved=[moved for moved in seen.moved if moved.at < returns])
+    assert led_away.rehashed == seen.failures, "connections of the other node broke: " + describe(seen)
+    assert len(seen.moved) > len(led_away.moved), "the node that returned got some: " + describe(seen)
+    assert not seen.dropped, describe(seen)

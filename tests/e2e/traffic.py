@@ -38,6 +38,9 @@ class Seen:
     sent: int = 0
     answered: int = 0
     closed: int = 0
+    """Kept connections that ended when the last answer had said so."""
+    dropped: int = 0
+    """Those that ended without a word between two requests."""
     stalled: float = 0.0
     """Seconds in which the client's process did not run: the machine had no time for it."""
     failures: list[Failure] = field(default_factory=list)
@@ -67,7 +70,7 @@ def traffic(lab: Lab, target: Target, rate: int = 300, connections: int = 200) -
         said, watched = _end(load), _end(watch)
         assert watched["lost"] == 0, f"{watched['lost']} packets were not seen on the router"
         seen.sent, seen.answered, seen.closed = said["sent"], said["answered"], said["closed"]
-        seen.stalled = said["stalled"]
+        seen.dropped, seen.stalled = said["dropped"], said["stalled"]
         seen.failures = [Failure(**failure) for failure in said["failures"]]
         seen.next_hops = [(at, count) for at, count in watched["next_hops"]]
         seen.moved = [Moved(**moved) for moved in watched["moved"]]
@@ -86,6 +89,12 @@ def _end(process: subprocess.Popen[str]) -> dict[str, Any]:
     return said
 
 
+def none_broken(seen: Seen) -> None:
+    """No request was without a 200, and no connection ended before the server had announced it."""
+    assert not seen.failures, describe(seen)
+    assert not seen.dropped, describe(seen)
+
+
 def describe(seen: Seen) -> str:
     """For assertion messages."""
     hops = " ".join(f"{at:.2f}:{count}" for at, count in seen.next_hops)
@@ -94,7 +103,8 @@ def describe(seen: Seen) -> str:
         for f in seen.failures[:20]
     )
     return (
-        f"{seen.sent} sent, {seen.answered} answered, {seen.closed} closed by the server, "
+        f"{seen.sent} sent, {seen.answered} answered, {seen.closed} closed and {seen.dropped} dropped "
+        f"by the server, "
         f"the client did not run for {seen.stalled:.1f} s, "
         f"{len(seen.moved)} connections led elsewhere by the router; {len(seen.failures)} failures, "
         f"{len(seen.rehashed)} of those connections; "
