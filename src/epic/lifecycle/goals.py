@@ -87,10 +87,11 @@ def goals(
             if _is_leaving(instance) or (instance.announced and (room or len(free) > 1)):
                 aims[instance.node] = "remove"
                 free.remove(instance)
-    # Of those that stay routers should hear each.
+    # Those that stay should reach what is behind the gateway, and routers should hear them.
     free.sort(
         key=lambda i: (
             not _is_leaving(i),
+            i.unconnected != "no-room",
             hosts[i.node].heard,
             preference(gateway, i.node),
         )

@@ -22,11 +22,17 @@ class _Service(NamedTuple):
 
 
 class Backends:
-    """What a change touches is counted anew, and nothing else: a gateway may have ten thousand routes."""
+    """What a change touches is counted anew, and nothing else: a gateway may have ten thousand routes.
+
+    Of gateways that do not exist only their routes are kept: who writes routes can name any number of them.
+    """
 
     def __init__(self) -> None:
         self._routes: dict[tuple[str, str], GWRoute] = {}
         self._slices: dict[tuple[str, str], GWEndpointSlice] = {}
+        self._existing: set[GatewayId] = set()
+        self._attached: dict[GatewayId, set[str]] = {}
+        """The names of the routes with this parent, whether it exists or not."""
         self._services: dict[GatewayId, Counter[_Service]] = {}
         """How many of a gateway's routes lead to a Service."""
         self._gateways: dict[_Service, set[GatewayId]] = {}
@@ -37,23 +43,52 @@ class Backends:
         self._named: dict[str, Counter[WorkloadNode]] = defaultdict(Counter)
         self._endpoints: Counter[str] = Counter()
 
+    def apply_gateway(self, gateway: GatewayId, *, exists: bool) -> None:
+        """Take in that a gateway exists, or does not any more."""
+        if exists == (gateway in self._existing):
+            return
+        if exists:
+            self._existing.add(gateway)
+        for name in self._attached.get(gateway, ()):
+            for service in _services(gateway.account, self._routes[gateway.account, name]):
+                self._link(gateway, service, 1 if exists else -1)
+        if not exists:
+            self._existing.discard(gateway)
+
     def apply_route(self, account: str, name: str, obj: Resource | None) -> None:
         """Take in a route."""
-        before = _links(account, self._routes.pop((account, name), None))
-        after: set[tuple[GatewayId, _Service]] = set()
+        old, new = self._routes.pop((account, name), None), None
         if isinstance(obj, GWRoute):
-            self._routes[account, name] = obj
-            after = _links(account, obj)
-        for gateway, service in before - after:
-            if _count(self._services, gateway, service, -1):
-                _discard(self._gateways, service, gateway)
-                for node in self._hosts.get(service, ()):
-                    _count(self._workloads, gateway, node, -1)
-        for gateway, service in after - before:
-            if _count(self._services, gateway, service, 1):
-                self._gateways.setdefault(service, set()).add(gateway)
-                for node in self._hosts.get(service, ()):
-                    _count(self._workloads, gateway, node, 1)
+            self._routes[account, name] = new = obj
+        before, after = _parents(account, old), _parents(account, new)
+        for gateway in before - after:
+            _discard(self._attached, gateway, name)
+        for gateway in after - before:
+            self._attached.setdefault(gateway, set()).add(name)
+        links_before, links_after = self._links(account, old), self._links(account, new)
+        for gateway, service in links_before - links_after:
+            self._link(gateway, service, -1)
+        for gateway, service in links_after - links_before:
+            self._link(gateway, service, 1)
+
+    def _links(self, account: str, route: GWRoute | None) -> set[tuple[GatewayId, _Service]]:
+        if route is None:
+            return set()
+        services = _services(account, route)
+        return {
+            (parent, service) for parent in _parents(account, route) & self._existing for service in services
+        }
+
+    def _link(self, gateway: GatewayId, service: _Service, sign: int) -> None:
+        """One of the gateway's routes more, or less, leads to the Service."""
+        if not _count(self._services, gateway, service, sign):
+            return
+        if sign > 0:
+            self._gateways.setdefault(service, set()).add(gateway)
+        else:
+            _discard(self._gateways, service, gateway)
+        for node in self._hosts.get(service, ()):
+            _count(self._workloads, gateway, node, sign)
 
     def apply_slice(self, account: str, name: str, obj: Resource | None) -> None:
         """Take in an EndpointSlice."""
@@ -99,7 +134,7 @@ class Backends:
         return {node: address for node, (_, address) in found.items()}
 
     def gateways(self, account: str, service: str) -> set[str]:
-        """The gateways that send requests to a Service."""
+        """The gateways there are that send requests to a Service."""
         return {gateway.proxy for gateway in self._gateways.get(_Service(account, service), ())}
 
     def named(self, account: str) -> tuple[int, int]:
@@ -117,11 +152,12 @@ def endpoint_count(piece: GWEndpointSlice) -> int:
     return sum(len(endpoint.addresses) for endpoint in piece.spec.endpoints)
 
 
-def _links(account: str, route: GWRoute | None) -> set[tuple[GatewayId, _Service]]:
-    if route is None:
-        return set()
-    services = [_Service(account, uid) for uid in route_services(route)]
-    return {(GatewayId(account, parent), service) for parent in route_parents(route) for service in services}
+def _parents(account: str, route: GWRoute | None) -> set[GatewayId]:
+    return {GatewayId(account, parent) for parent in route_parents(route)} if route is not None else set()
+
+
+def _services(account: str, route: GWRoute) -> list[_Service]:
+    return [_Service(account, uid) for uid in route_services(route)]
 
 
 def _hosts(account: str, piece: GWEndpointSlice | None) -> dict[tuple[_Service, WorkloadNode], Address]:
@@ -133,7 +169,9 @@ def _hosts(account: str, piece: GWEndpointSlice | None) -> dict[tuple[_Service, 
 
 def _count(counters: dict[_K, Counter[_V]], key: _K, value: _V, sign: int) -> bool:
     """Whether that was the first of this value, or the last."""
-    counter = counters.setdefault(key, Counter())
+    counter = counters.get(key)
+    if counter is None:
+        counter = counters[key] = Counter()
     counter[value] += sign
     if counter[value]:
         return sign > 0 and counter[value] == 1

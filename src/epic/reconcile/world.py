@@ -305,6 +305,8 @@ class World(Lives):
             self.backends.apply_route(account, name, obj)
         elif change.kind == GWEndpointSlice.kind:
             self.backends.apply_slice(account, name, obj)
+        elif change.kind == GWProxy.kind:
+            self.backends.apply_gateway(GatewayId(account, name), exists=obj is not None)
         return super().apply(change)
 
 

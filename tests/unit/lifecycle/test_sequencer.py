@@ -192,6 +192,13 @@ def test_of_too_many_instances_those_go_that_no_router_hears() -> None:
         assert [i.node for i in found.instances if i.draining] == [unheard]
 
 
+def test_of_too_many_instances_one_without_room_for_its_tunnels_goes() -> None:
+    for name in ("e1", "e2", "e3"):
+        states = {node: "no-room" if node == name else "" for node in ("e1", "e2", "e3")}
+        found = step([instance(node, **UP, unconnected=state) for node, state in states.items()])
+        assert [i.node for i in found.instances if i.draining] == [name]
+
+
 def test_an_instance_waits_for_its_tunnels_and_the_one_it_replaces_for_it() -> None:
     new = {"phase": "Prepared", "unit": "current", "ready": True, "envoy_version": "1"}
     both = [instance("e1", **UP), instance("e2", **new, unconnected="pending")]

@@ -38,10 +38,15 @@ def test_counts_follow_routes_and_slices(seed: int) -> None:
     dice = random.Random(seed)
     routes: dict[str, GWRoute] = {}
     slices: dict[str, GWEndpointSlice] = {}
+    existing: set[str] = set()
     backends = Backends()
-    for _ in range(60):
+    for _ in range(80):
         name, gone = f"x{dice.randint(0, 4)}", dice.random() < 0.3
-        if dice.random() < 0.5:
+        if dice.random() < 0.2:
+            changed = dice.choice(GATEWAYS)
+            existing ^= {changed}
+            backends.apply_gateway(GatewayId("a", changed), exists=changed in existing)
+        elif dice.random() < 0.5:
             routes.pop(name, None)
             routes |= {} if gone else {name: route(dice, name)}
             backends.apply_route("a", name, routes.get(name))
@@ -50,22 +55,51 @@ def test_counts_follow_routes_and_slices(seed: int) -> None:
             slices |= {} if gone else {name: piece(dice, name)}
             backends.apply_slice("a", name, slices.get(name))
         for gateway in GATEWAYS:
-            behind = workload_endpoints(proxy_services(gateway, routes.values()), slices.values())
+            to_it = routes.values() if gateway in existing else ()
+            behind = workload_endpoints(proxy_services(gateway, to_it), slices.values())
             found = backends.workloads(GatewayId("a", gateway))
             assert found == {node: address for node, (address, _) in behind.items()}
             assert backends.count_workloads(GatewayId("a", gateway)) == len(behind)
         for uid in SERVICES:
-            to_it = [r for r in routes.values() if uid in route_services(r)]
-            assert backends.gateways("a", uid) == set().union(*map(route_parents, to_it))
+            to_service = [r for r in routes.values() if uid in route_services(r)]
+            assert backends.gateways("a", uid) == set().union(*map(route_parents, to_service)) & existing
         named = set().union(*map(named_nodes, slices.values()))
         assert backends.named("a") == (len(named), sum(map(endpoint_count, slices.values())))
 
 
 def test_nothing_is_kept_of_what_is_gone() -> None:
     dice, backends = random.Random(0), Backends()
-    empty = {name: len(kept) for name, kept in vars(backends).items()}
+    empty = kept(backends)
+    for gateway in GATEWAYS:
+        backends.apply_gateway(GatewayId("a", gateway), exists=True)
     backends.apply_route("a", "r", route(dice, "r"))
     backends.apply_slice("a", "s", piece(dice, "s"))
     backends.apply_slice("a", "s", None)
     backends.apply_route("a", "r", None)
-    assert {name: len(kept) for name, kept in vars(backends).items()} | {"_endpoints": 0} == empty
+    for gateway in GATEWAYS:
+        backends.apply_gateway(GatewayId("a", gateway), exists=False)
+    assert kept(backends) | {"_endpoints": 0} == empty
+
+
+def test_a_change_costs_nothing_for_gateways_that_routes_name_and_do_not_exist() -> None:
+    backends = Backends()
+    parents = [{"name": f"made-up-{number}"} for number in range(32)]
+    http = {"parentRefs": parents, "rules": [{"backendRefs": [{"name": "s0", "port": 80}]}]}
+    body = {"metadata": {"name": "r", "namespace": "a"}, "spec": {"http": http}}
+    backends.apply_route("a", "r", GWRoute.model_validate(body))
+    spec = {
+        "clientRef": {"clusterID": "c"},
+        "parentRef": {"uid": "s0"},
+        "endpoints": [{"addresses": ["10.0.0.1"], "nodeName": "n0"}],
+        "nodeAddresses": {"n0": "192.0.2.1"},
+    }
+    made = {"metadata": {"name": "s", "namespace": "a"}, "spec": spec}
+    backends.apply_slice("a", "s", GWEndpointSlice.model_validate(made))
+    assert backends.gateways("a", "s0") == set()
+    assert kept(backends)["_workloads"] == kept(backends)["_services"] == 0
+    backends.apply_gateway(GatewayId("a", "made-up-7"), exists=True)
+    assert kept(backends)["_workloads"] == backends.count_workloads(GatewayId("a", "made-up-7")) == 1
+
+
+def kept(backends: Backends) -> dict[str, int]:
+    return {name: len(what) for name, what in vars(backends).items()}
