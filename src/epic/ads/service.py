@@ -50,8 +50,12 @@ _DEBOUNCE_SECONDS = 0.005
 _SILENCE_SECONDS = 30.0
 _WATCH_SILENCE_SECONDS = 5.0
 _AGAIN_SECONDS = 2.0
-# Else connections that say nothing are kept for two minutes.
-_SERVER_OPTIONS = (("grpc.server_handshake_timeout_ms", 10_000),)
+_SERVER_OPTIONS = (
+    # Else connections that say nothing are kept for two minutes.
+    ("grpc.server_handshake_timeout_ms", 10_000),
+    # A node that comes back names all that it has: up to 262,144 endpoints, by gateway and address.
+    ("grpc.max_receive_message_length", 64 << 20),
+)
 
 
 @dataclass(frozen=True)

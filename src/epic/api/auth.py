@@ -19,12 +19,13 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from epic.api.attempts import Attempts, TooManyAttempts, Turns
-from epic.api.body_limit import limited
+from epic.api.body_limit import MEASUREMENTS_BYTES, MOST_BYTES, limited
 from epic.api.connections import STATE, Connection, origin_of
 from epic.api.context import Principal
 from epic.api.replies import PREFIX, epic_error_reply, error_reply, too_many
 from epic.api.sessions import Sessions
 from epic.api.verified import Verified
+from epic.api.write_slots import WriteSlots
 from epic.errors import Unavailable
 from epic.log_rate import LogRate
 from epic.model.resources import User
@@ -36,8 +37,6 @@ log = logging.getLogger(__name__)
 _CANDIDATES = 4
 _VERIFICATIONS_AT_ONCE = 2
 _NAME_SHOWN = 64
-# Handlers have 40 threads: writes that wait for a disk which hangs must leave some to those who read.
-_WRITES_AT_ONCE = 24
 _CHALLENGE = {"WWW-Authenticate": 'Basic realm="epicauth", charset="UTF-8"'}
 _OPEN = {f"{PREFIX}/healthz"}
 # Workload nodes put these every few seconds; they change nothing that lasts.
@@ -197,7 +196,7 @@ class Gate:
         self._app = app
         self._authenticator = authenticator
         self._sessions = sessions
-        self._writing = asyncio.Semaphore(_WRITES_AT_ONCE)
+        self._slots = WriteSlots()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer 401 or 403, or pass the request on with its principal."""
@@ -230,8 +229,10 @@ class Gate:
             return await too_many("connections", principal.account)(scope, receive, send)
         state["principal"] = principal
         send = _noted(scope, principal, send)
-        async with self._writing if _changes_something(scope) else nullcontext():
-            return await self._sessions.serve(self._app, _as_json(scope), limited(receive), send, user)
+        most = MEASUREMENTS_BYTES if _are_measurements(scope) else MOST_BYTES
+        slot = self._slots.take("" if principal.admin else principal.account)
+        async with slot if _changes_something(scope) else nullcontext():
+            return await self._sessions.serve(self._app, _as_json(scope), limited(receive, most), send, user)
 
 
 def _noted(scope: Scope, principal: Principal, send: Send) -> Send:
@@ -250,7 +251,12 @@ def _noted(scope: Scope, principal: Principal, send: Send) -> Send:
 
 
 def _changes_something(scope: Scope) -> bool:
-    return scope["method"] not in {"GET", "HEAD"} and not scope["path"].endswith(_MEASUREMENTS)
+    return scope["method"] not in {"GET", "HEAD"} and not _are_measurements(scope)
+
+
+def _are_measurements(scope: Scope) -> bool:
+    path: str = scope["path"]
+    return path.endswith(_MEASUREMENTS)
 
 
 def account_of(path: str) -> str | None:

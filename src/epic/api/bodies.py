@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import (
     BaseModel,
     ConfigDict,
+    FailFast,
     Field,
     ModelWrapValidatorHandler,
     PrivateAttr,
@@ -137,7 +138,7 @@ class InputMetadata(Camel):
 
     name: str = ""
     resource_version: int | None = None
-    annotations: dict[str, str] = {}
+    annotations: Annotated[dict[str, str], FailFast()] = {}
 
     @field_validator("annotations")
     @classmethod

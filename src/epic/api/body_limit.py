@@ -6,20 +6,22 @@ from __future__ import annotations
 from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive
 
-MOST_BYTES = 8 << 20
-"""Of a body. The longest are the measurements of workload nodes with thousands of tunnels."""
+MOST_BYTES = 2 << 20
+"""Of a body: objects have at most 786,432 bytes, and some clients write characters as six."""
+MEASUREMENTS_BYTES = 8 << 20
+"""Of the measurements of workload nodes, which may have thousands of tunnels."""
 
 
-def limited(receive: Receive) -> Receive:
-    """`receive` for one request, which raises a 413 when the body is longer than is taken."""
+def limited(receive: Receive, most: int = MOST_BYTES) -> Receive:
+    """`receive` for one request, which raises a 413 when the body is longer than `most` bytes."""
     taken = 0
 
     async def receiving() -> Message:
         nonlocal taken
         message = await receive()
         taken += len(message.get("body", b""))
-        if taken > MOST_BYTES:
-            raise HTTPException(413, f"the body has more than {MOST_BYTES} bytes")
+        if taken > most:
+            raise HTTPException(413, f"the body has more than {most} bytes")
         return message
 
     return receiving

@@ -2,7 +2,8 @@
 """Limits of fields, declared with them: `Annotated[str, Text(253)]`.
 
 Who reads an object does not check them, so that what is stored stays readable when a limit changes; who takes
-one from a client does (`epic.kinds.validation`). The API's schema shows them.
+one from a client does (`epic.kinds.validation`). The API's schema shows them. Of what has many items
+only the first that is none of its kind is told of: an error takes kilobytes, and a client can make a million.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
-from pydantic import GetJsonSchemaHandler
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema
 
 _SHOWN = 80
@@ -33,6 +34,12 @@ class Items:
     def explain(self, value: Any) -> str:
         """What is wrong with a value that is not, and what would be right."""
         return f"{len(value)} {self.what}; at most {self.most} are possible"
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        schema: Any = handler(source)
+        items = schema["schema"] if schema["type"] == "nullable" else schema
+        items["fail_fast"] = True
+        return cast("CoreSchema", schema)
 
     def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         schema = handler(core)

@@ -25,6 +25,7 @@ from ads_site import (
 )
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
+from google.protobuf.any_pb2 import Any
 from node_certificates import issue
 
 from epic.ads.delta.client import DeltaClient
@@ -39,6 +40,7 @@ from epic.ads.snapshot import (
     ROUTE_CONFIGURATION,
     TUNNEL,
     TYPES,
+    Versioned,
 )
 from epic.live import Live, Place
 from epic.model.resources import (
@@ -237,3 +239,13 @@ async def test_after_a_restart_an_agent_is_told_only_what_changed(site: Site) ->
         async with running(asyncio.create_task(client.run())):
             await eventually(lambda: len(held.log) == len(TYPES))
     assert held.log == [(t, [], []) for t in TYPES]
+
+
+async def test_a_node_that_comes_back_with_its_100_000_endpoints_is_heard(site: Site) -> None:
+    gateway = "account." + "g" * 36
+    held = Held()
+    held.resources[ENDPOINT] = {
+        f"{gateway}/10.{n >> 16}.{n >> 8 & 255}.{n & 255}": Versioned("0" * 16, Any()) for n in range(100_000)
+    }
+    async with site.serving(), site.agent(held):
+        await eventually(lambda: held.names(NODE_STATE) and not held.names(ENDPOINT))

@@ -166,7 +166,7 @@ async def test_a_body_without_end_is_not_taken(tenant: httpx.AsyncClient) -> Non
     reply = await tenant.post(f"{API}/accounts/root/slices", content=endless())
     assert reply.status_code == 413
     assert "more than" in reply.json()["error"]
-    assert sent <= 9 << 20
+    assert sent <= 3 << 20
 
 
 @pytest.mark.parametrize("depth", [200, 400, 600, 900, 100_000])

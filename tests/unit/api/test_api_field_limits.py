@@ -50,6 +50,26 @@ async def test_a_route_beyond_the_limits_is_400(tenant: httpx.AsyncClient, store
     assert store.get(GWRoute, "root", "R1").spec.http.hostnames == ("a.b",)  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"spec": {"endpoints": [1] * 100_000}}, "slice.spec.endpoints.0"),
+        ({"spec": {"nodeAddresses": {f"n{i}": 1.5 for i in range(50_000)}}}, "slice.spec.nodeAddresses.n0"),
+        ({"metadata": {"annotations": {f"a{i}": 1 for i in range(50_000)}}}, "slice.metadata.annotations.a0"),
+    ],
+)
+async def test_of_many_wrong_items_the_first_is_told_of(
+    tenant: httpx.AsyncClient, fields: dict[str, Any], named: str
+) -> None:
+    body = slice_body()
+    for part, content in fields.items():
+        body["slice"].setdefault(part, {}).update(content)
+    refused = await tenant.post(SLICES, json=body)
+    assert refused.status_code == 400
+    assert named in refused.json()["error"]
+    assert len(refused.content) < 1000
+
+
 async def test_a_slice_beyond_the_limits_is_400(tenant: httpx.AsyncClient, store: SqliteStore) -> None:
     body = slice_body()
     body["slice"]["spec"]["endpoints"] *= 1001

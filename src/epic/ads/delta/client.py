@@ -30,6 +30,8 @@ _CHANNEL_OPTIONS = (
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
+    # A server of the platform's own knows what it sends; gRPC's own limit is 4 MiB.
+    ("grpc.max_receive_message_length", -1),
 )
 
 

@@ -37,8 +37,10 @@ from epic.ads.snapshot import (
 WILDCARD = "*"
 # Always sent as they are in the newest snapshot.
 _LIVE = frozenset({TUNNEL, ENDPOINT, LOAD_ASSIGNMENT})
-# gRPC receivers refuse messages above 4 MiB by default.
+# gRPC receivers, such as Envoys, refuse messages above 4 MiB by default.
 _RESPONSE_BYTES = 3 << 20
+# What a resource takes in a response besides its name, its version and its body.
+_ENTRY_BYTES = 20
 _NOTHING: Resources = {}
 # What a remembered name takes besides its letters, about.
 _NAME_BYTES = 200
@@ -301,7 +303,7 @@ class Stream:
                 yield self._respond(type_url, (name,), resources)
                 continue
             batch.append(name)
-            size += len(name) + (len(resources[name].body.value) if name in resources else 0)
+            size += _entry_bytes(name, resources.get(name))
             if size > _RESPONSE_BYTES:
                 yield self._respond(type_url, batch, resources)
                 batch, size = [], 0
@@ -337,3 +339,9 @@ def _answer(subscription: _Subscription, request: pb.DeltaDiscoveryRequest) -> A
         return Refused(request.type_url, request.error_detail.message, tuple(sent.updated))
     subscription.accept(sent)
     return Acked(request.type_url, dict(subscription.held))
+
+
+def _entry_bytes(name: str, resource: Versioned | None) -> int:
+    """What a resource, or the removal of one, takes in a response, at most."""
+    content = resource.body.ByteSize() + len(resource.version) if resource is not None else 0
+    return len(name.encode()) + content + _ENTRY_BYTES
