@@ -140,6 +140,8 @@ def api(directory: Path) -> Iterator[int]:
         limits = {
             "proxyLimit": 1000,
             "workloadNodeLimit": 10000,
+            "routeLimit": 20000,
+            "sliceLimit": 20000,
             "tunnelLimit": 100000,
             "endpointLimit": 1000000,
         }

@@ -131,7 +131,14 @@ _ROUTE = {
 }
 _CONTENT: dict[str, dict[str, Any]] = {
     "Account": {
-        "spec": {"proxyLimit": 3, "workloadNodeLimit": 4, "tunnelLimit": 5, "endpointLimit": 6},
+        "spec": {
+            "proxyLimit": 3,
+            "workloadNodeLimit": 4,
+            "tunnelLimit": 5,
+            "endpointLimit": 6,
+            "routeLimit": 7,
+            "sliceLimit": 8,
+        },
     },
     "User": {"spec": {"password-hash": "$argon2id$x", "admin": True}},
     "ServicePrefix": {"spec": {"public-pool": _POOL, "alt-pool": _POOL}},

@@ -11,13 +11,26 @@ from contextlib import contextmanager
 
 from epic.errors import QuotaExceeded
 from epic.model.base import Resource
-from epic.model.resources import Account, GWEndpointSlice
+from epic.model.resources import Account, GWEndpointSlice, GWRoute
 from epic.reconcile.backends import endpoint_count, named_nodes
 from epic.reconcile.tunnel_room import excess
 from epic.reconcile.world import World
 from epic.store.interface import Transaction
 
 _HELP = "delete what is not needed, or ask the platform's administrators for a higher"
+
+
+def check_room_for_one(transaction: Transaction, world: World, obj: GWRoute | GWEndpointSlice) -> None:
+    """Raise QuotaExceeded if the account has as many objects of the kind as it may have."""
+    limits = transaction.get(Account, "", obj.account).spec
+    what, name, most = (
+        ("routes", "routeLimit", limits.route_limit)
+        if isinstance(obj, GWRoute)
+        else ("EndpointSlices", "sliceLimit", limits.slice_limit)
+    )
+    count = world.backends.owned(obj.account, obj.kind)
+    if count >= most:
+        raise QuotaExceeded(f"account {obj.account!r} has {count} {what} and may have {most}; {_HELP} {name}")
 
 
 @contextmanager

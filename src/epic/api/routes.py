@@ -10,7 +10,12 @@ from typing import Any, Generic, TypeVar
 
 from fastapi import APIRouter, Response
 
-from epic.api.account_limits import takes_more, within_slice_limits, within_tunnel_limit
+from epic.api.account_limits import (
+    check_room_for_one,
+    takes_more,
+    within_slice_limits,
+    within_tunnel_limit,
+)
 from epic.api.bodies import Body, InputMetadata, RouteBody, SliceBody
 from epic.api.context import Context, Ctx
 from epic.api.metadata import check_version, with_sources
@@ -68,6 +73,7 @@ class _Collection(Generic[_Owned, _Given]):
             transaction.get(Account, "", obj.account)
             if transaction.find(self.kind.model, obj.account, obj.name) is not None:
                 raise Duplicate(f"{obj.kind} {obj.name!r} exists already", path)
+            check_room_for_one(transaction, world, obj)
             if self.check is not None:
                 self.check(ctx, transaction, obj)
             with within_tunnel_limit(transaction, world, obj.account):

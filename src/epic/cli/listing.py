@@ -105,6 +105,8 @@ _COLUMNS: dict[str, tuple[Column, ...]] = {
         ("NODE LIMIT", _field("spec", "workloadNodeLimit")),
         ("TUNNEL LIMIT", _field("spec", "tunnelLimit")),
         ("ENDPOINT LIMIT", _field("spec", "endpointLimit")),
+        ("ROUTE LIMIT", _field("spec", "routeLimit")),
+        ("SLICE LIMIT", _field("spec", "sliceLimit")),
         ("AGE", _age),
     ),
     User.kind: (_ACCOUNT, _NAME, ("AGE", _age)),

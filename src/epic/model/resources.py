@@ -36,6 +36,8 @@ class AccountSpec(Kebab):
     workload_node_limit: Annotated[int, Field(ge=0, alias="workloadNodeLimit")] = 250
     tunnel_limit: Annotated[int, Field(ge=0, alias="tunnelLimit")] = 2000
     endpoint_limit: Annotated[int, Field(ge=0, alias="endpointLimit")] = 20000
+    route_limit: Annotated[int, Field(ge=0, alias="routeLimit")] = 1000
+    slice_limit: Annotated[int, Field(ge=0, alias="sliceLimit")] = 2000
 
 
 class Account(Resource):

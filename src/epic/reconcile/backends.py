@@ -42,6 +42,8 @@ class Backends:
         """How many of a gateway's Services have endpoints on a node."""
         self._named: dict[str, Counter[WorkloadNode]] = defaultdict(Counter)
         self._endpoints: Counter[str] = Counter()
+        self._owned: dict[str, Counter[str]] = {}
+        """How many objects of a kind an account has."""
 
     def apply_gateway(self, gateway: GatewayId, *, exists: bool) -> None:
         """Take in that a gateway exists, or does not any more."""
@@ -60,6 +62,7 @@ class Backends:
         old, new = self._routes.pop((account, name), None), None
         if isinstance(obj, GWRoute):
             self._routes[account, name] = new = obj
+        self._count_owned(account, GWRoute.kind, old, new)
         before, after = _parents(account, old), _parents(account, new)
         for gateway in before - after:
             _discard(self._attached, gateway, name)
@@ -70,6 +73,15 @@ class Backends:
             self._link(gateway, service, -1)
         for gateway, service in links_after - links_before:
             self._link(gateway, service, 1)
+
+    def _count_owned(self, account: str, kind: str, old: Resource | None, new: Resource | None) -> None:
+        if (old is None) != (new is None):
+            _count(self._owned, account, kind, -1 if new is None else 1)
+
+    def owned(self, account: str, kind: str) -> int:
+        """How many routes or EndpointSlices the account has."""
+        found = self._owned.get(account)
+        return found[kind] if found else 0
 
     def _links(self, account: str, route: GWRoute | None) -> set[tuple[GatewayId, _Service]]:
         if route is None:
@@ -95,6 +107,7 @@ class Backends:
         old, new = self._slices.pop((account, name), None), None
         if isinstance(obj, GWEndpointSlice):
             self._slices[account, name] = new = obj
+        self._count_owned(account, GWEndpointSlice.kind, old, new)
         for piece, sign in ((old, -1), (new, 1)):
             if piece is not None:
                 self._endpoints[account] += sign * endpoint_count(piece)
@@ -148,8 +161,8 @@ def named_nodes(piece: GWEndpointSlice) -> set[WorkloadNode]:
 
 
 def endpoint_count(piece: GWEndpointSlice) -> int:
-    """How many addresses the endpoints of a slice have."""
-    return sum(len(endpoint.addresses) for endpoint in piece.spec.endpoints)
+    """How many endpoints a slice counts for: its addresses, or its ports if these are more."""
+    return max(sum(len(endpoint.addresses) for endpoint in piece.spec.endpoints), len(piece.spec.ports))
 
 
 def _parents(account: str, route: GWRoute | None) -> set[GatewayId]:

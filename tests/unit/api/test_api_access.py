@@ -48,6 +48,8 @@ async def test_tenant_reaches_its_own_account(tenant: httpx.AsyncClient) -> None
         "workloadNodeLimit": 250,
         "tunnelLimit": 2000,
         "endpointLimit": 20000,
+        "routeLimit": 1000,
+        "sliceLimit": 2000,
     }
     group = (await tenant.get(f"{API}/accounts/root/groups/gatewayhttp")).json()
     assert group["link"]["create-proxy"] == PROXIES

@@ -75,6 +75,34 @@ async def test_endpoints_beyond_the_limit_are_403(tenant: httpx.AsyncClient, sto
     assert "endpointLimit" in refused.json()["error"]
 
 
+async def test_ports_count_where_a_slice_has_more_of_them(
+    tenant: httpx.AsyncClient, store: SqliteStore
+) -> None:
+    limit(store, endpoint_limit=3)
+    body = slice_body("E1")
+    body["slice"]["spec"]["ports"] = [{"port": number, "protocol": "TCP"} for number in range(1, 5)]
+    refused = await tenant.post(SLICES, json=body)
+    assert (refused.status_code, "would have 4 endpoints" in refused.json()["error"]) == (403, True)
+
+
+async def test_routes_and_slices_beyond_their_limits_are_403_until_others_are_deleted(
+    tenant: httpx.AsyncClient, store: SqliteStore
+) -> None:
+    limit(store, route_limit=1, slice_limit=1)
+    for path, bodies in (
+        (ROUTES, (route_body("R1"), route_body("R2"))),
+        (SLICES, (slice_body("E1"), slice_body("E2"))),
+    ):
+        first, second = bodies
+        assert (await tenant.post(path, json=first)).status_code == 302
+        refused = await tenant.post(path, json=second)
+        assert (refused.status_code, "has 1 " in refused.json()["error"]) == (403, True)
+        name = "R1" if path == ROUTES else "E1"
+        assert (await tenant.put(f"{path}/{name}", json=first)).status_code == 302
+        assert (await tenant.delete(f"{path}/{name}")).status_code == 200
+        assert (await tenant.post(path, json=second)).status_code == 302
+
+
 async def test_tunnels_beyond_the_limit_are_403_and_leave_nothing(
     tenant: httpx.AsyncClient, store: SqliteStore
 ) -> None:
