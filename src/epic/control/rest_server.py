@@ -29,6 +29,8 @@ _HANDSHAKE_SECONDS = 10.0
 # From when the server waits for it, to its last byte. Between requests uvicorn waits for five.
 _HEADER_SECONDS = 10.0
 _BODY_SECONDS = 60.0
+# So long a client may take for what is written for it: a reply of any size waits whole in memory.
+_TAKE_SECONDS = 120.0
 _PAUSE_SECONDS = 1.0
 # More than a record of TLS.
 _READ_BYTES = 32 << 10
@@ -137,13 +139,14 @@ class _Door:
 
 
 class _Protocol(H11Protocol):
-    """HTTP on one connection, which is ended when a request takes too long to come."""
+    """HTTP on one connection; it ends when a request takes too long to come, or a reply to be taken."""
 
     def __init__(self, config: uvicorn.Config, state: ServerState, connection: Connection) -> None:
         super().__init__(config, state, {STATE: connection})
         self._connection = connection
         self._awaited: object = None
         self._deadline: asyncio.TimerHandle | None = None
+        self._stuck: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """The handshake is done."""
@@ -154,6 +157,7 @@ class _Protocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """It is closed."""
         self._stop_waiting()
+        self._end_of_pause()
         self._connection.end()
         super().connection_lost(exc)
 
@@ -161,6 +165,21 @@ class _Protocol(H11Protocol):
         """Some of a request has come."""
         super().data_received(data)
         self._await_request()
+
+    def pause_writing(self) -> None:
+        """The client does not take what is written for it."""
+        super().pause_writing()
+        self._stuck = self.loop.call_later(_TAKE_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """It has taken nearly everything."""
+        self._end_of_pause()
+        super().resume_writing()
+
+    def _end_of_pause(self) -> None:
+        if self._stuck is not None:
+            self._stuck.cancel()
+            self._stuck = None
 
     def _await_request(self) -> None:
         state = self.conn.their_state

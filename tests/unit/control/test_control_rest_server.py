@@ -20,6 +20,7 @@ from epic.control.settings import RestSettings
 
 GET = b"GET /slow HTTP/1.1\r\nHost: epic\r\n"
 POST = b"POST /echo HTTP/1.1\r\nHost: epic\r\nContent-Length: 5\r\n\r\n"
+LARGE = 30_000_000
 Client = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
@@ -42,13 +43,14 @@ def application() -> FastAPI:
 
     app.add_api_route("/stream", lambda: event_stream(ticks(), never))
     app.add_api_route("/slow", slow)
+    app.add_api_route("/large", lambda: "x" * LARGE)
     app.add_api_route("/echo", echo, methods=["POST"])
     return app
 
 
 @pytest.fixture
 async def server(rest: RestSettings, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[RestServer]:
-    for name in ("_HANDSHAKE_SECONDS", "_HEADER_SECONDS", "_BODY_SECONDS"):
+    for name in ("_HANDSHAKE_SECONDS", "_HEADER_SECONDS", "_BODY_SECONDS", "_TAKE_SECONDS"):
         monkeypatch.setattr(rest_server, name, 0.3)
     monkeypatch.setattr(rest_server, "_STREAMS_MAY_END_SECONDS", 0.1)
     server = RestServer(application(), rest)
@@ -126,6 +128,19 @@ async def test_an_answer_and_a_stream_may_take_longer(server: RestServer, rest: 
     async with asyncio.timeout(10):
         for _ in range(20):
             await streamed[0].readuntil(b"event: tick")
+
+
+async def test_a_reply_that_is_not_taken_is_not_kept_for_ever(
+    server: RestServer, rest: RestSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = GET.replace(b"slow", b"large") + b"\r\n"
+    idle = await connect(rest)
+    idle[1].write(large + large)
+    await none_is_open(server)
+    monkeypatch.setattr(rest_server, "_TAKE_SECONDS", 60.0)
+    taken = await connect(rest)
+    taken[1].write(large.replace(b"Host", b"Connection: close\r\nHost"))
+    assert (await the_rest(taken)).count(b"x") >= LARGE
 
 
 async def test_a_connection_takes_little_memory_and_a_body_of_any_size(
