@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from epic.errors import Invalid
 from epic.gatewayapi.attachment import Attachment, attach, hostnames_on, parents_on
 from epic.gatewayapi.hostnames import covers, most_specific, specificity
 from epic.gatewayapi.listeners import Served, judge, specified
@@ -26,6 +27,15 @@ from epic.model.gatewayapi import BackendRef, HTTPRouteSpec
 from epic.model.resources import GWProxy, GWRoute
 
 Backends = Callable[[Iterable[BackendRef]], tuple[WeightedCluster, ...]]
+
+MOST_ENTRIES = 100_000
+"""Matches of a gateway's routes, counted for each listener and hostname that they are for."""
+_TOO_MANY_ENTRIES = (
+    f"The routes have more than {MOST_ENTRIES} matches, counted for each listener and hostname that they are "
+    "for; use fewer hostnames, or fewer matches in routes that are for all of them"
+)
+MOST_PORTS_OF_SERVICE = 32
+"""That a gateway's routes may name: each is a cluster with all of the Service's endpoints."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +60,10 @@ class _Attached:
 
 
 def translate(proxy: GWProxy, routes: Iterable[GWRoute], services: Collection[str]) -> Translation:
-    """Translate a gateway that has its address; `services` are the UIDs of the Services that exist."""
+    """Translate a gateway that has its address; `services` are the UIDs of the Services that exist.
+
+    Raises Invalid when the routes make more of it than a gateway may be.
+    """
     if proxy.spec.public_address is None:
         raise ValueError(f"gateway {proxy.id} has no public address")
     wanted = specified(proxy.spec)
@@ -99,6 +112,12 @@ def _clusters(routes: Iterable[GWRoute], services: Collection[str]) -> tuple[Clu
         for ref in _references(route)
         if _is_service(ref) and ref.name in services
     }
+    for service, count in Counter(cluster.service for cluster in found).items():
+        if count > MOST_PORTS_OF_SERVICE:
+            raise Invalid(
+                f"The routes name {count} ports of Service {service!r}; "
+                f"at most {MOST_PORTS_OF_SERVICE} are possible"
+            )
     return tuple(sorted(found, key=lambda cluster: (cluster.service, cluster.port or 0)))
 
 
@@ -123,12 +142,18 @@ def _ports(served: Sequence[Served], attached: Sequence[_Attached], weights: Bac
     by_port: dict[int, list[Served]] = defaultdict(list)
     for listener in served:
         by_port[listener.port].append(listener)
+    entries = 0
     for number in sorted(by_port):
         listeners = by_port[number]
         if listeners[0].protocol == "TCP":
             yield Port(number, "TCP", backends=_tcp_backends(listeners[0], attached, weights))
         else:
-            hosts = [host for x in listeners for host in _virtual_hosts(x, listeners, attached, weights)]
+            hosts = []
+            for host in (h for x in listeners for h in _virtual_hosts(x, listeners, attached, weights)):
+                entries += 1 + len(host.routes)
+                if entries > MOST_ENTRIES:  # What is refused is not built first.
+                    raise Invalid(_TOO_MANY_ENTRIES)
+                hosts.append(host)
             yield Port(number, "HTTP", virtual_hosts=tuple(sorted(hosts, key=lambda h: h.hostname)))
 
 

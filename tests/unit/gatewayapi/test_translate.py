@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from epic.errors import Invalid
 from epic.gatewayapi.routing import HTTPRoute, VirtualHost
 from epic.gatewayapi.translate import translate
 from epic.model.resources import GWProxy, GWRoute
@@ -114,3 +115,23 @@ def test_a_gateway_without_address_cannot_be_translated() -> None:
     bare = gateway.model_copy(update={"spec": gateway.spec.model_copy(update={"public_address": None})})
     with pytest.raises(ValueError, match=r"root\.U1 has no public address"):
         translate(bare, [], set())
+
+
+def test_hostnames_times_matches_are_refused_before_they_are_built() -> None:
+    many = [{"path": {"type": "Exact", "value": f"/{number}"}} for number in range(64)]
+    rules = [{"matches": many, "backendRefs": [{"name": "s1", "port": 80}]}] * 2
+    wide = [route(f"wide{number}", 0, [], rules) for number in range(10)]
+    named = [route(f"r{n}", 0, [f"h{n}-{i}.example.com" for i in range(16)], []) for n in range(10)]
+    assert len(hosts(proxy(), [*wide, *named[:2]])) == 33
+    with pytest.raises(Invalid, match="more than 100000 matches"):
+        translate(proxy(), [*wide, *named], {"s1", "s2"})
+
+
+def test_a_service_has_only_so_many_ports() -> None:
+    def named(ports: range) -> list[GWRoute]:
+        backends = [{"name": "s1", "port": port} for port in ports]
+        return [route(f"r{port['port']}", 0, [], [{"backendRefs": [port]}]) for port in backends]
+
+    assert len(translate(proxy(), named(range(1, 33)), {"s1"}).routing.clusters) == 32
+    with pytest.raises(Invalid, match="33 ports of Service 's1'; at most 32 are possible"):
+        translate(proxy(), named(range(1, 34)), {"s1"})
