@@ -97,3 +97,9 @@ def test_the_control_plane_takes_the_host_with_it_neither_by_memory_nor_by_a_run
     assert settings(unit, "Restart") == ["always"]
     descriptors, most = settings(unit, "LimitNOFILE"), RestSettings.model_fields["connections"].default
     assert int(descriptors[0]) >= 4 * most
+
+
+def test_a_node_that_is_short_of_memory_loses_gateways_before_what_all_of_them_need() -> None:
+    assert settings("base/files/epic-agent.service", "OOMScoreAdjust") == ["-900"]
+    assert settings("router/files/bird.conf", "OOMScoreAdjust") == ["-900"]
+    assert settings("gateway_node/files/epic-envoy@.service", "OOMScoreAdjust") == ["500"]
