@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import uvicorn
+from stores import open_store
 
 from epic.api.app import create_app
 from epic.api.auth import hash_password
@@ -32,7 +33,6 @@ from epic.controller.linux import HostSettings, LinuxController
 from epic.errors import EpicError
 from epic.model.base import Metadata
 from epic.model.resources import Node, User, UserSpec
-from epic.store.sqlite import SqliteStore
 
 OBJECTS = 10_000
 GATEWAYS = 10
@@ -115,7 +115,7 @@ class NoEvents:
 
 def serve(database: Path, port: int) -> None:
     """The API over an empty store, until killed."""
-    store = SqliteStore(database)
+    store = open_store(database)
     with store.transaction() as transaction:
         spec = UserSpec(password_hash=hash_password(PASSWORD), admin=True)
         transaction.create(User(metadata=Metadata(name="admin"), spec=spec))

@@ -22,12 +22,14 @@ sys.path[:0] = [str(Path(__file__).parents[1] / "unit/ads")]
 
 from ads_site import Held, Site, eventually, running  # noqa: E402
 from node_certificates import issue  # noqa: E402
+from stores import open_store  # noqa: E402
 
 from epic.ads.delta.client import DeltaClient  # noqa: E402
 from epic.ads.service import AdsService  # noqa: E402
 from epic.ads.snapshot import INSTANCE, SIBLINGS, TYPES, Resources  # noqa: E402
 from epic.api.bodies import ProxySpecInput  # noqa: E402
 from epic.api.gateways import GatewaySettings, create_gateway  # noqa: E402
+from epic.cache.store import CachedStore  # noqa: E402
 from epic.model.naming import GatewayId  # noqa: E402
 from epic.model.resources import Account, GWProxy, LBServiceGroup, Node, ServicePrefix  # noqa: E402
 from epic.model.siblings import Siblings  # noqa: E402
@@ -38,7 +40,6 @@ from epic.reconcile.siblings_keeper import SiblingsKeeper  # noqa: E402
 from epic.reconcile.world import World  # noqa: E402
 from epic.rotation import Policy, Step  # noqa: E402
 from epic.siblings.heard import AppliedLists  # noqa: E402
-from epic.store.sqlite import SqliteStore  # noqa: E402
 
 NODES = ("epic1", "epic2")
 AGENT_SECONDS = 0.025
@@ -119,7 +120,7 @@ async def measure_hold(directory: Path) -> None:
         tell(f"{BURST} gateways at once", agents, burst)
 
 
-def fill(store: SqliteStore) -> None:
+def fill(store: CachedStore) -> None:
     """What a gateway needs to be made."""
     pool = {"pool": "203.0.113.0/24", "subnet": "203.0.113.0/24"}
     group = {"metadata": {"name": "g", "namespace": "a"}, "spec": {"service-prefix": "p"}}
@@ -147,7 +148,7 @@ async def post(site: Site, names: Sequence[str]) -> dict[str, float]:
     return asked
 
 
-def _create(store: SqliteStore, spec: ProxySpecInput) -> None:
+def _create(store: CachedStore, spec: ProxySpecInput) -> None:
     with store.transaction() as transaction:
         group = transaction.get(LBServiceGroup, "a", "g")
         settings = GatewaySettings(IPv4Network("100.64.0.0/16"), timedelta())
@@ -169,7 +170,7 @@ def tell(what: str, agents: Sequence[Agent], asked: dict[str, float]) -> None:
 
 def measure_keeping(directory: Path, gateways: int) -> None:
     """Processor time for many gateways on ten nodes: when nothing is to be done, and for a rotation."""
-    store = SqliteStore(directory / "many.db")
+    store = open_store(directory / "many.db")
     nodes = make_many(store, gateways)
     ahead = [0.0]
 
@@ -200,7 +201,7 @@ def measure_keeping(directory: Path, gateways: int) -> None:
     store.close()
 
 
-def make_many(store: SqliteStore, gateways: int) -> list[str]:
+def make_many(store: CachedStore, gateways: int) -> list[str]:
     """Gateways of two instances on ten nodes; returns the nodes."""
     names = [f"e{number}" for number in range(10)]
     for number, name in enumerate(names):
@@ -228,7 +229,7 @@ def make_many(store: SqliteStore, gateways: int) -> list[str]:
     return names
 
 
-def say_newest(store: SqliteStore, applied: AppliedLists, nodes: Iterable[str]) -> None:
+def say_newest(store: CachedStore, applied: AppliedLists, nodes: Iterable[str]) -> None:
     """All nodes say that they have the newest lists."""
     lists = store.list(Siblings)
     for node in nodes:

@@ -7,33 +7,47 @@ import resource
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 
-from epic.store.sqlite import SqliteStore
+from epic.cache.store import CachedStore
+from epic.store.embedded import direct
 
 
 @contextmanager
-def full(store: SqliteStore) -> Iterator[None]:
+def _opened_with(store: CachedStore, pragma: str) -> Iterator[None]:
+    """Connections that write are opened anew, with this setting."""
+    connect = direct.connect
+
+    def connect_so(path: Path) -> sqlite3.Connection:
+        connection = connect(path)
+        connection.execute(f"PRAGMA {pragma}")
+        return connection
+
+    direct.connect = connect_so
+    store._engine._direct.close()
+    try:
+        yield
+    finally:
+        direct.connect = connect
+        store._engine._direct.close()
+
+
+@contextmanager
+def full(store: CachedStore) -> Iterator[None]:
     """The database may not grow."""
-    (before,) = store._writer.execute("PRAGMA max_page_count").fetchone()
-    store._writer.execute("PRAGMA max_page_count=1")
-    try:
+    with _opened_with(store, "max_page_count=1"):
         yield
-    finally:
-        store._writer.execute(f"PRAGMA max_page_count={before}")
 
 
 @contextmanager
-def read_only(store: SqliteStore) -> Iterator[None]:
+def read_only(store: CachedStore) -> Iterator[None]:
     """The file system takes no writes."""
-    store._writer.execute("PRAGMA query_only=1")
-    try:
+    with _opened_with(store, "query_only=1"):
         yield
-    finally:
-        store._writer.execute("PRAGMA query_only=0")
 
 
 @contextmanager
-def failing(store: SqliteStore) -> Iterator[None]:
+def failing(store: CachedStore) -> Iterator[None]:
     """The disk refuses to write, with another error than that it is full."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
@@ -44,9 +58,9 @@ def failing(store: SqliteStore) -> Iterator[None]:
 
 
 @contextmanager
-def busy(store: SqliteStore) -> Iterator[None]:
+def busy(store: CachedStore) -> Iterator[None]:
     """Another process is in the middle of a write."""
-    with closing(sqlite3.connect(store._path, isolation_level=None)) as other:
+    with closing(sqlite3.connect(store.location.sqlite, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         yield
 

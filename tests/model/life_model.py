@@ -35,6 +35,7 @@ from epic.model.resources import (
 from epic.model.runs import Run
 from epic.model.siblings import Siblings
 from epic.reconcile.tunnelling import replan
+from epic.store.location import StoreLocation
 
 POOL = IPv4Network("100.64.0.0/29")
 ACCOUNTS = ("a", "b")
@@ -53,7 +54,7 @@ class Model(Plant):
     store: FullDisk
 
     def __init__(self, directory: Path, clock: Clock) -> None:
-        super().__init__(FullDisk(directory / "epic.db"), clock, POOL)
+        super().__init__(FullDisk(StoreLocation(sqlite=directory / "epic.db")), clock, POOL)
         self.context = Context(store=self.store, inside_pool=POOL, run_events=_NoEvents())
         self.lost: dict[str, datetime] = {}
         """Nodes removed by force, and when they are switched off at the latest."""

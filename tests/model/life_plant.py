@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from epic.ads.desired.picture import KINDS, Picture
 from epic.ads.desired.siblings import SiblingLists
 from epic.ads.reports import applied_siblings, heard, reported, silent
 from epic.ads.snapshot import TUNNEL, Snapshot
+from epic.cache.store import CachedStore
 from epic.errors import StorageFull
 from epic.ipam.networks import DEFAULT_POOLS
 from epic.lifecycle.digest import Placed
@@ -39,11 +39,10 @@ from epic.runs.records import Records
 from epic.runs.results import NodeOutcome
 from epic.siblings.heard import AppliedLists
 from epic.store.interface import Change, Transaction
-from epic.store.sqlite import SqliteStore
 from epic.workqueue.queue import WorkQueue
 
 
-class FullDisk(SqliteStore):
+class FullDisk(CachedStore):
     """The real store on a disk that may be full."""
 
     full = False
@@ -53,9 +52,7 @@ class FullDisk(SqliteStore):
         with super().transaction() as transaction:
             yield transaction
             if self.full:
-                error = sqlite3.OperationalError("database or disk is full")
-                error.sqlite_errorcode = sqlite3.SQLITE_FULL
-                raise error
+                raise StorageFull("the disk is full")
 
 
 @dataclass
@@ -71,7 +68,7 @@ class Execution:
 class Plant:
     """What the control plane and the nodes do. Each method that changes something is an event."""
 
-    store: SqliteStore
+    store: CachedStore
     clock: Clock
     pool: IPv4Network
     epic: dict[str, EpicNode] = field(default_factory=dict)
@@ -129,7 +126,7 @@ class Plant:
 
     def turn(self) -> bool:
         """A turn of each of them; returns whether anything is due still."""
-        changes = list(self.store._changes(self._seen))
+        changes = list(self.store.changes(self._seen))
         self._seen = changes[-1].revision if changes else self._seen
         before = {proxy.id: proxy for proxy in self.store.list(GWProxy)}
         self.lifecycle.take_in(changes)

@@ -15,14 +15,15 @@ import uvicorn
 from argon2 import PasswordHasher
 from hypothesis import HealthCheck, settings
 from life_plant import Clock, Plant
+from stores import open_store
 
 from epic.api import auth
 from epic.api.app import create_app
 from epic.api.context import Context
+from epic.cache.store import CachedStore
 from epic.live import Live
 from epic.model.base import Metadata
 from epic.model.resources import Node, User, UserSpec
-from epic.store.sqlite import SqliteStore
 
 # No example is held against a clock, and all runs have the same ones; others: --hypothesis-profile=random
 settings.register_profile("random", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -45,7 +46,7 @@ class LiveAPI:
     url: str
     username: str
     password: str
-    store: SqliteStore
+    store: CachedStore
     live: Live
 
 
@@ -53,7 +54,7 @@ class LiveAPI:
 def live_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LiveAPI]:
     """An API with an administrator and two nodes, and nothing else."""
     monkeypatch.setattr(auth, "_hasher", PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
-    store = SqliteStore(tmp_path / "epic.db")
+    store = open_store(tmp_path / "epic.db")
     with store.transaction() as transaction:
         spec = UserSpec(password_hash=auth.hash_password(ADMIN[1]), admin=True)
         transaction.create(User(metadata=Metadata(name=ADMIN[0]), spec=spec))

@@ -19,6 +19,9 @@ log = logging.getLogger(__name__)
 
 Change = Callable[[GWProxy], GWProxy]
 
+# A node may have more gateways than a commit takes; others get their turn in between.
+_AT_ONCE = 100
+
 
 class Statuses:
     """The status fields that the ADS service owns."""
@@ -58,13 +61,12 @@ class Statuses:
     def _apply(self, gateways: Iterable[GatewayId], change: Change) -> None:
         # A look without a transaction first: nearly always nothing has changed.
         due = [gateway for gateway in gateways if _changed(self._store, gateway, change) is not None]
-        if not due:
-            return
-        with self._store.transaction() as transaction:
-            for gateway in due:
-                proxy = _changed(transaction, gateway, change)
-                if proxy is not None:
-                    transaction.update(proxy)
+        for start in range(0, len(due), _AT_ONCE):
+            with self._store.transaction() as transaction:
+                for gateway in due[start : start + _AT_ONCE]:
+                    proxy = _changed(transaction, gateway, change)
+                    if proxy is not None:
+                        transaction.update(proxy)
 
 
 def _changed(reader: Store | Transaction, gateway: GatewayId, change: Change) -> GWProxy | None:

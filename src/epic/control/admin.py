@@ -10,12 +10,13 @@ from pathlib import Path
 import yaml
 
 from epic.api.auth import hash_password, verify_password
-from epic.errors import Invalid
+from epic.errors import Conflict, Invalid
 from epic.model.base import Metadata
 from epic.model.resources import User, UserSpec
 from epic.store.interface import Store
 
 _NAME = "admin"
+_ATTEMPTS = 100
 
 
 def ensure_admin(store: Store, credential_file: Path) -> bool:
@@ -29,12 +30,24 @@ def ensure_admin(store: Store, credential_file: Path) -> bool:
     if stored and stored.spec.admin and verify_password(stored.spec.password_hash, password):
         return made
     spec = UserSpec(password_hash=hash_password(password), admin=True)
+    for left in reversed(range(_ATTEMPTS)):
+        try:
+            _save(store, name, spec)
+        except Conflict:  # the control plane has just written something
+            if not left:
+                raise
+        else:
+            break
+    return True
+
+
+def _save(store: Store, name: str, spec: UserSpec) -> None:
     with store.transaction() as transaction:
+        stored = transaction.find(User, "", name)
         if stored is None:
             transaction.create(User(metadata=Metadata(name=name), spec=spec))
         else:
             transaction.update(stored.model_copy(update={"spec": spec}))
-    return True
 
 
 def _read(path: Path) -> tuple[str, str] | None:

@@ -9,6 +9,7 @@ import json
 import logging
 import sys
 from collections.abc import Set
+from contextlib import closing
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from epic.ads.service import AdsService
 from epic.ads.service import AdsSettings as AdsServiceSettings
 from epic.api.app import create_app
 from epic.api.context import Context
+from epic.cache.store import CachedStore
 from epic.control.admin import ensure_admin
 from epic.control.rotate import Rotator
 from epic.control.serve import Service, end_process_soon, serve
@@ -33,7 +35,6 @@ from epic.runs.ansible import AnsibleExecutor
 from epic.runs.events import EventHub
 from epic.runs.queue import RunQueue
 from epic.siblings.heard import AppliedLists
-from epic.store.sqlite import SqliteStore
 from epic.supervise import keep_running
 
 _CONFIG = Path("/etc/epic/control.yaml")
@@ -46,7 +47,8 @@ def run() -> None:
     try:
         settings = load_settings(arguments.config)
         if arguments.command == "ensure-admin":
-            changed = ensure_admin(SqliteStore(settings.database), arguments.credential_file)
+            with closing(CachedStore(settings.store)) as store:
+                changed = ensure_admin(store, arguments.credential_file)
             print(json.dumps({"changed": changed}))
         else:
             asyncio.run(control(settings))
@@ -56,7 +58,7 @@ def run() -> None:
 
 async def control(settings: ControlSettings) -> None:
     """Be the control plane until a signal."""
-    store = SqliteStore(settings.database)
+    store = CachedStore(settings.store)
     hub = EventHub()
     executor = AnsibleExecutor(settings.run_settings())
     queue = RunQueue(store, executor, hub, settings.envoy_version, settings.inside_pool6)
@@ -112,7 +114,7 @@ def _ads_settings(settings: ControlSettings) -> AdsServiceSettings:
         key=ads.key,
         issuer=ads.issuer(),
         envoy_binary=settings.envoy_binary,
-        revisions=settings.database.parent / "revisions",
+        revisions=settings.revisions,
         pools=settings.pools(),
     )
 

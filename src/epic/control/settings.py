@@ -6,7 +6,7 @@ from __future__ import annotations
 from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import yaml
 from pydantic import (
@@ -27,6 +27,7 @@ from epic.model.gatewayapi import PortNumber
 from epic.model.naming import ObjectName
 from epic.rotation import Policy
 from epic.runs.settings import RunSettings
+from epic.store.location import StoreLocation
 
 _MAPPED_BITS = 20
 _PLAYBOOK = "ansible_collections/epic/gateway/playbooks/gateways.yml"
@@ -97,7 +98,8 @@ class ControlSettings(_Section):
     """The whole file."""
 
     node_name: ObjectName
-    database: Path
+    store: StoreLocation
+    revisions: Path
     rest: RestSettings
     ads: AdsSettings
     envoy_binary: Path
@@ -179,6 +181,8 @@ def _section(location: tuple[str, ...]) -> type[BaseModel]:
     model: type[BaseModel] = ControlSettings
     for key in location:
         annotation = model.model_fields[key].annotation
-        assert isinstance(annotation, type)  # noqa: S101 only sections hold unknown keys
-        model = annotation
+        # Of a section that need not be there it is the section, or None.
+        found = next(kind for kind in (*get_args(annotation), annotation) if kind is not type(None))
+        assert isinstance(found, type)  # noqa: S101 only sections hold unknown keys
+        model = found
     return model

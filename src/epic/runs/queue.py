@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 
 _AT_ONCE = 32
 """Processes of Ansible; one that hangs keeps only its own place."""
+_TOGETHER = 100
+"""As many runs as every store takes in one commit; the others are begun after them."""
 _SAVE_AGAIN = Backoff(first=1.0, longest=15.0)
 
 
@@ -104,7 +106,7 @@ class RunQueue:
             self._wake.clear()
             due, wait = await asyncio.to_thread(self._look, frozenset(self._busy))
             if due and len(self._tasks) < _AT_ONCE:
-                batch = await asyncio.to_thread(self._begin, due)
+                batch = await asyncio.to_thread(self._begin, due[:_TOGETHER])
                 self._busy |= dict.fromkeys(batch.runs, batch)
                 task = asyncio.create_task(self._execute(batch))
                 self._tasks.add(task)

@@ -15,6 +15,7 @@ import grpc
 import pytest
 from node_certificates import issue, issuer
 from pydantic import SecretStr
+from stores import open_store
 
 from epic.ads.delta.client import DeltaClient, mtls_channel
 from epic.ads.service import AdsService, AdsSettings
@@ -37,7 +38,6 @@ from epic.model.resources import (
     TunnelSpec,
 )
 from epic.proto import epic_pb2
-from epic.store.sqlite import SqliteStore
 
 ENVOY = shutil.which("envoy")
 needs_envoy = pytest.mark.skipif(ENVOY is None, reason="the pinned Envoy is not on the PATH")
@@ -86,7 +86,7 @@ class Site:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.pki = issue(directory, "epic1")
-        self.store = SqliteStore(directory / "epic.db")
+        self.store = open_store(directory / "epic.db")
         control = directory / "control"
         self.settings = AdsSettings(
             listen="127.0.0.1",

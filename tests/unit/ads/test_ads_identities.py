@@ -19,6 +19,7 @@ from envoy.config.core.v3 import base_pb2
 from envoy.service.discovery.v3 import ads_pb2_grpc
 from envoy.service.discovery.v3 import discovery_pb2 as pb
 from node_certificates import LIFE, SERVER, issue, issuer
+from stores import open_store
 
 from epic.ads import service as module
 from epic.ads.delta.client import DeltaClient, mtls_channel
@@ -34,7 +35,6 @@ from epic.pki import operations
 from epic.pki.identity import read_identity
 from epic.pki.operations import Pki
 from epic.proto import epic_pb2, epic_pb2_grpc
-from epic.store.sqlite import SqliteStore
 
 DENIED = grpc.StatusCode.PERMISSION_DENIED
 
@@ -46,7 +46,7 @@ class Site:
         self.directory = directory
         self.control = directory / "control"
         issue(directory, "epic1")
-        self.store = SqliteStore(directory / "epic.db")
+        self.store = open_store(directory / "epic.db")
         settings = AdsSettings(
             listen="127.0.0.1",
             port=0,

@@ -12,14 +12,15 @@ import pytest
 from api_requests import ADMIN, TENANT, Events
 from argon2 import PasswordHasher
 from life_plant import Clock, Plant, use_clock
+from stores import open_store
 
 from epic.api import auth
 from epic.api.app import create_app
 from epic.api.context import Context
+from epic.cache.store import CachedStore
 from epic.live import Live
 from epic.model.base import Metadata
 from epic.model.resources import Account, LBServiceGroup, Node, ServicePrefix, User, UserSpec
-from epic.store.sqlite import SqliteStore
 
 
 @pytest.fixture(autouse=True)
@@ -28,8 +29,8 @@ def cheap_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[SqliteStore]:
-    store = SqliteStore(tmp_path / "epic.db")
+def store(tmp_path: Path) -> Iterator[CachedStore]:
+    store = open_store(tmp_path / "epic.db")
     with store.transaction() as transaction:
         for name in ("root", "other"):
             transaction.create(Account(metadata=Metadata(name=name)))
@@ -57,7 +58,7 @@ def store(tmp_path: Path) -> Iterator[SqliteStore]:
 
 
 @pytest.fixture
-def plant(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> Plant:
+def plant(store: CachedStore, monkeypatch: pytest.MonkeyPatch) -> Plant:
     """What the control plane does besides the API, and nodes that do what they are told."""
     clock = Clock()
     use_clock(monkeypatch, clock)
@@ -75,7 +76,7 @@ def live() -> Live:
 
 
 @pytest.fixture
-async def anyone(store: SqliteStore, events: Events, live: Live) -> AsyncIterator[httpx.AsyncClient]:
+async def anyone(store: CachedStore, events: Events, live: Live) -> AsyncIterator[httpx.AsyncClient]:
     context = Context(store=store, inside_pool=IPv4Network("100.64.0.0/10"), run_events=events, live=live)
     transport = httpx.ASGITransport(create_app(context), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="https://epic") as client:

@@ -11,9 +11,9 @@ from api_requests import ADMIN, API, PROXIES, TENANT, proxy_body
 from argon2 import PasswordHasher
 
 from epic.api import auth
+from epic.cache.store import CachedStore
 from epic.model.base import Metadata
 from epic.model.resources import User, UserSpec
-from epic.store.sqlite import SqliteStore
 
 
 @pytest.mark.parametrize("path", [API, f"{API}/accounts/root", f"{API}/nope", "/", f"{API}/openapi.json"])
@@ -88,7 +88,7 @@ async def test_a_tenant_cannot_administer_its_own_account(
 
 
 async def test_equal_user_names_of_two_accounts_are_two_users(
-    anyone: httpx.AsyncClient, store: SqliteStore
+    anyone: httpx.AsyncClient, store: CachedStore
 ) -> None:
     with store.transaction() as transaction:
         spec = UserSpec(password_hash=auth.hash_password("other-password"))

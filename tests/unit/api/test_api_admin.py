@@ -10,11 +10,11 @@ import pytest
 from api_requests import API, PROXIES, Events, proxy_body
 from life_plant import Plant
 
+from epic.cache.store import CachedStore
 from epic.model.nodes import Quarantine
 from epic.model.resources import GWProxy, Node
 from epic.model.runs import Run
 from epic.runs.records import Records
-from epic.store.sqlite import SqliteStore
 
 POOL = {"public-pool": {"pool": "198.51.100.0/28", "subnet": "198.51.100.0/24"}}
 
@@ -114,7 +114,7 @@ async def test_what_is_in_use_is_not_deleted(admin: httpx.AsyncClient, path: str
     assert "delete them first" in reply.json()["error"]
 
 
-async def test_registering_a_node_again_changes_nothing(admin: httpx.AsyncClient, store: SqliteStore) -> None:
+async def test_registering_a_node_again_changes_nothing(admin: httpx.AsyncClient, store: CachedStore) -> None:
     body = {"node": {"spec": {"address": "192.0.2.9", "underlay-mtu": 1400}}}
     first = await admin.put(f"{API}/nodes/epic9", json=body)
     revision = store.revision
@@ -157,7 +157,7 @@ async def test_two_nodes_cannot_have_one_address(admin: httpx.AsyncClient) -> No
 
 
 async def test_a_nodes_new_address_reaches_the_tunnels_of_its_gateways(
-    admin: httpx.AsyncClient, store: SqliteStore
+    admin: httpx.AsyncClient, store: CachedStore
 ) -> None:
     await admin.post(PROXIES, json=proxy_body())
     before = store.get(GWProxy, "root", "U1").status.instances
@@ -168,7 +168,7 @@ async def test_a_nodes_new_address_reaches_the_tunnels_of_its_gateways(
 
 
 async def test_a_template_with_more_replicas_extends_its_gateways(
-    admin: httpx.AsyncClient, store: SqliteStore, plant: Plant
+    admin: httpx.AsyncClient, store: CachedStore, plant: Plant
 ) -> None:
     group = f"{API}/accounts/root/groups/gatewayhttp"
     spec = {"service-prefix": "default", "envoy-replica-count": 1}
@@ -182,7 +182,7 @@ async def test_a_template_with_more_replicas_extends_its_gateways(
 
 
 async def test_a_template_with_fewer_replicas_shrinks_its_gateways(
-    admin: httpx.AsyncClient, store: SqliteStore, plant: Plant
+    admin: httpx.AsyncClient, store: CachedStore, plant: Plant
 ) -> None:
     group = f"{API}/accounts/root/groups/gatewayhttp"
     await admin.post(PROXIES, json=proxy_body())
@@ -193,7 +193,7 @@ async def test_a_template_with_fewer_replicas_shrinks_its_gateways(
 
 
 async def test_another_envoy_in_a_template_reaches_its_gateways(
-    admin: httpx.AsyncClient, store: SqliteStore, plant: Plant
+    admin: httpx.AsyncClient, store: CachedStore, plant: Plant
 ) -> None:
     group = f"{API}/accounts/root/groups/gatewayhttp"
     await admin.post(PROXIES, json=proxy_body())
@@ -213,7 +213,7 @@ async def test_another_envoy_in_a_template_reaches_its_gateways(
     assert [(i.phase, i.envoy_version) for i in instances] == [("Serving", "2"), ("Serving", "2")]
 
 
-async def test_runs_are_listed_and_read(admin: httpx.AsyncClient, store: SqliteStore) -> None:
+async def test_runs_are_listed_and_read(admin: httpx.AsyncClient, store: CachedStore) -> None:
     await admin.post(PROXIES, json=proxy_body())
     run, other = store.list(Run)
     shown = (await admin.get(f"{API}/runs/{run.name}")).json()
@@ -223,7 +223,7 @@ async def test_runs_are_listed_and_read(admin: httpx.AsyncClient, store: SqliteS
     assert [item["metadata"]["name"] for item in listed] == [other.name, run.name]
 
 
-async def test_a_run_can_be_canceled_until_it_has_ended(admin: httpx.AsyncClient, store: SqliteStore) -> None:
+async def test_a_run_can_be_canceled_until_it_has_ended(admin: httpx.AsyncClient, store: CachedStore) -> None:
     await admin.post(PROXIES, json=proxy_body())
     assert (await admin.post(f"{API}/runs/1/cancel")).status_code == 302
     assert Records(store).queued()[0].name == "2"
@@ -249,7 +249,7 @@ async def test_unknown_run_is_404(admin: httpx.AsyncClient) -> None:
 
 
 async def test_an_account_inherits_nothing_of_one_of_its_name(
-    admin: httpx.AsyncClient, store: SqliteStore, plant: Plant
+    admin: httpx.AsyncClient, store: CachedStore, plant: Plant
 ) -> None:
     await admin.post(PROXIES, json=proxy_body())
     plant.settle()

@@ -16,9 +16,9 @@ from epic.api import auth
 from epic.api.app import create_app
 from epic.api.attempts import Attempts, TooManyAttempts, Turns
 from epic.api.context import Context
+from epic.cache.store import CachedStore
 from epic.model.base import Metadata
 from epic.model.resources import User, UserSpec
-from epic.store.sqlite import SqliteStore
 
 OWN = f"{API}/accounts/root"
 
@@ -26,7 +26,7 @@ OWN = f"{API}/accounts/root"
 class Site:
     """One application, asked from different addresses."""
 
-    def __init__(self, store: SqliteStore) -> None:
+    def __init__(self, store: CachedStore) -> None:
         self.app = create_app(
             Context(store=store, inside_pool=IPv4Network("100.64.0.0/10"), run_events=Events())
         )
@@ -45,7 +45,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 @pytest.fixture
-def site(store: SqliteStore) -> Site:
+def site(store: CachedStore) -> Site:
     return Site(store)
 
 
@@ -127,7 +127,7 @@ async def test_paths_of_other_accounts_cost_no_hash(site: Site, hashed: list[str
     assert len(hashed) == 1
 
 
-async def test_a_namesake_is_asked_once(site: Site, store: SqliteStore, hashed: list[str]) -> None:
+async def test_a_namesake_is_asked_once(site: Site, store: CachedStore, hashed: list[str]) -> None:
     with store.transaction() as transaction:
         spec = UserSpec(password_hash=auth.hash_password("other-password"))
         transaction.create(User(metadata=Metadata(name=TENANT[0], namespace="other"), spec=spec))
@@ -138,7 +138,7 @@ async def test_a_namesake_is_asked_once(site: Site, store: SqliteStore, hashed: 
 
 
 async def test_users_of_one_name_and_password_are_each_in_their_account(
-    site: Site, store: SqliteStore
+    site: Site, store: CachedStore
 ) -> None:
     with store.transaction() as transaction:
         spec = UserSpec(password_hash=auth.hash_password(TENANT[1]))

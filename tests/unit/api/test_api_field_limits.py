@@ -11,11 +11,11 @@ from api_requests import API, PROXIES, proxy_body, route_body, slice_body
 from pydantic import BaseModel
 
 from epic.api import bodies
+from epic.cache.store import CachedStore
 from epic.kinds.field_limits import limits_of
 from epic.kinds.kind import Kind
 from epic.kinds.registry import GW_ENDPOINT_SLICE, GW_PROXY, GW_ROUTE, LB_SERVICE_GROUP
 from epic.model.resources import GWEndpointSlice, GWProxy, GWRoute
-from epic.store.sqlite import SqliteStore
 
 ROUTES, SLICES, GROUPS = (f"{API}/accounts/root/{name}" for name in ("routes", "slices", "groups"))
 
@@ -30,7 +30,7 @@ def listeners(count: int) -> list[dict[str, Any]]:
     return [{"name": f"l{i}", "port": 80, "protocol": "HTTP", "hostname": f"h{i}.b"} for i in range(count)]
 
 
-async def test_a_route_beyond_the_limits_is_400(tenant: httpx.AsyncClient, store: SqliteStore) -> None:
+async def test_a_route_beyond_the_limits_is_400(tenant: httpx.AsyncClient, store: CachedStore) -> None:
     body = route_body()
     body["route"]["spec"]["http"]["rules"] *= 17
     (refused, _) = await written(tenant, ROUTES, "R1", body)
@@ -70,7 +70,7 @@ async def test_of_many_wrong_items_the_first_is_told_of(
     assert len(refused.content) < 1000
 
 
-async def test_a_slice_beyond_the_limits_is_400(tenant: httpx.AsyncClient, store: SqliteStore) -> None:
+async def test_a_slice_beyond_the_limits_is_400(tenant: httpx.AsyncClient, store: CachedStore) -> None:
     body = slice_body()
     body["slice"]["spec"]["endpoints"] *= 1001
     for refused in await written(tenant, SLICES, "E1", body):
@@ -82,7 +82,7 @@ async def test_a_slice_beyond_the_limits_is_400(tenant: httpx.AsyncClient, store
     assert [reply.status_code for reply in await written(tenant, SLICES, "E1", body)] == [302, 302]
 
 
-async def test_a_gateway_beyond_the_limits_is_400(tenant: httpx.AsyncClient, store: SqliteStore) -> None:
+async def test_a_gateway_beyond_the_limits_is_400(tenant: httpx.AsyncClient, store: CachedStore) -> None:
     body = proxy_body(gateway={"gatewayClassName": "k", "listeners": listeners(65)})
     refused = await tenant.post(PROXIES, json=body)
     assert refused.status_code == 400
@@ -129,7 +129,7 @@ async def test_a_template_beyond_the_limits_is_400(
     assert (refused.status_code, refused.json()["error"]) == (400, wrong)
 
 
-async def test_a_client_changes_nothing_of_epics(tenant: httpx.AsyncClient, store: SqliteStore) -> None:
+async def test_a_client_changes_nothing_of_epics(tenant: httpx.AsyncClient, store: CachedStore) -> None:
     body = route_body()
     body["route"]["metadata"] = {
         "labels": {"epic.acnodal.io/owning-account": "other"},
@@ -164,7 +164,7 @@ def test_bodies_have_the_limits_of_their_kind(kind: Kind[Any], body: type[BaseMo
 
 
 async def test_a_slice_has_as_many_ports_as_in_kubernetes_while_it_is_not_too_large(
-    tenant: httpx.AsyncClient, store: SqliteStore
+    tenant: httpx.AsyncClient, store: CachedStore
 ) -> None:
     body = slice_body()
     ports = [{"name": f"p{n}", "port": 1 + n} for n in range(20_001)]

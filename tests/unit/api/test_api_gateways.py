@@ -11,10 +11,10 @@ from api_requests import ADMIN, API, PROXIES, TENANT, proxy_body, route_body, sl
 from life_plant import Plant
 
 from epic.ads.reports import reported
+from epic.cache.store import CachedStore
 from epic.model.resources import Account, AccountSpec, GWProxy, LBServiceGroup, Node, Tunnel
 from epic.model.runs import Run
 from epic.proto.epic_pb2 import InstanceStatus
-from epic.store.sqlite import SqliteStore
 
 U1 = f"{API}/accounts/root/proxies/U1"
 
@@ -38,7 +38,7 @@ async def test_post_answers_302_with_location_and_the_gateway(tenant: httpx.Asyn
 
 
 async def test_gateway_gets_number_instances_and_a_queued_run(
-    tenant: httpx.AsyncClient, store: SqliteStore
+    tenant: httpx.AsyncClient, store: CachedStore
 ) -> None:
     await tenant.post(PROXIES, json=proxy_body())
     proxy = store.get(GWProxy, "root", "U1")
@@ -59,7 +59,7 @@ async def test_gateway_gets_number_instances_and_a_queued_run(
 
 
 async def test_gateways_share_neither_address_nor_number_and_their_runs_coalesce(
-    tenant: httpx.AsyncClient, store: SqliteStore
+    tenant: httpx.AsyncClient, store: CachedStore
 ) -> None:
     for uid in ("U1", "U2"):
         await tenant.post(PROXIES, json=proxy_body(uid))
@@ -86,7 +86,7 @@ async def test_tenant_cannot_choose_what_epic_decides(tenant: httpx.AsyncClient)
 
 
 async def test_second_post_of_a_uid_is_409_with_location_also_at_quota(
-    tenant: httpx.AsyncClient, store: SqliteStore
+    tenant: httpx.AsyncClient, store: CachedStore
 ) -> None:
     with store.transaction() as transaction:
         account = transaction.get(Account, "", "root")
@@ -102,7 +102,7 @@ async def test_second_post_of_a_uid_is_409_with_location_also_at_quota(
 
 
 async def test_exhausted_pool_is_503_says_which_and_leaves_nothing(
-    tenant: httpx.AsyncClient, store: SqliteStore
+    tenant: httpx.AsyncClient, store: CachedStore
 ) -> None:
     for i in range(4):
         await tenant.post(PROXIES, json=proxy_body(f"U{i}"))
@@ -131,7 +131,7 @@ async def test_name_too_long_for_the_paths_of_a_gateway_is_400_with_the_limit(
 
 
 async def test_no_node_is_503_and_why_is_for_operators_to_see(
-    anyone: httpx.AsyncClient, store: SqliteStore, caplog: pytest.LogCaptureFixture
+    anyone: httpx.AsyncClient, store: CachedStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     with store.transaction() as transaction:
         for node in transaction.list(Node):
@@ -146,7 +146,7 @@ async def test_no_node_is_503_and_why_is_for_operators_to_see(
 
 
 async def test_tenants_see_no_node_and_no_agents_words_and_operators_all(
-    anyone: httpx.AsyncClient, store: SqliteStore, plant: Plant
+    anyone: httpx.AsyncClient, store: CachedStore, plant: Plant
 ) -> None:
     await anyone.post(PROXIES, json=proxy_body(), auth=TENANT)
     plant.settle()
@@ -168,7 +168,7 @@ async def test_tenants_see_no_node_and_no_agents_words_and_operators_all(
 
 
 async def test_a_gateway_with_fewer_instances_than_wanted_says_that_there_is_no_room(
-    tenant: httpx.AsyncClient, store: SqliteStore, plant: Plant
+    tenant: httpx.AsyncClient, store: CachedStore, plant: Plant
 ) -> None:
     with store.transaction() as transaction:
         group = transaction.get(LBServiceGroup, "root", "gatewayhttp")
@@ -233,7 +233,7 @@ async def test_ports_follow_from_listeners_each_once(tenant: httpx.AsyncClient) 
 
 
 async def test_put_changes_listeners_and_keeps_address_and_place_without_a_run(
-    tenant: httpx.AsyncClient, store: SqliteStore
+    tenant: httpx.AsyncClient, store: CachedStore
 ) -> None:
     before = (await tenant.post(PROXIES, json=proxy_body())).json()["proxy"]
     reply = await tenant.put(U1, json=proxy_body(**listeners(port=8080), **{"public-ports": None}))
@@ -257,7 +257,7 @@ async def publish(client: httpx.AsyncClient) -> None:
 
 
 async def test_a_deleted_gateway_is_shown_until_it_is_gone_and_keeps_its_address_and_name(
-    tenant: httpx.AsyncClient, store: SqliteStore, plant: Plant
+    tenant: httpx.AsyncClient, store: CachedStore, plant: Plant
 ) -> None:
     await publish(tenant)
     plant.settle()
@@ -278,7 +278,7 @@ async def test_a_deleted_gateway_is_shown_until_it_is_gone_and_keeps_its_address
 
 
 async def test_what_a_deleted_gateway_had_is_free_when_all_have_let_go_of_it(
-    tenant: httpx.AsyncClient, store: SqliteStore, plant: Plant
+    tenant: httpx.AsyncClient, store: CachedStore, plant: Plant
 ) -> None:
     await publish(tenant)
     plant.settle()
@@ -293,7 +293,7 @@ async def test_what_a_deleted_gateway_had_is_free_when_all_have_let_go_of_it(
 
 
 async def test_nothing_is_free_while_a_node_that_had_it_is_away(
-    tenant: httpx.AsyncClient, store: SqliteStore, plant: Plant
+    tenant: httpx.AsyncClient, store: CachedStore, plant: Plant
 ) -> None:
     await publish(tenant)
     plant.settle()
@@ -305,7 +305,7 @@ async def test_nothing_is_free_while_a_node_that_had_it_is_away(
     assert other["spec"]["public-address"] == "203.0.113.11"
 
 
-async def test_no_account_gets_the_dns_name_of_another(admin: httpx.AsyncClient, store: SqliteStore) -> None:
+async def test_no_account_gets_the_dns_name_of_another(admin: httpx.AsyncClient, store: CachedStore) -> None:
     template = {"dnsName": "{{ ClusterServiceName }}.example.net"}
     spec = {"service-prefix": "default", "endpoint-template": template}
     for account in ("root", "other"):
@@ -320,7 +320,7 @@ async def test_delete_of_what_is_not_there_is_200_too(tenant: httpx.AsyncClient)
 
 
 async def test_list_holds_the_gateways_of_the_account_only(
-    tenant: httpx.AsyncClient, store: SqliteStore
+    tenant: httpx.AsyncClient, store: CachedStore
 ) -> None:
     with store.transaction() as transaction:
         transaction.create(

@@ -8,10 +8,10 @@ from typing import Any
 import httpx
 from api_requests import API, PROXIES, proxy_body, route_body, slice_body
 
+from epic.cache.store import CachedStore
 from epic.model.resources import Account, GWEndpointSlice, GWProxy, Tunnel
 from epic.reconcile.current import CurrentWorld
 from epic.reconcile.tunnelling import replan
-from epic.store.sqlite import SqliteStore
 
 ROUTES, SLICES = f"{API}/accounts/root/routes", f"{API}/accounts/root/slices"
 
@@ -20,13 +20,13 @@ def nodes(count: int, first: int = 0) -> tuple[str, ...]:
     return tuple(f"n{i:03}" for i in range(first, first + count))
 
 
-def limit(store: SqliteStore, **limits: int) -> None:
+def limit(store: CachedStore, **limits: int) -> None:
     with store.transaction() as transaction:
         account = transaction.get(Account, "", "root")
         transaction.update(account.model_copy(update={"spec": account.spec.model_copy(update=limits)}))
 
 
-def living(store: SqliteStore) -> list[Tunnel]:
+def living(store: CachedStore) -> list[Tunnel]:
     return [tunnel for tunnel in store.list(Tunnel, "root") if not tunnel.deleting]
 
 
@@ -35,13 +35,13 @@ async def gateway(tenant: httpx.AsyncClient) -> None:
     assert (await tenant.post(ROUTES, json=route_body())).status_code == 302
 
 
-def conditions(store: SqliteStore) -> dict[str, Any]:
+def conditions(store: CachedStore) -> dict[str, Any]:
     proxy = store.get(GWProxy, "root", "U1")
     return {c.type: (c.status, c.reason, c.message) for c in proxy.status.conditions}
 
 
 async def test_workload_nodes_beyond_the_limit_are_403_and_leave_nothing(
-    tenant: httpx.AsyncClient, store: SqliteStore
+    tenant: httpx.AsyncClient, store: CachedStore
 ) -> None:
     limit(store, workload_node_limit=3)
     await gateway(tenant)
@@ -57,7 +57,7 @@ async def test_workload_nodes_beyond_the_limit_are_403_and_leave_nothing(
 
 
 async def test_nodes_of_one_name_in_two_clusters_are_two(
-    tenant: httpx.AsyncClient, store: SqliteStore
+    tenant: httpx.AsyncClient, store: CachedStore
 ) -> None:
     limit(store, workload_node_limit=1)
     assert (await tenant.post(SLICES, json=slice_body("E1"))).status_code == 302
@@ -66,7 +66,7 @@ async def test_nodes_of_one_name_in_two_clusters_are_two(
     assert (await tenant.post(SLICES, json=other)).status_code == 403
 
 
-async def test_endpoints_beyond_the_limit_are_403(tenant: httpx.AsyncClient, store: SqliteStore) -> None:
+async def test_endpoints_beyond_the_limit_are_403(tenant: httpx.AsyncClient, store: CachedStore) -> None:
     limit(store, endpoint_limit=3)
     assert (await tenant.post(SLICES, json=slice_body("E1", nodes=nodes(2)))).status_code == 302
     refused = await tenant.post(SLICES, json=slice_body("E2", nodes=nodes(2)))
@@ -76,7 +76,7 @@ async def test_endpoints_beyond_the_limit_are_403(tenant: httpx.AsyncClient, sto
 
 
 async def test_ports_count_where_a_slice_has_more_of_them(
-    tenant: httpx.AsyncClient, store: SqliteStore
+    tenant: httpx.AsyncClient, store: CachedStore
 ) -> None:
     limit(store, endpoint_limit=3)
     body = slice_body("E1")
@@ -86,7 +86,7 @@ async def test_ports_count_where_a_slice_has_more_of_them(
 
 
 async def test_routes_and_slices_beyond_their_limits_are_403_until_others_are_deleted(
-    tenant: httpx.AsyncClient, store: SqliteStore
+    tenant: httpx.AsyncClient, store: CachedStore
 ) -> None:
     limit(store, route_limit=1, slice_limit=1)
     for path, bodies in (
@@ -104,7 +104,7 @@ async def test_routes_and_slices_beyond_their_limits_are_403_until_others_are_de
 
 
 async def test_tunnels_beyond_the_limit_are_403_and_leave_nothing(
-    tenant: httpx.AsyncClient, store: SqliteStore
+    tenant: httpx.AsyncClient, store: CachedStore
 ) -> None:
     limit(store, tunnel_limit=5)
     await gateway(tenant)
@@ -121,7 +121,7 @@ async def test_tunnels_beyond_the_limit_are_403_and_leave_nothing(
 
 
 async def test_gateway_or_route_that_needs_too_many_tunnels_is_403(
-    tenant: httpx.AsyncClient, store: SqliteStore
+    tenant: httpx.AsyncClient, store: CachedStore
 ) -> None:
     limit(store, tunnel_limit=5)
     assert (await tenant.post(SLICES, json=slice_body("E1", nodes=nodes(3)))).status_code == 302
@@ -135,7 +135,7 @@ async def test_gateway_or_route_that_needs_too_many_tunnels_is_403(
 
 
 async def test_what_exceeds_a_limit_that_was_lowered_stays_and_may_shrink(
-    tenant: httpx.AsyncClient, store: SqliteStore
+    tenant: httpx.AsyncClient, store: CachedStore
 ) -> None:
     await gateway(tenant)
     await tenant.post(SLICES, json=slice_body("E1", nodes=nodes(4)))
@@ -147,7 +147,7 @@ async def test_what_exceeds_a_limit_that_was_lowered_stays_and_may_shrink(
 
 
 async def test_planning_makes_no_more_than_the_limit_and_the_gateway_says_what_is_left_out(
-    tenant: httpx.AsyncClient, admin: httpx.AsyncClient, store: SqliteStore
+    tenant: httpx.AsyncClient, admin: httpx.AsyncClient, store: CachedStore
 ) -> None:
     await gateway(tenant)
     await tenant.post(SLICES, json=slice_body("E1", nodes=nodes(1)))
@@ -172,7 +172,7 @@ async def test_planning_makes_no_more_than_the_limit_and_the_gateway_says_what_i
 
 
 async def test_room_that_becomes_free_goes_to_who_has_none(
-    tenant: httpx.AsyncClient, store: SqliteStore
+    tenant: httpx.AsyncClient, store: CachedStore
 ) -> None:
     await gateway(tenant)
     await tenant.post(PROXIES, json=proxy_body("U2"))
@@ -194,7 +194,7 @@ async def test_room_that_becomes_free_goes_to_who_has_none(
 
 
 async def test_tunnels_that_are_not_gone_bound_how_many_are_made_anew(
-    tenant: httpx.AsyncClient, store: SqliteStore
+    tenant: httpx.AsyncClient, store: CachedStore
 ) -> None:
     limit(store, tunnel_limit=4)
     await gateway(tenant)
@@ -212,7 +212,7 @@ async def test_tunnels_that_are_not_gone_bound_how_many_are_made_anew(
 
 
 async def test_an_instance_that_moves_has_its_tunnels_at_both_places_at_the_limit(
-    tenant: httpx.AsyncClient, store: SqliteStore
+    tenant: httpx.AsyncClient, store: CachedStore
 ) -> None:
     limit(store, tunnel_limit=4)
     await gateway(tenant)

@@ -10,15 +10,15 @@ from api_requests import API, PROXIES, proxy_body
 from life_plant import Plant
 
 from epic.ads.desired.assemble import node_state
+from epic.cache.store import CachedStore
 from epic.model.nodes import NodeRevocation, Quarantine
 from epic.model.resources import GWProxy, Node
 from epic.model.siblings import Siblings
-from epic.store.sqlite import SqliteStore
 
 NODES = f"{API}/nodes"
 
 
-def phases(store: SqliteStore, uid: str = "U1") -> dict[str, str]:
+def phases(store: CachedStore, uid: str = "U1") -> dict[str, str]:
     return {i.node: i.phase for i in store.get(GWProxy, "root", uid).status.instances}
 
 
@@ -38,7 +38,7 @@ async def maintain(client: httpx.AsyncClient, name: str, **what: bool) -> httpx.
 
 
 async def test_only_the_drain_for_which_it_was_said_does_without_routers_that_hear_others(
-    admin: httpx.AsyncClient, store: SqliteStore
+    admin: httpx.AsyncClient, store: CachedStore
 ) -> None:
     def unheard_ok() -> bool:
         return store.get(Node, "", "epic1").spec.unheard_ok
@@ -66,7 +66,7 @@ async def test_only_the_drain_for_which_it_was_said_does_without_routers_that_he
 
 
 async def test_a_node_that_joins_gets_instances_of_gateways_that_have_too_few(
-    admin: httpx.AsyncClient, store: SqliteStore, plant: Plant
+    admin: httpx.AsyncClient, store: CachedStore, plant: Plant
 ) -> None:
     await maintain(admin, "epic2", schedulable=False)
     await admin.post(PROXIES, json=proxy_body())
@@ -82,7 +82,7 @@ async def test_a_node_that_joins_gets_instances_of_gateways_that_have_too_few(
 
 
 async def test_registering_a_node_again_leaves_its_maintenance_as_it_is(
-    admin: httpx.AsyncClient, store: SqliteStore
+    admin: httpx.AsyncClient, store: CachedStore
 ) -> None:
     await maintain(admin, "epic1", schedulable=False, drain=True)
     await admin.put(f"{NODES}/epic1", json={"node": {"spec": {"address": "192.0.2.1", "capacity": 9}}})
@@ -94,7 +94,7 @@ async def test_registering_a_node_again_leaves_its_maintenance_as_it_is(
 
 
 async def test_draining_a_node_parks_its_instances_and_resuming_serves_again(
-    admin: httpx.AsyncClient, store: SqliteStore, plant: Plant
+    admin: httpx.AsyncClient, store: CachedStore, plant: Plant
 ) -> None:
     await admin.post(PROXIES, json=proxy_body())
     plant.settle()
@@ -113,7 +113,7 @@ async def test_draining_a_node_parks_its_instances_and_resuming_serves_again(
 
 
 async def test_the_last_instance_that_serves_is_not_drained_and_it_is_said_why(
-    admin: httpx.AsyncClient, store: SqliteStore, plant: Plant
+    admin: httpx.AsyncClient, store: CachedStore, plant: Plant
 ) -> None:
     await admin.post(PROXIES, json=proxy_body())
     plant.settle()
@@ -129,7 +129,7 @@ async def test_the_last_instance_that_serves_is_not_drained_and_it_is_said_why(
 
 
 async def test_a_removed_node_is_emptied_told_and_forgotten(
-    admin: httpx.AsyncClient, store: SqliteStore, plant: Plant
+    admin: httpx.AsyncClient, store: CachedStore, plant: Plant
 ) -> None:
     await admin.put(f"{NODES}/epic3", json={"node": {"spec": {"address": "192.0.2.3"}}})
     await admin.post(PROXIES, json=proxy_body())
@@ -151,7 +151,7 @@ async def test_a_removed_node_is_emptied_told_and_forgotten(
 
 
 async def test_a_node_that_is_away_stays_until_it_is_removed_by_force(
-    admin: httpx.AsyncClient, store: SqliteStore, plant: Plant
+    admin: httpx.AsyncClient, store: CachedStore, plant: Plant
 ) -> None:
     await admin.post(PROXIES, json=proxy_body())
     plant.settle()
@@ -178,7 +178,7 @@ async def test_a_node_that_is_away_stays_until_it_is_removed_by_force(
 
 
 async def test_what_a_node_that_is_removed_by_force_knows_of_siblings_is_worth_nothing_at_once(
-    admin: httpx.AsyncClient, store: SqliteStore, plant: Plant
+    admin: httpx.AsyncClient, store: CachedStore, plant: Plant
 ) -> None:
     plant.settle()
     await admin.post(PROXIES, json=proxy_body())
@@ -191,7 +191,7 @@ async def test_what_a_node_that_is_removed_by_force_knows_of_siblings_is_worth_n
 
 
 async def test_no_reply_holds_a_key_of_siblings_and_a_gateway_says_why_it_is_held(
-    admin: httpx.AsyncClient, store: SqliteStore, plant: Plant
+    admin: httpx.AsyncClient, store: CachedStore, plant: Plant
 ) -> None:
     plant.settle()
     await admin.post(PROXIES, json=proxy_body())
@@ -205,7 +205,7 @@ async def test_no_reply_holds_a_key_of_siblings_and_a_gateway_says_why_it_is_hel
 
 
 async def test_a_node_that_comes_back_after_a_removal_is_to_drop_what_it_had_before(
-    admin: httpx.AsyncClient, store: SqliteStore, plant: Plant
+    admin: httpx.AsyncClient, store: CachedStore, plant: Plant
 ) -> None:
     assert not store.get(Node, "", "epic2").status.returning
     await admin.delete(f"{NODES}/epic2", params={"force": "true"})
@@ -226,7 +226,7 @@ async def test_a_node_that_comes_back_after_a_removal_is_to_drop_what_it_had_bef
 
 
 async def test_an_order_that_a_node_holds_back_can_be_accepted(
-    admin: httpx.AsyncClient, store: SqliteStore, plant: Plant
+    admin: httpx.AsyncClient, store: CachedStore, plant: Plant
 ) -> None:
     plant.settle()
     with store.transaction() as transaction:

@@ -9,9 +9,9 @@ import httpx
 import pytest
 from api_requests import API, PROXIES, proxy_body
 
+from epic.cache.store import CachedStore
 from epic.model.gatewayapi import GatewayAddress
 from epic.model.resources import GWProxy
-from epic.store.sqlite import SqliteStore
 
 DEFAULT = f"{API}/service-prefixes/default"
 
@@ -80,7 +80,7 @@ async def test_gateway_gets_and_keeps_the_address_that_it_asks_for(tenant: httpx
 
 @pytest.mark.parametrize("earlier", [False, True])
 async def test_an_address_that_it_cannot_have_keeps_nothing_else_from_being_changed(
-    tenant: httpx.AsyncClient, store: SqliteStore, earlier: bool
+    tenant: httpx.AsyncClient, store: CachedStore, earlier: bool
 ) -> None:
     path = (await tenant.post(PROXIES, json=proxy_body())).headers["location"]
     body = asking("U1", "192.0.2.1")

@@ -10,16 +10,16 @@ import pytest
 from api_requests import ADMIN, API, PROXIES, proxy_body
 from life_plant import Plant
 
+from epic.cache.store import CachedStore
 from epic.model.releases import ReleasedAddress
 from epic.model.resources import GWProxy, LBServiceGroup, ServicePrefix
-from epic.store.sqlite import SqliteStore
 
 OTHERS = f"{API}/accounts/other/groups/g/proxies"
 ADDRESS = "203.0.113.10"
 
 
 @pytest.fixture
-def client(anyone: httpx.AsyncClient, store: SqliteStore) -> httpx.AsyncClient:
+def client(anyone: httpx.AsyncClient, store: CachedStore) -> httpx.AsyncClient:
     """An administrator where all accounts share one address."""
     pool = {"pool": f"{ADDRESS}/32", "subnet": "203.0.113.0/24"}
     with store.transaction() as transaction:
@@ -47,7 +47,7 @@ def asking(uid: str) -> dict[str, Any]:
 
 
 async def test_another_account_waits_for_it_and_is_told_nothing_of_who_had_it(
-    client: httpx.AsyncClient, store: SqliteStore, plant: Plant
+    client: httpx.AsyncClient, store: CachedStore, plant: Plant
 ) -> None:
     await come_and_go(client, plant)
     refused = await client.post(OTHERS, json=proxy_body("U2"))
@@ -61,7 +61,7 @@ async def test_another_account_waits_for_it_and_is_told_nothing_of_who_had_it(
 
 
 async def test_its_account_has_it_back_at_once(
-    client: httpx.AsyncClient, store: SqliteStore, plant: Plant
+    client: httpx.AsyncClient, store: CachedStore, plant: Plant
 ) -> None:
     await come_and_go(client, plant)
     await come_and_go(client, plant, uid="U2")
@@ -70,7 +70,7 @@ async def test_its_account_has_it_back_at_once(
 
 
 async def test_a_creation_that_fails_leaves_the_release_as_it_is(
-    client: httpx.AsyncClient, store: SqliteStore, plant: Plant
+    client: httpx.AsyncClient, store: CachedStore, plant: Plant
 ) -> None:
     await come_and_go(client, plant)
     wrong = proxy_body("U2", **{"display-name": "-not a name-"})
@@ -80,7 +80,7 @@ async def test_a_creation_that_fails_leaves_the_release_as_it_is(
 
 
 async def test_an_account_of_the_same_name_is_not_the_same_account(
-    client: httpx.AsyncClient, store: SqliteStore, plant: Plant
+    client: httpx.AsyncClient, store: CachedStore, plant: Plant
 ) -> None:
     await come_and_go(client, plant, OTHERS)
     assert (await client.delete(f"{API}/accounts/other")).status_code == 200
@@ -91,7 +91,7 @@ async def test_an_account_of_the_same_name_is_not_the_same_account(
 
 
 async def test_a_release_is_forgotten_after_a_day_also_after_a_restart(
-    client: httpx.AsyncClient, store: SqliteStore, plant: Plant
+    client: httpx.AsyncClient, store: CachedStore, plant: Plant
 ) -> None:
     await come_and_go(client, plant)
     plant.restart_control()

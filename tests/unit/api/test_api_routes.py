@@ -14,11 +14,11 @@ from api_requests import API, PROXIES, Events, proxy_body, route_body, slice_bod
 
 from epic.api.context import Context
 from epic.api.tunnels import follow, tunnels_of
+from epic.cache.store import CachedStore
 from epic.ipam.networks import DEFAULT_POOLS
 from epic.model.base import now
 from epic.model.resources import GWProxy, Node, Tunnel
 from epic.model.runs import Run
-from epic.store.sqlite import SqliteStore
 from epic.tunnels import WorkloadNode
 
 ROUTES, SLICES = f"{API}/accounts/root/routes", f"{API}/accounts/root/slices"
@@ -208,7 +208,7 @@ async def publish(client: httpx.AsyncClient, nodes: tuple[str, ...] = ("n1",)) -
         assert (await client.post(path, json=body)).status_code == 302
 
 
-async def test_slices_make_tunnels_without_a_run(tenant: httpx.AsyncClient, store: SqliteStore) -> None:
+async def test_slices_make_tunnels_without_a_run(tenant: httpx.AsyncClient, store: CachedStore) -> None:
     await publish(tenant)
     gue = (await tenant.get(f"{API}/accounts/root/proxies/U1")).json()["proxy"]["spec"][
         "gue-tunnel-endpoints"
@@ -219,7 +219,7 @@ async def test_slices_make_tunnels_without_a_run(tenant: httpx.AsyncClient, stor
 
 
 async def test_tunnels_keep_their_ids_and_keys_while_their_pair_lasts(
-    tenant: httpx.AsyncClient, store: SqliteStore
+    tenant: httpx.AsyncClient, store: CachedStore
 ) -> None:
     await publish(tenant)
     before = store.list(Tunnel)
@@ -236,7 +236,7 @@ async def test_tunnels_keep_their_ids_and_keys_while_their_pair_lasts(
 
 
 async def test_gateway_after_its_routes_gets_its_tunnels_too(
-    tenant: httpx.AsyncClient, store: SqliteStore
+    tenant: httpx.AsyncClient, store: CachedStore
 ) -> None:
     await tenant.post(SLICES, json=slice_body())
     await tenant.post(ROUTES, json=route_body())
@@ -245,7 +245,7 @@ async def test_gateway_after_its_routes_gets_its_tunnels_too(
 
 
 async def test_workload_node_reads_its_tunnels_with_keys_and_endpoints(
-    tenant: httpx.AsyncClient, store: SqliteStore
+    tenant: httpx.AsyncClient, store: CachedStore
 ) -> None:
     await publish(tenant, ("n1", "n2"))
     reply = await tenant.get(TUNNELS, params={"cluster": "c1", "node": "n2"})
@@ -274,7 +274,7 @@ async def test_other_clusters_and_nodes_have_no_tunnels(tenant: httpx.AsyncClien
     assert (await tenant.get(TUNNELS)).status_code == 400
 
 
-async def test_keys_are_in_no_other_reply(tenant: httpx.AsyncClient, store: SqliteStore) -> None:
+async def test_keys_are_in_no_other_reply(tenant: httpx.AsyncClient, store: CachedStore) -> None:
     await publish(tenant)
     secret = store.list(Tunnel)[0].spec.keys[0].secret.get_secret_value()
     for path in ("proxies", "proxies/U1", "routes", "slices", ""):
@@ -282,7 +282,7 @@ async def test_keys_are_in_no_other_reply(tenant: httpx.AsyncClient, store: Sqli
 
 
 async def test_watch_sends_tunnels_at_once_and_on_each_change(
-    tenant: httpx.AsyncClient, store: SqliteStore
+    tenant: httpx.AsyncClient, store: CachedStore
 ) -> None:
     workload = WorkloadNode("c1", "n1")
     context = Context(store=store, inside_pool=IPv4Network("100.64.0.0/10"), run_events=Events())
@@ -301,7 +301,7 @@ async def test_watch_sends_tunnels_at_once_and_on_each_change(
 
 
 async def test_a_watch_reads_nothing_again_for_reports_and_for_the_tunnels_of_other_nodes(
-    tenant: httpx.AsyncClient, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+    tenant: httpx.AsyncClient, store: CachedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await publish(tenant, ("n1", "n2"))
     workload = WorkloadNode("c1", "n1")
@@ -346,7 +346,7 @@ def of_ipv6(body: dict[str, Any]) -> dict[str, Any]:
 
 
 async def test_ipv6_endpoints_on_ipv6_nodes_are_reached_from_the_ipv6_inside_address(
-    tenant: httpx.AsyncClient, store: SqliteStore
+    tenant: httpx.AsyncClient, store: CachedStore
 ) -> None:
     await publish(tenant)
     await tenant.put(f"{SLICES}/E1", json=of_ipv6(slice_body()))
@@ -360,7 +360,7 @@ async def test_ipv6_endpoints_on_ipv6_nodes_are_reached_from_the_ipv6_inside_add
 
 
 async def test_the_first_cluster_behind_a_gateway_keeps_its_addresses_for_ever(
-    tenant: httpx.AsyncClient, store: SqliteStore
+    tenant: httpx.AsyncClient, store: CachedStore
 ) -> None:
     await publish(tenant)
     other = slice_body("E2")

@@ -17,10 +17,10 @@ from epic.api import auth
 from epic.api.app import create_app
 from epic.api.connections import Limits
 from epic.api.context import Context
+from epic.cache.store import CachedStore
 from epic.model.base import Metadata
 from epic.model.resources import Account, User, UserSpec
 from epic.model.runs import Run, RunSpec
-from epic.store.sqlite import SqliteStore
 
 WATCH = f"{API}/accounts/root/tunnels"
 QUERY = b"cluster=c1&node=n1&watch=true"
@@ -37,7 +37,7 @@ class Endless(Events):
 class Stream:
     """A request for events, as a server passes it to the application."""
 
-    def __init__(self, store: SqliteStore, path: str, credential: tuple[str, str]) -> None:
+    def __init__(self, store: CachedStore, path: str, credential: tuple[str, str]) -> None:
         context = Context(store=store, inside_pool=IPv4Network("100.64.0.0/10"), run_events=Endless())
         self.app = create_app(context)
         basic = base64.b64encode(":".join(credential).encode())
@@ -83,21 +83,21 @@ class Stream:
         await asyncio.wait([task])
 
 
-def change_password(store: SqliteStore, account: str, name: str) -> None:
+def change_password(store: CachedStore, account: str, name: str) -> None:
     with store.transaction() as transaction:
         user = transaction.get(User, account, name)
         spec = user.spec.model_copy(update={"password_hash": auth.hash_password("another-password")})
         transaction.update(user.model_copy(update={"spec": spec}))
 
 
-def delete_user(store: SqliteStore, account: str, name: str) -> None:
+def delete_user(store: CachedStore, account: str, name: str) -> None:
     with store.transaction() as transaction:
         transaction.delete(User, account, name)
 
 
 @pytest.mark.parametrize("act", [change_password, delete_user])
 async def test_an_open_watch_of_tunnels_ends(
-    store: SqliteStore, act: Callable[[SqliteStore, str, str], None]
+    store: CachedStore, act: Callable[[CachedStore, str, str], None]
 ) -> None:
     stream = Stream(store, WATCH, TENANT)
     async with stream.open() as task:
@@ -108,7 +108,7 @@ async def test_an_open_watch_of_tunnels_ends(
     assert stream.ended, "properly, for the client is to try again and be refused"
 
 
-async def test_the_open_events_of_a_run_end(store: SqliteStore) -> None:
+async def test_the_open_events_of_a_run_end(store: CachedStore) -> None:
     with store.transaction() as transaction:
         transaction.create(Run(metadata=Metadata(name="1"), spec=RunSpec(nodes=("epic1",))))
     stream = Stream(store, f"{API}/runs/1/events", ADMIN)
@@ -119,7 +119,7 @@ async def test_the_open_events_of_a_run_end(store: SqliteStore) -> None:
     assert stream.ended
 
 
-async def test_other_users_streams_go_on(store: SqliteStore) -> None:
+async def test_other_users_streams_go_on(store: CachedStore) -> None:
     with store.transaction() as transaction:
         spec = UserSpec(password_hash=auth.hash_password("other-password"))
         transaction.create(User(metadata=Metadata(name=TENANT[0], namespace="other"), spec=spec))
@@ -134,7 +134,7 @@ async def test_other_users_streams_go_on(store: SqliteStore) -> None:
 
 
 async def test_a_user_that_is_deleted_as_the_stream_begins_gets_none_that_lasts(
-    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+    store: CachedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     verify = auth.verify_password
 
@@ -150,7 +150,7 @@ async def test_a_user_that_is_deleted_as_the_stream_begins_gets_none_that_lasts(
     assert stream.status == 401
 
 
-async def test_a_stream_that_the_server_gives_up_is_cancelled_as_ever(store: SqliteStore) -> None:
+async def test_a_stream_that_the_server_gives_up_is_cancelled_as_ever(store: CachedStore) -> None:
     stream = Stream(store, WATCH, TENANT)
     async with stream.open() as task:
         task.cancel()
@@ -158,7 +158,7 @@ async def test_a_stream_that_the_server_gives_up_is_cancelled_as_ever(store: Sql
             await task
 
 
-async def test_nothing_is_followed_while_no_stream_is_open(store: SqliteStore) -> None:
+async def test_nothing_is_followed_while_no_stream_is_open(store: CachedStore) -> None:
     async with Stream(store, WATCH, TENANT).open():
         assert [task for task in asyncio.all_tasks() if task.get_name() == "sessions"]
     await asyncio.sleep(0)
@@ -166,7 +166,7 @@ async def test_nothing_is_followed_while_no_stream_is_open(store: SqliteStore) -
 
 
 async def test_after_the_end_the_old_credential_is_refused(
-    store: SqliteStore, tenant: httpx.AsyncClient
+    store: CachedStore, tenant: httpx.AsyncClient
 ) -> None:
     assert (await tenant.get(f"{API}/accounts/root")).status_code == 200
     change_password(store, "root", TENANT[0])
@@ -174,7 +174,7 @@ async def test_after_the_end_the_old_credential_is_refused(
 
 
 async def test_an_account_has_so_many_streams_and_others_have_theirs(
-    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+    store: CachedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Limits, "streams", 2)
     first = Stream(store, WATCH, TENANT)

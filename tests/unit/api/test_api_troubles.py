@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sqlite3
 import threading
 from typing import Any
 
@@ -14,8 +13,11 @@ import pytest
 from api_requests import API, PROXIES, proxy_body, route_body
 from disk_troubles import TROUBLES
 
-from epic.store import sqlite
-from epic.store.sqlite import SqliteStore
+from epic.cache import store as cached
+from epic.cache.store import CachedStore
+from epic.model.resources import GWProxy
+from epic.store.embedded import database
+from epic.store.objects import Key, Put
 
 U1 = f"{API}/accounts/root/proxies/U1"
 REFUSED = {
@@ -27,13 +29,12 @@ REFUSED = {
 @pytest.mark.parametrize("trouble", TROUBLES.values(), ids=TROUBLES)
 async def test_writes_are_503_with_a_time_to_come_again_and_reads_are_served(
     admin: httpx.AsyncClient,
-    store: SqliteStore,
+    store: CachedStore,
     trouble: Any,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(sqlite, "_LOCK_SECONDS", 0.05)
-    monkeypatch.setattr(sqlite, "_IN_TROUBLE_SECONDS", 0.01)
+    monkeypatch.setattr(database, "_LOCK_SECONDS", 0.05)
     assert (await admin.post(PROXIES, json=proxy_body())).status_code == 302
     listeners = [
         {"name": f"l{i}", "port": 80, "protocol": "HTTP", "hostname": f"h{i}.example"} for i in range(60)
@@ -64,9 +65,9 @@ async def test_writes_are_503_with_a_time_to_come_again_and_reads_are_served(
 
 
 async def test_a_disk_that_hangs_keeps_who_writes_waiting_and_nobody_who_reads(
-    admin: httpx.AsyncClient, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+    admin: httpx.AsyncClient, store: CachedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite, "_LOCK_SECONDS", 30.0)
+    monkeypatch.setattr(cached, "_LOCK_SECONDS", 30.0)
     begun, end = threading.Event(), threading.Event()
 
     def hang() -> None:
@@ -87,19 +88,18 @@ async def test_a_disk_that_hangs_keeps_who_writes_waiting_and_nobody_who_reads(
     assert {(await task).status_code for task in writes} == {302, 503}, "the pool has four addresses"
 
 
-async def test_what_cannot_be_read_is_503_also_where_users_are_looked_up(
-    anyone: httpx.AsyncClient, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+async def test_an_object_that_cannot_be_read_is_said_and_is_not_gone(
+    admin: httpx.AsyncClient, store: CachedStore
 ) -> None:
-    def broken() -> sqlite3.Connection:
-        error = sqlite3.OperationalError(f"{store._path}: disk I/O error")
-        error.sqlite_errorcode = sqlite3.SQLITE_IOERR
-        raise error
-
-    store._readers.close()
-    monkeypatch.setattr(store._readers, "_connect", broken)
-    reply = await anyone.get(U1, auth=("admin", "admin-password"))
-    assert reply.status_code == 503
-    assert reply.json() == {
-        "error": "the control plane cannot read what it has stored now; repeat the request later",
-        "reason": "Unavailable",
-    }
+    for name in ("U1", "U2"):
+        assert (await admin.post(PROXIES, json=proxy_body(name, **{"display-name": name}))).status_code == 302
+    key = Key(GWProxy.kind, "root", "U1")
+    expected = store.get(GWProxy, "root", "U1").metadata.resource_version
+    broken = await asyncio.to_thread(store._thread.call, store._store.commit(Put(key, b"{}", expected)))
+    await asyncio.to_thread(store._thread.call, store._cache.reach(broken))
+    for path in (U1, f"{API}/accounts/root/proxies"):
+        reply = await admin.get(path)
+        assert reply.status_code == 500
+        assert reply.json()["error"] == "GWProxy 'U1' of account 'root' cannot be read"
+    assert (await admin.post(PROXIES, json=proxy_body("U1"))).status_code >= 400
+    assert (await admin.get(f"{API}/accounts/root/proxies/U2")).status_code == 200

@@ -13,6 +13,7 @@ import pytest
 from api_requests import API, PROXIES, proxy_body, route_body, slice_body
 from life_plant import Plant
 
+from epic.cache.store import CachedStore
 from epic.model.backlog import TunnelBacklog
 from epic.model.resources import (
     Account,
@@ -24,7 +25,6 @@ from epic.model.resources import (
     Tunnel,
 )
 from epic.reconcile.tunnelling import Budget
-from epic.store.sqlite import SqliteStore
 
 ROUTES, SLICES, NODES = f"{API}/accounts/root/routes", f"{API}/accounts/root/slices", f"{API}/nodes"
 MOST = 120
@@ -35,20 +35,20 @@ def names(count: int) -> tuple[str, ...]:
     return tuple(f"n{i:03}" for i in range(count))
 
 
-def count(store: SqliteStore) -> tuple[int, int]:
+def count(store: CachedStore) -> tuple[int, int]:
     """Tunnels that live, and that go."""
     tunnels = store.list(Tunnel, "root")
     going = sum(tunnel.deleting for tunnel in tunnels)
     return len(tunnels) - going, going
 
 
-def connected(store: SqliteStore, name: str = "U1") -> tuple[str, str] | None:
+def connected(store: CachedStore, name: str = "U1") -> tuple[str, str] | None:
     conditions = store.get(GWProxy, "root", name).status.conditions
     return next(((c.status, c.reason) for c in conditions if c.type == "Connected"), None)
 
 
 @pytest.fixture
-def large(store: SqliteStore) -> SqliteStore:
+def large(store: CachedStore) -> CachedStore:
     """An account that may have much, and addresses for many gateways."""
     set_limits(store, proxy_limit=1000)
     with store.transaction() as transaction:
@@ -60,31 +60,31 @@ def large(store: SqliteStore) -> SqliteStore:
 
 
 @pytest.fixture
-def written(large: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def written(large: CachedStore, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many objects each transaction has written."""
     found: list[int] = []
     begin = large.transaction
 
     @contextmanager
     def counted() -> Iterator[Any]:
-        before = large.revision
         with begin() as transaction:
             yield transaction
-        found.append(large.revision - before)
+            # And the mark of the transaction.
+            found.append(len(transaction._touched) + 1)
 
     monkeypatch.setattr(large, "transaction", counted)
     return found
 
 
 @pytest.fixture
-async def gateway(tenant: httpx.AsyncClient, large: SqliteStore) -> None:
+async def gateway(tenant: httpx.AsyncClient, large: CachedStore) -> None:
     assert (await tenant.post(PROXIES, json=proxy_body())).status_code == 302
     assert (await tenant.post(ROUTES, json=route_body())).status_code == 302
 
 
 @pytest.mark.usefixtures("gateway")
 async def test_the_tunnels_of_a_slice_of_many_nodes_are_made_in_parts(
-    tenant: httpx.AsyncClient, large: SqliteStore, plant: Plant, written: list[int]
+    tenant: httpx.AsyncClient, large: CachedStore, plant: Plant, written: list[int]
 ) -> None:
     reply = await tenant.post(SLICES, json=slice_body(nodes=names(200)))
     assert reply.status_code == 302
@@ -106,14 +106,14 @@ async def test_the_tunnels_of_a_slice_of_many_nodes_are_made_in_parts(
 
 @pytest.mark.usefixtures("gateway")
 async def test_few_tunnels_are_there_with_the_reply(
-    tenant: httpx.AsyncClient, large: SqliteStore, written: list[int]
+    tenant: httpx.AsyncClient, large: CachedStore, written: list[int]
 ) -> None:
     assert (await tenant.post(SLICES, json=slice_body(nodes=names(20)))).status_code == 302
     assert (count(large), connected(large)) == ((40, 0), None)
 
 
 async def test_more_instances_for_many_gateways_get_their_tunnels_in_parts(
-    tenant: httpx.AsyncClient, large: SqliteStore, plant: Plant, written: list[int]
+    tenant: httpx.AsyncClient, large: CachedStore, plant: Plant, written: list[int]
 ) -> None:
     await tenant.post(SLICES, json=slice_body(nodes=names(5)))
     set_replicas(large, 1)
@@ -136,13 +136,13 @@ async def test_more_instances_for_many_gateways_get_their_tunnels_in_parts(
     assert max(written) <= MOST
 
 
-def set_limits(store: SqliteStore, **limits: int) -> None:
+def set_limits(store: CachedStore, **limits: int) -> None:
     with store.transaction() as transaction:
         account = transaction.get(Account, "", "root")
         transaction.update(account.model_copy(update={"spec": account.spec.model_copy(update=limits)}))
 
 
-def set_replicas(store: SqliteStore, count: int) -> None:
+def set_replicas(store: CachedStore, count: int) -> None:
     with store.transaction() as transaction:
         group = transaction.get(LBServiceGroup, "root", "gatewayhttp")
         spec = group.spec.model_copy(update={"envoy_replica_count": count})
@@ -151,7 +151,7 @@ def set_replicas(store: SqliteStore, count: int) -> None:
 
 @pytest.mark.usefixtures("gateway")
 async def test_a_control_plane_that_ends_between_two_parts_goes_on_when_it_begins(
-    tenant: httpx.AsyncClient, large: SqliteStore, plant: Plant
+    tenant: httpx.AsyncClient, large: CachedStore, plant: Plant
 ) -> None:
     await tenant.post(SLICES, json=slice_body(nodes=names(200)))
     for _ in range(10):
@@ -165,7 +165,7 @@ async def test_a_control_plane_that_ends_between_two_parts_goes_on_when_it_begin
 
 
 async def test_a_replacement_is_announced_when_all_its_tunnels_are_made(
-    tenant: httpx.AsyncClient, large: SqliteStore, plant: Plant, monkeypatch: pytest.MonkeyPatch
+    tenant: httpx.AsyncClient, large: CachedStore, plant: Plant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_replicas(large, 1)
     await tenant.post(PROXIES, json=proxy_body())
@@ -196,7 +196,7 @@ def announced(plant: Plant) -> set[str]:
 
 @pytest.mark.usefixtures("gateway")
 async def test_what_is_promised_to_one_request_is_refused_to_another(
-    tenant: httpx.AsyncClient, large: SqliteStore, plant: Plant
+    tenant: httpx.AsyncClient, large: CachedStore, plant: Plant
 ) -> None:
     set_limits(large, tunnel_limit=400)
     await tenant.post(PROXIES, json=proxy_body("U2", **{"display-name": "other"}))
@@ -216,7 +216,7 @@ async def test_what_is_promised_to_one_request_is_refused_to_another(
 
 @pytest.mark.usefixtures("gateway")
 async def test_a_gateway_that_goes_keeps_its_name_until_all_its_tunnels_are_taken_from_their_ends(
-    tenant: httpx.AsyncClient, large: SqliteStore, plant: Plant, written: list[int]
+    tenant: httpx.AsyncClient, large: CachedStore, plant: Plant, written: list[int]
 ) -> None:
     await tenant.post(SLICES, json=slice_body(nodes=names(200)))
     plant.reconcile()
@@ -233,7 +233,7 @@ async def test_a_gateway_that_goes_keeps_its_name_until_all_its_tunnels_are_take
 
 
 async def test_a_node_with_another_address_has_its_gateways_show_that_in_parts(
-    tenant: httpx.AsyncClient, large: SqliteStore, plant: Plant, written: list[int]
+    tenant: httpx.AsyncClient, large: CachedStore, plant: Plant, written: list[int]
 ) -> None:
     await tenant.post(SLICES, json=slice_body(nodes=names(1)))
     for i in range(60):
@@ -250,7 +250,7 @@ async def test_a_node_with_another_address_has_its_gateways_show_that_in_parts(
 
 
 async def test_a_write_reads_no_more_of_an_account_that_has_more(
-    tenant: httpx.AsyncClient, large: SqliteStore, monkeypatch: pytest.MonkeyPatch
+    tenant: httpx.AsyncClient, large: CachedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def application(i: int) -> None:
         for path, body in (
@@ -270,14 +270,19 @@ async def test_a_write_reads_no_more_of_an_account_that_has_more(
     @contextmanager
     def counted() -> Iterator[Any]:
         with begin() as transaction:
-            ask = transaction._ask
+            find, every = transaction.find, transaction.list
 
-            def counting(sql: str, values: tuple[object, ...] = ()) -> list[Any]:
-                rows = ask(sql, values)
-                read.append(len(rows))
-                return rows
+            def found(*key: Any) -> Any:
+                read.append(1)
+                return find(*key)
 
-            monkeypatch.setattr(transaction, "_ask", counting)
+            def listed(*what: Any) -> list[Any]:
+                objects = every(*what)
+                read.append(len(objects))
+                return objects
+
+            monkeypatch.setattr(transaction, "find", found)
+            monkeypatch.setattr(transaction, "list", listed)
             yield transaction
 
     monkeypatch.setattr(large, "transaction", counted)

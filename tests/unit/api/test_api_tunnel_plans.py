@@ -11,10 +11,10 @@ import pytest
 from api_requests import API, PROXIES, proxy_body, route_body, slice_body
 
 from epic.api import routes
+from epic.cache.store import CachedStore
 from epic.model.resources import Tunnel
 from epic.reconcile.world import World
 from epic.store.interface import Transaction
-from epic.store.sqlite import SqliteStore
 
 ROUTES, SLICES = f"{API}/accounts/root/routes", f"{API}/accounts/root/slices"
 
@@ -62,7 +62,7 @@ async def test_a_route_with_another_hostname_has_no_tunnels_planned(
 
 
 async def test_endpoints_on_another_node_get_tunnels(
-    tenant: httpx.AsyncClient, planned: list[set[str]], store: SqliteStore
+    tenant: httpx.AsyncClient, planned: list[set[str]], store: CachedStore
 ) -> None:
     before = len(store.list(Tunnel))
     await _put(tenant, SLICES, slice_body(nodes=("n1", "n2")))
@@ -70,7 +70,7 @@ async def test_endpoints_on_another_node_get_tunnels(
 
 
 async def test_a_route_to_another_service_has_tunnels_planned(
-    tenant: httpx.AsyncClient, planned: list[set[str]], store: SqliteStore
+    tenant: httpx.AsyncClient, planned: list[set[str]], store: CachedStore
 ) -> None:
     body = route_body()
     body["route"]["spec"]["http"]["rules"][0]["backendRefs"][0]["name"] = "elsewhere"

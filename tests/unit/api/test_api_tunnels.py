@@ -12,11 +12,11 @@ import pytest
 from api_requests import ADMIN, API, PROXIES, TENANT, proxy_body, route_body, slice_body
 
 from epic.api.rotating import advance
+from epic.cache.store import CachedStore
 from epic.control.rotate import Rotator
 from epic.live import End, Live, Place, SecondChance, epic_place, workload_place
 from epic.model.resources import Tunnel
 from epic.rotation import Holds, Policy, Step
-from epic.store.sqlite import SqliteStore
 
 STATUS = f"{API}/accounts/root/tunnels/status"
 NODE = {"cluster": "c1", "node": "n1"}
@@ -24,7 +24,7 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture
-async def tunnel(tenant: httpx.AsyncClient, store: SqliteStore) -> Tunnel:
+async def tunnel(tenant: httpx.AsyncClient, store: CachedStore) -> Tunnel:
     await tenant.post(PROXIES, json=proxy_body())
     await tenant.post(f"{API}/accounts/root/routes", json=route_body())
     await tenant.post(f"{API}/accounts/root/slices", json=slice_body(nodes=("n1",)))
@@ -153,7 +153,7 @@ NODES = f"{API}/accounts/root/workload-nodes"
 
 
 async def test_workload_nodes_are_silent_since_they_reported_last_or_have_tunnels(
-    anyone: httpx.AsyncClient, tunnel: Tunnel, store: SqliteStore, live: Live, monkeypatch: pytest.MonkeyPatch
+    anyone: httpx.AsyncClient, tunnel: Tunnel, store: CachedStore, live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     at = 1000.0
     monkeypatch.setattr(live, "_clock", lambda: at)
@@ -190,7 +190,7 @@ def confirm(live: Live, tunnel: Tunnel, places: tuple[Place, ...]) -> None:
 
 
 async def test_an_administrator_rotates_keys_and_sees_who_holds_it_up(
-    admin: httpx.AsyncClient, tunnel: Tunnel, store: SqliteStore, live: Live
+    admin: httpx.AsyncClient, tunnel: Tunnel, store: CachedStore, live: Live
 ) -> None:
     rotate = f"{API}/tunnels/rotate"
     assert (await admin.post(rotate)).status_code == 403
@@ -216,7 +216,7 @@ async def test_an_administrator_rotates_keys_and_sees_who_holds_it_up(
 
 
 async def test_keys_go_through_all_steps_as_the_ends_confirm(
-    tunnel: Tunnel, store: SqliteStore, live: Live
+    tunnel: Tunnel, store: CachedStore, live: Live
 ) -> None:
     policy = Policy(timedelta(0), timedelta(0))
     places = (epic_place(tunnel), workload_place(tunnel))
@@ -235,7 +235,7 @@ async def test_keys_go_through_all_steps_as_the_ends_confirm(
 
 
 async def test_arrears_are_made_up_for_at_a_steady_rate_and_the_oldest_first(
-    tunnel: Tunnel, store: SqliteStore, live: Live
+    tunnel: Tunnel, store: CachedStore, live: Live
 ) -> None:
     """As when the control plane was away: all keys are old."""
     with store.transaction() as transaction:
@@ -253,7 +253,7 @@ async def test_arrears_are_made_up_for_at_a_steady_rate_and_the_oldest_first(
     assert sorted(t.spec.signing_since for t in rotating) == since[:26]
 
 
-async def test_the_service_rotates_by_itself(tunnel: Tunnel, store: SqliteStore, live: Live) -> None:
+async def test_the_service_rotates_by_itself(tunnel: Tunnel, store: CachedStore, live: Live) -> None:
     task = asyncio.create_task(Rotator(store, live, Policy(timedelta(0), timedelta(0)), 0.01).run())
     async with asyncio.timeout(10):
         while store.get(Tunnel, "root", tunnel.name).spec.signing_epoch < 3:

@@ -10,8 +10,8 @@ import httpx
 import pytest
 from api_requests import API, PROXIES, proxy_body, route_body, slice_body
 
+from epic.cache.store import CachedStore
 from epic.model.resources import Account, Node, User
-from epic.store.sqlite import SqliteStore
 
 ACCOUNT_ROOT = f"{API}/accounts/root"
 ROUTES, SLICES = f"{ACCOUNT_ROOT}/routes", f"{ACCOUNT_ROOT}/slices"
@@ -122,10 +122,10 @@ async def test_a_change_of_a_version_that_is_not_the_newest_is_refused(
     asking: httpx.AsyncClient, path: str, key: str, obj: dict[str, Any]
 ) -> None:
     assert (await asking.put(f"{API}/{path}", json={key: obj})).status_code == 302
-    stale = {key: {**obj, "metadata": {"resourceVersion": "1"}}}
+    stale = {key: {**obj, "metadata": {"resourceVersion": "4711"}}}
     refused = await asking.put(f"{API}/{path}", json=stale)
     assert refused.status_code == 409
-    assert "has been changed since version 1" in refused.json()["error"]
+    assert "has been changed since version 4711" in refused.json()["error"]
 
 
 PLATFORMS = [(path, key, obj) for path, key, obj in OBJECTS if key not in {"proxy", "route", "slice"}]
@@ -142,14 +142,14 @@ async def test_an_object_of_another_name_than_in_the_path_is_refused(
         assert (refused.status_code, refused.json()["error"]) == (400, wrong)
 
 
-async def test_a_misspelt_spec_is_told_to_who_sends_it(admin: httpx.AsyncClient, store: SqliteStore) -> None:
+async def test_a_misspelt_spec_is_told_to_who_sends_it(admin: httpx.AsyncClient, store: CachedStore) -> None:
     reply = await admin.put(f"{API}/accounts/new", json={"account": {"Spec": {"proxyLimit": 3}}})
     assert unknown(reply) == ["account.Spec"]
     assert store.get(Account, "", "new").spec.proxy_limit == 20
 
 
 async def test_a_request_that_a_node_do_something_unknown_is_refused(
-    admin: httpx.AsyncClient, store: SqliteStore
+    admin: httpx.AsyncClient, store: CachedStore
 ) -> None:
     before = store.get(Node, "", "epic1")
     path = f"{API}/nodes/epic1/maintenance"
@@ -166,7 +166,7 @@ async def test_a_request_that_a_node_do_something_unknown_is_refused(
 
 
 async def test_an_unknown_field_of_a_user_is_refused_and_no_password_is_shown(
-    admin: httpx.AsyncClient, store: SqliteStore
+    admin: httpx.AsyncClient, store: CachedStore
 ) -> None:
     user = {"name": "u9", "password": "secret-password", "Password": "secret-too"}
     refused = await admin.post(f"{ACCOUNT_ROOT}/users", json={"user": user})

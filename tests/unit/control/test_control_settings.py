@@ -15,7 +15,8 @@ from epic.rotation import Policy
 
 GOOD = """
 node_name: epic1
-database: /var/lib/epic/control/epic.db
+store: {sqlite: /var/lib/epic/control/store.db}
+revisions: /var/lib/epic/control/revisions
 rest: {listen: "0.0.0.0", port: 8443, certificate: /c.crt, key: /c.key}
 ads:
   {port: 18000, certificate: /c.crt, key: /c.key, ca: /ca.crt, agents_certificate: /a.crt, agents_key: /a.key}
@@ -46,7 +47,17 @@ def test_runs_use_the_playbook_of_the_collection(file: Path) -> None:
         ("node_name: epic1", "", "node_name is missing"),
         ("port: 8443", "prot: 8443", "rest.prot is not known; known here are listen, certificate, key, port"),
         ("port: 8443", "port: 99999", "rest.port: Input should be less than or equal to 65535 (it is 99999)"),
-        ("envoy_binary", "envoy", "envoy is not known; known here are node_name, database"),
+        ("envoy_binary", "envoy", "envoy is not known; known here are node_name, store"),
+        (
+            "store: {sqlite: /var/lib/epic/control/store.db}",
+            "store: {}",
+            "store: store: expected either sqlite",
+        ),
+        (
+            "store: {sqlite: /var/lib/epic/control/store.db}",
+            "store: {etcd: {endpoint: ['localhost:2379']}}",
+            "store.etcd.endpoint is not known; known here are endpoints, prefix, authority",
+        ),
         ("100.64.0.0/10", "100.64.0.1/10", "inside_pool: "),
         ("runs: {", "runs: [", "is not YAML"),
         (

@@ -20,15 +20,16 @@ from ansible_collections.epic.gateway.plugins.modules import gateway_info, node_
 from ansible_collections.epic.gateway.plugins.modules import node as module
 from ansible_collections.epic.gateway.plugins.modules.node import TimedOut, reconcile
 from argon2 import PasswordHasher
+from stores import open_store
 
 from epic.api import auth
 from epic.api.app import create_app
 from epic.api.context import Context
+from epic.cache.store import CachedStore
 from epic.model.base import Metadata
 from epic.model.nodes import NodeStatus
 from epic.model.resources import Account, GWProxy, LBServiceGroup, Node, User, UserSpec
 from epic.pki import operations
-from epic.store.sqlite import SqliteStore
 
 OPTIONS: dict[str, Any] = {
     "name": "epic1",
@@ -47,9 +48,9 @@ OPTIONS: dict[str, Any] = {
 
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SqliteStore]:
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CachedStore]:
     monkeypatch.setattr(auth, "_hasher", PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
-    store = SqliteStore(tmp_path / "epic.db")
+    store = open_store(tmp_path / "epic.db")
     with store.transaction() as transaction:
         spec = UserSpec(password_hash=auth.hash_password("secret"), admin=True)
         transaction.create(User(metadata=Metadata(name="admin", namespace=""), spec=spec))
@@ -58,7 +59,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SqliteSto
 
 
 @pytest.fixture
-def server(store: SqliteStore, tmp_path: Path) -> Iterator[str]:
+def server(store: CachedStore, tmp_path: Path) -> Iterator[str]:
     """The application on a port of this machine; yields its address."""
     pki = operations.Pki(tmp_path, datetime.now(UTC))
     operations.control(pki, ["localhost"], group=None, life=timedelta(days=90))
@@ -87,25 +88,25 @@ def action(api: Api, options: dict[str, Any], *, check_mode: bool = False) -> st
     return str(steps.action)
 
 
-def test_a_node_is_registered_once(api: Api, store: SqliteStore) -> None:
+def test_a_node_is_registered_once(api: Api, store: CachedStore) -> None:
     assert action(api, OPTIONS) == "register"
     assert str(store.get(Node, "", "epic1").spec.address) == "192.0.2.1"
     assert action(api, OPTIONS) == "none"
 
 
-def test_check_mode_registers_nothing(api: Api, store: SqliteStore) -> None:
+def test_check_mode_registers_nothing(api: Api, store: CachedStore) -> None:
     assert action(api, OPTIONS, check_mode=True) == "register"
     assert list(store.list(Node)) == []
 
 
-def test_a_cordoned_node_stays_cordoned(api: Api, store: SqliteStore) -> None:
+def test_a_cordoned_node_stays_cordoned(api: Api, store: CachedStore) -> None:
     reconcile(api, {**OPTIONS, "schedulable": False}, check_mode=False)
     assert action(api, {**OPTIONS, "underlay_mtu": 9000}) == "register"
     spec = store.get(Node, "", "epic1").spec
     assert (spec.underlay_mtu, spec.schedulable) == (9000, False)
 
 
-def say(store: SqliteStore, **status: Any) -> None:
+def say(store: CachedStore, **status: Any) -> None:
     """What the control plane's sequencer has come to say of the node."""
     with store.transaction() as transaction:
         node = transaction.get(Node, "", "epic1")
@@ -113,7 +114,7 @@ def say(store: SqliteStore, **status: Any) -> None:
         transaction.update(node.model_copy(update={"status": known}))
 
 
-def test_a_node_is_removed_once(api: Api, store: SqliteStore) -> None:
+def test_a_node_is_removed_once(api: Api, store: CachedStore) -> None:
     reconcile(api, OPTIONS, check_mode=False)
     absent = {**OPTIONS, "state": "absent", "wait": False}
     assert action(api, absent) == "delete"
@@ -133,14 +134,14 @@ def test_a_node_that_is_removed_is_not_registered_meanwhile(api: Api) -> None:
         reconcile(api, OPTIONS, check_mode=False)
 
 
-def test_a_lost_node_is_removed_by_force(api: Api, store: SqliteStore) -> None:
+def test_a_lost_node_is_removed_by_force(api: Api, store: CachedStore) -> None:
     reconcile(api, OPTIONS, check_mode=False)
     assert action(api, {**OPTIONS, "state": "absent", "wait": False, "force": True}) == "forget"
     assert store.get(Node, "", "epic1").status.lost
 
 
 def test_a_node_is_drained_when_the_control_plane_says_so(
-    api: Api, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+    api: Api, store: CachedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reconcile(api, OPTIONS, check_mode=False)
     drained = {"type": "Drained", "status": "True", "reason": "NoInstanceServes"}
@@ -168,7 +169,7 @@ def test_nodes_are_looked_at(api: Api) -> None:
     assert node_info.fetch(api, "epic2") == []
 
 
-def test_gateways_of_all_accounts_are_looked_at(api: Api, store: SqliteStore) -> None:
+def test_gateways_of_all_accounts_are_looked_at(api: Api, store: CachedStore) -> None:
     assert gateway_info.fetch(api, None) == []
     instance = {"node": "epic1", "inside-address": "100.64.0.1", "phase": "Serving", "envoy-version": "1.2.3"}
     proxy = {

@@ -15,6 +15,7 @@ from clock import Clock
 
 from epic.api.bodies import ProxySpecInput
 from epic.api.gateways import GatewaySettings, create_gateway
+from epic.cache.store import CachedStore
 from epic.model.base import Metadata
 from epic.model.naming import GatewayId
 from epic.model.resources import Account, GWProxy, LBServiceGroup, Node, ServicePrefix
@@ -24,14 +25,14 @@ from epic.reconcile.siblings_keeper import SiblingsKeeper
 from epic.reconcile.world import World
 from epic.rotation import Policy
 from epic.siblings.heard import AppliedLists
-from epic.store.sqlite import SqliteStore
+from epic.store.location import StoreLocation
 
 GATEWAY = GatewayId("a", "u1")
 SETTINGS = GatewaySettings(IPv4Network("100.64.0.0/24"), timedelta())
 SERVING = {"phase": "Serving", "unit": "current", "ready": True, "announced": True}
 
 
-class Watched(SqliteStore):
+class Watched(CachedStore):
     """A store that can be full, and that tells when somebody lists."""
 
     full = False
@@ -61,7 +62,7 @@ class Site:
 
     def __init__(self, path: Path, clock: Clock) -> None:
         self.clock = clock
-        self.store = Watched(path / "epic.db")
+        self.store = Watched(StoreLocation(sqlite=path / "epic.db"))
         self.restart()
         with self.store.transaction() as transaction:
             pool = {"pool": "203.0.113.0/24", "subnet": "203.0.113.0/24"}
@@ -120,7 +121,7 @@ class Site:
 
     def work(self) -> None:
         while True:
-            changes = list(self.store._changes(self.seen))
+            changes = list(self.store.changes(self.seen))
             self.seen = changes[-1].revision if changes else self.seen
             self.keeper.take_in(changes)
             self.keeper.work()

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 from clock import Clock
+from stores import open_store
 from tunnel_site import Turns, application
 
 from epic.bpf.tunnel_table import MAX_TUNNELS
+from epic.cache.store import CachedStore
 from epic.model.backlog import TunnelBacklog
 from epic.model.naming import NODE_TUNNELS
 from epic.model.resources import GWEndpointSlice, GWProxy, Node, Tunnel
@@ -23,15 +25,14 @@ from epic.reconcile.tunnelling import Budget, replan, work_off
 from epic.reconcile.turn import LifecycleSettings, Turn
 from epic.reconcile.world import Key, World
 from epic.store.interface import Change
-from epic.store.sqlite import SqliteStore
 
 ROOM = 24
 
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SqliteStore]:
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CachedStore]:
     monkeypatch.setattr(tunnel_room, "NODE_TUNNELS", ROOM)
-    store = SqliteStore(tmp_path / "epic.db")
+    store = open_store(tmp_path / "epic.db")
     with store.transaction() as transaction:
         for number in (1, 2):
             fields = {"metadata": {"name": f"e{number}"}, "spec": {"address": f"192.0.2.{number}"}}
@@ -40,16 +41,16 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SqliteSto
     store.close()
 
 
-def held(store: SqliteStore) -> Counter[str]:
+def held(store: CachedStore) -> Counter[str]:
     return Counter(tunnel.account for tunnel in store.list(Tunnel))
 
 
-def connected(store: SqliteStore, account: str) -> tuple[str, str, str] | None:
+def connected(store: CachedStore, account: str) -> tuple[str, str, str] | None:
     conditions = store.get(GWProxy, account, "g").status.conditions
     return next(((c.status, c.reason, c.message) for c in conditions if c.type == "Connected"), None)
 
 
-def test_an_account_has_as_many_tunnels_on_a_node_as_are_free_there(store: SqliteStore) -> None:
+def test_an_account_has_as_many_tunnels_on_a_node_as_are_free_there(store: CachedStore) -> None:
     for account in ("a", "b", "c"):
         application(store, account, nodes=30)
     assert held(store) == {"a": 12, "b": 6, "c": 3}
@@ -59,7 +60,7 @@ def test_an_account_has_as_many_tunnels_on_a_node_as_are_free_there(store: Sqlit
 
 
 def test_a_node_is_never_over_full_and_the_gateway_says_what_it_is_without(
-    store: SqliteStore, caplog: pytest.LogCaptureFixture
+    store: CachedStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     for number in range(30):
         application(store, f"a{number}", nodes=9)
@@ -74,7 +75,7 @@ def test_a_node_is_never_over_full_and_the_gateway_says_what_it_is_without(
     assert connected(store, "elsewhere") is None
 
 
-def test_room_that_becomes_free_goes_to_whoever_waits(store: SqliteStore) -> None:
+def test_room_that_becomes_free_goes_to_whoever_waits(store: CachedStore) -> None:
     for account in ("a", "b"):
         application(store, account, nodes=10)
     assert held(store) == {"a": 10, "b": 7}
@@ -89,7 +90,7 @@ def test_room_that_becomes_free_goes_to_whoever_waits(store: SqliteStore) -> Non
     assert connected(store, "b") == ("True", "Connected", "")
 
 
-def test_an_instance_without_a_single_tunnel_does_not_pass_for_one_that_has_some(store: SqliteStore) -> None:
+def test_an_instance_without_a_single_tunnel_does_not_pass_for_one_that_has_some(store: CachedStore) -> None:
     for number in range(12):
         application(store, f"a{number}", nodes=9)
     application(store, "b", nodes=2, on=["e1", "e2"])
@@ -100,7 +101,7 @@ def test_an_instance_without_a_single_tunnel_does_not_pass_for_one_that_has_some
     assert alone.unconnected == "", "no other is any better"
 
 
-def test_who_comes_to_wait_is_looked_at_once_more(store: SqliteStore) -> None:
+def test_who_comes_to_wait_is_looked_at_once_more(store: CachedStore) -> None:
     """Room may have become free before one heard that somebody waits for it."""
     seen = World.of(store)
     for number in range(12):
@@ -118,7 +119,7 @@ def test_who_comes_to_wait_is_looked_at_once_more(store: SqliteStore) -> None:
 
 
 def test_who_waits_is_looked_at_from_time_to_time(
-    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+    store: CachedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(12):
         application(store, f"a{number}", nodes=9)
@@ -137,7 +138,7 @@ def test_who_waits_is_looked_at_from_time_to_time(
 
 @pytest.mark.parametrize("names", [("", "f"), ("f", "")])
 def test_who_waits_at_the_end_is_looked_at_however_often_all_begins_anew(
-    store: SqliteStore, names: tuple[str, str]
+    store: CachedStore, names: tuple[str, str]
 ) -> None:
     for number in range(12):
         application(store, f"a{number}", nodes=9)
@@ -151,7 +152,7 @@ def test_who_waits_at_the_end_is_looked_at_however_often_all_begins_anew(
     assert turn.again == {Key("plan", "a11", "")}
 
 
-def test_a_turn_that_may_write_nothing_leaves_who_waits_as_it_is(store: SqliteStore) -> None:
+def test_a_turn_that_may_write_nothing_leaves_who_waits_as_it_is(store: CachedStore) -> None:
     for number in range(12):
         application(store, f"a{number}", nodes=9)
     state = connected(store, "a11")
@@ -163,7 +164,7 @@ def test_a_turn_that_may_write_nothing_leaves_who_waits_as_it_is(store: SqliteSt
 
 
 def test_gateways_are_placed_where_there_is_room_for_tunnels(
-    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+    store: CachedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(world, "_CROWDED", 10)
     application(store, "a", nodes=12, on=["e1"])

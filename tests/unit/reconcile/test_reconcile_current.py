@@ -13,20 +13,21 @@ from typing import Any
 
 import pytest
 
+from epic.cache import history
+from epic.cache.store import CachedStore
 from epic.errors import Exhausted
 from epic.ipam.book import Pool
 from epic.ipam.ranges import parse_range
 from epic.model.resources import GWProxy, LBServiceGroup
 from epic.reconcile.current import CurrentWorld
 from epic.reconcile.world import World
-from epic.store import sqlite
 from epic.store.interface import Change
-from epic.store.sqlite import SqliteStore
+from epic.store.location import StoreLocation
 
 POOL = Pool("pool", parse_range("203.0.113.0/27"))
 
 
-class FailingStore(SqliteStore):
+class FailingStore(CachedStore):
     """The real store, whose commits may fail."""
 
     fails = False
@@ -41,7 +42,7 @@ class FailingStore(SqliteStore):
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[FailingStore]:
-    store = FailingStore(tmp_path / "epic.db")
+    store = FailingStore(StoreLocation(sqlite=tmp_path / "epic.db"))
     yield store
     store.close()
 
@@ -165,9 +166,10 @@ def test_what_others_write_while_a_failure_is_undone_is_taken_in(
         assert not world.proxies
 
 
-def test_deletions_that_another_process_has_forgotten_are_seen(
-    store: FailingStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_deletions_that_the_store_has_forgotten_are_seen(
+    store: FailingStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(history, "DELETIONS_KEPT", 0)
     current = CurrentWorld(store)
     with store.transaction() as transaction:
         transaction.create(gateway("g", "203.0.113.0"))
@@ -177,8 +179,6 @@ def test_deletions_that_another_process_has_forgotten_are_seen(
         transaction.delete(GWProxy, "a", "g")
         transaction.create(gateway("h", "203.0.113.1"))
         transaction.delete(GWProxy, "a", "h")
-    monkeypatch.setattr(sqlite, "_DELETIONS_KEPT", 0)
-    SqliteStore(tmp_path / "epic.db").close()
     with current.transaction() as (_, world):
         assert world.count_gateways("a") == 0
         assert world.claims.public.propose([POOL]) == [IPv4Address("203.0.113.0")]

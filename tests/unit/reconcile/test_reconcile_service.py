@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 from disk_troubles import TROUBLES
+from stores import open_store
 
+from epic.cache.store import CachedStore
 from epic.lifecycle.tunnels import Evidence
 from epic.model.base import now
 from epic.model.resources import GWProxy, LBServiceGroup, Node
@@ -25,7 +27,6 @@ from epic.reconcile.tunnelling import Budget
 from epic.reconcile.turn import LifecycleSettings, Turn
 from epic.reconcile.world import Key, World
 from epic.store.interface import Transaction
-from epic.store.sqlite import SqliteStore
 from epic.supervise import keep_running
 
 NOTHING = Evidence(
@@ -34,8 +35,8 @@ NOTHING = Evidence(
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[SqliteStore]:
-    store = SqliteStore(tmp_path / "epic.db")
+def store(tmp_path: Path) -> Iterator[CachedStore]:
+    store = open_store(tmp_path / "epic.db")
     with store.transaction() as transaction:
         for name in ("e1", "e2"):
             spec = {"address": f"192.0.2.{name[1]}"}
@@ -46,19 +47,19 @@ def store(tmp_path: Path) -> Iterator[SqliteStore]:
     store.close()
 
 
-def lifecycle(store: SqliteStore) -> Lifecycle:
+def lifecycle(store: CachedStore) -> Lifecycle:
     settings = LifecycleSettings(IPv4Network("100.64.0.0/24"), "1")
     return Lifecycle(store, settings, lambda _: NOTHING)
 
 
-def create(store: SqliteStore, name: str) -> None:
+def create(store: CachedStore, name: str) -> None:
     with store.transaction() as transaction:
         transaction.create(
             GWProxy.model_validate({"metadata": {"name": name, "namespace": "a"}, "spec": {"group": "g"}})
         )
 
 
-def nodes_of(store: SqliteStore, name: str) -> set[str]:
+def nodes_of(store: CachedStore, name: str) -> set[str]:
     proxy = store.find(GWProxy, "a", name)
     return {i.node for i in proxy.status.instances} if proxy else set()
 
@@ -70,7 +71,7 @@ async def eventually(condition: Callable[[], object]) -> None:
 
 
 @pytest.fixture
-async def serving(store: SqliteStore) -> object:
+async def serving(store: CachedStore) -> object:
     service = ReconcilerService(store, lifecycle(store))
     task = asyncio.create_task(keep_running("lives", service.run, first_delay=0.02))
     yield service
@@ -80,14 +81,14 @@ async def serving(store: SqliteStore) -> object:
 
 
 async def test_a_gateway_that_has_too_few_instances_gets_them_with_a_run_a_node(
-    store: SqliteStore, serving: object
+    store: CachedStore, serving: object
 ) -> None:
     create(store, "u1")
     await eventually(lambda: nodes_of(store, "u1") == {"e1", "e2"})
     assert [run.spec.nodes for run in store.list(Run)] == [("e1",), ("e2",)]
 
 
-def test_a_gateway_for_which_no_inside_address_is_left_asks_for_no_run(store: SqliteStore) -> None:
+def test_a_gateway_for_which_no_inside_address_is_left_asks_for_no_run(store: CachedStore) -> None:
     settings = LifecycleSettings(IPv4Network("100.64.0.0/32"), "1")
     create(store, "u1")
     full = Lifecycle(store, settings, lambda _: NOTHING)
@@ -98,7 +99,7 @@ def test_a_gateway_for_which_no_inside_address_is_left_asks_for_no_run(store: Sq
 
 
 async def test_a_gateway_that_cannot_be_led_holds_up_no_other_and_is_led_later(
-    store: SqliteStore, serving: object, monkeypatch: pytest.MonkeyPatch
+    store: CachedStore, serving: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lead, broken = Turn._gateway, {"u1"}
 
@@ -117,7 +118,7 @@ async def test_a_gateway_that_cannot_be_led_holds_up_no_other_and_is_led_later(
 
 
 async def test_a_store_that_fails_for_a_while_ends_nothing(
-    store: SqliteStore, serving: object, monkeypatch: pytest.MonkeyPatch
+    store: CachedStore, serving: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changes, failures = store._changes, iter([OSError("disk I/O error")] * 3)
 
@@ -131,7 +132,7 @@ async def test_a_store_that_fails_for_a_while_ends_nothing(
     await eventually(lambda: nodes_of(store, "u1") == {"e1", "e2"})
 
 
-def test_a_gateway_that_waits_for_an_address_goes_on_with_the_rest(store: SqliteStore) -> None:
+def test_a_gateway_that_waits_for_an_address_goes_on_with_the_rest(store: CachedStore) -> None:
     settings = LifecycleSettings(IPv4Network("100.64.0.0/30"), "1")
     work = Lifecycle(store, settings, lambda _: NOTHING)
     for name in ("u1", "u2"):
@@ -150,7 +151,7 @@ def test_a_gateway_that_waits_for_an_address_goes_on_with_the_rest(store: Sqlite
 
 
 def test_that_there_is_no_room_is_logged_when_it_begins_not_with_each_try(
-    store: SqliteStore, caplog: pytest.LogCaptureFixture
+    store: CachedStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     work = Lifecycle(store, LifecycleSettings(IPv4Network("100.64.0.0/32"), "1"), lambda _: NOTHING)
     create(store, "u1")
@@ -164,7 +165,7 @@ def test_that_there_is_no_room_is_logged_when_it_begins_not_with_each_try(
 
 
 def test_gateways_that_fail_again_and_again_do_not_have_everything_read_anew(
-    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+    store: CachedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lead = Turn._gateway
 
@@ -199,7 +200,7 @@ def test_gateways_that_fail_again_and_again_do_not_have_everything_read_anew(
 
 
 def test_while_nothing_can_be_written_keys_are_not_tried_one_by_one(
-    store: SqliteStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    store: CachedStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     begun: list[int] = []
@@ -226,7 +227,7 @@ def test_while_nothing_can_be_written_keys_are_not_tried_one_by_one(
 
 
 async def test_a_full_disk_ends_no_service_and_fills_no_log(
-    store: SqliteStore, caplog: pytest.LogCaptureFixture
+    store: CachedStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     tries = 0
 
@@ -242,12 +243,12 @@ async def test_a_full_disk_ends_no_service_and_fills_no_log(
     await eventually(lambda: store.find(GWProxy, "a", "u1"))
     task.cancel()
     said = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
-    assert said[0].startswith(f"{store._path} cannot be written: ")
+    assert said[0].startswith(f"{store.location.title} cannot be written: ")
     assert not [line for line in said if "NotWritable" in line]
 
 
 def test_a_turn_plans_the_tunnels_of_an_account_once(
-    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+    store: CachedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     planned: list[tuple[str, set[str]]] = []
     real = turn.work_off

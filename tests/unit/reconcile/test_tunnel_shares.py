@@ -10,20 +10,21 @@ from pathlib import Path
 
 import pytest
 from clock import Clock
+from stores import open_store
 from tunnel_site import Turns, add_instance, announce, application, move
 
+from epic.cache.store import CachedStore
 from epic.model.backlog import TunnelBacklog
 from epic.model.base import Metadata, now
 from epic.model.resources import Account, GWProxy, Node, Tunnel
 from epic.reconcile import tunnel_plans
 from epic.reconcile.current import CurrentWorld
 from epic.reconcile.tunnelling import Budget, remember, replan, work_off
-from epic.store.sqlite import SqliteStore
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[SqliteStore]:
-    store = SqliteStore(tmp_path / "epic.db")
+def store(tmp_path: Path) -> Iterator[CachedStore]:
+    store = open_store(tmp_path / "epic.db")
     with store.transaction() as transaction:
         for number in (1, 2):
             fields = {"metadata": {"name": f"e{number}"}, "spec": {"address": f"192.0.2.{number}"}}
@@ -32,24 +33,24 @@ def store(tmp_path: Path) -> Iterator[SqliteStore]:
     store.close()
 
 
-def living(store: SqliteStore) -> Counter[str]:
+def living(store: CachedStore) -> Counter[str]:
     return Counter(tunnel.account for tunnel in store.list(Tunnel) if not tunnel.deleting)
 
 
-def going(store: SqliteStore) -> Counter[str]:
+def going(store: CachedStore) -> Counter[str]:
     return Counter(tunnel.account for tunnel in store.list(Tunnel) if tunnel.deleting)
 
 
-def states(store: SqliteStore, account: str) -> list[str]:
+def states(store: CachedStore, account: str) -> list[str]:
     return [instance.unconnected for instance in store.get(GWProxy, account, "g").status.instances]
 
 
-def reached(store: SqliteStore, account: str, node: str) -> set[str]:
+def reached(store: CachedStore, account: str, node: str) -> set[str]:
     tunnels = (tunnel for tunnel in store.list(Tunnel, account) if not tunnel.deleting)
     return {tunnel.spec.node_name for tunnel in tunnels if tunnel.spec.epic_node == node}
 
 
-def test_two_accounts_that_need_many_tunnels_get_them_at_one_pace(store: SqliteStore) -> None:
+def test_two_accounts_that_need_many_tunnels_get_them_at_one_pace(store: CachedStore) -> None:
     for account in ("a", "b", "c"):
         application(store, account, nodes=250)
     before, turns = living(store), Turns(store)
@@ -62,7 +63,7 @@ def test_two_accounts_that_need_many_tunnels_get_them_at_one_pace(store: SqliteS
     assert store.list(TunnelBacklog) == []
 
 
-def test_tunnels_that_are_forgotten_hold_up_none_that_are_made(store: SqliteStore) -> None:
+def test_tunnels_that_are_forgotten_hold_up_none_that_are_made(store: CachedStore) -> None:
     application(store, "a", nodes=240)
     turns = Turns(store)
     turns.take(10)
@@ -83,7 +84,7 @@ def test_tunnels_that_are_forgotten_hold_up_none_that_are_made(store: SqliteStor
 
 
 def test_tunnels_to_where_endpoints_go_are_made_before_those_to_where_they_were_are_deleted(
-    store: SqliteStore,
+    store: CachedStore,
 ) -> None:
     application(store, "a", nodes=60)
     move(store, "a", range(100, 160))
@@ -93,7 +94,7 @@ def test_tunnels_to_where_endpoints_go_are_made_before_those_to_where_they_were_
     assert living(store) == {"a": 60}
 
 
-def test_only_so_many_gateways_are_looked_at_in_a_turn(store: SqliteStore) -> None:
+def test_only_so_many_gateways_are_looked_at_in_a_turn(store: CachedStore) -> None:
     application(store, "a", nodes=3)
     with CurrentWorld(store).transaction() as (transaction, seen):
         budget = Budget(plans=0)
@@ -103,7 +104,7 @@ def test_only_so_many_gateways_are_looked_at_in_a_turn(store: SqliteStore) -> No
     assert store.list(TunnelBacklog) == []
 
 
-def test_what_routes_name_and_is_no_gateway_is_not_remembered(store: SqliteStore) -> None:
+def test_what_routes_name_and_is_no_gateway_is_not_remembered(store: CachedStore) -> None:
     application(store, "a", nodes=120)
     assert store.get(TunnelBacklog, "a", "a").spec.gateways == ("g",)
     with CurrentWorld(store).transaction() as (transaction, seen):
@@ -112,7 +113,7 @@ def test_what_routes_name_and_is_no_gateway_is_not_remembered(store: SqliteStore
     assert store.get(TunnelBacklog, "a", "a").spec.gateways == ("g",)
 
 
-def test_who_does_not_serve_yet_waits_until_its_tunnels_are_made(store: SqliteStore) -> None:
+def test_who_does_not_serve_yet_waits_until_its_tunnels_are_made(store: CachedStore) -> None:
     application(store, "a", nodes=60, on=["e1", "e2"])
     (first, second) = store.get(GWProxy, "a", "g").status.instances
     assert (first.unconnected, second.unconnected) == ("pending", "pending")
@@ -121,7 +122,7 @@ def test_who_does_not_serve_yet_waits_until_its_tunnels_are_made(store: SqliteSt
     assert [instance.unconnected for instance in instances] == ["", ""]
 
 
-def test_who_serves_is_not_called_unconnected_for_what_comes_later(store: SqliteStore) -> None:
+def test_who_serves_is_not_called_unconnected_for_what_comes_later(store: CachedStore) -> None:
     application(store, "a", nodes=1)
     announce(store, "a", "e1")
     move(store, "a", range(150))
@@ -129,7 +130,7 @@ def test_who_serves_is_not_called_unconnected_for_what_comes_later(store: Sqlite
     assert states(store, "a") == [""]
 
 
-def test_instances_that_serve_get_their_tunnels_at_one_pace(store: SqliteStore) -> None:
+def test_instances_that_serve_get_their_tunnels_at_one_pace(store: CachedStore) -> None:
     application(store, "a", nodes=1, on=["e1", "e2"])
     announce(store, "a", "e1", "e2")
     move(store, "a", range(150))
@@ -141,7 +142,7 @@ def test_instances_that_serve_get_their_tunnels_at_one_pace(store: SqliteStore) 
     assert len(reached(store, "a", "e1") & reached(store, "a", "e2")) == 150
 
 
-def test_a_newcomer_may_serve_when_it_reaches_what_the_others_reach(store: SqliteStore) -> None:
+def test_a_newcomer_may_serve_when_it_reaches_what_the_others_reach(store: CachedStore) -> None:
     application(store, "a", nodes=150)
     Turns(store).take(5)
     announce(store, "a", "e1")
@@ -155,7 +156,7 @@ def test_a_newcomer_may_serve_when_it_reaches_what_the_others_reach(store: Sqlit
     assert store.list(TunnelBacklog) != [], "what both are without keeps it no longer"
 
 
-def test_changes_without_end_hold_up_no_newcomer(store: SqliteStore) -> None:
+def test_changes_without_end_hold_up_no_newcomer(store: CachedStore) -> None:
     """The instance whose place it takes is to be drained, and that must end."""
     stay = range(300, 400)
     for account in ("a", "b"):
@@ -176,7 +177,7 @@ def test_changes_without_end_hold_up_no_newcomer(store: SqliteStore) -> None:
 
 
 def test_a_newcomer_waits_for_tunnels_that_others_are_to_leave_room_for_but_not_for_ever(
-    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+    store: CachedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     application(store, "a", nodes=20)
     announce(store, "a", "e1")
@@ -200,7 +201,7 @@ def test_a_newcomer_waits_for_tunnels_that_others_are_to_leave_room_for_but_not_
 
 
 def test_a_gateway_that_changes_without_end_leaves_its_accounts_others_their_turn(
-    store: SqliteStore,
+    store: CachedStore,
 ) -> None:
     application(store, "a", nodes=200)
     with CurrentWorld(store).transaction() as (transaction, seen):

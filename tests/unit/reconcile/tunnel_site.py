@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Network
 
+from epic.cache.store import CachedStore
 from epic.lifecycle.tunnels import Evidence
 from epic.model.base import Metadata, now
 from epic.model.instances import ProxyInstance
@@ -15,11 +16,10 @@ from epic.reconcile.current import CurrentWorld
 from epic.reconcile.lifecycle import Lifecycle
 from epic.reconcile.tunnelling import replan
 from epic.reconcile.turn import LifecycleSettings
-from epic.store.sqlite import SqliteStore
 from epic.workqueue.queue import WorkQueue
 
 
-def application(store: SqliteStore, account: str, nodes: int, *, on: Sequence[str] = ("e1",)) -> None:
+def application(store: CachedStore, account: str, nodes: int, *, on: Sequence[str] = ("e1",)) -> None:
     """An account with a gateway, instances on these nodes, and endpoints on so many workload nodes."""
     with CurrentWorld(store).transaction() as (transaction, seen):
         place_ = {"name": "g", "namespace": account}
@@ -62,7 +62,7 @@ def piece(account: str, nodes: Iterable[int]) -> GWEndpointSlice:
     return GWEndpointSlice.model_validate({"metadata": {"name": "g", "namespace": account}, "spec": spec})
 
 
-def move(store: SqliteStore, account: str, nodes: Iterable[int]) -> None:
+def move(store: CachedStore, account: str, nodes: Iterable[int]) -> None:
     """Its endpoints are on these nodes now."""
     with CurrentWorld(store).transaction() as (transaction, seen):
         stored = transaction.get(GWEndpointSlice, account, "g")
@@ -71,7 +71,7 @@ def move(store: SqliteStore, account: str, nodes: Iterable[int]) -> None:
         replan(transaction, seen, account, {"g"})
 
 
-def announce(store: SqliteStore, account: str, *nodes: str) -> None:
+def announce(store: CachedStore, account: str, *nodes: str) -> None:
     """The account's gateway serves on these nodes, and on no others."""
     with store.transaction() as transaction:
         proxy = transaction.get(GWProxy, account, "g")
@@ -80,7 +80,7 @@ def announce(store: SqliteStore, account: str, *nodes: str) -> None:
         transaction.update(proxy.model_copy(update={"status": status}))
 
 
-def add_instance(store: SqliteStore, account: str, node: str) -> None:
+def add_instance(store: CachedStore, account: str, node: str) -> None:
     """The gateway gets an instance there, and keeps those that it has."""
     with CurrentWorld(store).transaction() as (transaction, seen):
         proxy = transaction.get(GWProxy, account, "g")
@@ -96,7 +96,7 @@ class Turns:
 
     let_go = True
 
-    def __init__(self, store: SqliteStore, seconds: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, store: CachedStore, seconds: Callable[[], float] = time.monotonic) -> None:
         self._store = store
         settings = LifecycleSettings(IPv4Network("100.64.0.0/24"), "1")
         self._work = Lifecycle(store, settings, self.evidence)
@@ -116,7 +116,7 @@ class Turns:
     def take(self, count: int = 1) -> None:
         """So many of them, each with what changed before it."""
         for _ in range(count):
-            changes = list(self._store._changes(self._seen))
+            changes = list(self._store.changes(self._seen))
             self._seen = changes[-1].revision if changes else self._seen
             self._work.take_in(changes)
             self._work.work()

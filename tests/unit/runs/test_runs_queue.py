@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stores import open_store
 
+from epic.cache.store import CachedStore
 from epic.model.base import Condition, Metadata
 from epic.model.resources import GWProxy, Node
 from epic.model.runs import Run
@@ -22,7 +24,6 @@ from epic.runs.events import EventHub
 from epic.runs.inventory import NodePlan
 from epic.runs.queue import RunQueue
 from epic.store.queue import enqueue, forget_old_runs
-from epic.store.sqlite import SqliteStore
 from epic.workqueue.limits import Backoff
 
 
@@ -65,8 +66,8 @@ class Executor:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[SqliteStore]:
-    store = SqliteStore(tmp_path / "epic.db")
+def store(tmp_path: Path) -> Iterator[CachedStore]:
+    store = open_store(tmp_path / "epic.db")
     with store.transaction() as transaction:
         for name in ("e1", "e2"):
             transaction.create(
@@ -92,12 +93,12 @@ def hub() -> EventHub:
     return EventHub()
 
 
-def ask(store: SqliteStore, *nodes: str) -> str:
+def ask(store: CachedStore, *nodes: str) -> str:
     with store.transaction() as transaction:
         return [run.name for run in enqueue(transaction, nodes)][-1]
 
 
-def state(store: SqliteStore, run: str) -> str:
+def state(store: CachedStore, run: str) -> str:
     return store.get(Run, "", run).status.state
 
 
@@ -108,7 +109,7 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 @pytest.fixture
-async def working(store: SqliteStore, executor: Executor, hub: EventHub) -> Any:
+async def working(store: CachedStore, executor: Executor, hub: EventHub) -> Any:
     task = asyncio.create_task(RunQueue(store, executor, hub, "1.40.0").run())
     yield task
     executor.let_go()
@@ -117,19 +118,19 @@ async def working(store: SqliteStore, executor: Executor, hub: EventHub) -> Any:
         await task
 
 
-def test_each_node_has_one_run_that_waits(store: SqliteStore) -> None:
+def test_each_node_has_one_run_that_waits(store: CachedStore) -> None:
     assert [ask(store, "e2"), ask(store, "e1", "e2"), ask(store, "e1")] == ["1", "1", "2"]
     assert [run.spec.nodes for run in store.list(Run)] == [("e2",), ("e1",)]
 
 
-def test_a_request_does_not_join_a_retry_that_waits(store: SqliteStore) -> None:
+def test_a_request_does_not_join_a_retry_that_waits(store: CachedStore) -> None:
     with store.transaction() as transaction:
         later = datetime.now(UTC) + timedelta(hours=1)
         (retry,) = enqueue(transaction, ["e2"], attempt=1, not_before=later)
     assert ask(store, "e2") != retry.name
 
 
-def test_only_the_last_hundred_finished_runs_are_kept(store: SqliteStore) -> None:
+def test_only_the_last_hundred_finished_runs_are_kept(store: CachedStore) -> None:
     with store.transaction() as transaction:
         for i in range(1, 104):
             run = Run.model_validate({"metadata": {"name": str(i)}, "spec": {"nodes": []}})
@@ -141,14 +142,14 @@ def test_only_the_last_hundred_finished_runs_are_kept(store: SqliteStore) -> Non
     assert names == {*range(4, 104), 999}
 
 
-def programmed(store: SqliteStore) -> Condition:
+def programmed(store: CachedStore) -> Condition:
     conditions = store.get(GWProxy, "a", "U1").status.conditions
     (found,) = (c for c in conditions if c.type == "Programmed")
     return found
 
 
 async def test_a_queued_run_is_executed_and_programs_the_gateway(
-    store: SqliteStore, executor: Executor, working: object
+    store: CachedStore, executor: Executor, working: object
 ) -> None:
     run = ask(store, "e1")
     await until(lambda: state(store, run) == "succeeded")
@@ -162,7 +163,7 @@ async def test_a_queued_run_is_executed_and_programs_the_gateway(
 
 
 async def test_what_is_asked_for_during_a_run_gets_its_own(
-    store: SqliteStore, executor: Executor, working: object
+    store: CachedStore, executor: Executor, working: object
 ) -> None:
     executor.hang("e1")
     first = ask(store, "e1")
@@ -175,7 +176,7 @@ async def test_what_is_asked_for_during_a_run_gets_its_own(
 
 
 async def test_a_node_that_hangs_delays_no_other(
-    store: SqliteStore, executor: Executor, working: object
+    store: CachedStore, executor: Executor, working: object
 ) -> None:
     executor.hang("e1")
     hanging, other = "1", "2"
@@ -187,8 +188,17 @@ async def test_a_node_that_hangs_delays_no_other(
     assert state(store, hanging) == "running"
 
 
+async def test_runs_that_are_too_many_to_begin_at_once_begin_one_after_the_other(
+    store: CachedStore, executor: Executor, working: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue, "_TOGETHER", 1)
+    last = ask(store, "e1", "e2")
+    await until(lambda: [state(store, run) for run in ("1", last)] == ["succeeded"] * 2)
+    assert executor.executed == [("1", ["e1"]), (last, ["e2"])]
+
+
 async def test_a_run_can_be_ended_and_its_node_is_tried_again_later(
-    store: SqliteStore, executor: Executor, working: object
+    store: CachedStore, executor: Executor, working: object
 ) -> None:
     executor.hang("e1")
     run = ask(store, "e1")
@@ -203,7 +213,7 @@ async def test_a_run_can_be_ended_and_its_node_is_tried_again_later(
 
 
 async def test_ending_a_run_fails_no_other_that_the_same_process_executes(
-    store: SqliteStore, executor: Executor, hub: EventHub
+    store: CachedStore, executor: Executor, hub: EventHub
 ) -> None:
     executor.hang("e1", "e2")
     other = ask(store, "e2")
@@ -226,7 +236,7 @@ async def test_ending_a_run_fails_no_other_that_the_same_process_executes(
 
 
 async def test_a_node_that_is_down_is_repaired_by_a_retry(
-    store: SqliteStore, executor: Executor, monkeypatch: pytest.MonkeyPatch, working: object
+    store: CachedStore, executor: Executor, monkeypatch: pytest.MonkeyPatch, working: object
 ) -> None:
     monkeypatch.setattr(records, "_BACKOFF_FIRST", 1)
     executor.down = {"e1"}
@@ -246,7 +256,7 @@ async def test_a_node_that_is_down_is_repaired_by_a_retry(
 
 
 async def test_an_instance_that_failed_is_tried_again_and_a_success_ends_that(
-    store: SqliteStore, executor: Executor, working: object
+    store: CachedStore, executor: Executor, working: object
 ) -> None:
     bad = {"gateway": "a.U1", "action": "none", "error": "no disk"}
     executor.results["e1"] = {"instances": [bad], "envoy_versions": ["1.40.0"]}
@@ -262,7 +272,7 @@ async def test_an_instance_that_failed_is_tried_again_and_a_success_ends_that(
 
 
 async def test_a_result_that_cannot_be_written_is_written_later(
-    store: SqliteStore, executor: Executor, monkeypatch: pytest.MonkeyPatch, working: object
+    store: CachedStore, executor: Executor, monkeypatch: pytest.MonkeyPatch, working: object
 ) -> None:
     monkeypatch.setattr(queue, "_SAVE_AGAIN", Backoff(first=0.02, longest=0.02))
     finish, failures = records.Records.finish, iter([OSError("disk is full")] * 3)
@@ -279,7 +289,7 @@ async def test_a_result_that_cannot_be_written_is_written_later(
 
 
 async def test_an_error_of_the_executor_fails_the_run_and_the_queue_goes_on(
-    store: SqliteStore, executor: Executor, working: object
+    store: CachedStore, executor: Executor, working: object
 ) -> None:
     executor.error = OSError("no such playbook")
     run = ask(store, "e1")
@@ -291,7 +301,7 @@ async def test_an_error_of_the_executor_fails_the_run_and_the_queue_goes_on(
 
 
 async def test_a_run_for_nodes_that_are_gone_succeeds(
-    store: SqliteStore, executor: Executor, working: object
+    store: CachedStore, executor: Executor, working: object
 ) -> None:
     run = ask(store, "gone")
     await until(lambda: state(store, run) == "succeeded")
@@ -299,7 +309,7 @@ async def test_a_run_for_nodes_that_are_gone_succeeds(
 
 
 async def test_a_restart_neither_loses_nor_doubles_a_run(
-    store: SqliteStore, executor: Executor, hub: EventHub
+    store: CachedStore, executor: Executor, hub: EventHub
 ) -> None:
     begun = ask(store, "e1")
     with store.transaction() as transaction:
@@ -315,7 +325,7 @@ async def test_a_restart_neither_loses_nor_doubles_a_run(
 
 
 async def test_followers_see_all_events_in_order_whenever_they_come(
-    store: SqliteStore, executor: Executor, hub: EventHub, working: object
+    store: CachedStore, executor: Executor, hub: EventHub, working: object
 ) -> None:
     async def follow(*, live: bool) -> list[object]:
         return [event["event"] async for event in hub.follow(run, live=live)]

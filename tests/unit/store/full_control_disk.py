@@ -17,10 +17,12 @@ from typing import Any
 
 import httpx
 from full_disk import fill
+from stores import open_store
 
 from epic.api import auth
 from epic.api.app import create_app
 from epic.api.context import Context
+from epic.cache.store import CachedStore
 from epic.control.rotate import Rotator
 from epic.lifecycle.tunnels import Evidence
 from epic.live import Live
@@ -45,7 +47,6 @@ from epic.runs.ansible import Outcome
 from epic.runs.events import EventHub
 from epic.runs.queue import RunQueue
 from epic.siblings.heard import AppliedLists
-from epic.store.sqlite import SqliteStore
 from epic.supervise import keep_running
 
 ADMIN = ("admin", "admin-password")
@@ -97,7 +98,7 @@ def body(uid: str) -> dict[str, object]:
     return {"proxy": {"spec": spec}}
 
 
-def prepare(store: SqliteStore) -> None:
+def prepare(store: CachedStore) -> None:
     pool = {"pool": "203.0.113.0/24", "subnet": "203.0.113.0/24"}
     with store.transaction() as transaction:
         transaction.create(Account(metadata=Metadata(name="root"), spec=AccountSpec(proxy_limit=500)))
@@ -114,7 +115,7 @@ def prepare(store: SqliteStore) -> None:
 
 
 @contextlib.asynccontextmanager
-async def control_plane(store: SqliteStore) -> AsyncIterator[httpx.AsyncClient]:
+async def control_plane(store: CachedStore) -> AsyncIterator[httpx.AsyncClient]:
     hub, applied = EventHub(), AppliedLists()
     lifecycle = Lifecycle(store, LifecycleSettings(POOL, "1"), lambda _: NOTHING)
     services = {
@@ -142,18 +143,18 @@ async def eventually(condition: Callable[[], object], what: str) -> None:
         raise AssertionError(what) from None
 
 
-def is_whole(store: SqliteStore, name: str) -> bool:
+def is_whole(store: CachedStore, name: str) -> bool:
     proxy = store.find(GWProxy, "root", name)
     return proxy is not None and {i.node for i in proxy.status.instances} == {"e1", "e2"}
 
 
-def are_done(store: SqliteStore) -> bool:
+def are_done(store: CachedStore) -> bool:
     return all(run.status.state == "succeeded" for run in store.list(Run))
 
 
 async def main(disk: Path, lines: list[str]) -> None:
     """Raises AssertionError when something was lost or said too often."""
-    store = SqliteStore(disk / "epic.db")
+    store = open_store(disk / "epic.db")
     prepare(store)
     made: set[str] = set()
     ballast = disk / "ballast"
@@ -190,7 +191,7 @@ async def main(disk: Path, lines: list[str]) -> None:
     store.close()
     found = sqlite3.connect(disk / "epic.db")
     assert found.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-    assert {proxy.name for proxy in SqliteStore(disk / "epic.db").list(GWProxy)} == made
+    assert {proxy.name for proxy in open_store(disk / "epic.db").list(GWProxy)} == made
 
 
 if __name__ == "__main__":

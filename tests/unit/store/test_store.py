@@ -1,45 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every store adapter must do: objects, transactions, revisions, watches, privacy."""
+"""What the control plane's store does on every engine: objects, transactions, revisions, watches, privacy."""
 
 from __future__ import annotations
 
 import asyncio
-import secrets
 import stat
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from etcd_server import EtcdServer
 
-from epic.cache.store import CachedStore
+from epic.cache import history
 from epic.errors import AlreadyExists, Conflict, NotFound
 from epic.model.base import Metadata
 from epic.model.resources import Account, AccountSpec, Node, NodeSpec
-from epic.store import sqlite
 from epic.store.interface import Change, Store
-from epic.store.location import StoreLocation
-from epic.store.sqlite import SqliteStore
-
-
-@pytest.fixture(params=["old", "sqlite", "etcd"])
-def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], Store]]:
-    """Opens the same store, again and again."""
-    location = StoreLocation(sqlite=tmp_path / "epic.db")
-    if request.param == "etcd":
-        etcd: EtcdServer = request.getfixturevalue("etcd")
-        location = StoreLocation(etcd=etcd.settings(f"/test-{secrets.token_hex(4)}/"))
-    opened: list[SqliteStore | CachedStore] = []
-
-    def open_store() -> Store:
-        is_old = request.param == "old"
-        opened.append(SqliteStore(tmp_path / "epic.db") if is_old else CachedStore(location))
-        return opened[-1]
-
-    yield open_store
-    for store in opened:
-        store.close()
 
 
 @pytest.fixture
@@ -216,22 +192,31 @@ async def test_watch_gives_the_object_with_its_version(store: Store) -> None:
 
 
 async def test_watch_from_before_forgotten_deletions_is_refused(
-    reopen: Callable[[], Store], monkeypatch: pytest.MonkeyPatch
+    store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite, "_DELETIONS_KEPT", 1)
-    store = reopen()
+    monkeypatch.setattr(history, "DELETIONS_KEPT", 1)
     create(store, account("x"))
     since = store.revision
     for name in "abc":
         create(store, account(name))
         with store.transaction() as transaction:
             transaction.delete(Account, "", name)
+    with pytest.raises(Conflict, match="watch from the store's revision"):
+        await next_changes(store, since, 1)
+    since = store.revision
+    create(store, account("d"))
+    assert [c.name for c in await next_changes(store, since, 1)] == ["d"]
+
+
+async def test_watch_from_before_the_store_was_opened_is_refused(reopen: Callable[[], Store]) -> None:
+    first = reopen()
+    create(first, account("a"))
+    since = first.revision
+    create(first, account("b"))
     again = reopen()
     with pytest.raises(Conflict, match="watch from the store's revision"):
         await next_changes(again, since, 1)
-    since = again.revision
-    create(again, account("d"))
-    assert [c.name for c in await next_changes(again, since, 1)] == ["d"]
+    assert [c.name for c in await next_changes(again, 0, 2)] == ["a", "b"]
 
 
 def test_file_is_private_to_its_owner(store: Store, tmp_path: Path) -> None:

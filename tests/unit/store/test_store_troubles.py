@@ -9,24 +9,28 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from disk_troubles import TROUBLES, busy, full
+from stores import open_store
 
+from epic.cache import store as cached
+from epic.cache.store import CachedStore
 from epic.errors import Damaged, NotWritable, StorageFull, Unavailable
 from epic.model.base import Metadata
 from epic.model.resources import Account, AccountSpec
-from epic.store import sqlite
+from epic.store.embedded import database
 from epic.store.health import Health
-from epic.store.sqlite import SqliteStore
 
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SqliteStore]:
-    monkeypatch.setattr(sqlite, "_LOCK_SECONDS", 0.05)
-    monkeypatch.setattr(sqlite, "_IN_TROUBLE_SECONDS", 0.01)
-    store = SqliteStore(tmp_path / "epic.db")
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CachedStore]:
+    monkeypatch.setattr(cached, "_LOCK_SECONDS", 0.05)
+    monkeypatch.setattr(cached, "_IN_TROUBLE_SECONDS", 0.01)
+    monkeypatch.setattr(database, "_LOCK_SECONDS", 0.05)
+    store = open_store(tmp_path / "epic.db")
     create(store, "before")
     yield store
     store.close()
@@ -38,19 +42,19 @@ def account(name: str, limit: int = 20) -> Account:
     return Account(metadata=Metadata(name=name, labels=labels), spec=AccountSpec(proxy_limit=limit))
 
 
-def create(store: SqliteStore, *names: str) -> None:
+def create(store: CachedStore, *names: str) -> None:
     with store.transaction() as transaction:
         for name in names:
             transaction.create(account(name))
 
 
-def names(store: SqliteStore) -> list[str]:
+def names(store: CachedStore) -> list[str]:
     return [found.name for found in store.list(Account)]
 
 
 @pytest.mark.parametrize("trouble", TROUBLES.values(), ids=TROUBLES)
 def test_writes_are_refused_with_one_text_reads_go_on_and_it_ends_by_itself(
-    store: SqliteStore, trouble: object, caplog: pytest.LogCaptureFixture
+    store: CachedStore, trouble: object, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     revision = store.revision
@@ -64,30 +68,23 @@ def test_writes_are_refused_with_one_text_reads_go_on_and_it_ends_by_itself(
     create(store, "after")
     assert names(store) == ["after", "before"]
     (record,) = caplog.records
-    assert record.getMessage().startswith(f"{store._path} cannot be written: ")
+    assert record.getMessage().startswith(f"{store.location.title} cannot be written: ")
     assert record.exc_info is None
 
 
-def test_what_happens_in_the_middle_of_a_write_leaves_nothing_of_it(store: SqliteStore) -> None:
-    with pytest.raises(StorageFull), store.transaction() as transaction:
+def test_a_write_that_does_not_fit_as_a_whole_leaves_nothing_of_it(store: CachedStore) -> None:
+    with full(store), pytest.raises(StorageFull), store.transaction() as transaction:
         transaction.create(Account(metadata=Metadata(name="small")))
-        with full(store):
-            for number in range(50):
-                transaction.create(account(f"large{number}"))
+        for number in range(50):
+            transaction.create(account(f"large{number}"))
     assert names(store) == ["before"]
     create(store, "after")
-    assert names(SqliteStore(store._path)) == ["after", "before"]
-
-
-def test_a_fault_of_ours_is_none_of_the_host(store: SqliteStore) -> None:
-    with pytest.raises(Exception, match="no such table") as raised, store.transaction() as transaction:
-        transaction._sql.execute("SELECT * FROM nowhere")
-    assert not isinstance(raised.value, Unavailable)
-    create(store, "after")
+    with closing(open_store(store.location.sqlite)) as again:
+        assert names(again) == ["after", "before"]
 
 
 def test_who_waits_in_trouble_does_not_wait_one_after_the_other(
-    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+    store: CachedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waited: list[float] = []
     acquire = store._lock
@@ -107,11 +104,11 @@ def test_who_waits_in_trouble_does_not_wait_one_after_the_other(
                 create(store, name)
     create(store, "c")
     create(store, "d")
-    long, short = sqlite._LOCK_SECONDS, sqlite._IN_TROUBLE_SECONDS
+    long, short = cached._LOCK_SECONDS, cached._IN_TROUBLE_SECONDS
     assert waited == [long, short, short, long]
 
 
-def test_a_write_that_hangs_lets_others_go_and_does_not_stop_who_reads(store: SqliteStore) -> None:
+def test_a_write_that_hangs_lets_others_go_and_does_not_stop_who_reads(store: CachedStore) -> None:
     begun, end = threading.Event(), threading.Event()
 
     def hang() -> None:
@@ -130,22 +127,22 @@ def test_a_write_that_hangs_lets_others_go_and_does_not_stop_who_reads(store: Sq
     create(store, "a")
 
 
-def test_a_damaged_file_is_said_to_be_that(store: SqliteStore, caplog: pytest.LogCaptureFixture) -> None:
-    store._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    content = bytearray(store._path.read_bytes())
+def test_a_damaged_file_is_said_to_be_that(tmp_path: Path) -> None:
+    path = tmp_path / "epic.db"
+    with closing(open_store(path)) as store:
+        create(store, "before")
+    content = bytearray(path.read_bytes())
     content[4096:] = b"\xff" * (len(content) - 4096)
-    store._path.write_bytes(content)
-    store._readers.close()  # a new one has nothing of it in memory
-    for _ in range(3):
-        with pytest.raises(Damaged, match=r"^what the control plane has stored is damaged; "):
-            store.list(Account)
-    assert len(caplog.records) == 1
+    path.write_bytes(content)
+    with pytest.raises(Damaged, match=f"^{path}: "):
+        open_store(path)
+    assert path.read_bytes() == content
 
 
 def test_a_database_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
     path = tmp_path / "none" / "epic.db"
-    with pytest.raises(Unavailable, match=f"^{path} cannot be opened: "):
-        SqliteStore(path)
+    with pytest.raises(Unavailable, match=f"^{path}.*: No such file or directory"):
+        open_store(path)
 
 
 def test_a_disk_that_takes_some_writes_and_refuses_others_is_one_trouble(
