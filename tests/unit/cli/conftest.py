@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""epicctl as a user runs it, against the real API."""
+"""epicctl as a user runs it, against the real API, or one of the test's own."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 import yaml
+from typer.testing import CliRunner, Result
 
-from epic.cli import main, output
+from epic.cli import main, output, settings
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "shop"
 Epicctl = Callable[..., subprocess.CompletedProcess[str]]
@@ -49,6 +50,24 @@ def epicctl(config: Path, monkeypatch: pytest.MonkeyPatch) -> Epicctl:
         return subprocess.CompletedProcess(command, ended.value.code, out.getvalue(), err.getvalue())
 
     return run
+
+
+@pytest.fixture
+def epicctl_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], Callable[..., Result]]:
+    """Runs epicctl against what stands in for the API."""
+    config = tmp_path / "epicctl.yaml"
+    config.write_text(yaml.safe_dump({"server": "https://epic1:8443", "username": "a", "password": "b"}))
+    config.chmod(0o600)
+    # The console writes to where standard output is at its making.
+    monkeypatch.setattr(output.console, "_file", None)
+
+    def of(api: Any) -> Callable[..., Result]:
+        monkeypatch.setattr(settings, "connect", lambda *_: api)
+        return lambda *arguments, **more: CliRunner().invoke(
+            main.app, ["--config", str(config), *arguments], **more
+        )
+
+    return of
 
 
 @pytest.fixture

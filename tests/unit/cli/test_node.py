@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from typer.testing import CliRunner, Result
 
-from epic.cli import node, output, settings, waiting
+from epic.cli import node, waiting
 from epic.cli.main import app
 from epic.errors import Unavailable
 
@@ -73,23 +72,13 @@ class Cluster:
 
 
 @pytest.fixture
-def epicctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Cluster], Epicctl]:
-    config = tmp_path / "epicctl.yaml"
-    config.write_text(yaml.safe_dump({"server": "https://epic1:8443", "username": "a", "password": "b"}))
-    config.chmod(0o600)
-    # The console writes to where standard output is at its making.
-    monkeypatch.setattr(output.console, "_file", None)
+def epicctl(
+    epicctl_on: Callable[[Cluster], Epicctl], monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Cluster], Epicctl]:
     clock = [0.0]
     monkeypatch.setattr(waiting.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(waiting.time, "sleep", lambda seconds: clock.__setitem__(0, clock[0] + seconds))
-
-    def of(cluster: Cluster) -> Epicctl:
-        monkeypatch.setattr(settings, "connect", lambda *_: cluster)
-        return lambda *arguments, **more: CliRunner().invoke(
-            app, ["--config", str(config), *arguments], **more
-        )
-
-    return of
+    return epicctl_on
 
 
 def maintenance(**wanted: bool) -> tuple[str, str, Any]:

@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from typer.testing import CliRunner, Result
 
-from epic.cli import output, settings
 from epic.cli.main import app
 from epic.errors import Conflict, NotFound
 
@@ -76,27 +74,10 @@ class Api:
         return {}
 
 
-@pytest.fixture
-def epicctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Api], Epicctl]:
-    config = tmp_path / "epicctl.yaml"
-    config.write_text(yaml.safe_dump({"server": "https://epic1:8443", "username": "a", "password": "b"}))
-    config.chmod(0o600)
-    # The console writes to where standard output is at its making.
-    monkeypatch.setattr(output.console, "_file", None)
-
-    def of(api: Api) -> Epicctl:
-        monkeypatch.setattr(settings, "connect", lambda *_: api)
-        return lambda *arguments, **more: CliRunner().invoke(
-            app, ["--config", str(config), *arguments], **more
-        )
-
-    return of
-
-
 @pytest.mark.parametrize("kind", ["route", "routes", "gwr", "HTTPROUTE"])
-def test_an_object_is_deleted_by_kind_and_name(epicctl: Callable[[Api], Epicctl], kind: str) -> None:
+def test_an_object_is_deleted_by_kind_and_name(epicctl_on: Callable[[Api], Epicctl], kind: str) -> None:
     api = Api()
-    result = epicctl(api)("delete", kind, "R2")
+    result = epicctl_on(api)("delete", kind, "R2")
     if kind == "HTTPROUTE":
         assert "there is no kind 'HTTPROUTE'" in str(result.exception)
         assert api.deleted == []
@@ -105,40 +86,40 @@ def test_an_object_is_deleted_by_kind_and_name(epicctl: Callable[[Api], Epicctl]
     assert api.deleted == ["accounts/shop/routes/R2"]
 
 
-def test_what_goes_slowly_is_said_to_be_going(epicctl: Callable[[Api], Epicctl]) -> None:
-    result = epicctl(Api(admin=False))("delete", "gateway", "U1", "U2")
+def test_what_goes_slowly_is_said_to_be_going(epicctl_on: Callable[[Api], Epicctl]) -> None:
+    result = epicctl_on(Api(admin=False))("delete", "gateway", "U1", "U2")
     assert result.exit_code == 0
     assert result.output == "gateway/shop/U1 is being deleted\ngateway/shop/U2 is being deleted\n"
 
 
-def test_one_that_fails_does_not_stop_the_others(epicctl: Callable[[Api], Epicctl]) -> None:
+def test_one_that_fails_does_not_stop_the_others(epicctl_on: Callable[[Api], Epicctl]) -> None:
     api = Api()
-    result = epicctl(api)("delete", "accounts", "full", "none", "shop")
+    result = epicctl_on(api)("delete", "accounts", "full", "none", "shop")
     assert (result.exit_code, result.stdout) == (1, "account/shop deleted\n")
     assert "account 'full' has 1 gateways" in result.stderr
     assert "there is no account 'none'" in result.stderr
 
 
-def test_a_name_in_several_accounts_is_refused_without_one(epicctl: Callable[[Api], Epicctl]) -> None:
+def test_a_name_in_several_accounts_is_refused_without_one(epicctl_on: Callable[[Api], Epicctl]) -> None:
     api = Api()
-    result = epicctl(api)("delete", "user", "ann")
+    result = epicctl_on(api)("delete", "user", "ann")
     assert (result.exit_code, api.deleted) == (1, [])
     assert "there are 2 users 'ann', of accounts full, shop; say which with --account" in result.stderr
-    assert epicctl(api)("delete", "user", "ann", "-A", "shop").stdout == "user/shop/ann deleted\n"
+    assert epicctl_on(api)("delete", "user", "ann", "-A", "shop").stdout == "user/shop/ann deleted\n"
     assert api.deleted == ["accounts/shop/users/ann"]
 
 
-def test_the_clients_name_is_no_name_but_leads_to_it(epicctl: Callable[[Api], Epicctl]) -> None:
+def test_the_clients_name_is_no_name_but_leads_to_it(epicctl_on: Callable[[Api], Epicctl]) -> None:
     api = Api()
-    result = epicctl(api)("delete", "gateway", "web")
+    result = epicctl_on(api)("delete", "gateway", "web")
     assert (result.exit_code, api.deleted) == (1, [])
     assert (
         "there is no gateway 'web' in accounts full, shop; 'web' is the client's name of U1" in result.stderr
     )
 
 
-def test_who_asks_for_an_object_is_named(epicctl: Callable[[Api], Epicctl]) -> None:
-    result = epicctl(Api())("delete", "route", "R1")
+def test_who_asks_for_an_object_is_named(epicctl_on: Callable[[Api], Epicctl]) -> None:
+    result = epicctl_on(Api())("delete", "route", "R1")
     assert (result.exit_code, result.stdout) == (0, "route/shop/R1 deleted\n")
     assert "c1/host1, c2 ask for it, and make it anew unless it is removed there" in result.stderr
 
@@ -154,16 +135,16 @@ def test_who_asks_for_an_object_is_named(epicctl: Callable[[Api], Epicctl]) -> N
     ],
 )
 def test_wrong_use_deletes_nothing(
-    epicctl: Callable[[Api], Epicctl], arguments: list[str], words: str
+    epicctl_on: Callable[[Api], Epicctl], arguments: list[str], words: str
 ) -> None:
     api = Api()
-    result = epicctl(api)("delete", *arguments)
+    result = epicctl_on(api)("delete", *arguments)
     assert (result.exit_code, api.deleted) == (2, [])
     assert words in " ".join(result.stderr.replace("│", " ").split())
 
 
-def test_runs_are_a_record_and_cannot_be_deleted(epicctl: Callable[[Api], Epicctl]) -> None:
-    assert "runs cannot be deleted" in str(epicctl(Api())("delete", "run", "1").exception)
+def test_runs_are_a_record_and_cannot_be_deleted(epicctl_on: Callable[[Api], Epicctl]) -> None:
+    assert "runs cannot be deleted" in str(epicctl_on(Api())("delete", "run", "1").exception)
 
 
 @pytest.mark.parametrize(
@@ -179,9 +160,9 @@ def test_runs_are_a_record_and_cannot_be_deleted(epicctl: Callable[[Api], Epicct
     ],
 )
 def test_kinds_and_names_are_completed(
-    epicctl: Callable[[Api], Epicctl], tmp_path: Path, typed: str, completed: list[str]
+    epicctl_on: Callable[[Api], Epicctl], tmp_path: Path, typed: str, completed: list[str]
 ) -> None:
-    epicctl(Api())
+    epicctl_on(Api())
     words = typed.split()
     environment = {
         "COMP_WORDS": typed,

@@ -4,20 +4,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from ipaddress import IPv4Network
-from pathlib import Path
 
 import pytest
 from clock import Clock
-from stores import open_store
 from tunnel_site import Turns, application
 
 from epic.bpf.tunnel_table import MAX_TUNNELS
 from epic.cache.store import CachedStore
 from epic.model.backlog import TunnelBacklog
 from epic.model.naming import NODE_TUNNELS
-from epic.model.resources import GWEndpointSlice, GWProxy, Node, Tunnel
+from epic.model.resources import GWEndpointSlice, GWProxy, Tunnel
 from epic.placement import place
 from epic.reconcile import tunnel_room, world
 from epic.reconcile.current import CurrentWorld
@@ -29,16 +26,9 @@ from epic.store.interface import Change
 ROOM = 24
 
 
-@pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CachedStore]:
+@pytest.fixture(autouse=True)
+def little_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tunnel_room, "NODE_TUNNELS", ROOM)
-    store = open_store(tmp_path / "epic.db")
-    with store.transaction() as transaction:
-        for number in (1, 2):
-            fields = {"metadata": {"name": f"e{number}"}, "spec": {"address": f"192.0.2.{number}"}}
-            transaction.create(Node.model_validate(fields))
-    yield store
-    store.close()
 
 
 def held(store: CachedStore) -> Counter[str]:

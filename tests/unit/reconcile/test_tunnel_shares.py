@@ -4,33 +4,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 from clock import Clock
-from stores import open_store
 from tunnel_site import Turns, add_instance, announce, application, move
 
 from epic.cache.store import CachedStore
 from epic.model.backlog import TunnelBacklog
 from epic.model.base import Metadata, now
-from epic.model.resources import Account, GWProxy, Node, Tunnel
+from epic.model.resources import Account, GWProxy, Tunnel
 from epic.reconcile import tunnel_plans
 from epic.reconcile.current import CurrentWorld
 from epic.reconcile.tunnelling import Budget, remember, replan, work_off
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[CachedStore]:
-    store = open_store(tmp_path / "epic.db")
-    with store.transaction() as transaction:
-        for number in (1, 2):
-            fields = {"metadata": {"name": f"e{number}"}, "spec": {"address": f"192.0.2.{number}"}}
-            transaction.create(Node.model_validate(fields))
-    yield store
-    store.close()
 
 
 def living(store: CachedStore) -> Counter[str]:
