@@ -74,9 +74,11 @@ def start(names: Names, host: str) -> subprocess.Popen[bytes]:
     for group in groups:
         group.mkdir(parents=True, exist_ok=True)
     script = supervisor_script(names, host, map(str, groups))
+    # Whoever calls may be bound to one processor: Mitogen binds all that it starts on a machine of two.
+    processors = ["taskset", "--cpu-list", f"0-{(os.cpu_count() or 1) - 1}"]
     with (Path(names.directory(host)) / "console.log").open("ab") as console:
         return subprocess.Popen(
-            ["/bin/bash", "-c", script],
+            [*processors, "/bin/bash", "-c", script],
             stdin=subprocess.DEVNULL,
             stdout=console,
             stderr=console,

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -48,6 +49,16 @@ def test_a_host_installs_the_roles_packages_from_the_image_and_nothing_else(smal
 
 def test_firewalls_do_not_run_unless_the_topology_says_so(small: SmallLab) -> None:
     assert small.run("right", "systemctl is-active nftables || true") == "inactive"
+
+
+def test_a_host_has_all_processors_whoever_starts_it(small: SmallLab) -> None:
+    own = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(own)})
+    try:
+        small.boot(lab_power_cycle=["left"])
+    finally:
+        os.sched_setaffinity(0, own)
+    assert small.run("left", "nproc") == str(os.cpu_count())
 
 
 def test_an_unknown_package_of_the_topology_is_named(small: SmallLab, pair: dict[str, Any]) -> None:
