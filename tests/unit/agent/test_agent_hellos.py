@@ -79,8 +79,24 @@ def test_one_lane_that_is_answered_keeps_a_tunnel_alive() -> None:
     assert health.loss(60) == 0.5
 
 
-def test_an_unanswered_tunnel_is_asked_less_often_after_a_while() -> None:
-    assert Health(since=100).pause(200, 0) == 200 + HELLO_SECONDS
+def test_an_unanswered_tunnel_is_asked_less_often_the_longer_it_takes() -> None:
+    new = Health(since=100)
+    assert [new.pause(100 + age, 0) - 100 - age for age in (0, 5, 10, 20, 50, 100)] == [
+        0.5,
+        0.5,
+        1,
+        2,
+        HELLO_SECONDS,
+        HELLO_SECONDS,
+    ]
+
+
+def test_a_tunnel_that_was_answered_once_is_asked_regularly_also_while_it_is_silent() -> None:
+    health = Health(since=100)
+    health.sent(1, 100)
+    health.answered(1, 100.1, 0.1)
+    health.alive = False
+    assert health.pause(101, 0) == 101 + HELLO_SECONDS
 
 
 def test_loss_and_round_trips_are_told_by_the_last_hellos() -> None:

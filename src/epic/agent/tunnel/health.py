@@ -11,8 +11,9 @@ HELLO_SECONDS = 5.0
 DEAD_SECONDS = 16.0
 """Three hellos are missing."""
 
-# Until the first answer: a new tunnel must not wait for the next regular hello when one was lost.
-_FIRST_SECONDS = 0.5
+# Until the first answer: what waits for a new tunnel must not wait for the next regular hello. The EPIC node
+# may have much to do before it has the tunnel, so hellos become rarer with the time that it takes.
+_FIRST_SECONDS, _FIRST_PART = 0.5, 0.1
 _JITTER = 0.1
 # Without an answer for so long a hello counts as lost.
 _LATE_SECONDS = 2.0
@@ -59,8 +60,9 @@ class Health:
 
     def pause(self, now: float, spread: float) -> float:
         """When to say hello again after doing so now; `spread` is a random number from -1 to 1."""
-        is_new = now - self.since < HELLO_SECONDS
-        pause = _FIRST_SECONDS if is_new and not self.alive else HELLO_SECONDS
+        pause = HELLO_SECONDS
+        if self.last_answer is None:
+            pause = min(max(_FIRST_SECONDS, (now - self.since) * _FIRST_PART), HELLO_SECONDS)
         return now + pause * (1 + _JITTER * spread)
 
     def meet(self, generation: int) -> None:
