@@ -14,8 +14,8 @@ from epic.errors import Exhausted
 class Candidate:
     """A node as placement sees it; `load` counts the instances that run there.
 
-    `unheard`: no router hears it; `crowded`: it has little room for tunnels. Such a one is chosen only when
-    no other is left. What is placed stays.
+    `unheard`: no router hears it; `crowded`: it has little room for tunnels or endpoints. Such a one is
+    chosen only when no other is left. What is placed stays.
     """
 
     name: str

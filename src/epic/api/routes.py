@@ -28,6 +28,7 @@ from epic.kinds.strategy import OWN_PREFIX, prepare_for_create, prepare_for_upda
 from epic.kinds.validation import refuse_invalid
 from epic.model.base import ClientRef, Metadata, now
 from epic.model.resources import Account, GWEndpointSlice, GWEndpointSliceSpec, GWRoute, GWRouteSpec
+from epic.reconcile.tunnel_room import within_room_for_endpoints
 from epic.reconcile.tunnelling import replan
 from epic.reconcile.world import World
 from epic.store.interface import Transaction
@@ -77,7 +78,10 @@ class _Collection(Generic[_Owned, _Given]):
             if self.check is not None:
                 self.check(ctx, transaction, obj)
             with within_tunnel_limit(transaction, world, obj.account):
-                with within_slice_limits(transaction, world, obj.account):
+                with (
+                    within_slice_limits(transaction, world, obj.account),
+                    within_room_for_endpoints(world, obj.account),
+                ):
                     created = world.note(transaction.create(obj))
                 replan(transaction, world, obj.account, self.gateways(world, obj))
         return found(path, self.shown(created), body.unknown)
@@ -101,7 +105,10 @@ class _Collection(Generic[_Owned, _Given]):
             moves = self.ends(changed) != self.ends(stored)
             with within_tunnel_limit(transaction, world, obj.account) if moves else nullcontext():
                 before = self.gateways(world, stored)
-                with within_slice_limits(transaction, world, obj.account) if more else nullcontext():
+                with (
+                    within_slice_limits(transaction, world, obj.account) if more else nullcontext(),
+                    within_room_for_endpoints(world, obj.account),
+                ):
                     updated = world.note(transaction.update(changed))
                 if moves:
                     replan(transaction, world, obj.account, before | self.gateways(world, updated))

@@ -25,6 +25,12 @@ GUE_PORT = 6080
 NODE_TUNNELS = 16384
 """For how many tunnels the kernel of an EPIC node has room."""
 
+NODE_ENDPOINTS = 229376
+"""So many endpoints an EPIC node gets, each once for each instance with a tunnel to it.
+
+Its kernel has room for an eighth more, since what comes is there for a moment together with what goes.
+"""
+
 GATEWAY_ID_MAX = 77
 """Characters of a gateway id: Envoy's admin socket carries it, and Unix socket paths have at most 107."""
 

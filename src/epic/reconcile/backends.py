@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from typing import NamedTuple, TypeVar
 
 from epic.model.addresses import Address
 from epic.model.base import Resource
 from epic.model.naming import GatewayId
 from epic.model.resources import GWEndpointSlice, GWRoute
+from epic.reconcile.node_endpoints import NodeEndpoints
 from epic.tunnels import WorkloadNode, route_parents, route_services, slice_nodes
 
 _K = TypeVar("_K")
@@ -19,6 +21,13 @@ _V = TypeVar("_V")
 class _Service(NamedTuple):
     account: str
     uid: str
+
+
+class _Host(NamedTuple):
+    """What a slice says of a workload node: its address, and how many endpoints it has there, at least 1."""
+
+    address: Address
+    endpoints: int
 
 
 class Backends:
@@ -36,10 +45,9 @@ class Backends:
         self._services: dict[GatewayId, Counter[_Service]] = {}
         """How many of a gateway's routes lead to a Service."""
         self._gateways: dict[_Service, set[GatewayId]] = {}
-        self._hosts: dict[_Service, dict[WorkloadNode, dict[str, Address]]] = {}
-        """The nodes with endpoints of a Service, and which address its slices give for each."""
-        self._workloads: dict[GatewayId, Counter[WorkloadNode]] = {}
-        """How many of a gateway's Services have endpoints on a node."""
+        self._hosts: dict[_Service, dict[WorkloadNode, dict[str, _Host]]] = {}
+        """The nodes with endpoints of a Service, and what its slices say of each."""
+        self.endpoints = NodeEndpoints()
         self._named: dict[str, Counter[WorkloadNode]] = defaultdict(Counter)
         self._endpoints: Counter[str] = Counter()
         self._owned: dict[str, Counter[str]] = {}
@@ -99,8 +107,8 @@ class Backends:
             self._gateways.setdefault(service, set()).add(gateway)
         else:
             _discard(self._gateways, service, gateway)
-        for node in self._hosts.get(service, ()):
-            _count(self._workloads, gateway, node, sign)
+        for node, hosts in self._hosts.get(service, {}).items():
+            self.endpoints.count(gateway, node, sign * sum(host.endpoints for host in hosts.values()))
 
     def apply_slice(self, account: str, name: str, obj: Resource | None) -> None:
         """Take in an EndpointSlice."""
@@ -114,36 +122,32 @@ class Backends:
                 for node in named_nodes(piece):
                     _count(self._named, account, node, sign)
         before, after = _hosts(account, old), _hosts(account, new)
-        for (service, node), address in after.items():
-            slices = self._hosts.setdefault(service, {}).setdefault(node, {})
-            if not slices:
-                self._count_host(service, node, 1)
-            slices[name] = address
+        for (service, node), host in after.items():
+            self._hosts.setdefault(service, {}).setdefault(node, {})[name] = host
         for service, node in before.keys() - after.keys():
-            slices = self._hosts[service][node]
-            del slices[name]
-            if not slices:
+            hosts = self._hosts[service][node]
+            del hosts[name]
+            if not hosts:
                 del self._hosts[service][node]
-                self._count_host(service, node, -1)
             if not self._hosts[service]:
                 del self._hosts[service]
-
-    def _count_host(self, service: _Service, node: WorkloadNode, sign: int) -> None:
-        for gateway in self._gateways.get(service, ()):
-            _count(self._workloads, gateway, node, sign)
+        for key in before.keys() | after.keys():
+            number = _endpoints(after, key) - _endpoints(before, key)
+            for gateway in self._gateways.get(key[0], ()) if number else ():
+                self.endpoints.count(gateway, key[1], number)
 
     def count_workloads(self, gateway: GatewayId) -> int:
         """How many nodes have endpoints of the gateway's Services."""
-        return len(self._workloads.get(gateway, ()))
+        return self.endpoints.count_workloads(gateway)
 
     def workloads(self, gateway: GatewayId) -> dict[WorkloadNode, Address]:
         """The nodes with endpoints of the gateway's Services; the address is that in the first slice."""
         found: dict[WorkloadNode, tuple[str, Address]] = {}
         for service in self._services.get(gateway, ()):
-            for node, addresses in self._hosts.get(service, {}).items():
-                name = min(addresses)
+            for node, hosts in self._hosts.get(service, {}).items():
+                name = min(hosts)
                 if node not in found or name < found[node][0]:
-                    found[node] = name, addresses[name]
+                    found[node] = name, hosts[name].address
         return {node: address for node, (_, address) in found.items()}
 
     def gateways(self, account: str, service: str) -> set[str]:
@@ -173,11 +177,22 @@ def _services(account: str, route: GWRoute) -> list[_Service]:
     return [_Service(account, uid) for uid in route_services(route)]
 
 
-def _hosts(account: str, piece: GWEndpointSlice | None) -> dict[tuple[_Service, WorkloadNode], Address]:
+def _hosts(account: str, piece: GWEndpointSlice | None) -> dict[tuple[_Service, WorkloadNode], _Host]:
     if piece is None:
         return {}
     uid, nodes = slice_nodes(piece)
-    return {(_Service(account, uid), node): address for node, address in nodes.items()}
+    counts: Counter[str | None] = Counter()
+    for endpoint in piece.spec.endpoints:
+        counts[endpoint.node_name] += len(endpoint.addresses)
+    service = _Service(account, uid)
+    return {(service, node): _Host(address, max(1, counts[node.name])) for node, address in nodes.items()}
+
+
+def _endpoints(
+    hosts: Mapping[tuple[_Service, WorkloadNode], _Host], key: tuple[_Service, WorkloadNode]
+) -> int:
+    host = hosts.get(key)
+    return host.endpoints if host is not None else 0
 
 
 def _count(counters: dict[_K, Counter[_V]], key: _K, value: _V, sign: int) -> bool:

@@ -43,6 +43,10 @@ class Index(Generic[R]):
             self._found.setdefault(key, {})[id_] = obj
         return old, obj
 
+    def find(self, account: str, name: str) -> R | None:
+        """The object of that name, if there is one."""
+        return self._objects.get((account, name))
+
     def of(self, key: IndexValue) -> list[R]:
         """All objects with the key, in order of name."""
         return [obj for _, obj in sorted(self._found.get(key, {}).items())]
@@ -81,6 +85,10 @@ class Tunnels:
             del nodes[workload]
         if not nodes:
             del of_account[tunnel.spec.proxy]
+
+    def find(self, account: str, name: str) -> Tunnel | None:
+        """The tunnel of that name, if there is one."""
+        return self._living.find(account, name)
 
     def of(self, gateway: GatewayId) -> list[Tunnel]:
         """A gateway's tunnels that are not deleted."""

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many tunnels there may be yet, of an account and on a node, while gateways are planned one by one."""
+"""How many tunnels and endpoints there may be yet, of an account and on a node."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
-from epic.model.naming import NODE_TUNNELS, GatewayId
+from epic.errors import Exhausted
+from epic.model.naming import NODE_ENDPOINTS, NODE_TUNNELS, GatewayId
 from epic.model.resources import Account, AccountSpec
 from epic.reconcile.world import World
 from epic.store.interface import Reader
@@ -90,7 +92,7 @@ class TunnelRoom:
 
 
 class NodeRoom:
-    """What is left of the nodes' tunnels for an account: it may have as many on a node as are free there.
+    """What is left of the nodes' tunnels and endpoints for an account: as many on a node as are free there.
 
     So a node is never over-full, whatever all limits come to, and however many accounts take what they can,
     one more can still have as many as each of them.
@@ -99,17 +101,55 @@ class NodeRoom:
     def __init__(self, world: World, account: str) -> None:
         self._world = world
         self._account = account
-        self._taken: Counter[str] = Counter()
 
     def admit(self, wanted: Iterable[WantedTunnel]) -> list[WantedTunnel]:
-        """Those that their nodes have room for, which they take."""
+        """Those that their nodes have room for, with the endpoints that they lead to."""
+        tunnels: Counter[str] = Counter()
+        endpoints: Counter[str] = Counter()
         found = []
         for tunnel in wanted:
-            node = tunnel.key.epic_node
-            taken = self._taken[node]
-            own = self._world.tunnels.share(self._account, node) + taken
-            free = NODE_TUNNELS - self._world.tunnels.on_node(node) - taken
-            if own < free:
-                self._taken[node] += 1
-                found.append(tunnel)
+            node, leads_to = tunnel.key.epic_node, self._endpoints(tunnel)
+            if not self._has_room(node, tunnels[node] + 1, endpoints[node] + leads_to):
+                continue
+            tunnels[node] += 1
+            endpoints[node] += leads_to
+            found.append(tunnel)
         return found
+
+    def _endpoints(self, tunnel: WantedTunnel) -> int:
+        gateway, key = GatewayId(self._account, tunnel.key.proxy), tunnel.key
+        if self._world.endpoints.has_tunnel(gateway, key.workload, key.epic_node):
+            return 0
+        return self._world.endpoints.behind(gateway, key.workload)
+
+    def _has_room(self, node: str, tunnels: int, endpoints: int) -> bool:
+        """Whether the account may have so many more on the node."""
+        world, account = self._world, self._account
+        own, all_ = world.tunnels.share(account, node) + tunnels, world.tunnels.on_node(node) + tunnels
+        if own > NODE_TUNNELS - all_:
+            return False
+        return not endpoints or not _crowds(world, account, node, endpoints)
+
+
+def _crowds(world: World, account: str, node: str, more: int = 0) -> bool:
+    """Whether the account would have more endpoints on the node than would be free there."""
+    own = world.endpoints.shares(account).get(node, 0) + more
+    return own > NODE_ENDPOINTS - world.endpoints.on_node(node) - more
+
+
+@contextmanager
+def within_room_for_endpoints(world: World, account: str) -> Iterator[None]:
+    """Raise Exhausted if what the block writes leads more endpoints to a node than it has room for.
+
+    Tunnels that are still to be made are made only if there is room for those that they lead to.
+    """
+    before = dict(world.endpoints.shares(account))
+    yield
+    for node, own in world.endpoints.shares(account).items():
+        if own > before.get(node, 0) and _crowds(world, account, node):
+            raise Exhausted(
+                "the platform has no room for more endpoints of this account now; its operators can see why",
+                f"account {account!r} would have {own} of {world.endpoints.on_node(node)} endpoints on node "
+                f"{node}, which has room for {NODE_ENDPOINTS}, and for no account more than are free there; "
+                "add a node and drain that one, or lower the endpointLimit of accounts",
+            )

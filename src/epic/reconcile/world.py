@@ -14,7 +14,7 @@ from epic.lifecycle.digest import Placed, node_digest
 from epic.lifecycle.goals import Host
 from epic.model.backlog import TunnelBacklog
 from epic.model.base import Resource
-from epic.model.naming import NODE_TUNNELS, GatewayId
+from epic.model.naming import NODE_ENDPOINTS, NODE_TUNNELS, GatewayId
 from epic.model.nodes import Quarantine
 from epic.model.releases import ReleasedAddress
 from epic.model.resources import GWEndpointSlice, GWProxy, GWRoute, LBServiceGroup, Node, Tunnel
@@ -22,6 +22,7 @@ from epic.model.runs import Run
 from epic.placement import Candidate
 from epic.reconcile.backends import Backends
 from epic.reconcile.index import Tunnels
+from epic.reconcile.node_endpoints import NodeEndpoints
 from epic.store.interface import Change, R, Reader
 
 _LIVES: tuple[type[Resource], ...] = (
@@ -36,8 +37,9 @@ _LIVES: tuple[type[Resource], ...] = (
 )
 KINDS: tuple[type[Resource], ...] = (*_LIVES, GWRoute, GWEndpointSlice)
 """What matters here."""
-_CROWDED = NODE_TUNNELS * 3 // 4
-"""A node with so many tunnels gets gateways only when no other node has room."""
+_MANY_TUNNELS = NODE_TUNNELS * 3 // 4
+_MANY_ENDPOINTS = NODE_ENDPOINTS * 3 // 4
+"""A node with so many of these gets gateways only when no other node has room."""
 
 
 class Key(NamedTuple):
@@ -191,8 +193,11 @@ class Lives:
             self._load[node.name],
             schedulable,
             node.status.unheard,
-            crowded=self.tunnels.on_node(node.name) >= _CROWDED,
+            crowded=self._is_crowded(node.name),
         )
+
+    def _is_crowded(self, node: str) -> bool:
+        return self.tunnels.on_node(node) >= _MANY_TUNNELS
 
     def _apply_tunnel(self, account: str, name: str, obj: Resource | None) -> set[Key]:
         before = self.tunnels.apply(account, name, obj)
@@ -307,7 +312,18 @@ class World(Lives):
             self.backends.apply_slice(account, name, obj)
         elif change.kind == GWProxy.kind:
             self.backends.apply_gateway(GatewayId(account, name), exists=obj is not None)
+        elif change.kind == Tunnel.kind:
+            new = obj if isinstance(obj, Tunnel) else None
+            self.endpoints.apply_tunnel(self.tunnels.find(account, name), new)
         return super().apply(change)
+
+    @property
+    def endpoints(self) -> NodeEndpoints:
+        """How many endpoints the kernels of EPIC nodes have."""
+        return self.backends.endpoints
+
+    def _is_crowded(self, node: str) -> bool:
+        return super()._is_crowded(node) or self.endpoints.on_node(node) >= _MANY_ENDPOINTS
 
 
 def _gateway_key(gateway: GatewayId) -> Key:

@@ -6,10 +6,12 @@ from __future__ import annotations
 from typing import Any
 
 import httpx
+import pytest
 from api_requests import API, PROXIES, proxy_body, route_body, slice_body
 
 from epic.cache.store import CachedStore
 from epic.model.resources import Account, GWEndpointSlice, GWProxy, Tunnel
+from epic.reconcile import tunnel_room
 from epic.reconcile.current import CurrentWorld
 from epic.reconcile.tunnelling import replan
 
@@ -101,6 +103,30 @@ async def test_routes_and_slices_beyond_their_limits_are_403_until_others_are_de
         assert (await tenant.put(f"{path}/{name}", json=first)).status_code == 302
         assert (await tenant.delete(f"{path}/{name}")).status_code == 200
         assert (await tenant.post(path, json=second)).status_code == 302
+
+
+async def test_endpoints_for_which_a_node_has_no_room_are_503_and_leave_nothing(
+    tenant: httpx.AsyncClient, store: CachedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tunnel_room, "NODE_ENDPOINTS", 4)
+    await gateway(tenant)
+    assert (await tenant.post(SLICES, json=slice_body("E1"))).status_code == 302
+    other = slice_body("E4", nodes=("n1",), service="S2")
+    assert (await tenant.post(SLICES, json=other)).status_code == 302
+    more, less = slice_body("E1", nodes=("n1", "n1")), slice_body("E1", nodes=("n1", "n2"))
+    both = route_body()
+    both["route"]["spec"]["http"]["rules"][0]["backendRefs"].append({"name": "S2", "port": 80})
+    assert (await tenant.put(f"{SLICES}/E1", json=more)).status_code == 302
+    for refused in (
+        await tenant.post(SLICES, json=slice_body("E2")),
+        await tenant.put(f"{SLICES}/E1", json=slice_body("E1", nodes=("n1",) * 3)),
+        await tenant.put(f"{ROUTES}/R1", json=both),
+    ):
+        assert (refused.status_code, refused.json()["reason"]) == (503, "NoRoom")
+        assert "no room for more endpoints" in refused.json()["error"]
+    assert store.find(GWEndpointSlice, "root", "E2") is None
+    assert (await tenant.put(f"{SLICES}/E1", json=less)).status_code == 302
+    assert "Connected" not in conditions(store)
 
 
 async def test_tunnels_beyond_the_limit_are_403_and_leave_nothing(

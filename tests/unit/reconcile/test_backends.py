@@ -96,10 +96,11 @@ def test_a_change_costs_nothing_for_gateways_that_routes_name_and_do_not_exist()
     made = {"metadata": {"name": "s", "namespace": "a"}, "spec": spec}
     backends.apply_slice("a", "s", GWEndpointSlice.model_validate(made))
     assert backends.gateways("a", "s0") == set()
-    assert kept(backends)["_workloads"] == kept(backends)["_services"] == 0
+    assert kept(backends)["_behind"] == kept(backends)["_services"] == 0
     backends.apply_gateway(GatewayId("a", "made-up-7"), exists=True)
-    assert kept(backends)["_workloads"] == backends.count_workloads(GatewayId("a", "made-up-7")) == 1
+    assert kept(backends)["_behind"] == backends.count_workloads(GatewayId("a", "made-up-7")) == 1
 
 
 def kept(backends: Backends) -> dict[str, int]:
-    return {name: len(what) for name, what in vars(backends).items()}
+    held = vars(backends) | vars(backends.endpoints)
+    return {name: len(what) for name, what in held.items() if what is not backends.endpoints}

@@ -156,7 +156,7 @@ def test_a_turn_that_may_write_nothing_leaves_who_waits_as_it_is(store: CachedSt
 def test_gateways_are_placed_where_there_is_room_for_tunnels(
     store: CachedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(world, "_CROWDED", 10)
+    monkeypatch.setattr(world, "_MANY_TUNNELS", 10)
     application(store, "a", nodes=12, on=["e1"])
     seen = World.of(store)
     assert {place(f"g{number}", seen.candidates(), 1)[0] for number in range(20)} == {"e2"}

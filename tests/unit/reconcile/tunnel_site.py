@@ -48,14 +48,35 @@ def application(store: CachedStore, account: str, nodes: int, *, on: Sequence[st
         replan(transaction, seen, account, {"g"})
 
 
-def piece(account: str, nodes: Iterable[int]) -> GWEndpointSlice:
-    """Endpoints on the workload nodes of these numbers."""
+def instances_of(store: CachedStore, account: str, name: str, *, on: Sequence[str]) -> None:
+    """One more gateway of the account, to which its route leads as well."""
+    with CurrentWorld(store).transaction() as (transaction, seen):
+        address = IPv4Address("100.64.0.0")
+        instances = tuple(
+            ProxyInstance(node=node, inside_address=address + transaction.next_number("address"))
+            for node in on
+        )
+        first, route = transaction.get(GWProxy, account, "g"), transaction.get(GWRoute, account, "g")
+        status = first.status.model_copy(update={"instances": instances})
+        metadata = Metadata(name=name, namespace=account)
+        seen.note(transaction.create(GWProxy(metadata=metadata, spec=first.spec, status=status)))
+        body = route.spec.model_dump(by_alias=True, exclude_none=True)
+        body["http"]["parentRefs"] = [*body["http"]["parentRefs"], {"name": name}]
+        spec = type(route.spec).model_validate(body)
+        seen.note(transaction.update(route.model_copy(update={"spec": spec})))
+        replan(transaction, seen, account, {name})
+
+
+def piece(account: str, nodes: Iterable[int], *, each: int = 1) -> GWEndpointSlice:
+    """So many endpoints on each of the workload nodes of these numbers."""
     numbers = list(nodes)
     spec = {
         "clientRef": {"clusterID": "c"},
         "parentRef": {"uid": "s"},
         "endpoints": [
-            {"addresses": [str(IPv4Address("10.0.0.1") + n)], "nodeName": f"n{n:03}"} for n in numbers
+            {"addresses": [str(IPv4Address("10.0.0.1") + n + 1000 * i)], "nodeName": f"n{n:03}"}
+            for n in numbers
+            for i in range(each)
         ],
         "nodeAddresses": {f"n{n:03}": str(IPv4Address("198.18.0.1") + n) for n in numbers},
     }
