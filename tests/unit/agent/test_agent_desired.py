@@ -192,15 +192,15 @@ def test_an_endpoint_is_reached_when_its_tunnel_is_known_and_the_programs_have_i
     cache = cache_of(snapshot())
     cache.dirty = DirtySet()
     cache.dirty.endpoints.compare(cache.endpoints(), {}, cache.known)
-    assert cache.tunnel_to(WEB, str(A)) is None
+    assert cache.tunnel_to(f"{WEB}/{A}") is None
     cache.dirty.endpoints.made({(INSIDE, A): VIA})
-    assert cache.tunnel_to(WEB, str(A)) == 7
-    assert cache.tunnel_to(WEB, str(B)) is None
+    assert cache.tunnel_to(f"{WEB}/{A}") == 7
+    assert cache.tunnel_to(f"{WEB}/{B}") is None
     cache.update(TUNNEL, {}, ["7"])
-    assert (cache.tunnel_to(WEB, str(A)), cache.dirty.gateways) == (None, {WEB})
+    assert (cache.tunnel_to(f"{WEB}/{A}"), cache.dirty.gateways) == (None, {WEB})
     cache.dirty.gateways.clear()
     cache.update(TUNNEL, {"7": versioned(tunnel_message((4, OLD)))})
-    assert (cache.tunnel_to(WEB, str(A)), cache.dirty.gateways) == (7, {WEB})
+    assert (cache.tunnel_to(f"{WEB}/{A}"), cache.dirty.gateways) == (7, {WEB})
 
 
 def test_another_key_of_a_tunnel_is_no_news_for_an_envoy() -> None:

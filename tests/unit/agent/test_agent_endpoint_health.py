@@ -3,17 +3,25 @@
 
 - A tunnel is down when no hello was believed for a while; one that is new has that time, too.
 - Only endpoints behind it are marked; all else stays as the control plane sent it.
+- Only what changed is looked at, and others have their turn while there is much of it.
 """
 
 from __future__ import annotations
 
-from agent_samples import A, B
+import asyncio
+from collections.abc import Mapping
+from ipaddress import IPv4Address
+
+import pytest
+from agent_samples import WEB, A, B, C
 from envoy.config.core.v3.health_check_pb2 import UNHEALTHY
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 from google.protobuf.json_format import ParseDict
 
-from epic.ads.snapshot import CLUSTER, LOAD_ASSIGNMENT, Versioned, versioned
-from epic.agent.gateway.envoy.endpoint_health import TunnelLiveness, mark
+from epic.ads.snapshot import CLUSTER, LOAD_ASSIGNMENT, Snapshot, Versioned, versioned
+from epic.agent.gateway.envoy.assignments import Assignment, assignments
+from epic.agent.gateway.envoy.endpoint_health import EndpointMarks, TunnelLiveness
+from epic.agent.gateway.resource_cache import ResourceCache
 from epic.proto.epic_pb2 import TunnelStatus
 
 
@@ -25,18 +33,124 @@ def assignment(*hosts: str) -> Versioned:
     return versioned(ParseDict(data, ClusterLoadAssignment()))
 
 
-def test_only_what_is_behind_a_dead_tunnel_is_unhealthy() -> None:
-    part = {
-        CLUSTER: {},
-        LOAD_ASSIGNMENT: {"c": assignment(str(A), str(B), "name.example"), "d": assignment(str(B))},
-    }
-    marked = mark(part, lambda address: address in {str(A), "name.example"})
-    found = ClusterLoadAssignment.FromString(marked[LOAD_ASSIGNMENT]["c"].body.value)
-    states = [endpoint.health_status for endpoint in found.endpoints[0].lb_endpoints]
-    assert states == [UNHEALTHY, 0, 0]
-    assert marked[LOAD_ASSIGNMENT]["c"].version != part[LOAD_ASSIGNMENT]["c"].version
-    assert marked[LOAD_ASSIGNMENT]["d"] is part[LOAD_ASSIGNMENT]["d"]
-    assert part[LOAD_ASSIGNMENT]["c"] == assignment(str(A), str(B), "name.example")
+class Site:
+    """A gateway's resources as the agent reads them, and which of its endpoints are not reached."""
+
+    def __init__(self, **clusters: Versioned) -> None:
+        self.cache = ResourceCache()
+        self.unreached: set[str] = set()
+        self.asked: list[str] = []
+        self.marks = EndpointMarks(self._is_reached)
+        self.take(**clusters)
+
+    def take(self, **clusters: Versioned) -> None:
+        self.cache.update(LOAD_ASSIGNMENT, {f"{WEB}/{name}": r for name, r in clusters.items()})
+
+    @property
+    def part(self) -> Snapshot:
+        return self.cache.parts[WEB]
+
+    async def mark(self, *touched: str) -> Mapping[str, Versioned]:
+        self.asked.clear()
+        names = frozenset(f"{WEB}/{address}" for address in touched)
+        return (await self.marks.mark(WEB, self.part, names))[LOAD_ASSIGNMENT]
+
+    def _is_reached(self, name: str) -> bool:
+        self.asked.append(name.removeprefix(f"{WEB}/"))
+        return self.asked[-1] not in self.unreached
+
+
+def health(resource: Versioned) -> list[int]:
+    found = ClusterLoadAssignment.FromString(resource.body.value)
+    return [endpoint.health_status for endpoint in found.endpoints[0].lb_endpoints]
+
+
+async def test_only_what_is_behind_a_dead_tunnel_is_unhealthy() -> None:
+    site = Site(c=assignment(str(A), str(B), "name.example"), d=assignment(str(B)))
+    site.unreached = {str(A), "name.example"}
+    marked = await site.mark()
+    assert health(marked["c"]) == [UNHEALTHY, 0, 0]
+    sent = site.part[LOAD_ASSIGNMENT]
+    assert marked["c"].version != sent["c"].version
+    assert marked["d"] is sent["d"]
+    assert sent["c"].body == assignment(str(A), str(B), "name.example").body
+
+
+async def test_an_address_is_known_however_it_is_written() -> None:
+    site = Site(c=assignment("fd00:0:0::1", "FD00::2", "fd00::3"))
+    site.unreached = {"fd00::1", "fd00::2"}
+    assert health((await site.mark())["c"]) == [UNHEALTHY, UNHEALTHY, 0]
+
+
+async def test_what_did_not_change_is_not_looked_at_again() -> None:
+    site = Site(c=assignment(str(A)), d=assignment(str(B)))
+    site.unreached = {str(B)}
+    first = await site.mark()
+    again = await site.mark()
+    assert site.asked == []
+    assert [again[name] is first[name] for name in "cd"] == [True, True]
+
+
+async def test_of_an_endpoint_whose_reach_changed_those_assignments_are_read_that_name_it() -> None:
+    site = Site(c=assignment(str(A), str(B)), d=assignment(str(B), str(C)))
+    first = await site.mark()
+    site.unreached = {str(A)}
+    found = await site.mark(str(A))
+    assert site.asked == [str(A)]
+    assert health(found["c"]) == [UNHEALTHY, 0]
+    assert found["d"] is first["d"]
+    site.unreached = set()
+    assert health((await site.mark(str(A)))["c"]) == [0, 0]
+
+
+async def test_of_an_assignment_that_changed_only_new_endpoints_are_asked_about() -> None:
+    site = Site(c=assignment(str(A), str(B)))
+    site.unreached = {str(A), str(C)}
+    await site.mark()
+    site.take(c=assignment(str(C), str(B), str(A)))
+    assert health((await site.mark())["c"]) == [UNHEALTHY, 0, UNHEALTHY]
+    assert site.asked == [str(C)]
+    site.take(c=assignment(str(B)))
+    assert health((await site.mark())["c"]) == [0]
+
+
+async def test_all_are_looked_at_when_any_may_be_reached_otherwise() -> None:
+    site = Site(c=assignment(str(A)), d=assignment(str(B)))
+    await site.mark()
+    site.unreached = {str(B)}
+    found = (await site.marks.mark(WEB, site.part, None))[LOAD_ASSIGNMENT]
+    assert (health(found["c"]), health(found["d"])) == ([0], [UNHEALTHY])
+
+
+async def test_others_have_their_turn_while_many_are_looked_at_and_who_is_interrupted_begins_anew() -> None:
+    many = [str(IPv4Address("10.0.0.0") + number) for number in range(5000)]
+    site = Site(c=assignment(*many))
+    marking = asyncio.create_task(site.mark())
+    await asyncio.sleep(0)
+    assert 0 < len(site.asked) < len(many)
+    marking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await marking
+    site.unreached = {many[0]}
+    assert health((await site.mark())["c"]) == [UNHEALTHY] + [0] * (len(many) - 1)
+
+
+def test_a_large_assignment_is_read_in_parts_and_equal_names_are_kept_once() -> None:
+    many = [str(IPv4Address("10.0.0.0") + number) for number in range(5000)]
+    sent = {f"{WEB}/{name}": assignment(*many) for name in "cd"}
+    cache = ResourceCache()
+    assert len(list(cache.read_ahead(LOAD_ASSIGNMENT, sent))) >= 10
+    cache.update(LOAD_ASSIGNMENT, sent)
+    found = assignments(cache.parts[WEB])
+    assert found["c"].names == {f"{WEB}/{address}" for address in many}
+    assert {id(name) for name in found["c"].names} == {id(name) for name in found["d"].names}
+
+
+def test_other_resources_are_no_assignments() -> None:
+    cache = ResourceCache()
+    cache.update(CLUSTER, {f"{WEB}/c": assignment()})
+    assert assignments(cache.parts[WEB]) == {}
+    assert not isinstance(cache.parts[WEB][CLUSTER]["c"], Assignment)
 
 
 def test_a_silent_tunnel_goes_down_and_comes_back_with_a_hello() -> None:

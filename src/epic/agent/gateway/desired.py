@@ -3,14 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TypeVar
 
 from envoy.config.cluster.v3 import cluster_pb2
-from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.config.listener.v3 import listener_pb2
 from envoy.config.route.v3 import route_pb2
 from google.protobuf.message import DecodeError, Message
@@ -18,11 +16,11 @@ from google.protobuf.message import DecodeError, Message
 from epic.ads.snapshot import (
     CLUSTER,
     LISTENER,
-    LOAD_ASSIGNMENT,
     ROUTE_CONFIGURATION,
     Snapshot,
     Versioned,
 )
+from epic.agent.gateway.envoy.assignments import assignments
 from epic.agent.gateway.siblings import Siblings, read_siblings
 from epic.agent.tunnel.endpoints import EndpointKey
 from epic.agent.tunnel.keys import key_slots
@@ -35,7 +33,6 @@ T = TypeVar("T")
 
 _ENVOY_MESSAGES: dict[str, type[Message]] = {
     CLUSTER: cluster_pb2.Cluster,
-    LOAD_ASSIGNMENT: endpoint_pb2.ClusterLoadAssignment,
     LISTENER: listener_pb2.Listener,
     ROUTE_CONFIGURATION: route_pb2.RouteConfiguration,
 }
@@ -148,11 +145,11 @@ def endpoint(name: str, resource: Versioned) -> tuple[EndpointKey, Endpoint]:
     return _read(epic_pb2.Endpoint, _endpoint, name, resource)
 
 
-def check(type_url: str, name: str, resource: Versioned) -> tuple[str, str]:
-    """Gateway id and native name of a resource of Envoys; ValueError when it makes no sense by itself."""
-    found = split(name)
+def check(type_url: str, name: str, resource: Versioned) -> Versioned:
+    """A resource of Envoys, but no load assignment; ValueError when it makes no sense by itself."""
+    split(name)
     _parse(name, resource, _ENVOY_MESSAGES[type_url])
-    return found
+    return resource
 
 
 def split(name: str) -> tuple[str, str]:
@@ -169,18 +166,17 @@ def used(
 ) -> frozenset[EndpointKey]:
     """Those of the endpoints that Envoys may send to; `parts` are their resources by gateway."""
     gateways = {inside: g for g, instance in instances.items() for inside in instance.insides}
-    sought: dict[str, dict[Address, EndpointKey]] = {}
+    sought: dict[str, dict[str, EndpointKey]] = {}
     for key in endpoints:
-        if key[0] in gateways:
-            sought.setdefault(gateways[key[0]], {})[key[1]] = key
-    return frozenset(
-        keys[address]
-        for gateway, keys in sought.items()
-        for resource in parts.get(gateway, {}).get(LOAD_ASSIGNMENT, {}).values()
-        if _may_name(resource, keys)
-        for address in _addresses(resource)
-        if address in keys
-    )
+        gateway = gateways.get(key[0])
+        if gateway is not None:
+            sought.setdefault(gateway, {})[f"{gateway}/{key[1]}"] = key
+    found: set[EndpointKey] = set()
+    for gateway, keys in sought.items():
+        names = frozenset(keys)
+        for assignment in assignments(parts.get(gateway, {})).values():
+            found.update(keys[name] for name in names & assignment.names)
+    return frozenset(found)
 
 
 def _read(kind: type[M], convert: Callable[[M, str], T], name: str, resource: Versioned) -> T:
@@ -269,18 +265,3 @@ def _endpoint(message: epic_pb2.Endpoint, name: str) -> tuple[EndpointKey, Endpo
     if len({a.version for a in (inside, address, real) if a is not None}) > 1:
         raise ValueError(f"{inside}, {address} and {real or address} are not of one family")
     return (inside, address), Endpoint(message.tunnel, None if real == address else real)
-
-
-def _may_name(resource: Versioned, addresses: Iterable[Address]) -> bool:
-    """Whether it is worth reading: IPv4 addresses are written in one way only."""
-    content = resource.body.value
-    return any(address.version == 6 or str(address).encode() in content for address in addresses)
-
-
-def _addresses(resource: Versioned) -> Iterator[Address]:
-    assignment = endpoint_pb2.ClusterLoadAssignment.FromString(resource.body.value)
-    for locality in assignment.endpoints:
-        for endpoint in locality.lb_endpoints:
-            # Only addresses in figures are reached by tunnels.
-            with suppress(ValueError):
-                yield ip_address(endpoint.endpoint.address.socket_address.address)

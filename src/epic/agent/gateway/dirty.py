@@ -4,10 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
 from typing import NamedTuple
 
 from epic.agent.tunnel.endpoints import EndpointKey
 from epic.bpf.dataplane import Endpoint
+
+_MOST_NAMES = 2000
+"""Of a gateway's endpoints; where there are more, all are looked at."""
 
 
 class Difference(NamedTuple):
@@ -39,7 +43,7 @@ class EndpointDiff:
 
     def is_there(self, key: EndpointKey) -> bool:
         """Whether the programs have an endpoint that is wanted, be it through another tunnel."""
-        found = self._found.get(key)
+        found = self._found.get(key) if self._found else None
         return self.compared and (found is None or found.there is not None)
 
     def want(self, key: EndpointKey, before: Endpoint | None, now: Endpoint | None) -> None:
@@ -105,3 +109,24 @@ class DirtySet:
         self.tunnels: set[int] = set()
         self.gateways: set[str] = set()
         self.siblings: set[str] = set()
+        self._reach: dict[str, set[str] | None] = {}
+
+    def touch_reach(self, gateway: str, names: Iterable[str] | None = None) -> None:
+        """These endpoints of a gateway, or any, may be reached otherwise than its Envoy was told."""
+        self.gateways.add(gateway)
+        known = self._reach.setdefault(gateway, set())
+        if names is None or known is None:
+            self._reach[gateway] = None
+            return
+        known.update(islice(names, _MOST_NAMES + 1))
+        if len(known) > _MOST_NAMES:
+            self._reach[gateway] = None
+
+    def is_touched(self, gateway: str) -> bool:
+        """Whether any were named since `take_reach`."""
+        return gateway in self._reach
+
+    def take_reach(self, gateway: str) -> frozenset[str] | None:
+        """Those that were named since the last time; None: any may be among them."""
+        names = self._reach.pop(gateway, set())
+        return None if names is None else frozenset(names)

@@ -15,8 +15,9 @@ from epic.ads.snapshot import INSTANCE, Snapshot
 from epic.agent.gateway import plan
 from epic.agent.gateway.announcement import Announcer, Newcomers
 from epic.agent.gateway.desired import Desired, Element, Instance, NodeState, used
-from epic.agent.gateway.envoy import endpoint_health, readiness
+from epic.agent.gateway.envoy import readiness
 from epic.agent.gateway.envoy.drain import Drainer, Order
+from epic.agent.gateway.envoy.publisher import Publisher
 from epic.agent.gateway.envoy.readiness import RELEASE_SECONDS, has_released
 from epic.agent.gateway.envoy.registry import EnvoyRegistry
 from epic.agent.gateway.envoy.xds import XdsSockets
@@ -76,7 +77,8 @@ class Reconciler:
         self._cache = cache
         self._kernel = kernel
         self._worker = worker
-        self._registry, self._sockets, self._drainer = envoys
+        self._registry, sockets, self._drainer = envoys
+        self._publisher = Publisher(cache, self._registry, sockets)
         self._routes = routes
         self._firewall = firewall
         self._second_chance = second_chance
@@ -84,7 +86,6 @@ class Reconciler:
         self._parted: dict[str, str] = {}
         self._state: NodeState | None = None
         self._tries = 0
-        self._down: frozenset[int] = frozenset()
         self.leaving: tuple[str, ...] = ()
         """Gateways that are not wanted any more, but something of them is on the node still."""
         self.applied = ""
@@ -110,7 +111,7 @@ class Reconciler:
         """
         instances = self._cache.instances
         if self._cache.dirty.gateways or not self._synced:
-            self._sockets.keep(instances.keys())
+            self._publisher.keep(instances.keys())
             self._note_parted(instances)
             orders = {g: Order(i.drain_seconds) for g, i in instances.items() if i.draining}
             self._drainer.set_orders(orders, instances)
@@ -154,9 +155,7 @@ class Reconciler:
 
     def set_down(self, down: frozenset[int]) -> None:
         """These tunnels are down: Envoys are told that the endpoints behind them are unhealthy."""
-        changed, self._down = self._down ^ down, down
-        tunnels = (self._cache.tunnels.get(id_) for id_ in changed)
-        self._cache.dirty.gateways.update(tunnel.gateway for tunnel in tunnels if tunnel is not None)
+        self._publisher.set_down(down)
         self._wake.set()
 
     def wake(self) -> None:
@@ -240,7 +239,9 @@ class Reconciler:
             # Second chance was tried before: what failed of it must not keep the node on old programs.
             await self._worker.run(self._kernel.release_old_programs)
         broken = plan.unprogrammed(view.wanted, view.observed, failed)
-        self._publish(view, {g for a in failed if (g := plan.gateway_of(a)) is not None})
+        # Those whose new endpoints have no tunnels yet are not told.
+        unready = {g for a in failed if (g := plan.gateway_of(a)) is not None}
+        await self._publisher.publish(view.parts, view.wanted.instances, unready)
         if self._synced:
             removals = self._removals(view)
             failed += await self._apply(view, removals)
@@ -309,6 +310,8 @@ class Reconciler:
         if not endpoints.compared:
             there = await self._worker.run(self._kernel.endpoints)
             endpoints.compare(self._cache.endpoints(), there, self._cache.known)
+            for gateway in self._cache.instances:
+                self._cache.dirty.touch_reach(gateway)
         elif stale := endpoints.stale:
             endpoints.refreshed(stale, await self._worker.run(self._kernel.endpoints, stale))
 
@@ -336,41 +339,22 @@ class Reconciler:
         self._failures.note(due, failures)
         undone = {id(action) for action in actions} - {id(action) for action in due}
         troubled = undone | {id(failure.action) for failure in failures}
-        endpoints = self._cache.dirty.endpoints
+        dirty, endpoints = self._cache.dirty, self._cache.dirty.endpoints
         for action in actions:
             match action:
-                case plan.SetEndpoints(_, changed) | plan.DeleteEndpoints(changed) if id(action) in troubled:
+                case plan.SetEndpoints(gateway, changed) if id(action) in troubled:
+                    endpoints.mark_stale(changed)
+                    dirty.touch_reach(gateway)
+                case plan.DeleteEndpoints(changed) if id(action) in troubled:
                     endpoints.mark_stale(changed)
                 case plan.SetEndpoints(gateway, made):
                     endpoints.made(made)
                     view.there.update(made)
                     view.parts.setdefault(gateway, self._cache.parts.get(gateway))
+                    dirty.touch_reach(gateway, (f"{gateway}/{address}" for _, address in made))
                 case plan.DeleteEndpoints(keys):
                     endpoints.removed(keys)
         return [action for action in actions if id(action) in troubled]
-
-    def _publish(self, view: _View, broken: set[str]) -> None:
-        """Tell the Envoys, except those whose new endpoints have no tunnels yet."""
-        cache = self._cache
-        for gateway in sorted(view.parts.keys() - broken):
-            part, instance = view.parts[gateway], view.wanted.instances.get(gateway)
-            if instance is not None and gateway in self._registry.envoys:
-                self._publish_to_envoy(instance, part)
-            if cache.parts.get(gateway) is part and cache.instances.get(gateway) is instance:
-                cache.dirty.gateways.discard(gateway)
-
-    def _publish_to_envoy(self, instance: Instance, part: Snapshot | None) -> None:
-        # Without a revision there is no accepted configuration: what the Envoy has stays.
-        told = part or ({} if instance.revision else None)
-        if told:
-            told = endpoint_health.mark(told, partial(self._is_down, instance.gateway))
-        if told is not None and self._registry.publish(instance.gateway, told, instance.revision):
-            self._sockets.publish(instance.gateway, told)
-
-    def _is_down(self, gateway: str, address: str) -> bool:
-        # To what has no tunnel, or none yet, the programs drop all.
-        tunnel = self._cache.tunnel_to(gateway, address)
-        return tunnel is None or tunnel in self._down
 
     def _removals(self, view: _View) -> list[plan.Action]:
         """What may go by now."""

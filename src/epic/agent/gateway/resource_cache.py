@@ -4,15 +4,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
 
 from epic.ads.snapshot import (
     ENDPOINT,
     ENVOY_TYPES,
     INSTANCE,
+    LOAD_ASSIGNMENT,
     NODE_STATE,
     SIBLINGS,
     TUNNEL,
@@ -24,18 +25,21 @@ from epic.ads.snapshot import (
 from epic.agent.gateway import desired as wanted
 from epic.agent.gateway.desired import Instance, NodeState, Tunnel
 from epic.agent.gateway.dirty import DirtySet
+from epic.agent.gateway.envoy.assignments import Assignment, read_assignment
 from epic.agent.gateway.siblings import Siblings
 from epic.agent.runtime.completeness import Completeness
 from epic.agent.tunnel.endpoints import EndpointKey
 from epic.bpf.dataplane import Address, Endpoint
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 _READERS: Mapping[str, Callable[[str, Versioned], Any]] = {
     NODE_STATE: wanted.node_state,
     SIBLINGS: wanted.siblings,
 }
 _READ_AT_ONCE = 100
+_ENDPOINTS_AT_ONCE = 1000
 _NOTHING: Mapping[str, Resources] = {url: {} for url in ENVOY_TYPES}
 
 
@@ -49,6 +53,7 @@ class _Named(NamedTuple):
 class _Reached(NamedTuple):
     """An endpoint."""
 
+    name: str
     version: str
     key: EndpointKey
     endpoint: Endpoint
@@ -76,6 +81,7 @@ class ResourceCache:
         self._received = Completeness(TYPES)
         self._addresses: dict[Address, Address] = {}
         self._plain: dict[int, Endpoint] = {}
+        self._shared: dict[str, str] = {}
 
     @property
     def complete(self) -> bool:
@@ -92,9 +98,9 @@ class ResourceCache:
         found = self.tunnels.get(tunnel)
         return found is not None and found.gateway in self.instances
 
-    def tunnel_to(self, gateway: str, address: str) -> int | None:
-        """The tunnel to a gateway's endpoint; None: the programs send nothing there."""
-        found = self._endpoints.get(f"{gateway}/{address}")
+    def tunnel_to(self, name: str) -> int | None:
+        """The tunnel to a gateway's endpoint, `GATEWAY/ADDRESS`; None: the programs send nothing there."""
+        found = self._endpoints.get(name)
         if found is None or not self.known(found.endpoint.tunnel):
             return None
         return found.endpoint.tunnel if self.dirty.endpoints.is_there(found.key) else None
@@ -121,8 +127,11 @@ class ResourceCache:
 
     def read_ahead(self, type_url: str, updated: Resources) -> Iterator[None]:
         """Read what `update` is to take in then, a part with each step: others have their turn in between."""
-        read = self._reader(type_url)
         self._ahead.clear()
+        if type_url == LOAD_ASSIGNMENT:
+            yield from self._read_assignments(updated)
+            return
+        read = self._reader(type_url)
         for number, (name, resource) in enumerate(updated.items(), start=1):
             # What makes no sense is met again, and refused, when it is taken in.
             with suppress(ValueError):
@@ -168,7 +177,30 @@ class ResourceCache:
         if type_url in self._named:
             read = wanted.instance if type_url == INSTANCE else wanted.tunnel
             return lambda name, resource: _Named(resource.version, read(name, resource))
+        if type_url == LOAD_ASSIGNMENT:
+            return lambda name, resource: _finish(self._assignment(name, resource))
         return _READERS.get(type_url, partial(wanted.check, type_url))
+
+    def _read_assignments(self, updated: Resources) -> Iterator[None]:
+        weight = 0
+        for name, resource in updated.items():
+            with suppress(ValueError):
+                assignment = yield from self._assignment(name, resource)
+                self._ahead[name] = (resource, assignment)
+                weight += len(assignment.names)
+            weight += _ENDPOINTS_AT_ONCE // _READ_AT_ONCE
+            if weight >= _ENDPOINTS_AT_ONCE:
+                weight = 0
+                yield
+
+    def _assignment(self, name: str, resource: Versioned) -> Generator[None, None, Assignment]:
+        wanted.split(name)
+        return read_assignment(name, resource, self._share)
+
+    def _share(self, name: str) -> str:
+        """What is kept of equal names of endpoints."""
+        found = self._endpoints.get(name)
+        return found.name if found is not None else self._shared.setdefault(name, name)
 
     def _read_each(self, type_url: str, updated: Resources) -> dict[str, Any]:
         """What they mean; those that make no sense are refused."""
@@ -209,18 +241,17 @@ class ResourceCache:
                 differences.want(before.key, before.endpoint, None)
                 before = None
             differences.want(item.key, before.endpoint if before else None, item.endpoint)
-            if name not in self._endpoints:
-                self._reach_others(name)
+            self._touch_reach(name)
         self._endpoints.update(items)
         for name in gone:
             item_gone = self._endpoints.pop(name, None)
             if item_gone is not None:
                 differences.want(item_gone.key, item_gone.endpoint, None)
-                self._reach_others(name)
+                self._touch_reach(name)
 
-    def _reach_others(self, name: str) -> None:
-        """The gateway of an endpoint reaches others than before: its Envoy is to be told."""
-        self.dirty.gateways.add(name.partition("/")[0])
+    def _touch_reach(self, name: str) -> None:
+        """The gateway of an endpoint may reach others than before: its Envoy is to be told."""
+        self.dirty.touch_reach(name.partition("/")[0], (name,))
 
     def _reached(self, name: str, resource: Versioned) -> _Reached:
         before = self._endpoints.get(name)
@@ -230,7 +261,7 @@ class ResourceCache:
         inside = self._addresses.setdefault(inside, inside)
         if endpoint.real is None:
             endpoint = self._plain.setdefault(endpoint.tunnel, endpoint)
-        return _Reached(resource.version, (inside, address), endpoint)
+        return _Reached(name, resource.version, (inside, address), endpoint)
 
     def _update_named(self, type_url: str, updated: Resources, gone: Sequence[str]) -> None:
         items: dict[str, _Named] = self._read_each(type_url, updated)
@@ -276,7 +307,8 @@ class ResourceCache:
         now = self._known_among(meanings)
         changed = known ^ now
         # Endpoints behind them can be reached now, or cannot any more.
-        self.dirty.gateways.update(m.gateway for m in meanings if isinstance(m, Tunnel) and m.id in changed)
+        for gateway in {m.gateway for m in meanings if isinstance(m, Tunnel) and m.id in changed}:
+            self.dirty.touch_reach(gateway)
         self.dirty.tunnels.update(changed, (m.id for m in meanings if isinstance(m, Tunnel)))
         lost = known - now
         if lost:
@@ -286,7 +318,7 @@ class ResourceCache:
                     self.dirty.endpoints.want(key, endpoint, endpoint)
 
     def _update_parts(self, type_url: str, updated: Resources, gone: Iterable[str]) -> None:
-        places: dict[str, tuple[str, str]] = self._read_each(type_url, updated)
+        read: dict[str, Versioned] = self._read_each(type_url, updated)
         changed: dict[str, dict[str, Versioned]] = {}
 
         def part(gateway: str) -> dict[str, Versioned]:
@@ -295,8 +327,9 @@ class ResourceCache:
                 changed[gateway] = dict(self._parts.get(gateway, _NOTHING)[type_url])
             return changed[gateway]
 
-        for name, (gateway, native) in places.items():
-            part(gateway)[native] = updated[name]
+        for name, resource in read.items():
+            gateway, _, native = name.partition("/")
+            part(gateway)[native] = resource
         for name in gone:
             gateway, _, native = name.partition("/")
             part(gateway).pop(native, None)
@@ -305,4 +338,14 @@ class ResourceCache:
             self._parts[gateway] = whole
             if not any(whole.values()):
                 del self._parts[gateway]
+        self._shared.clear()
         self.dirty.gateways.update(changed)
+
+
+def _finish(steps: Generator[None, None, T]) -> T:
+    """What comes of it when it is done at once."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return cast("T", end.value)

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from ipaddress import ip_address
+from typing import NamedTuple
 
 from envoy.config.core.v3 import health_check_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
 
 from epic.ads.snapshot import LOAD_ASSIGNMENT, Snapshot, Versioned, versioned
+from epic.agent.gateway.envoy.assignments import Assignment, assignments, endpoints_of, is_among
+from epic.agent.runtime.turns import Turns
 from epic.agent.tunnel.health import DEAD_SECONDS
 from epic.proto import epic_pb2
 
@@ -53,29 +55,87 @@ class TunnelLiveness:
         return back
 
 
-def mark(part: Snapshot, is_down: Callable[[str], bool]) -> Snapshot:
-    """A gateway's resources, with those endpoints unhealthy whose address, as it is written, `is_down`."""
-    assignments = part.get(LOAD_ASSIGNMENT, {})
-    return {**part, LOAD_ASSIGNMENT: {name: _mark(r, is_down) for name, r in assignments.items()}}
+class _Marked(NamedTuple):
+    """A load assignment, which of its endpoints are not reached, and what the Envoy is told therefore."""
+
+    source: Assignment
+    unreached: frozenset[str]
+    told: Versioned
 
 
-def _mark(resource: Versioned, is_down: Callable[[str], bool]) -> Versioned:
-    assignment = endpoint_pb2.ClusterLoadAssignment.FromString(resource.body.value)
-    found = False
-    for locality in assignment.endpoints:
-        for endpoint in locality.lb_endpoints:
-            address = endpoint.endpoint.address.socket_address.address
-            # Nearly all are well: of these nothing is read.
-            if is_down(address) and _is_in_figures(address):
+_NOTHING: frozenset[str] = frozenset()
+_AT_ONCE = 2000
+"""Endpoints; looking at so many takes about a millisecond."""
+
+
+class EndpointMarks:
+    """The gateways' resources as their Envoys are told: endpoints that are not reached are unhealthy.
+
+    Kept from one time to the next: only what is new, or may be reached otherwise than before, is looked at.
+    """
+
+    def __init__(self, is_reached: Callable[[str], bool]) -> None:
+        self._is_reached = is_reached
+        self._marked: dict[str, dict[str, _Marked]] = {}
+
+    def keep(self, gateways: Collection[str]) -> None:
+        """Know these gateways and no others."""
+        self._marked = {g: marked for g, marked in self._marked.items() if g in gateways}
+
+    async def mark(self, gateway: str, part: Snapshot, touched: frozenset[str] | None) -> Snapshot:
+        """A gateway's resources, marked. `touched` are the names of endpoints that may be reached otherwise
+        than when this was called last; None: any may be. Others have their turn in between."""
+        turns = Turns(_AT_ONCE)
+        # Who is interrupted begins anew.
+        before = self._marked.pop(gateway, {})
+        marked: dict[str, _Marked] = {}
+        for native, source in assignments(part).items():
+            earlier = before.get(native)
+            if (
+                earlier is not None
+                and earlier.source is source
+                and touched is not None
+                and touched.isdisjoint(source.names)
+            ):
+                marked[native] = earlier
+            else:
+                marked[native] = await self._look(gateway, source, earlier, touched, turns)
+        self._marked[gateway] = marked
+        return {**part, LOAD_ASSIGNMENT: {native: found.told for native, found in marked.items()}}
+
+    async def _look(
+        self,
+        gateway: str,
+        source: Assignment,
+        earlier: _Marked | None,
+        touched: frozenset[str] | None,
+        turns: Turns,
+    ) -> _Marked:
+        if earlier is None or touched is None:
+            doubtful, known = source.names, _NOTHING
+        else:
+            doubtful = (source.names - earlier.source.names) | (source.names & touched)
+            known = (earlier.unreached & source.names) - doubtful
+        unreached = known | await self._unreached(doubtful, turns)
+        if not unreached:
+            return _Marked(source, _NOTHING, source)
+        if earlier is not None and earlier.source is source and earlier.unreached == unreached:
+            return earlier
+        return _Marked(source, unreached, await _mark(gateway, source, unreached, turns))
+
+    async def _unreached(self, names: frozenset[str], turns: Turns) -> frozenset[str]:
+        found: set[str] = set()
+        for part in turns.parts(names):
+            found.update(name for name in part if not self._is_reached(name))
+            await turns.spend(len(part))
+        return frozenset(found)
+
+
+async def _mark(gateway: str, source: Assignment, unreached: frozenset[str], turns: Turns) -> Versioned:
+    message = endpoint_pb2.ClusterLoadAssignment.FromString(source.body.value)
+    for part in turns.parts(endpoints_of(message)):
+        for endpoint in part:
+            if is_among(unreached, gateway, endpoint):
                 endpoint.health_status = health_check_pb2.UNHEALTHY
-                found = True
-    return versioned(assignment) if found else resource
-
-
-def _is_in_figures(address: str) -> bool:
-    """Only such addresses are reached by tunnels."""
-    try:
-        ip_address(address)
-    except ValueError:
-        return False
-    return True
+        await turns.spend(len(part))
+    return versioned(message)
