@@ -15,14 +15,14 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from epic.errors import EpicError
+from epic.errors import TooManyRequests
 
 # Longer than any user's name: what clients send as one has no bound of its own.
 _NAME_MAX = 64
 _KEYS_MAX = 10_000
 
 
-class TooManyAttempts(EpicError):
+class TooManyAttempts(TooManyRequests):
     """Passwords were wrong too often; `seconds` from now another may be tried."""
 
     def __init__(self, seconds: int) -> None:

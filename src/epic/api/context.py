@@ -15,7 +15,7 @@ from typing import Annotated, Protocol, cast
 from fastapi import Depends, Request
 
 from epic.api.connections import Limits
-from epic.errors import EpicError
+from epic.errors import Forbidden
 from epic.ipam.networks import DEFAULT_POOLS, Pools
 from epic.live import Live
 from epic.log_rate import LogOnChange
@@ -23,10 +23,6 @@ from epic.reconcile.current import CurrentWorld
 from epic.store.interface import Store
 
 log = logging.getLogger(__name__)
-
-
-class Forbidden(EpicError):
-    """The user may not do this."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -14,51 +14,15 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from epic.api.attempts import TooManyAttempts
-from epic.api.context import Context, Forbidden, Principal
-from epic.errors import (
-    AddressNotUsable,
-    AddressTaken,
-    AlreadyExists,
-    Conflict,
-    Damaged,
-    EpicError,
-    Exhausted,
-    Invalid,
-    NotFound,
-    NotWritable,
-    QuotaExceeded,
-    Unavailable,
-    UnsupportedAddress,
-)
+from epic.api.context import Context, Principal
+from epic.errors import AlreadyExists, Damaged, EpicError, Exhausted, Unavailable, reason_of
 from epic.model.base import Resource
 
 PREFIX = "/api/epic"
 ERROR_HEADER = "x-epic-error-message"
 
-V = TypeVar("V")
-
 log = logging.getLogger(__name__)
 
-_STATUS: dict[type[EpicError], int] = {
-    Invalid: 400,
-    Forbidden: 403,
-    QuotaExceeded: 403,
-    NotFound: 404,
-    AlreadyExists: 409,
-    Conflict: 409,
-    TooManyAttempts: 429,
-    Exhausted: 503,
-    Unavailable: 503,
-}
-# One word for programs.
-_REASONS: dict[type[EpicError], str] = {
-    UnsupportedAddress: "UnsupportedAddress",
-    AddressNotUsable: "AddressNotUsable",
-    AddressTaken: "AddressNotUsable",
-    Exhausted: "NoRoom",
-    NotWritable: "NotWritable",
-    Unavailable: "Unavailable",
-}
 _RETRY_AFTER_SECONDS = 10
 _MOST_WARNINGS = 8
 _WARNING_SHOWN = 100
@@ -105,10 +69,10 @@ def deleted(message: str = "delete successful") -> dict[str, str]:
 def error_reply(
     status: int, message: str, headers: dict[str, str] | None = None, *, reason: str = ""
 ) -> JSONResponse:
-    """An error as the original's clients read it; `reason` is one word for programs."""
+    """An error as the original's clients read it; `reason` is a word for programs, by default the status'."""
     # A header holds one line of Latin-1; the body has the text as it is.
     line = " ".join(message.split()).encode("latin-1", "replace").decode("latin-1")
-    body = {"error": message, **({"reason": reason} if reason else {})}
+    body = {"error": message, "reason": reason or reason_of(status)}
     return JSONResponse(body, status, headers={ERROR_HEADER: line, **(headers or {})})
 
 
@@ -133,16 +97,15 @@ async def _on_epic_error(request: Request, error: Exception) -> JSONResponse:
 def epic_error_reply(error: EpicError, *, admin: bool = False) -> JSONResponse:
     """An error of ours; administrators read its detail too, if that is about what they have asked for."""
     if isinstance(error, Duplicate):
-        body = {"message": str(error), "link": {"self": error.path}}
-        return JSONResponse(body, 409, headers={"Location": error.path})
-    status = _first(_STATUS, error, 500)
+        body = {"message": str(error), "reason": error.reason, "link": {"self": error.path}}
+        return JSONResponse(body, error.status, headers={"Location": error.path})
     # What the host of the control plane is short of is in its log, once.
     own = isinstance(error, Unavailable | Damaged)
     headers = {"Retry-After": str(_RETRY_AFTER_SECONDS)} if isinstance(error, Unavailable) else {}
     if isinstance(error, TooManyAttempts):
         headers["Retry-After"] = str(error.seconds)
     message = error.whole if admin and not own else str(error)
-    return error_reply(status, message, headers, reason=_first(_REASONS, error, ""))
+    return error_reply(error.status, message, headers, reason=error.reason)
 
 
 def too_many(what: str, account: str) -> JSONResponse:
@@ -150,10 +113,6 @@ def too_many(what: str, account: str) -> JSONResponse:
     whose = f"account {account!r} has" if account else "the administrators have"
     headers = {"Retry-After": str(_RETRY_AFTER_SECONDS), "Connection": "close"}
     return error_reply(429, f"{whose} too many {what} open; close some, or repeat it later", headers)
-
-
-def _first(table: dict[type[EpicError], V], error: EpicError, otherwise: V) -> V:
-    return next((table[c] for c in type(error).__mro__ if c in table), otherwise)
 
 
 async def _on_bad_request(_: Request, error: Exception) -> JSONResponse:

@@ -9,8 +9,8 @@ from typing import Any
 
 from epic.cli import phases
 from epic.cli.fields import Row, age, condition, dig
-from epic.client import PREFIX, Denied, EpicClient
-from epic.errors import Invalid, NotFound
+from epic.client import PREFIX, EpicClient
+from epic.errors import Denied, Invalid, NotFound
 from epic.kinds import registry
 from epic.kinds.kind import Kind
 from epic.model.resources import (

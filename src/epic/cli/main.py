@@ -17,10 +17,10 @@ from epic.cli.completion import complete_kind, complete_name
 from epic.cli.health import judge
 from epic.cli.output import Format, console, print_health, print_rows, say, warn
 from epic.cli.session import Session
-from epic.client import PREFIX, Denied, EpicClient
+from epic.client import PREFIX, EpicClient
 from epic.controller.classes import CoreSettings
 from epic.controller.objects import EpicParameters
-from epic.errors import EpicError, Invalid
+from epic.errors import Denied, EpicError, Invalid
 from epic.printable import escape
 
 app = typer.Typer(

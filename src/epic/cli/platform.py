@@ -11,9 +11,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ValidationError
 
 from epic.cli.settings import read_secret
-from epic.client import PREFIX, Denied, EpicClient
+from epic.client import PREFIX, EpicClient
 from epic.controller.objects import Document, describe, explain, without_nulls
-from epic.errors import Invalid, QuotaExceeded
+from epic.errors import Denied, Invalid, TooManyRequests
 from epic.kinds.kind import Kind
 from epic.kinds.registry import KINDS
 from epic.kinds.unknown_fields import unknown_in_object
@@ -163,7 +163,7 @@ def _is_password(client: EpicClient, obj: PlatformObject, password: str) -> bool
     with client.as_user(obj.name, password) as user:
         try:
             user.get(f"{PREFIX}/accounts/{obj.account}")
-        except (Denied, QuotaExceeded):
+        except (Denied, TooManyRequests):
             # Nobody may try so many passwords at once; one that is right is written again then.
             return False
     return True

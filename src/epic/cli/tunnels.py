@@ -16,8 +16,8 @@ from epic.cli.fields import Row, dig
 from epic.cli.listing import accounts
 from epic.cli.output import Format, console, lines_of, print_document
 from epic.cli.session import Session
-from epic.client import PREFIX, Denied, EpicClient
-from epic.errors import EpicError, Invalid
+from epic.client import PREFIX, EpicClient
+from epic.errors import Denied, EpicError, Invalid
 from epic.printable import escape
 
 app = typer.Typer(

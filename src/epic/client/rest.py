@@ -15,7 +15,7 @@ from requests.auth import HTTPBasicAuth
 from urllib3.util.retry import Retry
 
 from epic.client.watch import Watch
-from epic.errors import AlreadyExists, EpicError, Exhausted, Invalid, NotFound, QuotaExceeded, Unavailable
+from epic.errors import EpicError, Invalid, NotFound, Unauthorized, Unavailable, kind_of
 
 PREFIX = "/api/epic"
 ERROR_HEADER = "x-epic-error-message"
@@ -25,23 +25,6 @@ _READ_SECONDS = 30.0
 _MESSAGE_MAX = 2000
 # Longer than two of the server's heartbeats: a watch that hears nothing for so long is dead.
 _SILENCE_SECONDS = 25.0
-
-
-class Denied(EpicError):
-    """The server does not know the user, or the user may not do this."""
-
-
-_ERRORS: dict[int, type[EpicError]] = {
-    400: Invalid,
-    401: Denied,
-    403: Denied,
-    404: NotFound,
-    409: AlreadyExists,
-    422: Invalid,
-    429: QuotaExceeded,
-}
-_NO_ROOM = "NoRoom"
-"""What a server that has no address or node to give says as its reason: it can be reached all the same."""
 
 
 class EpicClient:
@@ -165,14 +148,13 @@ class EpicClient:
         return absolute._replace(scheme="", netloc="").geturl()
 
     def _error(self, method: str, path: str, reply: requests.Response) -> EpicError:
-        kind = _ERRORS.get(reply.status_code, Unavailable)
-        if reply.status_code == 503 and (_object(reply) or {}).get("reason") == _NO_ROOM:
-            kind = Exhausted
+        value = _object(reply) or {}
+        kind = kind_of(reply.status_code, str(value.get("reason") or ""))
         message = _message(reply)
-        if reply.status_code == 401:
-            return Denied(f"{self.server} refuses user {self.username!r}: {message}")
-        if kind is Unavailable:
-            return Unavailable(f"{method} {self._where(path)}: {message} (status {reply.status_code})")
+        if kind is Unauthorized:
+            return Unauthorized(f"{self.server} refuses user {self.username!r}: {message}")
+        if issubclass(kind, Unavailable):
+            return kind(f"{method} {self._where(path)}: {message} (status {reply.status_code})")
         return kind(message)
 
 

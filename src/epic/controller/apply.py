@@ -24,6 +24,9 @@ _SPECS: dict[Collection, tuple[type[GWProxySpec | GWRouteSpec | GWEndpointSliceS
 class BeingDeleted(EpicError):
     """The object's name is not free yet: an earlier object of that name is on its way out."""
 
+    status = 409
+    reason = "BeingDeleted"
+
 
 def write_item(client: EpicClient, item: Item) -> Action:
     """Create the object or change it; nothing is written when it is as desired.

@@ -36,7 +36,7 @@ async def test_a_route_beyond_the_limits_is_400(tenant: httpx.AsyncClient, store
     (refused, _) = await written(tenant, ROUTES, "R1", body)
     assert refused.status_code == 400
     wrong = "route.spec.http.rules: 17 rules; at most 16 are possible"
-    assert refused.json() == {"error": wrong}
+    assert refused.json() == {"error": wrong, "reason": "Invalid"}
     assert refused.headers["x-epic-error-message"] == wrong
     assert store.find(GWRoute, "root", "R1") is None
     body["route"]["spec"]["http"]["rules"].pop()

@@ -14,8 +14,20 @@ from typing import Any
 
 import pytest
 
-from epic.client import Denied, EpicClient
-from epic.errors import AlreadyExists, EpicError, Exhausted, Invalid, NotFound, QuotaExceeded, Unavailable
+from epic.api.replies import epic_error_reply
+from epic.client import EpicClient
+from epic.errors import (
+    Conflict,
+    EpicError,
+    Exhausted,
+    Forbidden,
+    Invalid,
+    NotFound,
+    TooManyRequests,
+    Unauthorized,
+    Unavailable,
+    kind_of,
+)
 
 
 @dataclass
@@ -127,10 +139,10 @@ def test_a_redirect_to_another_server_is_refused(server: Server, client: EpicCli
     ("reply", "kind", "message"),
     [
         pytest.param(Reply(400, {"error": "port: too high"}), Invalid, "port: too high", id="bad-input"),
-        pytest.param(Reply(401, {"error": "wrong"}), Denied, "'ann'", id="wrong-password"),
-        pytest.param(Reply(403, {"error": "not yours"}), Denied, "not yours", id="other-account"),
+        pytest.param(Reply(401, {"error": "wrong"}), Unauthorized, "'ann'", id="wrong-password"),
+        pytest.param(Reply(403, {"error": "not yours"}), Forbidden, "not yours", id="other-account"),
         pytest.param(Reply(404, {"error": "no group"}), NotFound, "no group", id="missing"),
-        pytest.param(Reply(409, {"error": "changed"}), AlreadyExists, "changed", id="conflict"),
+        pytest.param(Reply(409, {"error": "changed"}), Conflict, "changed", id="conflict"),
         pytest.param(
             Reply(503, {"error": "pool empty", "reason": "NoRoom"}), Exhausted, "pool empty", id="exhausted"
         ),
@@ -139,7 +151,10 @@ def test_a_redirect_to_another_server_is_refused(server: Server, client: EpicCli
             Reply(503, {"error": "disk full"}, {"Retry-After": "10"}), Unavailable, "disk full", id="later"
         ),
         pytest.param(
-            Reply(429, {"error": "too many"}, {"Retry-After": "1"}), QuotaExceeded, "too many", id="too-many"
+            Reply(429, {"error": "too many"}, {"Retry-After": "1"}),
+            TooManyRequests,
+            "too many",
+            id="too-many",
         ),
         pytest.param(
             Reply(500, None, {"x-epic-error-message": "broken"}), Unavailable, "broken", id="header-only"
@@ -153,6 +168,38 @@ def test_errors_carry_the_servers_message(
     server.replies["GET", "/a"] = reply
     with pytest.raises(kind, match=message):
         client.get("/a")
+
+
+def _kinds(parent: type[EpicError] = EpicError) -> Iterator[type[EpicError]]:
+    for kind in parent.__subclasses__():
+        if kind.__module__ == "epic.errors":
+            yield kind
+            yield from _kinds(kind)
+
+
+@pytest.mark.parametrize("kind", list(_kinds()), ids=lambda kind: kind.__name__)
+def test_a_client_raises_the_kind_of_error_that_the_server_met(
+    server: Server, client: EpicClient, kind: type[EpicError]
+) -> None:
+    reply = epic_error_reply(kind("no, because"))
+    server.replies["GET", "/a"] = Reply(reply.status_code, json.loads(bytes(reply.body)))
+    with pytest.raises(EpicError, match="no, because") as raised:
+        client.get("/a")
+    met = raised.value
+    if reply.status_code == 500:
+        # What is wrong within the server is that it does not serve just now.
+        assert type(met) is Unavailable
+    else:
+        assert issubclass(kind, type(met))
+        assert (met.status, met.reason) == (kind.status, kind.reason)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"), [(302, Unavailable), (405, Invalid), (413, Invalid), (502, Unavailable)]
+)
+def test_a_refusal_without_a_word_is_judged_by_its_status(status: int, kind: type[EpicError]) -> None:
+    assert kind_of(status) is kind
+    assert kind_of(status, "NeverHeardOf") is kind
 
 
 def test_find_is_none_where_there_is_nothing(client: EpicClient) -> None:

@@ -14,7 +14,7 @@ from epic.client import EpicClient
 from epic.controller.desired import Desired
 from epic.controller.mirror import Mirror, MirrorSettings, failures
 from epic.controller.state import StateFile
-from epic.errors import AlreadyExists
+from epic.errors import Conflict
 from epic.model.naming import SOURCES_ANNOTATION
 from epic.model.resources import GWEndpointSlice, GWProxy, GWRoute
 
@@ -124,7 +124,7 @@ def test_a_put_that_means_an_older_version_is_refused(
     given = {key: {"metadata": {"resourceVersion": version}, "spec": item.spec}}
     admin.put(item.address.path, given)
     given[key]["metadata"]["resourceVersion"] = str(int(version) - 1)
-    with pytest.raises(AlreadyExists, match="has been changed since version"):
+    with pytest.raises(Conflict, match="has been changed since version"):
         admin.put(item.address.path, given)
     # What says nothing of versions and sources keeps the sources.
     after = admin.put(item.address.path, item.body)[key]

@@ -141,7 +141,7 @@ class Mirror:
                     # What is known of it is as good as before; it is asked again by and by.
                     where = Address(*account, collection, "")
                     what = f"account {connection.account}"
-                    outcomes.append(Outcome(what, where, "failed", str(error), type(error).__name__))
+                    outcomes.append(Outcome(what, where, "failed", str(error), error.reason))
                 self._listed.add((*account, collection))
                 self._set_due(account, collection)
         return unlisted, outcomes
@@ -215,15 +215,15 @@ class Mirror:
     ) -> Outcome:
         server = address.server
         if (why := unlisted.get((server, address.account))) is not None:
-            return Outcome(what, address, "failed", why, "Unavailable")
+            return Outcome(what, address, "failed", why, Unavailable.reason)
         if self._strikes[server] >= _STRIKES:
-            return Outcome(what, address, "failed", f"{server} cannot be reached", "Unavailable")
+            return Outcome(what, address, "failed", f"{server} cannot be reached", Unavailable.reason)
         try:
             outcome = Outcome(what, address, act())
         except EpicError as error:
             # The next objects of that server would only wait as long again.
             self._strikes[server] += isinstance(error, Unavailable)
-            return Outcome(what, address, "failed", str(error), type(error).__name__)
+            return Outcome(what, address, "failed", str(error), error.reason)
         self._strikes[server] = 0
         return outcome
 

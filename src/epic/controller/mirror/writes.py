@@ -13,6 +13,10 @@ from epic.errors import AlreadyExists, Conflict, Invalid, NotFound
 from epic.model.naming import SOURCES_ANNOTATION, SOURCES_MAX
 
 
+class AskedOtherwise(Conflict):
+    """Another source asks for the object otherwise, and was first."""
+
+
 class Writer:
     """Writes for one source among those that may ask for the same objects.
 
@@ -30,7 +34,9 @@ class Writer:
             self._observed.look(item.connection, item.address)
         try:
             return self._write(item)
-        except (AlreadyExists, NotFound):
+        except AskedOtherwise:
+            raise
+        except (AlreadyExists, Conflict, NotFound):
             # It is not as it was seen last.
             self._observed.look(item.connection, item.address)
             return self._write(item)
@@ -75,7 +81,7 @@ class Writer:
         alike = bool(seen.digest) and seen.digest == digest(item.collection, item.spec)
         first = seen.sources[0] if seen.sources else self._source
         if not alike and first != self._source:
-            raise Conflict(
+            raise AskedOtherwise(
                 f"{first} asks for it otherwise and was first, so that counts; "
                 "keep it in one place, or the same in both"
             )
