@@ -45,15 +45,15 @@ def envoy_addresses(places: Iterable[Place], unmapped: str | None, pools: Pools)
     few whose choice is taken get the next free address, in order. Places for which a pool has none are
     left out.
     """
-    places = sorted(set(places), key=lambda place: (place.cluster_id, order(place.address)))
+    places = set(places)
     found = {place: place.address for place in places if place.cluster_id == unmapped}
     taken = set(found.values())
-    for place in places:
-        if place not in found:
-            address = _free(place, taken, pools.mapped if place.address.version == 4 else pools.mapped6)
-            if address is not None:
-                found[place] = address
-                taken.add(address)
+    others = places - found.keys()
+    for place in sorted(others, key=lambda place: (place.cluster_id, order(place.address))):
+        address = _free(place, taken, pools.mapped if place.address.version == 4 else pools.mapped6)
+        if address is not None:
+            found[place] = address
+            taken.add(address)
     return found
 
 

@@ -18,10 +18,11 @@ from typing import Any
 
 import pytest
 import yaml
+from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 from google.protobuf.json_format import MessageToJson
 from google.protobuf.message import Message
 
-from epic.envoy.endpoints import load_assignments
+from epic.envoy.endpoints import TargetPorts, load_assignments
 from epic.envoy.resources import build
 from epic.errors import Invalid
 from epic.gatewayapi.routing import HTTPRoute, Port, Routing, WeightedCluster
@@ -107,13 +108,14 @@ def resources(routing: Routing, given: Yaml, pieces: list[GWEndpointSlice]) -> Y
     bundle = build(routing, EnvoyResources.model_validate(given.get("templates", {})))
     services = {cluster.service for cluster in routing.clusters}
     addresses = envoy_addresses(endpoint_places(services, pieces), "", DEFAULT_POOLS)
+    ports = {piece.name: TargetPorts(piece.spec.ports) for piece in pieces}
     output: Yaml = {
         "revision": bundle.revision,
         "endpoints": {
-            name: [*places(assignment)]
-            for name, assignment in load_assignments(
-                routing.clusters, pieces, lambda *place: addresses.get(Place(*place))
-            ).items()
+            name: [*places(ClusterLoadAssignment.FromString(content))]
+            for name, content in load_assignments(
+                routing.clusters, pieces, ports, lambda *place: addresses.get(Place(*place))
+            ).encoded.items()
         },
     }
     if given.get("show") == "all":

@@ -193,7 +193,7 @@ class Plant:
         for gateway in picture.gateways():
             inputs = picture.inputs(gateway)
             assert inputs is not None
-            by_node = gateway_parts(inputs, None, DEFAULT_POOLS)
+            by_node = gateway_parts(inputs, None, DEFAULT_POOLS).by_node
             if name in by_node:
                 parts.append(by_node[name])
                 instances = inputs.proxy.status.instances

@@ -17,8 +17,9 @@ from envoy.service.discovery.v3 import ads_pb2_grpc
 
 from epic.ads.agents import AgentService
 from epic.ads.delta.server import DeltaServer
-from epic.ads.desired.assemble import gateway_parts, node_snapshot, node_state, parts_basis, with_siblings
+from epic.ads.desired.assemble import node_snapshot, node_state, with_siblings
 from epic.ads.desired.configurations import Configurations
+from epic.ads.desired.parts import Parts
 from epic.ads.desired.picture import KINDS, Picture
 from epic.ads.desired.revisions import Revisions
 from epic.ads.desired.siblings import SiblingLists
@@ -26,7 +27,7 @@ from epic.ads.identity.authorization import Authorizer
 from epic.ads.identity.credentials import ServerFiles, server_credentials
 from epic.ads.identity.issuer import Issuer
 from epic.ads.reports import applied_siblings, configured, ends, second_chances
-from epic.ads.snapshot import TUNNEL, Snapshot
+from epic.ads.snapshot import TUNNEL
 from epic.ads.statuses import Statuses
 from epic.envoy.resources import Bundle
 from epic.envoy.validate import validate
@@ -37,7 +38,7 @@ from epic.lifecycle.tunnels import Evidence
 from epic.live import Live, Place, epic_place, workload_place
 from epic.model.naming import GatewayId
 from epic.model.nodes import NodeRevocation
-from epic.model.resources import Node, Tunnel
+from epic.model.resources import GWProxy, Node, Tunnel
 from epic.model.siblings import Siblings
 from epic.proto import epic_pb2, epic_pb2_grpc
 from epic.siblings.heard import AppliedLists
@@ -96,8 +97,7 @@ class AdsService:
         self._statuses = Statuses(store)
         self._tell = TellOnce(log)
         self._picture = Picture()
-        self._parts: dict[GatewayId, dict[str, Snapshot]] = {}
-        self._basis: dict[GatewayId, tuple[object, ...]] = {}
+        self._parts = Parts(settings.pools, self._built)
         self._dirty: set[GatewayId] = set()
         self._dirty_nodes: set[str] = set()
         self._wake = asyncio.Event()
@@ -118,7 +118,9 @@ class AdsService:
         applied, silent = self._live.applied(workload)
         return Evidence(
             epic_node_known=node is not None and not node.status.lost,
-            epic_end=self._server.may_have(name, TUNNEL, tunnel.name)
+            # What is being built may have it still.
+            epic_end=self._parts.is_building(GatewayId(tunnel.account, tunnel.spec.proxy))
+            or self._server.may_have(name, TUNNEL, tunnel.name)
             or self._live.end(epic_place(tunnel), int(tunnel.name)) is not None,
             workload_end=self._live.may_have(workload, int(tunnel.name)),
             applied=applied,
@@ -191,7 +193,7 @@ class AdsService:
         return revision
 
     async def _watch(self, revision: int) -> None:
-        self._dirty.update(self._picture.gateways(), self._parts)
+        self._dirty.update(self._picture.gateways(), self._parts.gateways())
         self._wake.set()
         async for change in self._store.watch(revision):
             if change.kind == NodeRevocation.kind:
@@ -223,14 +225,23 @@ class AdsService:
             self._wake.clear()
             dirty, self._dirty = self._dirty, set()
             nodes, self._dirty_nodes = self._dirty_nodes, set()
-            nodes |= {node for gateway in dirty for node in self._try_to_refresh(gateway)}
+            for gateway in dirty:
+                nodes |= self._try_to_refresh(gateway)
+                await asyncio.sleep(0)  # others may have little to do
             if not complete:
-                complete = all(self._configurations.is_settled(g) for g in self._picture.gateways())
+                complete = all(self._is_ready(g) for g in self._picture.gateways())
                 nodes = self._node_names()
             if complete:
                 nodes |= self._node_names() - self._server.published
                 self._publish(nodes)
                 self._publish_siblings(nodes)
+
+    def _is_ready(self, gateway: GatewayId) -> bool:
+        """Whether all was tried that there is to be published of the gateway."""
+        if not self._configurations.is_settled(gateway):
+            return False
+        under_way = gateway in self._dirty or self._parts.is_building(gateway)
+        return self._parts.of(gateway) is not None or not under_way
 
     def _try_to_refresh(self, gateway: GatewayId) -> set[str]:
         """The same for a gateway that may be at fault: it keeps what it has, and holds up no other."""
@@ -246,35 +257,34 @@ class AdsService:
 
     def _refresh(self, gateway: GatewayId) -> set[str]:
         """Compute the gateway's parts anew; returns the nodes whose snapshot changes."""
-        before = self._parts.get(gateway, {})
         inputs = self._picture.inputs(gateway)
         if inputs is None:
             self._configurations.forget(gateway)
-            self._parts.pop(gateway, None)
-            self._basis.pop(gateway, None)
-            return set(before)
+            return self._parts.forget(gateway)
         self._configurations.want(inputs)
         if not self._configurations.is_settled(gateway):
             return set()
         accepted = self._configurations.accepted(gateway)
-        basis = parts_basis(inputs, accepted)
-        if self._basis.get(gateway) != basis:
-            self._parts[gateway] = gateway_parts(inputs, accepted, self._settings.pools)
-            self._basis[gateway] = basis
-        after = self._parts[gateway]
+        nodes = self._parts.want(inputs, accepted)
+        parts = self._parts.of(gateway)
         revision = accepted.bundle.revision if accepted else ""
-        problem = self._configurations.problem(gateway)
+        problem = self._configurations.problem(gateway) or (parts.problem if parts else None)
         if configured(inputs.proxy, revision, problem) != inputs.proxy:
             self._unsaved[gateway] = (revision, problem)
             self._save.set()
-        return {node for node in before.keys() | after.keys() if before.get(node) != after.get(node)}
+        return nodes
+
+    def _built(self, gateway: GatewayId, nodes: set[str]) -> None:
+        self._dirty_nodes |= nodes
+        self._touch(gateway)
 
     def _publish(self, names: set[str]) -> None:
         known = {node.name: node for node in self._picture.nodes() if not node.status.lost}
         for node in (known[name] for name in sorted(names & known.keys())):
-            here = [gateway for gateway in sorted(self._parts) if node.name in self._parts[gateway]]
-            parts = [self._parts[gateway][node.name] for gateway in here]
-            placed = [p for gateway in here for p in self._placed(gateway, node.name)]
+            here = self._parts.on(node.name)
+            parts = [part for _, part in here]
+            # Of the same state as the parts: the node says what it has by that.
+            placed = [p for proxy, _ in here for p in _placed(proxy, node.name)]
             siblings = self._siblings.of(node.name)
             self._server.publish(node.name, node_snapshot(parts, siblings, node_state(node, placed)))
         for name in self._server.published - known.keys():
@@ -290,11 +300,6 @@ class AdsService:
                 self._server.publish(name, with_siblings(snapshot, self._siblings.of(name)))
         self._with_new_siblings.clear()
 
-    def _placed(self, gateway: GatewayId, node: str) -> list[Placed]:
-        proxy = self._picture.proxy(gateway)
-        instances = proxy.status.instances if proxy else ()
-        return [Placed(str(gateway), i) for i in instances if i.node == node and i.published]
-
     def _is_known(self, node: str) -> bool:
         return node in self._server.published or self._store.find(Node, "", node) is not None
 
@@ -302,7 +307,7 @@ class AdsService:
         return {node.name for node in self._picture.nodes() if not node.status.lost}
 
     def _gateways_on(self, node: str) -> list[GatewayId]:
-        return sorted(gateway for gateway, by_node in self._parts.items() if node in by_node)
+        return [proxy.id for proxy, _ in self._parts.on(node)]
 
     async def _notice_silence(self) -> None:
         started = time.monotonic()
@@ -372,6 +377,11 @@ class AdsService:
             yield
         finally:
             await server.stop(0.2)
+
+
+def _placed(proxy: GWProxy, node: str) -> list[Placed]:
+    instances = proxy.status.instances
+    return [Placed(str(proxy.id), i) for i in instances if i.node == node and i.published]
 
 
 def _told(node: Node) -> tuple[object, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from google.protobuf.any_pb2 import Any
 from google.protobuf.message import Message
@@ -30,12 +30,12 @@ TYPES = (INSTANCE, SIBLINGS, TUNNEL, ENDPOINT, *ENVOY_TYPES, NODE_STATE)
 to report comes after everything."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Versioned:
     """A resource and the hash of its content."""
 
     version: str
-    body: Any
+    body: Any = field(compare=False)
 
 
 Resources = Mapping[str, Versioned]
@@ -44,6 +44,10 @@ Snapshot = Mapping[str, Resources]
 
 def versioned(message: Message) -> Versioned:
     """Wrap a message; equal messages get equal versions."""
-    encoded = message.SerializeToString(deterministic=True)
-    body = Any(type_url=_PREFIX + message.DESCRIPTOR.full_name, value=encoded)
-    return Versioned(hashlib.blake2b(encoded, digest_size=12).hexdigest(), body)
+    return encoded(_PREFIX + message.DESCRIPTOR.full_name, message.SerializeToString(deterministic=True))
+
+
+def encoded(type_url: str, content: bytes) -> Versioned:
+    """The same of a message that is encoded already."""
+    version = hashlib.blake2b(content, digest_size=12).hexdigest()
+    return Versioned(version, Any(type_url=type_url, value=content))

@@ -37,6 +37,9 @@ _TOO_MANY_ENTRIES = (
 MOST_PORTS_OF_SERVICE = 32
 """That a gateway's routes may name: each is a cluster with all of the Service's endpoints."""
 
+MOST_CLUSTERS = 5_000
+"""Ports of Services that a gateway's routes may name in all: each instance has its own of these clusters."""
+
 
 @dataclass(frozen=True)
 class Translation:
@@ -112,6 +115,10 @@ def _clusters(routes: Iterable[GWRoute], services: Collection[str]) -> tuple[Clu
         for ref in _references(route)
         if _is_service(ref) and ref.name in services
     }
+    if len(found) > MOST_CLUSTERS:
+        raise Invalid(
+            f"The routes name {len(found)} ports of Services in all; at most {MOST_CLUSTERS} are possible"
+        )
     for service, count in Counter(cluster.service for cluster in found).items():
         if count > MOST_PORTS_OF_SERVICE:
             raise Invalid(

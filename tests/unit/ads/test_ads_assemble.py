@@ -10,6 +10,7 @@ from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 from epic.ads.desired.assemble import Accepted, gateway_parts
 from epic.ads.desired.picture import Inputs
 from epic.ads.snapshot import ENDPOINT, INSTANCE, LOAD_ASSIGNMENT, TUNNEL, Snapshot
+from epic.envoy.endpoints import TargetPorts
 from epic.envoy.resources import build
 from epic.gatewayapi.translate import translate
 from epic.ipam.networks import DEFAULT_POOLS
@@ -73,10 +74,11 @@ def node_part(*slices: GWEndpointSlice, unmapped: str | None = "a") -> Snapshot:
         )
         for number, wanted in enumerate(wanted_tunnels(gateway, addresses), 1)
     ]
-    inputs = Inputs(gateway, tuple(routes), slices, tuple(tunnels), EnvoyResources())
+    ports = {piece.name: TargetPorts(piece.spec.ports) for piece in slices}
+    inputs = Inputs(gateway, tuple(routes), slices, tuple(tunnels), EnvoyResources(), ports)
     translation = translate(gateway, routes, proxy_services("U1", routes))
     accepted = Accepted(translation.routing, build(translation.routing, EnvoyResources()))
-    return gateway_parts(inputs, accepted, DEFAULT_POOLS)["e1"]
+    return gateway_parts(inputs, accepted, DEFAULT_POOLS).by_node["e1"]
 
 
 def endpoints(part: Snapshot) -> dict[str, epic_pb2.Endpoint]:

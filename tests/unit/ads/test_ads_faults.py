@@ -12,7 +12,7 @@ import pytest
 from ads_site import Held, Site, eventually, needs_envoy, proxy, route, slice_of, tunnel
 
 from epic.ads import service
-from epic.ads.desired import configurations, revisions
+from epic.ads.desired import configurations, parts, revisions
 from epic.ads.snapshot import INSTANCE, LISTENER, ROUTE_CONFIGURATION
 from epic.errors import StorageFull
 from epic.model.gatewayapi import GatewayAddress
@@ -120,14 +120,14 @@ async def test_a_gateway_that_asks_for_an_address_of_a_type_not_served_says_so_a
 async def test_a_gateway_that_cannot_be_prepared_holds_up_no_other(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    parts, broken = service.gateway_parts, {"root.U1"}
+    build, broken = parts.gateway_parts, {"root.U1"}
 
     def failing(inputs: Any, *args: Any) -> Any:
         if str(inputs.proxy.id) in broken:
             raise ValueError("no such thing")
-        return parts(inputs, *args)
+        return build(inputs, *args)
 
-    monkeypatch.setattr(service, "gateway_parts", failing)
+    monkeypatch.setattr(parts, "gateway_parts", failing)
     site.put(proxy(), other("U2"))
     held = Held()
     async with site.serving(), site.agent(held):

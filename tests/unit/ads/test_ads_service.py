@@ -82,7 +82,7 @@ async def test_endpoints_change_without_a_new_revision(site: Site) -> None:
     site.put(proxy(), route(), slice_of("10.1.0.1"), tunnel())
     held = Held()
     async with site.serving(), site.agent(held):
-        await eventually(lambda: held.resources[ROUTE_CONFIGURATION])
+        await eventually(lambda: held.resources[NODE_STATE])
         held.log.clear()
         with site.store.transaction() as transaction:
             old = transaction.get(GWEndpointSlice, "root", "E1")

@@ -3,22 +3,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address
-from typing import Any
 
 import pytest
 import yaml
 from envoy.config.cluster.v3.cluster_pb2 import Cluster as EnvoyCluster
 from google.protobuf.json_format import ParseDict
 
-from epic.envoy.endpoints import TargetPorts, load_assignments
 from epic.envoy.resources import bound_to, build
 from epic.errors import Invalid
 from epic.gatewayapi.routing import Cluster, HTTPRoute, Port, Routing, VirtualHost, WeightedCluster
-from epic.model.gatewayapi import EndpointPort
 from epic.model.naming import GatewayId
-from epic.model.resources import EnvoyResources, GWEndpointSlice
+from epic.model.resources import EnvoyResources
 
 EXTENSIONS = "type.googleapis.com/envoy.extensions"
 HCM = f"{EXTENSIONS}.filters.network.http_connection_manager.v3.HttpConnectionManager"
@@ -165,45 +161,3 @@ def test_what_a_template_may_not_render(given: EnvoyResources, fault: str) -> No
     with pytest.raises(Invalid) as refusal:
         build(routing(), given)
     assert fault in str(refusal.value)
-
-
-@pytest.mark.parametrize(
-    ("ports", "wanted", "chosen"),
-    [
-        ([], 80, None),
-        ([{"port": 8080}], 80, 8080),
-        ([{"port": 8080}], None, 8080),
-        ([{"name": "a", "port": 8080}, {"name": "b", "port": 80}], 80, 80),
-        ([{"name": "a", "port": 8080}, {"name": "80", "port": 9090}], 80, 9090),
-        ([{"name": "a", "port": 8080}, {"name": "b", "port": 9090}], 80, 8080),
-        ([{"name": "a", "port": 53, "protocol": "UDP"}, {"name": "b", "port": 9090}], 53, 9090),
-    ],
-)
-def test_which_port_of_a_slice_serves_a_port_of_the_service(
-    ports: list[Any], wanted: int | None, chosen: int | None
-) -> None:
-    assert TargetPorts([EndpointPort.model_validate(port) for port in ports]).serving(wanted) == chosen
-
-
-def test_the_ports_of_a_slice_are_gone_through_once_however_many_are_asked_for() -> None:
-    class Counting(tuple[EndpointPort, ...]):
-        counted = 0
-
-        def __iter__(self) -> Iterator[EndpointPort]:
-            Counting.counted += 1
-            return super().__iter__()
-
-    ports = [EndpointPort(name=f"p{n}", port=n) for n in range(1, 1001)]
-    piece = GWEndpointSlice.model_validate(
-        {
-            "metadata": {"name": "e"},
-            "spec": {"parentRef": {"uid": "S"}, "endpoints": [{"addresses": ["10.0.0.1"]}]},
-        }
-    )
-    piece = piece.model_copy(update={"spec": piece.spec.model_copy(update={"ports": Counting(ports)})})
-    clusters = [Cluster("S", n) for n in range(1, 1001)]
-    found = load_assignments(clusters, [piece], lambda _, own: own)
-    assert len(found) == 1000
-    assert Counting.counted == 1
-    endpoint = found[clusters[41].name].endpoints[0].lb_endpoints[0].endpoint
-    assert endpoint.address.socket_address.port_value == 42

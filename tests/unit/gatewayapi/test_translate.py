@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from epic.errors import Invalid
+from epic.gatewayapi import translate as translation
 from epic.gatewayapi.routing import HTTPRoute, VirtualHost
 from epic.gatewayapi.translate import translate
 from epic.model.resources import GWProxy, GWRoute
@@ -135,3 +136,17 @@ def test_a_service_has_only_so_many_ports() -> None:
     assert len(translate(proxy(), named(range(1, 33)), {"s1"}).routing.clusters) == 32
     with pytest.raises(Invalid, match="33 ports of Service 's1'; at most 32 are possible"):
         translate(proxy(), named(range(1, 34)), {"s1"})
+
+
+def test_a_gateway_has_only_so_many_ports_of_services(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(translation, "MOST_CLUSTERS", 3)
+
+    def named(count: int) -> list[GWRoute]:
+        return [
+            route(f"r{n}", 0, [], [{"backendRefs": [{"name": f"s{n}", "port": 80}]}]) for n in range(count)
+        ]
+
+    services = {f"s{n}" for n in range(4)}
+    assert len(translate(proxy(), named(3), services).routing.clusters) == 3
+    with pytest.raises(Invalid, match="4 ports of Services in all; at most 3 are possible"):
+        translate(proxy(), named(4), services)

@@ -27,14 +27,16 @@ from epic.ads.snapshot import (
     Resources,
     Snapshot,
     Versioned,
+    encoded,
     versioned,
 )
-from epic.envoy.endpoints import load_assignments
+from epic.envoy.endpoints import LoadAssignments, load_assignments
 from epic.envoy.resources import Bundle, bound_to
+from epic.errors import Invalid
 from epic.gatewayapi.routing import Routing
 from epic.ipam.networks import Pools, inside6
 from epic.lifecycle.digest import Placed, node_digest
-from epic.model.addresses import Address, order
+from epic.model.addresses import Address
 from epic.model.instances import ProxyInstance
 from epic.model.naming import GatewayId, instance_interface
 from epic.model.resources import Node
@@ -67,14 +69,24 @@ class Accepted:
         return _prefixed(self.routing.gateway, bound)
 
 
-def gateway_parts(inputs: Inputs, accepted: Accepted | None, pools: Pools) -> dict[str, Snapshot]:
+@dataclass(frozen=True)
+class GatewayParts:
+    """What a gateway contributes to each node, and what to tell its owner of that."""
+
+    by_node: Mapping[str, Snapshot]
+    problem: Invalid | None = None
+
+
+def gateway_parts(inputs: Inputs, accepted: Accepted | None, pools: Pools) -> GatewayParts:
     """What the gateway contributes to each node; without an accepted configuration nothing for Envoy."""
     workloads = workload_endpoints(proxy_services(inputs.proxy.name, inputs.routes), inputs.slices)
     addresses = _envoy_addresses(inputs, workloads, pools)
     shared: dict[str, Resources] = {}
+    problem = None
     if accepted is not None:
-        shared |= accepted.shared
-        shared[LOAD_ASSIGNMENT] = _load_assignments(inputs, accepted, addresses)
+        assignments = _load_assignments(inputs, accepted, addresses)
+        problem = assignments.problem
+        shared = {**accepted.shared, LOAD_ASSIGNMENT: _endpoints_of_clusters(inputs.proxy.id, assignments)}
     parts: dict[str, Snapshot] = {}
     for instance in inputs.proxy.status.instances:
         if not instance.published:
@@ -88,7 +100,7 @@ def gateway_parts(inputs: Inputs, accepted: Accepted | None, pools: Pools) -> di
             ENDPOINT: _endpoints(str(inputs.proxy.id), inside, behind, addresses),
             CLUSTER: accepted.clusters(inside.ipv4, inside.ipv6) if accepted else {},
         }
-    return parts
+    return GatewayParts(parts, problem)
 
 
 def parts_basis(inputs: Inputs, accepted: Accepted | None) -> tuple[object, ...]:
@@ -169,14 +181,18 @@ def _envoy_addresses(inputs: Inputs, workloads: Workloads, pools: Pools) -> dict
 
 def _load_assignments(
     inputs: Inputs, accepted: Accepted, addresses: Mapping[Place, Address]
-) -> dict[str, Versioned]:
+) -> LoadAssignments:
     def address_of(cluster_id: str, own: Address) -> Address | None:
         return addresses.get(Place(cluster_id, own))
 
-    return _prefixed(
-        inputs.proxy.id,
-        load_assignments(accepted.routing.clusters, inputs.slices, address_of),
-    )
+    return load_assignments(accepted.routing.clusters, inputs.slices, inputs.ports, address_of)
+
+
+def _endpoints_of_clusters(gateway: GatewayId, assignments: LoadAssignments) -> Resources:
+    return {
+        f"{gateway}/{name}": encoded(LOAD_ASSIGNMENT, content)
+        for name, content in assignments.encoded.items()
+    }
 
 
 def _instance(
@@ -253,5 +269,5 @@ def _endpoints(
                 real_address="" if address == place.address else str(place.address),
             )
         )
-        for address, place in sorted(reached.items(), key=lambda item: order(item[0]))
+        for address, place in reached.items()
     }

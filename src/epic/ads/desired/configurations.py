@@ -203,6 +203,6 @@ async def _translated(inputs: Inputs, key: Key) -> Accepted:
     if inputs.proxy.spec.public_address is None:
         raise Invalid("The gateway has no public address yet")
     translation = await asyncio.to_thread(translate, inputs.proxy, inputs.routes, key.services)
-    rendered = await documents(tasks(translation.routing, inputs.templates))
+    rendered = await documents(await asyncio.to_thread(tasks, translation.routing, inputs.templates))
     bundle = await asyncio.to_thread(assemble, translation.routing, rendered)
     return Accepted(translation.routing, bundle)

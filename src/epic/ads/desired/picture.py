@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from epic.envoy.endpoints import TargetPorts
 from epic.model.base import Resource
 from epic.model.naming import GatewayId
 from epic.model.resources import (
@@ -34,6 +35,8 @@ class Inputs:
     slices: tuple[GWEndpointSlice, ...]
     tunnels: tuple[Tunnel, ...]
     templates: EnvoyResources
+    ports: Mapping[str, TargetPorts]
+    """Those of the slices, by name."""
 
 
 class Picture:
@@ -41,6 +44,8 @@ class Picture:
 
     def __init__(self) -> None:
         self._objects: dict[tuple[str, str], dict[str, Resource]] = defaultdict(dict)
+        # A slice may have 20,000: they are gone through when it changes, not with each change of a gateway.
+        self._ports: dict[tuple[str, str], TargetPorts] = {}
 
     def gateways(self) -> list[GatewayId]:
         """All gateways."""
@@ -74,13 +79,15 @@ class Picture:
         account = gateway.account
         routes = tuple(r for r in self._all(GWRoute, account) if gateway.proxy in route_parents(r))
         services = proxy_services(gateway.proxy, routes)
+        slices = tuple(s for s in self._all(GWEndpointSlice, account) if s.spec.parent_ref.uid in services)
         group = self._objects[LBServiceGroup.kind, account].get(proxy.spec.group)
         return Inputs(
             proxy=proxy,
             routes=routes,
-            slices=tuple(s for s in self._all(GWEndpointSlice, account) if s.spec.parent_ref.uid in services),
+            slices=slices,
             tunnels=tuple(t for t in self._all(Tunnel, account) if t.spec.proxy == gateway.proxy),
             templates=_templates(group),
+            ports={s.name: self._ports[account, s.name] for s in slices},
         )
 
     def apply(self, change: Change) -> set[GatewayId]:
@@ -91,8 +98,15 @@ class Picture:
         old = objects.pop(change.name, None)
         if change.object is not None:
             objects[change.name] = change.object
+        self._keep_ports(change)
         touched = [o for o in (old, change.object) if o is not None]
         return {GatewayId(change.account, name) for o in touched for name in self._touched(o)}
+
+    def _keep_ports(self, change: Change) -> None:
+        if isinstance(change.object, GWEndpointSlice):
+            self._ports[change.account, change.name] = TargetPorts(change.object.spec.ports)
+        elif change.kind == GWEndpointSlice.kind:
+            self._ports.pop((change.account, change.name), None)
 
     def _touched(self, obj: Resource) -> Iterable[str]:
         if isinstance(obj, GWProxy):
