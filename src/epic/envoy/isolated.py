@@ -27,13 +27,21 @@ async def documents(tasks: Sequence[Task]) -> list[Document]:
 
 
 async def _rendered(tasks: Sequence[Task]) -> list[dict[str, object] | None]:
-    job = json.dumps([[task.template.value, task.variables] for task in tasks]).encode()
-    output, code = await _run(job)
+    output, code = await _run(await asyncio.to_thread(_job, tasks))
     if code != 0:
         names = ", ".join(sorted({repr(task.template.name) for task in tasks}))
         raise Invalid(f"The templates {names} need too much time or memory to be rendered")
+    return await asyncio.to_thread(_results, tasks, output)
+
+
+def _job(tasks: Sequence[Task]) -> bytes:
+    return b"\n".join(json.dumps([task.template.value, task.variables]).encode() for task in tasks)
+
+
+def _results(tasks: Sequence[Task], output: bytes) -> list[dict[str, object] | None]:
     results = []
-    for task, (body, fault) in zip(tasks, json.loads(output), strict=True):
+    for task, line in zip(tasks, output.splitlines(), strict=True):
+        body, fault = json.loads(line)
         if fault is not None:
             raise Invalid(f"{title(task)}: {fault}")
         results.append(body)

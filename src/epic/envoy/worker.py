@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The process that renders templates of tenants: it may use little time and memory, and may write no file.
 
-Standard input: a JSON list of [text, variables]. Standard output: a JSON list of [object, fault].
+Standard input: [text, variables] as JSON, a line each. Standard output: [object, fault] as JSON, a line each:
+who reads it has others to serve between two lines.
 """
 
 from __future__ import annotations
@@ -23,8 +24,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     # Pipes have no size in this sense: only files are meant.
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    results = [_result(text, variables) for text, variables in json.load(sys.stdin)]
-    output = json.dumps(results)
+    output = "\n".join(json.dumps(_result(*json.loads(line))) for line in sys.stdin)
     if len(output) > _LARGEST:
         raise SystemExit(f"more than {_LARGEST} characters in all")
     sys.stdout.write(output)

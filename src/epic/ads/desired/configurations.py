@@ -22,6 +22,7 @@ from epic.model.naming import GatewayId
 from epic.model.resources import EnvoyResources, GWRoute
 from epic.tunnels import proxy_services
 from epic.workqueue.limits import Backoff
+from epic.workqueue.turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ class Configurations:
         self._validate = validate
         self._revisions = revisions
         self._settled = settled
-        self._slots = asyncio.Semaphore(_AT_ONCE)
+        self._turns = Turns(_AT_ONCE)
         self._entries: dict[GatewayId, _Entry] = {}
         self._ending: dict[GatewayId, asyncio.Task[None]] = {}
 
@@ -146,7 +147,7 @@ class Configurations:
             while entry.built != entry.key and not entry.gone:
                 key, inputs = entry.key, entry.inputs
                 entry.changed.clear()
-                async with self._slots:
+                async with self._turns.turn(gateway.account):
                     retry = await self._judge(entry, inputs, key)
                 entry.built, entry.judged = key, True
                 if not entry.gone:

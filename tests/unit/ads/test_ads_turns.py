@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Configurations are built in turns of the accounts: those of one keep nobody else's waiting."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from ads_site import eventually, proxy
+
+from epic.ads.desired.configurations import Configurations
+from epic.ads.desired.picture import Inputs
+from epic.ads.desired.revisions import Revisions
+from epic.envoy.resources import Bundle
+from epic.model.naming import GatewayId
+from epic.model.resources import EnvoyResources
+
+
+def inputs(account: str, name: str) -> Inputs:
+    gateway = proxy()
+    metadata = gateway.metadata.model_copy(update={"name": name, "namespace": account})
+    return Inputs(gateway.model_copy(update={"metadata": metadata}), (), (), (), EnvoyResources(), {})
+
+
+async def test_an_account_whose_configurations_take_long_keeps_another_from_nothing(tmp_path: Path) -> None:
+    judged: list[str] = []
+    slow = asyncio.Event()
+
+    async def validate(bundle: Bundle) -> None:
+        judged.append(next(iter(bundle.listeners)))
+        if len(judged) <= 4:
+            await slow.wait()
+
+    settled: list[GatewayId] = []
+    configurations = Configurations(validate, settled.append, Revisions(tmp_path))
+    for number in range(20):
+        configurations.want(inputs("greedy", f"U{number}"))
+    await eventually(lambda: len(judged) == 3)
+    configurations.want(inputs("modest", "U1"))
+    await eventually(lambda: len(judged) == 4)
+    assert not settled
+    slow.set()
+    await eventually(lambda: len(settled) == 21)
+    # The four that were begun first end first.
+    assert GatewayId("modest", "U1") in settled[:4]
