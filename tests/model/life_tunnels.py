@@ -19,7 +19,8 @@ _PATIENCE = timedelta(minutes=15)
 def check_announced(plant: Plant, node: EpicNode, gateways: Iterable[str]) -> None:
     """A node that hears what it is to do has begun to announce these.
 
-    It reaches what those reach that serve already; while there is none, all that it is to reach.
+    It reaches what those reach that serve already; while there is none, something at least. One that served
+    before, and starts anew, does not wait.
     """
     stored = plant.store.find(Node, "", node.name)
     if stored is None or stored.status.lost:
@@ -31,12 +32,16 @@ def check_announced(plant: Plant, node: EpicNode, gateways: Iterable[str]) -> No
         here = instances.get(node.name)
         if here is None or plant.clock() - here.since >= _PATIENCE:
             continue
+        if node.first_announced[gateway] < plant.clock.seconds():
+            continue
         wanted = _workloads(plant, name)
+        has = _reached(plant, name, node.name) & _has(plant, name, node)
         others = [n for n, i in instances.items() if i.announced and n != node.name]
         if others:
             wanted &= set().union(*(_reached(plant, name, other) for other in others))
-        missing = wanted - (_reached(plant, name, node.name) & _has(plant, name, node))
-        assert not missing, f"{node.name} announces {gateway} without tunnels to {missing}"
+            assert wanted <= has, f"{node.name} announces {gateway} without tunnels to {wanted - has}"
+        else:
+            assert has or not wanted, f"{node.name} announces {gateway} without any tunnels"
 
 
 def check_departure(plant: Plant, proxy: GWProxy, left: str) -> None:

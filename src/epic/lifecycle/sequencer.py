@@ -4,7 +4,7 @@
 An instance is led to its goal one acknowledged step after the other; what only one side knows (the node's
 agent, a run) is read from the instance, where it was noted. Instances leave service one after the other, and
 the last one that serves only when another has taken its place or none can. What no router hears takes
-nobody's place, unless an operator has said that it may, nor does what has no tunnels.
+nobody's place, unless an operator has said that it may, nor does what reaches less for want of room.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from epic.lifecycle.goals import Host, Wanted, goals, is_coming, is_serving, may
 from epic.model.instances import Goal, InstancePhase, ProxyInstance, trouble
 from epic.placement import place
 
-OBSTACLES = ("NoOtherHeard", "NoOtherInstance")
+OBSTACLES = ("NoOtherHeard", "NoOtherConnected", "NoOtherInstance")
 """What keeps an instance in service until somebody does something: its reason begins with it."""
 _UNCONNECTED = {
     "pending": "waits for its tunnels",
-    "no-room": "NoRoom: its node has no room for its tunnels",
+    "no-room": "NoRoom: its node has no room for tunnels that others have",
 }
 
 
@@ -219,8 +219,15 @@ def _obstacle(instance: ProxyInstance, view: _View) -> str:
     enough = serving if any_will_do else serving - view.unheard
     if enough or (view.goal == "restart" and not others):
         return ""
-    if serving:
+    return _why_alone(others, bool(serving))
+
+
+def _why_alone(others: Sequence[ProxyInstance], any_serves: bool) -> str:
+    """Why none of the others can take the place of an instance."""
+    if any_serves:
         return "NoOtherHeard: no router has a BGP session with a node where another instance serves"
+    if any(other.unconnected == "no-room" for other in others):
+        return "NoOtherConnected: the nodes of its other instances have no room for the tunnels that it has"
     return "NoOtherInstance: no other instance of the gateway serves, and no node has room for one"
 
 

@@ -32,11 +32,10 @@ class ProxyInstance(Kebab):
     `phase`, `since` and `reason` are the sequencer's, as is `goal`, what it is to come to. `unit` is what
     the last run on the node found or left: the instance as wanted, another that it had to leave alone
     because it serves, or none. `hold` says why it is not to be announced yet; empty: it may be. Nor is it
-    to be while it is `unconnected`: its tunnels are still to be made, or its node has no room for a single
-    one and others' have. `listed`: it is in the list of siblings, so that others may pass packets on to it.
-    The last fields are what the node's
-    agent says; `error` begins with a reason of ours and a colon, the rest is the agent's own words and for
-    the platform's operators alone.
+    to be while it is `unconnected`: its tunnels are still to be made, or its node has no room for those to
+    where others that serve have some. `listed`: it is in the list of siblings, so that others may pass
+    packets on to it. The last fields are what the node's agent says; `error` begins with a reason of ours and
+    a colon, the rest is the agent's own words and for the platform's operators alone.
     """
 
     node: str

@@ -17,6 +17,7 @@ from epic.reconcile.tunnel_room import NodeRoom, TunnelRoom
 from epic.reconcile.world import World
 from epic.store.interface import Reader
 from epic.tunnels import (
+    Connection,
     TunnelPlan,
     WantedTunnel,
     behind_first,
@@ -36,14 +37,14 @@ class GatewayPlan:
     """What there is to do for a gateway.
 
     When it is done, `unconnected` workload nodes are without tunnels, since the account may have `limit`, and
-    `crowded_out` tunnels are not there, since nodes have no room: those of `full` for a single one of them.
-    `expected` are those that are to be made, by this plan or when deleted ones are gone.
+    what is `crowded_out` is not connected, since EPIC nodes have no room: those of `full` for none at all.
+    `expected` are the tunnels that are to be made, by this plan or when deleted ones are gone.
     """
 
     gateway: GatewayId
     change: TunnelPlan
     unconnected: int = 0
-    crowded_out: int = 0
+    crowded_out: frozenset[Connection] = frozenset()
     limit: int = 0
     full: frozenset[str] = frozenset()
     expected: tuple[WantedTunnel, ...] = ()
@@ -52,7 +53,7 @@ class GatewayPlan:
         """The gateway as it is when the change is done."""
         endpoints = tunnel_endpoints(world.tunnels.of(self.gateway), world.nodes)
         spec = proxy.spec.model_copy(update={"gue_tunnel_endpoints": endpoints})
-        update = {"unconnected": self.unconnected, "crowded_out": self.crowded_out}
+        update = {"unconnected": self.unconnected, "crowded_out": len(self.crowded_out)}
         status = self.with_let_go(world, proxy).status.model_copy(update=update)
         return with_connected(
             with_unmapped_cluster(world, proxy.model_copy(update={"spec": spec, "status": status})),
@@ -63,7 +64,8 @@ class GatewayPlan:
         """The gateway with those instances held for which tunnels are still to be made, and no others.
 
         A newcomer may serve when it reaches what those reach that serve already; what comes later keeps it no
-        longer than them. While none serves, it waits for all that is planned.
+        longer than them. While none serves, it waits for all that is planned. One whose node has no room for
+        that waits until there is some, or until none serves that reaches more.
         """
         instances = proxy.status.instances
         have = {(key_of(tunnel), tunnel.spec.inside_address) for tunnel in world.tunnels.of(self.gateway)}
@@ -75,15 +77,27 @@ class GatewayPlan:
             if (tunnel.key.workload in reached or not serving)
             and (tunnel.key, tunnel.inside_address) not in have
         }
-        states = (_with_unconnected(i, self._state(i, behind)) for i in instances)
+        short = {key.epic_node for key in self.crowded_out if key.workload in reached}
+        connected = {key.epic_node for key, _ in have}
+        states = (_with_unconnected(i, self._state(i, connected, short, behind)) for i in instances)
         return proxy.model_copy(
             update={"status": proxy.status.model_copy(update={"instances": tuple(states)})}
         )
 
-    def _state(self, instance: ProxyInstance, behind: Collection[str]) -> Unconnected:
+    def _state(
+        self,
+        instance: ProxyInstance,
+        connected: Collection[str],
+        short: Collection[str],
+        behind: Collection[str],
+    ) -> Unconnected:
         if instance.node in self.full:
             return "no-room"
-        may_wait = not instance.announced and now() - instance.since < _PATIENCE
+        if not _is_newcomer(instance, connected):
+            return ""
+        if instance.node in short:
+            return "no-room"
+        may_wait = now() - instance.since < _PATIENCE
         return "pending" if may_wait and instance.node in behind else ""
 
 
@@ -128,7 +142,7 @@ class Planner:
             gateway,
             replace(change, create=tuple(created)),
             len({key.workload for key in left_out}),
-            len(crowded_out),
+            frozenset(crowded_out),
             room.limit,
             # Where none has any tunnels, none is better than another.
             frozenset({key.epic_node for key in crowded_out} - connected if connected else ()),
@@ -137,13 +151,26 @@ class Planner:
 
 
 def with_tunnels_later(world: World, proxy: GWProxy) -> GWProxy:
-    """The gateway as it is until its tunnels are made: while none serves, those that are to serve wait."""
+    """The gateway as it is until its tunnels are made: while none serves, newcomers wait."""
     status = proxy.status
-    if not proxy.deleting and not any(instance.announced for instance in status.instances):
-        instances = (i if i.unconnected else _with_unconnected(i, "pending") for i in status.instances)
-        status = status.model_copy(update={"instances": tuple(instances)})
+    serves = any(instance.announced for instance in status.instances)
+    if not proxy.deleting and not serves and world.backends.count_workloads(proxy.id):
+        connected = {tunnel.spec.epic_node for tunnel in world.tunnels.of(proxy.id)}
+        instances = tuple(
+            _with_unconnected(i, i.unconnected or "pending") if _is_newcomer(i, connected) else i
+            for i in status.instances
+        )
+        status = status.model_copy(update={"instances": instances})
     # Which addresses Envoy gets must not change when the tunnels are there.
     return with_tunnels_pending(with_unmapped_cluster(world, proxy.model_copy(update={"status": status})))
+
+
+def _is_newcomer(instance: ProxyInstance, connected: Collection[str]) -> bool:
+    """Whether it has not been let go yet: it has waited since it was made, or has no tunnels at all.
+
+    One that served, and starts anew, is none: it serves with what it has.
+    """
+    return not instance.announced and (bool(instance.unconnected) or instance.node not in connected)
 
 
 def is_pending(proxy: GWProxy) -> bool:

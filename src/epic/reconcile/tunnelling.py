@@ -175,7 +175,7 @@ def _let_go(transaction: Transaction, world: World, plan: GatewayPlan, budget: B
     change, proxy = plan.change, world.proxies.get(plan.gateway)
     if proxy is None or len(change.create) + len(change.update) + len(change.delete) < budget.left:
         return
-    after = plan.with_let_go(world, proxy) if is_pending(proxy) else proxy
+    after = plan.with_let_go(world, proxy)
     if after != proxy:
         budget.take(1)
         world.note(transaction.update(after))

@@ -247,7 +247,9 @@ class Lives:
             self._waiting[gateway.account] = names
         # What became free before one hears that somebody waits for it wakes nobody.
         newly = (waits and not waited) or bool(after - before)
-        return {Key("plan", gateway.account, "")} if newly else set()
+        # Who waits for room may be needed when another serves no more.
+        changed = waits and _announced(old) != _announced(obj)
+        return {Key("plan", gateway.account, "")} if newly or changed else set()
 
     def _apply_node(self, name: str, obj: Resource | None) -> set[Key]:
         old = self.nodes.pop(name, None)
@@ -338,6 +340,10 @@ def _crowded_nodes(obj: Resource | None) -> set[str]:
     if not isinstance(obj, GWProxy) or not obj.status.crowded_out:
         return set()
     return {instance.node for instance in obj.status.instances}
+
+
+def _announced(obj: Resource | None) -> set[str]:
+    return {i.node for i in obj.status.instances if i.announced} if isinstance(obj, GWProxy) else set()
 
 
 def _orders(node: Node) -> tuple[object, ...]:

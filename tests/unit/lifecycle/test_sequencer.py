@@ -212,10 +212,10 @@ def test_an_instance_without_tunnels_takes_nobodys_place() -> None:
     empty = instance("e2", **UP, unconnected="no-room")
     found = step([instance("e1", **UP), empty], host("e1", removing=True))
     assert phases(found)["e1"] == "Serving"
-    assert found.instances[0].reason.startswith("NoOtherInstance")
+    assert found.instances[0].reason.startswith("NoOtherConnected")
     silent = empty.model_copy(update={"announced": False})
     found = step([instance("e1", **UP), silent], host("e1", removing=True))
-    assert found.instances[0].reason.startswith("NoOtherInstance"), "it is not known to come"
+    assert found.instances[0].reason.startswith("NoOtherConnected"), "it is not known to come"
     assert found.instances[1].reason.startswith("NoRoom")
 
 

@@ -8,7 +8,7 @@ from ipaddress import IPv4Network
 
 import pytest
 from clock import Clock
-from tunnel_site import Turns, application
+from tunnel_site import Turns, add_instance, announce, application, move
 
 from epic.bpf.tunnel_table import MAX_TUNNELS
 from epic.cache.store import CachedStore
@@ -165,3 +165,44 @@ def test_gateways_are_placed_where_there_is_room_for_tunnels(
 
 def test_the_control_plane_knows_how_many_tunnels_a_kernel_takes() -> None:
     assert NODE_TUNNELS == MAX_TUNNELS
+
+
+def test_who_has_no_room_to_reach_what_another_reaches_does_not_take_its_place(store: CachedStore) -> None:
+    application(store, "b", nodes=9, on=["e1"])
+    application(store, "a", nodes=10, on=["e2"])
+    announce(store, "a", "e2")
+    add_instance(store, "a", "e1")
+    assert held(store) == {"b": 9, "a": 10 + 7}
+    assert unconnected(store, "a") == {"e2": "", "e1": "no-room"}, "it has 7 of 10"
+    move(store, "b", range(4))
+    Turns(store).take(5)
+    assert unconnected(store, "a") == {"e2": "", "e1": ""}
+
+
+def test_without_another_that_serves_who_has_room_for_some_of_its_tunnels_serves(store: CachedStore) -> None:
+    application(store, "b", nodes=9, on=["e1"])
+    application(store, "a", nodes=10, on=["e2"])
+    announce(store, "a", "e2")
+    add_instance(store, "a", "e1")
+    turns = Turns(store)
+    turns.take(5)
+    announce(store, "a")
+    turns.take(5)
+    assert unconnected(store, "a") == {"e2": "", "e1": ""}
+    announce(store, "a", "e1")
+    turns.take(5)
+    assert unconnected(store, "a") == {"e2": "", "e1": ""}, "what serves goes on"
+
+
+def test_who_served_and_starts_anew_is_not_held_for_want_of_room(store: CachedStore) -> None:
+    application(store, "b", nodes=9, on=["e1"])
+    application(store, "a", nodes=2, on=["e1", "e2"])
+    announce(store, "a", "e1", "e2")
+    move(store, "a", range(10))
+    announce(store, "a", "e2")
+    Turns(store).take(5)
+    assert unconnected(store, "a") == {"e1": "", "e2": ""}
+
+
+def unconnected(store: CachedStore, account: str) -> dict[str, str]:
+    return {i.node: i.unconnected for i in store.get(GWProxy, account, "g").status.instances}

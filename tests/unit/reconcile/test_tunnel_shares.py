@@ -116,6 +116,38 @@ def test_who_serves_is_not_called_unconnected_for_what_comes_later(store: Cached
     assert states(store, "a") == [""]
 
 
+def test_who_served_and_starts_anew_is_not_held_for_what_comes_later(store: CachedStore) -> None:
+    application(store, "a", nodes=1)
+    announce(store, "a", "e1")
+    announce(store, "a")
+    move(store, "a", range(150))
+    turns = Turns(store)
+    while store.list(TunnelBacklog):
+        assert states(store, "a") == [""]
+        turns.take()
+    assert states(store, "a") == [""]
+
+
+def test_a_gateway_whose_first_endpoints_are_many_waits_for_its_tunnels(store: CachedStore) -> None:
+    application(store, "a", nodes=0)
+    assert states(store, "a") == [""]
+    move(store, "a", range(150))
+    turns = Turns(store)
+    while len(reached(store, "a", "e1")) < 150:
+        assert states(store, "a") == ["pending"]
+        turns.take()
+    assert states(store, "a") == [""]
+
+
+def test_who_waits_behind_others_of_its_account_is_held_until_it_has_tunnels(store: CachedStore) -> None:
+    application(store, "a", nodes=0)
+    with CurrentWorld(store).transaction() as (transaction, seen):
+        remember(transaction, seen, "a", {"g"}, Budget())
+    assert states(store, "a") == [""], "it is to have none"
+    move(store, "a", range(150))
+    assert states(store, "a") == ["pending"]
+
+
 def test_instances_that_serve_get_their_tunnels_at_one_pace(store: CachedStore) -> None:
     application(store, "a", nodes=1, on=["e1", "e2"])
     announce(store, "a", "e1", "e2")
