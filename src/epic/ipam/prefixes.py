@@ -16,6 +16,8 @@ from epic.model.gatewayapi import GatewayAddress
 from epic.model.resources import AddressPool, GWProxy, ServicePrefix, ServicePrefixSpec
 
 _WHERE = "proxy.spec.gateway.addresses"
+_FEW = 4
+"""So many addresses of a pool at most are kept from others after an account's gateways, if it goes on."""
 
 
 def pools_of(name: str, spec: ServicePrefixSpec) -> list[Pool]:
@@ -83,8 +85,9 @@ def choose_address(
 ) -> IPv4Address:
     """A free address for a gateway: the one it asks for, else the lowest that nobody had of late.
 
-    Where there is none of these, the one that was released first. Raises Exhausted, Conflict when somebody
-    has the address asked for, or had it a moment ago, and Invalid when it cannot be had.
+    Where there is none of these, the one that was released first. Who released more than a few itself, which
+    are kept from others for that, gets the first of them. Raises Exhausted, Conflict when somebody has the
+    address asked for, or had it a moment ago, and Invalid when it cannot be had.
     """
     pools = pools_of(prefix.name, prefix.spec)
     wanted = requested_address(requested)
@@ -95,7 +98,9 @@ def choose_address(
         return wanted
     shortages: list[Exhausted] = []
     for pool in pools:
-        found = _lowest(book, pool, shortages)
+        own = releases.withheld(pool.range, asker)
+        found = next((a for a in own if _is_left(book, a)), None) if len(own) >= _FEW else None
+        found = found or _lowest(book, pool, shortages)
         found = found or next((a for a in releases.within(pool.range, asker) if _is_left(book, a)), None)
         if isinstance(found, IPv4Address):
             return found

@@ -7,7 +7,7 @@ remember it for a while, and what they send is meant for who had it.
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -67,6 +67,12 @@ class Releases:
         for _, _, address in self._order:
             if address in pool and asker.may_have(self._of[address]):
                 yield address
+
+    def withheld(self, pool: AddressRange, asker: Asker) -> list[Address]:
+        """Those of the pool that the asker released and nobody else may have yet, first come first."""
+        first = bisect_right(self._order, asker.released_until, key=lambda entry: entry[0])
+        recent = (address for _, _, address in self._order[first:])
+        return [a for a in recent if a in pool and self._of[a].account == asker.account]
 
     def count(self, pool: AddressRange) -> int:
         """How many addresses of the pool were released and not given out again."""
