@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 from agent_namespaces import Namespace
+from ansible.plugins.filter.core import to_bool
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 ROOT = Path(__file__).parents[3]
@@ -41,6 +42,7 @@ def configuration(neighbor: dict[str, Any], **variables: Any) -> str:
         autoescape=False,  # noqa: S701 it makes no HTML
     )
     environment.filters |= filters()
+    environment.filters["bool"] = to_bool
     environment.filters["regex_replace"] = lambda text, _, end: text + end
     defaults = yaml.safe_load((ROOT / "roles/router/defaults/main.yml").read_text())
     source = NODE6 if ":" in neighbor["address"] else NODE

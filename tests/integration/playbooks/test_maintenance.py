@@ -7,85 +7,14 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import certifi
 import pytest
+from cluster_api import NODES, Cluster, serve
 
 ROOT = Path(__file__).parents[3]
-NODES = ("epic1", "epic2")
-
-
-class Cluster:
-    """Two nodes with an instance each, which drain and come back while they are looked at."""
-
-    def __init__(self) -> None:
-        self.instances = {name: ["Serving"] for name in NODES}
-        self.drain = dict.fromkeys(NODES, False)
-        self.unheard = dict.fromkeys(NODES, 0)
-        """How often each is still to be looked at before a router hears it."""
-        self.unheard_ok = False
-        """Whether a drain was asked for whatever routers hear."""
-        self.done: list[str] = []
-
-    def node(self, name: str) -> dict[str, Any]:
-        phases = ["Serving", "Draining", "Withdrawn"] if self.drain[name] else ["Planned", "Serving"]
-        now = self.instances[name][0]
-        after = phases[min(phases.index(now) + 1, len(phases) - 1)] if now in phases else phases[0]
-        if now not in ("lost", after):
-            self.instances[name] = [after]
-            if after in ("Withdrawn", "Serving"):
-                self.done.append(f"{name} {after}")
-        drained = "True" if self.instances[name] == ["Withdrawn"] else "False"
-        conditions = [{"type": "Ready", "status": "True"}, {"type": "Drained", "status": drained}]
-        if after == "Serving":
-            heard = self.unheard[name] <= 0
-            self.unheard[name] -= 1
-            conditions.append({"type": "BGPEstablished", "status": "True" if heard else "False"})
-        return {
-            "metadata": {"name": name},
-            "spec": {"address": "192.0.2.1", "schedulable": not self.drain[name], "drain": self.drain[name]},
-            "status": {
-                "phase": "Draining" if self.drain[name] else "Ready",
-                "conditions": conditions,
-                "instances": {self.instances[name][0]: 1},
-                "last-report": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
-            },
-        }
-
-    def maintain(self, name: str, maintenance: dict[str, bool]) -> None:
-        self.unheard_ok |= maintenance.get("unheard-ok", False)
-        assert maintenance["schedulable"] is not maintenance["drain"]
-        self.drain[name] = maintenance["drain"]
-        self.done.append(f"{name} drain" if maintenance["drain"] else f"{name} resume")
-
-
-def handler_of(cluster: Cluster) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            parts = self.path.split("/")[3:]
-            body = {"node": cluster.node(parts[1])} if parts[1:] else {"items": [*map(cluster.node, NODES)]}
-            self._reply(body)
-
-        def do_PUT(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            cluster.maintain(self.path.split("/")[4], body["maintenance"])
-            self._reply({})
-
-        def _reply(self, body: dict[str, Any]) -> None:
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(json.dumps(body).encode())
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    return Handler
 
 
 @pytest.fixture
@@ -95,13 +24,8 @@ def cluster() -> Cluster:
 
 @pytest.fixture
 def api(cluster: Cluster) -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler_of(cluster))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serve(cluster) as url:
+        yield url
 
 
 @pytest.fixture
@@ -174,7 +98,7 @@ def test_nodes_are_drained_though_no_router_hears_others_where_that_is_said(
     site: Path, cluster: Cluster
 ) -> None:
     cluster.unheard = dict.fromkeys(NODES, 1000)
-    done = maintain(site, "-e", '{"maintenance_unheard_ok": true}')
+    done = maintain(site, "-e", "maintenance_unheard_ok=true")
     assert done.returncode == 0, done.stdout
     assert cluster.unheard_ok
     assert [said for said in cluster.done if said.endswith("Serving")] == ["epic1 Serving", "epic2 Serving"]
@@ -204,7 +128,7 @@ def test_check_mode_drains_nothing(site: Path, cluster: Cluster) -> None:
 
 
 def test_a_node_that_cannot_be_started_anew_from_here_is_not_drained(site: Path, cluster: Cluster) -> None:
-    done = maintain(site, "--limit", "epic1", "-e", '{"maintenance_reboot": true}')
+    done = maintain(site, "--limit", "epic1", "-e", "maintenance_reboot=true")
     assert done.returncode != 0
     assert cluster.done == []
     assert "maintenance_reboot cannot start epic1 anew, for Ansible runs on it" in done.stdout

@@ -98,6 +98,11 @@ async def test_a_service_that_ends_by_itself_is_an_error(rest: RestSettings) -> 
         await serve(application(), rest, {"xDS": idle})
 
 
-def test_nothing_is_announced_when_nobody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+def test_only_who_asks_is_told(monkeypatch: pytest.MonkeyPatch, announced: socket.socket) -> None:
     notify("READY=1")
+    monkeypatch.delenv("NOTIFY_SOCKET")
+    notify("STOPPING=1")
+    assert announced.recv(64) == b"READY=1"
+    announced.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        announced.recv(64)

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An API that plays a cluster of two nodes, for playbooks that work on one after the other."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+NODES = ("epic1", "epic2")
+
+
+class Cluster:
+    """Two nodes with an instance each, which drain and come back while they are looked at."""
+
+    def __init__(self) -> None:
+        self.instances = {name: ["Serving"] for name in NODES}
+        self.drain = dict.fromkeys(NODES, False)
+        self.unheard = dict.fromkeys(NODES, 0)
+        """How often each is still to be looked at before a router hears it."""
+        self.unheard_ok = False
+        """Whether a drain was asked for whatever routers hear."""
+        self.envoys = ["1.41.0"]
+        """What its gateway runs when it is looked at, one time after the other; the last stays."""
+        self.fails = ""
+        """What is not done: the host and the work."""
+        self.stays_lost = ""
+        """The node whose instance does not come back when it is started anew."""
+        self.done: list[str] = []
+
+    def node(self, name: str) -> dict[str, Any]:
+        phases = ["Serving", "Draining", "Withdrawn"] if self.drain[name] else ["Planned", "Serving"]
+        now = self.instances[name][0]
+        after = phases[min(phases.index(now) + 1, len(phases) - 1)] if now in phases else phases[0]
+        if now not in ("lost", after):
+            self.instances[name] = [after]
+            if after in ("Withdrawn", "Serving"):
+                self.done.append(f"{name} {after}")
+        drained = "True" if self.instances[name] == ["Withdrawn"] else "False"
+        conditions = [{"type": "Ready", "status": "True"}, {"type": "Drained", "status": drained}]
+        if after == "Serving":
+            heard = self.unheard[name] <= 0
+            self.unheard[name] -= 1
+            conditions.append({"type": "BGPEstablished", "status": "True" if heard else "False"})
+        return {
+            "metadata": {"name": name},
+            "spec": {"address": "192.0.2.1", "schedulable": not self.drain[name], "drain": self.drain[name]},
+            "status": {
+                "phase": "Draining" if self.drain[name] else "Ready",
+                "conditions": conditions,
+                "instances": {self.instances[name][0]: 1},
+                "last-report": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
+            },
+        }
+
+    def gateway(self) -> dict[str, Any]:
+        """A gateway with an instance on each node."""
+        version = self.envoys.pop(0) if len(self.envoys) > 1 else self.envoys[0]
+        self.done.append(f"gateway has {version}")
+        instances = [{"node": name, "phase": "Serving", "envoy-version": version} for name in NODES]
+        return {"metadata": {"namespace": "shop", "name": "web"}, "status": {"instances": instances}}
+
+    def maintain(self, name: str, maintenance: dict[str, bool]) -> None:
+        self.unheard_ok |= maintenance.get("unheard-ok", False)
+        assert maintenance["schedulable"] is not maintenance["drain"]
+        self.drain[name] = maintenance["drain"]
+        self.done.append(f"{name} drain" if maintenance["drain"] else f"{name} resume")
+
+    def work(self, host: str, what: str) -> bool:
+        """Whether work on a host succeeds; `restart` ends the node's instance, which comes back."""
+        if self.fails == f"{host} {what}":
+            return False
+        self.done.append(f"{host} {what}")
+        if what == "restart" and host in NODES and not self.drain[host]:
+            self.instances[host] = ["lost" if self.stays_lost == host else "Planned"]
+        return True
+
+    def read(self, parts: list[str]) -> dict[str, Any]:
+        """The object or collection at a path."""
+        match parts:
+            case ["nodes", name]:
+                return {"node": self.node(name)}
+            case ["nodes"]:
+                return {"items": [*map(self.node, NODES)]}
+            case ["accounts"]:
+                return {"items": [{"metadata": {"name": "shop"}}]}
+            case ["accounts", _, "proxies"]:
+                return {"items": [self.gateway()]}
+            case _:
+                return {"items": []}
+
+
+def _handler_of(cluster: Cluster) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            match self.path.split("/"):
+                case ["", "work", host, what]:
+                    self._reply({}, 200 if cluster.work(host, what) else 500)
+                case [_, _, _, *parts]:
+                    self._reply(cluster.read(parts))
+
+        def do_PUT(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            cluster.maintain(self.path.split("/")[4], body["maintenance"])
+            self._reply({})
+
+        def _reply(self, body: dict[str, Any], status: int = 200) -> None:
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(json.dumps(body).encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    return Handler
+
+
+@contextmanager
+def serve(cluster: Cluster) -> Iterator[str]:
+    """Where the cluster's API answers, for as long as the block runs."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler_of(cluster))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
