@@ -13,6 +13,7 @@ from epic.api.gateways import find_group
 from epic.api.metadata import check_name, check_version
 from epic.api.names import check_template
 from epic.api.replies import PREFIX, Duplicate, deleted, found, listed, shown
+from epic.envoy import templating
 from epic.errors import Conflict, Invalid
 from epic.ipam.networks import PlatformNetworks
 from epic.ipam.prefixes import check_kept, check_prefix
@@ -109,6 +110,7 @@ def _write_group(ctx: Context, account: str, name: str, body: GroupBody, *, repl
 
 def _check_group(transaction: Transaction, spec: LBServiceGroupSpec) -> None:
     check_template(spec.endpoint_template.dns_name)
+    templating.check(spec.envoy_template.envoy_resources, "group.spec.envoy-template")
     if spec.envoy_version is not None:
         _check_version(transaction, spec.envoy_version)
     prefixes = [prefix.name for prefix in transaction.list(ServicePrefix)]

@@ -93,10 +93,10 @@ async def control(settings: ControlSettings) -> None:
         "siblings": partial(keep_running, "siblings", siblings.run),
     }
 
-    def on_stop() -> None:
+    def on_stop(status: int) -> None:
         context.closing.set()
         executor.cancel()
-        end_process_soon()
+        end_process_soon(status)
 
     await serve(create_app(context), settings.rest, services, on_stop)
 

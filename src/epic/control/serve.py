@@ -31,11 +31,11 @@ async def serve(
     app: ASGIApp,
     rest: RestSettings,
     services: dict[str, Service],
-    on_stop: Callable[[], None] = lambda: None,
+    on_stop: Callable[[int], None] = lambda _: None,
 ) -> None:
     """Serve the API and run the services until SIGTERM or SIGINT; raises when a service fails.
 
-    `on_stop` is called as soon as the end has begun.
+    `on_stop` is called as soon as the end has begun, with the exit status that it deserves.
     """
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -47,11 +47,13 @@ async def serve(
     tasks.add(asyncio.create_task(server.serve(sockets), name="REST"))
     announcing = asyncio.create_task(_announce(server, rest))
     following = asyncio.create_task(follow_certificate(server.tls, rest))
+    status = 1
     try:
         await _until_stopped(stop, tasks)
+        status = 0
     finally:
         notify("STOPPING=1")
-        on_stop()
+        on_stop(status)
         server.should_exit = True
         announcing.cancel()
         following.cancel()
@@ -79,9 +81,9 @@ async def _announce(server: RestServer, rest: RestSettings) -> None:
     notify("READY=1")
 
 
-def end_process_soon() -> None:
+def end_process_soon(status: int) -> None:
     """End the process even if a thread does not: every accepted write is on disk already."""
-    timer = threading.Timer(_STOP_SECONDS + 0.2, os._exit, [0])
+    timer = threading.Timer(_STOP_SECONDS + 0.2, os._exit, [status])
     timer.daemon = True
     timer.start()
 

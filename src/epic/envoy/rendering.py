@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
 import jinja2
+import jinja2.meta
 import jinja2.sandbox
 import yaml
 
@@ -56,6 +57,17 @@ def render(text: str, variables: Mapping[str, object]) -> dict[str, object] | No
     if not isinstance(body, dict):
         raise RenderError(f"it renders a {type(body).__name__}; it must render one object")
     return body
+
+
+def check_text(text: str, known: Set[str]) -> None:
+    """Raise RenderError when the text is no template, or uses variables besides the known ones."""
+    try:
+        used = jinja2.meta.find_undeclared_variables(_ENVIRONMENT.parse(text))
+    except jinja2.TemplateSyntaxError as error:
+        raise RenderError(f"{error.message} in line {error.lineno}") from error
+    strange = sorted(used - known - _ENVIRONMENT.globals.keys())
+    if strange:
+        raise RenderError(f"there is no {', '.join(strange)}; it may use {', '.join(sorted(known))}")
 
 
 def _rendered(text: str, variables: Mapping[str, object]) -> str:

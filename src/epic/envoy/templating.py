@@ -8,13 +8,22 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Literal
 
-from epic.envoy.rendering import RenderError, render
+from epic.envoy.rendering import RenderError, check_text, render
 from epic.errors import Invalid
 from epic.gatewayapi.routing import Port, Routing, WeightedCluster
 from epic.model.resources import EnvoyResources, Template
 
 Kind = Literal["cluster", "listener", "route"]
 Variables = Mapping[str, object]
+
+_COMMON = frozenset({"ServiceNamespace", "ServiceName", "PureLBServiceName", "PublicAddress"})
+_OF_PORT = frozenset({"PortName", "Port", "Protocol", "GatewayProtocol", "Clusters", "VirtualHosts"})
+VARIABLES: Mapping[Kind, frozenset[str]] = {
+    "cluster": _COMMON | {"ClusterName"},
+    "listener": _COMMON | _OF_PORT,
+    "route": _COMMON | _OF_PORT,
+}
+"""What templates may use."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +72,22 @@ def load(task: Task) -> dict[str, object] | None:
         return render(task.template.value, task.variables)
     except RenderError as error:
         raise Invalid(f"{title(task)}: {error}") from error
+
+
+def check(templates: EnvoyResources, where: str) -> None:
+    """Raise Invalid when a text is no template, or uses what it is not given; what it renders is not seen."""
+    kinds: dict[Kind, tuple[Template, ...]] = {
+        "cluster": templates.clusters,
+        "listener": templates.listeners,
+        "route": templates.routes,
+    }
+    for kind, found in kinds.items():
+        for number, template in enumerate(found):
+            try:
+                check_text(template.value, VARIABLES[kind])
+            except RenderError as error:
+                at = f"{where}.envoyResources.{kind}s.{number}"
+                raise Invalid(f"{at}: template {template.name!r}: {error}") from error
 
 
 def is_default(task: Task) -> bool:

@@ -17,6 +17,7 @@ Event = Mapping[str, object]
 class _Log:
     events: list[Event] = field(default_factory=list)
     finished: bool = False
+    followers: int = 0
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
 
@@ -39,19 +40,25 @@ class EventHub:
         """The run's events from its first one; `live` waits for further ones until `finished`."""
         log = self._log(run) if live else self._logs.get(run, _Log())
         sent = 0
-        while True:
-            for event in log.events[sent:]:
-                sent += 1
-                yield event
-            if log.finished or not live:
-                return
-            async with log.changed:
-                while len(log.events) == sent:
-                    await log.changed.wait()
+        log.followers += 1
+        try:
+            while True:
+                for event in log.events[sent:]:
+                    sent += 1
+                    yield event
+                if log.finished or not live:
+                    return
+                async with log.changed:
+                    while len(log.events) == sent:
+                        await log.changed.wait()
+        finally:
+            log.followers -= 1
 
     def _log(self, run: str) -> _Log:
         if run not in self._logs:
-            while len(self._logs) >= _RUNS_KEPT:
-                del self._logs[next(iter(self._logs))]
+            # Who follows a run is to hear of its end; followers are bounded as connections are.
+            idle = [name for name, log in self._logs.items() if not log.followers]
+            for name in idle[: max(0, len(self._logs) + 1 - _RUNS_KEPT)]:
+                del self._logs[name]
             self._logs[run] = _Log()
         return self._logs[run]

@@ -116,6 +116,12 @@ async def test_ports_count_once_for_each_that_is_open(tenant: httpx.AsyncClient)
             "group.spec.endpoint-template.dnsName: it has 1001 characters, and should have at most 1000",
         ),
         (
+            {"envoy-template": {"envoyResources": {"routes": [{"name": "a", "value": "{{ nope }}: ["}]}}},
+            "group.spec.envoy-template.envoyResources.routes.0: template 'a': there is no nope; it may use "
+            "Clusters, GatewayProtocol, Port, PortName, Protocol, PublicAddress, PureLBServiceName, "
+            "ServiceName, ServiceNamespace, VirtualHosts",
+        ),
+        (
             {"envoy-template": {"envoyResources": {"routes": [{"name": "a", "value": "b"}] * 17}}},
             "group.spec.envoy-template.envoyResources.routes: 17 templates; at most 16 are possible",
         ),

@@ -47,7 +47,7 @@ async def test_an_open_event_stream_does_not_hold_the_end(
             ended.set()
 
     app = application(closing if polite else None)
-    serving = asyncio.create_task(serve(app, rest, {"other": service}, closing.set))
+    serving = asyncio.create_task(serve(app, rest, {"other": service}, lambda _: closing.set()))
     assert await asyncio.to_thread(announced.recv, 64) == b"READY=1"
     trust = ssl.create_default_context(cafile=rest.certificate)
     async with httpx.AsyncClient(verify=trust) as client:
@@ -83,11 +83,15 @@ async def test_it_listens_where_it_is_told_and_at_two_colons_to_both_families(
 
 
 async def test_a_service_that_fails_ends_the_process_with_its_error(rest: RestSettings) -> None:
+    statuses: list[int] = []
+
     async def failing() -> None:
         raise OSError("port is taken")
 
     with pytest.raises(OSError, match="port is taken"):
-        await serve(application(), rest, {"xDS": failing})
+        await serve(application(), rest, {"xDS": failing}, statuses.append)
+    # A thread that does not end must not make a success of it.
+    assert statuses == [1]
 
 
 async def test_a_service_that_ends_by_itself_is_an_error(rest: RestSettings) -> None:

@@ -3,15 +3,19 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address
+
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from epic.envoy.rendering import quoted
-from epic.envoy.templating import Task, load
+from epic.envoy.templating import VARIABLES, Task, check, load, tasks
 from epic.errors import Invalid
-from epic.model.resources import Template
+from epic.gatewayapi.routing import Cluster, Port, Routing
+from epic.model.naming import GatewayId
+from epic.model.resources import EnvoyResources, Template
 
 
 def render(text: str, **variables: object) -> dict[str, object] | None:
@@ -60,3 +64,28 @@ def test_a_faulty_template_is_refused_with_its_name(text: str, fault: str) -> No
     with pytest.raises(Invalid, match=r"^Cluster template 'mine' for svc") as refusal:
         render(text, Names=[])
     assert fault in str(refusal.value)
+
+
+def test_templates_may_use_just_what_they_are_given() -> None:
+    address = IPv4Address("203.0.113.1")
+    routing = Routing(GatewayId("shop", "gw"), "shop", address, (Port(80, "HTTP"),), (Cluster("web", 80),))
+    given = {task.kind: task.variables.keys() for task in tasks(routing, EnvoyResources())}
+    assert given == VARIABLES
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("name: {{ ClusterName", "in line 1"),
+        ("a\nb: {% nonsense %}", "unknown tag 'nonsense'. in line 2"),
+        ("name: {{ PortName }}", "there is no PortName; it may use ClusterName, PublicAddress"),
+    ],
+)
+def test_what_is_no_template_is_found_without_rendering_it(text: str, fault: str) -> None:
+    text_of_good = "{% set n = ClusterName %}{{ n }}{% for i in range(2) %}{{ i }}{% endfor %}"
+    good = Template(name="good", value=text_of_good)
+    templates = EnvoyResources(clusters=(good, Template(name="mine", value=text)))
+    with pytest.raises(Invalid, match=r"^group\.envoyResources\.clusters\.1: template 'mine': ") as refusal:
+        check(templates, "group")
+    assert fault in str(refusal.value)
+    check(EnvoyResources(clusters=(good,)), "group")

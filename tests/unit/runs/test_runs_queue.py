@@ -335,3 +335,19 @@ async def test_followers_see_all_events_in_order_whenever_they_come(
         assert await follow(live=True) == ["started", "task", "finished"]
         assert await follow(live=False) == ["started", "task", "finished"]
     assert [event async for event in hub.follow("77", live=False)] == []
+
+
+async def test_who_follows_a_run_hears_of_its_end_however_many_runs_come_after_it(hub: EventHub) -> None:
+    async def follow() -> list[object]:
+        return [event["event"] async for event in hub.follow("followed", live=True)]
+
+    await hub.publish("followed", {"event": "started"})
+    await hub.publish("unheard", {"event": "started"})
+    following = asyncio.create_task(follow())
+    await asyncio.sleep(0)
+    for number in range(150):
+        await hub.publish(f"later {number}", {"event": "finished"})
+    await hub.publish("followed", {"event": "finished"})
+    async with asyncio.timeout(5):
+        assert await following == ["started", "finished"]
+    assert [event async for event in hub.follow("unheard", live=False)] == []
