@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Warnings about what others do: however often they do it, the log keeps room for the rest."""
+"""Logging what others do: however often they do it, the log keeps room for the rest."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _REMINDER_SECONDS = 600.0
 
 
 class LogRate:
-    """Logs some warnings at once, then one every few seconds that says how many were left out before it."""
+    """Logs some messages at once, then one every few seconds that says how many were left out before it."""
 
     def __init__(self, log: logging.Logger, clock: Callable[[], float] = time.monotonic) -> None:
         self._log = log
@@ -26,6 +26,15 @@ class LogRate:
 
     def warning(self, message: str, *args: object, exc_info: Exception | None = None) -> bool:
         """Log it, or count it; whether it was logged."""
+        return self._log_or_count(logging.WARNING, message, args, exc_info)
+
+    def info(self, message: str, *args: object) -> bool:
+        """The same, for what is nothing to worry about."""
+        return self._log_or_count(logging.INFO, message, args, None)
+
+    def _log_or_count(
+        self, level: int, message: str, args: tuple[object, ...], exc_info: Exception | None
+    ) -> bool:
         now = self._clock()
         self._left = min(_BURST, self._left + (now - self._looked) / _SECONDS)
         self._looked = now
@@ -36,7 +45,7 @@ class LogRate:
         if self._omitted:
             message, args = f"{message} (%d like it were left out)", (*args, self._omitted)
             self._omitted = 0
-        self._log.warning(message, *args, exc_info=exc_info)
+        self._log.log(level, message, *args, exc_info=exc_info)
         return True
 
 

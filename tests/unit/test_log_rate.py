@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Warnings that others can cause do not fill the log."""
+"""What others can cause does not fill the log."""
 
 from __future__ import annotations
 
@@ -20,6 +20,13 @@ def test_a_flood_leaves_its_first_lines_and_its_number(caplog: pytest.LogCapture
     lines = [record.getMessage() for record in caplog.records]
     assert lines[:20] == [f"refused {number}" for number in range(20)]
     assert lines[20:] == ["refused 100 (80 like it were left out)"]
+
+
+def test_what_is_nothing_to_worry_about_is_logged_as_such(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    rate = LogRate(logging.getLogger("moves"), lambda: 0.0)
+    assert [rate.info("moved %d", number) for number in range(21)] == [True] * 20 + [False]
+    assert {record.levelno for record in caplog.records} == {logging.INFO}
 
 
 def test_what_stays_the_same_is_logged_now_and_then(

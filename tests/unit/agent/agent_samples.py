@@ -10,6 +10,8 @@ from google.protobuf.message import Message
 
 from epic.ads.snapshot import Versioned, versioned
 from epic.agent.gateway.desired import Desired, Element, Instance, Tunnel
+from epic.agent.gateway.resource_cache import ResourceCache
+from epic.agent.tunnel.endpoints import EndpointKey
 from epic.agent.workload.plan import WorkloadTunnel
 from epic.bpf.dataplane import Address, Endpoint
 from epic.ipam.networks import DEFAULT_POOLS, inside6
@@ -27,6 +29,12 @@ VIA = Endpoint(7)
 WEB = "shop.web"
 INTERFACE = instance_interface(WEB, INSIDE)
 HTTP = Element(PUBLIC, "tcp", 80)
+
+
+def compare(cache: ResourceCache, there: dict[EndpointKey, Endpoint]) -> None:
+    """Let the cache know which endpoints the programs have."""
+    for _ in cache.dirty.endpoints.compare(cache.endpoints(), there, cache.known):
+        pass
 
 
 def six_of(inside: IPv4Address) -> IPv6Address:

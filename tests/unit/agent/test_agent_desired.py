@@ -24,6 +24,7 @@ from agent_samples import (
     A,
     B,
     C,
+    compare,
     endpoint_message,
     instance_message,
     named,
@@ -176,7 +177,7 @@ def test_what_was_published_stays_as_it_was() -> None:
 def test_a_change_touches_only_what_it_concerns() -> None:
     cache = cache_of(snapshot())
     cache.dirty = DirtySet()
-    cache.dirty.endpoints.compare(cache.endpoints(), dict(cache.endpoints()), cache.known)
+    compare(cache, dict(cache.endpoints()))
     cache.update(ENDPOINT, {f"{WEB}/{B}": versioned(endpoint_message(B))})
     assert cache.dirty.endpoints.compact(cache.known) == {(INSIDE, B): (None, VIA)}
     assert (cache.dirty.tunnels, cache.dirty.gateways) == (set(), {WEB}), "its Envoy hears that it reaches it"
@@ -191,7 +192,7 @@ def test_a_change_touches_only_what_it_concerns() -> None:
 def test_an_endpoint_is_reached_when_its_tunnel_is_known_and_the_programs_have_it() -> None:
     cache = cache_of(snapshot())
     cache.dirty = DirtySet()
-    cache.dirty.endpoints.compare(cache.endpoints(), {}, cache.known)
+    compare(cache, {})
     assert cache.tunnel_to(f"{WEB}/{A}") is None
     cache.dirty.endpoints.made({(INSIDE, A): VIA})
     assert cache.tunnel_to(f"{WEB}/{A}") == 7

@@ -35,12 +35,28 @@ class Node(RuleBasedStateMachine):
         self.known = {7, 8}
         self.differences = EndpointDiff()
 
-    @initialize(there=mappings, wanted=mappings, known=st.sets(st.sampled_from([7, 8])))
+    @initialize(
+        there=mappings,
+        wanted=mappings,
+        known=st.sets(st.sampled_from([7, 8])),
+        meanwhile=st.lists(st.sampled_from([7, 8]) | st.tuples(keys, endpoints), max_size=6),
+    )
     def begin(
-        self, there: dict[EndpointKey, Endpoint], wanted: dict[EndpointKey, Endpoint], known: set[int]
+        self,
+        there: dict[EndpointKey, Endpoint],
+        wanted: dict[EndpointKey, Endpoint],
+        known: set[int],
+        meanwhile: list[int | tuple[EndpointKey, Endpoint | None]],
     ) -> None:
+        """While they are compared, others are wanted, and tunnels are lost."""
         self.there, self.wanted, self.known = there, wanted, known
-        self.differences.compare(self.wanted.items(), dict(there), self.is_known)
+        for _ in self.differences.compare(self.wanted.items(), dict(there), self.is_known, at_once=1):
+            for change in meanwhile[:1]:
+                if isinstance(change, int):
+                    self.lose_a_tunnel(change)
+                else:
+                    self.want(*change)
+            del meanwhile[:1]
 
     @rule(key=keys, endpoint=endpoints)
     def want(self, key: EndpointKey, endpoint: Endpoint | None) -> None:
@@ -107,7 +123,8 @@ TestAnyCourse.settings = settings(max_examples=200, stateful_step_count=30, dead
 def test_what_is_right_is_not_looked_at() -> None:
     differences = EndpointDiff()
     there = {(INSIDE, A): VIA, (INSIDE, B): VIA}
-    differences.compare(list(there.items()), dict(there), lambda _: True)
+    steps = list(differences.compare(list(there.items()), dict(there), lambda _: True, at_once=1))
+    assert len(steps) == len(there)
     assert differences.compact(lambda _: True) == {}
     differences.want((INSIDE, A), VIA, None)
     assert differences.compact(lambda _: True) == {(INSIDE, A): (VIA, None)}

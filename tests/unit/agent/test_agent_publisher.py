@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from agent_samples import KEY, WEB, A, endpoint_message, instance_message, tunnel_message
+from agent_samples import KEY, WEB, A, compare, endpoint_message, instance_message, tunnel_message
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
 from envoy.config.core.v3.health_check_pb2 import UNHEALTHY
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
@@ -59,9 +59,7 @@ class Node:
         cluster = Cluster(name="c", type=Cluster.EDS)
         self.cache.update(CLUSTER, {f"{WEB}/c": versioned(cluster)})
         self.cache.update(LOAD_ASSIGNMENT, {f"{WEB}/c": versioned(assignment(hosts))})
-        self.cache.dirty.endpoints.compare(
-            self.cache.endpoints(), dict(self.cache.endpoints()), self.cache.known
-        )
+        compare(self.cache, dict(self.cache.endpoints()))
         self.registry = EnvoyRegistry(lambda: None)
         self.registry.keep([WEB])
         self.sockets = Sockets(self.registry, directory)

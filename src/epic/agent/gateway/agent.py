@@ -8,7 +8,7 @@ import gc
 import logging
 import time
 from collections import Counter
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from epic.ads.delta.client import DeltaClient, mtls_channel
@@ -26,6 +26,7 @@ from epic.agent.gateway.firewall import Firewall
 from epic.agent.gateway.heartbeat import Heartbeat
 from epic.agent.gateway.intake import Intake
 from epic.agent.gateway.kernel import GatewayKernel
+from epic.agent.gateway.moves import Moves
 from epic.agent.gateway.reconcile import Envoys, Reconciler
 from epic.agent.gateway.resource_cache import ResourceCache
 from epic.agent.gateway.responder import Responder
@@ -39,9 +40,11 @@ from epic.agent.runtime.worker import Worker
 from epic.agent.settings import GatewaySettings
 from epic.agent.tunnel import events
 from epic.bpf.dataplane import Address, Dataplane, EventRing
+from epic.log_rate import LogRate
 from epic.proto import epic_pb2
 
 log = logging.getLogger(__name__)
+_moves = LogRate(log)
 
 _TICK_SECONDS = 1.0
 _ROUTES_SECONDS = 1.0
@@ -67,7 +70,7 @@ class GatewayAgent:
         self._announce = asyncio.Event()
         self._ready_checks: dict[str, tuple[ReadyCheck, asyncio.Task[None]]] = {}
         self._alive: set[int] = set()
-        self._moves: set[asyncio.Task[object]] = set()
+        self._aside: set[asyncio.Task[None]] = set()
         self._route_timer: asyncio.TimerHandle | None = None
         self._events: events.Events = Counter()
         self._liveness = TunnelLiveness()
@@ -83,6 +86,7 @@ class GatewayAgent:
             GatewayKernel, self._dataplane, settings.underlay, settings.state_directory
         )
         self._kernel = kernel
+        self._moves = Moves(self._worker, kernel.move)
         await self._routes.open()
         stored = storage.load(settings.state_directory)
         self._cache = stored or ResourceCache()
@@ -245,24 +249,20 @@ class GatewayAgent:
         if self._liveness.hear({event.tunnel for event in found}):
             self._reconciler.set_down(self._liveness.down)
         moved = {event.tunnel for event in found if event.lane == 0}
-        if moved:
-            self._run_aside(self._worker.run(self._kernel.move, moved), "move")
+        self._moves.add(moved)
 
     def _probed(self, payload: bytes, source: Address) -> None:
         self._heartbeat.hear(payload, source)
 
     def _siblings_changed(self) -> None:
-        self._run_aside(self._renew_siblings(), "siblings")
+        # On the kernel's thread, between what rounds do there.
+        task = asyncio.create_task(self._renew_siblings(), name="siblings")
+        self._aside.add(task)
+        task.add_done_callback(self._aside.discard)
 
     async def _renew_siblings(self) -> None:
         await self._worker.run(self._second_chance.renew)
         await self._worker.repeat(self._second_chance.work)
-
-    def _run_aside(self, work: Coroutine[object, object, object], name: str) -> None:
-        """On the kernel's thread, between what rounds do there."""
-        task = asyncio.create_task(work, name=name)
-        self._moves.add(task)
-        task.add_done_callback(self._moves.discard)
 
     def _instances(self) -> list[epic_pb2.InstanceStatus]:
         return report.instance_statuses(
@@ -322,7 +322,11 @@ class GatewayAgent:
         return report.TunnelReport(statuses, drops, dict(chances))
 
     def _count(self, event: events.Event) -> None:
-        log.log(logging.WARNING if event.what == "down" else logging.INFO, "%s", event.text)
+        if event.what == "moved":
+            # As often as a workload node likes.
+            _moves.info("%s", event.text)
+        else:
+            log.log(logging.WARNING if event.what == "down" else logging.INFO, "%s", event.text)
         self._events[event.tunnel, event.what] += 1
 
     async def _metrics(self) -> str:

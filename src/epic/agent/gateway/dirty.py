@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import NamedTuple
 
 from epic.agent.tunnel.endpoints import EndpointKey
 from epic.bpf.dataplane import Endpoint
 
+_COMPARED_AT_ONCE = 2000
+"""Endpoints; comparing so many takes about 4 ms."""
 _MOST_NAMES = 2000
 """Of a gateway's endpoints; where there are more, all are looked at."""
 
@@ -27,6 +29,7 @@ class EndpointDiff:
     def __init__(self) -> None:
         self._found: dict[EndpointKey, Difference] = {}
         self._stale: set[EndpointKey] = set()
+        self._meanwhile: dict[EndpointKey, Difference] | None = None
         self.compared = False
 
     @property
@@ -51,21 +54,36 @@ class EndpointDiff:
         if self.compared:
             found = self._found.get(key)
             self._found[key] = Difference(before if found is None else found.there, now)
+        elif self._meanwhile is not None:
+            found = self._meanwhile.get(key)
+            self._meanwhile[key] = Difference(before if found is None else found.there, now)
 
     def compare(
         self,
         wanted: Iterable[tuple[EndpointKey, Endpoint]],
         there: dict[EndpointKey, Endpoint],
         known: Callable[[int], bool],
-    ) -> None:
-        """Begin with all that is wanted and all that is there, which is used up; `known` are the tunnels."""
-        self._found = {}
-        for key, endpoint in wanted:
+        at_once: int = _COMPARED_AT_ONCE,
+    ) -> Iterator[None]:
+        """Begin with all that is wanted and all that is there, which is used up; `known` are the tunnels.
+
+        So many are compared with each step; what is wanted in between is taken in.
+        """
+        self._found, self._meanwhile = {}, {}
+        for number, (key, endpoint) in enumerate(list(wanted), start=1):
             found = there.pop(key, None)
             if found != endpoint or not known(endpoint.tunnel):
                 self._found[key] = Difference(found, endpoint)
-        self._found.update({key: Difference(found, None) for key, found in there.items()})
+            if number % at_once == 0:
+                yield
+        for number, (key, surplus) in enumerate(there.items(), start=1):
+            self._found[key] = Difference(surplus, None)
+            if number % at_once == 0:
+                yield
+        meanwhile, self._meanwhile = self._meanwhile, None
         self.compared = True
+        for key, (before, now) in meanwhile.items():
+            self.want(key, before, now)
 
     def made(self, endpoints: Mapping[EndpointKey, Endpoint]) -> None:
         """The programs have these now."""

@@ -28,6 +28,7 @@ from epic.agent.gateway.parts import carry_out
 from epic.agent.gateway.resource_cache import ResourceCache
 from epic.agent.gateway.second_chance import SecondChance, moved, namespaces_of
 from epic.agent.runtime.log_once import LogOnce
+from epic.agent.runtime.resync import Resync
 from epic.agent.runtime.worker import Worker
 from epic.agent.tunnel.endpoints import EndpointKey
 from epic.bpf.dataplane import Endpoint
@@ -94,6 +95,7 @@ class Reconciler:
         """Whether nothing may be announced that is not."""
         self._wake = asyncio.Event()
         self._whole = True
+        self._resync = Resync(_RESYNC_SECONDS)
         self._synced = False
         self._waiting = False
         self._timer: asyncio.TimerHandle | None = None
@@ -174,13 +176,15 @@ class Reconciler:
         """Reconcile until cancelled; `done` is told after each round whether tunnels changed."""
         while True:
             try:
-                async with asyncio.timeout(_RESYNC_SECONDS):
+                async with asyncio.timeout(self._resync.left):
                     await self._wake.wait()
             except TimeoutError:
-                self._whole = True
+                pass
             # What the control plane sends at once arrives within this time.
             await asyncio.sleep(_GATHER_SECONDS)
             self._wake.clear()
+            # Also where something small changes all the time.
+            self._whole |= not self._resync.left
             try:
                 done(await self.round())
             except Exception as error:
@@ -226,6 +230,7 @@ class Reconciler:
         state = self._cache.node_state
         whole, self._whole = self._whole, False
         if whole:
+            self._resync.begin()
             await self._routes.observe()
         kernel = await self._worker.run(self._kernel.observe, whole)
         await self._worker.repeat(self._kernel.check_routes)
@@ -309,7 +314,8 @@ class Reconciler:
         endpoints = self._cache.dirty.endpoints
         if not endpoints.compared:
             there = await self._worker.run(self._kernel.endpoints)
-            endpoints.compare(self._cache.endpoints(), there, self._cache.known)
+            for _ in endpoints.compare(self._cache.endpoints(), there, self._cache.known):
+                await asyncio.sleep(0)
             for gateway in self._cache.instances:
                 self._cache.dirty.touch_reach(gateway)
         elif stale := endpoints.stale:

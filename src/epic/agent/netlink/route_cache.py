@@ -6,6 +6,9 @@ from __future__ import annotations
 from epic.agent.netlink.objects import Netlink, ResolvedRoute
 from epic.bpf.dataplane import Address, Route
 
+_MOST = 16384
+"""A workload node may have one far end after the other."""
+
 
 class RouteCache:
     """The kernel's answers by far end and own address. Methods block."""
@@ -22,6 +25,8 @@ class RouteCache:
         """How packets to `far` leave, from `local` unless it is None; None when they cannot."""
         key = far, local
         if key not in self._known:
+            if len(self._known) >= _MOST:
+                self._known.clear()
             self._known[key] = self._netlink.resolve(far, local)
         return self._known[key]
 
