@@ -9,7 +9,7 @@ cluster would move connections of another.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from hashlib import blake2b
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import NamedTuple
@@ -17,6 +17,8 @@ from typing import NamedTuple
 from epic.ipam.networks import Pools
 from epic.model.addresses import Address, order, usable
 from epic.model.resources import GWEndpointSlice
+
+_SCATTERED = 64
 
 
 class Place(NamedTuple):
@@ -41,17 +43,23 @@ def endpoint_places(services: set[str], slices: Iterable[GWEndpointSlice]) -> se
 def envoy_addresses(places: Iterable[Place], unmapped: str | None, pools: Pools) -> dict[Place, Address]:
     """The address that Envoy connects to for each endpoint behind a gateway.
 
-    Endpoints of the cluster `unmapped` keep their own. Each other one has a first choice in the pool; the
-    few whose choice is taken get the next free address, in order. Places for which a pool has none are
-    left out.
+    Endpoints of the cluster `unmapped` keep their own. Each other one has a first choice in the pool, and
+    further ones that have nothing to do with it: whoever picks endpoints with the same first choice does not
+    make others go through them all. Places for which a pool has none are left out.
     """
     places = set(places)
     found = {place: place.address for place in places if place.cluster_id == unmapped}
     taken = set(found.values())
     others = places - found.keys()
+    full: set[int] = set()
     for place in sorted(others, key=lambda place: (place.cluster_id, order(place.address))):
-        address = _free(place, taken, pools.mapped if place.address.version == 4 else pools.mapped6)
-        if address is not None:
+        version = place.address.version
+        if version in full:
+            continue
+        address = _free(place, taken, pools.mapped if version == 4 else pools.mapped6)
+        if address is None:
+            full.add(version)
+        else:
             found[place] = address
             taken.add(address)
     return found
@@ -65,15 +73,22 @@ def unmapped_cluster(stored: str | None, clusters: Iterable[str]) -> str | None:
 def _free(place: Place, taken: set[Address], pool: IPv4Network | IPv6Network) -> Address | None:
     # The ends of the pool mean "network" and "broadcast" or "any router" to some.
     size = pool.num_addresses - 2
-    choice = _hash(place)
     kind = IPv4Address if pool.version == 4 else IPv6Address
-    for step in range(size):
-        address = kind(int(pool.network_address) + 1 + (choice + step) % size)
+    for choice in _choices(place, size):
+        address = kind(int(pool.network_address) + 1 + choice)
         if address not in taken:
             return address
     return None
 
 
-def _hash(place: Place) -> int:
-    text = f"{place.cluster_id}\0{place.address}".encode()
-    return int.from_bytes(blake2b(text, digest_size=16).digest(), "big")
+def _choices(place: Place, size: int) -> Iterator[int]:
+    """All numbers below `size`, some perhaps twice, in an order of the place's own."""
+    for step in range(_SCATTERED):
+        yield _hash(place, step) % size
+    # Only a pool with few addresses left comes to this.
+    yield from range(size)
+
+
+def _hash(place: Place, step: int) -> int:
+    text = f"{place.cluster_id}\0{place.address}" + (f"\0{step}" if step else "")
+    return int.from_bytes(blake2b(text.encode(), digest_size=16).digest(), "big")

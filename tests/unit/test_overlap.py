@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from itertools import islice
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from epic.ipam.networks import DEFAULT_POOLS, Pools
+from epic.model.addresses import Address
 from epic.overlap import Place, envoy_addresses, unmapped_cluster
 
 SMALL = Pools(DEFAULT_POOLS.inside6, IPv4Network("10.0.0.0/26"), IPv6Network("fd00::/122"))
@@ -66,6 +68,23 @@ def test_mapped_addresses_are_the_same_in_every_version() -> None:
         "245.54.228.225",
         "fd65:7069:6301:0:661d:e179:7312:4137",
     ]
+
+
+def test_endpoints_picked_for_their_first_choice_do_not_queue_behind_each_other() -> None:
+    pools = Pools(DEFAULT_POOLS.inside6, IPv4Network("10.0.0.0/16"), DEFAULT_POOLS.mapped6)
+    window = {IPv4Address("10.0.100.0") + i for i in range(64)}
+    own = (Place("b", IPv4Address("172.16.0.0") + i) for i in range(1 << 20))
+    picked = [place for place in islice(own, 200_000) if _first(place, pools) in window][:150]
+    assert len(picked) == 150
+    others = set(envoy_addresses(picked, "a", pools).values()) - window
+    near = {address for address in others if address in IPv4Network("10.0.100.0/23")}
+    assert len(others) >= 150 - 64
+    assert len(near) < 10
+
+
+def _first(place: Place, pools: Pools) -> Address:
+    (address,) = envoy_addresses([place], "a", pools).values()
+    return address
 
 
 def test_a_full_pool_leaves_endpoints_out_rather_than_giving_an_address_twice() -> None:
