@@ -15,7 +15,7 @@ from clock import Clock
 from life_nodes import EpicNode, TunnelEnd, WorkloadNode
 
 from epic.ads.desired.assemble import gateway_parts, node_snapshot, node_state
-from epic.ads.desired.picture import KINDS, Picture
+from epic.ads.desired.objects import KINDS, ObjectIndex
 from epic.ads.desired.siblings import SiblingLists
 from epic.ads.reports import applied_siblings, heard, reported, silent
 from epic.ads.snapshot import TUNNEL, Snapshot
@@ -77,7 +77,7 @@ class Plant:
     executions: dict[str, Execution] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._picture = (-1, Picture(), SiblingLists())
+        self._objects = (-1, ObjectIndex(), SiblingLists())
         self.last_report: dict[str, float] = {}
         self.records = Records(self.store)
         self.restart_control()
@@ -188,10 +188,10 @@ class Plant:
         node = self.store.find(Node, "", name)
         if node is None or node.status.lost:
             return None
-        picture, siblings = self._read()
+        objects, siblings = self._read()
         parts, placed = [], []
-        for gateway in picture.gateways():
-            inputs = picture.inputs(gateway)
+        for gateway in objects.gateways():
+            inputs = objects.inputs(gateway)
             assert inputs is not None
             by_node = gateway_parts(inputs, None, DEFAULT_POOLS).by_node
             if name in by_node:
@@ -200,17 +200,17 @@ class Plant:
                 placed += [Placed(str(gateway), i) for i in instances if i.node == name]
         return node_snapshot(parts, siblings.of(name), node_state(node, placed))
 
-    def _read(self) -> tuple[Picture, SiblingLists]:
+    def _read(self) -> tuple[ObjectIndex, SiblingLists]:
         revision = self.store.revision
-        if self._picture[0] != revision:
-            picture, siblings = Picture(), SiblingLists()
+        if self._objects[0] != revision:
+            objects, siblings = ObjectIndex(), SiblingLists()
             for kind in (*KINDS, Siblings):
                 for obj in self.store.list(kind):
                     change = Change(0, kind.kind, obj.account, obj.name, obj)
-                    picture.apply(change)
+                    objects.apply(change)
                     siblings.apply(change)
-            self._picture = (revision, picture, siblings)
-        return self._picture[1:]
+            self._objects = (revision, objects, siblings)
+        return self._objects[1:]
 
     # What nodes do
 

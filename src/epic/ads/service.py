@@ -19,8 +19,8 @@ from epic.ads.agents import AgentService
 from epic.ads.delta.server import DeltaServer
 from epic.ads.desired.assemble import node_snapshot, node_state, with_siblings
 from epic.ads.desired.configurations import Configurations
+from epic.ads.desired.objects import KINDS, ObjectIndex
 from epic.ads.desired.parts import Parts
-from epic.ads.desired.picture import KINDS, Picture
 from epic.ads.desired.revisions import Revisions
 from epic.ads.desired.siblings import SiblingLists
 from epic.ads.identity.authorization import Authorizer
@@ -96,7 +96,7 @@ class AdsService:
         self._settings = settings
         self._statuses = Statuses(store)
         self._tell = TellOnce(log)
-        self._picture = Picture()
+        self._objects = ObjectIndex()
         self._parts = Parts(settings.pools, self._built)
         self._dirty: set[GatewayId] = set()
         self._dirty_nodes: set[str] = set()
@@ -113,7 +113,7 @@ class AdsService:
     def tunnel_evidence(self, tunnel: Tunnel) -> Evidence:
         """What the ends of a deleted tunnel are known to have. May be called from any thread."""
         name = tunnel.spec.epic_node
-        node = self._picture.node(name)
+        node = self._objects.node(name)
         workload = workload_place(tunnel)
         applied, silent = self._live.applied(workload)
         return Evidence(
@@ -180,20 +180,20 @@ class AdsService:
 
     def _read_all(self) -> int:
         revision = self._store.revision
-        picture = Picture()
+        objects = ObjectIndex()
         for kind in KINDS:
             for obj in self._store.list(kind):
-                picture.apply(Change(revision, kind.kind, obj.account, obj.name, obj))
+                objects.apply(Change(revision, kind.kind, obj.account, obj.name, obj))
         self._live.remember_listings(max((int(t.name) for t in self._store.list(Tunnel)), default=0))
-        self._picture, self._siblings = picture, SiblingLists()
+        self._objects, self._siblings = objects, SiblingLists()
         for lists in self._store.list(Siblings):
             self._siblings.apply(Change(revision, Siblings.kind, lists.account, lists.name, lists))
-        for gateway in self._revisions.saved() - set(picture.gateways()):
+        for gateway in self._revisions.saved() - set(objects.gateways()):
             self._revisions.forget(gateway)
         return revision
 
     async def _watch(self, revision: int) -> None:
-        self._dirty.update(self._picture.gateways(), self._parts.gateways())
+        self._dirty.update(self._objects.gateways(), self._parts.gateways())
         self._wake.set()
         async for change in self._store.watch(revision):
             if change.kind == NodeRevocation.kind:
@@ -201,13 +201,13 @@ class AdsService:
             if change.kind == Node.kind and self._is_told(change):
                 self._dirty_nodes.add(change.name)
             self._with_new_siblings |= self._siblings.apply(change)
-            for gateway in self._picture.apply(change):
+            for gateway in self._objects.apply(change):
                 self._touch(gateway)
             self._wake.set()
 
     def _is_told(self, change: Change) -> bool:
         """Whether a node is told of the change of its own object: most are reports of its own."""
-        before, after = self._picture.node(change.name), change.object
+        before, after = self._objects.node(change.name), change.object
         if before is None or not isinstance(after, Node):
             return True
         return _told(before) != _told(after)
@@ -229,7 +229,7 @@ class AdsService:
                 nodes |= self._try_to_refresh(gateway)
                 await asyncio.sleep(0)  # others may have little to do
             if not complete:
-                complete = all(self._is_ready(g) for g in self._picture.gateways())
+                complete = all(self._is_ready(g) for g in self._objects.gateways())
                 nodes = self._node_names()
             if complete:
                 nodes |= self._node_names() - self._server.published
@@ -257,7 +257,7 @@ class AdsService:
 
     def _refresh(self, gateway: GatewayId) -> set[str]:
         """Compute the gateway's parts anew; returns the nodes whose snapshot changes."""
-        inputs = self._picture.inputs(gateway)
+        inputs = self._objects.inputs(gateway)
         if inputs is None:
             self._configurations.forget(gateway)
             return self._parts.forget(gateway)
@@ -279,7 +279,7 @@ class AdsService:
         self._touch(gateway)
 
     def _publish(self, names: set[str]) -> None:
-        known = {node.name: node for node in self._picture.nodes() if not node.status.lost}
+        known = {node.name: node for node in self._objects.nodes() if not node.status.lost}
         for node in (known[name] for name in sorted(names & known.keys())):
             here = self._parts.on(node.name)
             parts = [part for _, part in here]
@@ -304,7 +304,7 @@ class AdsService:
         return node in self._server.published or self._store.find(Node, "", node) is not None
 
     def _node_names(self) -> set[str]:
-        return {node.name for node in self._picture.nodes() if not node.status.lost}
+        return {node.name for node in self._objects.nodes() if not node.status.lost}
 
     def _gateways_on(self, node: str) -> list[GatewayId]:
         return [proxy.id for proxy, _ in self._parts.on(node)]

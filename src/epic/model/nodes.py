@@ -42,7 +42,7 @@ class NodeStatus(Kebab):
     and this one has not said yet that nothing is left of that time.
     `envoy_versions` are those that the last run found installed; none: not known. `second_chance`: it passes
     packets on to siblings; `second_chance_refusal` says why it does not. `bgp` is None when its agent does
-    not look at a BIRD: something else announces its gateways, or the agent is too old to say.
+    not look at a BIRD: something else announces its gateways.
     """
 
     phase: NodePhase = "Joining"

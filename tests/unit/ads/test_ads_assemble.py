@@ -8,7 +8,7 @@ from typing import Any
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 
 from epic.ads.desired.assemble import Accepted, gateway_parts
-from epic.ads.desired.picture import Inputs
+from epic.ads.desired.objects import Inputs
 from epic.ads.snapshot import ENDPOINT, INSTANCE, LOAD_ASSIGNMENT, TUNNEL, Snapshot
 from epic.envoy.endpoints import TargetPorts
 from epic.envoy.resources import build

@@ -12,8 +12,8 @@ from ads_site import eventually, proxy, route
 
 from epic.ads.desired import parts
 from epic.ads.desired.assemble import Accepted, GatewayParts
+from epic.ads.desired.objects import Inputs, ObjectIndex
 from epic.ads.desired.parts import Parts
-from epic.ads.desired.picture import Inputs, Picture
 from epic.ads.snapshot import INSTANCE, Versioned
 from epic.ipam.networks import DEFAULT_POOLS, Pools
 from epic.model.base import Resource
@@ -24,8 +24,8 @@ from epic.store.interface import Change
 LARGE, SMALL = GatewayId("root", "U1"), GatewayId("root", "U2")
 
 
-def picture(*objects: Resource) -> Picture:
-    found = Picture()
+def index_of(*objects: Resource) -> ObjectIndex:
+    found = ObjectIndex()
     for obj in objects:
         found.apply(Change(1, obj.kind, obj.account, obj.name, obj))
     return found
@@ -39,7 +39,7 @@ def slice_of(count: int) -> GWEndpointSlice:
 
 def inputs(count: int, gateway: GWProxy | None = None) -> Inputs:
     gateway = gateway or proxy()
-    found = picture(gateway, route(), slice_of(count)).inputs(gateway.id)
+    found = index_of(gateway, route(), slice_of(count)).inputs(gateway.id)
     assert found is not None
     return found
 
@@ -143,7 +143,7 @@ async def test_what_fails_aside_is_raised_once_and_tried_again(slow: Slow) -> No
 
 
 def test_the_ports_of_a_slice_are_gone_through_when_it_changes_and_not_with_its_gateway() -> None:
-    found = picture(proxy(), route(), slice_of(1))
+    found = index_of(proxy(), route(), slice_of(1))
     first = found.inputs(LARGE)
     found.apply(Change(2, GWProxy.kind, "root", "U1", proxy("other")))
     second = found.inputs(LARGE)

@@ -9,7 +9,7 @@ from pathlib import Path
 from ads_site import eventually, proxy
 
 from epic.ads.desired.configurations import Configurations
-from epic.ads.desired.picture import Inputs
+from epic.ads.desired.objects import Inputs
 from epic.ads.desired.revisions import Revisions
 from epic.envoy.resources import Bundle
 from epic.model.naming import GatewayId

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from google.protobuf.message import Message
 
-from epic.ads.desired.picture import Inputs
+from epic.ads.desired.objects import Inputs
 from epic.ads.snapshot import (
     CLUSTER,
     ENDPOINT,

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from epic.ads.desired.assemble import Accepted
-from epic.ads.desired.picture import Inputs
+from epic.ads.desired.objects import Inputs
 from epic.ads.desired.revisions import Revisions
 from epic.envoy.isolated import documents
 from epic.envoy.resources import Bundle, assemble

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from epic.ads.desired.assemble import Accepted, GatewayParts, gateway_parts, parts_basis
-from epic.ads.desired.picture import Inputs
+from epic.ads.desired.objects import Inputs
 from epic.ads.snapshot import Snapshot
 from epic.ipam.networks import Pools
 from epic.model.naming import GatewayId

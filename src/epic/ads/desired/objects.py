@@ -39,7 +39,7 @@ class Inputs:
     """Those of the slices, by name."""
 
 
-class Picture:
+class ObjectIndex:
     """Objects by kind, account and name."""
 
     def __init__(self) -> None:
