@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import NamedTuple
 
+from epic.gatewayapi.attachment import is_gateway
 from epic.model.addresses import Address, usable
 from epic.model.resources import (
     GWEndpointSlice,
@@ -69,7 +70,7 @@ def route_services(route: GWRoute) -> set[str]:
 def route_parents(route: GWRoute) -> set[str]:
     """Names of the gateways that a route attaches to."""
     spec = route.spec.http or route.spec.tcp
-    return {parent.name for parent in spec.parent_refs} if spec else set()
+    return {parent.name for parent in spec.parent_refs if is_gateway(parent)} if spec else set()
 
 
 def proxy_services(proxy: str, routes: Iterable[GWRoute]) -> set[str]:

@@ -15,6 +15,7 @@ from epic.tunnels import (
     WorkloadNode,
     plan,
     proxy_services,
+    route_parents,
     tunnel_endpoints,
     wanted_tunnels,
     workload_endpoints,
@@ -130,3 +131,10 @@ def test_gateway_shows_tunnels_by_workload_node_then_epic_node() -> None:
             }
         }
     }
+
+
+def test_a_parent_that_is_no_gateway_is_none() -> None:
+    others = [{"name": "U2", "kind": "Service", "group": ""}, {"name": "U3", "group": "example.net"}]
+    spec = {"http": {"parentRefs": [{"name": "U1"}, *others]}}
+    found = GWRoute.model_validate({"metadata": {"name": "r", "namespace": "a"}, "spec": spec})
+    assert route_parents(found) == {"U1"}

@@ -17,6 +17,7 @@ from epic.model.gatewayapi import (
     Listener,
     ParentReference,
     TCPRouteRule,
+    TCPRouteSpec,
 )
 from epic.model.resources import GWRoute
 
@@ -43,11 +44,12 @@ def parents_on(route: GWRoute, proxy: str) -> list[ParentReference]:
     """The route's references to this gateway."""
     spec = route.spec.http or route.spec.tcp
     refs = spec.parent_refs if spec else ()
-    return [
-        r
-        for r in refs
-        if r.name == proxy and (r.kind or "Gateway") == "Gateway" and (r.group or GROUP) == GROUP
-    ]
+    return [r for r in refs if r.name == proxy and is_gateway(r)]
+
+
+def is_gateway(parent: ParentReference) -> bool:
+    """Whether it refers to a Gateway, and to nothing else of that name."""
+    return (parent.kind or "Gateway") == "Gateway" and (parent.group or GROUP) == GROUP
 
 
 def attach(
@@ -87,7 +89,7 @@ def unsupported(route: GWRoute) -> str | None:
         return next(_http_faults(http), None)
     if tcp is None:
         return "The route is neither HTTP nor TCP."
-    return next((f"Rule {n}: {fault}" for n, rule in enumerate(tcp.rules) for fault in _unserved(rule)), None)
+    return next(_tcp_faults(tcp), None)
 
 
 def _http_faults(http: HTTPRouteSpec) -> Iterator[str]:
@@ -97,6 +99,12 @@ def _http_faults(http: HTTPRouteSpec) -> Iterator[str]:
     for number, rule in enumerate(http.rules):
         faults = chain(_unserved(rule), *map(_match_faults, rule.matches))
         yield from (f"Rule {number}: {fault}" for fault in faults)
+
+
+def _tcp_faults(tcp: TCPRouteSpec) -> Iterator[str]:
+    if len(tcp.rules) > 1:
+        yield f"It has {len(tcp.rules)} rules; a connection can follow one only."
+    yield from (f"Rule {n}: {fault}" for n, rule in enumerate(tcp.rules) for fault in _unserved(rule))
 
 
 def _unserved(rule: HTTPRouteRule | TCPRouteRule) -> Iterator[str]:

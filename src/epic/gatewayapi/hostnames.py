@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterator
 
 ANY = "*"
 
@@ -33,13 +33,17 @@ def intersection(one: str, other: str) -> str | None:
     return one if covers(other, one) else None
 
 
-def specificity(hostname: str) -> tuple[int, int]:
-    """Larger is more specific: exact names, then the longer wildcard, then `*`."""
-    if hostname == ANY:
-        return (0, 0)
-    return (1 if hostname.startswith("*.") else 2, len(hostname))
+def covering(hostname: str) -> Iterator[str]:
+    """What covers this hostname, the most specific first: itself, longer wildcards, shorter ones, `*`."""
+    yield hostname
+    rest = hostname.removeprefix("*.")
+    while "." in rest:
+        rest = rest.partition(".")[2]
+        yield f"*.{rest}"
+    if hostname != ANY:
+        yield ANY
 
 
-def most_specific(candidates: Iterable[str], hostname: str) -> str | None:
+def most_specific(candidates: Collection[str], hostname: str) -> str | None:
     """The most specific of the candidates that cover `hostname`."""
-    return max((c for c in candidates if covers(c, hostname)), key=specificity, default=None)
+    return next((wide for wide in covering(hostname) if wide in candidates), None)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from epic.errors import Invalid
 from epic.gatewayapi.attachment import Attachment, attach, hostnames_on, parents_on
-from epic.gatewayapi.hostnames import covers, most_specific, specificity
+from epic.gatewayapi.hostnames import covering, most_specific
 from epic.gatewayapi.listeners import Served, judge, specified
 from epic.gatewayapi.names import missing_name
 from epic.gatewayapi.precedence import MatchRank, match_headers, match_path, match_rank, route_age
@@ -23,7 +23,7 @@ from epic.gatewayapi.routing import (
     VirtualHost,
     WeightedCluster,
 )
-from epic.model.gatewayapi import BackendRef, HTTPRouteSpec
+from epic.model.gatewayapi import BackendRef, HTTPRouteMatch, HTTPRouteSpec
 from epic.model.resources import GWProxy, GWRoute
 
 Backends = Callable[[Iterable[BackendRef]], tuple[WeightedCluster, ...]]
@@ -182,23 +182,19 @@ def _virtual_hosts(
     Below the routes of the hostname itself come those of wider hostnames: a route for `*.x` also serves
     the paths of `a.x` that no route for `a.x` matches.
     """
-    reached = [a.route for a in attached if listener.name in a.listeners]
-    ranked = {
-        hostname: [
-            item
-            for route in reached
-            if hostname in hostnames_on(route, listener) and route.spec.http is not None
-            for item in _http_routes(route, route.spec.http, weights)
-        ]
-        for hostname in {listener.hostname, *(h for route in reached for h in hostnames_on(route, listener))}
-    }
+    ranked: dict[str, list[tuple[MatchRank, HTTPRoute]]] = {listener.hostname: []}
+    for route in (a.route for a in attached if listener.name in a.listeners):
+        items = list(_http_routes(route, route.spec.http, weights)) if route.spec.http else []
+        for hostname in hostnames_on(route, listener):
+            ranked.setdefault(hostname, []).extend(items)
+    for found in ranked.values():
+        found.sort(key=lambda item: item[0])
     owners = {other.hostname for other in sharing}
     for hostname in ranked:
-        if most_specific(owners, hostname) != listener.hostname:
-            continue
-        wider = sorted((h for h in ranked if covers(h, hostname)), key=specificity, reverse=True)
-        routes = [route for h in wider for _, route in sorted(ranked[h], key=lambda item: item[0])]
-        yield VirtualHost(hostname, tuple(dict.fromkeys(routes)))
+        if most_specific(owners, hostname) == listener.hostname:
+            wider = (ranked[h] for h in covering(hostname) if h in ranked)
+            routes = (route for found in wider for _, route in found)
+            yield VirtualHost(hostname, tuple(dict.fromkeys(routes)))
 
 
 def _http_routes(
@@ -208,7 +204,8 @@ def _http_routes(
     title = f"{ref.namespace}/{ref.name}" if ref.name else route.name
     for number, rule in enumerate(spec.rules):
         backends = weights(rule.backend_refs)
-        for position, match in enumerate(rule.matches):
+        # None said is every path (HTTPRouteRule of the Gateway API).
+        for position, match in enumerate(rule.matches or (HTTPRouteMatch(),)):
             yield (
                 match_rank(match, age, number, position),
                 HTTPRoute(

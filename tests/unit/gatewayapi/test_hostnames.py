@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from epic.gatewayapi.hostnames import ANY, covers, intersection, is_hostname, most_specific, specificity
+from epic.gatewayapi.hostnames import ANY, covering, covers, intersection, is_hostname, most_specific
 
 LABELS = st.lists(st.sampled_from("abc"), min_size=1, max_size=4)
 NAMES = LABELS.map(".".join)
@@ -40,10 +42,14 @@ def test_a_name_is_in_the_intersection_if_it_is_in_both(one: str, other: str, na
     assert (covers(one, name) and covers(other, name)) == (common is not None and covers(common, name))
 
 
-@given(HOSTNAMES, HOSTNAMES)
-def test_what_is_covered_is_more_specific(wide: str, narrow: str) -> None:
-    if wide != narrow and covers(wide, narrow):
-        assert specificity(wide) < specificity(narrow)
+@given(st.sets(HOSTNAMES), HOSTNAMES)
+def test_what_covers_a_hostname_comes_from_the_narrowest_to_the_widest(all_: set[str], hostname: str) -> None:
+    found = list(covering(hostname))
+    assert {h for h in all_ if covers(h, hostname)} == all_ & set(found)
+    assert found[0] == hostname
+    assert found[-1] == ANY
+    for narrow, wide in pairwise(found):
+        assert covers(wide, narrow)
         assert not covers(narrow, wide)
 
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from epic.errors import Invalid
+from epic.gatewayapi import attachment
 from epic.gatewayapi import translate as translation
 from epic.gatewayapi.routing import HTTPRoute, VirtualHost
 from epic.gatewayapi.translate import translate
@@ -109,6 +110,27 @@ def test_every_hostname_of_a_listener_has_one_virtual_host(routes: list[GWRoute]
 def test_a_rule_without_matches_given_matches_everything() -> None:
     found = hosts(proxy(), [route("r", 0, [], [{"backendRefs": [{"name": "s1"}]}])])
     assert [(r.path_type, r.path) for r in found["*"].routes] == [("PathPrefix", "/")]
+
+
+def test_an_empty_list_of_matches_is_as_none_given() -> None:
+    rules = [{"matches": [], "backendRefs": [{"name": "s1"}]}]
+    found = hosts(proxy(), [route("r", 0, [], rules)])
+    assert [(r.path_type, r.path) for r in found["*"].routes] == [("PathPrefix", "/")]
+
+
+def test_hostnames_cost_what_they_are_and_not_each_times_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = 0
+    known = attachment.intersection
+
+    def counted(one: str, other: str) -> str | None:
+        nonlocal asked
+        asked += 1
+        return known(one, other)
+
+    monkeypatch.setattr(attachment, "intersection", counted)
+    many = [route(f"r{n}", 0, [f"h{n}.example.com"], [{"backendRefs": [{"name": "s1"}]}]) for n in range(200)]
+    assert len(hosts(proxy(), many)) == 201
+    assert asked <= 3 * len(many)
 
 
 def test_a_gateway_without_address_cannot_be_translated() -> None:
