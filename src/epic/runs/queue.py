@@ -7,6 +7,7 @@ import asyncio
 import itertools
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -15,10 +16,12 @@ from ipaddress import IPv6Network
 from typing import Any, Protocol
 
 from epic.ipam.networks import DEFAULT_POOLS
+from epic.model.naming import GatewayId
 from epic.model.resources import GWProxy, LBServiceGroup, Node
 from epic.model.runs import NodeResult, Run
 from epic.runs.ansible import Outcome
 from epic.runs.events import EventHub
+from epic.runs.gathering import Gathering
 from epic.runs.inventory import NodePlan, plan_nodes
 from epic.runs.records import Records
 from epic.runs.results import NodeOutcome, ends_node, node_results, outcome, reader_event
@@ -84,12 +87,15 @@ class RunQueue:
         self._tell = TellOnce(log)
         self._wake = asyncio.Event()
         self._busy: dict[str, _Batch] = {}
+        self._gathering = Gathering()
         self._tasks: set[asyncio.Task[None]] = set()
         self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="run")
 
     async def run(self) -> None:
         """Work for ever; what is being executed goes on when this is begun again after a fault."""
         since = await asyncio.to_thread(lambda: self._store.revision)
+        proxies = await asyncio.to_thread(self._store.list, GWProxy)
+        self._gathering = Gathering(proxy.id for proxy in proxies)
         own = {batch.runs[node].name for node, batch in self._busy.items()}
         await asyncio.to_thread(self._records.recover, own)
         async with asyncio.TaskGroup() as tasks:
@@ -100,6 +106,9 @@ class RunQueue:
         async for change in self._store.watch(since):
             if change.kind == Run.kind:
                 self._wake.set()
+            elif change.kind == GWProxy.kind:
+                gateway = GatewayId(change.account, change.name)
+                self._gathering.hear(gateway, time.monotonic(), exists=change.object is not None)
 
     async def _work(self) -> None:
         while True:
@@ -127,10 +136,15 @@ class RunQueue:
             if run.spec.cancel and run.status.state == "running":
                 self._cancel(run)
         queued = [run for run in self._records.queued() if not busy.intersection(run.spec.nodes)]
-        time = datetime.now(UTC)
-        waits = [(r.status.not_before - time).total_seconds() if r.status.not_before else 0.0 for r in queued]
+        waits = [self._wait(run) for run in queued]
         due = [run for run, wait in zip(queued, waits, strict=True) if wait <= 0]
         return due, None if due else min(waits, default=None)
+
+    def _wait(self, run: Run) -> float:
+        """For how many seconds the run must not begin."""
+        if run.status.not_before is not None:
+            return (run.status.not_before - datetime.now(UTC)).total_seconds()
+        return max((self._gathering.wait(node, time.monotonic()) for node in run.spec.nodes), default=0.0)
 
     def _cancel(self, run: Run) -> None:
         for node in run.spec.nodes:
@@ -210,6 +224,7 @@ class RunQueue:
                 await asyncio.sleep(_SAVE_AGAIN.delay(attempt))
         self._tell.success(f"writing the result of run {run.name}")
         del self._busy[node]
+        self._gathering.end(node, time.monotonic())
         self._wake.set()
         log.info("run %s on %s: %s %s", run.name, node, run.status.state, run.status.message)
         if run.status.state in FINISHED:

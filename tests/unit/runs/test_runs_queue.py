@@ -18,7 +18,7 @@ from epic.cache.store import CachedStore
 from epic.model.base import Condition, Metadata
 from epic.model.resources import GWProxy, Node
 from epic.model.runs import Run
-from epic.runs import queue, records
+from epic.runs import gathering, queue, records
 from epic.runs.ansible import Outcome
 from epic.runs.events import EventHub
 from epic.runs.inventory import NodePlan
@@ -98,6 +98,14 @@ def ask(store: CachedStore, *nodes: str) -> str:
         return [run.name for run in enqueue(transaction, nodes)][-1]
 
 
+def make_gateways(store: CachedStore, *names: str) -> None:
+    with store.transaction() as transaction:
+        for name in names:
+            transaction.create(
+                GWProxy.model_validate({"metadata": {"name": name, "namespace": "a"}, "spec": {}})
+            )
+
+
 def state(store: CachedStore, run: str) -> str:
     return store.get(Run, "", run).status.state
 
@@ -173,6 +181,26 @@ async def test_what_is_asked_for_during_a_run_gets_its_own(
     executor.let_go()
     await until(lambda: state(store, second) == "succeeded")
     assert executor.executed == [(first, ["e1"]), (second, ["e1"])]
+
+
+async def test_gateways_that_come_one_upon_the_other_during_a_run_share_the_next_one(
+    store: CachedStore, executor: Executor, working: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gathering, "QUIET_SECONDS", 30.0)
+    monkeypatch.setattr(gathering, "LONGEST_SECONDS", 60.0)
+    executor.hang("e1")
+    first = ask(store, "e1")
+    await until(lambda: executor.executed)
+    make_gateways(store, "U2", "U3")
+    second = ask(store, "e1")
+    executor.let_go()
+    await until(lambda: state(store, first) == "succeeded")
+    other = ask(store, "e2")
+    await until(lambda: state(store, other) == "succeeded")
+    assert state(store, second) == "queued"
+    monkeypatch.setattr(gathering, "QUIET_SECONDS", 0.0)
+    ask(store, "e2")
+    await until(lambda: state(store, second) == "succeeded")
 
 
 async def test_a_node_that_hangs_delays_no_other(
