@@ -25,6 +25,8 @@ def main() -> None:
     """Run the agent, or clean up after it."""
     options = _options()
     log_to_stderr(options.log_level)
+    # An agent that systemd's watchdog ends says where it was.
+    faulthandler.enable()
     # Their debug messages would drown ours, and what urllib3 tries again is told when it is given up.
     for noisy, least in (("pyroute2", logging.INFO), ("asyncio", logging.INFO), ("urllib3", logging.ERROR)):
         logging.getLogger(noisy).setLevel(max(least, logging.getLogger().level))

@@ -25,7 +25,7 @@ from epic.agent.runtime import systemd as systemd_module
 from epic.agent.runtime.completeness import Completeness
 from epic.agent.runtime.log_once import LogOnce
 from epic.agent.runtime.supervisor import Supervisor
-from epic.agent.runtime.systemd import keep_beating
+from epic.agent.runtime.systemd import beat, beat_during, keep_beating
 from epic.agent.runtime.turns import in_turns
 from epic.agent.runtime.worker import Worker
 
@@ -160,6 +160,51 @@ async def test_an_event_loop_that_hangs_does_not_say_that_it_lives(
         time.sleep(0.05)  # noqa: ASYNC251 - this is the hanging
         assert heard() == 0
         beating.cancel()
+
+
+async def test_a_busy_systemd_keeps_nobody_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        with pytest.raises(BlockingIOError):
+            while True:
+                systemd_module.notify("STATUS=", socket.MSG_DONTWAIT)
+        # This is the test: it would wait for ever.
+        beat()
+
+
+async def test_who_waits_for_the_kernel_lives_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    beats: list[None] = []
+    monkeypatch.setattr(systemd_module, "beat", lambda: beats.append(None))
+    monkeypatch.setattr(systemd_module, "HEARTBEAT_SECONDS", 0.001)
+    answered = asyncio.Event()
+
+    async def wait() -> str:
+        await answered.wait()
+        return "answer"
+
+    waiting = asyncio.create_task(beat_during(wait(), 60))
+    async with asyncio.timeout(5):
+        while len(beats) < 5:  # noqa: ASYNC110 - it says nothing else
+            await asyncio.sleep(0.001)
+    answered.set()
+    assert await waiting == "answer"
+    beats.clear()
+    answered.clear()
+    hanging = asyncio.create_task(beat_during(wait(), 0))
+    await asyncio.sleep(0.01)
+    assert not beats
+    hanging.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await hanging
+
+
+async def test_what_fails_while_it_is_waited_for_fails() -> None:
+    async def fail() -> None:
+        raise OSError("no")
+
+    with pytest.raises(OSError, match="no"):
+        await beat_during(fail(), 60)
 
 
 def test_a_trouble_is_said_when_it_begins_changes_and_ends(caplog: pytest.LogCaptureFixture) -> None:

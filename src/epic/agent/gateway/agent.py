@@ -35,7 +35,7 @@ from epic.agent.netlink import monitor
 from epic.agent.runtime import exposition, memory
 from epic.agent.runtime.store import Saver
 from epic.agent.runtime.supervisor import Supervisor
-from epic.agent.runtime.systemd import beat
+from epic.agent.runtime.systemd import beat_during
 from epic.agent.runtime.worker import Worker
 from epic.agent.settings import GatewaySettings
 from epic.agent.tunnel import events
@@ -47,6 +47,8 @@ log = logging.getLogger(__name__)
 _moves = LogRate(log)
 
 _TICK_SECONDS = 1.0
+_KERNEL_SECONDS = 60.0
+"""The kernel may let those wait who ask it for something, all of them, while others make many interfaces."""
 _ROUTES_SECONDS = 1.0
 _PART = 128
 
@@ -207,7 +209,6 @@ class GatewayAgent:
 
     async def _announce_forever(self) -> None:
         while True:
-            beat()
             try:
                 async with asyncio.timeout(_TICK_SECONDS):
                     await self._announce.wait()
@@ -217,7 +218,7 @@ class GatewayAgent:
             self._reconciler.hold_new = self._hold.holds()
             changed = self._announce.is_set()
             self._announce.clear()
-            if await self._reconciler.announce() or changed:
+            if await beat_during(self._reconciler.announce(), _KERNEL_SECONDS) or changed:
                 self._reporter.wake()
             if changed:
                 self._reconciler.wake_if_waiting()

@@ -6,9 +6,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from ipaddress import IPv4Address
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from epic.agent.gateway.desired import Instance
 from epic.agent.gateway.envoy.readiness import Envoy, Preconditions, plan_announcements
@@ -18,11 +18,14 @@ from epic.agent.runtime.log_once import LogOnce
 from epic.agent.runtime.worker import Worker
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 # So long a control plane may take to say anything, and everything.
 _SILENT_SECONDS = 5.0
 _UNDECIDED_SECONDS = 15.0
 _HOLD_SECONDS = 10.0
+# The kernel answers at once, unless others keep it from that.
+_SLOW_SECONDS = 3.0
 
 
 class Announcer:
@@ -35,6 +38,7 @@ class Announcer:
         self._standing: frozenset[IPv4Address] = frozenset()
         self._lost: dict[IPv4Address, float] = {}
         self._suspected = 0.0
+        self._asked: float | None = None
         self._troubles = LogOnce(log)
 
     @property
@@ -44,8 +48,11 @@ class Announcer:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """Addresses that cannot be announced, a line each."""
-        return self._troubles.problems
+        """Addresses that cannot be announced, a line each, and that the kernel does not answer."""
+        if self._asked is None or (waited := time.monotonic() - self._asked) < _SLOW_SECONDS:
+            return self._troubles.problems
+        late = f"the kernel has not answered for {waited:.0f} s: nothing is announced or withdrawn meanwhile"
+        return (*self._troubles.problems, late)
 
     @property
     def port(self) -> int:
@@ -71,7 +78,7 @@ class Announcer:
     async def observe(self) -> None:
         """Look at the kernel's routes again; somebody else may have removed one."""
         async with self._lock:
-            standing = await self._worker.run(self._opened().flag_routes)
+            standing = await self._ask(self._opened().flag_routes)
             since, self._suspected = self._suspected or time.monotonic(), 0.0
             self._lost = {a: t for a, t in self._lost.items() if a not in standing}
             self._lost |= dict.fromkeys(self._standing - standing, since)
@@ -90,7 +97,7 @@ class Announcer:
             )
             if not add and not remove:
                 return False
-            await self._worker.run(self._change, add, remove)
+            await self._ask(self._change, add, remove)
         for address in sorted(remove - self._standing):
             log.info("withdrew %s", address)
         for address in sorted(add):
@@ -107,12 +114,22 @@ class Announcer:
     async def clear(self) -> None:
         """Remove all."""
         async with self._lock:
-            await self._worker.run(self._change, set(), set(self._standing))
+            await self._ask(self._change, set(), set(self._standing))
 
     def close(self) -> None:
         """Close the socket; the routes stay."""
         self._worker.close()
         self._opened().close()
+
+    async def _ask(self, call: Callable[..., T], *arguments: object) -> T:
+        """Have the thread ask the kernel. What takes long is said, for it can be seen nowhere else."""
+        begun = self._asked = time.monotonic()
+        try:
+            return await self._worker.run(call, *arguments)
+        finally:
+            self._asked = None
+            if (waited := time.monotonic() - begun) >= _SLOW_SECONDS:
+                log.warning("the kernel let those wait who ask for flag routes: %.1f s", waited)
 
     def _change(self, add: Collection[IPv4Address], remove: Collection[IPv4Address]) -> None:
         netlink = self._opened()
