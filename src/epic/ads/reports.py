@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 
 from epic.errors import EpicError, Invalid
 from epic.lifecycle.addresses import unsupported_address
@@ -25,6 +26,7 @@ _PROBLEMS_KEPT = 20
 _PROBLEM_MAX = 300
 _HELD_KEPT = 1000
 _SESSIONS_KEPT = 20
+_DROPS_KEPT = 200
 _LATEST = 1 << 36
 _WORD_MAX = 100
 _ERROR_MAX = 4200
@@ -79,8 +81,14 @@ def ends(report: epic_pb2.NodeReport) -> dict[int, End]:
     }
 
 
-def second_chances(report: epic_pb2.NodeReport) -> dict[str, SecondChance]:
-    """What became of the gateways' packets on the node."""
+def drops(report: epic_pb2.NodeReport) -> dict[str, int]:
+    """What the node drops, by reason."""
+    return {reason[:_WORD_MAX]: count for reason, count in islice(report.drops.items(), _DROPS_KEPT)}
+
+
+def second_chances(report: epic_pb2.NodeReport, gateways: Iterable[GatewayId]) -> dict[str, SecondChance]:
+    """What became of packets of those of these gateways of which the node speaks, on the node."""
+    here = {str(gateway) for gateway in gateways}
     return {
         said.gateway: SecondChance(
             hits=said.hits,
@@ -90,6 +98,7 @@ def second_chances(report: epic_pb2.NodeReport) -> dict[str, SecondChance]:
             over_budget=said.over_budget,
         )
         for said in report.second_chances
+        if said.gateway in here
     }
 
 

@@ -26,7 +26,7 @@ from epic.ads.desired.siblings import SiblingLists
 from epic.ads.identity.authorization import Authorizer
 from epic.ads.identity.credentials import ServerFiles, server_credentials
 from epic.ads.identity.issuer import Issuer
-from epic.ads.reports import applied_siblings, configured, ends, second_chances
+from epic.ads.reports import applied_siblings, configured, drops, ends, second_chances
 from epic.ads.snapshot import TUNNEL
 from epic.ads.statuses import Statuses
 from epic.envoy.resources import Bundle
@@ -149,17 +149,17 @@ class AdsService:
     async def report(self, report: epic_pb2.NodeReport) -> None:
         """Take in what a node says of itself."""
         self._last_report[report.node] = time.monotonic()
+        gateways = self._gateways_on(report.node)
         if not report.instances_only:
             # With thousands of tunnels it takes a while, which what is to be published must not wait for.
             await asyncio.to_thread(
                 lambda: self._live.take(
                     Place("", "", report.node),
                     ends(report),
-                    report.drops,
-                    second_chances=second_chances(report),
+                    drops(report),
+                    second_chances=second_chances(report, gateways),
                 )
             )
-        gateways = self._gateways_on(report.node)
         heard = self._applied.take(report.node, applied_siblings(report, gateways))
         if heard:
             self._hear_applied(heard)

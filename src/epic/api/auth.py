@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 _CANDIDATES = 4
 _VERIFICATIONS_AT_ONCE = 2
 _NAME_SHOWN = 64
+_PATH_SHOWN = 300
 _CHALLENGE = {"WWW-Authenticate": 'Basic realm="epicauth", charset="UTF-8"'}
 _OPEN = {f"{PREFIX}/healthz"}
 # Workload nodes put these every few seconds; they change nothing that lasts.
@@ -244,7 +245,8 @@ def _noted(scope: Scope, principal: Principal, send: Send) -> Send:
         # What is missing for now is logged when it begins to be; its clients repeat such requests.
         if message["type"] == "http.response.start" and message["status"] != HTTPStatus.SERVICE_UNAVAILABLE:
             who = f"{principal.account}/{principal.name}" if principal.account else principal.name
-            log.info("%s %s by %s: %d", scope["method"], scope["path"], who, message["status"])
+            path = scope["path"][:_PATH_SHOWN]
+            log.info("%s %s by %s: %d", scope["method"], path, who, message["status"])
         await send(message)
 
     return noting

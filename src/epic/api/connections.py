@@ -38,6 +38,11 @@ class Limits:
         return self.connections // 4
 
     @property
+    def administrators(self) -> int:
+        """Connections that no account may have: administrators end what accounts do."""
+        return self.connections // 16
+
+    @property
     def streams(self) -> int:
         """Event streams of one account."""
         return self.connections // 8
@@ -94,7 +99,8 @@ class Connections:
             return True
         limits = self._limits
         known = self._known_count - (connection.account is not None)
-        if self._of_account[account] >= limits.account or known >= limits.connections - limits.unknown:
+        most = limits.connections - limits.unknown - (limits.administrators if account else 0)
+        if self._of_account[account] >= limits.account or known >= most:
             name = f"account {account!r}" if account else "the administrators"
             self._log.warning("%s: too many connections, one more was refused", name)
             return False

@@ -50,6 +50,8 @@ class RestServer(uvicorn.Server):
             log_config=None,
             access_log=False,
             server_header=False,
+            # Who asks is who is connected, whatever a program on this host says.
+            proxy_headers=False,
             # Event streams never end by themselves.
             timeout_graceful_shutdown=_STREAMS_MAY_END_SECONDS,
         )

@@ -27,18 +27,23 @@ _OF_METADATA = frozenset(
 def unknown_in_object(kind: Kind[Any], obj: Mapping[str, Any], path: str = "") -> list[str]:
     """The fields of an object, at `path`, that are not read: anywhere in it, sorted.
 
-    Among them are labels and annotations, which are kept only where they are EPIC's own.
+    Among them are labels and annotations, which are kept only where they are EPIC's own. Beyond some hundreds
+    no more are looked for.
     """
     outer = f"{path}." if path else ""
-    found = {f"{outer}{name}" for name in obj.keys() - _OF_OBJECTS}
+    found = {f"{outer}{name}" for name in _unknown(obj, _OF_OBJECTS)}
     metadata = _mapping(obj.get("metadata"))
-    found |= {f"{outer}metadata.{name}" for name in metadata.keys() - _OF_METADATA}
+    found |= {f"{outer}metadata.{name}" for name in _unknown(metadata, _OF_METADATA)}
     for texts in ("annotations", "labels"):
         dropped = (key for key in _mapping(metadata.get(texts)) if not str(key).startswith(OWN_PREFIX))
         found |= {f"{outer}metadata.{texts}.{key}" for key in islice(dropped, _MOST)}
     known = {f"{outer}{inner}" for inner in kind.known}
     of_spec = unknown_fields(kind.spec, _mapping(obj.get("spec")), f"{outer}spec")
     return sorted({*found, *of_spec} - known)
+
+
+def _unknown(content: Mapping[str, Any], known: frozenset[str]) -> Iterable[str]:
+    return islice((name for name in content if name not in known), _MOST)
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

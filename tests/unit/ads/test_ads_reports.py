@@ -8,11 +8,12 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from epic.ads.reports import configured, ends, heard, reported, second_chances, silent
+from epic.ads.reports import configured, drops, ends, heard, reported, second_chances, silent
 from epic.errors import EpicError, Invalid, Unavailable
 from epic.lifecycle.conditions import with_instances
 from epic.live import End, SecondChance
 from epic.model.instances import ProxyInstance
+from epic.model.naming import GatewayId
 from epic.model.resources import GWProxy, Node
 from epic.proto.epic_pb2 import InstanceStatus, NodeReport, SecondChanceStatus, TunnelStatus
 from epic.rotation import Holds
@@ -160,7 +161,17 @@ def test_a_report_tells_of_the_epic_ends_of_tunnels() -> None:
 
 def test_a_report_tells_what_became_of_gateways_packets() -> None:
     said = SecondChanceStatus(gateway="root.U1", hits=1, passed_on=2, learned=3, chain_ends=4, over_budget=5)
-    assert second_chances(NodeReport(second_chances=[said])) == {"root.U1": SecondChance(1, 2, 3, 4, 5)}
+    report = NodeReport(second_chances=[said])
+    assert second_chances(report, [GatewayId("root", "U1")]) == {"root.U1": SecondChance(1, 2, 3, 4, 5)}
+    assert second_chances(report, [GatewayId("root", "U2")]) == {}, "the node has no instance of it"
+
+
+def test_of_what_a_node_drops_so_many_reasons_are_kept() -> None:
+    report = NodeReport(drops={f"{n}" + "x" * 1000: n for n in range(1000)})
+    kept = drops(report)
+    assert len(kept) == 200
+    assert max(map(len, kept)) == 100
+    assert drops(NodeReport(drops={"tag": 3})) == {"tag": 3}
 
 
 def test_what_a_node_says_has_a_length() -> None:

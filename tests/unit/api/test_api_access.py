@@ -178,3 +178,13 @@ async def test_a_deep_body_is_a_wrong_request_and_no_fault_of_ours(
     body = '{"slice": ' + "[" * depth + "]" * depth + "}"
     reply = await tenant.post(f"{API}/accounts/root/slices", content=body)
     assert reply.status_code == 400
+
+
+async def test_the_log_has_the_beginning_of_a_long_path(
+    tenant: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    await tenant.delete(f"{API}/accounts/root/routes/{'x' * 10_000}")
+    (line,) = [r.getMessage() for r in caplog.records if r.getMessage().startswith("DELETE")]
+    assert line.endswith("by root/user1: 200")
+    assert len(line) < 400

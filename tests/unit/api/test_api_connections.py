@@ -77,7 +77,16 @@ def test_all_accounts_together_leave_room_for_connections_without_a_request(book
     ]
     assert refused
     assert len(book) <= LIMITS.connections
-    assert book._known_count == LIMITS.connections - LIMITS.unknown
+    assert book._known_count == LIMITS.connections - LIMITS.unknown - LIMITS.administrators
+
+
+def test_accounts_leave_room_for_connections_of_administrators(book: Connections) -> None:
+    for account in range(8):
+        for _ in range(LIMITS.account):
+            book.admit("192.0.2.1").authenticated(f"a{account}")
+    of_administrators = [book.admit("198.51.100.1") for _ in range(LIMITS.administrators)]
+    assert of_administrators
+    assert all(connection.authenticated("") for connection in of_administrators)
 
 
 def test_a_connection_that_ended_while_its_credential_was_verified_is_not_counted(book: Connections) -> None:

@@ -41,6 +41,10 @@ def application() -> FastAPI:
     async def echo(request: Request) -> str:
         return (await request.body()).decode()
 
+    async def client(request: Request) -> str:
+        return request.client.host if request.client else ""
+
+    app.add_api_route("/client", client)
     app.add_api_route("/stream", lambda: event_stream(ticks(), never))
     app.add_api_route("/slow", slow)
     app.add_api_route("/large", lambda: "x" * LARGE)
@@ -170,3 +174,11 @@ async def test_a_connection_may_be_used_again_and_again(server: RestServer, rest
     assert len(server.connections) == 1
     writer.close()
     await none_is_open(server)
+
+
+@pytest.mark.usefixtures("server")
+async def test_a_client_is_who_is_connected_whatever_a_header_says(rest: RestSettings) -> None:
+    client = await connect(rest)
+    head = b"GET /client HTTP/1.1\r\nHost: epic\r\nConnection: close\r\n"
+    client[1].write(head + b"X-Forwarded-For: nobody\r\n\r\n")
+    assert b'"127.0.0.1"' in await the_rest(client)

@@ -14,7 +14,7 @@ from kind_samples import content, objects
 
 from epic.kinds.kind import Kind
 from epic.kinds.registry import GW_ENDPOINT_SLICE, GW_PROXY, GW_ROUTE, KINDS
-from epic.kinds.unknown_fields import unknown_fields
+from epic.kinds.unknown_fields import unknown_fields, unknown_in_object
 from epic.model.base import Resource
 
 
@@ -84,3 +84,10 @@ def test_any_json_can_be_looked_at(kind: Kind[Any], data: st.DataObject) -> None
     names = [info.alias or name for name, info in kind.spec.model_fields.items()]
     spec = data.draw(st.dictionaries(st.sampled_from([*names, "other"]), JSON))
     assert ("spec.other" in unknown_fields(kind.spec, spec, "spec")) == ("other" in spec)
+
+
+def test_of_unknown_fields_anywhere_only_some_hundreds_are_looked_for() -> None:
+    many = {f"x{number}": 1 for number in range(10_000)}
+    texts = dict.fromkeys(many, "")
+    for obj in (many, {"metadata": many}, {"metadata": {"labels": texts}}, {"spec": many}):
+        assert len(unknown_in_object(GW_PROXY, obj)) == 500
