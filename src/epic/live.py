@@ -15,7 +15,7 @@ from epic.rotation import NOTHING, Holds
 FRESH_SECONDS = 30.0
 """An end that was not heard of for so long says nothing of the present."""
 _FORGET_SECONDS = 3600.0
-_MOST_LISTED = 100_000
+_MOST_LISTED = 20_000
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Live:
     def __init__(self, clock: Callable[[], float] = time.monotonic, most_listed: int = _MOST_LISTED) -> None:
         self._clock = clock
         self._most_listed = most_listed
-        self._listed: set[Place] | None = set()
+        self._listed: dict[str, set[Place] | None] = {}
         self._newest_unknown: int | None = None
         self._lock = threading.Lock()
         self._nodes: dict[Place, NodeReport] = {}
@@ -146,18 +146,20 @@ class Live:
     def is_listed(self, place: Place) -> bool:
         """Whether it is noted that a workload node may be told of tunnels."""
         with self._lock:
-            return self._listed is None or place in self._listed
+            listed = self._listed.get(place.account, set())
+            return listed is None or place in listed
 
     def note_listing(self, place: Place) -> None:
         """A workload node may be told of tunnels: to be noted before what it is told is read.
 
-        When there are too many to remember, every node may.
+        When those of an account are too many to remember, every node of it may.
         """
         with self._lock:
-            if self._listed is not None:
-                self._listed.add(place)
-                if len(self._listed) > self._most_listed:
-                    self._listed = None
+            listed = self._listed.setdefault(place.account, set())
+            if listed is not None:
+                listed.add(place)
+                if len(listed) > self._most_listed:
+                    self._listed[place.account] = None
 
     def remember_listings(self, newest: int) -> None:
         """Who was told of tunnels that were made after `newest` is known; who was of others is not.

@@ -56,9 +56,10 @@ def test_a_node_may_have_tunnels_from_before_and_those_made_since_it_was_listed_
     assert not live.may_have(Place("shop", "c", "n2"), 9), "what is known stays so"
 
 
-def test_when_too_many_nodes_were_listed_tunnels_every_node_may_have_any() -> None:
+def test_when_too_many_nodes_were_listed_tunnels_every_node_of_that_account_may_have_any() -> None:
     live = Live(most_listed=2)
     live.remember_listings(newest=0)
     for number in range(3):
         live.note_listing(Place("shop", "c", f"n{number}"))
     assert live.may_have(Place("shop", "c", "n9"), 1)
+    assert not live.may_have(Place("bank", "c", "n9"), 1)

@@ -15,6 +15,7 @@ from epic.model.resources import GWProxy
 
 READY = "Ready"
 _CONNECTED = "Connected"
+_PENDING = "Pending"
 
 
 def with_instances(
@@ -85,7 +86,12 @@ def with_connected(proxy: GWProxy, limit: int) -> GWProxy:
 
 def with_tunnels_pending(proxy: GWProxy) -> GWProxy:
     """The gateway saying that not all of its tunnels are made yet."""
-    return with_proxy_condition(proxy, _unconnected("Pending", "its tunnels are being made and deleted"))
+    return with_proxy_condition(proxy, _unconnected(_PENDING, "its tunnels are being made and deleted"))
+
+
+def has_tunnels_pending(proxy: GWProxy) -> bool:
+    """Whether the gateway says that not all of its tunnels are made yet."""
+    return any(c.type == _CONNECTED and c.reason == _PENDING for c in proxy.status.conditions)
 
 
 def _unconnected(reason: str, message: str) -> Condition:

@@ -3,19 +3,17 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from epic.model.addresses import Address
 from epic.model.base import Resource
 from epic.model.naming import GatewayId
 from epic.model.resources import GWEndpointSlice, GWRoute
+from epic.reconcile.counting import add, count, count_in, discard
 from epic.reconcile.node_endpoints import NodeEndpoints
 from epic.tunnels import WorkloadNode, route_parents, route_services, slice_nodes
-
-_K = TypeVar("_K")
-_V = TypeVar("_V")
 
 
 class _Service(NamedTuple):
@@ -48,7 +46,7 @@ class Backends:
         self._hosts: dict[_Service, dict[WorkloadNode, dict[str, _Host]]] = {}
         """The nodes with endpoints of a Service, and what its slices say of each."""
         self.endpoints = NodeEndpoints()
-        self._named: dict[str, Counter[WorkloadNode]] = defaultdict(Counter)
+        self._named: dict[str, Counter[WorkloadNode]] = {}
         self._endpoints: Counter[str] = Counter()
         self._owned: dict[str, Counter[str]] = {}
         """How many objects of a kind an account has."""
@@ -73,9 +71,9 @@ class Backends:
         self._count_owned(account, GWRoute.kind, old, new)
         before, after = _parents(account, old), _parents(account, new)
         for gateway in before - after:
-            _discard(self._attached, gateway, name)
+            discard(self._attached, gateway, name)
         for gateway in after - before:
-            self._attached.setdefault(gateway, set()).add(name)
+            add(self._attached, gateway, name)
         links_before, links_after = self._links(account, old), self._links(account, new)
         for gateway, service in links_before - links_after:
             self._link(gateway, service, -1)
@@ -84,7 +82,7 @@ class Backends:
 
     def _count_owned(self, account: str, kind: str, old: Resource | None, new: Resource | None) -> None:
         if (old is None) != (new is None):
-            _count(self._owned, account, kind, -1 if new is None else 1)
+            count_in(self._owned, account, kind, -1 if new is None else 1)
 
     def owned(self, account: str, kind: str) -> int:
         """How many routes or EndpointSlices the account has."""
@@ -101,14 +99,14 @@ class Backends:
 
     def _link(self, gateway: GatewayId, service: _Service, sign: int) -> None:
         """One of the gateway's routes more, or less, leads to the Service."""
-        if not _count(self._services, gateway, service, sign):
+        if not count_in(self._services, gateway, service, sign):
             return
         if sign > 0:
-            self._gateways.setdefault(service, set()).add(gateway)
+            add(self._gateways, service, gateway)
         else:
-            _discard(self._gateways, service, gateway)
+            discard(self._gateways, service, gateway)
         for node, hosts in self._hosts.get(service, {}).items():
-            self.endpoints.count(gateway, node, sign * sum(host.endpoints for host in hosts.values()))
+            self.endpoints.change(gateway, node, sign * sum(host.endpoints for host in hosts.values()))
 
     def apply_slice(self, account: str, name: str, obj: Resource | None) -> None:
         """Take in an EndpointSlice."""
@@ -118,9 +116,9 @@ class Backends:
         self._count_owned(account, GWEndpointSlice.kind, old, new)
         for piece, sign in ((old, -1), (new, 1)):
             if piece is not None:
-                self._endpoints[account] += sign * endpoint_count(piece)
+                count(self._endpoints, account, sign * endpoint_count(piece))
                 for node in named_nodes(piece):
-                    _count(self._named, account, node, sign)
+                    count_in(self._named, account, node, sign)
         before, after = _hosts(account, old), _hosts(account, new)
         for (service, node), host in after.items():
             self._hosts.setdefault(service, {}).setdefault(node, {})[name] = host
@@ -134,7 +132,7 @@ class Backends:
         for key in before.keys() | after.keys():
             number = _endpoints(after, key) - _endpoints(before, key)
             for gateway in self._gateways.get(key[0], ()) if number else ():
-                self.endpoints.count(gateway, key[1], number)
+                self.endpoints.change(gateway, key[1], number)
 
     def count_workloads(self, gateway: GatewayId) -> int:
         """How many nodes have endpoints of the gateway's Services."""
@@ -193,23 +191,3 @@ def _endpoints(
 ) -> int:
     host = hosts.get(key)
     return host.endpoints if host is not None else 0
-
-
-def _count(counters: dict[_K, Counter[_V]], key: _K, value: _V, sign: int) -> bool:
-    """Whether that was the first of this value, or the last."""
-    counter = counters.get(key)
-    if counter is None:
-        counter = counters[key] = Counter()
-    counter[value] += sign
-    if counter[value]:
-        return sign > 0 and counter[value] == 1
-    del counter[value]
-    if not counter:
-        del counters[key]
-    return True
-
-
-def _discard(groups: dict[_K, set[_V]], key: _K, value: _V) -> None:
-    groups[key].discard(value)
-    if not groups[key]:
-        del groups[key]

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
@@ -12,6 +12,7 @@ from epic.kinds.kind import IndexValue
 from epic.model.base import Resource
 from epic.model.naming import GatewayId
 from epic.model.resources import Tunnel
+from epic.reconcile.counting import count, count_in
 from epic.tunnels import WorkloadNode, key_of
 
 R = TypeVar("R", bound=Resource)
@@ -58,7 +59,7 @@ class Tunnels:
     def __init__(self) -> None:
         self._living = Index(Tunnel, lambda t: () if t.deleting else indexes.tunnel_gateway(t))
         self._going = Index(Tunnel, lambda t: (t.account,) if t.deleting else ())
-        self._workloads: dict[str, dict[str, Counter[WorkloadNode]]] = defaultdict(dict)
+        self._workloads: dict[str, dict[str, Counter[WorkloadNode]]] = {}
         self._of_account: Counter[str] = Counter()
         self._on_node: Counter[str] = Counter()
         self._share: Counter[tuple[str, str]] = Counter()
@@ -69,22 +70,18 @@ class Tunnels:
         old, new = self._living.apply(account, name, obj)
         for tunnel, sign in ((old, -1), (new, 1)):
             if tunnel is not None:
-                self._of_account[account] += sign
-                self._on_node[tunnel.spec.epic_node] += sign
-                self._share[account, tunnel.spec.epic_node] += sign
+                count(self._of_account, account, sign)
+                count(self._on_node, tunnel.spec.epic_node, sign)
+                count(self._share, (account, tunnel.spec.epic_node), sign)
                 if not tunnel.deleting:
                     self._count(tunnel, sign)
         return old
 
     def _count(self, tunnel: Tunnel, sign: int) -> None:
-        of_account = self._workloads[tunnel.account]
-        nodes = of_account.setdefault(tunnel.spec.proxy, Counter())
-        workload = key_of(tunnel).workload
-        nodes[workload] += sign
-        if not nodes[workload]:
-            del nodes[workload]
-        if not nodes:
-            del of_account[tunnel.spec.proxy]
+        of_account = self._workloads.setdefault(tunnel.account, {})
+        count_in(of_account, tunnel.spec.proxy, key_of(tunnel).workload, sign)
+        if not of_account:
+            del self._workloads[tunnel.account]
 
     def find(self, account: str, name: str) -> Tunnel | None:
         """The tunnel of that name, if there is one."""

@@ -5,14 +5,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import TypeVar
 
 from epic.model.naming import GatewayId
 from epic.model.resources import Tunnel
+from epic.reconcile.counting import count, count_in
 from epic.tunnels import WorkloadNode, key_of
-
-_K = TypeVar("_K")
-_V = TypeVar("_V")
 
 
 class NodeEndpoints:
@@ -30,9 +27,9 @@ class NodeEndpoints:
         """By account, how many endpoints are on EPIC nodes for it."""
         self._on_node: Counter[str] = Counter()
 
-    def count(self, gateway: GatewayId, workload: WorkloadNode, number: int) -> None:
+    def change(self, gateway: GatewayId, workload: WorkloadNode, number: int) -> None:
         """So many endpoints more, or less, are behind the gateway on the workload node."""
-        _count(self._behind, gateway, workload, number)
+        count_in(self._behind, gateway, workload, number)
         for node in self._tunnels.get((gateway, workload), ()):
             self._add(gateway.account, node, number)
 
@@ -43,16 +40,12 @@ class NodeEndpoints:
                 continue
             gateway, workload = GatewayId(tunnel.account, tunnel.spec.proxy), key_of(tunnel).workload
             node = tunnel.spec.epic_node
-            before = self.has_tunnel(gateway, workload, node)
-            _count(self._tunnels, (gateway, workload), node, sign)
-            if self.has_tunnel(gateway, workload, node) != before:
+            if count_in(self._tunnels, (gateway, workload), node, sign):
                 self._add(gateway.account, node, sign * self.behind(gateway, workload))
 
     def _add(self, account: str, node: str, number: int) -> None:
-        _count(self._shares, account, node, number)
-        self._on_node[node] += number
-        if not self._on_node[node]:
-            del self._on_node[node]
+        count_in(self._shares, account, node, number)
+        count(self._on_node, node, number)
 
     def has_tunnel(self, gateway: GatewayId, workload: WorkloadNode, node: str) -> bool:
         """Whether the gateway has a tunnel from the EPIC node to the workload node."""
@@ -74,14 +67,3 @@ class NodeEndpoints:
     def shares(self, account: str) -> Mapping[str, int]:
         """How many each EPIC node has for the account, as far as it has some."""
         return self._shares.get(account, {})
-
-
-def _count(counters: dict[_K, Counter[_V]], key: _K, value: _V, number: int) -> None:
-    counter = counters.get(key)
-    if counter is None:
-        counter = counters[key] = Counter()
-    counter[value] += number
-    if not counter[value]:
-        del counter[value]
-        if not counter:
-            del counters[key]

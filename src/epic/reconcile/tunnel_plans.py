@@ -37,7 +37,7 @@ class GatewayPlan:
     """What there is to do for a gateway.
 
     When it is done, `unconnected` workload nodes are without tunnels, since the account may have `limit`, and
-    what is `crowded_out` is not connected, since EPIC nodes have no room: those of `full` for none at all.
+    what is `crowded_out` is not connected, since EPIC nodes have no room: those of `apart` for none at all.
     `expected` are the tunnels that are to be made, by this plan or when deleted ones are gone.
     """
 
@@ -46,7 +46,7 @@ class GatewayPlan:
     unconnected: int = 0
     crowded_out: frozenset[Connection] = frozenset()
     limit: int = 0
-    full: frozenset[str] = frozenset()
+    apart: frozenset[str] = frozenset()
     expected: tuple[WantedTunnel, ...] = ()
 
     def shown(self, world: World, proxy: GWProxy) -> GWProxy:
@@ -91,7 +91,7 @@ class GatewayPlan:
         short: Collection[str],
         behind: Collection[str],
     ) -> Unconnected:
-        if instance.node in self.full:
+        if instance.node in self.apart:
             return "no-room"
         if not _is_newcomer(instance, connected):
             return ""

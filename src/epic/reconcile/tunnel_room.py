@@ -22,11 +22,16 @@ Moving all instances at once takes twice the limit for a while.
 
 
 def excess(reader: Reader, world: World, account: str) -> int:
-    """How many tunnels the account's gateways are to have beyond what may be, made already or not."""
+    """How many tunnels the account's gateways are to have beyond what may be, made already or not.
+
+    Gateways that go leave their room to others from the first.
+    """
     limit = _limit(reader, account)
     wanted = missing = 0
     for name in world.names(account):
         gateway = GatewayId(account, name)
+        if world.proxies[gateway].deleting:
+            continue
         tunnels = world.backends.count_workloads(gateway) * _copies(world, gateway)
         wanted += tunnels
         missing += max(0, tunnels - world.tunnels.living(gateway))

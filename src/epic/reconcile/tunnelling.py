@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from pydantic import SecretStr
 
+from epic.lifecycle.conditions import has_tunnels_pending
 from epic.model.backlog import TunnelBacklog, TunnelBacklogSpec
 from epic.model.base import Metadata, now
 from epic.model.keys import EpochKey
@@ -109,7 +110,7 @@ def work_off(
         # Whose instances wait for tunnels is told when they are to wait no longer.
         if planner.is_full and not is_pending(world.proxies[GatewayId(account, name)]):
             continue
-        if not budget.begin():
+        if not budget.left or not budget.begin():
             return after
         plan = planner.plan(name)
         # Of those that wait for room none is forgotten that there is something to do for. Who goes on waiting
@@ -199,7 +200,7 @@ def _save_backlog(
     """Write down what is left, and tell of it: first those that are `fresh` in it."""
     for name in sorted(names, key=lambda name: name not in fresh):
         proxy = world.proxies.get(GatewayId(account, name))
-        if proxy is None:
+        if proxy is None or (name not in fresh and has_tunnels_pending(proxy)):
             continue
         pending = with_tunnels_later(world, proxy)
         if pending != proxy:
@@ -207,16 +208,18 @@ def _save_backlog(
                 break
             budget.announcements -= 1
             world.note(transaction.update(pending))
-    stored = transaction.find(TunnelBacklog, account, account)
+    if tuple(names) == world.backlog(account):
+        return
     spec = TunnelBacklogSpec(gateways=tuple(names))
-    if stored is None and names:
+    stored = transaction.find(TunnelBacklog, account, account)
+    if stored is None:
         metadata = Metadata(name=account, namespace=account)
         world.note(transaction.create(TunnelBacklog(metadata=metadata, spec=spec)))
-    elif stored is not None and not names:
+    elif names:
+        world.note(transaction.update(stored.model_copy(update={"spec": spec})))
+    else:
         transaction.delete(TunnelBacklog, account, account)
         world.drop(stored)
-    elif stored is not None:
-        world.note(transaction.update(stored.model_copy(update={"spec": spec})))
 
 
 def _new_tunnel(number: int, account: str, service: int, wanted: WantedTunnel) -> Tunnel:

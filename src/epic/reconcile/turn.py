@@ -37,8 +37,8 @@ K = TypeVar("K")
 TunnelEvidence = Callable[[Tunnel], Evidence]
 
 _RELEASES = 4
-"""The share of a turn that tunnels to be forgotten get at least, and only when no others are to be made more:
-one in so many."""
+"""The share of a turn that tunnels to be forgotten get, and more only when no others are to be made: one in
+so many."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,8 @@ class Turn:
         self._releasing: list[Key] = []
         self._gone: list[GatewayId] = []
         self._budget = Budget()
+        self._kept = -(-self._budget.left // _RELEASES)
+        self._budget.left -= self._kept
         self.again: set[Key] = set()
 
     def do(self, key: Key) -> None:
@@ -128,14 +130,14 @@ class Turn:
 
     def finish(self) -> None:
         """Plan the tunnels of the gateways that were changed, and delete those of which nothing is left."""
-        kept = -(-self._budget.left // _RELEASES) if self._releasing else 0
-        self._budget.left -= kept
+        if not self._releasing:
+            self._budget.left, self._kept = self._budget.left + self._kept, 0
         for account, budget in self._shares(list(self._unplanned), self._budget):
             names, after = self._unplanned[account], self._after.get(account, "")
             rest = work_off(self._transaction, self._world, account, names, budget, after)
             if rest is not None:
                 self.again.add(Key("plan", account, rest))
-        for key, budget in self._shares(self._releasing, Budget(kept + self._budget.left)):
+        for key, budget in self._shares(self._releasing, Budget(self._kept + self._budget.left)):
             self._release(key, budget)
         for gateway in self._gone:
             if gateway.proxy in self._world.backlog(gateway.account):

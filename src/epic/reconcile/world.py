@@ -21,6 +21,7 @@ from epic.model.resources import GWEndpointSlice, GWProxy, GWRoute, LBServiceGro
 from epic.model.runs import Run
 from epic.placement import Candidate
 from epic.reconcile.backends import Backends
+from epic.reconcile.counting import add, count, discard
 from epic.reconcile.index import Tunnels
 from epic.reconcile.node_endpoints import NodeEndpoints
 from epic.store.interface import Change, R, Reader
@@ -65,11 +66,11 @@ class Lives:
         self.tunnels = Tunnels()
         self._backlogs: dict[str, tuple[str, ...]] = {}
         self._waiting: dict[str, set[str]] = {}
-        self._crowded: dict[str, set[GatewayId]] = defaultdict(set)
+        self._short: dict[str, set[GatewayId]] = {}
         """By node, the gateways that are without tunnels there, maybe, since nodes have no room."""
         self._load: Counter[str] = Counter()
-        self._in_account: dict[str, set[str]] = defaultdict(set)
-        self._on_node: dict[str, set[GatewayId]] = defaultdict(set)
+        self._in_account: dict[str, set[str]] = {}
+        self._on_node: dict[str, set[GatewayId]] = {}
 
     @classmethod
     def of(cls, reader: Reader) -> Self:
@@ -202,8 +203,8 @@ class Lives:
     def _apply_tunnel(self, account: str, name: str, obj: Resource | None) -> set[Key]:
         before = self.tunnels.apply(account, name, obj)
         if obj is None:  # Who waits for room, of the account or on the node, may have found some.
-            crowded = self._crowded.get(before.spec.epic_node, ()) if before is not None else ()
-            accounts = {gateway.account for gateway in crowded} | ({account} & self._waiting.keys())
+            short = self._short.get(before.spec.epic_node, ()) if before is not None else ()
+            accounts = {gateway.account for gateway in short} | ({account} & self._waiting.keys())
             return {Key("plan", waiting, "") for waiting in accounts}
         return {Key("tunnels", account, "")} if obj.deleting else set()
 
@@ -218,28 +219,28 @@ class Lives:
 
     def _apply_proxy(self, gateway: GatewayId, obj: Resource | None) -> set[Key]:
         old = self.proxies.pop(gateway, None)
-        self._in_account[gateway.account].discard(gateway.proxy)
+        discard(self._in_account, gateway.account, gateway.proxy)
         before = [i.node for i in old.status.instances] if old else []
-        self._load.subtract(before)
         for node in before:
-            self._on_node[node].discard(gateway)
+            count(self._load, node, -1)
+            discard(self._on_node, node, gateway)
         after: list[str] = []
         if isinstance(obj, GWProxy):
             self.proxies[gateway] = obj
-            self._in_account[gateway.account].add(gateway.proxy)
+            add(self._in_account, gateway.account, gateway.proxy)
             after = [i.node for i in obj.status.instances]
-            self._load.update(after)
             for node in after:
-                self._on_node[node].add(gateway)
+                count(self._load, node, 1)
+                add(self._on_node, node, gateway)
         nodes = {Key("node", "", node) for node in (*before, *after) if node in self.nodes}
         return nodes | {_gateway_key(gateway)} | self._note_waiting(gateway, old, obj)
 
     def _note_waiting(self, gateway: GatewayId, old: GWProxy | None, obj: Resource | None) -> set[Key]:
-        before, after = _crowded_nodes(old), _crowded_nodes(obj)
+        before, after = _short_nodes(old), _short_nodes(obj)
         for node in before - after:
-            self._crowded[node].discard(gateway)
+            discard(self._short, node, gateway)
         for node in after - before:
-            self._crowded[node].add(gateway)
+            add(self._short, node, gateway)
         names = self._waiting.pop(gateway.account, set())
         waited, waits = gateway.proxy in names, _is_waiting(obj)
         names = names - {gateway.proxy} | ({gateway.proxy} if waits else set())
@@ -336,7 +337,7 @@ def _is_waiting(obj: Resource | None) -> bool:
     return isinstance(obj, GWProxy) and bool(obj.status.unconnected or obj.status.crowded_out)
 
 
-def _crowded_nodes(obj: Resource | None) -> set[str]:
+def _short_nodes(obj: Resource | None) -> set[str]:
     if not isinstance(obj, GWProxy) or not obj.status.crowded_out:
         return set()
     return {instance.node for instance in obj.status.instances}

@@ -146,6 +146,21 @@ async def test_tunnels_beyond_the_limit_are_403_and_leave_nothing(
     assert "Connected" not in conditions(store)
 
 
+async def test_a_gateway_that_goes_leaves_its_tunnels_to_another_at_once(
+    tenant: httpx.AsyncClient, store: CachedStore
+) -> None:
+    limit(store, tunnel_limit=2)
+    await gateway(tenant)
+    assert (await tenant.post(SLICES, json=slice_body("E1"))).status_code == 302
+    await tenant.post(PROXIES, json=proxy_body("U2"))
+    second = route_body("R2", parent="U2")
+    assert (await tenant.post(ROUTES, json=second)).status_code == 403
+    assert (await tenant.delete(f"{API}/accounts/root/proxies/U1")).status_code == 200
+    assert store.get(GWProxy, "root", "U1").deleting
+    assert (await tenant.post(ROUTES, json=second)).status_code == 302
+    assert len(living(store)) == 2, "there are no more than may be"
+
+
 async def test_gateway_or_route_that_needs_too_many_tunnels_is_403(
     tenant: httpx.AsyncClient, store: CachedStore
 ) -> None:

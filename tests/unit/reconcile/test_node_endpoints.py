@@ -159,7 +159,7 @@ def test_a_pod_that_moves_costs_what_its_gateways_cost_and_no_walk_over_all(stor
     application(store, "b", nodes=50)
     seen = World.of(store)
     counted: list[tuple[GatewayId, WorkloadNode, int]] = []
-    seen.endpoints.count = lambda *change: counted.append(change)  # type: ignore[method-assign]
+    seen.endpoints.change = lambda *change: counted.append(change)  # type: ignore[method-assign]
     stored = store.get(GWEndpointSlice, "a", "g")
     spec = piece("a", (0, 1, 3)).spec
     seen.note(stored.model_copy(update={"spec": spec}))

@@ -153,6 +153,63 @@ def test_a_turn_that_may_write_nothing_leaves_who_waits_as_it_is(store: CachedSt
     assert (connected(store, "a11"), store.list(TunnelBacklog)) == (state, [])
 
 
+def test_who_waits_when_nothing_more_may_be_written_comes_next(store: CachedStore) -> None:
+    for number in range(12):
+        application(store, f"a{number}", nodes=9)
+    with CurrentWorld(store).transaction() as (transaction, seen):
+        assert work_off(transaction, seen, "a11", (), Budget(0)) == ""
+
+
+def test_nothing_is_kept_of_what_is_gone() -> None:
+    seen = World()
+    objects = [
+        GWProxy.model_validate(
+            {
+                "metadata": {"name": "g", "namespace": "a"},
+                "spec": {"group": "g"},
+                "status": {
+                    "crowded-out": 1,
+                    "instances": [{"node": "e1", "inside-address": "100.64.0.1"}],
+                },
+            }
+        ),
+        Tunnel.model_validate(
+            {
+                "metadata": {"name": "1", "namespace": "a"},
+                "spec": {
+                    "proxy": "g",
+                    "service": 1,
+                    "epic-node": "e1",
+                    "inside-address": "100.64.0.1",
+                    "cluster-id": "c",
+                    "node-name": "n",
+                    "node-address": "198.18.0.1",
+                    "keys": [],
+                    "signing-epoch": 1,
+                    "signing-since": "2026-01-01T00:00:00Z",
+                },
+            }
+        ),
+    ]
+    empty = kept(seen)
+    for obj in objects:
+        seen.note(obj)
+    assert kept(seen) != empty
+    for obj in objects:
+        seen.drop(obj)
+    assert kept(seen) == empty
+
+
+def kept(seen: World) -> dict[str, int]:
+    parts = (seen, seen.tunnels, seen.endpoints)
+    return {
+        f"{type(part).__name__}{name}": len(what)
+        for part in parts
+        for name, what in vars(part).items()
+        if hasattr(what, "__len__")
+    }
+
+
 def test_gateways_are_placed_where_there_is_room_for_tunnels(
     store: CachedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

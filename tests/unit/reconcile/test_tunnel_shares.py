@@ -5,18 +5,21 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import timedelta
+from ipaddress import IPv4Network
 
 import pytest
 from clock import Clock
-from tunnel_site import Turns, add_instance, announce, application, move
+from tunnel_site import Turns, add_instance, announce, application, instances_of, move
 
 from epic.cache.store import CachedStore
 from epic.model.backlog import TunnelBacklog
 from epic.model.base import Metadata, now
 from epic.model.resources import Account, GWProxy, Tunnel
-from epic.reconcile import tunnel_plans
+from epic.reconcile import tunnel_plans, tunnelling, turn
 from epic.reconcile.current import CurrentWorld
 from epic.reconcile.tunnelling import Budget, remember, replan, work_off
+from epic.reconcile.turn import LifecycleSettings
+from epic.reconcile.world import Key, World
 
 
 def living(store: CachedStore) -> Counter[str]:
@@ -97,6 +100,44 @@ def test_what_routes_name_and_is_no_gateway_is_not_remembered(store: CachedStore
         replan(transaction, seen, "a", {f"x{number}" for number in range(1000)})
         remember(transaction, seen, "a", {"y"}, Budget())
     assert store.get(TunnelBacklog, "a", "a").spec.gateways == ("g",)
+
+
+def test_a_write_for_who_waits_in_a_backlog_costs_nothing_for_the_others_in_it(
+    store: CachedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    application(store, "a", nodes=120)
+    for number in range(5):
+        instances_of(store, "a", f"g{number}", on=["e1"])
+    before = store.get(TunnelBacklog, "a", "a")
+    looked: list[str] = []
+
+    def with_tunnels_later(seen: World, proxy: GWProxy) -> GWProxy:
+        looked.append(proxy.name)
+        return tunnel_plans.with_tunnels_later(seen, proxy)
+
+    monkeypatch.setattr(tunnelling, "with_tunnels_later", with_tunnels_later)
+    with CurrentWorld(store).transaction() as (transaction, seen):
+        replan(transaction, seen, "a", {"g3"})
+    assert looked == ["g3"]
+    assert store.get(TunnelBacklog, "a", "a") == before
+
+
+def test_tunnels_are_forgotten_also_while_gateways_take_all_that_a_turn_may_write(
+    store: CachedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for account in ("a", "b", "c"):
+        application(store, account, nodes=1)
+    move(store, "c", [])
+    assert going(store) == {"c": 1}
+    monkeypatch.setattr(turn, "Budget", lambda left=4, *rest: Budget(left, *rest))
+    settings = LifecycleSettings(IPv4Network("100.64.0.0/24"), "1")
+    with CurrentWorld(store).transaction() as (transaction, seen):
+        one = turn.Turn(transaction, seen, settings, Turns(store).evidence)
+        for account in ("a", "b"):
+            one.do(Key("gateway", account, "g"))
+        one.do(Key("tunnels", "c", ""))
+        one.finish()
+    assert going(store) == {}
 
 
 def test_who_does_not_serve_yet_waits_until_its_tunnels_are_made(store: CachedStore) -> None:
