@@ -15,6 +15,7 @@ from typing import Annotated, Protocol, cast
 from fastapi import Depends, Request
 
 from epic.api.connections import Limits
+from epic.api.shared_replies import SharedReplies
 from epic.errors import Forbidden
 from epic.ipam.networks import DEFAULT_POOLS, Pools
 from epic.live import Live
@@ -53,6 +54,7 @@ class Context:
     live: Live = field(default_factory=Live)
     limits: Limits = field(default_factory=Limits)
     no_room: LogOnChange = field(default_factory=lambda: LogOnChange(log))
+    replies: SharedReplies = field(default_factory=SharedReplies)
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the process ends: event streams end with it."""
 

@@ -104,14 +104,19 @@ def _tunnel(tunnel: Tunnel, epic_node: Node) -> dict[str, Any]:
 
 async def follow(ctx: Context, account: str, workload: WorkloadNode) -> AsyncGenerator[dict[str, Any], None]:
     """The reply for one node, at once and each time it has changed, for ever."""
+
+    def make() -> dict[str, Any]:
+        return tunnels_of(ctx, account, workload)
+
+    shared = ctx.replies.of(account, workload)
     # The revision first: what changes while the first answer is made is seen again, never missed.
     since = await asyncio.to_thread(lambda: ctx.store.revision)
-    sent = await asyncio.to_thread(tunnels_of, ctx, account, workload)
+    sent = await shared.since(since, make)
     yield sent
     addresses: dict[str, Address] = {}
     async for change in ctx.store.watch(since):
         if _may_change(change, account, workload, addresses):
-            current = await asyncio.to_thread(tunnels_of, ctx, account, workload)
+            current = await shared.since(change.revision, make)
             if not _same(current, sent):
                 sent = current
                 yield sent

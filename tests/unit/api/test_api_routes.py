@@ -300,6 +300,31 @@ async def test_watch_sends_tunnels_at_once_and_on_each_change(
     await replies.aclose()
 
 
+async def test_streams_that_ask_for_the_same_share_what_is_read(
+    tenant: httpx.AsyncClient, store: CachedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await publish(tenant)
+    context = Context(store=store, inside_pool=IPv4Network("100.64.0.0/10"), run_events=Events())
+    read: list[WorkloadNode] = []
+
+    def counted(ctx: Context, account: str, workload: WorkloadNode) -> dict[str, Any]:
+        read.append(workload)
+        return tunnels_of(ctx, account, workload)
+
+    monkeypatch.setattr("epic.api.tunnels.tunnels_of", counted)
+    streams = [follow(context, "root", WorkloadNode("c1", "n1")) for _ in range(50)]
+    async with asyncio.timeout(10):
+        first = await asyncio.gather(*(anext(stream) for stream in streams))
+        assert len(read) == 1
+        await tenant.delete(f"{SLICES}/E1")
+        second = await asyncio.gather(*(anext(stream) for stream in streams))
+    assert all(reply["tunnels"] for reply in first)
+    assert not any(reply["tunnels"] for reply in second)
+    assert len(read) < 10, "once for each change"
+    for stream in streams:
+        await stream.aclose()
+
+
 async def test_a_watch_reads_nothing_again_for_reports_and_for_the_tunnels_of_other_nodes(
     tenant: httpx.AsyncClient, store: CachedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
