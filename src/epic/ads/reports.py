@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 
 from epic.errors import EpicError, Invalid
+from epic.gatewayapi.statuses import accepted
 from epic.lifecycle.addresses import unsupported_address
 from epic.lifecycle.conditions import readiness, with_proxy_condition
 from epic.live import End, SecondChance
@@ -141,22 +142,17 @@ def _session(said: epic_pb2.BgpSession) -> BGPSession:
 
 def configured(proxy: GWProxy, revision: str, problem: EpicError | None) -> GWProxy:
     """The gateway with the revision that is served and, if a newer one was refused, why."""
-    reason, message = "Accepted", ""
-    unsupported = unsupported_address(proxy)
+    condition = unsupported_address(proxy) or accepted(proxy)
     if problem is not None:
-        reason = "InvalidConfiguration" if isinstance(problem, Invalid) else "NotValidated"
-        message = str(problem)
-    accepted = Condition(
-        type=ACCEPTED,
-        status="True" if problem is None else "False",
-        reason=reason,
-        message=message,
-        observed_generation=proxy.metadata.generation,
-    )
-    if problem is None and unsupported is not None:
-        accepted = unsupported
+        condition = Condition(
+            type=ACCEPTED,
+            status="False",
+            reason="InvalidConfiguration" if isinstance(problem, Invalid) else "NotValidated",
+            message=str(problem),
+            observed_generation=proxy.metadata.generation,
+        )
     status = proxy.status.model_copy(update={"revision": revision})
-    return with_proxy_condition(proxy.model_copy(update={"status": status}), accepted)
+    return with_proxy_condition(proxy.model_copy(update={"status": status}), condition)
 
 
 def _with_instance(proxy: GWProxy, node: str, update: Mapping[str, object]) -> GWProxy:

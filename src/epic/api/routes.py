@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -19,14 +19,15 @@ from epic.api.account_limits import (
 from epic.api.bodies import Body, InputMetadata, RouteBody, SliceBody
 from epic.api.context import Context, Ctx
 from epic.api.metadata import check_version, with_sources
-from epic.api.replies import PREFIX, Duplicate, deleted, found, listed, shown
+from epic.api.replies import PREFIX, Duplicate, deleted, found, shown
+from epic.api.views import show_routes
 from epic.api.workload_addresses import check_node_addresses
 from epic.errors import Invalid
 from epic.kinds.kind import Kind
 from epic.kinds.registry import GW_ENDPOINT_SLICE, GW_ROUTE
 from epic.kinds.strategy import OWN_PREFIX, prepare_for_create, prepare_for_update
 from epic.kinds.validation import refuse_invalid
-from epic.model.base import ClientRef, Metadata, now
+from epic.model.base import ClientRef, Metadata, Resource, now
 from epic.model.resources import Account, GWEndpointSlice, GWEndpointSliceSpec, GWRoute, GWRouteSpec
 from epic.reconcile.tunnel_room import within_room_for_endpoints
 from epic.reconcile.tunnelling import replan
@@ -36,6 +37,10 @@ from epic.tunnels import route_parents, route_services, slice_nodes
 
 _Owned = TypeVar("_Owned", GWRoute, GWEndpointSlice)
 _Given = TypeVar("_Given", bound=Body)
+
+
+def _as_stored(_: Context, __: str, objects: Sequence[Resource]) -> list[dict[str, Any]]:
+    return [shown(obj) for obj in objects]
 
 
 @dataclass(frozen=True)
@@ -54,16 +59,22 @@ class _Collection(Generic[_Owned, _Given]):
     ends: Callable[[_Owned], object]
     deleted: str
     check: Callable[[Context, Transaction, _Owned], None] | None = None
+    show: Callable[[Context, str, Sequence[_Owned]], list[dict[str, Any]]] = _as_stored
 
     def path(self, account: str, name: str = "") -> str:
         return f"{PREFIX}/{self.kind.path(account, name)}"
 
-    def shown(self, obj: _Owned) -> dict[str, Any]:
-        return {"link": {"self": self.path(obj.account, obj.name)}, self.kind.in_rest.key: shown(obj)}
+    def shown(self, ctx: Context, obj: _Owned) -> dict[str, Any]:
+        (item,) = self.show(ctx, obj.account, [obj])
+        return {"link": {"self": self.path(obj.account, obj.name)}, self.kind.in_rest.key: item}
+
+    def read(self, ctx: Context, account: str, name: str) -> dict[str, Any]:
+        return self.shown(ctx, ctx.store.get(self.kind.model, account, name))
 
     def list(self, ctx: Context, account: str) -> dict[str, Any]:
         ctx.store.get(Account, "", account)
-        return listed(self.path(account), ctx.store.list(self.kind.model, account))
+        items = self.show(ctx, account, ctx.store.list(self.kind.model, account))
+        return {"link": {"self": self.path(account)}, "items": items}
 
     def create(self, ctx: Context, account: str, body: _Given) -> Response:
         given, obj = self.metadata_of(body), self.made_of(account, body)
@@ -84,7 +95,7 @@ class _Collection(Generic[_Owned, _Given]):
                 ):
                     created = world.note(transaction.create(obj))
                 replan(transaction, world, obj.account, self.gateways(world, obj))
-        return found(path, self.shown(created), body.unknown)
+        return found(path, self.shown(ctx, created), body.unknown)
 
     def replace(self, ctx: Context, account: str, name: str, body: _Given) -> Response:
         given, obj = self.metadata_of(body), self.made_of(account, body)
@@ -112,7 +123,7 @@ class _Collection(Generic[_Owned, _Given]):
                     updated = world.note(transaction.update(changed))
                 if moves:
                     replan(transaction, world, obj.account, before | self.gateways(world, updated))
-        return found(self.path(obj.account, name), self.shown(updated), body.unknown)
+        return found(self.path(obj.account, name), self.shown(ctx, updated), body.unknown)
 
     def delete(self, ctx: Context, account: str, name: str) -> dict[str, str]:
         with ctx.current.transaction() as (transaction, world):
@@ -158,7 +169,7 @@ def _served(collection: _Collection[_Owned, _Given], title: str) -> APIRouter:
         return collection.list(ctx, account)
 
     def read(ctx: Ctx, account: str, name: str) -> dict[str, Any]:
-        return collection.shown(ctx.store.get(collection.kind.model, account, name))
+        return collection.read(ctx, account, name)
 
     def replace(ctx: Ctx, account: str, name: str, body: Any) -> Response:
         return collection.replace(ctx, account, name, body)
@@ -189,6 +200,7 @@ router.include_router(
             gateways=lambda _, route: route_parents(route),
             ends=lambda route: (route_parents(route), route_services(route)),
             deleted="route deleted",
+            show=show_routes,
         ),
         "a route",
     )

@@ -6,10 +6,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from epic.api.context import Principal
+from epic.api.context import Context, Principal
 from epic.api.replies import shown
+from epic.gatewayapi.statuses import RouteParents
+from epic.model.base import Condition
 from epic.model.instances import reason_of, trouble
-from epic.model.resources import GWProxy
+from epic.model.naming import CONTROLLER_NAME
+from epic.model.resources import GWProxy, GWRoute
 
 
 def show_gateway(proxy: GWProxy, principal: Principal) -> dict[str, Any]:
@@ -27,6 +30,25 @@ def show_gateway(proxy: GWProxy, principal: Principal) -> dict[str, Any]:
 def show_gateways(path: str, proxies: Sequence[GWProxy], principal: Principal) -> dict[str, Any]:
     """The answer to a list of gateways."""
     return {"link": {"self": path}, "items": [show_gateway(proxy, principal) for proxy in proxies]}
+
+
+def show_routes(ctx: Context, account: str, routes: Sequence[GWRoute]) -> list[dict[str, Any]]:
+    """Routes with what the account's gateways make of them, as RouteStatus of the Gateway API has it."""
+    parents = RouteParents(lambda name: ctx.store.find(GWProxy, account, name))
+    return [{**shown(route), "status": {"parents": _parents(parents, route)}} for route in routes]
+
+
+def _parents(parents: RouteParents, route: GWRoute) -> list[dict[str, Any]]:
+    return [
+        {"parentRef": ref.wire(), "controllerName": CONTROLLER_NAME, "conditions": [_judged_now(condition)]}
+        for ref, condition in parents.of(route)
+    ]
+
+
+def _judged_now(condition: Condition) -> dict[str, Any]:
+    """A condition that is not stored: nobody knows since when it is so."""
+    wire: dict[str, Any] = condition.wire()
+    return {name: value for name, value in wire.items() if name != "lastTransitionTime"}
 
 
 def show_second_chance(chance: dict[str, Any], principal: Principal) -> dict[str, Any]:

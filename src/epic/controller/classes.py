@@ -12,7 +12,6 @@ from pydantic import SecretStr
 from epic.controller.desired import EpicConnection
 from epic.controller.objects import (
     CONFIG_GROUP,
-    CONTROLLER_NAME,
     ClientObject,
     EpicParameters,
     Gateway,
@@ -21,6 +20,7 @@ from epic.controller.objects import (
     Objects,
     Ref,
 )
+from epic.model.naming import CONTROLLER_NAME
 
 _UID_SPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "epic-gateway.org")
 

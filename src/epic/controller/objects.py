@@ -23,7 +23,6 @@ from epic.model.gatewayapi import (
 from epic.model.naming import AccountName, ObjectName
 
 CONFIG_GROUP = "puregw.epic-gateway.org"
-CONTROLLER_NAME = "epic-gateway.org/puregw"
 GATEWAY_GROUP = "gateway.networking.k8s.io"
 
 

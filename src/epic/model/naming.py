@@ -19,6 +19,9 @@ AccountName = Annotated[str, StringConstraints(pattern=ACCOUNT_PATTERN)]
 ObjectName = Annotated[str, StringConstraints(pattern=OBJECT_PATTERN)]
 """Letters, digits and inner `-`, `_`, `.`, at most 63; a Gateway's UID or sharing key, for example."""
 
+CONTROLLER_NAME = "epic-gateway.org/puregw"
+"""Of GatewayClasses that are EPIC's."""
+
 GUE_PORT = 6080
 """UDP; EPIC nodes listen there, workload nodes also on the ports of their further lanes."""
 

@@ -49,6 +49,39 @@ async def test_life_of_a_route_and_a_slice(
     assert (await tenant.put(path, json=body)).status_code == 404
 
 
+async def test_a_route_shows_what_its_gateways_make_of_it(tenant: httpx.AsyncClient) -> None:
+    def said(route: dict[str, Any]) -> list[tuple[str, str]]:
+        conditions = [c for parent in route["status"]["parents"] for c in parent["conditions"]]
+        return [(c["status"], c["reason"]) for c in conditions]
+
+    created = (await tenant.post(ROUTES, json=route_body())).json()["route"]
+    assert said(created) == [("False", "NoMatchingParent")]
+    await tenant.post(PROXIES, json=proxy_body())
+    assert said((await tenant.get(f"{ROUTES}/R1")).json()["route"]) == [("True", "Accepted")]
+    body = route_body()
+    body["route"]["spec"]["http"]["rules"][0]["filters"] = [{"type": "RequestRedirect"}]
+    replaced = (await tenant.put(f"{ROUTES}/R1", json=body)).json()["route"]
+    assert said(replaced) == [("False", "UnsupportedValue")]
+    (item,) = (await tenant.get(ROUTES)).json()["items"]
+    assert item["status"] == {
+        "parents": [
+            {
+                "parentRef": {"name": "U1"},
+                "controllerName": "epic-gateway.org/puregw",
+                "conditions": [
+                    {
+                        "type": "Accepted",
+                        "status": "False",
+                        "reason": "UnsupportedValue",
+                        "message": "Rule 0: its filters cannot be served.",
+                        "observedGeneration": 2,
+                    }
+                ],
+            }
+        ]
+    }
+
+
 async def test_hostnames_are_echoed_and_put_replaces_the_whole_spec(tenant: httpx.AsyncClient) -> None:
     reply = await tenant.post(ROUTES, json=route_body())
     assert reply.json()["route"]["spec"]["http"]["hostnames"] == ["a.b"]

@@ -78,6 +78,15 @@ def test_what_an_account_is_to_mend_is_a_problem_to_who_asks_for_it(nodes: Any, 
     assert health.of_accounts == []
 
 
+def test_listeners_that_are_not_served_are_for_their_account_to_mend() -> None:
+    gateway = _gateway(2, Ready="True")
+    told = {"reason": "ListenersNotValid", "message": "Listener 'secure' is not served: no"}
+    gateway["status"]["conditions"].append({"type": "Accepted", "status": "True", **told})
+    health = judge([_node(**AWAKE)], [gateway], [], NOW)
+    assert health.problems == []
+    assert health.of_accounts == ["shop/web: Accepted: Listener 'secure' is not served: no"]
+
+
 def test_a_gateway_that_does_not_serve_is_the_platforms_whatever_else_it_asks_for() -> None:
     gateway = _gateway(0, Ready="False")
     gateway["status"]["conditions"].append(ASKS_FOR_ANOTHER)

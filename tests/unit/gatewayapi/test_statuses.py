@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What owners are told of listeners that are not served, and of routes that no gateway takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from epic.gatewayapi.statuses import RouteParents, accepted
+from epic.model.resources import GWProxy, GWRoute
+
+WEB = {"name": "web", "port": 80, "protocol": "HTTP", "hostname": "*.example.com"}
+SECURE = {"name": "secure", "port": 443, "protocol": "HTTPS"}
+NOT_SERVED = "Listener 'secure' is not served: Protocol 'HTTPS' is not supported; supported are HTTP, TCP."
+
+
+def gateway(*listeners: dict[str, Any]) -> GWProxy:
+    spec = {"gateway": {"gatewayClassName": "epic", "listeners": listeners}}
+    metadata = {"name": "U1", "namespace": "shop", "generation": 4}
+    return GWProxy.model_validate({"metadata": metadata, "spec": spec})
+
+
+def route(hostname: str, *parents: dict[str, Any]) -> GWRoute:
+    http = {"parentRefs": parents, "hostnames": [hostname], "rules": [{"backendRefs": [{"name": "s1"}]}]}
+    metadata = {"name": "R1", "namespace": "shop", "generation": 7}
+    return GWRoute.model_validate({"metadata": metadata, "spec": {"http": http}})
+
+
+@pytest.mark.parametrize(
+    ("listeners", "status", "reason", "message"),
+    [
+        ([WEB], "True", "Accepted", ""),
+        ([WEB, SECURE], "True", "ListenersNotValid", NOT_SERVED),
+        ([SECURE], "False", "ListenersNotValid", NOT_SERVED),
+        ([], "True", "Accepted", ""),
+    ],
+)
+def test_a_gateway_says_which_listeners_are_not_served(
+    listeners: list[dict[str, Any]], status: str, reason: str, message: str
+) -> None:
+    found = accepted(gateway(*listeners))
+    assert (found.status, found.reason, found.message) == (status, reason, message)
+    assert found.observed_generation == 4
+
+
+def test_a_route_says_of_each_of_its_gateways_whether_it_takes_it() -> None:
+    asked: list[str] = []
+
+    def find(name: str) -> GWProxy | None:
+        asked.append(name)
+        return gateway(WEB) if name == "U1" else None
+
+    parents = RouteParents(find)
+    service = {"name": "U1", "kind": "Service", "group": ""}
+    refs = [{"name": "U1"}, {"name": "U1", "sectionName": "db"}, {"name": "U2"}, service]
+    found = [(ref.section_name, c.status, c.reason) for ref, c in parents.of(route("a.example.com", *refs))]
+    assert found == [
+        (None, "True", "Accepted"),
+        ("db", "False", "NoMatchingParent"),
+        (None, "False", "NoMatchingParent"),
+    ]
+    ((_, refused),) = parents.of(route("example.org", {"name": "U1"}))
+    assert (refused.reason, refused.observed_generation) == ("NoMatchingListenerHostname", 7)
+    assert refused.message == "None of its hostnames is covered by *.example.com."
+    assert asked == ["U1", "U2"]
