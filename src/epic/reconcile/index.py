@@ -95,9 +95,9 @@ class Tunnels:
         """The account's tunnels that were deleted and are not gone."""
         return self._going.of(account)
 
-    def workload_nodes(self, account: str) -> dict[str, int]:
-        """To how many workload nodes each gateway of the account has tunnels, as far as it has some."""
-        return {name: len(nodes) for name, nodes in self._workloads.get(account, {}).items()}
+    def count_workloads(self, gateway: GatewayId) -> int:
+        """To how many workload nodes a gateway has tunnels."""
+        return len(self._workloads.get(gateway.account, {}).get(gateway.proxy, ()))
 
     def living(self, gateway: GatewayId) -> int:
         """How many tunnels a gateway has that are not deleted."""

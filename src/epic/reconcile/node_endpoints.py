@@ -26,10 +26,13 @@ class NodeEndpoints:
         self._shares: dict[str, Counter[str]] = {}
         """By account, how many endpoints are on EPIC nodes for it."""
         self._on_node: Counter[str] = Counter()
+        self.changed: set[GatewayId] = set()
+        """Gateways with other tunnels, or other workload nodes behind them, than when they were counted."""
 
     def change(self, gateway: GatewayId, workload: WorkloadNode, number: int) -> None:
         """So many endpoints more, or less, are behind the gateway on the workload node."""
-        count_in(self._behind, gateway, workload, number)
+        if count_in(self._behind, gateway, workload, number):
+            self.changed.add(gateway)
         for node in self._tunnels.get((gateway, workload), ()):
             self._add(gateway.account, node, number)
 
@@ -40,6 +43,7 @@ class NodeEndpoints:
                 continue
             gateway, workload = GatewayId(tunnel.account, tunnel.spec.proxy), key_of(tunnel).workload
             node = tunnel.spec.epic_node
+            self.changed.add(gateway)
             if count_in(self._tunnels, (gateway, workload), node, sign):
                 self._add(gateway.account, node, sign * self.behind(gateway, workload))
 

@@ -6,10 +6,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from epic.errors import Exhausted
 from epic.model.naming import NODE_ENDPOINTS, NODE_TUNNELS, GatewayId
 from epic.model.resources import Account, AccountSpec
+from epic.reconcile.account_tunnels import TunnelCounts
 from epic.reconcile.world import World
 from epic.store.interface import Reader
 from epic.tunnels import WantedTunnel
@@ -27,15 +29,21 @@ def excess(reader: Reader, world: World, account: str) -> int:
     Gateways that go leave their room to others from the first.
     """
     limit = _limit(reader, account)
-    wanted = missing = 0
-    for name in world.names(account):
-        gateway = GatewayId(account, name)
-        if world.proxies[gateway].deleting:
-            continue
-        tunnels = world.backends.count_workloads(gateway) * _copies(world, gateway)
-        wanted += tunnels
-        missing += max(0, tunnels - world.tunnels.living(gateway))
-    return max(0, wanted - limit, missing - _new(world, account, limit))
+    counts = _counts(world, account)
+    return max(0, counts.wanted - limit, counts.missing - _new(world, account, limit))
+
+
+def _counts(world: World, account: str) -> TunnelCounts:
+    world.account_tunnels.take(world.endpoints.changed, partial(_of_gateway, world))
+    return world.account_tunnels.of(account)
+
+
+def _of_gateway(world: World, gateway: GatewayId) -> TunnelCounts:
+    proxy, copies = world.proxies.get(gateway), _copies(world, gateway)
+    stays = proxy is not None and not proxy.deleting
+    wanted = world.backends.count_workloads(gateway) * copies if stays else 0
+    missing = max(0, wanted - world.tunnels.living(gateway))
+    return TunnelCounts(world.tunnels.count_workloads(gateway) * copies, wanted, missing)
 
 
 def _limit(reader: Reader, account: str) -> int:
@@ -69,9 +77,9 @@ class TunnelRoom:
         self.limit = _limit(reader, account)
         self._world = world
         self._account = account
-        nodes = world.tunnels.workload_nodes(account)
-        self._used = {name: count * self._copies(name) for name, count in nodes.items()}
-        self._in_use = sum(self._used.values())
+        self._in_use = _counts(world, account).used
+        self._used: dict[str, int] = {}
+        """What is planned for gateways, made already or not."""
         self.new = _new(world, account, self.limit)
         """How many may be made, whatever they are for."""
 
@@ -82,15 +90,20 @@ class TunnelRoom:
 
     def nodes(self, proxy: str) -> int:
         """To how many workload nodes this gateway may have tunnels."""
-        others = self._in_use - self._used.get(proxy, 0)
+        others = self._in_use - self._used_by(proxy)
         return max(0, self.limit - others) // self._copies(proxy)
 
     def take(self, proxy: str, nodes: int, created: int) -> None:
         """The gateway is to have tunnels to so many workload nodes; so many are made for that."""
         used = nodes * self._copies(proxy)
-        self._in_use += used - self._used.get(proxy, 0)
+        self._in_use += used - self._used_by(proxy)
         self._used[proxy] = used
         self.new -= created
+
+    def _used_by(self, proxy: str) -> int:
+        if proxy in self._used:
+            return self._used[proxy]
+        return _of_gateway(self._world, GatewayId(self._account, proxy)).used
 
     def _copies(self, name: str) -> int:
         return _copies(self._world, GatewayId(self._account, name))

@@ -20,6 +20,7 @@ from epic.model.releases import ReleasedAddress
 from epic.model.resources import GWEndpointSlice, GWProxy, GWRoute, LBServiceGroup, Node, Tunnel
 from epic.model.runs import Run
 from epic.placement import Candidate
+from epic.reconcile.account_tunnels import AccountTunnels
 from epic.reconcile.backends import Backends
 from epic.reconcile.counting import add, count, discard
 from epic.reconcile.index import Tunnels
@@ -304,6 +305,7 @@ class World(Lives):
         super().__init__()
         self.claims = Claims()
         self.backends = Backends()
+        self.account_tunnels = AccountTunnels()
 
     def apply(self, change: Change) -> set[Key]:
         """Take in a change; returns what is to be looked at because of it."""
@@ -315,10 +317,14 @@ class World(Lives):
             self.backends.apply_slice(account, name, obj)
         elif change.kind == GWProxy.kind:
             self.backends.apply_gateway(GatewayId(account, name), exists=obj is not None)
+            self.endpoints.changed.add(GatewayId(account, name))
         elif change.kind == Tunnel.kind:
             new = obj if isinstance(obj, Tunnel) else None
             self.endpoints.apply_tunnel(self.tunnels.find(account, name), new)
-        return super().apply(change)
+        found = super().apply(change)
+        if change.kind == LBServiceGroup.kind:
+            self.endpoints.changed.update(GatewayId(key.account, key.name) for key in found)
+        return found
 
     @property
     def endpoints(self) -> NodeEndpoints:
