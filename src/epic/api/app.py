@@ -30,8 +30,8 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
     404: {"description": "There is no such object"},
     409: {"description": "It exists already (`Location` says where), or is in use, or was changed meanwhile"},
     429: {
-        "description": "The account has too many connections or event streams open, or too many "
-        "passwords were wrong: repeat it after `Retry-After` seconds"
+        "description": "The account has too many connections or event streams open, or has sent too much, or "
+        "too many passwords were wrong: repeat it after `Retry-After` seconds"
     },
     503: {
         "description": "A pool or the nodes have nothing left to give (`reason` NoRoom), or nothing can be "

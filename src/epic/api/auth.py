@@ -15,11 +15,13 @@ from http import HTTPStatus
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
+from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from epic.api.attempts import Attempts, TooManyAttempts, Turns
-from epic.api.body_limit import MEASUREMENTS_BYTES, MOST_BYTES, limited
+from epic.api.body_limit import MEASUREMENTS_BYTES, MOST_BYTES, body_length, limited
+from epic.api.body_rate import BodyRate, TooManyBytes
 from epic.api.connections import STATE, Connection, origin_of
 from epic.api.context import Principal
 from epic.api.replies import PREFIX, epic_error_reply, error_reply, too_many
@@ -198,6 +200,7 @@ class Gate:
         self._authenticator = authenticator
         self._sessions = sessions
         self._slots = WriteSlots()
+        self._rate = BodyRate()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer 401 or 403, or pass the request on with its principal."""
@@ -218,22 +221,34 @@ class Gate:
             )
             return await error_reply(401, message, _CHALLENGE)(scope, receive, send)
         principal = Principal(user.name, user.account, user.spec.admin)
-        if not (principal.admin or account == principal.account or scope["path"] in _FOR_EVERY_USER):
+        most = MEASUREMENTS_BYTES if _are_measurements(scope) else MOST_BYTES
+        refusal = await self._refusal(scope, principal, body_length(headers, most))
+        if refusal is not None:
+            return await refusal(scope, receive, send)
+        scope.setdefault("state", {})["principal"] = principal
+        send = _noted(scope, principal, send)
+        slot = self._slots.take("" if principal.admin else principal.account)
+        async with slot if _changes_something(scope) else nullcontext():
+            return await self._sessions.serve(self._app, _as_json(scope), limited(receive, most), send, user)
+
+    async def _refusal(self, scope: Scope, principal: Principal, length: int) -> JSONResponse | None:
+        """What a known user is told who may not ask for this, or has asked for too much."""
+        path, own = scope["path"], account_of(scope["path"]) == principal.account
+        if not (principal.admin or own or path in _FOR_EVERY_USER):
             message = (
                 f"user {principal.name!r} belongs to account {principal.account!r} and may use only "
                 f"{PREFIX}/accounts/{principal.account}"
             )
-            return await error_reply(403, message)(scope, receive, send)
-        state = scope.setdefault("state", {})
-        connection: Connection | None = state.get(STATE)
+            return error_reply(403, message)
+        connection: Connection | None = scope.get("state", {}).get(STATE)
         if connection is not None and not connection.authenticated(principal.account):
-            return await too_many("connections", principal.account)(scope, receive, send)
-        state["principal"] = principal
-        send = _noted(scope, principal, send)
-        most = MEASUREMENTS_BYTES if _are_measurements(scope) else MOST_BYTES
-        slot = self._slots.take("" if principal.admin else principal.account)
-        async with slot if _changes_something(scope) else nullcontext():
-            return await self._sessions.serve(self._app, _as_json(scope), limited(receive, most), send, user)
+            return too_many("connections", principal.account)
+        try:
+            if length and not principal.admin:
+                await self._rate.take(principal.account, length)
+        except TooManyBytes as error:
+            return epic_error_reply(error)
+        return None
 
 
 def _noted(scope: Scope, principal: Principal, send: Send) -> Send:

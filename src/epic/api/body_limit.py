@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive
 
@@ -10,6 +11,14 @@ MOST_BYTES = 2 << 20
 """Of a body: objects have at most 786,432 bytes, and some clients write characters as six."""
 MEASUREMENTS_BYTES = 8 << 20
 """Of the measurements of workload nodes, which may have thousands of tunnels."""
+
+
+def body_length(headers: Headers, most: int) -> int:
+    """How many bytes a request's body may have by its headers, of `most` that are read."""
+    if "transfer-encoding" in headers:
+        return most
+    said = headers.get("content-length", "")
+    return min(int(said), most) if said.isdecimal() else 0
 
 
 def limited(receive: Receive, most: int = MOST_BYTES) -> Receive:

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from epic.api.bodies import Body
 from epic.api.context import Asking, Context, Ctx, admin_only
+from epic.api.parsed_aside import described, parsed_aside
 from epic.api.rotating import advance, both_ends
 from epic.api.views import show_second_chance, show_tunnel
 from epic.ipam.networks import inside6
@@ -75,8 +76,11 @@ class EndsBody(Body):
     """The revision of the newest list of tunnels that is carried out whole."""
 
 
-@router.put("/accounts/{account}/tunnels/status")
-def take(ctx: Ctx, account: str, cluster: str, node: str, body: EndsBody) -> dict[str, int]:
+_Ends = Annotated[EndsBody, Depends(parsed_aside(EndsBody))]
+
+
+@router.put("/accounts/{account}/tunnels/status", openapi_extra=described(EndsBody))
+def take(ctx: Ctx, account: str, cluster: str, node: str, body: _Ends) -> dict[str, int]:
     """Take in what a workload node measured; tunnels that do not end there are passed over."""
     ctx.store.get(Account, "", account)
     place = Place(account, cluster, node)

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Large bodies are parsed and checked in a thread, where FastAPI does it in the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ValidationError
+
+B = TypeVar("B", bound=BaseModel)
+
+
+def parsed_aside(model: type[B]) -> Callable[[Request], Awaitable[B]]:
+    """A dependency that gives a request's body; what is wrong with it is told as it is of any other."""
+
+    async def parse(request: Request) -> B:
+        return await asyncio.to_thread(_parse, model, await request.body())
+
+    return parse
+
+
+def described(model: type[BaseModel]) -> dict[str, Any]:
+    """The body, for the description of a path."""
+    schema = model.model_json_schema()
+    content = {"application/json": {"schema": _inlined(schema, schema.get("$defs", {}))}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def _parse(model: type[B], content: bytes) -> B:
+    try:
+        return model.model_validate(json.loads(content))
+    except ValidationError as error:
+        found = [{**each, "loc": ("body", *each["loc"])} for each in error.errors()]
+    except json.JSONDecodeError as error:
+        found = [{"type": "json_invalid", "loc": ("body", error.pos), "msg": "", "ctx": {"error": error.msg}}]
+    except (UnicodeDecodeError, RecursionError):
+        found = [{"type": "json_invalid", "loc": ("body", 0), "msg": "it is no JSON that can be read"}]
+    raise RequestValidationError(found)
+
+
+def _inlined(schema: Any, models: Mapping[str, Any]) -> Any:
+    if isinstance(schema, list):
+        return [_inlined(item, models) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        return _inlined(models[schema["$ref"].rpartition("/")[2]], models)
+    return {key: _inlined(value, models) for key, value in schema.items() if key != "$defs"}

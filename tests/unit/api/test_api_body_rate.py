@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How fast an account may send, and where its largest bodies are read: it takes no time from others."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import httpx
+import pytest
+from api_requests import ADMIN, API, PROXIES, proxy_body
+from starlette.datastructures import Headers
+
+from epic.api import body_rate
+from epic.api.body_limit import MOST_BYTES, body_length
+from epic.api.body_rate import A_SECOND, AT_ONCE, BodyRate, TooManyBytes
+from epic.api.tunnel_status import EndsBody
+
+STATUS = f"{API}/accounts/root/tunnels/status?cluster=c&node=n"
+
+
+class Clock:
+    """Time that passes only while something sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(body_rate, "time", clock)
+    monkeypatch.setattr(body_rate, "asyncio", clock)
+    return clock
+
+
+async def test_an_account_may_send_much_at_once_and_then_waits_while_others_do_not(clock: Clock) -> None:
+    rate = BodyRate()
+    for _ in range(AT_ONCE // MOST_BYTES):
+        await rate.take("greedy", MOST_BYTES)
+    assert clock.now == 100.0
+    await rate.take("greedy", MOST_BYTES)
+    await rate.take("modest", MOST_BYTES)
+    assert clock.now == 100.0
+    await rate.take("greedy", 1)
+    assert clock.now == pytest.approx(100.0 + MOST_BYTES / A_SECOND)
+
+
+async def test_who_would_wait_long_is_told_when_to_come_again(clock: Clock) -> None:
+    rate = BodyRate()
+    await rate.take("greedy", AT_ONCE + 60 * A_SECOND)
+    with pytest.raises(TooManyBytes) as refusal:
+        await rate.take("greedy", 1)
+    assert refusal.value.seconds == 60
+    clock.now += 60
+    await rate.take("greedy", 1)
+    assert clock.now == 160
+
+
+@pytest.mark.parametrize(
+    ("headers", "length"),
+    [
+        ({}, 0),
+        ({"content-length": "12"}, 12),
+        ({"content-length": "9" * 20}, MOST_BYTES),
+        ({"content-length": "some"}, 0),
+        ({"transfer-encoding": "chunked"}, MOST_BYTES),
+    ],
+)
+def test_a_body_counts_for_what_it_may_have(headers: dict[str, str], length: int) -> None:
+    assert body_length(Headers(headers), MOST_BYTES) == length
+
+
+async def test_a_tenant_that_sends_too_fast_is_answered_429_and_an_administrator_never(
+    tenant: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(body_rate, "AT_ONCE", 0)
+    monkeypatch.setattr(body_rate, "A_SECOND", 1)
+    monkeypatch.setattr(body_rate, "_LONGEST_SECONDS", 0.0)
+    assert (await tenant.post(PROXIES, json=proxy_body())).status_code == 302
+    refused = await tenant.put(STATUS, json={"tunnels": []})
+    assert refused.status_code == 429
+    assert refused.json()["reason"] == "TooManyRequests"
+    assert int(refused.headers["retry-after"]) >= 1
+    assert (await tenant.get(f"{API}/accounts/root")).status_code == 200, "who asks sends nothing"
+    for _ in range(3):
+        assert (await tenant.put(STATUS, json={"tunnels": []}, auth=ADMIN)).status_code == 200
+
+
+async def test_measurements_are_read_beside_the_event_loop(
+    tenant: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go = threading.Event(), threading.Event()
+    validate = EndsBody.model_validate
+
+    def slow(content: Any) -> EndsBody:
+        begun.set()
+        assert go.wait(10)
+        return validate(content)
+
+    monkeypatch.setattr(EndsBody, "model_validate", slow)
+    sent = asyncio.create_task(tenant.put(STATUS, json={"tunnels": []}))
+    assert await asyncio.to_thread(begun.wait, 10)
+    go.set()
+    assert (await sent).json() == {"tunnels": 0}
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"{", "the body is not JSON: Expecting property name"),
+        (b"\xff", "the body is not JSON: it is no JSON that can be read"),
+        (b"[" * 100_000, "the body is not JSON: it is no JSON that can be read"),
+        (b'{"tunnels": [{"id": 0}]}', "tunnels.0.id: Input should be greater than or equal to 1 (it is '0')"),
+        (b"[]", "the body: "),
+    ],
+)
+async def test_what_is_wrong_with_measurements_is_told(
+    tenant: httpx.AsyncClient, content: bytes, told: str
+) -> None:
+    reply = await tenant.put(STATUS, content=content)
+    assert reply.status_code == 400
+    assert reply.json()["error"].startswith(told)
+
+
+async def test_the_measurements_are_described(tenant: httpx.AsyncClient) -> None:
+    paths = (await tenant.get(f"{API}/openapi.json")).json()["paths"]
+    body = paths[f"{API}/accounts/{{account}}/tunnels/status"]["put"]["requestBody"]
+    tunnels = body["content"]["application/json"]["schema"]["properties"]["tunnels"]
+    assert "hello-age" in tunnels["items"]["properties"]
