@@ -17,11 +17,23 @@ from pathlib import Path
 from types import ModuleType
 
 import yaml
-from agent_control import GATEWAY, INSIDE, INSIDE6, INTERFACE, NODE, PUBLIC, Control, write_certificates
+from agent_control import (
+    GATEWAY,
+    INSIDE,
+    INSIDE6,
+    INTERFACE,
+    KEY,
+    NODE,
+    PUBLIC,
+    TUNNEL_ID,
+    Control,
+    write_certificates,
+)
 from agent_namespaces import Namespace
 from firewall_rules import firewall_rules
 
 import epic.bpf
+from epic.bpf import wire
 from epic.bpf.dataplane import Dataplane
 
 ROOT = Path(__file__).parents[3]
@@ -266,3 +278,14 @@ class Node:
         self.clean_up()
         for namespace in (self.node, self.instance, self.client, self.far):
             namespace.close()
+
+
+def say_hello(node: Node) -> wire.Control:
+    """Exchange hellos from the far end of the underlay; the first one tells the generation."""
+    ack = wire.Control(wire.Kind.HELLO_ACK, TUNNEL_ID, 0, 0)
+    with node.far, node.udp(FAR, 6080) as channel:
+        for counter in (4, 5):
+            hello = wire.Control(wire.Kind.HELLO, TUNNEL_ID, counter, 77, generation=ack.generation)
+            channel.sendto(wire.encode(hello, KEY), (UNDERLAY, 6080))
+            ack = wire.decode(channel.recv(2048), KEY)
+    return ack

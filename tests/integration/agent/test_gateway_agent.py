@@ -15,8 +15,8 @@ import asyncio
 from ipaddress import IPv4Address
 
 import pytest
-from agent_control import INSIDE, INTERFACE, KEY, PUBLIC, TUNNEL_ID, Gateway, snapshot
-from agent_node import FAR, UNDERLAY, Node, eventually, plane
+from agent_control import INSIDE, INTERFACE, PUBLIC, TUNNEL_ID, Gateway, snapshot
+from agent_node import FAR, Node, eventually, plane, say_hello
 
 from epic.ads.snapshot import ENDPOINT
 from epic.bpf import wire
@@ -191,17 +191,6 @@ async def test_a_hello_is_answered_and_shows_in_the_report(serving: Node) -> Non
     assert (reply.kind, reply.tunnel, reply.counter, reply.echo_ns) == (wire.Kind.HELLO_ACK, TUNNEL_ID, 5, 77)
     report = await serving.control.report(lambda r: r.tunnels and r.tunnels[0].hello_age >= 0)
     assert (report.tunnels[0].observed_address, report.tunnels[0].observed_port) == (FAR, 6080)
-
-
-def say_hello(node: Node) -> wire.Control:
-    """Exchange hellos from the far end of the underlay; the first one tells the generation."""
-    ack = wire.Control(wire.Kind.HELLO_ACK, TUNNEL_ID, 0, 0)
-    with node.far, node.udp(FAR, 6080) as channel:
-        for counter in (4, 5):
-            hello = wire.Control(wire.Kind.HELLO, TUNNEL_ID, counter, 77, generation=ack.generation)
-            channel.sendto(wire.encode(hello, KEY), (UNDERLAY, 6080))
-            ack = wire.decode(channel.recv(2048), KEY)
-    return ack
 
 
 async def test_a_clean_up_leaves_nothing(serving: Node) -> None:

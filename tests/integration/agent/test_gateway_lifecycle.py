@@ -4,7 +4,7 @@
 - A draining gateway tells its clients to leave, is withdrawn after a while and says when it is drained.
 - What is carried out is reported by digest, when nothing else is left; what is left is named.
 - A node that leaves EPIC keeps nothing that the agent made, be it told by order or by refusal.
-- An agent that starts where nothing is announced asks before it announces.
+- An agent that starts where nothing is announced asks before it announces, and waits for its far ends.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import asyncio
 
 import pytest
 from agent_control import GATEWAY, INTERFACE, PUBLIC, Gateway, snapshot, with_state
-from agent_node import Node, eventually
+from agent_node import Node, eventually, say_hello
 
 pytestmark = pytest.mark.root
 BACKEND = "192.168.50.11"
@@ -99,7 +99,26 @@ async def test_an_agent_asks_before_it_announces_after_a_reboot(serving: Node) -
     serving.start_agent()
     await asyncio.sleep(4)
     assert not serving.is_announced()
+    await asyncio.to_thread(say_hello, serving)
+    assert not serving.is_announced()
     await eventually(serving.is_announced, 8, "the announcement from the stored state")
+
+
+async def test_after_a_reboot_nothing_is_announced_before_far_ends_have_said_where_they_are(
+    serving: Node,
+) -> None:
+    serving.stop_agent()
+    serving.node.run("ip route flush proto 50")
+    serving.control.reports.clear()
+    serving.start_agent()
+    await serving.control.report(
+        lambda r: r.instances and r.instances[0].ready and r.applied_digest == "d1", 15
+    )
+    for _ in range(40):
+        assert not serving.is_announced()
+        await asyncio.sleep(0.05)
+    await asyncio.to_thread(say_hello, serving)
+    await eventually(serving.is_announced, 3, "the announcement")
 
 
 async def test_a_node_that_was_away_drops_what_was_given_to_others_before_it_announces(serving: Node) -> None:

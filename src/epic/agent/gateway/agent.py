@@ -104,7 +104,7 @@ class GatewayAgent:
         self._intake = Intake(self._cache, self._saver, self._accept_resources, stop.set)
         client = self._client()
         self._hold = Hold(client, self._cache, standing=bool(self._routes.standing))
-        self._reconciler.hold_new = self._hold.holds()
+        self._reconciler.hold_new = self._hold.holds(self._alive)
         await self._take_over(stored is not None)
         self._renewer = CertificateRenewer(settings.control, settings.node_name, lambda: client.channel)
         self._reporter = report.Reporter(
@@ -215,7 +215,7 @@ class GatewayAgent:
             except TimeoutError:
                 # Some conclusions come with time alone.
                 pass
-            self._reconciler.hold_new = self._hold.holds()
+            self._reconciler.hold_new = self._hold.holds(self._alive)
             changed = self._announce.is_set()
             self._announce.clear()
             if await beat_during(self._reconciler.announce(), _KERNEL_SECONDS) or changed:

@@ -23,6 +23,8 @@ T = TypeVar("T")
 # So long a control plane may take to say anything, and everything.
 _SILENT_SECONDS = 5.0
 _UNDECIDED_SECONDS = 15.0
+_FIRST_HELLO_SECONDS = 6.0
+"""Who lives has said a regular hello in this time."""
 _HOLD_SECONDS = 10.0
 # The kernel answers at once, unless others keep it from that.
 _SLOW_SECONDS = 3.0
@@ -167,24 +169,36 @@ class Heard(Protocol):
 
 
 class Hold:
-    """Has an agent that starts on a node where nothing is announced ask the control plane first.
+    """Has an agent that starts on a node where nothing is announced ask the control plane first, and hear of
+    the far ends of the tunnels that it had.
 
-    It may have been away for long: what it has on disk may belong to others by now.
+    It may have been away for long: what it has on disk may belong to others by now. And the programs of a
+    host that started anew do not know where far ends are before these say hello: requests would wait for it.
     """
 
     def __init__(self, client: Heard, cache: ResourceCache, *, standing: bool) -> None:
         self._client = client
         self._cache = cache
         self._begun = time.monotonic()
+        self._had = frozenset(cache.tunnels)
+        self._decided: float | None = None
         self._over = standing
 
-    def holds(self) -> bool:
-        """Whether nothing may be announced yet."""
+    def holds(self, alive: Collection[int]) -> bool:
+        """Whether nothing may be announced yet; `alive` are the ids of tunnels that were heard of."""
         if not self._over:
-            waited = time.monotonic() - self._begun
-            silent = waited > _SILENT_SECONDS and not self._client.heard
-            self._over = self._cache.node_state is not None or silent or waited > _UNDECIDED_SECONDS
+            now = time.monotonic()
+            if self._decided is None and self._is_decided(now):
+                self._decided = now
+            if self._decided is not None:
+                unheard = (self._had & self._cache.tunnels.keys()).difference(alive)
+                self._over = not unheard or now - self._decided > _FIRST_HELLO_SECONDS
         return not self._over
+
+    def _is_decided(self, now: float) -> bool:
+        waited = now - self._begun
+        silent = waited > _SILENT_SECONDS and not self._client.heard
+        return self._cache.node_state is not None or silent or waited > _UNDECIDED_SECONDS
 
 
 class Newcomers:
