@@ -172,13 +172,18 @@ class Lab:
 
 def run_site(*options: str) -> subprocess.CompletedProcess[str]:
     """Run site.yml on the lab; a run that fails raises nothing."""
+    return run_playbook("site.yml", *options, timeout=300)
+
+
+def run_playbook(playbook: str, *options: str, timeout: float = 900) -> subprocess.CompletedProcess[str]:
+    """Run a playbook of the checkout on the lab, as run_site does."""
     return subprocess.run(
-        [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(INVENTORY), "site.yml", *options],
+        [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(INVENTORY), playbook, *options],
         cwd=CHECKOUT,
         env=os.environ | {"ANSIBLE_CONFIG": str(CHECKOUT / "ansible.cfg"), "ANSIBLE_FORCE_COLOR": "0"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=timeout,
         check=False,
     )
 

@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
+import json
+import shlex
+import subprocess
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hosts import Lab, Reply, Target, eventually, settled, tally
+from hosts import Host, Lab, Reply, Target, eventually, settled, tally
 
 HEALED_SECONDS = 2.0
+WATCHED_SECONDS = 8
 DEFAULT_ROUTES = {"epic2": "172.30.12.1", "node2": "172.30.3.1"}
 
 # This takes the kernel's own rules as well, without which no host can be reached: the agent puts them back.
@@ -43,24 +47,80 @@ ON_EPIC_NODES = {
     "the Envoy is killed": "systemctl kill -s KILL '{envoy}'",
     "BIRD is killed": "systemctl kill -s KILL bird",
 }
+# Asks the node's own Envoy while it is announced; prints for how long on end it was and did not answer.
+ANNOUNCED_UNFIT = """
+import http.client, json, subprocess, sys, time
+address, host, end = sys.argv[1], sys.argv[2], time.time() + float(sys.argv[3])
+flag = ["ip", "route", "show", "exact", address + "/32", "proto", "50", "type", "blackhole"]
+def serves():
+    connection = http.client.HTTPConnection(address, 80, timeout=0.5)
+    try:
+        connection.request("GET", "/", headers={"Host": host})
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+print("ready", flush=True)
+spans, since, asked, answered = [], None, 0, 0
+while time.time() < end:
+    begun = time.time()
+    announced = bool(subprocess.run(flag, capture_output=True).stdout)
+    well = not announced or serves()
+    asked, answered = asked + announced, answered + (announced and well)
+    if not well and since is None:
+        since = begun
+    elif well and since is not None:
+        spans.append(time.time() - since)
+        since = None
+    time.sleep(0.05)
+print(json.dumps({"spans": spans + ([time.time() - since] if since else []), "answered": answered}))
+"""
 CASES = [
     *((node, what) for node in ("epic2", "node2") for what in ON_BOTH),
     *(("epic2", what) for what in ON_EPIC_NODES),
 ]
 
 
+WATCHED = ("router", "nat")
+
+
+def start_capture(host: Host) -> subprocess.Popen[str]:
+    """A capture of packets from or to inside addresses outside the tunnel, which has begun."""
+    capture = host.start("exec timeout 120 tcpdump -nn -l --immediate-mode -i any 'net 100.64.0.0/10' 2>&1")
+    assert capture.stdout is not None
+    said = []
+    for line in capture.stdout:
+        if line.startswith("listening on "):
+            return capture
+        said.append(line)
+    raise AssertionError(f"no capture on {host.name}: {''.join(said)}")
+
+
 @pytest.fixture
-def clear_text(lab: Lab) -> Iterator[list[str]]:
-    """Packets from or to inside addresses that the router saw outside the tunnel, filled in at the end."""
-    capture = lab["router"].start(
-        "timeout 60 tcpdump -nn -l --immediate-mode -i any 'net 100.64.0.0/10' 2>/dev/null"
-    )
-    seen: list[str] = []
-    time.sleep(0.5)
-    yield seen
-    lab["router"].run("pkill -INT -x tcpdump || true")
-    out, _ = capture.communicate(timeout=30)
-    assert [line for line in out.splitlines() if " > " in line] == []
+def clear_text(lab: Lab) -> Iterator[None]:
+    """No packet from or to an inside address is seen outside the tunnel, by those between the nodes."""
+    captures = {name: start_capture(lab[name]) for name in WATCHED}
+    yield
+    early = {name for name, capture in captures.items() if capture.poll() is not None}
+    for name in WATCHED:
+        lab[name].run("pkill -INT -x tcpdump || true")
+    said = {name: capture.communicate(timeout=30)[0] for name, capture in captures.items()}
+    assert not early, f"captures that ended before the test: {said}"
+    assert all("packets captured" in text for text in said.values()), said
+    assert [line for text in said.values() for line in text.splitlines() if " > " in line] == []
+
+
+def test_what_would_leave_in_the_clear_is_seen(lab: Lab) -> None:
+    """The watch of the tests below, on a packet that a workload node sends outside any tunnel."""
+    captures = {name: start_capture(lab[name]) for name in WATCHED}
+    try:
+        lab["nat"].run("ping -c 3 -i 0.2 -W 1 -I 172.30.2.2 100.64.0.1 || true")
+    finally:
+        for name in WATCHED:
+            lab[name].run("pkill -INT -x tcpdump || true")
+    for name, capture in captures.items():
+        assert "172.30.2.2 > 100.64.0.1" in capture.communicate(timeout=30)[0], name
 
 
 def instance(web: dict[str, Any], lab: Lab, node: str) -> dict[str, str]:
@@ -71,20 +131,23 @@ def instance(web: dict[str, Any], lab: Lab, node: str) -> dict[str, str]:
     return {"interface": interface.partition("=")[2], "envoy": f"epic-envoy@{gateway}.service"}
 
 
+@pytest.mark.usefixtures("clear_text")
 @pytest.mark.parametrize(("node", "what"), CASES, ids=[f"{what} on {node}" for node, what in CASES])
 def test_after_two_seconds_every_request_is_answered_again(
-    lab: Lab, web: dict[str, Any], web_target: Target, clear_text: list[str], node: str, what: str
+    lab: Lab, web: dict[str, Any], web_target: Target, node: str, what: str
 ) -> None:
     command = (ON_BOTH | ON_EPIC_NODES)[what]
     words = {"gateway": DEFAULT_ROUTES[node]}
     if node == "epic2":
         words |= instance(web, lab, node)
+    watch = watching(lab, web_target) if node == "epic2" else None
     load = lab.load(web_target, 160, 0.04)
     time.sleep(0.5)
     lab[node].run(command.format(**words))
     broken = time.time()
     replies = load.stop()
-    if node == "epic2":
+    if watch is not None:
+        never_announced_unfit(watch)
         # the agent puts back what a stopped unit took away; the unit itself is for its administrator to start
         lab[node].run("systemctl start epic-node")
     settled(lab, web_target)
@@ -97,6 +160,22 @@ def test_after_two_seconds_every_request_is_answered_again(
         what="answers of both backends",
     )
     assert both == {"node1", "node2"}
+
+
+def watching(lab: Lab, target: Target) -> subprocess.Popen[str]:
+    """The node's Envoy is asked from now on, while it is announced."""
+    words = f"{target.address} {target.host} {WATCHED_SECONDS}"
+    watch = lab["epic2"].start(f"python3 -u -c {shlex.quote(ANNOUNCED_UNFIT)} {words}")
+    assert watch.stdout is not None
+    assert watch.stdout.readline() == "ready\n"
+    return watch
+
+
+def never_announced_unfit(watch: subprocess.Popen[str]) -> None:
+    """A node that does not serve is mended or withdrawn in time."""
+    said = json.loads(watch.communicate(timeout=60)[0])
+    assert said["answered"] > 20, said
+    assert max(said["spans"], default=0) < HEALED_SECONDS, said
 
 
 def failures(replies: list[Reply], since: float) -> str:
@@ -124,9 +203,10 @@ def test_a_unit_that_is_stopped_takes_the_nodes_announcement_with_it_and_no_requ
     settled(lab, web_target)
 
 
+@pytest.mark.usefixtures("clear_text")
 @pytest.mark.parametrize("node", ["epic2", "node2"])
 def test_an_agent_that_is_stopped_for_a_while_costs_no_request(
-    lab: Lab, web_target: Target, clear_text: list[str], node: str
+    lab: Lab, web_target: Target, node: str
 ) -> None:
     load = lab.load(web_target, 150, 0.04)
     lab[node].run("systemctl stop epic-agent")

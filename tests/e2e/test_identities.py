@@ -4,13 +4,17 @@
 from __future__ import annotations
 
 import json
+import shlex
+import ssl
 import subprocess
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hosts import Host, Lab, Target, eventually, tally
+from cryptography import x509
+from hosts import Host, Lab, Target, eventually
+from traffic import none_broken, traffic
 
 from epic.client import EpicClient
 
@@ -118,16 +122,66 @@ def test_an_agent_renews_its_certificate_without_losing_a_request(
     aged = control.run(
         f'/opt/epic/current/bin/python -c "{program}" epic2 {20 * HOURS}', stdin=request["request"]
     )
-    load = lab.load(web_target, 3000, 0.02)
-    node.run(f"{PKI} install", stdin=aged)
-    old = life(node)["not_after"]
-    eventually(
-        lambda: life(node)["not_after"] > old, within=90, every=1, what="a renewed certificate of epic2"
+    with traffic(lab, web_target, rate=50, connections=20) as seen:
+        node.run(f"{PKI} install", stdin=aged)
+        old = life(node)["not_after"]
+        eventually(
+            lambda: life(node)["not_after"] > old, within=90, every=1, what="a renewed certificate of epic2"
+        )
+    none_broken(seen)
+
+
+# Makes the server's certificate as it was made 75 days ago, for 90 days.
+AGE_SERVER = """
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from epic.pki import certificates, directory, operations
+place = Path("/etc/epic/pki")
+names = sorted(certificates.alternative_names(directory.read_certificate(place / "server.crt")))
+(place / "server.crt").unlink()
+then = datetime.now(UTC) - timedelta(days=75)
+operations.control(operations.Pki(place, then), names, None, timedelta(days=90))
+"""
+TIMER = "/run/systemd/system/epic-pki-renew.timer.d"
+SOON = "[Timer]\nOnActiveSec=1s\nAccuracySec=1s\nRandomizedDelaySec=0\n"
+
+
+def served(api: EpicClient) -> x509.Certificate:
+    """The certificate that the REST API answers with."""
+    host, _, port = api.server.rpartition("/")[2].partition(":")
+    return x509.load_pem_x509_certificate(ssl.get_server_certificate((host, int(port))).encode())
+
+
+@pytest.fixture
+def soon(control: Host) -> Iterator[str]:
+    """A command after which the timer is due in a second, instead of once in the day."""
+    yield (
+        f"mkdir -p {TIMER} && printf '{SOON}' > {TIMER}/soon.conf"
+        " && systemctl daemon-reload && systemctl restart epic-pki-renew.timer"
     )
-    replies = load.stop()
-    assert {r.status for r in replies} == {200}, tally(replies)
-
-
-def test_the_servers_certificate_is_renewed_by_itself(control: Host) -> None:
+    control.run(f"rm -r {TIMER}; systemctl daemon-reload; systemctl restart epic-pki-renew.timer")
     control.run("systemctl start epic-pki-renew.service")
-    assert control.run("systemctl is-active epic-pki-renew.timer").strip() == "active"
+
+
+def test_the_servers_certificate_is_renewed_by_its_timer_and_served(
+    control: Host, api: EpicClient, soon: str
+) -> None:
+    control.run(f"/opt/epic/current/bin/python -c {shlex.quote(AGE_SERVER)}")
+    aged = eventually(
+        lambda: next((c for c in [served(api)] if _days(c) < 20), None),
+        within=30,
+        what="the old certificate of the server",
+    )
+    control.run(soon)
+    renewed = eventually(
+        lambda: next((c for c in [served(api)] if _days(c) > 80), None),
+        within=60,
+        what="a renewed certificate of the server",
+    )
+    assert renewed.serial_number != aged.serial_number
+    assert api.get("/api/epic/nodes")["items"], "the client's authority is the renewed certificate's too"
+
+
+def _days(certificate: x509.Certificate) -> float:
+    """For how many days it is good."""
+    return (certificate.not_valid_after_utc.timestamp() - time.time()) / 86400

@@ -6,11 +6,14 @@ from __future__ import annotations
 import json
 import shlex
 import subprocess
+import time
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from conftest import PROXIES, ready_instances
-from hosts import Lab, Target, eventually, settled, tally
+from hosts import CommandFailed, Lab, Target, eventually, settled, tally
+from traffic import describe, traffic
 
 from epic.client import EpicClient
 
@@ -102,3 +105,37 @@ def test_without_an_agent_too_a_dead_envoy_is_withdrawn_within_a_second(
         lab["epic2"].run("systemctl start epic-agent")
     name = web["metadata"]["name"]
     eventually(lambda: len(ready_instances(api, name)) == 2, within=15, what="both instances announced again")
+
+
+CONNECTIONS, UNDER_WAY = 200, 3
+BOOT = "cat /proc/1/stat | cut -d' ' -f22"
+"""When the host's first process was started."""
+
+
+def has_started_anew(lab: Lab, node: str, before: str) -> bool:
+    try:
+        return lab[node].run(BOOT) != before
+    except (CommandFailed, subprocess.TimeoutExpired):
+        return False
+
+
+@pytest.mark.timeout(400)
+def test_a_node_that_is_shut_down_undrained_is_withdrawn_before_its_envoy_ends_and_comes_back(
+    lab: Lab, web_target: Target
+) -> None:
+    """Connections that it had are lost with it; new ones are not, and nobody else's."""
+    before = lab["epic2"].run(BOOT)
+    with traffic(lab, web_target, connections=CONNECTIONS) as seen:
+        lab["epic2"].run("systemctl reboot", check=False)
+        settled(lab, web_target, 1)
+        eventually(lambda: has_started_anew(lab, "epic2", before), within=120, what="the host's next start")
+        settled(lab, web_target, 2, within=120)
+        time.sleep(2)
+    assert [count for _, count in seen.next_hops] == [2, 1, 2], describe(seen)
+    fresh = [failure for failure in seen.failures if not failure.kept]
+    # some may have been under way when the router took their way away
+    assert len(fresh) <= UNDER_WAY, describe(seen)
+    broken = len(seen.failures) - len(fresh) + seen.dropped
+    assert broken <= 0.65 * CONNECTIONS, describe(seen)
+    back = seen.next_hops[2][0]
+    assert not [failure for failure in seen.failures if failure.opened > back], describe(seen)

@@ -17,6 +17,8 @@ from router_watch import Moved
 
 LOAD = Path(__file__).with_name("client_load.py")
 WATCH = Path(__file__).with_name("router_watch.py")
+RATE = 300
+"""Requests a second on connections of their own, where nothing else is said."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def _is_of(moved: Moved, failure: Failure) -> bool:
 
 
 @contextmanager
-def traffic(lab: Lab, target: Target, rate: int = 300, connections: int = 200) -> Iterator[Seen]:
+def traffic(lab: Lab, target: Target, rate: int = RATE, connections: int = 200) -> Iterator[Seen]:
     """Requests for as long as the block runs."""
     seen = Seen()
     watch = _start(lab, "router", WATCH, target.address)
