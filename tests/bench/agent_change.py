@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What one changed endpoint costs an agent of an EPIC node that holds 10,000 tunnels and 100,000 endpoints.
+"""What changes cost an agent of an EPIC node that holds 10,000 tunnels and 100,000 endpoints of 10 gateways.
 
 The real reconciler and programs, in a network namespace: from the resources that arrive until the programs
-have the endpoint, or have it no more, and Envoys are told. The 5 ms that it waits for more of a burst do not
-count. Needs root and `make bpf`.
+have an endpoint, or have it no more, and Envoys are told. The 5 ms that it waits for more of a burst do not
+count. Of large changes it is measured how long the event loop is held at most by one piece of them, in
+processor time. Needs root and `make bpf`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / f"tests/{room}") for room in ("integration/agent", "integration", "bench")]
@@ -45,6 +47,9 @@ TUNNELS, ENDPOINTS, MEMBERS = 10_000, 100_000, 100
 ROUNDS = 101
 NODE = "bench"
 
+LEAVING = 1000
+_ALL = frozenset(range(1, TUNNELS + 1))
+
 Change = Mapping[str, tuple[Resources, Sequence[str]]]
 """By type: what is updated, and what is removed."""
 
@@ -53,6 +58,7 @@ class Node:
     """An agent without connections."""
 
     def __init__(self, directory: Path, pins: Path) -> None:
+        self._places = directory, pins
         self.plane = Dataplane(pins, Path(epic.bpf.__file__).with_name("gue.bpf.o"))
         self._cache = ResourceCache()
         self.worker = Worker("kernel")
@@ -86,16 +92,77 @@ class Node:
         await self._reconciler.round()
         return (time.perf_counter() - begun) * 1000
 
+    def feed(self, change: Change) -> None:
+        """Take a change in, as what comes from disk."""
+        for type_url, (updated, removed) in change.items():
+            self._cache.update(type_url, updated, removed)
+        self._reconciler.accept_resources()
+
+    def set_down(self, down: frozenset[int]) -> None:
+        """These tunnels are silent."""
+        self._reconciler.set_down(down)
+
+    async def work(self, holds: Holds) -> float:
+        """Make the node as it should be; milliseconds for which the event loop was held at most."""
+
+        async def work() -> None:
+            # What was done before is none of it.
+            holds.take()
+            await self._reconciler.round()
+
+        await asyncio.create_task(work())
+        return holds.take()[0]
+
     def has(self, number: int) -> bool:
         """Whether the programs have the endpoint."""
         return bool(self.plane.endpoints([(inside(0), IPv4Address(endpoint(number)))]))
 
-    def close(self) -> None:
-        """Leave nothing."""
+    def another(self) -> Node:
+        """An agent that comes after this one."""
+        return Node(*self._places)
+
+    def stop(self) -> None:
+        """Leave the programs, as an agent that ends."""
         self._routes.close()
         self.worker.close()
         self._kernel.close()
+
+    def close(self) -> None:
+        """Leave nothing."""
+        self.stop()
         self.plane.unload()
+
+
+class Holds:
+    """Milliseconds of processor time for which the event loop and the kernel's thread were held at a time."""
+
+    def __init__(self, node: Node) -> None:
+        self._loop, self._thread = 0.0, 0.0
+        piece, call = asyncio.events.Handle._run, node.worker.run
+
+        def timed_piece(handle: asyncio.Handle) -> None:
+            begun = time.thread_time()
+            piece(handle)
+            self._loop = max(self._loop, time.thread_time() - begun)
+
+        async def timed_call(work: Callable[..., Any], *arguments: object) -> Any:
+            def timed() -> Any:
+                begun = time.thread_time()
+                try:
+                    return work(*arguments)
+                finally:
+                    self._thread = max(self._thread, time.thread_time() - begun)
+
+            return await call(timed)
+
+        asyncio.events.Handle._run = timed_piece  # type: ignore[method-assign]
+        node.worker.run = timed_call  # type: ignore[method-assign]
+
+    def take(self) -> tuple[float, float]:
+        """The longest since the last call, of the loop and of the thread."""
+        found = self._loop * 1000, self._thread * 1000
+        self._loop = self._thread = 0.0
+        return found
 
 
 async def measure(node: Node) -> None:
@@ -114,10 +181,38 @@ async def measure(node: Node) -> None:
         change = {ENDPOINT: (_endpoint(number), ()), LOAD_ASSIGNMENT: (_assignment(number), ())}
         times["added, and its Envoy told"].append(await node.take(change))
         assert node.has(number)
+    node.set_down(_ALL)
+    await node.take({})
+    times["added while all tunnels are down"] = [
+        await node.take({ENDPOINT: (_endpoint(number), ()), LOAD_ASSIGNMENT: (_assignment(number), ())})
+        for number in range(ENDPOINTS + ROUNDS, ENDPOINTS + 2 * ROUNDS)
+    ]
     print(f"all of {TUNNELS:,} tunnels and {ENDPOINTS:,} endpoints: {filling:,.0f} ms; then one endpoint is")
     for kind, found in times.items():
         middle, most = median(found), max(found)
         print(f"  {kind}: {middle:.2f} ms [{min(found):.2f}..{most:.2f}], 1/{filling / middle:,.0f} of all")
+    print("the event loop is held at most, of processor time, when")
+    for kind, most in (await _large_changes(node)).items():
+        print(f"  {kind}: {most:.1f} ms")
+
+
+async def _large_changes(node: Node) -> dict[str, float]:
+    holds, found = Holds(node), {}
+    node.set_down(frozenset())
+    found["all tunnels come back"] = await node.work(holds)
+    node.set_down(_ALL)
+    found["all tunnels go down"] = await node.work(holds)
+    leaving = [f"shop.g0/{endpoint(number * GATEWAYS)}" for number in range(LEAVING)]
+    node.feed({ENDPOINT: ({}, leaving)})
+    found[f"{LEAVING:,} endpoints go that Envoys still name"] = await node.work(holds)
+    later = node.another()
+    try:
+        await later.start()
+        later.feed({url: (group, ()) for url, group in gateway_state(TUNNELS, ENDPOINTS).items()})
+        found["an agent starts where all is there"] = await later.work(holds)
+    finally:
+        later.stop()
+    return found
 
 
 def _endpoint(number: int) -> Resources:

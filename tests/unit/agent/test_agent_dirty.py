@@ -50,7 +50,7 @@ class Node(RuleBasedStateMachine):
     ) -> None:
         """While they are compared, others are wanted, and tunnels are lost."""
         self.there, self.wanted, self.known = there, wanted, known
-        for _ in self.differences.compare(self.wanted.items(), dict(there), self.is_known, at_once=1):
+        for _ in self.differences.compare(list(wanted.items()), dict(there), self.is_known, at_once=1):
             for change in meanwhile[:1]:
                 if isinstance(change, int):
                     self.lose_a_tunnel(change)

@@ -70,7 +70,7 @@ class EndpointDiff:
         So many are compared with each step; what is wanted in between is taken in.
         """
         self._found, self._meanwhile = {}, {}
-        for number, (key, endpoint) in enumerate(list(wanted), start=1):
+        for number, (key, endpoint) in enumerate(wanted, start=1):
             found = there.pop(key, None)
             if found != endpoint or not known(endpoint.tunnel):
                 self._found[key] = Difference(found, endpoint)
@@ -107,15 +107,27 @@ class EndpointDiff:
 
     def compact(self, known: Callable[[int], bool]) -> dict[EndpointKey, Difference]:
         """Those that differ; the others are forgotten. Nothing is wanted through an unknown tunnel."""
-        self._found = {
-            key: found
-            for key, found in self._found.items()
-            if found.there != found.wanted or not (found.wanted is None or known(found.wanted.tunnel))
-        }
-        return {
-            key: found if found.wanted is None or known(found.wanted.tunnel) else found._replace(wanted=None)
-            for key, found in self._found.items()
-        }
+        right: list[EndpointKey] = []
+        kept: list[tuple[EndpointKey, Difference]] = []
+        unwanted: list[EndpointKey] = []
+        for key, found in self._found.items():
+            unknown = found.wanted is not None and not known(found.wanted.tunnel)
+            if unknown:
+                unwanted.append(key)
+            if unknown or found.there != found.wanted:
+                kept.append((key, found))
+            else:
+                right.append(key)
+        # What this costs is the keys' hashes: those of the fewer are taken, and none for a copy.
+        if len(right) > len(kept):
+            self._found = dict(kept)
+        else:
+            for key in right:
+                del self._found[key]
+        differing = dict(self._found)
+        for key in unwanted:
+            differing[key] = differing[key]._replace(wanted=None)
+        return differing
 
 
 class DirtySet:

@@ -237,6 +237,8 @@ class Reconciler:
         passes_on = await self._sync_siblings(kernel, whole)
         await self._refresh_endpoints()
         view = self._view(kernel)
+        # A node that begins has a hundred thousand endpoints to make: others have their turn in between.
+        await asyncio.sleep(0)
         self._failures.begin()
         actions = plan.additions(view.wanted, view.observed)
         failed = await self._apply(view, actions)

@@ -106,8 +106,8 @@ class ResourceCache:
         return found.endpoint.tunnel if self.dirty.endpoints.is_there(found.key) else None
 
     def endpoints(self) -> Iterator[tuple[EndpointKey, Endpoint]]:
-        """All endpoints."""
-        return ((item.key, item.endpoint) for item in self._endpoints.values())
+        """All endpoints that there are now, whatever changes while they are gone through."""
+        return ((item.key, item.endpoint) for item in list(self._endpoints.values()))
 
     def versions(self, type_url: str) -> dict[str, str]:
         """Of each resource of a type, by name."""
