@@ -61,9 +61,13 @@ def is_coming(instance: ProxyInstance) -> bool:
     return not (instance.error or instance.run_error or instance.unconnected == "no-room")
 
 
-def may_stand_in(instance: ProxyInstance) -> bool:
-    """Whether it serves and can take another's place: it reaches what the other reaches."""
-    return is_serving(instance) and not instance.unconnected
+def may_stand_in(instance: ProxyInstance, *, for_long: bool = True) -> bool:
+    """Whether it serves and can take another's place: it reaches what the other reaches.
+
+    While another restarts it may reach less: that is over in a moment.
+    """
+    less = not for_long and not instance.waits_for_tunnels
+    return is_serving(instance) and (less or not instance.unconnected)
 
 
 def goals(
@@ -91,7 +95,7 @@ def goals(
     free.sort(
         key=lambda i: (
             not _is_leaving(i),
-            i.unconnected != "no-room",
+            not i.reaches_less,
             hosts[i.node].heard,
             preference(gateway, i.node),
         )

@@ -213,11 +213,12 @@ def _obstacle(instance: ProxyInstance, view: _View) -> str:
         return "WaitsForTurn: another instance of the gateway is on its way"
     if view.replaced or any(is_coming(o) and o.goal in {"serve", "restart"} for o in others):
         return "WaitsForReplacement: another instance of the gateway is to serve first"
-    serving = {o.node for o in others if may_stand_in(o)}
+    restart = view.goal == "restart"
+    serving = {o.node for o in others if may_stand_in(o, for_long=not restart)}
     # Where no router hears the instance itself, nobody misses it.
     any_will_do = instance.node in view.unheard or view.host.unheard_ok
     enough = serving if any_will_do else serving - view.unheard
-    if enough or (view.goal == "restart" and not others):
+    if enough or (restart and not others):
         return ""
     return _why_alone(others, bool(serving))
 
@@ -226,7 +227,7 @@ def _why_alone(others: Sequence[ProxyInstance], any_serves: bool) -> str:
     """Why none of the others can take the place of an instance."""
     if any_serves:
         return "NoOtherHeard: no router has a BGP session with a node where another instance serves"
-    if any(other.unconnected == "no-room" for other in others):
+    if any(other.reaches_less for other in others):
         return "NoOtherConnected: the nodes of its other instances have no room for the tunnels that it has"
     return "NoOtherInstance: no other instance of the gateway serves, and no node has room for one"
 

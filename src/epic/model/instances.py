@@ -14,7 +14,7 @@ from epic.model.base import Kebab, now
 InstancePhase = Literal["Planned", "Prepared", "Serving", "Draining", "Withdrawn", "Removed"]
 Goal = Literal["serve", "park", "restart", "remove"]
 UnitState = Literal["", "current", "outdated", "removed"]
-Unconnected = Literal["", "pending", "no-room"]
+Unconnected = Literal["", "pending", "no-room", "short"]
 
 NODE_SILENT = "NodeSilent"
 CONFIGURATION_REFUSED = "ConfigurationRefused"
@@ -32,8 +32,9 @@ class ProxyInstance(Kebab):
     `phase`, `since` and `reason` are the sequencer's, as is `goal`, what it is to come to. `unit` is what
     the last run on the node found or left: the instance as wanted, another that it had to leave alone
     because it serves, or none. `hold` says why it is not to be announced yet; empty: it may be. Nor is it
-    to be while it is `unconnected`: its tunnels are still to be made, or its node has no room for those to
-    where others that serve have some. `listed`: it is in the list of siblings, so that others may pass
+    to be while it is `unconnected`: its tunnels are still to be made (`pending`), or its node has no room for
+    those to where others that serve have some (`no-room`). One for which that came later is `short`: it
+    serves. `listed`: it is in the list of siblings, so that others may pass
     packets on to it. The last fields are what the node's agent says; `error` begins with a reason of ours and
     a colon, the rest is the agent's own words and for the platform's operators alone.
     """
@@ -66,6 +67,16 @@ class ProxyInstance(Kebab):
     def published(self) -> bool:
         """Whether its node is to have it."""
         return self.phase != "Removed"
+
+    @property
+    def waits_for_tunnels(self) -> bool:
+        """Whether it is not to begin to be announced for want of tunnels."""
+        return self.unconnected in {"pending", "no-room"}
+
+    @property
+    def reaches_less(self) -> bool:
+        """Whether its node has no room for tunnels to where others that serve have some."""
+        return self.unconnected in {"no-room", "short"}
 
     @property
     def draining(self) -> bool:

@@ -65,7 +65,8 @@ class GatewayPlan:
 
         A newcomer may serve when it reaches what those reach that serve already; what comes later keeps it no
         longer than them. While none serves, it waits for all that is planned. One whose node has no room for
-        that waits until there is some, or until none serves that reaches more.
+        that waits until there is some, or until none serves that reaches more. One that was let go before is
+        `short` then, and serves.
         """
         instances = proxy.status.instances
         have = {(key_of(tunnel), tunnel.spec.inside_address) for tunnel in world.tunnels.of(self.gateway)}
@@ -94,7 +95,7 @@ class GatewayPlan:
         if instance.node in self.apart:
             return "no-room"
         if not _is_newcomer(instance, connected):
-            return ""
+            return "short" if instance.node in short else ""
         if instance.node in short:
             return "no-room"
         may_wait = now() - instance.since < _PATIENCE
@@ -157,7 +158,9 @@ def with_tunnels_later(world: World, proxy: GWProxy) -> GWProxy:
     if not proxy.deleting and not serves and world.backends.count_workloads(proxy.id):
         connected = {tunnel.spec.epic_node for tunnel in world.tunnels.of(proxy.id)}
         instances = tuple(
-            _with_unconnected(i, i.unconnected or "pending") if _is_newcomer(i, connected) else i
+            _with_unconnected(i, i.unconnected if i.waits_for_tunnels else "pending")
+            if _is_newcomer(i, connected)
+            else i
             for i in status.instances
         )
         status = status.model_copy(update={"instances": instances})
@@ -170,7 +173,7 @@ def _is_newcomer(instance: ProxyInstance, connected: Collection[str]) -> bool:
 
     One that served, and starts anew, is none: it serves with what it has.
     """
-    return not instance.announced and (bool(instance.unconnected) or instance.node not in connected)
+    return not instance.announced and (instance.waits_for_tunnels or instance.node not in connected)
 
 
 def is_pending(proxy: GWProxy) -> bool:

@@ -219,6 +219,17 @@ def test_an_instance_without_tunnels_takes_nobodys_place() -> None:
     assert found.instances[1].reason.startswith("NoRoom")
 
 
+def test_an_instance_that_reaches_less_serves_but_takes_nobodys_place() -> None:
+    both = [instance("e1", **UP), instance("e2", **UP, unconnected="short")]
+    found = step(both, host("e1", drain=True))
+    assert phases(found)["e1"] == "Serving"
+    assert found.instances[0].reason.startswith("NoOtherConnected")
+    outdated = [instance("e1", **{**UP, "unit": "outdated"}), both[1]]
+    assert phases(step(outdated)) == {"e1": "Draining", "e2": "Serving"}, "a restart is short"
+    three = [*both, instance("e3", **UP)]
+    assert [i.node for i in step(three).instances if i.draining] == ["e2"]
+
+
 def test_an_update_waits_for_the_session_of_the_other_node() -> None:
     both = [instance("e1", **{**UP, "unit": "outdated"}), instance("e2", **UP)]
     assert phases(step(both, host("e2", unheard=True))) == {"e1": "Serving", "e2": "Serving"}

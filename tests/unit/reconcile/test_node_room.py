@@ -247,9 +247,9 @@ def test_without_another_that_serves_who_has_room_for_some_of_its_tunnels_serves
     announce(store, "a")
     turns.take(5)
     assert unconnected(store, "a") == {"e2": "", "e1": ""}
-    announce(store, "a", "e1")
+    announce(store, "a", "e1", "e2")
     turns.take(5)
-    assert unconnected(store, "a") == {"e2": "", "e1": ""}, "what serves goes on"
+    assert unconnected(store, "a") == {"e2": "", "e1": "short"}, "what serves goes on"
 
 
 def test_who_served_and_starts_anew_is_not_held_for_want_of_room(store: CachedStore) -> None:
@@ -259,8 +259,26 @@ def test_who_served_and_starts_anew_is_not_held_for_want_of_room(store: CachedSt
     move(store, "a", range(10))
     announce(store, "a", "e2")
     Turns(store).take(5)
-    assert unconnected(store, "a") == {"e1": "", "e2": ""}
+    assert unconnected(store, "a") == {"e1": "short", "e2": ""}
 
 
 def unconnected(store: CachedStore, account: str) -> dict[str, str]:
     return {i.node: i.unconnected for i in store.get(GWProxy, account, "g").status.instances}
+
+
+def test_who_was_let_go_while_nobody_served_takes_no_place_of_one_that_reaches_more(
+    store: CachedStore,
+) -> None:
+    application(store, "b", nodes=9, on=["e1"])
+    application(store, "a", nodes=10, on=["e1", "e2"])
+    assert unconnected(store, "a") == {"e1": "", "e2": ""}
+    announce(store, "a", "e1", "e2")
+    turns = Turns(store)
+    turns.take(5)
+    assert unconnected(store, "a") == {"e1": "short", "e2": ""}
+    announce(store, "a", "e2")
+    turns.take(5)
+    assert unconnected(store, "a") == {"e1": "short", "e2": ""}, "it may serve, also when it starts anew"
+    announce(store, "a", "e1")
+    turns.take(5)
+    assert unconnected(store, "a") == {"e1": "", "e2": ""}

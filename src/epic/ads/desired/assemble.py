@@ -107,7 +107,7 @@ def parts_basis(inputs: Inputs, accepted: Accepted | None) -> tuple[object, ...]
     """What `gateway_parts` depends on: the gateway's own reports, for example, do not matter."""
     spec, status = inputs.proxy.spec, inputs.proxy.status
     places = tuple(
-        (i.node, i.inside_address, i.draining, i.drain_seconds, bool(i.hold), bool(i.unconnected))
+        (i.node, i.inside_address, i.draining, i.drain_seconds, bool(i.hold), i.waits_for_tunnels)
         for i in status.instances
         if i.published
     )
@@ -213,7 +213,7 @@ def _instance(
         draining=instance.draining,
         drain_seconds=instance.drain_seconds if instance.draining else 0,
         hold=bool(instance.hold),
-        unconnected=bool(instance.unconnected),
+        unconnected=instance.waits_for_tunnels,
     )
 
 
