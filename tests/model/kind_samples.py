@@ -33,7 +33,13 @@ _CONDITION = {
 _KEY = {"epoch": 2, "secret": "0f" * 16}
 _POOL = {"pool": "203.0.113.10-203.0.113.20", "subnet": "203.0.113.0/24", "aggregation": "/32"}
 _REF = {"group": "", "kind": "Service", "namespace": "shop", "name": "S1", "port": 80}
-_PARENT = {"group": "g.example", "kind": "Gateway", "namespace": "shop", "name": "U1", "port": 80}
+_PARENT = {
+    "group": "gateway.networking.k8s.io",
+    "kind": "Gateway",
+    "namespace": "shop",
+    "name": "U1",
+    "port": 80,
+}
 _FILTER = {"type": "ExtensionRef", "extensionRef": {"group": "g", "kind": "Auth", "name": "a"}}
 _TUNNEL_END = {
     "epic-address": "192.0.2.1",
