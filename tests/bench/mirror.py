@@ -142,6 +142,7 @@ def api(directory: Path) -> Iterator[int]:
             "workloadNodeLimit": 10000,
             "routeLimit": 20000,
             "sliceLimit": 20000,
+            "bytesLimit": 1 << 30,
             "tunnelLimit": 100000,
             "endpointLimit": 1000000,
         }

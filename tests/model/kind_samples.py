@@ -144,6 +144,7 @@ _CONTENT: dict[str, dict[str, Any]] = {
             "endpointLimit": 6,
             "routeLimit": 7,
             "sliceLimit": 8,
+            "bytesLimit": 9,
         },
     },
     "User": {"spec": {"password-hash": "$argon2id$x", "admin": True}},

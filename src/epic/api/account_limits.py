@@ -34,6 +34,19 @@ def check_room_for_one(transaction: Transaction, world: World, obj: GWRoute | GW
 
 
 @contextmanager
+def within_bytes_limit(transaction: Transaction, world: World, account: str) -> Iterator[None]:
+    """Raise QuotaExceeded if the block made the routes and slices exceed their limit, or by more."""
+    before = world.sizes.of(account)
+    yield
+    size, limit = world.sizes.of(account), transaction.get(Account, "", account).spec.bytes_limit
+    if size > max(limit, before):
+        raise QuotaExceeded(
+            f"the routes and EndpointSlices of account {account!r} would have {size} bytes as JSON and may "
+            f"have {limit}; they have {before}; {_HELP} bytesLimit"
+        )
+
+
+@contextmanager
 def within_slice_limits(transaction: Transaction, world: World, account: str) -> Iterator[None]:
     """Raise QuotaExceeded if the block, which writes a slice, made the account exceed a limit, or by more.
 

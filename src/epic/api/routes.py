@@ -13,6 +13,7 @@ from fastapi import APIRouter, Response
 from epic.api.account_limits import (
     check_room_for_one,
     takes_more,
+    within_bytes_limit,
     within_slice_limits,
     within_tunnel_limit,
 )
@@ -91,6 +92,7 @@ class _Collection(Generic[_Owned, _Given]):
             with within_tunnel_limit(transaction, world, obj.account):
                 with (
                     within_slice_limits(transaction, world, obj.account),
+                    within_bytes_limit(transaction, world, obj.account),
                     within_room_for_endpoints(world, obj.account),
                 ):
                     created = world.note(transaction.create(obj))
@@ -118,6 +120,7 @@ class _Collection(Generic[_Owned, _Given]):
                 before = self.gateways(world, stored)
                 with (
                     within_slice_limits(transaction, world, obj.account) if more else nullcontext(),
+                    within_bytes_limit(transaction, world, obj.account),
                     within_room_for_endpoints(world, obj.account),
                 ):
                     updated = world.note(transaction.update(changed))

@@ -113,6 +113,7 @@ _COLUMNS: dict[str, tuple[Column, ...]] = {
         ("ENDPOINT LIMIT", _field("spec", "endpointLimit")),
         ("ROUTE LIMIT", _field("spec", "routeLimit")),
         ("SLICE LIMIT", _field("spec", "sliceLimit")),
+        ("BYTES LIMIT", _field("spec", "bytesLimit")),
         ("AGE", _age),
     ),
     User.kind: (_ACCOUNT, _NAME, ("AGE", _age)),

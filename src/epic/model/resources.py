@@ -29,7 +29,8 @@ from epic.model.nodes import NodeStatus
 class AccountSpec(Kebab):
     """An account's limits.
 
-    A tunnel counts once for each instance that a gateway is to have: not twice while one moves.
+    A tunnel counts once for each instance that a gateway is to have: not twice while one moves. The bytes are
+    those of routes and EndpointSlices.
     """
 
     proxy_limit: Annotated[int, Field(ge=0, alias="proxyLimit")] = 20
@@ -38,6 +39,7 @@ class AccountSpec(Kebab):
     endpoint_limit: Annotated[int, Field(ge=0, alias="endpointLimit")] = 20000
     route_limit: Annotated[int, Field(ge=0, alias="routeLimit")] = 1000
     slice_limit: Annotated[int, Field(ge=0, alias="sliceLimit")] = 2000
+    bytes_limit: Annotated[int, Field(ge=0, alias="bytesLimit")] = 64 << 20
 
 
 class Account(Resource):

@@ -25,6 +25,7 @@ from epic.reconcile.backends import Backends
 from epic.reconcile.counting import add, count, discard
 from epic.reconcile.index import Tunnels
 from epic.reconcile.node_endpoints import NodeEndpoints
+from epic.reconcile.sizes import Sizes
 from epic.store.interface import Change, R, Reader
 
 _LIVES: tuple[type[Resource], ...] = (
@@ -304,6 +305,7 @@ class World(Lives):
     def __init__(self) -> None:
         super().__init__()
         self.claims = Claims()
+        self.sizes = Sizes()
         self.backends = Backends()
         self.account_tunnels = AccountTunnels()
 
@@ -311,6 +313,7 @@ class World(Lives):
         """Take in a change; returns what is to be looked at because of it."""
         account, name, obj = change.account, change.name, change.object
         self.claims.apply(change.kind, account, name, obj)
+        self.sizes.apply(change.kind, account, name, obj)
         if change.kind == GWRoute.kind:
             self.backends.apply_route(account, name, obj)
         elif change.kind == GWEndpointSlice.kind:

@@ -50,6 +50,7 @@ async def test_tenant_reaches_its_own_account(tenant: httpx.AsyncClient) -> None
         "endpointLimit": 20000,
         "routeLimit": 1000,
         "sliceLimit": 2000,
+        "bytesLimit": 67108864,
     }
     group = (await tenant.get(f"{API}/accounts/root/groups/gatewayhttp")).json()
     assert group["link"]["create-proxy"] == PROXIES

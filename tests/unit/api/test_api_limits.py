@@ -105,6 +105,31 @@ async def test_routes_and_slices_beyond_their_limits_are_403_until_others_are_de
         assert (await tenant.post(path, json=second)).status_code == 302
 
 
+async def test_bytes_beyond_the_limit_are_403_until_there_are_less(
+    tenant: httpx.AsyncClient, store: CachedStore
+) -> None:
+    def long(uid: str, length: int) -> dict[str, Any]:
+        body = route_body(uid)
+        body["route"]["spec"]["http"]["rules"][0]["matches"] = [{"path": {"value": "/" + "x" * length}}]
+        return body
+
+    limit(store, bytes_limit=2000)
+    assert (await tenant.post(ROUTES, json=long("R1", 900))).status_code == 302
+    refused = await tenant.post(ROUTES, json=long("R2", 900))
+    assert (refused.status_code, "bytesLimit" in refused.json()["error"]) == (403, True)
+    assert (await tenant.post(ROUTES, json=long("R2", 1))).status_code == 302
+    larger = await tenant.put(f"{ROUTES}/R2", json=long("R2", 900))
+    assert (larger.status_code, "bytes as JSON and may have 2000" in larger.json()["error"]) == (403, True)
+    assert (await tenant.post(SLICES, json=slice_body("E1"))).status_code == 302
+    assert (await tenant.put(f"{ROUTES}/R1", json=long("R1", 1))).status_code == 302
+    assert (await tenant.put(f"{ROUTES}/R2", json=long("R2", 900))).status_code == 302
+    # A limit that was lowered refuses nothing that makes it no worse.
+    limit(store, bytes_limit=0)
+    assert (await tenant.put(f"{ROUTES}/R2", json=long("R2", 900))).status_code == 302
+    assert (await tenant.put(f"{ROUTES}/R2", json=long("R2", 901))).status_code == 403
+    assert (await tenant.delete(f"{ROUTES}/R2")).status_code == 200
+
+
 async def test_endpoints_for_which_a_node_has_no_room_are_503_and_leave_nothing(
     tenant: httpx.AsyncClient, store: CachedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
