@@ -43,6 +43,8 @@ class Health:
     runs: tuple[Line, ...] = ()
     silent: tuple[Line, ...] = ()
     """Workload nodes that have stopped reporting."""
+    unheard: tuple[Line, ...] = ()
+    """What is wrong where workload nodes report to."""
     hidden: bool = False
     of_account: bool = False
     """Whether it is looked at for one account, which minds what is its own to mend."""
@@ -59,7 +61,11 @@ class Health:
 
     @property
     def _wrong(self) -> list[Line]:
-        return [line for line in (*self.nodes, *self.gateways, *self.silent, *self.runs) if line.problem]
+        return [
+            line
+            for line in (*self.nodes, *self.gateways, *self.silent, *self.unheard, *self.runs)
+            if line.problem
+        ]
 
 
 def _told(line: Line) -> str:
@@ -128,8 +134,30 @@ def silent_lines(workload_nodes: Iterable[dict[str, Any]]) -> tuple[Line, ...]:
             theirs=True,
         )
         for node in workload_nodes
-        if node["silent"] > _SILENT.total_seconds()
+        if _is_silent(node)
     )
+
+
+def unheard_lines(workload_nodes: Iterable[dict[str, Any]]) -> tuple[Line, ...]:
+    """What is the platform's to mend: most accounts have no workload node that is heard of.
+
+    One of them may name hosts that never report, however many.
+    """
+    heard: dict[str, bool] = {}
+    for node in workload_nodes:
+        heard[node["account"]] = heard.get(node["account"], False) or not _is_silent(node)
+    unheard = [account for account, any_heard in heard.items() if not any_heard]
+    if len(unheard) < 2 or 2 * len(unheard) <= len(heard):
+        return ()
+    problem = (
+        f"all those of {len(unheard)} of {len(heard)} accounts are silent: see whether they reach the REST "
+        "API (its port, its certificate, epic-control.service)"
+    )
+    return (Line("workload nodes", "silent", problem=problem),)
+
+
+def _is_silent(node: dict[str, Any]) -> bool:
+    return bool(node["silent"] > _SILENT.total_seconds())
 
 
 def run_lines(runs: Iterable[dict[str, Any]], shown: int) -> tuple[Line, ...]:
@@ -171,11 +199,13 @@ def judge(
 ) -> Health:
     """The whole, or of one account; `nodes` and `runs` are None for those who may not see them."""
     time = now or datetime.now(UTC)
+    workloads = list(workload_nodes)
     return Health(
         nodes=tuple(node_line(node, time) for node in nodes or ()),
         gateways=tuple(gateway_line(proxy, time) for proxy in proxies),
         runs=run_lines(runs or (), shown=5),
-        silent=silent_lines(workload_nodes),
+        silent=silent_lines(workloads),
+        unheard=unheard_lines(workloads),
         hidden=nodes is None,
         of_account=of_account or nodes is None,
     )

@@ -168,7 +168,7 @@ def status(context: typer.Context, account: Account = "") -> None:
     """Show how nodes, gateways, workload nodes and runs are; exit with 1 when something is wrong.
 
     What accounts are to mend themselves, such as hosts of theirs that do not report, is shown to
-    administrators, and counts for them with --account only.
+    administrators, and counts for them with --account only, or when most accounts have no host that is heard.
     """
     session: Session = context.obj
     client = session.client

@@ -42,8 +42,8 @@ def _gateway(
     }
 
 
-def _workload(silent: float) -> dict[str, Any]:
-    return {"account": "shop", "cluster": "lab", "node": "linux1", "tunnels": 2, "silent": silent}
+def _workload(silent: float, account: str = "shop") -> dict[str, Any]:
+    return {"account": account, "cluster": "lab", "node": "linux1", "tunnels": 2, "silent": silent}
 
 
 def test_workload_nodes_that_have_stopped_reporting_are_named() -> None:
@@ -69,6 +69,30 @@ def test_what_an_account_is_to_mend_is_shown_to_the_platform_and_is_no_problem_o
     broken = judge([_node()], **matters, now=NOW)
     assert [text.partition(": ")[0] for text in broken.problems] == ["epic1"]
     assert broken.of_accounts == health.of_accounts
+
+
+@pytest.mark.parametrize(
+    ("silent", "heard", "is_problem"),
+    [
+        (("shop", "bank"), (), True),
+        (("shop", "bank", "school"), ("press",), True),
+        (("shop",) * 9, ("press",), False),
+        (("shop", "bank"), ("press", "school"), False),
+        (("shop", "bank"), ("bank",), False),
+        (("shop",), (), False),
+    ],
+)
+def test_that_most_accounts_have_no_workload_node_that_is_heard_is_the_platforms_to_mend(
+    silent: tuple[str, ...], heard: tuple[str, ...], is_problem: bool
+) -> None:
+    workloads = [_workload(400.0, account) for account in silent] + [
+        _workload(4.0, account) for account in heard
+    ]
+    health = judge([_node(**AWAKE)], [], [], NOW, workload_nodes=workloads)
+    assert [text.partition(":")[0] for text in health.problems] == ["workload nodes"] * is_problem
+    assert len(health.of_accounts) == len(silent)
+    alone = judge([_node(**AWAKE)], [], [], NOW, workload_nodes=workloads[:1], of_account=True)
+    assert "workload nodes" not in str(alone.problems)
 
 
 @pytest.mark.parametrize(("nodes", "of_account"), [(None, False), ([_node(**AWAKE)], True)])
