@@ -30,6 +30,8 @@ class Cluster:
         """What is not done: the host and the work."""
         self.stays_lost = ""
         """The node whose instance does not come back when it is started anew."""
+        self.removed: dict[str, int] = {}
+        """How often a node that was deleted is still there when it is looked at."""
         self.done: list[str] = []
 
     def node(self, name: str) -> dict[str, Any]:
@@ -70,6 +72,20 @@ class Cluster:
         self.drain[name] = maintenance["drain"]
         self.done.append(f"{name} drain" if maintenance["drain"] else f"{name} resume")
 
+    def delete(self, name: str, forced: bool) -> None:
+        """A node that is deleted is drained first, and gone a little later; a lost one is so at once."""
+        self.removed[name] = 0 if forced else 2
+        self.done.append(f"{name} {'forget' if forced else 'delete'}")
+
+    def is_gone(self, name: str) -> bool:
+        """Whether the node is not there any more."""
+        if name not in self.removed:
+            return False
+        self.removed[name] -= 1
+        if self.removed[name] == 0:
+            self.done.append(f"{name} gone")
+        return self.removed[name] < 0
+
     def work(self, host: str, what: str) -> bool:
         """Whether work on a host succeeds; `restart` ends the node's instance, which comes back."""
         if self.fails == f"{host} {what}":
@@ -100,8 +116,15 @@ def _handler_of(cluster: Cluster) -> type[BaseHTTPRequestHandler]:
             match self.path.split("/"):
                 case ["", "work", host, what]:
                     self._reply({}, 200 if cluster.work(host, what) else 500)
+                case [_, _, _, "nodes", name] if cluster.is_gone(name):
+                    self._reply({}, 404)
                 case [_, _, _, *parts]:
                     self._reply(cluster.read(parts))
+
+        def do_DELETE(self) -> None:
+            path, _, query = self.path.partition("?")
+            cluster.delete(path.split("/")[4], query == "force=true")
+            self._reply({})
 
         def do_PUT(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

@@ -14,7 +14,7 @@ import certifi
 from cluster_api import NODES
 
 ROOT = Path(__file__).parents[3]
-REAL = ("maintenance", "cluster")
+REAL = ("maintenance", "cluster", "decommission")
 PLAYED = {
     "base": ("main", "bundle", "envoy"),
     "firewall": ("main",),
@@ -48,6 +48,20 @@ def make_collection(collection: Path) -> None:
     (handlers / "main.yml").write_text(json.dumps([_say("restart") | {"name": "Restart"}]))
 
 
+def play_module(directory: Path, name: str, text: str) -> None:
+    """Have the collection's module `name` be this one, beside the others as they are."""
+    plugins = directory / "collections/ansible_collections/epic/gateway/plugins"
+    plugins.unlink()
+    (plugins / "modules").mkdir(parents=True)
+    for path in (ROOT / "plugins").iterdir():
+        if path.name != "modules":
+            (plugins / path.name).symlink_to(path)
+    for path in (ROOT / "plugins/modules").glob("*.py"):
+        if path.stem != name:
+            (plugins / "modules" / path.name).symlink_to(path)
+    (plugins / "modules" / f"{name}.py").write_text(text)
+
+
 def _say(what: str) -> dict[str, object]:
     """A task that tells the API what is done on a host; a module would take ten times as long."""
     url = f"played_api ~ '/work/' ~ inventory_hostname ~ '/{what}'"
@@ -68,6 +82,7 @@ def make_site(directory: Path, url: str) -> None:
     variables = {
         "played_api": url,
         "_maintenance_api": options,
+        "_decommission_api": options,
         "_maintenance_pause": 0.2,
         "maintenance_ready_timeout": 60,
         "ansible_become": False,

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from played_roles import CLIENTS, GROUPS, ROOT, make_site, play, write_inventory
+from played_roles import CLIENTS, GROUPS, ROOT, make_site, play, play_module, write_inventory
 
 PLAYED = """
 import time
@@ -29,13 +29,7 @@ def site(tmp_path: Path) -> Path:
     collection = tmp_path / "collections/ansible_collections/epic/gateway"
     (collection / "roles/base").rename(tmp_path / "played")
     (collection / "roles/base").symlink_to(ROOT / "roles/base")
-    (collection / "plugins").unlink()
-    modules = collection / "plugins/modules"
-    modules.mkdir(parents=True)
-    for path in (ROOT / "plugins").iterdir():
-        if path.name != "modules":
-            (collection / "plugins" / path.name).symlink_to(path)
-    (modules / "preflight.py").write_text(PLAYED)
+    play_module(tmp_path, "preflight", PLAYED)
     return tmp_path
 
 
