@@ -188,7 +188,8 @@ class AdsService:
         self._objects, self._siblings = objects, SiblingLists()
         for lists in self._store.list(Siblings):
             self._siblings.apply(Change(revision, Siblings.kind, lists.account, lists.name, lists))
-        for gateway in self._revisions.saved() - set(objects.gateways()):
+        unreadable = {GatewayId(u.key.account, u.key.name) for u in self._store.unreadable(GWProxy)}
+        for gateway in self._revisions.saved() - set(objects.gateways()) - unreadable:
             self._revisions.forget(gateway)
         return revision
 
@@ -301,7 +302,7 @@ class AdsService:
         self._with_new_siblings.clear()
 
     def _is_known(self, node: str) -> bool:
-        return node in self._server.published or self._store.find(Node, "", node) is not None
+        return node in self._server.published or self._store.exists(Node, "", node)
 
     def _node_names(self) -> set[str]:
         return {node.name for node in self._objects.nodes() if not node.status.lost}

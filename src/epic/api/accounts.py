@@ -12,6 +12,7 @@ from epic.api.bodies import AccountBody, UserBody
 from epic.api.context import Ctx, admin_only
 from epic.api.metadata import check_name, check_version
 from epic.api.replies import PREFIX, Duplicate, deleted, found, listed, shown
+from epic.api.unreadable import to_replace
 from epic.errors import Conflict
 from epic.kinds.registry import KINDS
 from epic.model.base import Metadata
@@ -29,10 +30,12 @@ from epic.model.resources import (
 )
 from epic.reconcile.releases import disown_addresses
 from epic.reconcile.tunnelling import replan
-from epic.store.interface import Reader
+from epic.store.interface import Reader, Transaction
 
 router = APIRouter(tags=["accounts"])
 _ADMIN = [Depends(admin_only)]
+_OWNED = (GWRoute, GWEndpointSlice, LBServiceGroup, User)
+"""What goes with its account."""
 
 
 def _path(name: str) -> str:
@@ -88,9 +91,11 @@ def replace(ctx: Ctx, account: str, body: AccountBody) -> Response:
     KINDS.check_name(Account, account, "the account's name in the path")
     check_name(body.account.metadata, account, "account")
     with ctx.current.transaction() as (transaction, world):
-        stored = transaction.find(Account, "", account)
+        is_new = not transaction.exists(Account, "", account)
+        stored = to_replace(transaction, Account, "", account)
         if stored is None:
-            _refuse_inheritance(transaction, account)
+            if is_new:
+                _refuse_inheritance(transaction, account)
             written = transaction.create(Account(metadata=Metadata(name=account), spec=body.account.spec))
         else:
             check_version(body.account.metadata, stored)
@@ -104,18 +109,29 @@ def replace(ctx: Ctx, account: str, body: AccountBody) -> Response:
 def delete(ctx: Ctx, account: str) -> dict[str, str]:
     """Delete an account that has no gateways, with all that belongs to it."""
     with ctx.store.transaction() as transaction:
-        if transaction.find(Account, "", account) is None:
+        if not transaction.exists(Account, "", account):
             return deleted()
+        _delete_unreadable(transaction, account)
         proxies = transaction.list(GWProxy, account)
         if proxies:
             names = ", ".join(proxy.name for proxy in proxies[:5])
             raise Conflict(f"account {account!r} has {len(proxies)} gateways ({names}); delete them first")
-        for kind in (GWRoute, GWEndpointSlice, LBServiceGroup, User):
+        for kind in _OWNED:
             for obj in transaction.list(kind, account):
                 transaction.delete(kind, account, obj.name)
         disown_addresses(transaction, account)
         transaction.delete(Account, "", account)
     return deleted()
+
+
+def _delete_unreadable(transaction: Transaction, account: str) -> None:
+    """Delete what cannot be read of what goes with its account; raises Conflict for gateways."""
+    kinds = {kind.kind: kind for kind in _OWNED}
+    for found_ in transaction.unreadable(account=account):
+        if found_.key.kind == GWProxy.kind:
+            raise Conflict(f"{found_.key} cannot be read; delete it first")
+        if found_.key.kind in kinds:
+            transaction.delete(kinds[found_.key.kind], account, found_.key.name)
 
 
 def _user(user: User) -> dict[str, Any]:
@@ -145,7 +161,7 @@ def put_user(ctx: Ctx, account: str, body: UserBody) -> Response:
     spec = UserSpec(password_hash=hash_password(body.user.password.get_secret_value()))
     with ctx.store.transaction() as transaction:
         transaction.get(Account, "", account)
-        stored = transaction.find(User, account, name)
+        stored = to_replace(transaction, User, account, name)
         if stored is None:
             user = transaction.create(User(metadata=Metadata(name=name, namespace=account), spec=spec))
         else:
@@ -163,6 +179,6 @@ def read_user(ctx: Ctx, account: str, name: str) -> dict[str, Any]:
 def delete_user(ctx: Ctx, account: str, name: str) -> dict[str, str]:
     """Delete a user."""
     with ctx.store.transaction() as transaction:
-        if transaction.find(User, account, name) is not None:
+        if transaction.exists(User, account, name):
             transaction.delete(User, account, name)
     return deleted()

@@ -16,6 +16,7 @@ from epic.api import (
     runs,
     tunnel_status,
     tunnels,
+    unreadable,
     workload_nodes,
 )
 from epic.api.auth import Authenticator, Gate
@@ -80,5 +81,6 @@ def create_app(context: Context) -> FastAPI:
     )
     for module in (accounts, groups, proxies, routes, tunnels, tunnel_status, workload_nodes, nodes, runs):
         app.include_router(module.router, prefix=PREFIX)
+    app.include_router(unreadable.router, prefix=PREFIX)
     app.include_router(_general, prefix=PREFIX)
     return app

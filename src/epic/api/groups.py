@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Depends, Response
@@ -13,6 +14,7 @@ from epic.api.gateways import find_group
 from epic.api.metadata import check_name, check_version
 from epic.api.names import check_template
 from epic.api.replies import PREFIX, Duplicate, deleted, found, listed, shown
+from epic.api.unreadable import to_replace
 from epic.envoy import templating
 from epic.errors import Conflict, Invalid
 from epic.ipam.networks import PlatformNetworks
@@ -82,7 +84,7 @@ def replace_group(ctx: Ctx, account: str, name: str, body: GroupBody) -> Respons
 def delete_group(ctx: Ctx, account: str, name: str) -> dict[str, str]:
     """Delete a gateway template that no gateway uses."""
     with ctx.store.transaction() as transaction:
-        if transaction.find(LBServiceGroup, account, name) is not None:
+        if transaction.exists(LBServiceGroup, account, name):
             users = [p.name for p in transaction.list(GWProxy, account) if p.spec.group == name]
             _refuse_if_used(f"gateway template {name!r}", "gateways", users)
             transaction.delete(LBServiceGroup, account, name)
@@ -97,7 +99,8 @@ def _write_group(ctx: Context, account: str, name: str, body: GroupBody, *, repl
     with ctx.store.transaction() as transaction:
         transaction.get(Account, "", account)
         _check_group(transaction, spec)
-        stored = transaction.find(LBServiceGroup, account, name)
+        find = partial(to_replace, transaction) if replace else transaction.find
+        stored = find(LBServiceGroup, account, name)
         if stored is None:
             group = transaction.create(wanted)
         elif replace:
@@ -172,7 +175,7 @@ def replace_prefix(ctx: Ctx, name: str, body: PrefixBody) -> Response:
 def delete_prefix(ctx: Ctx, name: str) -> dict[str, str]:
     """Delete an address pool that no gateway template uses."""
     with ctx.store.transaction() as transaction:
-        if transaction.find(ServicePrefix, "", name) is not None:
+        if transaction.exists(ServicePrefix, "", name):
             groups = [g for g in transaction.list(LBServiceGroup) if g.spec.service_prefix == name]
             users = [f"{group.account}/{group.name}" for group in groups]
             _refuse_if_used(f"address pool {name!r}", "gateway templates", users)
@@ -184,7 +187,8 @@ def _write_prefix(ctx: Context, name: str, body: PrefixBody, *, replace: bool) -
     path = _prefix_path(name)
     spec = body.service_prefix.spec
     with ctx.store.transaction() as transaction:
-        stored = transaction.find(ServicePrefix, "", name)
+        find = partial(to_replace, transaction) if replace else transaction.find
+        stored = find(ServicePrefix, "", name)
         if stored is None or stored.spec != spec:
             _check_prefix(ctx, transaction, name, spec)
         if stored is None:

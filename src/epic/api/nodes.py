@@ -12,6 +12,7 @@ from epic.api.bodies import MaintenanceBody, NodeBody, of_one_drain
 from epic.api.context import Ctx, admin_only
 from epic.api.metadata import check_name, check_version
 from epic.api.replies import PREFIX, deleted, found, shown
+from epic.api.unreadable import discard_unreadable, to_replace
 from epic.errors import Conflict
 from epic.ipam.prefixes import check_node_address
 from epic.kinds.registry import KINDS, NODE
@@ -82,7 +83,7 @@ def register(ctx: Ctx, name: str, body: NodeBody) -> Response:
         for other in transaction.list(Node):
             if other.name != name and other.spec.address == spec.address:
                 raise Conflict(f"node.spec.address: {spec.address} is the address of node {other.name!r}")
-        stored = transaction.find(Node, "", name)
+        stored = to_replace(transaction, Node, "", name)
         if stored is None or stored.spec.address != spec.address:
             check_node_address(spec.address, transaction.list(ServicePrefix))
         if stored is None:
@@ -130,6 +131,8 @@ def delete(ctx: Ctx, name: str, force: bool = False) -> dict[str, str]:
 
     `force` is for a node that is lost: nobody waits for it, and what it had is kept from others for a while.
     """
+    if discard_unreadable(ctx, Node, "", name):
+        return deleted()
     with ctx.store.transaction() as transaction:
         node = transaction.find(Node, "", name)
         if node is not None:

@@ -19,6 +19,7 @@ from epic.api.gateways import (
 )
 from epic.api.metadata import check_version, with_sources
 from epic.api.replies import PREFIX, Duplicate, deleted, found
+from epic.api.unreadable import discard_unreadable
 from epic.api.views import show_gateway, show_gateways
 from epic.errors import Invalid
 from epic.model.resources import Account, GWProxy
@@ -85,6 +86,8 @@ def replace(ctx: Ctx, asking: Asking, account: str, name: str, body: ProxyBody) 
 @router.delete("/accounts/{account}/proxies/{name}")
 def delete(ctx: Ctx, account: str, name: str) -> dict[str, str]:
     """Delete a gateway; it is shown with a deletionTimestamp until it is gone."""
+    if discard_unreadable(ctx, GWProxy, account, name):
+        return deleted()
     with ctx.store.transaction() as transaction:
         proxy = transaction.find(GWProxy, account, name)
         if proxy is not None:

@@ -21,6 +21,7 @@ from epic.api.bodies import Body, InputMetadata, RouteBody, SliceBody
 from epic.api.context import Context, Ctx
 from epic.api.metadata import check_version, with_sources
 from epic.api.replies import PREFIX, Duplicate, deleted, found, shown
+from epic.api.unreadable import discard_unreadable, to_replace
 from epic.api.views import show_routes
 from epic.api.workload_addresses import check_node_addresses
 from epic.errors import Invalid
@@ -81,23 +82,27 @@ class _Collection(Generic[_Owned, _Given]):
         given, obj = self.metadata_of(body), self.made_of(account, body)
         path = self.path(obj.account, obj.name)
         refuse_invalid(self.kind, obj, self.kind.in_rest.key)
-        obj = _owned(prepare_for_create(self.kind, with_sources(given, obj), now()))
         with ctx.current.transaction() as (transaction, world):
-            transaction.get(Account, "", obj.account)
-            if transaction.find(self.kind.model, obj.account, obj.name) is not None:
+            if to_replace(transaction, self.kind.model, obj.account, obj.name) is not None:
                 raise Duplicate(f"{obj.kind} {obj.name!r} exists already", path)
-            check_room_for_one(transaction, world, obj)
-            if self.check is not None:
-                self.check(ctx, transaction, obj)
-            with within_tunnel_limit(transaction, world, obj.account):
-                with (
-                    within_slice_limits(transaction, world, obj.account),
-                    within_bytes_limit(transaction, world, obj.account),
-                    within_room_for_endpoints(world, obj.account),
-                ):
-                    created = world.note(transaction.create(obj))
-                replan(transaction, world, obj.account, self.gateways(world, obj))
+            created = self._add(ctx, transaction, world, with_sources(given, obj))
         return found(path, self.shown(ctx, created), body.unknown)
+
+    def _add(self, ctx: Context, transaction: Transaction, world: World, obj: _Owned) -> _Owned:
+        obj = _owned(prepare_for_create(self.kind, obj, now()))
+        transaction.get(Account, "", obj.account)
+        check_room_for_one(transaction, world, obj)
+        if self.check is not None:
+            self.check(ctx, transaction, obj)
+        with within_tunnel_limit(transaction, world, obj.account):
+            with (
+                within_slice_limits(transaction, world, obj.account),
+                within_bytes_limit(transaction, world, obj.account),
+                within_room_for_endpoints(world, obj.account),
+            ):
+                created = world.note(transaction.create(obj))
+            replan(transaction, world, obj.account, self.gateways(world, obj))
+        return created
 
     def replace(self, ctx: Context, account: str, name: str, body: _Given) -> Response:
         given, obj = self.metadata_of(body), self.made_of(account, body)
@@ -107,6 +112,11 @@ class _Collection(Generic[_Owned, _Given]):
             )
         refuse_invalid(self.kind, obj, self.kind.in_rest.key)
         with ctx.current.transaction() as (transaction, world):
+            is_there = transaction.exists(self.kind.model, obj.account, name)
+            stored = to_replace(transaction, self.kind.model, obj.account, name)
+            if stored is None and is_there:
+                created = self._add(ctx, transaction, world, with_sources(given, obj))
+                return found(self.path(obj.account, name), self.shown(ctx, created), body.unknown)
             stored = transaction.get(self.kind.model, obj.account, name)
             check_version(given, stored)
             if self.check is not None:
@@ -129,6 +139,8 @@ class _Collection(Generic[_Owned, _Given]):
         return found(self.path(obj.account, name), self.shown(ctx, updated), body.unknown)
 
     def delete(self, ctx: Context, account: str, name: str) -> dict[str, str]:
+        if discard_unreadable(ctx, self.kind.model, account, name):
+            return deleted(self.deleted)
         with ctx.current.transaction() as (transaction, world):
             stored = transaction.find(self.kind.model, account, name)
             if stored is not None:

@@ -34,7 +34,7 @@ def show_gateways(path: str, proxies: Sequence[GWProxy], principal: Principal) -
 
 def show_routes(ctx: Context, account: str, routes: Sequence[GWRoute]) -> list[dict[str, Any]]:
     """Routes with what the account's gateways make of them, as RouteStatus of the Gateway API has it."""
-    parents = RouteParents(lambda name: ctx.store.find(GWProxy, account, name))
+    parents = RouteParents(lambda name: ctx.store.find_readable(GWProxy, account, name))
     return [{**shown(route), "status": {"parents": _parents(parents, route)}} for route in routes]
 
 

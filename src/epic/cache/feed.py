@@ -53,13 +53,13 @@ class FedKind:
         """The object; one that cannot be read is a fault of its own and of nobody else."""
         key = found.key
         if isinstance(found, Unreadable):
-            return Fault(key.account, key.name, found.revision, found.reason)
+            return Fault(key.account, key.name, found.revision, found.reason, found.value)
         try:
             return Entry(key.account, key.name, found.revision, self.decode(found), found)
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
-            log.warning("%s cannot be read: %s", key, reason)
-            return Fault(key.account, key.name, found.revision, reason)
+            log.error("%s cannot be read, and everything is served without it: %s", key, reason)
+            return Fault(key.account, key.name, found.revision, reason, found.body)
 
 
 class Cache:

@@ -9,14 +9,16 @@ from dataclasses import dataclass
 from typing import cast
 
 from epic.cache.draft import Draft
+from epic.cache.numbers import beyond_use
 from epic.cache.views import CachedKind, Delta, Entry, KindView, Snapshot
 from epic.errors import AlreadyExists, Conflict, Damaged, NotFound
 from epic.kinds.registry import KINDS
 from epic.model.base import Resource, now
 from epic.store.interface import Change, R
-from epic.store.objects import Delete, Key, Operation, Put, Stored
+from epic.store.objects import Delete, Key, Operation, Put, Stored, Unreadable
 
 SEQUENCE = CachedKind[int]("Sequence")
+EVERY_KIND = tuple(kind.name for kind in KINDS)
 _ORDER = "transactions"
 """The sequence of which each transaction takes a number: of two that read the same one is refused."""
 
@@ -51,7 +53,8 @@ class SnapshotReader:
         if found is None:
             fault = view.fault(account, name)
             if fault is not None:
-                raise Damaged(f"{_title(kind, account, name)} cannot be read", fault.reason)
+                what = _title(kind, account, name)
+                raise Damaged(f"{what} cannot be read; delete it, and make it anew", fault.reason)
         return found
 
     def get(self, kind: type[R], account: str, name: str) -> R:
@@ -61,17 +64,29 @@ class SnapshotReader:
             raise NotFound(f"{_title(kind, account, name)} does not exist")
         return found
 
-    def list(self, kind: type[R], account: str | None = None) -> list[R]:
-        """All objects of the kind, of one account or (None) of all, ordered by account and name.
+    def exists(self, kind: type[Resource], account: str, name: str) -> bool:
+        """Whether the object is there, be it that it can be read or not."""
+        return self.snapshot.view(kind.kind).revision(account, name) > 0
 
-        Raises Damaged when one cannot be read: who reads all would take it for gone.
-        """
-        view = self._view(kind)
-        for fault in view.faults():
-            if account in {None, fault.account}:
-                what = _title(kind, fault.account, fault.name)
-                raise Damaged(f"{what} cannot be read", fault.reason)
-        return list(view.list(account))
+    def find_readable(self, kind: type[R], account: str, name: str) -> R | None:
+        """The object; None: it is not there, or cannot be read."""
+        return self._view(kind).get(account, name)
+
+    def list(self, kind: type[R], account: str | None = None) -> list[R]:
+        """All objects of the kind that can be read, of one account or (None) of all, in their order."""
+        return list(self._view(kind).list(account))
+
+    def unreadable(
+        self, kind: type[Resource] | None = None, account: str | None = None
+    ) -> Sequence[Unreadable]:
+        """The objects that are there and cannot be read: of one kind or of all, of one account or of all."""
+        names = EVERY_KIND if kind is None else (kind.kind,)
+        return [
+            Unreadable(Key(name, fault.account, fault.name), fault.revision, fault.reason, fault.value)
+            for name in names
+            for fault in self.snapshot.view(name).faults()
+            if account in {None, fault.account}
+        ]
 
     def _view(self, kind: type[R]) -> KindView[R]:
         return cast("KindView[R]", self.snapshot.view(kind.kind))
@@ -102,7 +117,7 @@ class OverlayTransaction(SnapshotReader):
     def create(self, obj: R) -> R:
         """Add an object; raises AlreadyExists."""
         kind = type(obj)
-        if self._view(kind).revision(obj.account, obj.name):
+        if self.exists(kind, obj.account, obj.name):
             raise AlreadyExists(f"{_title(kind, obj.account, obj.name)} exists already")
         stamp = {"creation_timestamp": obj.metadata.creation_timestamp or now(), "generation": 1}
         obj = obj.model_copy(update={"metadata": obj.metadata.model_copy(update=stamp)})
@@ -129,8 +144,9 @@ class OverlayTransaction(SnapshotReader):
         return self._put(obj, body)
 
     def delete(self, kind: type[R], account: str, name: str) -> None:
-        """Remove an object; raises NotFound."""
-        self.get(kind, account, name)
+        """Remove an object, whether it can be read or not; raises NotFound."""
+        if not self.exists(kind, account, name):
+            raise NotFound(f"{_title(kind, account, name)} does not exist")
         self._draft.put(kind.kind, account, name, None)
         self._touched[Key(kind.kind, account, name)] = None
 
@@ -167,7 +183,10 @@ class OverlayTransaction(SnapshotReader):
         return Put(key, stored.body, expected, labels)
 
     def _number(self, sequence: str) -> int:
-        return self.snapshot.of(SEQUENCE).get("", sequence) or 0
+        numbers = self.snapshot.of(SEQUENCE)
+        if numbers.fault("", sequence) is not None:
+            return beyond_use(self.snapshot, sequence)
+        return numbers.get("", sequence) or 0
 
     def _operation(self, key: Key) -> Operation | None:
         expected = self._base.view(key.kind).revision(key.account, key.name)

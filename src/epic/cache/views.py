@@ -43,6 +43,8 @@ class Fault:
     name: str
     revision: int
     reason: str
+    # Its bytes, for who looks for what it may hold.
+    value: bytes = field(default=b"", repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

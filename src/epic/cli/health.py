@@ -45,6 +45,8 @@ class Health:
     """Workload nodes that have stopped reporting."""
     unheard: tuple[Line, ...] = ()
     """What is wrong where workload nodes report to."""
+    unreadable: tuple[Line, ...] = ()
+    """Stored objects that cannot be read."""
     hidden: bool = False
     of_account: bool = False
     """Whether it is looked at for one account, which minds what is its own to mend."""
@@ -61,11 +63,15 @@ class Health:
 
     @property
     def _wrong(self) -> list[Line]:
-        return [
-            line
-            for line in (*self.nodes, *self.gateways, *self.silent, *self.unheard, *self.runs)
-            if line.problem
-        ]
+        lines = (
+            *self.unreadable,
+            *self.nodes,
+            *self.gateways,
+            *self.silent,
+            *self.unheard,
+            *self.runs,
+        )
+        return [line for line in lines if line.problem]
 
 
 def _told(line: Line) -> str:
@@ -160,6 +166,18 @@ def _is_silent(node: dict[str, Any]) -> bool:
     return bool(node["silent"] > _SILENT.total_seconds())
 
 
+def unreadable_lines(items: Iterable[dict[str, Any]]) -> tuple[Line, ...]:
+    """The stored objects that cannot be read."""
+    lines = []
+    for item in items:
+        kind, account, name, reason = (item[key] for key in ("kind", "account", "name", "reason"))
+        of_account = f" -A {account}" if account else ""
+        remedy = f"all goes on without it; replace it, or: epicctl discard {kind} {name}{of_account}"
+        what = f"{kind} {account}/{name}" if account else f"{kind} {name}"
+        lines.append(Line(what, "cannot be read", reason, f"it cannot be read ({reason}); {remedy}"))
+    return tuple(lines)
+
+
 def run_lines(runs: Iterable[dict[str, Any]], shown: int) -> tuple[Line, ...]:
     """The last runs; only the newest finished one of a node says how the node is."""
     judged: set[str] = set()
@@ -195,6 +213,7 @@ def judge(
     now: datetime | None = None,
     *,
     workload_nodes: Iterable[dict[str, Any]] = (),
+    unreadable: Iterable[dict[str, Any]] = (),
     of_account: bool = False,
 ) -> Health:
     """The whole, or of one account; `nodes` and `runs` are None for those who may not see them."""
@@ -206,6 +225,7 @@ def judge(
         runs=run_lines(runs or (), shown=5),
         silent=silent_lines(workloads),
         unheard=unheard_lines(workloads),
+        unreadable=unreadable_lines(unreadable),
         hidden=nodes is None,
         of_account=of_account or nodes is None,
     )

@@ -175,10 +175,33 @@ def status(context: typer.Context, account: Account = "") -> None:
     proxies = listing.fetch(client, listing.kind_of("gateways").kind, "", account)
     nodes, runs = _if_allowed(client, "nodes"), _if_allowed(client, "runs")
     workload_nodes = listing.workload_nodes(client, account)
-    health = judge(nodes, proxies, runs, workload_nodes=workload_nodes, of_account=bool(account))
+    health = judge(
+        nodes,
+        proxies,
+        runs,
+        workload_nodes=workload_nodes,
+        unreadable=() if nodes is None else client.get(f"{PREFIX}/unreadable")["items"],
+        of_account=bool(account),
+    )
     print_health(health)
     if health.problems:
         raise typer.Exit(1)
+
+
+@app.command(epilog="Example:\n\n`epicctl discard GWRoute 7f3c -A shop`")
+def discard(
+    context: typer.Context,
+    kind: Annotated[str, typer.Argument(help="The object's kind, as `epicctl status` names it.")],
+    name: Annotated[str, typer.Argument(help="The object's name.")],
+    account: Account = "",
+) -> None:
+    """Remove a stored object that cannot be read.
+
+    What EPIC derives, such as tunnels, is made anew; addresses of a gateway are nobody's for ten minutes.
+    """
+    session: Session = context.obj
+    session.client.delete(f"{PREFIX}/unreadable/{kind}/{account or '-'}/{name}")
+    say(f"{kind} {name} is removed")
 
 
 @runs_app.command("watch", epilog="Example:\n\n`epicctl runs watch 17`")

@@ -81,6 +81,8 @@ def print_health(health: Health) -> None:
             console.print(_section(title, lines))
     if health.silent:
         console.print(_section("Silent workload nodes", health.silent))
+    if health.unreadable:
+        console.print(_section("Objects that cannot be read", health.unreadable))
     problems = health.problems
     if problems:
         console.print(Text(f"{len(problems)} problem{'s' * (len(problems) > 1)}:", style="bold red"))

@@ -9,11 +9,14 @@ from ipaddress import IPv4Address
 
 from epic.ipam.book import AddressBook, Holdings
 from epic.ipam.releases import Release, Releases
+from epic.lifecycle.salvage import salvage
 from epic.model.base import Resource
 from epic.model.naming import GatewayId
 from epic.model.nodes import Quarantine
 from epic.model.releases import ReleasedAddress
 from epic.model.resources import GWProxy, Tunnel
+
+_HOLDING = frozenset(kind.kind for kind in (GWProxy, Quarantine, ReleasedAddress, Tunnel))
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,19 @@ class Claims:
         self._accounts.pop(holder, None)
         if claim.dns_names:
             self._accounts[holder] = claim.account
+
+    def hold_unreadable(self, kind: str, account: str, name: str, value: bytes) -> None:
+        """Let an object that is there and cannot be read hold all that may be its own, until it changes."""
+        if kind not in _HOLDING:
+            return
+        holder = (kind, account, name)
+        found = salvage(value)
+        own = {IPv4Address(name)} if kind == ReleasedAddress.kind else set()
+        self.public.hold(holder, found.addresses | own)
+        self.inside.hold(holder, found.addresses)
+        self._dns_names.hold(holder, found.dns_names)
+        if found.dns_names:
+            self._accounts[holder] = account
 
     def _apply_release(self, address: IPv4Address, obj: Resource | None) -> None:
         self.releases.forget(address)

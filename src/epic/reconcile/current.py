@@ -74,6 +74,7 @@ class CurrentWorld:
         for kind in KINDS:
             for obj in self._store.list(kind):
                 world.note(obj)
+        world.hold_unreadable(self._store.unreadable())
         # What was changed meanwhile is taken in once more.
         self._world, self._revision = world, revision
 
@@ -82,6 +83,7 @@ class CurrentWorld:
             changes = transaction.changes(self._revision or 0, KINDS)
         except Conflict:  # another process has forgotten deletions that came after our last look
             self._world = _NotingWorld()
+            self._world.hold_unreadable(transaction.unreadable())
             changes = transaction.changes(0, KINDS)
         for change in changes:
             self._world.apply(change)

@@ -23,7 +23,7 @@ def release_address(transaction: Transaction, proxy: GWProxy) -> ReleasedAddress
 
 def take_address(transaction: Transaction, address: IPv4Address) -> None:
     """Forget the release of the address: a gateway has it now."""
-    if transaction.find(ReleasedAddress, "", str(address)) is not None:
+    if transaction.exists(ReleasedAddress, "", str(address)):
         transaction.delete(ReleasedAddress, "", str(address))
 
 

@@ -92,7 +92,7 @@ def save_siblings(
 
 def delete_siblings(transaction: Transaction, gateway: GatewayId) -> None:
     """The gateway is gone."""
-    if transaction.find(Siblings, gateway.account, gateway.proxy) is not None:
+    if transaction.exists(Siblings, gateway.account, gateway.proxy):
         transaction.delete(Siblings, gateway.account, gateway.proxy)
 
 
@@ -101,8 +101,9 @@ def forget_node(transaction: Transaction, node: str) -> None:
     nodes = {found.name: found for found in transaction.list(Node)}
     for stored in transaction.list(Siblings):
         if node in {*stored.spec.nodes, *(former.node for former in stored.spec.former)}:
-            proxy = transaction.get(GWProxy, stored.account, stored.name)
-            save_siblings(transaction, proxy.id, stored, relisted(proxy, stored.spec, nodes))
+            proxy = transaction.find_readable(GWProxy, stored.account, stored.name)
+            if proxy is not None:
+                save_siblings(transaction, proxy.id, stored, relisted(proxy, stored.spec, nodes))
 
 
 def release_node(transaction: Transaction, node: str) -> None:
@@ -121,7 +122,7 @@ def nodes_of(reader: Reader, proxy: GWProxy, spec: SiblingsSpec | None) -> dict[
     names = {instance.node for instance in proxy.status.instances}
     if spec is not None:
         names.update(spec.nodes, (former.node for former in spec.former))
-    found = (reader.find(Node, "", name) for name in sorted(names))
+    found = (reader.find_readable(Node, "", name) for name in sorted(names))
     return {node.name: node for node in found if node is not None}
 
 

@@ -123,6 +123,8 @@ class Planner:
         """The plan of a gateway; the tunnels of one that is gone are to go."""
         gateway, room = GatewayId(self._account, name), self._room
         proxy, stored = self._world.proxies.get(gateway), self._world.tunnels.of(gateway)
+        if gateway in self._world.unreadable:
+            return GatewayPlan(gateway, TunnelPlan((), (), ()))
         if proxy is None:
             room.take(name, 0, 0)
             return GatewayPlan(gateway, TunnelPlan((), (), tuple(stored)))

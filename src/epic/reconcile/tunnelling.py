@@ -208,10 +208,16 @@ def _save_backlog(
                 break
             budget.announcements -= 1
             world.note(transaction.update(pending))
-    if tuple(names) == world.backlog(account):
+    stored = transaction.find_readable(TunnelBacklog, account, account)
+    if stored is None and transaction.exists(TunnelBacklog, account, account):
+        # Whose tunnels were still to be made is not known: all are looked at.
+        transaction.delete(TunnelBacklog, account, account)
+        names = sorted({*names, *world.names(account)})
+    elif tuple(names) == world.backlog(account):
         return
     spec = TunnelBacklogSpec(gateways=tuple(names))
-    stored = transaction.find(TunnelBacklog, account, account)
+    if stored is None and not names:
+        return
     if stored is None:
         metadata = Metadata(name=account, namespace=account)
         world.note(transaction.create(TunnelBacklog(metadata=metadata, spec=spec)))

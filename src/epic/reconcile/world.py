@@ -27,6 +27,7 @@ from epic.reconcile.index import Tunnels
 from epic.reconcile.node_endpoints import NodeEndpoints
 from epic.reconcile.sizes import Sizes
 from epic.store.interface import Change, R, Reader
+from epic.store.objects import Unreadable
 
 _LIVES: tuple[type[Resource], ...] = (
     GWProxy,
@@ -308,6 +309,8 @@ class World(Lives):
         self.sizes = Sizes()
         self.backends = Backends()
         self.account_tunnels = AccountTunnels()
+        self.unreadable: set[GatewayId] = set()
+        """Gateways that are there and cannot be read: what belongs to them stays."""
 
     def apply(self, change: Change) -> set[Key]:
         """Take in a change; returns what is to be looked at because of it."""
@@ -321,6 +324,7 @@ class World(Lives):
         elif change.kind == GWProxy.kind:
             self.backends.apply_gateway(GatewayId(account, name), exists=obj is not None)
             self.endpoints.changed.add(GatewayId(account, name))
+            self.unreadable.discard(GatewayId(account, name))
         elif change.kind == Tunnel.kind:
             new = obj if isinstance(obj, Tunnel) else None
             self.endpoints.apply_tunnel(self.tunnels.find(account, name), new)
@@ -336,6 +340,14 @@ class World(Lives):
 
     def _is_crowded(self, node: str) -> bool:
         return super()._is_crowded(node) or self.endpoints.on_node(node) >= _MANY_ENDPOINTS
+
+    def hold_unreadable(self, found: Iterable[Unreadable]) -> None:
+        """Let nobody have what these objects may hold, and let what belongs to them be."""
+        for unreadable in found:
+            key = unreadable.key
+            self.claims.hold_unreadable(key.kind, key.account, key.name, unreadable.value)
+            if key.kind == GWProxy.kind:
+                self.unreadable.add(GatewayId(key.account, key.name))
 
 
 def _gateway_key(gateway: GatewayId) -> Key:

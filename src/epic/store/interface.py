@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from epic.model.base import Resource
+from epic.store.objects import Unreadable
 
 R = TypeVar("R", bound=Resource)
 
@@ -31,10 +32,24 @@ class Reader(Protocol):
         """The object; raises NotFound."""
 
     def find(self, kind: type[R], account: str, name: str) -> R | None:
-        """The object, or None."""
+        """The object, or None; raises Damaged when it is there and cannot be read."""
+
+    def exists(self, kind: type[Resource], account: str, name: str) -> bool:
+        """Whether the object is there, be it that it can be read or not."""
+
+    def find_readable(self, kind: type[R], account: str, name: str) -> R | None:
+        """The object; None: it is not there, or cannot be read."""
 
     def list(self, kind: type[R], account: str | None = None) -> list[R]:
-        """All objects of the kind, of one account or (None) of all, ordered by account and name."""
+        """All objects of the kind, of one account or (None) of all, ordered by account and name.
+
+        Those that cannot be read are not in it: who removes what no object asks for looks at `unreadable`.
+        """
+
+    def unreadable(
+        self, kind: type[Resource] | None = None, account: str | None = None
+    ) -> Sequence[Unreadable]:
+        """The objects that are there and cannot be read: of one kind or of all, of one account or of all."""
 
 
 class Transaction(Reader, Protocol):
@@ -61,7 +76,7 @@ class Transaction(Reader, Protocol):
         """
 
     def delete(self, kind: type[R], account: str, name: str) -> None:
-        """Remove an object; raises NotFound."""
+        """Remove an object, whether it can be read or not; raises NotFound."""
 
     def next_number(self, sequence: str) -> int:
         """The next number of a sequence: 1, 2, 3..., none given out twice."""

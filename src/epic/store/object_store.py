@@ -167,7 +167,7 @@ class ObjectStore:
         try:
             envelope = self._schema.decode(key.kind, value)
         except Damaged as error:
-            unreadable = Unreadable(key, revision, str(error))
+            unreadable = Unreadable(key, revision, str(error), value)
             self.quarantine.report(unreadable)
             return unreadable
         self.quarantine.release(key, revision)

@@ -72,6 +72,8 @@ class Unreadable:
     key: Key
     revision: int
     reason: str
+    # Its bytes, for who looks for what it may hold.
+    value: bytes = field(default=b"", repr=False, compare=False)
 
     def __str__(self) -> str:
         return f"{self.key} at revision {self.revision}: {self.reason}"

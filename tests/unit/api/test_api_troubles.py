@@ -88,7 +88,7 @@ async def test_a_disk_that_hangs_keeps_who_writes_waiting_and_nobody_who_reads(
     assert {(await task).status_code for task in writes} == {302, 503}, "the pool has four addresses"
 
 
-async def test_an_object_that_cannot_be_read_is_said_and_is_not_gone(
+async def test_who_asks_for_an_object_that_cannot_be_read_is_told_so_and_others_are_served(
     admin: httpx.AsyncClient, store: CachedStore
 ) -> None:
     for name in ("U1", "U2"):
@@ -97,9 +97,10 @@ async def test_an_object_that_cannot_be_read_is_said_and_is_not_gone(
     expected = store.get(GWProxy, "root", "U1").metadata.resource_version
     broken = await asyncio.to_thread(store._thread.call, store._store.commit(Put(key, b"{}", expected)))
     await asyncio.to_thread(store._thread.call, store._cache.reach(broken))
-    for path in (U1, f"{API}/accounts/root/proxies"):
-        reply = await admin.get(path)
-        assert reply.status_code == 500
-        assert reply.json()["error"] == "GWProxy 'U1' of account 'root' cannot be read"
+    reply = await admin.get(U1)
+    assert (reply.status_code, reply.json()["reason"]) == (500, "Damaged")
+    assert reply.json()["error"].startswith("GWProxy 'U1' of account 'root' cannot be read")
+    listed = (await admin.get(f"{API}/accounts/root/proxies")).json()["items"]
+    assert [item["metadata"]["name"] for item in listed] == ["U2"]
     assert (await admin.post(PROXIES, json=proxy_body("U1"))).status_code >= 400
     assert (await admin.get(f"{API}/accounts/root/proxies/U2")).status_code == 200

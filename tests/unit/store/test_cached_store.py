@@ -19,6 +19,7 @@ from epic.errors import AlreadyExists, Conflict, Damaged, NotWritable, OutcomeUn
 from epic.kinds.registry import KINDS
 from epic.model.base import Metadata
 from epic.model.resources import Account, AccountSpec
+from epic.model.runs import Run, RunSpec
 from epic.store.engine import Committed, Refused, Transaction
 from epic.store.interface import Change
 from epic.store.location import StoreLocation
@@ -156,19 +157,68 @@ def test_what_is_created_and_deleted_in_one_transaction_was_never_there(store: C
     assert store.revision == revision
 
 
-def test_an_object_that_cannot_be_read_is_said_and_is_not_gone(store: CachedStore) -> None:
+def test_an_object_that_cannot_be_read_is_told_and_is_not_gone_and_keeps_nobody_from_writing(
+    reopen: Callable[[], CachedStore],
+) -> None:
+    store = reopen()
     (made, _) = create(store, "a", "b")
     since = store.revision
     revision = put_raw(store, Key("Account", "", "a"), b"{}", made.metadata.resource_version)
     eventually(lambda: store.revision >= revision)
-    with pytest.raises(Damaged, match="Account 'a' cannot be read"):
-        store.list(Account)
-    with pytest.raises(Damaged, match="Account 'a' cannot be read"):
-        store.find(Account, "", "a")
-    with pytest.raises(AlreadyExists):
-        create(store, "a")
-    assert store.get(Account, "", "b").name == "b"
     assert store.changes(since) == []
+    for found in (store, reopen()):
+        assert names(found) == ["b"]
+        (unreadable,) = found.unreadable()
+        assert (unreadable.key, unreadable.revision) == (Key("Account", "", "a"), revision)
+        assert unreadable.value == b"{}"
+        assert "metadata" in unreadable.reason
+        with pytest.raises(Damaged, match="Account 'a' cannot be read"):
+            found.find(Account, "", "a")
+        assert found.exists(Account, "", "a")
+        with pytest.raises(AlreadyExists):
+            create(found, "a")
+    create(store, "c")
+    assert names(store) == ["b", "c"]
+
+
+@pytest.mark.parametrize("is_made_anew", [True, False])
+def test_an_object_that_cannot_be_read_can_be_deleted_or_replaced(
+    reopen: Callable[[], CachedStore], is_made_anew: bool
+) -> None:
+    first = reopen()
+    (made,) = create(first, "a")
+    put_raw(first, Key("Account", "", "a"), b"{}", made.metadata.resource_version)
+    store = reopen()
+    with store.transaction() as transaction:
+        transaction.delete(Account, "", "a")
+        assert not transaction.exists(Account, "", "a")
+        if is_made_anew:
+            transaction.create(account("a", 7))
+    for found in (store, reopen()):
+        assert found.unreadable() == []
+        assert [a.spec.proxy_limit for a in found.list(Account)] == ([7] if is_made_anew else [])
+
+
+def test_a_sequence_that_cannot_be_read_goes_on_beyond_all_numbers_in_use(
+    reopen: Callable[[], CachedStore],
+) -> None:
+    first = reopen()
+    with first.transaction() as transaction:
+        for _ in range(5):
+            number = transaction.next_number("run")
+        transaction.create(Run(metadata=Metadata(name=str(number)), spec=RunSpec(nodes=("e1",))))
+        transaction.next_number("other")
+    for name in ("run", "other", "transactions"):
+        key = Key("Sequence", "", name)
+        expected = first._thread.call(first._store.get(key)).revision
+        put_raw(first, key, b"?", expected)
+    store = reopen()
+    with store.transaction() as transaction:
+        assert transaction.next_number("run") == 100_006
+        assert transaction.next_number("run") == 100_007
+        assert transaction.next_number("other") == 100_001
+    with reopen().transaction() as transaction:
+        assert transaction.next_number("run") == 100_008
 
 
 def interrupt(store: CachedStore, monkeypatch: pytest.MonkeyPatch, *, after: bool) -> None:

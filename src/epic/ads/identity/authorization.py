@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from cryptography import x509
 
 from epic.ads.delta.server import Context, Refusal
+from epic.errors import Damaged
 from epic.model.nodes import NodeRevocation
 from epic.pki.certificates import common_name
 from epic.store.interface import Reader
@@ -50,7 +51,11 @@ class Authorizer:
             return Refusal(f"the certificate is for {name}, not for node {node_id!r}")
         if found.until < datetime.now(UTC):
             return Refusal(f"the certificate of node {node_id} ended at {_text(found.until)}")
-        revocation = self._store.find(NodeRevocation, "", node_id)
+        try:
+            revocation = self._store.find(NodeRevocation, "", node_id)
+        except Damaged as error:
+            # Whether it was removed is not known: nobody else is to suffer from that.
+            return Refusal(f"node {node_id}: {error}")
         if revocation is not None and found.since <= revocation.spec.before:
             when = _text(revocation.spec.before)
             message = f"node {node_id} was removed at {when}, after its certificate was made"
