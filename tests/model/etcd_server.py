@@ -79,6 +79,8 @@ class EtcdServer:
         """Let it answer nobody."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
+        # All of its threads: one may be about to answer.
+        os.waitpid(self._process.pid, os.WUNTRACED)
 
     def resume(self) -> None:
         """Let it answer again."""

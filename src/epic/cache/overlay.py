@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -167,12 +167,16 @@ class OverlayTransaction(SnapshotReader):
         snapshot = self.snapshot.at(self._next)
         return Written([*operations, mark], mark, self._base, snapshot, self._draft.take_deltas())
 
-    def renumber(self, revision: int) -> None:
-        """Give the objects that were given out the revision that they have got, if it is another."""
-        if revision != self._next:
+    def renumber(self, revision: int, of: Mapping[str, int]) -> None:
+        """Give the objects that were given out the revision that they have got, if it is another.
+
+        `of` has by path those that have another one than the commit.
+        """
+        if revision != self._next or of:
             for obj in self._given:
+                path = Key(obj.kind, obj.account, obj.name).path
                 # They are the caller's by now: there is no other way to tell what they are called.
-                obj.metadata.__dict__["resource_version"] = revision
+                obj.metadata.__dict__["resource_version"] = of.get(path, revision)
 
     def _take_turn(self) -> Put:
         key, number = Key(SEQUENCE.kind, "", _ORDER), self._number(_ORDER) + 1

@@ -30,6 +30,7 @@ from epic.errors import (
 from epic.kinds.registry import KINDS
 from epic.store.compaction import keep_compacted
 from epic.store.embedded.engine import SqliteEngine
+from epic.store.engine import Committed
 from epic.store.health import CANNOT_WRITE, IS_DAMAGED, Health
 from epic.store.interface import Change
 from epic.store.kinds import schema_of
@@ -105,7 +106,8 @@ class CachedStore(SnapshotReader):
             yield transaction
             written = transaction.finish()
             if written is not None:
-                transaction.renumber(self._commit(written))
+                done = self._commit(written)
+                transaction.renumber(done.revision, done.of)
 
     def changes(self, since: int) -> Sequence[Change]:
         """Every change after revision `since`, the newest of each object, in order; raises Conflict."""
@@ -193,25 +195,26 @@ class CachedStore(SnapshotReader):
             self._writes.failed(explained)
             raise explained from error
 
-    def _commit(self, written: Written) -> int:
-        """Make it durable and see it in the snapshot; returns its revision."""
+    def _commit(self, written: Written) -> Committed:
+        """Make it durable and see it in the snapshot."""
         with self._failing():
-            revision = self._write(written)
+            done = self._write(written)
+        revision = done.revision
         self._writes.succeeded()
         expected = revision == written.snapshot.revision
         if not (expected and self._cache.adopt(written.base, written.snapshot, written.deltas)):
             if isinstance(self._engine, SqliteEngine):
                 self._engine.wake_watchers()
             self._thread.call(self._reach(revision))
-        return revision
+        return done
 
-    def _write(self, written: Written) -> int:
+    def _write(self, written: Written) -> Committed:
         operations = written.operations
         try:
             if isinstance(self._engine, SqliteEngine):
                 outcome = self._engine.direct.commit(self._store.prepare(operations))
                 return self._store.conclude(operations, outcome)
-            return self._thread.call(self._store.commit(*operations))
+            return self._thread.call(self._store.carry_out(operations))
         except OutcomeUnknown as error:
             return self._thread.call(self._find(written, error))
         except CommitConflict as conflict:
@@ -226,14 +229,14 @@ class CachedStore(SnapshotReader):
         except TimeoutError:
             log.warning("revision %d is written, but not heard of yet", revision)
 
-    async def _find(self, written: Written, error: OutcomeUnknown) -> int:
-        """The revision of a commit of which it was not heard whether it happened; raises NotWritable."""
+    async def _find(self, written: Written, error: OutcomeUnknown) -> Committed:
+        """The commit of which it was not heard whether it happened; raises NotWritable."""
         try:
             found = await self._store.get(written.mark.key)
         except NotFound:  # it would have been the first
             raise NotWritable(CANNOT_WRITE, error.whole) from error
         if (found.body, found.labels) == (written.mark.body, written.mark.labels):
-            return found.revision
+            return Committed(found.revision)
         raise NotWritable(CANNOT_WRITE, error.whole)
 
 

@@ -65,9 +65,14 @@ class Transaction:
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """The revision of the commit; of a commit that only compared, the store's."""
+    """The revision of the commit; of a commit that only compared, the store's.
+
+    `of` has the revisions of those paths that were written at another one: an engine may do a large commit in
+    parts, all of them or none.
+    """
 
     revision: int
+    of: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

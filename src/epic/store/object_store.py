@@ -110,10 +110,15 @@ class ObjectStore:
     async def commit(self, *operations: Operation) -> int:
         """Make all writes durable, or none; the revision, which is the one of each object written.
 
+        In etcd a commit of more than a transaction takes is done in parts, each at a revision of its own.
         Raises CommitConflict when an object is not at the revision that its operation expects, and Invalid
         for more operations or bytes than the engine takes. After OutcomeUnknown the writes
         may be there; after StorageFull, Unavailable and Invalid they are not.
         """
+        return (await self.carry_out(operations)).revision
+
+    async def carry_out(self, operations: Sequence[Operation]) -> Committed:
+        """The same, with the revisions of those objects that were written in parts."""
         return self.conclude(operations, await self._engine.commit(self.prepare(operations)))
 
     def prepare(self, operations: Sequence[Operation]) -> Transaction:
@@ -136,14 +141,14 @@ class ObjectStore:
         deletes = frozenset(op.key.path for op in operations if isinstance(op, Delete))
         return Transaction(expected, puts, deletes)
 
-    def conclude(self, operations: Sequence[Operation], outcome: Committed | Refused) -> int:
-        """What has become of a commit: its revision; raises CommitConflict. May be called from any thread."""
+    def conclude(self, operations: Sequence[Operation], outcome: Committed | Refused) -> Committed:
+        """What has become of a commit; raises CommitConflict. May be called from any thread."""
         if isinstance(outcome, Refused):
             raise CommitConflict(_mismatches(operations, outcome))
         for operation in operations:
             if isinstance(operation, Put | Delete):
                 self.quarantine.release(operation.key, outcome.revision)
-        return outcome.revision
+        return outcome
 
     async def compact(self, revision: int) -> None:
         """Forget what was superseded before `revision`."""

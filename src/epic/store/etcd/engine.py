@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Self
 
@@ -11,10 +11,13 @@ from epic.errors import Compacted, Damaged, Invalid, Unavailable
 from epic.proto import etcd_pb2 as pb
 from epic.store.engine import Changes, CommitLimits, Committed, Entry, Refused, Scan, Span, Transaction
 from epic.store.etcd.connection import Connection, Member
+from epic.store.etcd.journal import Journal
 from epic.store.etcd.leases import EtcdLease, wait_for_lease
 from epic.store.etcd.meta import Meta
 from epic.store.etcd.settings import EtcdSettings
+from epic.store.etcd.sizes import MOST_OPERATIONS, in_parts, pack, unpack
 from epic.store.etcd.watching import watch
+from epic.store.objects import LEASE_KIND
 
 _RESTORED_OPERATIONS = 100
 _RESTORED_BYTES = 512 * 1024
@@ -23,14 +26,14 @@ _RESTORED_BYTES = 512 * 1024
 class EtcdEngine:
     """The keys under one prefix of an etcd cluster. Processes of several hosts may have it open."""
 
-    # etcd takes 128 comparisons and 1.5 MiB in a transaction; some are the engine's own.
-    limits = CommitLimits(operations=120, bytes=1024 * 1024)
+    limits = CommitLimits(operations=10_000, bytes=64 * 1024 * 1024)
 
     def __init__(self, connection: Connection, settings: EtcdSettings, meta: Meta, revision: int) -> None:
         self._connection = connection
         self._root = f"{settings.prefix}objects/"
         self._meta_key = _meta_key(settings)
         self._meta, self._meta_revision = meta, revision
+        self._journal = Journal(settings.prefix, self._txn, self._ask, self._is_mine)
 
     @classmethod
     async def open(cls, settings: EtcdSettings, *, restoring: bool = False) -> Self:
@@ -44,15 +47,21 @@ class EtcdEngine:
             meta, revision = await _read_meta(connection, _meta_key(settings))
             if meta.is_restoring and not restoring:
                 raise Damaged("etcd: a restore is under way or was not finished; restore the backup again")
-            return cls(connection, settings, meta, revision)
+            engine = cls(connection, settings, meta, revision)
+            if not restoring:
+                await engine._journal.resolve()
+            return engine
         except BaseException:
             await connection.close()
             raise
 
     async def revision(self) -> int:
         """The newest durable revision."""
-        request = pb.RangeRequest(key=self._meta_key, count_only=True)
-        return self._from_etcd((await self._range(request)).header.revision)
+        while True:
+            found = await self._ask(pb.TxnRequest(success=[self._journal.look]))
+            if not found.responses[0].response_range.kvs:
+                return self._from_etcd(found.header.revision)
+            await self._journal.resolve()
 
     async def read(self, path: str) -> Entry | None:
         """What is at the path now."""
@@ -116,7 +125,7 @@ class EtcdEngine:
         # Until it is done nobody else can write, nor open the store.
         await self._write_meta(Meta(offset, is_restoring=True))
         everything = pb.DeleteRangeRequest(key=self._key(""), range_end=self._root[:-1].encode() + b"0")
-        await self._restore([pb.RequestOp(request_delete_range=everything)])
+        await self._restore([pb.RequestOp(request_delete_range=everything), self._journal.clear])
         for operations in _grouped(entries, self._root):
             await self._restore(operations)
         await self._write_meta(Meta(offset))
@@ -130,25 +139,70 @@ class EtcdEngine:
 
     async def _commit(self, transaction: Transaction, lease: int) -> Committed | Refused:
         expected = {path: self._expected(revision) for path, revision in transaction.expected.items()}
-        request = pb.TxnRequest(
-            compare=[_is_at(self._meta_key, self._meta_revision)],
-            failure=[_look_at(self._meta_key), *(_look_at(self._key(path)) for path in expected)],
-        )
-        request.compare.extend(_is_at(self._key(path), revision) for path, revision in expected.items())
-        for path, value in transaction.puts.items():
-            put = pb.PutRequest(key=self._key(path), value=value, lease=lease)
-            request.success.append(pb.RequestOp(request_put=put))
+        operations = {path: self._put(path, value, lease) for path, value in transaction.puts.items()}
         for path in transaction.deletes:
             delete = pb.DeleteRangeRequest(key=self._key(path))
-            request.success.append(pb.RequestOp(request_delete_range=delete))
-        answer = await self._txn(request)
-        if answer.succeeded:
-            return Committed(self._from_etcd(answer.header.revision))
-        meta, *found = (_revision_of(response) for response in answer.responses)
-        if meta != self._meta_revision:
-            raise Unavailable("etcd: a backup was or is being restored; start EPIC's control plane anew")
+            operations[path] = pb.RequestOp(request_delete_range=delete)
+        parts = in_parts(operations)
+        if len(parts) > 1 or len(expected) > MOST_OPERATIONS:
+            return await self._commit_in_parts(parts, expected)
+        request = pb.TxnRequest(
+            compare=[self._is_mine(), self._journal.is_free, *self._are_at(expected)],
+            success=operations.values(),
+            failure=[_look_at(self._meta_key), self._journal.look, *self._look(expected)],
+        )
+        while not (answer := await self._txn(request)).succeeded:
+            meta, head, *found = (_revision_of(response) for response in answer.responses)
+            if meta != self._meta_revision:
+                raise Unavailable("etcd: a backup was or is being restored; start EPIC's control plane anew")
+            if not head:
+                return self._refused(expected, found)
+            await self._journal.resolve()
+        return Committed(self._from_etcd(answer.header.revision))
+
+    async def _commit_in_parts(
+        self, parts: Sequence[Mapping[str, pb.RequestOp]], expected: Mapping[str, int]
+    ) -> Committed | Refused:
+        actual: list[int] = []
+
+        async def is_as_expected() -> bool:
+            actual.clear()
+            paths = list(expected)
+            for start in range(0, len(paths), MOST_OPERATIONS):
+                looks = self._look(paths[start : start + MOST_OPERATIONS])
+                answer = await self._ask(pb.TxnRequest(success=looks))
+                actual.extend(_revision_of(response) for response in answer.responses)
+            return actual == list(expected.values())
+
+        # While nobody else commits only leases can go.
+        leases = {path: at for path, at in expected.items() if path.startswith(f"{LEASE_KIND}/")}
+        written = await self._journal.write(
+            [list(part.values()) for part in parts], self._are_at(leases), is_as_expected
+        )
+        if written is None:
+            await is_as_expected()
+            return self._refused(expected, actual)
+        revisions = [self._from_etcd(revision) if revision else 0 for revision in written]
+        last = max(revisions) or await self.revision()
+        pairs = zip(parts, revisions, strict=True)
+        return Committed(last, {path: at or last for part, at in pairs for path in part})
+
+    def _refused(self, expected: Mapping[str, int], found: Sequence[int]) -> Refused:
         actual = zip(expected, found, strict=True)
         return Refused({path: self._from_etcd(revision) if revision else 0 for path, revision in actual})
+
+    def _is_mine(self) -> pb.Compare:
+        return _is_at(self._meta_key, self._meta_revision)
+
+    def _are_at(self, expected: Mapping[str, int]) -> list[pb.Compare]:
+        return [_is_at(self._key(path), revision) for path, revision in expected.items()]
+
+    def _look(self, paths: Iterable[str]) -> list[pb.RequestOp]:
+        return [_look_at(self._key(path)) for path in paths]
+
+    def _put(self, path: str, value: bytes, lease: int) -> pb.RequestOp:
+        put = pb.PutRequest(key=self._key(path), value=pack(value), lease=lease)
+        return pb.RequestOp(request_put=put)
 
     async def _range(self, request: pb.RangeRequest) -> pb.RangeResponse:
         async def ask(member: Member, seconds: float) -> pb.RangeResponse:
@@ -162,6 +216,14 @@ class EtcdEngine:
 
         return await self._connection.call(ask, writing=True)
 
+    async def _ask(self, request: pb.TxnRequest) -> pb.TxnResponse:
+        """Do what writes nothing, at any member that answers."""
+
+        async def ask(member: Member, seconds: float) -> pb.TxnResponse:
+            return await member.kv.Txn(request, timeout=seconds)
+
+        return await self._connection.call(ask)
+
     async def _restore(self, operations: Sequence[pb.RequestOp]) -> None:
         request = pb.TxnRequest(compare=[_is_at(self._meta_key, self._meta_revision)], success=operations)
         if not (await self._txn(request)).succeeded:
@@ -174,7 +236,7 @@ class EtcdEngine:
 
     def _entry(self, pair: pb.KeyValue) -> Entry:
         path = pair.key.decode()[len(self._root) :]
-        return Entry(path, self._from_etcd(pair.mod_revision), pair.value)
+        return Entry(path, self._from_etcd(pair.mod_revision), unpack(pair.value))
 
     def _key(self, path: str) -> bytes:
         return f"{self._root}{path}".encode()
@@ -243,7 +305,7 @@ def _grouped(entries: Iterable[tuple[str, bytes]], root: str) -> Iterator[list[p
         if group and (len(group) == _RESTORED_OPERATIONS or size + len(value) > _RESTORED_BYTES):
             yield group
             group, size = [], 0
-        put = pb.PutRequest(key=f"{root}{path}".encode(), value=value)
+        put = pb.PutRequest(key=f"{root}{path}".encode(), value=pack(value))
         group.append(pb.RequestOp(request_put=put))
         size += len(value)
     if group:

@@ -13,6 +13,7 @@ from epic.errors import Compacted, Unavailable
 from epic.proto import etcd_pb2 as pb
 from epic.store.engine import Change, Changes
 from epic.store.etcd.connection import REQUIRE_LEADER, Connection, explain
+from epic.store.etcd.sizes import unpack
 
 if TYPE_CHECKING:
     Stream = grpc.aio.StreamStreamCall[pb.WatchRequest, pb.WatchResponse]
@@ -74,5 +75,5 @@ async def _ask_for_progress(stream: Stream) -> None:
 
 def _change(event: pb.Event, offset: int, root: int) -> Change:
     path = event.kv.key[root:].decode()
-    value = None if event.type == pb.Event.DELETE else event.kv.value
+    value = None if event.type == pb.Event.DELETE else unpack(event.kv.value)
     return Change(path, event.kv.mod_revision + offset, value)
