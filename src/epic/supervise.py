@@ -37,6 +37,7 @@ async def run_apart(service: Callable[[], Awaitable[None]]) -> None:
         await asyncio.ensure_future(service())
     except Exception as error:
         if own.cancelling() > before:
+            log.warning("a service failed as it was ended: %s: %s", type(error).__name__, error)
             raise asyncio.CancelledError from error
         raise
 
