@@ -20,6 +20,7 @@ from epic.api import (
     workload_nodes,
 )
 from epic.api.auth import Authenticator, Gate
+from epic.api.body_rate import BodyRate
 from epic.api.context import Asking, Context
 from epic.api.replies import PREFIX, install_error_handlers
 from epic.api.sessions import Sessions
@@ -77,7 +78,10 @@ def create_app(context: Context) -> FastAPI:
     install_error_handlers(app)
     store = context.store
     app.add_middleware(
-        Gate, authenticator=Authenticator(store), sessions=Sessions(store, context.limits.streams)
+        Gate,
+        authenticator=Authenticator(store),
+        sessions=Sessions(store, context.limits.streams),
+        rate=BodyRate(store),
     )
     for module in (accounts, groups, proxies, routes, tunnels, tunnel_status, workload_nodes, nodes, runs):
         app.include_router(module.router, prefix=PREFIX)

@@ -195,12 +195,14 @@ def _first(users: dict[str, User]) -> User | None:
 class Gate:
     """ASGI wrapper that lets only known users in, and each only to what is theirs."""
 
-    def __init__(self, app: ASGIApp, authenticator: Authenticator, sessions: Sessions) -> None:
+    def __init__(
+        self, app: ASGIApp, authenticator: Authenticator, sessions: Sessions, rate: BodyRate
+    ) -> None:
         self._app = app
         self._authenticator = authenticator
         self._sessions = sessions
         self._slots = WriteSlots()
-        self._rate = BodyRate()
+        self._rate = rate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer 401 or 403, or pass the request on with its principal."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextlib import nullcontext
 from typing import Any
 
 import httpx
@@ -14,10 +15,15 @@ from starlette.datastructures import Headers
 
 from epic.api import body_rate
 from epic.api.body_limit import MOST_BYTES, body_length
-from epic.api.body_rate import A_SECOND, AT_ONCE, BodyRate, TooManyBytes
+from epic.api.body_rate import BodyRate, TooManyBytes
 from epic.api.tunnel_status import EndsBody
+from epic.cache.store import CachedStore
+from epic.model.resources import Account
 
 STATUS = f"{API}/accounts/root/tunnels/status?cluster=c&node=n"
+
+
+MIB = 1 << 20
 
 
 class Clock:
@@ -41,27 +47,45 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-async def test_an_account_may_send_much_at_once_and_then_waits_while_others_do_not(clock: Clock) -> None:
-    rate = BodyRate()
-    for _ in range(AT_ONCE // MOST_BYTES):
+async def test_an_account_may_send_much_at_once_and_then_waits_while_others_do_not(
+    clock: Clock, store: CachedStore
+) -> None:
+    rate = BodyRate(store)
+    for _ in range(16 * MIB // MOST_BYTES):
         await rate.take("greedy", MOST_BYTES)
     assert clock.now == 100.0
     await rate.take("greedy", MOST_BYTES)
     await rate.take("modest", MOST_BYTES)
     assert clock.now == 100.0
     await rate.take("greedy", 1)
-    assert clock.now == pytest.approx(100.0 + MOST_BYTES / A_SECOND)
+    assert clock.now == pytest.approx(100.0 + MOST_BYTES / MIB)
 
 
-async def test_who_would_wait_long_is_told_when_to_come_again(clock: Clock) -> None:
-    rate = BodyRate()
-    await rate.take("greedy", AT_ONCE + 60 * A_SECOND)
+async def test_who_would_wait_long_is_told_when_to_come_again(clock: Clock, store: CachedStore) -> None:
+    rate = BodyRate(store)
+    await rate.take("greedy", 76 * MIB)
     with pytest.raises(TooManyBytes) as refusal:
         await rate.take("greedy", 1)
     assert refusal.value.seconds == 60
     clock.now += 60
     await rate.take("greedy", 1)
     assert clock.now == 160
+
+
+@pytest.mark.parametrize(("limit", "seconds"), [(1 << 10, 60), (64 * MIB, 60), (4 * 76 * MIB, 0)])
+async def test_who_may_have_more_may_send_more_and_who_may_have_less_reports_still(
+    clock: Clock, store: CachedStore, limit: int, seconds: int
+) -> None:
+    with store.transaction() as transaction:
+        account = transaction.get(Account, "", "root")
+        spec = account.spec.model_copy(update={"bytes_limit": limit})
+        transaction.update(account.model_copy(update={"spec": spec}))
+    rate = BodyRate(store)
+    await rate.take("root", 76 * MIB)
+    with pytest.raises(TooManyBytes) if seconds else nullcontext() as refusal:
+        await rate.take("root", 1)
+    assert clock.now == 100
+    assert refusal is None or refusal.value.seconds == seconds
 
 
 @pytest.mark.parametrize(
@@ -81,8 +105,8 @@ def test_a_body_counts_for_what_it_may_have(headers: dict[str, str], length: int
 async def test_a_tenant_that_sends_too_fast_is_answered_429_and_an_administrator_never(
     tenant: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(body_rate, "AT_ONCE", 0)
-    monkeypatch.setattr(body_rate, "A_SECOND", 1)
+    monkeypatch.setattr(body_rate, "_AT_ONCE", 0)
+    monkeypatch.setattr(body_rate, "_A_SECOND", 1 / (64 * MIB))
     monkeypatch.setattr(body_rate, "_LONGEST_SECONDS", 0.0)
     assert (await tenant.post(PROXIES, json=proxy_body())).status_code == 302
     refused = await tenant.put(STATUS, json={"tunnels": []})
