@@ -70,6 +70,16 @@ class EpicNode:
         self._drop_everything()
         self.held, self.connected = None, False
 
+    @property
+    def is_off(self) -> bool:
+        """Nothing there answers."""
+        return self.held is None and not self.connected
+
+    def known(self, gateway: str) -> epic_pb2.Siblings:
+        """What its programs know of the gateway's siblings; without any: nothing."""
+        held = self.siblings.get(gateway)
+        return epic_pb2.Siblings() if held is None else epic_pb2.Siblings.FromString(held.body.value)
+
     def kill_envoy(self, gateway: str) -> None:
         """Its Envoy ends: the unit withdraws the announcement, whether the agent lives or not."""
         self.units[gateway].running = False

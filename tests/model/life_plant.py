@@ -79,6 +79,10 @@ class Plant:
     def __post_init__(self) -> None:
         self._objects = (-1, ObjectIndex(), SiblingLists())
         self.last_report: dict[str, float] = {}
+        self.was_off: set[str] = set()
+        """Nodes that were switched off, and have heard nothing since."""
+        self.left_at_once: set[str] = set()
+        """Nodes on which second chance was switched off at some time."""
         self.records = Records(self.store)
         self.restart_control()
 
@@ -219,7 +223,10 @@ class Plant:
         node = self.epic[name]
         revoked = self.store.find(NodeRevocation, "", name) is not None
         before = set(node.announced.values())
-        node.work(None if revoked else self.published(name), self.clock.seconds(), removed=revoked)
+        wanted = None if revoked else self.published(name)
+        node.work(wanted, self.clock.seconds(), removed=revoked)
+        if node.agent and node.connected and wanted is not None:
+            self.was_off.discard(name)
         if node.connected and not revoked:
             self.check_announced(node, set(node.announced.values()) - before)
         if node.agent and node.connected and not revoked:
@@ -228,13 +235,19 @@ class Plant:
     def _take_report(self, node: EpicNode) -> None:
         report = node.report()
         self.last_report[node.name] = self.clock.seconds()
-        self.keeper.hear(self.applied.take(node.name, applied_siblings(report, self._read()[0].gateways())))
+        lists = applied_siblings(report, self._read()[0].gateways())
+        self.keeper.hear(self.applied.take(node.name, lists, self._silent(node)))
         states = {state.gateway: state for state in report.instances}
         with self._may_fail(), self.store.transaction() as transaction:
             self._change_instances(transaction, node.name, lambda proxy: reported(proxy, node.name, states))
             stored = transaction.find(Node, "", node.name)
             if stored is not None:
                 transaction.update(heard(stored, report, self.clock()))
+
+    def _silent(self, node: EpicNode) -> set[str]:
+        """The addresses of nodes that do not answer it: those that are switched off."""
+        others = {s.node: s.address for gateway in node.siblings for s in node.known(gateway).siblings}
+        return {address for name, address in others.items() if self.epic[name].is_off}
 
     def notice_silence(self) -> None:
         """The control plane sees which nodes do not report."""

@@ -8,11 +8,9 @@ from collections.abc import Iterable
 from life_nodes import EpicNode
 from life_plant import Plant
 
-from epic.ads.snapshot import Resources
 from epic.model.naming import GatewayId
-from epic.model.resources import Node
+from epic.model.resources import GWProxy, Node
 from epic.model.siblings import Siblings
-from epic.proto import epic_pb2
 
 _HOLD_MAX = 10
 _AWAY = 12
@@ -24,6 +22,7 @@ def check(plant: Plant) -> None:
     for stored in plant.store.list(Siblings):
         gateway = f"{stored.account}.{stored.name}"
         _check_indexes(plant, gateway, stored)
+        _check_left(plant, gateway, stored)
         current = {bytes.fromhex(key.secret.get_secret_value()) for key in stored.spec.keys}
         # What a node knows that was removed as planned goes with the next rotation.
         planned = {former.node for former in stored.spec.former if former.dismissed}
@@ -55,7 +54,7 @@ def check_announced(plant: Plant, node: EpicNode, gateways: Iterable[str]) -> No
                 continue
             if sibling.joined > found.joined or away or over.total_seconds() >= _HOLD_MAX:
                 continue
-            known = {s.node for s in _read(plant.epic[sibling.node].siblings, gateway).siblings}
+            known = {s.node for s in plant.epic[sibling.node].known(gateway).siblings}
             assert node.name in known, f"{node.name} announces {gateway}, and {sibling.node} does not know it"
 
 
@@ -65,7 +64,7 @@ def _check_indexes(plant: Plant, gateway: str, stored: Siblings) -> None:
     keys = [bytes.fromhex(key.secret.get_secret_value()) for key in stored.spec.keys]
     owners = {(key, s.index): s.node for key in keys for s in stored.spec.siblings}
     for node in plant.epic.values():
-        known = _read(node.siblings, gateway)
+        known = node.known(gateway)
         for key in known.keys:
             for sibling in known.siblings:
                 owner = owners.setdefault((key.secret, sibling.index), sibling.node)
@@ -73,7 +72,22 @@ def _check_indexes(plant: Plant, gateway: str, stored: Siblings) -> None:
                 assert owner == sibling.node, f"{gateway}: index {sibling.index} is {where}"
 
 
-def _read(lists: Resources, gateway: str) -> epic_pb2.Siblings:
-    return (
-        epic_pb2.Siblings.FromString(lists[gateway].body.value) if gateway in lists else epic_pb2.Siblings()
-    )
+def _check_left(plant: Plant, gateway: str, stored: Siblings) -> None:
+    """Nobody passes packets on to one that has left, however long its agent has heard nothing of that."""
+    plant.was_off |= {name for name, node in plant.epic.items() if node.is_off}
+    if plant.store.get(GWProxy, stored.account, stored.name).deleting:
+        return  # nobody waits for anybody
+    nodes = {node.name: node for node in plant.store.list(Node)}
+    # Who is switched off is out at once, and may be on again before the others have heard of it.
+    plant.left_at_once |= {name for name, node in plant.epic.items() if not node.second_chance}
+    keys = {bytes.fromhex(key.secret.get_secret_value()) for key in stored.spec.keys}
+    for name in set(stored.spec.nodes) - plant.was_off:
+        known = plant.epic[name].known(gateway)
+        if not keys & {key.secret for key in known.keys}:
+            continue  # what it passes on is nobody's
+        for sibling in known.siblings:
+            asked = nodes.get(sibling.node)
+            stands = asked is not None and not asked.status.lost and asked.name not in plant.left_at_once
+            assert sibling.leaving or not stands or sibling.node in stored.spec.nodes, (
+                f"{name} passes packets of {gateway} on to {sibling.node}, which has left"
+            )

@@ -28,6 +28,7 @@ _PROBLEM_MAX = 300
 _HELD_KEPT = 1000
 _SESSIONS_KEPT = 20
 _DROPS_KEPT = 200
+_SILENT_KEPT = 10_000
 _LATEST = 1 << 36
 _WORD_MAX = 100
 _ERROR_MAX = 4200
@@ -58,6 +59,11 @@ def applied_siblings(report: epic_pb2.NodeReport, gateways: Iterable[GatewayId])
     """Of those of these gateways of which the node speaks, the list of siblings that it has."""
     said = {state.gateway: state.applied_siblings[:_WORD_MAX] for state in report.instances}
     return {gateway: said[str(gateway)] for gateway in gateways if str(gateway) in said}
+
+
+def silent_addresses(report: epic_pb2.NodeReport) -> tuple[str, ...]:
+    """The addresses of siblings' nodes whose programs do not answer the node."""
+    return tuple(address[:_WORD_MAX] for address in report.silent_addresses[:_SILENT_KEPT])
 
 
 def silent(proxy: GWProxy, node: str) -> GWProxy:

@@ -26,7 +26,14 @@ from epic.ads.desired.siblings import SiblingLists
 from epic.ads.identity.authorization import Authorizer
 from epic.ads.identity.credentials import ServerFiles, server_credentials
 from epic.ads.identity.issuer import Issuer
-from epic.ads.reports import applied_siblings, configured, drops, ends, second_chances
+from epic.ads.reports import (
+    applied_siblings,
+    configured,
+    drops,
+    ends,
+    second_chances,
+    silent_addresses,
+)
 from epic.ads.snapshot import TUNNEL
 from epic.ads.statuses import Statuses
 from epic.envoy.resources import Bundle
@@ -160,7 +167,8 @@ class AdsService:
                     second_chances=second_chances(report, gateways),
                 )
             )
-        heard = self._applied.take(report.node, applied_siblings(report, gateways))
+        lists = applied_siblings(report, gateways)
+        heard = self._applied.take(report.node, lists, silent_addresses(report))
         if heard:
             self._hear_applied(heard)
         try:

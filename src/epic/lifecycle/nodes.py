@@ -11,6 +11,7 @@ from typing import Literal
 from epic.lifecycle.digest import Placed, node_digest
 from epic.lifecycle.sequencer import OBSTACLES
 from epic.model.base import Condition, with_condition
+from epic.model.instances import ProxyInstance
 from epic.model.nodes import NodePhase, NodeStatus
 from epic.model.resources import Node
 
@@ -84,7 +85,7 @@ def _ready(status: NodeStatus, time: datetime) -> Condition:
 def _drained(node: Node, placed: Sequence[Placed]) -> Condition:
     if not (node.spec.drain or node.deleting):
         return _condition("Drained", "False", "NotAsked")
-    serving = [p for p in placed if p.instance.phase not in {"Withdrawn", "Removed"}]
+    serving = [p for p in placed if p.instance.phase not in {"Withdrawn", "Removed"} or _is_asked(p.instance)]
     if not serving:
         return _condition("Drained", "True", "NoInstanceServes")
     named = [f"{gateway}: {i.reason or i.phase}" for gateway, i in sorted(serving, key=lambda p: p.gateway)]
@@ -92,6 +93,11 @@ def _drained(node: Node, placed: Sequence[Placed]) -> Condition:
     waits = (why for why in OBSTACLES if any(i.reason.startswith(why) for _, i in serving))
     reason = next(waits, "InstancesServe")
     return _condition("Drained", "False", reason, "; ".join(named[:_NAMED]) + more)
+
+
+def _is_asked(instance: ProxyInstance) -> bool:
+    """Whether siblings may still pass packets on to it: on a node that is switched off they are lost."""
+    return instance.phase == "Withdrawn" and instance.listed
 
 
 def _drop_held(status: NodeStatus) -> Condition:

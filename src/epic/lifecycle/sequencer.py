@@ -20,6 +20,7 @@ from epic.placement import place
 
 OBSTACLES = ("NoOtherHeard", "NoOtherConnected", "NoOtherInstance")
 """What keeps an instance in service until somebody does something: its reason begins with it."""
+_ASKED = "waits until no sibling passes packets on to it: all their agents have to say so"
 _UNCONNECTED = {
     "pending": "waits for its tunnels",
     "no-room": "NoRoom: its node has no room for tunnels that others have",
@@ -186,12 +187,13 @@ def _draining(instance: ProxyInstance, view: _View) -> _Move:
 def _withdrawn(instance: ProxyInstance, view: _View) -> _Move:
     if view.goal == "remove" and instance.unit == "removed":
         if instance.listed and not view.wanted.deleting:
-            return _Move("Withdrawn", "waits until no sibling passes packets on to it")
+            return _Move("Withdrawn", _ASKED)
         return _Move("Removed", "waits for the node to say that nothing is left of it")
     if view.goal == "serve":
         # A run may be at it: what it may restart must not serve meanwhile.
         return _Move("Withdrawn", "a run is under way") if view.host.running else _towards_serving(instance)
-    reason = "is parked" if view.goal == "park" else f"waits for a run to {view.goal} it"
+    parked = _ASKED if instance.listed and not view.wanted.deleting else "is parked"
+    reason = parked if view.goal == "park" else f"waits for a run to {view.goal} it"
     return _Move("Withdrawn", reason)
 
 

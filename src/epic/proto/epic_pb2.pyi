@@ -416,6 +416,7 @@ class NodeReport(_message.Message):
     SECOND_CHANCE_REFUSAL_FIELD_NUMBER: _builtins.int
     SECOND_CHANCES_FIELD_NUMBER: _builtins.int
     BGP_FIELD_NUMBER: _builtins.int
+    SILENT_ADDRESSES_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     agent_version: _builtins.str
     instances_only: _builtins.bool
@@ -450,6 +451,10 @@ class NodeReport(_message.Message):
     def bgp(self) -> Global___BgpSessions:
         """Absent: the agent does not look at a BIRD."""
 
+    @_builtins.property
+    def silent_addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Underlay addresses of the nodes of siblings whose programs do not answer it."""
+
     def __init__(
         self,
         *,
@@ -466,10 +471,11 @@ class NodeReport(_message.Message):
         second_chance_refusal: _builtins.str = ...,
         second_chances: _abc.Iterable[Global___SecondChanceStatus] | None = ...,
         bgp: Global___BgpSessions | None = ...,
+        silent_addresses: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["bgp", b"bgp"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "applied_digest", b"applied_digest", "bgp", b"bgp", "drops", b"drops", "held_gateways", b"held_gateways", "instances", b"instances", "instances_only", b"instances_only", "node", b"node", "problems", b"problems", "second_chance", b"second_chance", "second_chance_refusal", b"second_chance_refusal", "second_chances", b"second_chances", "tunnels", b"tunnels"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "applied_digest", b"applied_digest", "bgp", b"bgp", "drops", b"drops", "held_gateways", b"held_gateways", "instances", b"instances", "instances_only", b"instances_only", "node", b"node", "problems", b"problems", "second_chance", b"second_chance", "second_chance_refusal", b"second_chance_refusal", "second_chances", b"second_chances", "silent_addresses", b"silent_addresses", "tunnels", b"tunnels"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

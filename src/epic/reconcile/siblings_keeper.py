@@ -221,7 +221,7 @@ class SiblingsKeeper:
                 for i in instances
             )
             spec = release(spec, said)
-            if left := forgotten(spec, said, moment):
+            if left := forgotten(spec, said, self._applied.silent(spec.siblings), moment):
                 spec = stamped(gateway, dismiss(spec, left, moment, new_secret()))
             step = rotation.next_step(str(gateway), spec, said, moment, self._policy)
             if step is not None:

@@ -1,15 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which list of siblings each node has, as it said last; kept in memory: it is told again within seconds."""
+"""Which list of siblings each node has, and who does not answer it, as it said last.
+
+It is kept in memory, for it is told again within seconds.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from epic.model.naming import GatewayId
-from epic.siblings.waiting import Said
+from epic.model.siblings import Sibling
+from epic.siblings.waiting import AWAY_SECONDS, Said
 
 _FORGET_SECONDS = 3600.0
 
@@ -19,6 +23,7 @@ class _Report:
     at: float
     versions: Mapping[GatewayId, str]
     since: Mapping[GatewayId, float]
+    silent: frozenset[str] = frozenset()
 
 
 class AppliedLists:
@@ -30,14 +35,19 @@ class AppliedLists:
         self._began = clock()
         self._reports: dict[str, _Report] = {}
 
-    def take(self, node: str, versions: Mapping[GatewayId, str]) -> set[GatewayId]:
-        """A node has said which lists it has; returns the gateways of which it says another than before."""
+    def take(
+        self, node: str, versions: Mapping[GatewayId, str], silent: Iterable[str] = ()
+    ) -> set[GatewayId]:
+        """A node has said which lists it has; returns the gateways of which it says another than before.
+
+        `silent` are the addresses of siblings' nodes whose programs do not answer it.
+        """
         now = self._clock()
         with self._lock:
             before = self._reports.get(node, _Report(now, {}, {}))
             changed = {g for g, version in versions.items() if before.versions.get(g) != version}
             since = {gateway: now if gateway in changed else before.since[gateway] for gateway in versions}
-            self._reports[node] = _Report(now, dict(versions), since)
+            self._reports[node] = _Report(now, dict(versions), since, frozenset(silent))
             for old in [n for n, report in self._reports.items() if now - report.at > _FORGET_SECONDS]:
                 del self._reports[old]
         return changed
@@ -49,8 +59,24 @@ class AppliedLists:
             reports = {node: self._reports.get(node) for node in nodes}
         return {node: self._of(gateway, report, now) for node, report in reports.items()}
 
+    def silent(self, siblings: Collection[Sibling]) -> frozenset[str]:
+        """Those of the nodes of a list whose programs answer none of the others that report now.
+
+        Of whom nobody reports nothing is known: it is not among them.
+        """
+        now = self._clock()
+        with self._lock:
+            reports = {s.node: self._reports[s.node] for s in siblings if s.node in self._reports}
+        fresh = {node: report.silent for node, report in reports.items() if now - report.at <= AWAY_SECONDS}
+        return frozenset(s.node for s in siblings if _is_silent(s, fresh))
+
     def _of(self, gateway: GatewayId, report: _Report | None, now: float) -> Said:
         if report is None:
             return Said(None, now - self._began)
         since = report.since.get(gateway, now)
         return Said(report.versions.get(gateway), now - report.at, now - since)
+
+
+def _is_silent(sibling: Sibling, said: Mapping[str, Collection[str]]) -> bool:
+    others = [silent for node, silent in said.items() if node != sibling.node]
+    return bool(others) and all(str(sibling.address) in silent for silent in others)

@@ -3,20 +3,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from epic.model.instances import ProxyInstance
-from epic.model.siblings import FormerSibling, SiblingsSpec
+from epic.model.siblings import FormerSibling, Sibling, SiblingsSpec
 
 HOLD_MAX = timedelta(seconds=10)
 """Nobody is kept from serving for longer."""
-LEAVE_MAX = timedelta(minutes=2)
-"""Nobody who leaves is kept for longer by siblings that say nothing of it."""
+SILENT_MAX = timedelta(minutes=2)
+"""Nobody who leaves is kept for longer by nodes whose programs answer nobody: they pass nothing on."""
 HELD = "WaitsForSiblings: its siblings do not all know it yet, or it does not know them"
 
-_AWAY_SECONDS = 12.0
+AWAY_SECONDS = 12.0
 """Nodes report every five seconds: nobody waits for one that did not for so long."""
 
 
@@ -44,7 +44,7 @@ def waits_for(spec: SiblingsSpec, node: str, said: Mapping[str, Said]) -> tuple[
     return tuple(
         name
         for name in spec.staying
-        if said[name].age <= _AWAY_SECONDS and generation_of(spec, said[name]) < joined
+        if said[name].age <= AWAY_SECONDS and generation_of(spec, said[name]) < joined
     )
 
 
@@ -63,18 +63,25 @@ def release(spec: SiblingsSpec, said: Mapping[str, Said]) -> SiblingsSpec:
     return spec if kept == spec.former else spec.model_copy(update={"former": kept})
 
 
-def forgotten(spec: SiblingsSpec, said: Mapping[str, Said], time: datetime) -> tuple[str, ...]:
+def forgotten(
+    spec: SiblingsSpec, said: Mapping[str, Said], silent: Collection[str], time: datetime
+) -> tuple[str, ...]:
     """The nodes that leave and that nobody passes anything on to any more.
 
     That is so when each other node has a list in which they leave, or none; also those that leave themselves
-    pass on what they get. One whose agent is stopped goes on with the list that it has, so that it is waited
-    for, but not for ever.
+    pass on what they get. One whose agent is stopped goes on with the list that it has for as long as its
+    programs run. So it is waited for however long that is, unless it has been `silent` to all others for a
+    while.
     """
+
+    def passes_on(node: str, sibling: Sibling) -> bool:
+        may_be_gone = node in silent and time - sibling.since >= SILENT_MAX
+        return not (may_be_gone or _has(spec, said[node], sibling.left))
+
     return tuple(
         sibling.node
         for sibling in spec.leaving
-        if time - sibling.since >= LEAVE_MAX
-        or all(_has(spec, said[node], sibling.left) for node in spec.nodes if node != sibling.node)
+        if not any(passes_on(node, sibling) for node in spec.nodes if node != sibling.node)
     )
 
 

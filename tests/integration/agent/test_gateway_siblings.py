@@ -185,6 +185,7 @@ async def test_a_node_is_silent_when_its_programs_are_gone(ready: Node, other: O
     assert alive(ready)
     await other.detach()
     assert await eventually(lambda: not alive(ready), 2, "silence") < 1
+    await ready.control.report(lambda r: list(r.silent_addresses) == [FAR], 10)
     await other.attach()
     await eventually(lambda: alive(ready), 1, "an answer")
 

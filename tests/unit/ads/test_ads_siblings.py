@@ -148,19 +148,21 @@ async def test_what_nodes_have_is_heard_for_gateways_that_they_have_alone(site: 
     applied = AppliedLists()
     site.service = AdsService(site.store, site.settings, applied=applied, hear_applied=heard.append)
     site.put(proxy(), siblings("epic1"))
-    held = Held()
+    held, both = Held(), siblings("epic1", "epic2").spec.siblings
     async with site.serving(), site.agent(held), site.channel() as channel:
         await eventually(lambda: held.resources[NODE_STATE])
         report = epic_pb2.NodeReport(node="epic1", second_chance=True)
         report.instances.add(gateway=str(GATEWAY), applied_siblings="v1")
         report.instances.add(gateway="root.another", applied_siblings="v1")
         report.instances.add(gateway="no gateway id", applied_siblings="v1")
+        report.silent_addresses.append(str(both[1].address))
         stub = epic_pb2_grpc.AgentServiceStub(channel)
         for _ in range(2):
             await stub.Report(report)
     assert heard == [{GATEWAY}]
     assert applied.said(GATEWAY, ["epic1", "epic2"])["epic1"].version == "v1"
     assert applied.said(GATEWAY, ["epic2"])["epic2"].version is None
+    assert applied.silent(both) == {"epic2"}
 
 
 def test_a_change_of_one_list_leaves_those_of_others_as_they_are() -> None:

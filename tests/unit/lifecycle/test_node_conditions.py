@@ -68,6 +68,17 @@ def test_whether_routers_hear_a_node(
     assert found.status.unheard is unheard
 
 
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_node_is_drained_when_no_sibling_passes_packets_on_to_it(listed: bool) -> None:
+    """It may be switched off then."""
+    parked = ProxyInstance(
+        node="e1", inside_address=IPv4Address(1), since=TIME, phase="Withdrawn", reason="waits", listed=listed
+    )
+    found = settled(node(None, drain=True), [Placed("a.g", parked)], TIME)
+    expected = ("False", "InstancesServe", "a.g: waits") if listed else ("True", "NoInstanceServes", "")
+    assert condition(found, "Drained") == expected
+
+
 def test_a_drain_that_waits_for_a_router_to_hear_another_node_says_so() -> None:
     waiting = ProxyInstance(
         node="e1",

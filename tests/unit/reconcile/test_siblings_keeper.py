@@ -177,10 +177,21 @@ def test_who_leaves_has_the_list_until_nobody_passes_anything_on_to_it(parting: 
     assert (parting.spec.nodes, parting.listed) == (("e1",), {"e1"})
 
 
-def test_who_leaves_waits_for_a_stopped_agent_but_not_for_ever(parting: Site) -> None:
-    parting.pass_time(115)
+def test_who_leaves_waits_for_a_stopped_agent_until_its_node_is_removed_by_force(parting: Site) -> None:
+    parting.pass_time(100_000)
     assert parting.listed == {"e1", "e2"}
-    parting.pass_time(5)
+    parting.change_node("e1", lost=True)
+    parting.work()
+    assert parting.spec.nodes == ()
+
+
+def test_who_leaves_waits_two_minutes_for_a_node_whose_programs_do_not_answer(parting: Site) -> None:
+    version = parting.spec.version
+    for seconds in (105, 10):
+        assert parting.listed == {"e1", "e2"}
+        parting.pass_time(seconds)
+        parting.applied.take("e2", {parting.proxy.id: version}, ["192.0.2.1"])
+        parting.pass_time(5)
     assert parting.listed == {"e1"}
 
 

@@ -3,7 +3,13 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address
+
+import pytest
+
+from epic.model.base import now
 from epic.model.naming import GatewayId
+from epic.model.siblings import Sibling
 from epic.siblings.heard import AppliedLists
 from epic.siblings.waiting import Said
 
@@ -51,3 +57,40 @@ def test_nodes_that_are_gone_are_forgotten() -> None:
     clock.time += 3601
     lists.take("e2", {ONE: "v1"})
     assert lists.said(ONE, ["e1"])["e1"].version is None
+
+
+def siblings() -> list[Sibling]:
+    """Those of nodes e1, e2 and e3, whose addresses are 0.0.0.1 to 0.0.0.3."""
+    return [
+        Sibling(node=f"e{n}", index=n, address=IPv4Address(n), joined=1, since=now()) for n in range(1, 4)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("said", "silent"),
+    [
+        ({"e1": [3], "e2": [3]}, {"e3"}),
+        ({"e1": [3], "e2": []}, set()),
+        ({"e1": [3]}, {"e3"}),
+        ({"e1": [2, 3]}, {"e2", "e3"}),
+        ({"e3": [3]}, set()),
+        ({}, set()),
+    ],
+)
+def test_a_node_is_silent_that_answers_none_of_the_others_who_report(
+    said: dict[str, list[int]], silent: set[str]
+) -> None:
+    lists = AppliedLists()
+    for node, numbers in said.items():
+        lists.take(node, {}, [str(IPv4Address(number)) for number in numbers])
+    assert lists.silent(siblings()) == silent
+
+
+def test_what_a_node_said_of_others_counts_while_it_reports() -> None:
+    clock = Clock()
+    lists = AppliedLists(clock)
+    lists.take("e1", {}, ["0.0.0.3"])
+    clock.time += 12
+    assert lists.silent(siblings()) == {"e3"}
+    clock.time += 1
+    assert lists.silent(siblings()) == set()

@@ -285,6 +285,7 @@ class GatewayAgent:
             second_chance=not self._second_chance.refusal,
             second_chance_refusal=self._second_chance.refusal,
             bgp=self._bgp.status,
+            silent_addresses=sorted(map(str, self._second_chance.lost)),
         )
 
     def _problems(self) -> list[str]:
