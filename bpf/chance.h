@@ -56,7 +56,7 @@ static __always_inline int miss(struct __sk_buff *skb, const struct chance_packe
 			count_chance(public, CHANCE_ALONE, segments_of(skb));
 			return NOT_OURS;
 		}
-		if (!may_ask(siblings, &packet->flow)) {
+		if (!may_ask(siblings, &packet->flow, segments_of(skb))) {
 			count_chance(public, CHANCE_OVER_BUDGET, segments_of(skb));
 			return drop(DROP_CHANCE_BUDGET);
 		}
@@ -125,7 +125,8 @@ static __always_inline int chance_decide(struct __sk_buff *skb, const struct sib
 	}
 	if (is_for_here(&packet))
 		return NOT_OURS;
-	match = known == CHANCE_UNKNOWN ? socket_find(skb, siblings, &packet) : known;
+	match = any_number(skb,
+			   known == CHANCE_UNKNOWN ? socket_find(skb, siblings, &packet) : known);
 	if (match == CHANCE_FITS) {
 		count_hits(siblings, segments_of(skb));
 		return NOT_OURS;
@@ -152,16 +153,6 @@ static __always_inline bool is_chance_protocol6(__u8 protocol)
 	       protocol == IPPROTO_FRAGMENT;
 }
 
-/*
- * The number as it is: no packet here has a VLAN tag, which the verifier does not know. To those of
- * Linux before 6.2 a constant that a function is given is the only one that it is ever given, and
- * they leave out what it does with others.
- */
-static __always_inline __u32 any_number(struct __sk_buff *skb, __u32 number)
-{
-	return number + *(volatile __u32 *)&skb->vlan_present;
-}
-
 /* Most often the socket of plain TCP is here; `tcp` is NULL for what is something else. */
 static __always_inline int chance_of_gateway(struct __sk_buff *skb, const struct siblings *siblings,
 					     const void *ip, const struct tcphdr *tcp,
@@ -172,7 +163,8 @@ static __always_inline int chance_of_gateway(struct __sk_buff *skb, const struct
 	if (tcp) {
 		if (tcp->syn)
 			return NOT_OURS;
-		known = plain_find(skb, siblings, ip, tcp, six);
+		known = six ? plain_find6(skb, siblings, ip, tcp)
+			    : plain_find4(skb, siblings, ip, tcp);
 		if (known == CHANCE_FITS) {
 			count_hits(siblings, segments_of(skb));
 			return NOT_OURS;

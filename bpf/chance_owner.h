@@ -11,6 +11,7 @@
 #include "maps.h"
 
 #define NOBODY           (-1)
+#define REFUSED          (~0ULL)
 #define OWNER_INDEX_MASK 15ULL
 #define OWNER_SET_SHIFT  32
 #define OWNER_FLOW_MASK  (~(0xffffULL << OWNER_SET_SHIFT | OWNER_INDEX_MASK))
@@ -189,19 +190,23 @@ static __always_inline __u64 used_from(const __u64 *used_until, __u64 now)
 	return *used_until > now ? *used_until : now;
 }
 
-/* A token bucket: so many at once, then one as often as the interval says. */
-static __always_inline bool spend(const union address *whose, __u64 now, __u64 interval, __u64 most)
+/*
+ * A token bucket: so many at once, then one as often as the interval says. How much of it was in
+ * use, in ns; REFUSED: all. What is merged counts as what it goes on as.
+ */
+static __always_inline __u64 spend(const union address *whose, __u64 now, __u64 interval,
+				   __u64 most, __u32 packets)
 {
 	__u64 *used_until = bpf_map_lookup_elem(&budgets, whose);
 	__u64 from;
 
 	if (!used_until)
-		return false;
+		return REFUSED;
 	from = used_from(used_until, now);
 	if (from - now > (most - CHANCE_COST) * interval)
-		return false;
-	*used_until = from + CHANCE_COST * interval;
-	return true;
+		return REFUSED;
+	*used_until = from + CHANCE_COST * packets * interval;
+	return from - now;
 }
 
 static __always_inline void give_back(const union address *whose, __u64 interval)
@@ -225,22 +230,30 @@ static __always_inline __u64 interval_of(const struct siblings *siblings, __u64 
 }
 
 /*
- * A gateway that is flooded uses up its own share, and all together not more than a node gives. In
- * a flood of strays, each from another address and port, a connection waits for its second packet.
+ * A gateway that is flooded uses up its own share, and all together not more than a node gives. Of
+ * that there is a part for those that have used little of their own: several that are flooded leave
+ * it to the others. In a flood of strays, each from another address and port, a connection waits
+ * for its second packet.
  */
-static __noinline bool may_ask(const struct siblings *siblings, const struct chance_flow *flow)
+static __noinline bool may_ask(const struct siblings *siblings, const struct chance_flow *flow,
+			       __u32 packets)
 {
 	const __u64 now = bpf_ktime_get_coarse_ns(), hash = flow_hash(flow);
+	const __u64 interval = interval_of(siblings, now);
 	const union address node = {};
 	__u32 *last = refused_at(hash);
-	__u64 most;
+	__u64 most, used;
 
 	if (!last)
 		return false;
 	most = most_at_once(last, hash);
-	if (spend(&flow->public, now, interval_of(siblings, now), most) &&
-	    spend(&node, now, CHANCE_NODE, most))
-		return true;
+	used = spend(&flow->public, now, interval, most, packets);
+	if (used != REFUSED) {
+		if (used < CHANCE_LITTLE * interval)
+			most += CHANCE_KEPT;
+		if (spend(&node, now, CHANCE_NODE, most, packets) != REFUSED)
+			return true;
+	}
 	*(volatile __u32 *)last = hash;
 	return false;
 }

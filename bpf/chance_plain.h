@@ -13,6 +13,7 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
+#include "chance_recent.h"
 #include "chance_socket.h"
 #include "maps.h"
 #include "packet.h"
@@ -71,22 +72,49 @@ static __always_inline enum chance_match plain_find(struct __sk_buff *skb,
 						    const struct siblings *siblings, const void *ip,
 						    const struct tcphdr *tcp, const bool six)
 {
-	const void *tuple =
+	const __be32 *flow =
 		ip + (six ? offsetof(struct ipv6hdr, saddr) : offsetof(struct iphdr, saddr));
 	enum chance_match match;
 	struct bpf_sock *found;
 
 	if (siblings->netns < 0)
 		return CHANCE_ABSENT;
-	found = bpf_skc_lookup_tcp(skb, (void *)tuple,
+	if (recently_found(siblings, flow, tcp, six))
+		return CHANCE_FITS;
+	found = bpf_skc_lookup_tcp(skb, (void *)flow,
 				   six ? sizeof(struct tuple6) : sizeof(struct tuple4),
 				   siblings->netns, 0);
 	if (!found)
 		return CHANCE_ABSENT;
-	match = found->state == BPF_TCP_LISTEN ? cookie_match(found, ip, ip_length(six), tcp)
-					       : connection_match(found, tcp, false);
+	switch (found->state) {
+	case BPF_TCP_LISTEN:
+		match = cookie_match(found, ip, ip_length(six), tcp);
+		break;
+	case BPF_TCP_NEW_SYN_RECV:
+	case BPF_TCP_TIME_WAIT:
+		match = connection_match(found, tcp, false);
+		break;
+	default:
+		match = recent_match(siblings, flow, tcp, found, six);
+		break;
+	}
 	bpf_sk_release(found);
 	return match;
+}
+
+/* Functions, for there is little room left on the stack that they are called with. */
+static __noinline enum chance_match plain_find4(struct __sk_buff *skb,
+						const struct siblings *siblings,
+						const struct iphdr *ip, const struct tcphdr *tcp)
+{
+	return plain_find(skb, siblings, ip, tcp, false);
+}
+
+static __noinline enum chance_match plain_find6(struct __sk_buff *skb,
+						const struct siblings *siblings,
+						const struct ipv6hdr *ip, const struct tcphdr *tcp)
+{
+	return plain_find(skb, siblings, ip, tcp, true);
 }
 
 #endif

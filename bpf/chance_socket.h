@@ -88,19 +88,26 @@ static __always_inline enum chance_match numbers_match(const struct tcphdr *tcp,
 	return received == acknowledged ? fits(received) : CHANCE_DOUBTFUL;
 }
 
+static __always_inline bool established_expects(struct bpf_sock *found, struct expected *expected)
+{
+	struct tcp_sock *socket = bpf_skc_to_tcp_sock(found);
+
+	if (!socket)
+		return false;
+	expected->receive = socket->rcv_nxt;
+	expected->window = socket->rcv_wnd;
+	expected->unacknowledged = socket->snd_una;
+	expected->send = socket->snd_nxt;
+	return true;
+}
+
 static __always_inline enum chance_match
 established_match(struct bpf_sock *found, const struct tcphdr *tcp, const bool error)
 {
-	struct tcp_sock *socket = bpf_skc_to_tcp_sock(found);
 	struct expected expected;
 
-	if (!socket)
-		return CHANCE_STALE_SOCKET;
-	expected.receive = socket->rcv_nxt;
-	expected.window = socket->rcv_wnd;
-	expected.unacknowledged = socket->snd_una;
-	expected.send = socket->snd_nxt;
-	return numbers_match(tcp, error, &expected);
+	return established_expects(found, &expected) ? numbers_match(tcp, error, &expected)
+						     : CHANCE_STALE_SOCKET;
 }
 
 static __always_inline enum chance_match timewait_match(struct bpf_sock *found,

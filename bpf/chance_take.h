@@ -114,16 +114,6 @@ static __always_inline int taken_authentic(const struct taken *taken,
 	return passage_sane(passage, siblings) ? OK : DROP_CHANCE_FIELD;
 }
 
-static __always_inline int take_off(struct __sk_buff *skb, const struct taken *taken,
-				    enum chance_counter counter, const bool over6, const bool six)
-{
-	int reason;
-
-	count_chance(&taken->packet.flow.public, counter, segments_of(skb));
-	reason = strip(skb, chance_overhead(over6), taken->tos, over6, six);
-	return reason == OK ? NOT_OURS : drop(reason);
-}
-
 /* Leave only the headers, if the kernel can cut the packet: not what it holds for encapsulated. */
 static __always_inline void shorten(struct __sk_buff *skb, const struct chance_packet *packet,
 				    const bool over6)
@@ -151,31 +141,30 @@ static __always_inline void shorten(struct __sk_buff *skb, const struct chance_p
 	}
 }
 
-/* Tell where the packet came in that the flow is here. It comes to us once more, to be delivered.
+/*
+ * Make the packet tell where it came in that the flow is here, and have a copy of it come to us
+ * once more, to be delivered. If that cannot be, it is to be delivered itself.
  */
-static __always_inline int answer(struct __sk_buff *skb, struct taken *taken, const bool over6,
-				  const bool six)
+static __always_inline bool becomes_answer(struct __sk_buff *skb, struct taken *taken,
+					   const bool over6)
 {
 	const struct siblings *siblings = taken->siblings;
-	const __u32 own = siblings->own % MAX_SIBLINGS, origin = taken->passage.origin;
+	const __u32 own = siblings->own % MAX_SIBLINGS;
 	struct passage *passage = &taken->passage;
-	int reason;
 
-	if (!is_candidate(siblings, origin))
-		return take_off(skb, taken, CHANCE_TAKEN, over6, six);
+	if (!is_candidate(siblings, passage->origin))
+		return false;
 	passage->sender = own;
 	passage->visited |= 1 << own;
 	passage->spare = own;
 	passage->kind = CHANCE_KIND_GIVE;
 	passage->answer = false;
-	reason = readdress(skb, &taken->packet, siblings, passage, own);
-	if (reason != OK)
-		return drop(reason);
-	if (bpf_clone_redirect(skb, skb->ifindex, BPF_F_INGRESS))
-		return take_off(skb, taken, CHANCE_TAKEN, over6, six);
+	if (readdress(skb, &taken->packet, siblings, passage, own) != OK ||
+	    bpf_clone_redirect(skb, skb->ifindex, BPF_F_INGRESS))
+		return false;
 	shorten(skb, &taken->packet, over6);
 	passage->kind = CHANCE_KIND_FOUND;
-	return send_on(skb, &taken->packet, siblings, passage, origin);
+	return true;
 }
 
 /*
@@ -196,9 +185,8 @@ static __always_inline __u32 choose_spare(const struct passage *passage,
 	return next == NOBODY ? passage->origin : next;
 }
 
-/* A question: the answer is yes, or it goes on. */
-static __always_inline int answer_or_ask(struct __sk_buff *skb, struct taken *taken,
-					 enum chance_match match, const bool over6, const bool six)
+/* Not here: on to the next one, or back to where it came in; NOBODY: it is left to the stack. */
+static __always_inline int ask_next(struct taken *taken, enum chance_match match, __u32 packets)
 {
 	const union address *public = &taken->packet.flow.public;
 	const struct siblings *siblings = taken->siblings;
@@ -206,9 +194,6 @@ static __always_inline int answer_or_ask(struct __sk_buff *skb, struct taken *ta
 	struct passage *passage = &taken->passage;
 	int receiver;
 
-	if (match == CHANCE_FITS)
-		return passage->answer ? answer(skb, taken, over6, six)
-				       : take_off(skb, taken, CHANCE_TAKEN, over6, six);
 	if (match != CHANCE_ABSENT)
 		count_chance(public, CHANCE_STALE, 1);
 	passage->visited |= 1 << own;
@@ -217,36 +202,37 @@ static __always_inline int answer_or_ask(struct __sk_buff *skb, struct taken *ta
 	receiver = next_sibling(siblings, passage->visited);
 	passage->spare = choose_spare(passage, siblings, match, receiver);
 	if (receiver != NOBODY) {
-		count_chance(public, CHANCE_FORWARDED, segments_of(skb));
-		return send_on(skb, &taken->packet, siblings, passage, receiver);
+		count_chance(public, CHANCE_FORWARDED, packets);
+		return receiver;
 	}
-	if (!is_candidate(siblings, passage->origin))
-		return take_off(skb, taken, CHANCE_CHAIN_ENDS, over6, six);
+	if (!is_candidate(siblings, passage->origin)) {
+		count_chance(public, CHANCE_CHAIN_ENDS, packets);
+		return NOBODY;
+	}
 	passage->kind = CHANCE_KIND_RETURN;
 	passage->answer = false;
-	count_chance(public, CHANCE_RETURNED, segments_of(skb));
-	return send_on(skb, &taken->packet, siblings, passage, passage->origin);
+	count_chance(public, CHANCE_RETURNED, packets);
+	return passage->origin;
 }
 
-/* Nobody had it. A socket may have been made here meanwhile; if not, the spare one takes it. */
-static __always_inline int end_chain(struct __sk_buff *skb, struct taken *taken,
-				     enum chance_match match, const bool over6, const bool six)
+/* Nobody had it, nor has it come here meanwhile: the spare one takes it; NOBODY: the stack does. */
+static __always_inline int end_chain(struct taken *taken, enum chance_match match, __u32 packets)
 {
+	const union address *public = &taken->packet.flow.public;
 	const struct siblings *siblings = taken->siblings;
 	const __u32 own = siblings->own % MAX_SIBLINGS;
 	struct passage *passage = &taken->passage;
 
-	if (match == CHANCE_FITS)
-		return take_off(skb, taken, CHANCE_TAKEN, over6, six);
 	forget_owner(&taken->packet.flow);
-	if (match != CHANCE_DOUBTFUL && passage->spare != own &&
-	    is_candidate(siblings, passage->spare)) {
-		passage->sender = own;
-		passage->kind = CHANCE_KIND_GIVE;
-		count_chance(&taken->packet.flow.public, CHANCE_FALLBACKS, segments_of(skb));
-		return send_on(skb, &taken->packet, siblings, passage, passage->spare);
+	if (match == CHANCE_DOUBTFUL || passage->spare == own ||
+	    !is_candidate(siblings, passage->spare)) {
+		count_chance(public, CHANCE_CHAIN_ENDS, packets);
+		return NOBODY;
 	}
-	return take_off(skb, taken, CHANCE_CHAIN_ENDS, over6, six);
+	passage->sender = own;
+	passage->kind = CHANCE_KIND_GIVE;
+	count_chance(public, CHANCE_FALLBACKS, packets);
+	return passage->spare;
 }
 
 static __always_inline int learn(const struct taken *taken)
@@ -265,8 +251,9 @@ static __always_inline int chance_take(struct __sk_buff *skb, const struct recei
 		.packet.six = six,
 		.tos = received->tos,
 	};
-	enum chance_match match;
-	int reason;
+	enum chance_match match = CHANCE_FITS;
+	const __u32 packets = segments_of(skb);
+	int reason, receiver = NOBODY;
 
 	passage_read(&taken.passage, (const void *)received->gue);
 	reason = taken_read(&taken, skb, received);
@@ -280,12 +267,21 @@ static __always_inline int chance_take(struct __sk_buff *skb, const struct recei
 		return drop(reason);
 	if (taken.passage.kind == CHANCE_KIND_FOUND)
 		return learn(&taken);
-	if (taken.passage.kind == CHANCE_KIND_GIVE)
-		return take_off(skb, &taken, CHANCE_TAKEN, over6, six);
-	match = socket_find(skb, taken.siblings, &taken.packet);
-	if (taken.passage.kind == CHANCE_KIND_RETURN)
-		return end_chain(skb, &taken, match, over6, six);
-	return answer_or_ask(skb, &taken, match, over6, six);
+	if (taken.passage.kind != CHANCE_KIND_GIVE)
+		match = any_number(skb, socket_find(skb, taken.siblings, &taken.packet));
+	if (match != CHANCE_FITS)
+		receiver = taken.passage.kind == CHANCE_KIND_RETURN
+				   ? end_chain(&taken, match, packets)
+				   : ask_next(&taken, match, packets);
+	else if (taken.passage.kind == CHANCE_KIND_ASK && taken.passage.answer &&
+		 becomes_answer(skb, &taken, over6))
+		receiver = taken.passage.origin;
+	else
+		count_chance(&taken.packet.flow.public, CHANCE_TAKEN, packets);
+	if (receiver != NOBODY)
+		return send_on(skb, &taken.packet, taken.siblings, &taken.passage, receiver);
+	reason = strip(skb, chance_overhead(over6), taken.tos, over6, six);
+	return reason == OK ? NOT_OURS : drop(reason);
 }
 
 #endif

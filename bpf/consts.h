@@ -52,10 +52,16 @@
 #define CHANCE_COST      4 /* of one of them, until its owner says that the flow is there: then 1 */
 #define REFUSED_FLOWS    262144 /* a power of 2 */
 #define CHANCE_QUIET     500000 /* ns between them from then on: 2,000 a second */
-#define CHANCE_RAISED    50000  /* the same after the list has changed: 20,000 a second */
+#define CHANCE_RAISED    160000 /* the same after the list has changed: 6,250 a second */
 #define CHANCE_RAISED_NS 600000000000ULL
-#define CHANCE_NODE      20000      /* the same for all gateways together: 50,000 a second */
+#define CHANCE_NODE      20000 /* the same for all gateways together: 50,000 a second */
+#define CHANCE_KEPT      50000 /* of these at once besides, for gateways that have used little */
+#define CHANCE_LITTLE    6250  /* so much of their own */
 #define SEQUENCE_REACH   (1U << 24) /* how far a packet's numbers may be from its socket's */
+#define RECENT_BITS      12         /* of flows whose socket each CPU remembers */
+#define RECENT_FLOWS     (1 << RECENT_BITS)
+#define RECENT_WORDS     9
+#define RECENT_JIFFIES   25 /* so long; 25 to 250 ms */
 
 /* Hellos that a tunnel's workload node may say at once, and how often from then on: 4 a second. */
 #define HELLO_BURST       16

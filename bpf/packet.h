@@ -58,6 +58,17 @@ static __always_inline bool is_ipv6(struct __sk_buff *skb)
 	return skb->protocol == bpf_htons(ETH_P_IPV6) && !skb->vlan_present;
 }
 
+/*
+ * The number as it is: no packet here has a VLAN tag, which the verifier does not know. So it looks
+ * at what comes next once, not for each number by itself; and to those of Linux before 6.2 a
+ * constant that a function is given is the only one that it is ever given, and they leave out what
+ * it does with others.
+ */
+static __always_inline __u32 any_number(struct __sk_buff *skb, __u32 number)
+{
+	return number + *(volatile __u32 *)&skb->vlan_present;
+}
+
 static __always_inline bool ipv4_header_sane(const struct iphdr *ip)
 {
 	return ip->version == IPV4_VERSION && ip->ihl >= IPV4_MIN_IHL &&

@@ -43,7 +43,7 @@ FAR = 1 << 30
 ALL_GATEWAYS = bytes(16)
 """Whose budget all gateways share."""
 WINDOW = 65535
-_OTHER_PORTS = 20000
+_OTHER_PORTS, _LATER_PORTS = 20000, 44000
 _AT_ONCE = struct.pack("ii", 1, 0)
 
 
@@ -99,6 +99,10 @@ class Bed:
             self.tell(inner, **changes)
         self.spend_budget(ALL_GATEWAYS, 0)
         self._forget_owners()
+
+    def leave_ports(self) -> None:
+        """From now on use ports that differ in both bytes from those before, whose sockets may be left."""
+        self._port = max(self._port, _LATER_PORTS)
 
     def _forget_owners(self) -> None:
         """Of flows with other ports too, which mutated packets may have: the hash has another key."""

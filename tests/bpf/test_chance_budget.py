@@ -9,15 +9,15 @@ from types import SimpleNamespace
 import pytest
 from chance_bed import ALL_GATEWAYS, OWN, PUBLICS, Bed, ends
 from frames import ETHER, INNER, Families
-from oracle_chance import DROPPED
+from oracle_chance import DROPPED, REDIRECTED
 from oracle_chance_passing import FOUND
 
 from epic.bpf.records import pack_address
 
 pytestmark = pytest.mark.root
 
-AT_ONCE, RESERVE = 50_000, 10_000
-QUIET, RAISED, NODE = 10**9 // 2_000, 10**9 // 20_000, 10**9 // 50_000
+AT_ONCE, RESERVE, KEPT, LITTLE = 50_000, 10_000, 50_000, 6_250
+QUIET, RAISED, NODE = 10**9 // 2_000, 10**9 // 6_250, 10**9 // 50_000
 """Nanoseconds that a packet uses up: of a gateway's share, of that after its list has changed, of all's."""
 RAISED_FOR = 600 * 10**9
 SECOND = 10**9
@@ -42,10 +42,11 @@ def uses(bed: Bed, families: Families) -> tuple[int, int]:
 
 
 @INNER
-def test_after_the_list_has_changed_a_gateway_may_ask_about_ten_times_as_many(
+def test_after_the_list_has_changed_a_gateway_may_ask_about_an_eighth_of_what_all_may(
     bed: Bed, families: Families
 ) -> None:
     assert uses(bed, families) == (COST * RAISED, COST * NODE)
+    assert RAISED == 8 * NODE
 
 
 @pytest.fixture
@@ -64,17 +65,40 @@ def test_ten_minutes_later_it_may_ask_about_no_more_than_before(bed: Bed, famili
 
 
 @INNER
-@pytest.mark.parametrize("all_gateways", [False, True])
-def test_at_once_it_may_ask_about_so_many(bed: Bed, families: Families, all_gateways: bool) -> None:
+@pytest.mark.usefixtures("quiet")
+def test_a_merged_packet_uses_up_what_its_segments_would(bed: Bed, families: Families) -> None:
+    """Each of them is answered by itself, and each answer gives back. The kernel wraps none of test runs."""
+    mine, until = pack_address(PUBLICS[families.inner]), time.monotonic_ns() + SECOND // 2
+    bed.spend_budget(mine, until)
+    bed.program.gso(100, 7)
+    bed.run(ETHER / bed.stranger(families.inner).packet("A", bytes(700)))
+    assert bed.counted()["passed_on"] == 7
+    assert bed.spent_budget(mine) - until == 7 * COST * QUIET
+
+
+@INNER
+def test_at_once_a_gateway_may_ask_about_so_many(bed: Bed, families: Families) -> None:
     """Within a second of the last one of them, either way."""
-    whose = ALL_GATEWAYS if all_gateways else pack_address(PUBLICS[families.inner])
-    burst = AT_ONCE * (NODE if all_gateways else RAISED)
+    mine, burst = pack_address(PUBLICS[families.inner]), AT_ONCE * RAISED
     frame = ETHER / bed.stranger(families.inner).packet()
-    bed.spend_budget(whose, time.monotonic_ns() + burst - SECOND)
+    bed.spend_budget(mine, time.monotonic_ns() + burst - SECOND)
     assert ends(bed, frame)[2] == {"passed_on"}
-    bed.spend_budget(whose, time.monotonic_ns() + burst + SECOND)
+    bed.spend_budget(mine, time.monotonic_ns() + burst + SECOND)
     assert bed.run(frame).verdict == DROPPED
     assert bed.counted()["over_budget"] == 1
+
+
+@INNER
+@pytest.mark.parametrize("used, most", [(LITTLE // 2, AT_ONCE + KEPT), (2 * LITTLE, AT_ONCE)])
+def test_of_what_all_may_a_part_is_kept_for_gateways_that_have_used_little(
+    bed: Bed, families: Families, used: int, most: int
+) -> None:
+    """Several that are flooded at once leave it to the others."""
+    mine, frame = pack_address(PUBLICS[families.inner]), ETHER / bed.stranger(families.inner).packet()
+    for until, verdict in ((most * NODE - SECOND // 4, REDIRECTED), (most * NODE + SECOND // 4, DROPPED)):
+        bed.spend_budget(mine, time.monotonic_ns() + used * RAISED)
+        bed.spend_budget(ALL_GATEWAYS, time.monotonic_ns() + until)
+        assert bed.run(frame).verdict == verdict
 
 
 @INNER
