@@ -19,17 +19,17 @@ from steering import Site
 pytestmark = [
     pytest.mark.root,
     pytest.mark.timeout(0),
-    # About one upgrade in 100 has left a connection without an answer, for an unknown reason.
-    pytest.mark.skipif(SECONDS < LONG, reason="planned work is played by make test-second-chance"),
 ]
 MEMBERS, SPARE = (0, 1, 2), 3
+UPGRADES = len(MEMBERS) if SECONDS >= LONG else 1
+"""At least."""
 
 
 def upgrade_all(lives: Lives) -> None:
-    """One after the other, each at least once."""
+    """One after the other; each at least once, if there is time for it."""
     end = time.monotonic() + SECONDS
     for number in count():
-        if number >= len(MEMBERS) and time.monotonic() > end:
+        if number >= UPGRADES and time.monotonic() > end:
             print(f"{number} upgrades")
             return
         lives.upgrade(MEMBERS[number % len(MEMBERS)])
