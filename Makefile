@@ -1,7 +1,7 @@
 # EPIC: the commands of development. `make help` lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-lab setup-etcd check lint types unit golden sanity changelog bpf bundle release lab site demo test e2e repeat bench bench-transport bench-second-chance bench-agent bench-store bench-core bench-mirror test-second-chance test-kernels clean-lab clean
+.PHONY: help setup setup-lab setup-etcd check lint types unit golden sanity changelog bpf bundle release lab site demo test e2e repeat bench bench-transport bench-second-chance bench-agent bench-store bench-core bench-control bench-mirror test-second-chance test-kernels clean-lab clean
 
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -118,6 +118,9 @@ bench-store: setup-etcd ## Measure the store's engines: commits, gets, lists, wa
 bench-core: ## Measure the cache of objects at 1,000 gateways and 100,000 endpoints, and what checking one takes
 	@$(BIN)/python tests/bench/cache.py
 	@$(BIN)/python tests/bench/kinds.py
+
+bench-control: ## Measure epic-control at 1,000 gateways and 100,000 endpoints: start, memory, writes, reads (5 minutes)
+	@$(BIN)/python tests/bench/control.py
 
 bench-mirror: ## Measure a Linux host's mirror at 10,000 objects (3 minutes)
 	@$(BIN)/python tests/bench/mirror.py
