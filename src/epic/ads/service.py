@@ -227,7 +227,7 @@ class AdsService:
 
     async def _publish_changes(self) -> None:
         # An agent that hears of half of its gateways would drop the others: at first wait for all.
-        complete = False
+        complete, unready = False, None
         while True:
             await self._wake.wait()
             await asyncio.sleep(_DEBOUNCE_SECONDS)
@@ -238,7 +238,10 @@ class AdsService:
                 nodes |= self._try_to_refresh(gateway)
                 await asyncio.sleep(0)  # others may have little to do
             if not complete:
-                complete = all(self._is_ready(g) for g in self._objects.gateways())
+                # Mostly it is the one of the last time that all wait for.
+                if unready is None or self._objects.proxy(unready) is None or self._is_ready(unready):
+                    unready = next((g for g in self._objects.gateways()[::-1] if not self._is_ready(g)), None)
+                complete = unready is None
                 nodes = self._node_names()
             if complete:
                 nodes |= self._node_names() - self._server.published
@@ -247,10 +250,8 @@ class AdsService:
 
     def _is_ready(self, gateway: GatewayId) -> bool:
         """Whether all was tried that there is to be published of the gateway."""
-        if not self._configurations.is_settled(gateway):
-            return False
-        under_way = gateway in self._dirty or self._parts.is_building(gateway)
-        return self._parts.of(gateway) is not None or not under_way
+        busy = gateway in self._dirty or self._parts.is_building(gateway)
+        return self._configurations.is_settled(gateway) and (self._parts.of(gateway) is not None or not busy)
 
     def _try_to_refresh(self, gateway: GatewayId) -> set[str]:
         """The same for a gateway that may be at fault: it keeps what it has, and holds up no other."""
