@@ -15,9 +15,6 @@ import pytest
 from hosts import CHECKOUT, Lab, Target, eventually, run_playbook, settled
 from other_bundle import VERSION, make_other_bundle
 from traffic import RATE, Failure, Seen, describe, none_broken, traffic
-from tunnel_keys import rotate
-
-from epic.client import EpicClient
 
 BUNDLE = CHECKOUT / "build/bundle"
 
@@ -81,9 +78,25 @@ def test_another_version_of_epic_and_another_envoy_come_and_go_without_a_failed_
     none_failed(back)
 
 
-def test_maintenance_of_all_nodes_costs_no_request(lab: Lab, web_target: Target) -> None:
+WORK = """
+- name: Leave a mark
+  ansible.builtin.copy: {content: worked, dest: /run/worked, mode: "0600"}
+"""
+WANTED = "conntrack"
+"""A package that the lab offers, and that no node has."""
+
+
+def test_maintenance_of_all_nodes_costs_no_request(lab: Lab, web_target: Target, tmp_path: Path) -> None:
+    (tmp_path / "work.yml").write_text(WORK)
+    work = ("-e", f"maintenance_tasks={tmp_path / 'work.yml'}", "-e", "maintenance_upgrade=true")
     with traffic(lab, web_target) as seen:
-        play("maintenance")
+        play("maintenance", *work, "-e", json.dumps({"maintenance_packages": [WANTED]}))
+    for node in ("epic1", "epic2"):
+        assert (
+            lab[node].run(f"cat /run/worked; dpkg-query -W -f '${{Status}}' {WANTED}")
+            == "workedinstall ok installed"
+        )
+        lab[node].run(f"rm /run/worked; apt-get -q -y purge {WANTED}")
     none_failed(seen)
     settled(lab, web_target)
     assert len(seen.next_hops) >= 5, "each node left the router's table and came back: " + describe(seen)
@@ -97,14 +110,6 @@ def test_nodes_that_start_anew_one_after_the_other_cost_no_request(lab: Lab, web
     assert all(lab[node].run(STARTED) != started for node, started in before.items())
     none_failed(seen)
     settled(lab, web_target)
-
-
-def test_keys_of_all_tunnels_change_without_a_failed_request(
-    lab: Lab, api: EpicClient, web_target: Target
-) -> None:
-    with traffic(lab, web_target) as seen:
-        rotate(api, within=120)
-    none_failed(seen)
 
 
 @dataclass(frozen=True)

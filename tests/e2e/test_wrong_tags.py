@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from hosts import Lab, Target, eventually, tally
+from traffic import describe, none_broken, traffic
 from tunnel_keys import rotate
 
 from epic.bpf import wire
@@ -172,7 +173,7 @@ def resend(lab: Lab, packet: Captured, source: str) -> dict[str, int]:
     return counted(lab, "epic1", "router", f"python3 - {words}", SEND_AS)
 
 
-def test_a_captured_packet_is_worth_nothing_from_elsewhere_nor_after_its_key(
+def test_a_captured_packet_is_worth_nothing_from_elsewhere_nor_after_its_key_which_changes_without_a_failure(
     lab: Lab, api: EpicClient, web_target: Target
 ) -> None:
     packets = capture(lab, web_target)
@@ -183,7 +184,10 @@ def test_a_captured_packet_is_worth_nothing_from_elsewhere_nor_after_its_key(
     assert resend(lab, packets["hello"], ROUTER) == {"control_replayed": TIMES}
     assert resend(lab, packets["hello"], WORKLOAD) == {"control_replayed": TIMES}
     assert json.loads(lab["epic1"].run(STATE % tunnel))["peer"] == peer
-    rotate(api, within=120)
+    with traffic(lab, web_target) as seen:
+        rotate(api, within=120)
+    assert seen.sent > 1000, describe(seen)
+    none_broken(seen)
     for source in (WORKLOAD, ROUTER):
         eventually(
             lambda source=source: resend(lab, packets["data"], source) == {"tag_wrong": TIMES},
