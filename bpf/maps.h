@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
-/* All state of the programs. src/epic/bpf/records.py packs the same structs. */
+/* All state of the programs. src/epic/bpf/tables/records.py packs the same structs. */
 #ifndef EPIC_MAPS_H
 #define EPIC_MAPS_H
 

@@ -15,8 +15,8 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import NamedTuple
 
 from epic.ipam.networks import Pools
-from epic.model.addresses import Address, order, usable
 from epic.model.resources import GWEndpointSlice
+from epic.model.values.addresses import Address, order, usable
 
 _SCATTERED = 64
 

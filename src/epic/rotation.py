@@ -17,8 +17,8 @@ from enum import Enum
 
 from pydantic import SecretStr
 
-from epic.model.keys import EpochKey
 from epic.model.resources import Tunnel, TunnelSpec
+from epic.model.values.keys import EpochKey
 
 KEY_BYTES = 16
 

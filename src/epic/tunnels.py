@@ -9,7 +9,6 @@ from ipaddress import IPv4Address
 from typing import NamedTuple
 
 from epic.gatewayapi.attachment import is_gateway
-from epic.model.addresses import Address, usable
 from epic.model.resources import (
     GWEndpointSlice,
     GWProxy,
@@ -19,6 +18,7 @@ from epic.model.resources import (
     Tunnel,
     TunnelEndpoint,
 )
+from epic.model.values.addresses import Address, usable
 
 
 class WorkloadNode(NamedTuple):

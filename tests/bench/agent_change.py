@@ -28,6 +28,8 @@ from agent_scale import GATEWAYS, assignment, bpffs, endpoint, gateway_state, in
 import epic.bpf  # noqa: E402
 from epic.ads.snapshot import ENDPOINT, LOAD_ASSIGNMENT, Resources, versioned  # noqa: E402
 from epic.agent.gateway.announcement import Announcer  # noqa: E402
+from epic.agent.gateway.chance.second_chance import SecondChance  # noqa: E402
+from epic.agent.gateway.control.resource_cache import ResourceCache  # noqa: E402
 from epic.agent.gateway.envoy.drain import Drainer  # noqa: E402
 from epic.agent.gateway.envoy.readiness import RELEASE_SECONDS  # noqa: E402
 from epic.agent.gateway.envoy.registry import EnvoyRegistry  # noqa: E402
@@ -35,12 +37,10 @@ from epic.agent.gateway.envoy.xds import XdsSockets  # noqa: E402
 from epic.agent.gateway.firewall import Firewall  # noqa: E402
 from epic.agent.gateway.kernel import GatewayKernel  # noqa: E402
 from epic.agent.gateway.reconcile import Envoys, Reconciler  # noqa: E402
-from epic.agent.gateway.resource_cache import ResourceCache  # noqa: E402
-from epic.agent.gateway.second_chance import SecondChance  # noqa: E402
 from epic.agent.runtime.worker import Worker  # noqa: E402
 from epic.agent.settings import UnderlaySettings  # noqa: E402
 from epic.bpf.dataplane import Dataplane  # noqa: E402
-from epic.model.naming import instance_interface  # noqa: E402
+from epic.model.values.naming import instance_interface  # noqa: E402
 from epic.proto import epic_pb2  # noqa: E402
 
 TUNNELS, ENDPOINTS, MEMBERS = 10_000, 100_000, 100

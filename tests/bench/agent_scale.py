@@ -38,7 +38,7 @@ from epic.agent.runtime import store  # noqa: E402
 from epic.agent.workload import storage as workload_storage  # noqa: E402
 from epic.bpf.dataplane import Dataplane  # noqa: E402
 from epic.ipam.networks import DEFAULT_POOLS, inside6  # noqa: E402
-from epic.model.naming import instance_interface  # noqa: E402
+from epic.model.values.naming import instance_interface  # noqa: E402
 from epic.proto import epic_pb2  # noqa: E402
 
 GATEWAYS = 10

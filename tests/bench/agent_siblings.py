@@ -26,7 +26,7 @@ from agent_scale import INSTANCE, gateway_state  # noqa: E402
 
 from epic.ads.snapshot import SIBLINGS, TYPES, Resources, versioned  # noqa: E402
 from epic.agent.gateway import metrics  # noqa: E402
-from epic.agent.gateway.report import TunnelReport  # noqa: E402
+from epic.agent.gateway.control.report import TunnelReport  # noqa: E402
 from epic.proto import epic_pb2  # noqa: E402
 
 INTERFACES, ROUNDS = 10, 31

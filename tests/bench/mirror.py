@@ -25,8 +25,8 @@ from typing import Any, NamedTuple
 import uvicorn
 from stores import open_store
 
+from epic.api.access.auth import hash_password
 from epic.api.app import create_app
-from epic.api.auth import hash_password
 from epic.api.context import Context
 from epic.client import EpicClient
 from epic.controller.linux import HostSettings, LinuxController

@@ -28,11 +28,11 @@ from epic.ads.delta.client import DeltaClient  # noqa: E402
 from epic.ads.service import AdsService  # noqa: E402
 from epic.ads.snapshot import INSTANCE, SIBLINGS, TYPES, Resources  # noqa: E402
 from epic.api.bodies import ProxySpecInput  # noqa: E402
-from epic.api.gateways import GatewaySettings, create_gateway  # noqa: E402
+from epic.api.gateway.gateways import GatewaySettings, create_gateway  # noqa: E402
 from epic.cache.store import CachedStore  # noqa: E402
-from epic.model.naming import GatewayId  # noqa: E402
 from epic.model.resources import Account, GWProxy, LBServiceGroup, Node, ServicePrefix  # noqa: E402
 from epic.model.siblings import Siblings  # noqa: E402
+from epic.model.values.naming import GatewayId  # noqa: E402
 from epic.proto import epic_pb2, epic_pb2_grpc  # noqa: E402
 from epic.reconcile.service import ReconcilerService  # noqa: E402
 from epic.reconcile.siblings import relist_gateway  # noqa: E402

@@ -27,8 +27,8 @@ from scapy.packet import Packet
 from testrun import Program, Ran
 
 from epic.bpf.dataplane import Dataplane, Sibling, Siblings
-from epic.bpf.maps import Map
-from epic.bpf.records import SETTINGS
+from epic.bpf.tables.maps import Map
+from epic.bpf.tables.records import SETTINGS
 
 PUBLICS: dict[int, Address] = {4: IPv4Address("203.0.113.1"), 6: IPv6Address("2001:db8:113::1")}
 CLIENTS: dict[int, Address] = {4: IPv4Address("198.51.100.9"), 6: IPv6Address("2001:db8:77::9")}

@@ -38,7 +38,7 @@ def bpffs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def known_generation() -> Iterator[None]:
     """Hellos can be written before there is a tunnel."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("epic.bpf.tunnel_table._new_generation", lambda: GENERATION)
+        patch.setattr("epic.bpf.tables.tunnel_table._new_generation", lambda: GENERATION)
         yield
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from namespaces import Namespace
 
-from epic.bpf import syscalls
+from epic.bpf.programs import syscalls
 
 _MAP_CREATE, _PROG_LOAD, _OBJ_PIN = 0, 5, 6
 _ARRAY, _SCHED_CLS = 2, 3

@@ -16,7 +16,7 @@ from scapy.layers.inet6 import IPerror6, IPv6
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet
 
-from epic.bpf.siphash import siphash24
+from epic.bpf.packets.siphash import siphash24
 
 Address = IPv4Address | IPv6Address
 

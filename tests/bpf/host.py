@@ -35,8 +35,8 @@ from namespaces import Namespace
 from scapy.packet import Packet
 from testrun import SHOT, Program, Ran, TakenOut
 
-from epic.bpf import syscalls
 from epic.bpf.dataplane import Dataplane, Endpoint, Peer, Tunnel, TunnelCounters
+from epic.bpf.programs import syscalls
 
 GATEWAY, WORKLOAD = "gateway gateway_underlay_ingress", "workload workload_underlay_ingress"
 INSTANCE, EGRESS, POD = (

@@ -12,7 +12,7 @@ import oracle_chance
 import oracle_rewrite
 from oracle_chance_state import Chance
 
-from epic.bpf.siphash import siphash24
+from epic.bpf.packets.siphash import siphash24
 
 NOT_OURS, DROPPED, REDIRECTED = -1, 2, 7
 """As the programs return them."""

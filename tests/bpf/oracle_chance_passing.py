@@ -9,7 +9,7 @@ from typing import NamedTuple
 from oracle_chance_flows import Flow, Packet
 from oracle_chance_state import Gateway
 
-from epic.bpf.siphash import siphash24
+from epic.bpf.packets.siphash import siphash24
 
 ASK, RETURN, GIVE, FOUND = range(4)
 ANSWER = 8

@@ -13,8 +13,8 @@ from pathlib import Path
 from frames import GENERATION
 from namespaces import Namespace, eventually, join
 
-from epic.bpf import wire
 from epic.bpf.dataplane import Dataplane, Endpoint, Pair, Receive, Tunnel
+from epic.bpf.packets import wire
 
 Address = IPv4Address | IPv6Address
 

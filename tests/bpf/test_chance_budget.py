@@ -12,7 +12,7 @@ from frames import ETHER, INNER, Families
 from oracle_chance import DROPPED, REDIRECTED
 from oracle_chance_passing import FOUND
 
-from epic.bpf.records import pack_address
+from epic.bpf.tables.records import pack_address
 
 pytestmark = pytest.mark.root
 
@@ -29,7 +29,7 @@ COST, STRAY = 4, 3
 def long_ago(monkeypatch: pytest.MonkeyPatch) -> None:
     """What changes now seems to have changed before the time in which a share is larger."""
     before = (time.monotonic_ns() - RAISED_FOR - SECOND) % 2**64
-    monkeypatch.setattr("epic.bpf.siblings.time", SimpleNamespace(monotonic_ns=lambda: before))
+    monkeypatch.setattr("epic.bpf.tables.siblings.time", SimpleNamespace(monotonic_ns=lambda: before))
 
 
 def uses(bed: Bed, families: Families) -> tuple[int, int]:

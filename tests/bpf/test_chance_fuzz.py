@@ -23,8 +23,8 @@ from kernel import OPENS_OTHER_FAMILY
 from oracle_chance_passing import ASK, FOUND, GIVE, RETURN
 from testrun import Ran
 
-from epic.bpf.chance_counters import SecondChanceCounters
 from epic.bpf.dataplane import Sibling
+from epic.bpf.tables.chance_counters import SecondChanceCounters
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(0)]
 

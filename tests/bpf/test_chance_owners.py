@@ -14,8 +14,8 @@ from frames import ETHER, INNER, Families
 from oracle_chance_passing import FOUND
 
 from epic.bpf.dataplane import Sibling
-from epic.bpf.records import pack_address
-from epic.bpf.siphash import siphash24
+from epic.bpf.packets.siphash import siphash24
+from epic.bpf.tables.records import pack_address
 
 pytestmark = pytest.mark.root
 

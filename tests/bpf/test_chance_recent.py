@@ -15,8 +15,8 @@ from chance_sockets import Connection
 from frames import ETHER, INNER, Families
 from namespaces import eventually
 
-from epic.bpf.maps import Map
-from epic.bpf.syscalls import possible_cpus
+from epic.bpf.programs.syscalls import possible_cpus
+from epic.bpf.tables.maps import Map
 
 pytestmark = pytest.mark.root
 

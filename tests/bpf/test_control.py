@@ -31,8 +31,8 @@ from scapy.layers.inet import UDP
 from scapy.packet import Packet, Raw
 from testrun import PASS
 
-from epic.bpf import wire
 from epic.bpf.dataplane import Dataplane, Peer
+from epic.bpf.packets import wire
 
 pytestmark = pytest.mark.root
 
@@ -232,7 +232,7 @@ def test_a_hello_of_another_generation_is_left_to_the_agent(
 def test_a_tunnel_that_was_made_anew_believes_no_hello_from_before(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("epic.bpf.tunnel_table._new_generation", lambda: 77)
+    monkeypatch.setattr("epic.bpf.tables.tunnel_table._new_generation", lambda: 77)
     host.gateway.delete_tunnel(TUNNEL)
     host.gateway.set_tunnel(gateway_tunnel())
     assert host.gateway.generation(TUNNEL) == 77

@@ -14,7 +14,7 @@ from namespaces import Namespace
 from epic.agent.gateway.responder import Responder
 from epic.agent.tunnel.sockets import control_socket
 from epic.bpf.dataplane import Address
-from epic.bpf.probe import Probe, encode
+from epic.bpf.packets.probe import Probe, encode
 from epic.errors import Unavailable
 
 pytestmark = pytest.mark.root

@@ -12,7 +12,7 @@ from namespaces import Namespace
 from planes import INSIDE, INSIDE6, INSTANCE, PUBLIC, UNDERLAY, tunnel
 
 from epic.bpf.dataplane import Dataplane, Endpoint
-from epic.bpf.maps import Map
+from epic.bpf.tables.maps import Map
 from epic.errors import Invalid, NotFound, Unavailable
 
 pytestmark = pytest.mark.root

@@ -11,10 +11,10 @@ import pytest
 from planes import ENDPOINT6, INSIDE, INSIDE6, INSTANCE, PUBLIC, UNDERLAY, tunnel
 
 from epic.bpf.dataplane import Address, Dataplane, Endpoint, Pair, TunnelCounters
-from epic.bpf.maps import Map
-from epic.bpf.records import ADDRESS, ENDPOINT, ENDPOINT_KEY, ID, REAL_KEY, TRAFFIC, unpack_address
-from epic.bpf.syscalls import possible_cpus
-from epic.bpf.tunnel_table import MAX_TUNNELS
+from epic.bpf.programs.syscalls import possible_cpus
+from epic.bpf.tables.maps import Map
+from epic.bpf.tables.records import ADDRESS, ENDPOINT, ENDPOINT_KEY, ID, REAL_KEY, TRAFFIC, unpack_address
+from epic.bpf.tables.tunnel_table import MAX_TUNNELS
 from epic.errors import Invalid, NotFound
 
 pytestmark = pytest.mark.root

@@ -17,7 +17,7 @@ from scapy.packet import Packet, Raw
 from testrun import PASS
 
 from epic.bpf.dataplane import Dataplane
-from epic.bpf.maps import Map
+from epic.bpf.tables.maps import Map
 
 pytestmark = pytest.mark.root
 

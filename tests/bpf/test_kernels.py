@@ -18,8 +18,8 @@ import pytest
 from host import Host
 from kernel import COUNTS_VERIFIED
 
-from epic.bpf import syscalls
-from epic.bpf.loader import PROGRAMS
+from epic.bpf.programs import syscalls
+from epic.bpf.programs.loader import PROGRAMS
 
 pytestmark = pytest.mark.root
 

@@ -7,7 +7,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from epic.bpf import records
+from epic.bpf.tables import records
 
 OBJECT = Path(records.__file__).with_name("gue.bpf.o")
 TWINS = {

@@ -15,8 +15,8 @@ import pytest
 from namespaces import Namespace, eventually
 from planes import tunnel
 
-from epic.bpf import syscalls
 from epic.bpf.dataplane import Dataplane, Role
+from epic.bpf.programs import syscalls
 
 _PROG_QUERY, _TCX_EGRESS = 16, 47
 HAS_TCX = tuple(int(part) for part in re.findall(r"\d+", platform.release())[:2]) >= (6, 6)

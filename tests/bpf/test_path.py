@@ -12,7 +12,7 @@ from namespaces import eventually
 from path_network import EPIC, INSIDE, KEY, NAT_OUTER, NODE, TUNNEL, Network, Plan, hello, udp_socket
 from traffic import DATA, pings, tcp_pair, transfer
 
-from epic.bpf import wire
+from epic.bpf.packets import wire
 
 pytestmark = pytest.mark.root
 

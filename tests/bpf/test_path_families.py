@@ -24,8 +24,8 @@ from path_network import (
 )
 from traffic import DATA, exchange, pings, send_segments, tcp_between, tcp_pair
 
-from epic.bpf import wire
 from epic.bpf.dataplane import Endpoint, Pair, Receive, Route
+from epic.bpf.packets import wire
 
 pytestmark = pytest.mark.root
 

@@ -12,8 +12,8 @@ import pytest
 from namespaces import Namespace, eventually
 from path_network import INSIDE, INSTANCE_INTERFACE, NODE, Network, Plan, udp_socket
 
-from epic.bpf import syscalls
 from epic.bpf.dataplane import Dataplane
+from epic.bpf.programs import syscalls
 
 pytestmark = pytest.mark.root
 

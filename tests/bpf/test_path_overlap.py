@@ -25,8 +25,8 @@ from path_network import (
 )
 from traffic import exchange, family, tcp_between
 
-from epic.bpf import wire
 from epic.bpf.dataplane import Dataplane, Endpoint
+from epic.bpf.packets import wire
 
 pytestmark = pytest.mark.root
 

@@ -16,8 +16,8 @@ from namespaces import Namespace, eventually
 from path_network import INSIDE, NODE, TUNNEL, Network, Plan, hello, udp_socket
 from traffic import exchange, pings, tcp_between, tcp_pair
 
-from epic.bpf import wire
 from epic.bpf.dataplane import Address, Endpoint
+from epic.bpf.packets import wire
 
 pytestmark = pytest.mark.root
 

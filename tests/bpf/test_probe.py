@@ -14,7 +14,7 @@ from scapy.packet import Packet, Raw
 from testrun import PASS, REDIRECT
 
 from epic.bpf.dataplane import Address, Sibling, Siblings
-from epic.bpf.probe import Probe, decode, encode
+from epic.bpf.packets.probe import Probe, decode, encode
 
 pytestmark = pytest.mark.root
 OVER = pytest.mark.parametrize("families", [ALL[0], ALL[2]], ids=["IPv4", "IPv6"])

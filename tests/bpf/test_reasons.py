@@ -27,7 +27,7 @@ from scapy.layers.l2 import Dot1Q
 from scapy.packet import Packet, Raw
 
 from epic.bpf.dataplane import Endpoint
-from epic.bpf.drop_reasons import DROP_REASONS
+from epic.bpf.tables.drop_reasons import DROP_REASONS
 
 pytestmark = pytest.mark.root
 

@@ -12,7 +12,7 @@ from planes import PUBLIC
 from test_dataplane import new_version
 
 from epic.bpf.dataplane import Dataplane, Sibling, Siblings
-from epic.bpf.maps import Map
+from epic.bpf.tables.maps import Map
 from epic.errors import Invalid
 
 pytestmark = pytest.mark.root

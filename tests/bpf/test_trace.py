@@ -27,8 +27,8 @@ from path_network import (
 from tracing import Tracing, trace
 from traffic import exchange, pings, tcp_pair
 
-from epic.bpf import wire
 from epic.bpf.dataplane import Endpoint
+from epic.bpf.packets import wire
 from epic.errors import Unavailable
 from epic.trace import btf, events, kernel
 

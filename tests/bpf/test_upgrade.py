@@ -28,9 +28,9 @@ from path_network import (
 )
 from traffic import pings
 
-from epic.bpf import syscalls
 from epic.bpf.dataplane import Dataplane
-from epic.bpf.filters import HOOKS
+from epic.bpf.programs import syscalls
+from epic.bpf.programs.filters import HOOKS
 
 pytestmark = pytest.mark.root
 

@@ -10,7 +10,7 @@ import struct
 from pathlib import Path
 from typing import NamedTuple
 
-from epic.bpf import syscalls
+from epic.bpf.programs import syscalls
 
 PASS, SHOT, REDIRECT = -1, 2, 7
 XDP_DROP, XDP_PASS = 1, 2

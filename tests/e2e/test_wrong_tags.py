@@ -13,7 +13,7 @@ from hosts import Lab, Target, eventually, tally
 from traffic import describe, none_broken, traffic
 from tunnel_keys import rotate
 
-from epic.bpf import wire
+from epic.bpf.packets import wire
 from epic.client import EpicClient
 
 FORGED = bytes(16)

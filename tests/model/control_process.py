@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import yaml
 
-from epic.api import auth
+from epic.api.access import auth
 from epic.cache.store import CachedStore
 from epic.model.base import Metadata
 from epic.model.resources import Account, AccountSpec, LBServiceGroup, Node, ServicePrefix, User, UserSpec

@@ -14,10 +14,10 @@ import life_tunnels
 from life_nodes import EpicNode, WorkloadNode
 from life_plant import Clock, FullDisk, Plant
 
-from epic.api import gateways as api_gateways
-from epic.api import nodes as api_nodes
 from epic.api.bodies import ProxySpecInput
 from epic.api.context import Context
+from epic.api.gateway import gateways as api_gateways
+from epic.api.node import nodes as api_nodes
 from epic.errors import EpicError
 from epic.model.backlog import TunnelBacklog
 from epic.model.base import Metadata
@@ -34,7 +34,7 @@ from epic.model.resources import (
 )
 from epic.model.runs import Run
 from epic.model.siblings import Siblings
-from epic.reconcile.tunnelling import replan
+from epic.reconcile.tunnels.tunnelling import replan
 from epic.store.location import StoreLocation
 
 POOL = IPv4Network("100.64.0.0/29")

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from life_nodes import EpicNode
 from life_plant import Plant
 
-from epic.model.naming import GatewayId
 from epic.model.resources import GWProxy, Node
 from epic.model.siblings import Siblings
+from epic.model.values.naming import GatewayId
 
 _HOLD_MAX = 10
 _AWAY = 12

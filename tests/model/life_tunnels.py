@@ -9,8 +9,8 @@ from datetime import timedelta
 from life_nodes import EpicNode
 from life_plant import Plant
 
-from epic.model.naming import GatewayId
 from epic.model.resources import GWEndpointSlice, GWProxy, GWRoute, Node, Tunnel
+from epic.model.values.naming import GatewayId
 from epic.tunnels import WorkloadNode, key_of, proxy_services, workload_endpoints
 
 _PATIENCE = timedelta(minutes=15)

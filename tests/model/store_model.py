@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from epic.model.labels import LabelSelector
+from epic.model.values.labels import LabelSelector
 from epic.store.objects import Delete, Key, Mismatch, Operation, Put
 
 

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, settings
 from life_plant import Clock, Plant
 from stores import open_store
 
-from epic.api import auth
+from epic.api.access import auth
 from epic.api.app import create_app
 from epic.api.context import Context
 from epic.cache.store import CachedStore

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 
-from epic.model.addresses import order, tunnel_address, usable
+from epic.model.values.addresses import order, tunnel_address, usable
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from epic.bpf.maps import FILLED, NAMES, inherited
+from epic.bpf.tables.maps import FILLED, NAMES, inherited
 
 ALL = frozenset(NAMES)
 ENDPOINTS = {"endpoints", "endpoints6", "mapped"}

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from epic.errors import Invalid
-from epic.model.labels import parse_selector
+from epic.model.values.labels import parse_selector
 
 SHOP = {"app": "shop", "example.org/tier": "web", "empty": ""}
 

@@ -16,7 +16,7 @@ from life_model import Model
 from life_plant import Clock, use_clock
 from life_sequences import finish, play
 
-from epic.reconcile.tunnelling import Budget
+from epic.reconcile.tunnels.tunnelling import Budget
 
 _BLOCKS = 10
 _BUDGET = Budget.__init__.__defaults__

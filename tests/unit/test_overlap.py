@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from epic.ipam.networks import DEFAULT_POOLS, Pools
-from epic.model.addresses import Address
+from epic.model.values.addresses import Address
 from epic.overlap import Place, envoy_addresses, unmapped_cluster
 
 SMALL = Pools(DEFAULT_POOLS.inside6, IPv4Network("10.0.0.0/26"), IPv6Network("fd00::/122"))

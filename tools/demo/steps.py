@@ -16,9 +16,10 @@ from typing import Any, TypeVar
 
 from picture import Tunnel
 
-from epic.cli import apply as manifests
-from epic.cli import platform, settings
-from epic.cli.health import gateway_line, run_lines
+from epic.cli import settings
+from epic.cli.commands import apply as manifests
+from epic.cli.commands import platform
+from epic.cli.printing.health import gateway_line, run_lines
 from epic.client import PREFIX, EpicClient
 from epic.controller.apply import remove, write_item
 from epic.controller.classes import CoreSettings, Login

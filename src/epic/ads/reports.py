@@ -14,9 +14,9 @@ from epic.lifecycle.conditions import readiness, with_proxy_condition
 from epic.live import End, SecondChance
 from epic.model.base import Condition
 from epic.model.instances import CONFIGURATION_REFUSED, NODE_SILENT, NOT_PROGRAMMED
-from epic.model.naming import GatewayId
 from epic.model.nodes import BGPSession, BGPStatus
 from epic.model.resources import GWProxy, Node
+from epic.model.values.naming import GatewayId
 from epic.proto import epic_pb2
 from epic.rotation import Holds
 

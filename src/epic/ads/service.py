@@ -43,10 +43,10 @@ from epic.ipam.networks import DEFAULT_POOLS, Pools
 from epic.lifecycle.digest import Placed
 from epic.lifecycle.tunnels import Evidence
 from epic.live import Live, Place, epic_place, workload_place
-from epic.model.naming import GatewayId
 from epic.model.nodes import NodeRevocation
 from epic.model.resources import GWProxy, Node, Tunnel
 from epic.model.siblings import Siblings
+from epic.model.values.naming import GatewayId
 from epic.proto import epic_pb2, epic_pb2_grpc
 from epic.siblings.heard import AppliedLists
 from epic.store.interface import Change, Store

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable
 from epic.ads.reports import configured, heard, reported, silent
 from epic.errors import EpicError, NotFound
 from epic.model.base import now
-from epic.model.naming import GatewayId
 from epic.model.resources import GWProxy, Node
+from epic.model.values.naming import GatewayId
 from epic.proto import epic_pb2
 from epic.store.interface import Store, Transaction
 

@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from epic.bpf.dataplane import Receive
-from epic.bpf.wire import MAX_LANES
+from epic.bpf.packets.wire import MAX_LANES
 from epic.errors import Invalid
 
 UnderlayAddress = Annotated[

@@ -7,23 +7,16 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI
 
-from epic.api import (
-    accounts,
-    groups,
-    nodes,
-    proxies,
-    routes,
-    runs,
-    tunnel_status,
-    tunnels,
-    unreadable,
-    workload_nodes,
-)
-from epic.api.auth import Authenticator, Gate
-from epic.api.body_rate import BodyRate
+from epic.api import unreadable
+from epic.api.access.auth import Authenticator, Gate
+from epic.api.access.body_rate import BodyRate
+from epic.api.access.sessions import Sessions
+from epic.api.account import accounts, groups
 from epic.api.context import Asking, Context
+from epic.api.gateway import proxies, routes
+from epic.api.node import nodes, runs, workload_nodes
 from epic.api.replies import PREFIX, install_error_handlers
-from epic.api.sessions import Sessions
+from epic.api.tunnel import tunnel_status, tunnels
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"description": "The request is wrong; `error` says where and what is accepted"},

@@ -35,16 +35,8 @@ from epic.kinds.registry import (
     SERVICE_PREFIX,
 )
 from epic.kinds.unknown_fields import unknown_in_object
-from epic.model.addresses import AnyAddress, tunnel_address, usable
 from epic.model.base import Camel, ClientRef, Kebab
-from epic.model.client_text import ClientLine, ClientName, OptionalClientName, find_control_character
 from epic.model.gatewayapi import Endpoint, GatewaySpec
-from epic.model.naming import (
-    SOURCES_ANNOTATION,
-    SOURCES_MAX,
-    SOURCES_PATTERN,
-    ObjectName,
-)
 from epic.model.resources import (
     ENDPOINTS,
     NODE_ADDRESSES,
@@ -55,6 +47,14 @@ from epic.model.resources import (
     NodeSpec,
     PublicPorts,
     ServicePrefixSpec,
+)
+from epic.model.values.addresses import AnyAddress, tunnel_address, usable
+from epic.model.values.client_text import ClientLine, ClientName, OptionalClientName, find_control_character
+from epic.model.values.naming import (
+    SOURCES_ANNOTATION,
+    SOURCES_MAX,
+    SOURCES_PATTERN,
+    ObjectName,
 )
 
 _MOST_LEVELS = 64

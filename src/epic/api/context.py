@@ -14,8 +14,8 @@ from typing import Annotated, Protocol, cast
 
 from fastapi import Depends, Request
 
-from epic.api.connections import Limits
-from epic.api.shared_replies import SharedReplies
+from epic.api.access.connections import Limits
+from epic.api.tunnel.shared_replies import SharedReplies
 from epic.errors import Forbidden
 from epic.ipam.networks import DEFAULT_POOLS, Pools
 from epic.live import Live

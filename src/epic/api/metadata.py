@@ -8,7 +8,7 @@ from typing import TypeVar
 from epic.api.bodies import InputMetadata
 from epic.errors import Conflict, Invalid
 from epic.model.base import Resource
-from epic.model.naming import SOURCES_ANNOTATION
+from epic.model.values.naming import SOURCES_ANNOTATION
 
 _Stored = TypeVar("_Stored", bound=Resource)
 

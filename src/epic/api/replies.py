@@ -13,8 +13,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from epic.api.attempts import TooManyAttempts
-from epic.api.body_rate import TooManyBytes
+from epic.api.access.attempts import TooManyAttempts
+from epic.api.access.body_rate import TooManyBytes
 from epic.api.context import Context, Principal
 from epic.errors import AlreadyExists, Damaged, EpicError, Exhausted, Unavailable, reason_of
 from epic.model.base import Resource

@@ -19,13 +19,13 @@ from epic.lifecycle.salvage import salvage
 from epic.lifecycle.tunnels import QUARANTINE
 from epic.model.backlog import TunnelBacklog
 from epic.model.base import Metadata, Resource, now
-from epic.model.naming import GatewayId
 from epic.model.nodes import Quarantine, QuarantineSpec
 from epic.model.resources import GWEndpointSlice, GWProxy, GWRoute, Node, ServicePrefix, Tunnel
 from epic.model.siblings import Siblings
+from epic.model.values.naming import GatewayId
 from epic.reconcile.revocation import revoke
 from epic.reconcile.siblings import forget_node, relist_gateway
-from epic.reconcile.tunnelling import Budget, remember
+from epic.reconcile.tunnels.tunnelling import Budget, remember
 from epic.reconcile.world import World
 from epic.store.interface import Change, R, Transaction
 from epic.store.objects import Unreadable

@@ -11,8 +11,8 @@ from epic.api.replies import shown
 from epic.gatewayapi.statuses import RouteParents
 from epic.model.base import Condition
 from epic.model.instances import reason_of, trouble
-from epic.model.naming import CONTROLLER_NAME
 from epic.model.resources import GWProxy, GWRoute
+from epic.model.values.naming import CONTROLLER_NAME
 
 
 def show_gateway(proxy: GWProxy, principal: Principal) -> dict[str, Any]:

@@ -12,17 +12,18 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Literal
 
-from epic.bpf import records, segmenter
-from epic.bpf.chance_counters import SecondChanceCounters
-from epic.bpf.endpoint_table import EndpointTable, Pair
-from epic.bpf.events import EventRing
-from epic.bpf.filters import HOOKS, LOOPBACK_INDEX, Filters, Hook, Link
-from epic.bpf.loader import Loader
-from epic.bpf.maps import Maps
-from epic.bpf.records import Address, Endpoint, Peer, Route, Tunnel, TunnelCounters, TunnelEvent
-from epic.bpf.siblings import JOINED_MASK, Sibling, Siblings, SiblingTable
-from epic.bpf.tcx import EgressLinks
-from epic.bpf.tunnel_table import TunnelTable
+from epic.bpf.programs import segmenter
+from epic.bpf.programs.filters import HOOKS, LOOPBACK_INDEX, Filters, Hook, Link
+from epic.bpf.programs.loader import Loader
+from epic.bpf.programs.tcx import EgressLinks
+from epic.bpf.tables import records
+from epic.bpf.tables.chance_counters import SecondChanceCounters
+from epic.bpf.tables.endpoint_table import EndpointTable, Pair
+from epic.bpf.tables.events import EventRing
+from epic.bpf.tables.maps import Maps
+from epic.bpf.tables.records import Address, Endpoint, Peer, Route, Tunnel, TunnelCounters, TunnelEvent
+from epic.bpf.tables.siblings import JOINED_MASK, Sibling, Siblings, SiblingTable
+from epic.bpf.tables.tunnel_table import TunnelTable
 from epic.errors import Invalid, NotFound
 
 __all__ = [

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from epic.cli import listing
+from epic.cli.printing import listing
 from epic.cli.session import Session
 
 

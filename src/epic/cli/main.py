@@ -11,11 +11,12 @@ from typing import Annotated, Any
 
 import typer
 
-from epic.cli import apply as manifests
-from epic.cli import backup, listing, node, removal, tunnels
+from epic.cli.commands import apply as manifests
+from epic.cli.commands import backup, node, removal, tunnels
 from epic.cli.completion import complete_kind, complete_name
-from epic.cli.health import judge
-from epic.cli.output import Format, console, print_health, print_rows, say, warn
+from epic.cli.printing import listing
+from epic.cli.printing.health import judge
+from epic.cli.printing.output import Format, console, print_health, print_rows, say, warn
 from epic.cli.session import Session
 from epic.client import PREFIX, EpicClient
 from epic.controller.classes import CoreSettings

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from epic.api.auth import hash_password, verify_password
+from epic.api.access.auth import hash_password, verify_password
 from epic.errors import Conflict, Invalid
 from epic.model.base import Metadata
 from epic.model.resources import User, UserSpec

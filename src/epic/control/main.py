@@ -26,7 +26,7 @@ from epic.control.settings import ControlSettings, load_settings
 from epic.errors import EpicError
 from epic.live import Live
 from epic.log_lines import log_to_stderr
-from epic.model.naming import GatewayId
+from epic.model.values.naming import GatewayId
 from epic.reconcile.lifecycle import Lifecycle
 from epic.reconcile.service import ReconcilerService
 from epic.reconcile.siblings_keeper import SiblingsKeeper

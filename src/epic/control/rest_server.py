@@ -18,7 +18,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-from epic.api.connections import STATE, Connection, Connections
+from epic.api.access.connections import STATE, Connection, Connections
 from epic.control.settings import RestSettings
 from epic.log_rate import LogRate
 

@@ -7,7 +7,7 @@ import asyncio
 import logging
 from datetime import timedelta
 
-from epic.api.rotating import advance
+from epic.api.tunnel.rotating import advance
 from epic.live import Live
 from epic.rotation import Policy
 from epic.store.interface import Store

@@ -20,11 +20,11 @@ from pydantic import (
 )
 
 from epic.ads.identity.issuer import Issuer
-from epic.api.connections import Limits
+from epic.api.access.connections import Limits
 from epic.errors import Invalid
 from epic.ipam.networks import DEFAULT_POOLS, Pools
 from epic.model.gatewayapi import PortNumber
-from epic.model.naming import ObjectName
+from epic.model.values.naming import ObjectName
 from epic.rotation import Policy
 from epic.runs.settings import RunSettings
 from epic.store.location import StoreLocation

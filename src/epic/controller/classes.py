@@ -20,7 +20,7 @@ from epic.controller.objects import (
     Objects,
     Ref,
 )
-from epic.model.naming import CONTROLLER_NAME
+from epic.model.values.naming import CONTROLLER_NAME
 
 _UID_SPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "epic-gateway.org")
 

@@ -36,7 +36,7 @@ from epic.controller.objects import (
 from epic.controller.routes import PlacedGateway, RouteResult, parents_of, translate_route
 from epic.controller.slices import SliceResult, service_of, translate_slice
 from epic.model.gatewayapi import Listener
-from epic.model.naming import is_object_name
+from epic.model.values.naming import is_object_name
 
 SHARING_KEY = f"{CONFIG_GROUP}/sharing-key"
 

@@ -20,7 +20,7 @@ from epic.model.gatewayapi import (
     PortNumber,
     TCPRouteSpec,
 )
-from epic.model.naming import AccountName, ObjectName
+from epic.model.values.naming import AccountName, ObjectName
 
 CONFIG_GROUP = "puregw.epic-gateway.org"
 GATEWAY_GROUP = "gateway.networking.k8s.io"

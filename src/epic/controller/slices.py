@@ -19,7 +19,7 @@ from epic.controller.objects import (
     Service,
 )
 from epic.controller.routes import References
-from epic.model.addresses import tunnel_address
+from epic.model.values.addresses import tunnel_address
 
 SERVICE_LABEL = "kubernetes.io/service-name"
 CONFIG_ANNOTATION = f"{CONFIG_GROUP}/config"

@@ -18,9 +18,9 @@ from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 
 from epic.errors import Invalid
 from epic.gatewayapi.routing import Cluster
-from epic.model.addresses import Address, order, usable
 from epic.model.gatewayapi import EndpointPort
 from epic.model.resources import GWEndpointSlice
+from epic.model.values.addresses import Address, order, usable
 
 MOST_PLACES = 200_000
 """Endpoints of a gateway, counted for each port of a Service that its routes name."""

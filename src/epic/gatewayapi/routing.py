@@ -8,7 +8,7 @@ from ipaddress import IPv4Address
 from typing import Literal
 
 from epic.gatewayapi.names import cluster_name, host_name, port_name
-from epic.model.naming import GatewayId
+from epic.model.values.naming import GatewayId
 
 
 @dataclass(frozen=True)

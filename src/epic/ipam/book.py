@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 from epic.errors import AddressNotUsable, AddressTaken, Exhausted
 from epic.ipam.free import FreeAddresses
 from epic.ipam.ranges import AddressRange
-from epic.model.addresses import Address
+from epic.model.values.addresses import Address
 
 T = TypeVar("T", bound=Hashable)
 Holder = Hashable

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from ipaddress import IPv4Address, IPv6Address
 
 from epic.ipam.ranges import AddressRange
-from epic.model.addresses import Address
+from epic.model.values.addresses import Address
 
 
 class FreeAddresses:

@@ -9,7 +9,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_net
 
 from epic.errors import Invalid
 from epic.ipam.ranges import AddressRange, range_of
-from epic.model.addresses import Address
+from epic.model.values.addresses import Address
 
 
 @dataclass(frozen=True)

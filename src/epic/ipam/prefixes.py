@@ -11,9 +11,9 @@ from epic.ipam.book import AddressBook, Pool
 from epic.ipam.networks import PlatformNetworks
 from epic.ipam.ranges import public_range
 from epic.ipam.releases import Asker, Releases
-from epic.model.addresses import Address, parse_address
 from epic.model.gatewayapi import GatewayAddress
 from epic.model.resources import AddressPool, GWProxy, ServicePrefix, ServicePrefixSpec
+from epic.model.values.addresses import Address, parse_address
 
 _WHERE = "proxy.spec.gateway.addresses"
 _FEW = 4

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Network, IPv6Network, NetmaskValueError, ip_address, ip_network
 
 from epic.errors import Invalid
-from epic.model.addresses import Address
 from epic.model.resources import AddressPool
+from epic.model.values.addresses import Address
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from epic.ipam.ranges import AddressRange
-from epic.model.addresses import Address
+from epic.model.values.addresses import Address
 
 REMEMBERED = timedelta(days=1)
 """For so long an address comes after all those that nobody has had in this time."""

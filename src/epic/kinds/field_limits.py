@@ -11,7 +11,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel
 
 from epic.kinds.faults import FieldError
-from epic.model.limits import Limit
+from epic.model.values.limits import Limit
 
 _Check = Callable[[Any], Sequence[FieldError]]
 _NOTHING: tuple[FieldError, ...] = ()

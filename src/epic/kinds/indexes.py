@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from epic.kinds.kind import IndexValue
-from epic.model.naming import GatewayId
 from epic.model.nodes import Quarantine
 from epic.model.releases import ReleasedAddress
 from epic.model.resources import (
@@ -23,6 +22,7 @@ from epic.model.resources import (
 )
 from epic.model.runs import Run
 from epic.model.siblings import Siblings
+from epic.model.values.naming import GatewayId
 from epic.tunnels import route_parents, route_services
 
 Values = Iterable[IndexValue]

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from epic.kinds.faults import FieldError
 from epic.model.base import Resource
-from epic.model.naming import ACCOUNT_PATTERN, OBJECT_PATTERN
+from epic.model.values.naming import ACCOUNT_PATTERN, OBJECT_PATTERN
 
 T = TypeVar("T", bound=Resource)
 

@@ -11,10 +11,10 @@ from epic.ipam.book import AddressBook, Holdings
 from epic.ipam.releases import Release, Releases
 from epic.lifecycle.salvage import salvage
 from epic.model.base import Resource
-from epic.model.naming import GatewayId
 from epic.model.nodes import Quarantine
 from epic.model.releases import ReleasedAddress
 from epic.model.resources import GWProxy, Tunnel
+from epic.model.values.naming import GatewayId
 
 _HOLDING = frozenset(kind.kind for kind in (GWProxy, Quarantine, ReleasedAddress, Tunnel))
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from epic.model.base import Camel
-from epic.model.limits import Items, Text
+from epic.model.values.limits import Items, Text
 
 PortNumber = Annotated[int, Field(ge=1, le=65535)]
 

@@ -9,7 +9,6 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from epic.model.addresses import AnyAddress
 from epic.model.base import Camel, ClientRef, Condition, Kebab, Resource
 from epic.model.gatewayapi import (
     Endpoint,
@@ -20,10 +19,11 @@ from epic.model.gatewayapi import (
     TCPRouteSpec,
 )
 from epic.model.instances import ProxyInstance
-from epic.model.keys import EpochKey
-from epic.model.limits import Items, Text
-from epic.model.naming import GUE_PORT, GatewayId, ObjectName
 from epic.model.nodes import NodeStatus
+from epic.model.values.addresses import AnyAddress
+from epic.model.values.keys import EpochKey
+from epic.model.values.limits import Items, Text
+from epic.model.values.naming import GUE_PORT, GatewayId, ObjectName
 
 
 class AccountSpec(Kebab):

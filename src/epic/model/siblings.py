@@ -9,9 +9,9 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from epic.model.addresses import AnyAddress
 from epic.model.base import Kebab, Resource
-from epic.model.keys import EpochKey
+from epic.model.values.addresses import AnyAddress
+from epic.model.values.keys import EpochKey
 
 MOST_SIBLINGS = 16
 

@@ -9,8 +9,8 @@ from epic.errors import NotWritable
 from epic.lifecycle import nodes as node_life
 from epic.lifecycle.tunnels import is_released
 from epic.model.base import now
-from epic.model.naming import GatewayId
 from epic.model.resources import Tunnel
+from epic.model.values.naming import GatewayId
 from epic.reconcile.current import CurrentWorld
 from epic.reconcile.turn import LifecycleSettings, TunnelEvidence, Turn, is_work, next_step, replicas
 from epic.reconcile.world import Key, Lives

@@ -10,9 +10,9 @@ from epic.ads.snapshot import versioned
 from epic.lifecycle.conditions import with_proxy_condition
 from epic.model.base import Metadata, now
 from epic.model.instances import ProxyInstance
-from epic.model.naming import GatewayId
 from epic.model.resources import GWProxy, Node
 from epic.model.siblings import Siblings, SiblingsSpec
+from epic.model.values.naming import GatewayId
 from epic.rotation import KEY_BYTES
 from epic.siblings.condition import second_chance
 from epic.siblings.listing import begin, living, noted, relist

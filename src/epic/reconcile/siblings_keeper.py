@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from epic.errors import NotWritable
 from epic.lifecycle.conditions import with_proxy_condition
 from epic.model.base import Resource, now
-from epic.model.naming import GatewayId
 from epic.model.resources import GWProxy, Node
 from epic.model.siblings import Siblings, SiblingsSpec
+from epic.model.values.naming import GatewayId
 from epic.reconcile.siblings import (
     held,
     listed,

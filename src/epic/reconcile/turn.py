@@ -18,14 +18,14 @@ from epic.lifecycle.sequencer import Step, advance
 from epic.lifecycle.tunnels import QUARANTINE, Evidence, is_released
 from epic.model.base import Metadata, Resource, now
 from epic.model.instances import ProxyInstance
-from epic.model.naming import GatewayId
 from epic.model.nodes import Quarantine, QuarantineSpec
 from epic.model.resources import GWProxy, Node, Tunnel
+from epic.model.values.naming import GatewayId
 from epic.reconcile.allocation import new_instances
 from epic.reconcile.releases import release_address
 from epic.reconcile.revocation import revoke
 from epic.reconcile.siblings import delete_siblings, forget_node, release_node, relist_gateway
-from epic.reconcile.tunnelling import Budget, work_off
+from epic.reconcile.tunnels.tunnelling import Budget, work_off
 from epic.reconcile.world import Key, Lives, World
 from epic.store.interface import R, Transaction
 from epic.store.queue import enqueue

@@ -14,18 +14,18 @@ from epic.lifecycle.digest import Placed, node_digest
 from epic.lifecycle.goals import Host
 from epic.model.backlog import TunnelBacklog
 from epic.model.base import Resource
-from epic.model.naming import NODE_ENDPOINTS, NODE_TUNNELS, GatewayId
 from epic.model.nodes import Quarantine
 from epic.model.releases import ReleasedAddress
 from epic.model.resources import GWEndpointSlice, GWProxy, GWRoute, LBServiceGroup, Node, Tunnel
 from epic.model.runs import Run
+from epic.model.values.naming import NODE_ENDPOINTS, NODE_TUNNELS, GatewayId
 from epic.placement import Candidate
-from epic.reconcile.account_tunnels import AccountTunnels
-from epic.reconcile.backends import Backends
-from epic.reconcile.counting import add, count, discard
-from epic.reconcile.index import Tunnels
-from epic.reconcile.node_endpoints import NodeEndpoints
-from epic.reconcile.sizes import Sizes
+from epic.reconcile.counts.account_tunnels import AccountTunnels
+from epic.reconcile.counts.backends import Backends
+from epic.reconcile.counts.counting import add, count, discard
+from epic.reconcile.counts.index import Tunnels
+from epic.reconcile.counts.node_endpoints import NodeEndpoints
+from epic.reconcile.counts.sizes import Sizes
 from epic.store.interface import Change, R, Reader
 from epic.store.objects import Unreadable
 

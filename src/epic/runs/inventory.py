@@ -12,8 +12,8 @@ from typing import Any
 
 from epic.ipam.networks import inside6
 from epic.lifecycle.sequencer import is_left_out, may_restart
-from epic.model.naming import instance_interface
 from epic.model.resources import GWProxy, LBServiceGroup, Node
+from epic.model.values.naming import instance_interface
 from epic.runs.settings import RunSettings
 
 _TUNNEL_OVERHEAD = {4: 48, 6: 68}

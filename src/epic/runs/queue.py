@@ -16,9 +16,9 @@ from ipaddress import IPv6Network
 from typing import Any, Protocol
 
 from epic.ipam.networks import DEFAULT_POOLS
-from epic.model.naming import GatewayId
 from epic.model.resources import GWProxy, LBServiceGroup, Node
 from epic.model.runs import NodeResult, Run
+from epic.model.values.naming import GatewayId
 from epic.runs.ansible import Outcome
 from epic.runs.events import EventHub
 from epic.runs.gathering import Gathering

@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from epic.model.naming import GatewayId
 from epic.model.siblings import Sibling
+from epic.model.values.naming import GatewayId
 from epic.siblings.waiting import AWAY_SECONDS, Said
 
 _FORGET_SECONDS = 3600.0

@@ -10,9 +10,7 @@ from ipaddress import IPv4Address
 
 from pydantic import SecretStr
 
-from epic.model.addresses import Address
 from epic.model.instances import ProxyInstance
-from epic.model.keys import EpochKey
 from epic.model.resources import Node
 from epic.model.siblings import (
     MOST_SIBLINGS,
@@ -21,6 +19,8 @@ from epic.model.siblings import (
     SiblingsSpec,
     SiblingsVersion,
 )
+from epic.model.values.addresses import Address
+from epic.model.values.keys import EpochKey
 
 _VERSIONS_KEPT = 16
 

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from epic.model.naming import GatewayId
 from epic.model.siblings import SiblingsSpec
+from epic.model.values.naming import GatewayId
 from epic.proto import epic_pb2
 from epic.siblings.listing import in_order
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 from epic.errors import Damaged, Invalid, NotFound
-from epic.model.labels import LabelSelector
+from epic.model.values.labels import LabelSelector
 from epic.store.engine import Changes, Committed, Engine, Refused, Span, Transaction
 from epic.store.lease import Lease, lease_body
 from epic.store.objects import (

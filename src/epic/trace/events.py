@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
-from epic.bpf.drop_reasons import DROP_REASONS
-from epic.bpf.wire import Kind
-from epic.model.naming import INSTANCE_INTERFACE
+from epic.bpf.packets.wire import Kind
+from epic.bpf.tables.drop_reasons import DROP_REASONS
+from epic.model.values.naming import INSTANCE_INTERFACE
 
 SNAP = 160
 RUN = struct.Struct(f"=QQ12Iii16s16s{SNAP}s{SNAP}s")

@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from epic.bpf import syscalls
-from epic.bpf.drop_reasons import DROP_REASONS
+from epic.bpf.programs import syscalls
+from epic.bpf.tables.drop_reasons import DROP_REASONS
 from epic.errors import Unavailable
 from epic.trace import btf
 

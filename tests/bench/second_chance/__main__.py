@@ -33,7 +33,7 @@ from report import Figures, table  # noqa: E402
 from serving import ENVOY, Serving  # noqa: E402
 from steering import Steering  # noqa: E402
 
-from epic.bpf import tunnel_table  # noqa: E402
+from epic.bpf.tables import tunnel_table  # noqa: E402
 
 OBJECT = ROOT / "src/epic/bpf/gue.bpf.o"
 FULL = Extent(rounds=7, seconds=1.0, pings=20_000, flood=100_000)

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from namespaces import Namespace, join
 
-from epic.bpf import wire
 from epic.bpf.dataplane import Dataplane, Endpoint, Receive, Route, Tunnel
-from epic.bpf.loader import Loader
+from epic.bpf.packets import wire
+from epic.bpf.programs.loader import Loader
 
 INSIDE, PUBLIC, POD = IPv4Address("100.64.0.1"), IPv4Address("203.0.113.1"), IPv4Address("10.42.0.2")
 EPIC, NODE = IPv4Address("172.30.2.1"), IPv4Address("172.30.2.2")

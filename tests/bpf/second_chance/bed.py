@@ -19,10 +19,10 @@ from frames import GENERATION
 from namespaces import Namespace, join
 from path_network import udp_socket
 
-from epic.bpf import wire
 from epic.bpf.dataplane import Address, Dataplane, Endpoint, Sibling, Siblings, Tunnel
-from epic.bpf.maps import Map
-from epic.bpf.records import pack_address
+from epic.bpf.packets import wire
+from epic.bpf.tables.maps import Map
+from epic.bpf.tables.records import pack_address
 
 PUBLIC, PUBLIC6 = IPv4Address("203.0.113.1"), IPv6Address("2001:db8:ff::1")
 CLIENT, CLIENT6 = IPv4Address("10.10.0.2"), IPv6Address("2001:db8:a::2")

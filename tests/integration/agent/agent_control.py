@@ -36,7 +36,7 @@ from epic.ads.snapshot import (
     Snapshot,
     versioned,
 )
-from epic.model.naming import instance_interface
+from epic.model.values.naming import instance_interface
 from epic.pki import operations
 from epic.pki.operations import Pki
 from epic.proto import epic_pb2, epic_pb2_grpc

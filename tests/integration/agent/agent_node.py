@@ -33,8 +33,8 @@ from agent_namespaces import Namespace
 from firewall_rules import firewall_rules
 
 import epic.bpf
-from epic.bpf import wire
 from epic.bpf.dataplane import Dataplane
+from epic.bpf.packets import wire
 
 ROOT = Path(__file__).parents[3]
 ENVOY = Path(sys.executable).with_name("envoy")

@@ -19,8 +19,8 @@ from agent_control import INSIDE, INTERFACE, PUBLIC, TUNNEL_ID, Gateway, snapsho
 from agent_node import FAR, Node, eventually, plane, say_hello
 
 from epic.ads.snapshot import ENDPOINT
-from epic.bpf import wire
 from epic.bpf.dataplane import Dataplane, Endpoint
+from epic.bpf.packets import wire
 
 pytestmark = pytest.mark.root
 BACKEND, OTHER = IPv4Address("192.168.50.11"), IPv4Address("192.168.50.12")

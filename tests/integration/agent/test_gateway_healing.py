@@ -16,7 +16,7 @@ from agent_control import INSIDE, INTERFACE, PUBLIC, TUNNEL_ID, Gateway, snapsho
 from agent_node import Node, eventually, plane
 
 from epic.ads.snapshot import TUNNEL, versioned
-from epic.bpf.tunnel_table import MAX_TUNNELS
+from epic.bpf.tables.tunnel_table import MAX_TUNNELS
 from epic.proto import epic_pb2
 
 pytestmark = pytest.mark.root

@@ -27,7 +27,6 @@ from epic.ads.snapshot import (
 )
 from epic.model.base import Metadata
 from epic.model.instances import ProxyInstance
-from epic.model.keys import EpochKey
 from epic.model.resources import (
     GWEndpointSlice,
     GWProxy,
@@ -37,6 +36,7 @@ from epic.model.resources import (
     Tunnel,
     TunnelSpec,
 )
+from epic.model.values.keys import EpochKey
 from epic.proto import epic_pb2
 
 ENVOY = shutil.which("envoy")

@@ -17,8 +17,8 @@ import pytest
 from ads_site import Held, Site, eventually
 
 from epic.ads.snapshot import NODE_STATE
+from epic.api.access.auth import hash_password
 from epic.api.app import create_app
-from epic.api.auth import hash_password
 from epic.api.context import Context
 from epic.api.replies import PREFIX
 from epic.control.rest_server import RestServer

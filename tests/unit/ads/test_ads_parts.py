@@ -17,8 +17,8 @@ from epic.ads.desired.parts import Parts
 from epic.ads.snapshot import INSTANCE, Versioned
 from epic.ipam.networks import DEFAULT_POOLS, Pools
 from epic.model.base import Resource
-from epic.model.naming import GatewayId
 from epic.model.resources import GWEndpointSlice, GWProxy
+from epic.model.values.naming import GatewayId
 from epic.store.interface import Change
 
 LARGE, SMALL = GatewayId("root", "U1"), GatewayId("root", "U2")

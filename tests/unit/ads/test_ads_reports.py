@@ -13,8 +13,8 @@ from epic.errors import EpicError, Invalid, Unavailable
 from epic.lifecycle.conditions import with_instances
 from epic.live import End, SecondChance
 from epic.model.instances import ProxyInstance
-from epic.model.naming import GatewayId
 from epic.model.resources import GWProxy, Node
+from epic.model.values.naming import GatewayId
 from epic.proto.epic_pb2 import InstanceStatus, NodeReport, SecondChanceStatus, TunnelStatus
 from epic.rotation import Holds
 

@@ -30,9 +30,9 @@ from epic.ads.desired.siblings import SiblingLists
 from epic.ads.service import AdsService
 from epic.ads.snapshot import INSTANCE, NODE_STATE, SIBLINGS, TUNNEL, TYPES
 from epic.model.base import Metadata
-from epic.model.keys import EpochKey
-from epic.model.naming import GatewayId
 from epic.model.siblings import Sibling, Siblings, SiblingsSpec
+from epic.model.values.keys import EpochKey
+from epic.model.values.naming import GatewayId
 from epic.proto import epic_pb2, epic_pb2_grpc
 from epic.reconcile.siblings import stamped
 from epic.siblings.heard import AppliedLists

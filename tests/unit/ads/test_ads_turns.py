@@ -12,8 +12,8 @@ from epic.ads.desired.configurations import Configurations
 from epic.ads.desired.objects import Inputs
 from epic.ads.desired.revisions import Revisions
 from epic.envoy.resources import Bundle
-from epic.model.naming import GatewayId
 from epic.model.resources import EnvoyResources
+from epic.model.values.naming import GatewayId
 
 
 def inputs(account: str, name: str) -> Inputs:

@@ -9,13 +9,13 @@ from ipaddress import IPv4Address, IPv6Address
 from google.protobuf.message import Message
 
 from epic.ads.snapshot import Versioned, versioned
+from epic.agent.gateway.control.resource_cache import ResourceCache
 from epic.agent.gateway.desired import Desired, Element, Instance, Tunnel
-from epic.agent.gateway.resource_cache import ResourceCache
 from epic.agent.tunnel.endpoints import EndpointKey
 from epic.agent.workload.plan import WorkloadTunnel
 from epic.bpf.dataplane import Address, Endpoint
 from epic.ipam.networks import DEFAULT_POOLS, inside6
-from epic.model.naming import instance_interface
+from epic.model.values.naming import instance_interface
 from epic.proto import epic_pb2
 
 KEY = bytes(range(16))

@@ -15,7 +15,7 @@ import grpc
 import pytest
 
 from epic.ads.identity.issuer import Issuer
-from epic.agent.gateway.certificate import CertificateRenewer, Life
+from epic.agent.gateway.control.certificate import CertificateRenewer, Life
 from epic.agent.settings import ControlSettings
 from epic.pki import operations
 from epic.pki.certificates import RequestError

@@ -47,11 +47,11 @@ from epic.ads.snapshot import (
     Versioned,
     versioned,
 )
+from epic.agent.gateway.control.resource_cache import ResourceCache
 from epic.agent.gateway.desired import used
-from epic.agent.gateway.dirty import DirtySet
-from epic.agent.gateway.resource_cache import ResourceCache
+from epic.agent.gateway.plans.dirty import DirtySet
 from epic.bpf.dataplane import Endpoint
-from epic.model.naming import instance_interface
+from epic.model.values.naming import instance_interface
 from epic.proto import epic_pb2
 
 OLD, NEW = bytes(16), KEY

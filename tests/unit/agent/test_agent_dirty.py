@@ -14,7 +14,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from epic.agent.gateway.dirty import Difference, EndpointDiff
+from epic.agent.gateway.plans.dirty import Difference, EndpointDiff
 from epic.agent.tunnel.endpoints import EndpointKey
 from epic.bpf.dataplane import Endpoint
 

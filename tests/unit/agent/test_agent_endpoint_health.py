@@ -19,9 +19,9 @@ from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 from google.protobuf.json_format import ParseDict
 
 from epic.ads.snapshot import CLUSTER, LOAD_ASSIGNMENT, Snapshot, Versioned, versioned
+from epic.agent.gateway.control.resource_cache import ResourceCache
 from epic.agent.gateway.envoy.assignments import Assignment, assignments
 from epic.agent.gateway.envoy.endpoint_health import EndpointMarks, TunnelLiveness
-from epic.agent.gateway.resource_cache import ResourceCache
 from epic.proto.epic_pb2 import TunnelStatus
 
 

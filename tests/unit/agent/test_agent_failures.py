@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import pytest
 from agent_samples import INSIDE, INSIDE6
 
-from epic.agent.gateway import plan
 from epic.agent.gateway.desired import Tunnel
-from epic.agent.gateway.failures import Failure, Failures
+from epic.agent.gateway.plans import plan
+from epic.agent.gateway.plans.failures import Failure, Failures
 
 log = logging.getLogger(__name__)
 FULL = "there are 4 tunnels on this node already, and no room for more"

@@ -15,10 +15,10 @@ from envoy.config.listener.v3.listener_pb2 import Listener
 from google.protobuf.message import Message
 
 from epic.ads.snapshot import INSTANCE, LISTENER, versioned
-from epic.agent.gateway import storage as gateway_storage
+from epic.agent.gateway.control import storage as gateway_storage
+from epic.agent.gateway.control.storage import rows
 from epic.agent.gateway.desired import Element
 from epic.agent.gateway.firewall import commands, parse
-from epic.agent.gateway.storage import rows
 from epic.agent.runtime import store
 from epic.agent.runtime.store import Saver
 from epic.agent.settings import GatewaySettings, load

@@ -13,7 +13,7 @@ from dataclasses import replace
 from agent_samples import INSIDE, INSIDE6, INTERFACE, PUBLIC, VIA, WEB, A, B, C, instance, tunnel, wanted
 
 from epic.agent.gateway.desired import EMPTY
-from epic.agent.gateway.plan import (
+from epic.agent.gateway.plans.plan import (
     AttachInstance,
     DeleteEndpoints,
     DeleteTunnel,

@@ -15,7 +15,7 @@ from epic.agent.settings import WorkloadUnderlay
 from epic.agent.tunnel.health import HELLO_SECONDS, REMEMBERED, Health
 from epic.agent.tunnel.packets import HELLO, HELLO_ACK, answer, verified
 from epic.agent.workload.sender import HelloSender
-from epic.bpf import wire
+from epic.bpf.packets import wire
 
 TUNNELS = {7: replace(tunnel(), declared=A)}
 FAR = (B, 40213)

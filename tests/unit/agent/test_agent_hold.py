@@ -10,7 +10,7 @@ import pytest
 
 from epic.agent.gateway import announcement
 from epic.agent.gateway.announcement import Hold
-from epic.agent.gateway.resource_cache import ResourceCache
+from epic.agent.gateway.control.resource_cache import ResourceCache
 
 
 @dataclass

@@ -16,13 +16,13 @@ from ipaddress import IPv4Address
 import pytest
 from agent_samples import KEY, PUBLIC, WEB, siblings_message
 
-from epic.agent.gateway import heartbeat as heartbeat_module
-from epic.agent.gateway.heartbeat import Heartbeat
-from epic.agent.gateway.liveness import CUT_OFF_ENDS_AFTER, LOST_AFTER, Liveness
-from epic.agent.gateway.second_chance import SecondChance
-from epic.agent.gateway.siblings import Sibling, Siblings, read_siblings
+from epic.agent.gateway.chance import heartbeat as heartbeat_module
+from epic.agent.gateway.chance.heartbeat import Heartbeat
+from epic.agent.gateway.chance.liveness import CUT_OFF_ENDS_AFTER, LOST_AFTER, Liveness
+from epic.agent.gateway.chance.second_chance import SecondChance
+from epic.agent.gateway.chance.siblings import Sibling, Siblings, read_siblings
 from epic.bpf.dataplane import Address
-from epic.bpf.probe import Probe, decode, encode
+from epic.bpf.packets.probe import Probe, decode, encode
 
 ONE, TWO, THREE = (IPv4Address(f"172.30.11.{number}") for number in (2, 3, 4))
 

@@ -13,7 +13,7 @@ import pytest
 from agent_samples import WEB, A, workload_tunnel
 
 from epic.agent.gateway import metrics as gateway_metrics
-from epic.agent.gateway.report import TunnelReport
+from epic.agent.gateway.control.report import TunnelReport
 from epic.agent.runtime.exposition import Family, exposition, serve
 from epic.agent.settings import MetricsSettings
 from epic.agent.tunnel.health import Health

@@ -16,12 +16,12 @@ import pytest
 from agent_samples import INSIDE, INTERFACE, VIA, WEB, siblings_message, tunnel
 
 from epic.ads.snapshot import SIBLINGS, TYPES, versioned
-from epic.agent.gateway.failures import Failure
-from epic.agent.gateway.intake import Intake
+from epic.agent.gateway.control.intake import Intake
+from epic.agent.gateway.control.resource_cache import ResourceCache
 from epic.agent.gateway.kernel import GatewayKernel
-from epic.agent.gateway.parts import carry_out
-from epic.agent.gateway.plan import Action, DeleteEndpoints, DeleteTunnel, SetEndpoints, SetTunnel
-from epic.agent.gateway.resource_cache import ResourceCache
+from epic.agent.gateway.plans.failures import Failure
+from epic.agent.gateway.plans.parts import carry_out
+from epic.agent.gateway.plans.plan import Action, DeleteEndpoints, DeleteTunnel, SetEndpoints, SetTunnel
 from epic.agent.netlink.monitor import Changes
 from epic.agent.netlink.objects import Link, Netlink
 from epic.agent.runtime.store import Saver

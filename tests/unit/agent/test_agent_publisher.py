@@ -20,10 +20,10 @@ from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 from google.protobuf.json_format import ParseDict
 
 from epic.ads.snapshot import CLUSTER, ENDPOINT, INSTANCE, LOAD_ASSIGNMENT, TUNNEL, Snapshot, versioned
+from epic.agent.gateway.control.resource_cache import ResourceCache
 from epic.agent.gateway.envoy.publisher import Publisher
 from epic.agent.gateway.envoy.registry import EnvoyRegistry
 from epic.agent.gateway.envoy.xds import XdsSockets
-from epic.agent.gateway.resource_cache import ResourceCache
 
 MANY = [str(IPv4Address("10.1.0.0") + number) for number in range(5000)]
 

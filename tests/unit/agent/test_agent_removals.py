@@ -17,12 +17,12 @@ from agent_samples import endpoint_message, instance_message
 from envoy.config.listener.v3.listener_pb2 import Listener
 
 from epic.ads.snapshot import ENDPOINT, INSTANCE, LISTENER, NODE_STATE, TYPES, versioned
-from epic.agent.gateway import intake as intake_module
-from epic.agent.gateway import storage
-from epic.agent.gateway.intake import Intake
-from epic.agent.gateway.resource_cache import ResourceCache
+from epic.agent.gateway.control import intake as intake_module
+from epic.agent.gateway.control import storage
+from epic.agent.gateway.control.intake import Intake
+from epic.agent.gateway.control.resource_cache import ResourceCache
 from epic.agent.runtime.store import Saver
-from epic.model.naming import instance_interface
+from epic.model.values.naming import instance_interface
 from epic.proto import epic_pb2
 
 GATEWAYS = [f"shop.g{number}" for number in range(4)]

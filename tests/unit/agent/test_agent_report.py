@@ -17,11 +17,11 @@ import grpc
 import pytest
 from agent_samples import WEB, instance, tunnel
 
-from epic.agent.gateway import report
+from epic.agent.gateway.control import report
+from epic.agent.gateway.control.report import Reporter, TunnelReport, second_chance_statuses, tunnel_statuses
 from epic.agent.gateway.envoy.readiness import Envoy
-from epic.agent.gateway.report import Reporter, TunnelReport, second_chance_statuses, tunnel_statuses
-from epic.bpf.chance_counters import CHANCE_COUNTERS
 from epic.bpf.dataplane import Peer, SecondChanceCounters, TunnelCounters
+from epic.bpf.tables.chance_counters import CHANCE_COUNTERS
 from epic.proto.epic_pb2 import InstanceStatus, NodeReport, SecondChanceStatus, TunnelStatus
 
 

@@ -25,8 +25,8 @@ from agent_samples import (
     siblings_message,
 )
 
-from epic.agent.gateway.second_chance import SecondChance, find_refusal, moved
-from epic.agent.gateway.siblings import Siblings, read_siblings
+from epic.agent.gateway.chance.second_chance import SecondChance, find_refusal, moved
+from epic.agent.gateway.chance.siblings import Siblings, read_siblings
 from epic.bpf import dataplane as bpf
 from epic.bpf.dataplane import Address
 from epic.errors import Unavailable

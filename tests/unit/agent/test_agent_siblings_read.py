@@ -11,9 +11,9 @@ from agent_samples import SIBLINGS, WEB, instance_message, siblings_message
 
 from epic.ads import snapshot
 from epic.ads.snapshot import versioned
-from epic.agent.gateway import storage
-from epic.agent.gateway.resource_cache import ResourceCache
-from epic.agent.gateway.siblings import read_siblings
+from epic.agent.gateway.chance.siblings import read_siblings
+from epic.agent.gateway.control import storage
+from epic.agent.gateway.control.resource_cache import ResourceCache
 from epic.agent.runtime import store
 from epic.proto import epic_pb2
 

@@ -11,7 +11,7 @@ from epic.agent.netlink.objects import Link, Netlink
 from epic.agent.settings import UnderlaySettings
 from epic.agent.tunnel.underlay import Underlay
 from epic.bpf.dataplane import Dataplane, Role
-from epic.bpf.filters import Hook
+from epic.bpf.programs.filters import Hook
 
 LINKS = {"up0": Link(7, 1500, "veth", up=True)}
 

@@ -14,7 +14,7 @@ from argon2 import PasswordHasher
 from life_plant import Clock, Plant, use_clock
 from stores import open_store
 
-from epic.api import auth
+from epic.api.access import auth
 from epic.api.app import create_app
 from epic.api.context import Context
 from epic.cache.store import CachedStore

@@ -10,7 +10,7 @@ import pytest
 from api_requests import ADMIN, API, PROXIES, TENANT, proxy_body
 from argon2 import PasswordHasher
 
-from epic.api import auth
+from epic.api.access import auth
 from epic.cache.store import CachedStore
 from epic.model.base import Metadata
 from epic.model.resources import User, UserSpec

@@ -12,9 +12,9 @@ import httpx
 import pytest
 from api_requests import ADMIN, API, TENANT, Events
 
-from epic.api import auth
+from epic.api.access import auth
+from epic.api.access.attempts import Attempts, TooManyAttempts, Turns
 from epic.api.app import create_app
-from epic.api.attempts import Attempts, TooManyAttempts, Turns
 from epic.api.context import Context
 from epic.cache.store import CachedStore
 from epic.model.base import Metadata

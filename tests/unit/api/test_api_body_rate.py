@@ -13,10 +13,10 @@ import pytest
 from api_requests import ADMIN, API, PROXIES, proxy_body
 from starlette.datastructures import Headers
 
-from epic.api import body_rate
-from epic.api.body_limit import MOST_BYTES, body_length
-from epic.api.body_rate import BodyRate, TooManyBytes
-from epic.api.tunnel_status import EndsBody
+from epic.api.access import body_rate
+from epic.api.access.body_limit import MOST_BYTES, body_length
+from epic.api.access.body_rate import BodyRate, TooManyBytes
+from epic.api.tunnel.tunnel_status import EndsBody
 from epic.cache.store import CachedStore
 from epic.model.resources import Account
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from epic.api.connections import Connection, Connections, Limits
+from epic.api.access.connections import Connection, Connections, Limits
 
 LIMITS = Limits(64)
 

@@ -11,9 +11,9 @@ from api_requests import API, PROXIES, proxy_body, route_body, slice_body
 
 from epic.cache.store import CachedStore
 from epic.model.resources import Account, GWEndpointSlice, GWProxy, Tunnel
-from epic.reconcile import tunnel_room
 from epic.reconcile.current import CurrentWorld
-from epic.reconcile.tunnelling import replan
+from epic.reconcile.tunnels import tunnel_room
+from epic.reconcile.tunnels.tunnelling import replan
 
 ROUTES, SLICES = f"{API}/accounts/root/routes", f"{API}/accounts/root/slices"
 

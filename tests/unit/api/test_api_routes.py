@@ -13,7 +13,7 @@ import pytest
 from api_requests import API, PROXIES, Events, proxy_body, route_body, slice_body
 
 from epic.api.context import Context
-from epic.api.tunnels import follow, tunnels_of
+from epic.api.tunnel.tunnels import follow, tunnels_of
 from epic.cache.store import CachedStore
 from epic.ipam.networks import DEFAULT_POOLS
 from epic.model.base import now
@@ -344,7 +344,7 @@ async def test_streams_that_ask_for_the_same_share_what_is_read(
         read.append(workload)
         return tunnels_of(ctx, account, workload)
 
-    monkeypatch.setattr("epic.api.tunnels.tunnels_of", counted)
+    monkeypatch.setattr("epic.api.tunnel.tunnels.tunnels_of", counted)
     streams = [follow(context, "root", WorkloadNode("c1", "n1")) for _ in range(50)]
     async with asyncio.timeout(10):
         first = await asyncio.gather(*(anext(stream) for stream in streams))
@@ -370,7 +370,7 @@ async def test_a_watch_reads_nothing_again_for_reports_and_for_the_tunnels_of_ot
         read.append(store.revision)
         return tunnels_of(*arguments)
 
-    monkeypatch.setattr("epic.api.tunnels.tunnels_of", counted)
+    monkeypatch.setattr("epic.api.tunnel.tunnels.tunnels_of", counted)
     replies = follow(context, "root", workload)
     async with asyncio.timeout(5):
         await anext(replies)

@@ -13,9 +13,9 @@ import httpx
 import pytest
 from api_requests import ADMIN, API, TENANT, Events
 
-from epic.api import auth
+from epic.api.access import auth
+from epic.api.access.connections import Limits
 from epic.api.app import create_app
-from epic.api.connections import Limits
 from epic.api.context import Context
 from epic.cache.store import CachedStore
 from epic.model.base import Metadata

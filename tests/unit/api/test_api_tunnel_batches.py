@@ -24,7 +24,7 @@ from epic.model.resources import (
     ServicePrefix,
     Tunnel,
 )
-from epic.reconcile.tunnelling import Budget
+from epic.reconcile.tunnels.tunnelling import Budget
 
 ROUTES, SLICES, NODES = f"{API}/accounts/root/routes", f"{API}/accounts/root/slices", f"{API}/nodes"
 MOST = 120

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from api_requests import API, PROXIES, proxy_body, route_body, slice_body
 
-from epic.api import routes
+from epic.api.gateway import routes
 from epic.cache.store import CachedStore
 from epic.model.resources import Tunnel
 from epic.reconcile.world import World

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from api_requests import ADMIN, API, PROXIES, TENANT, proxy_body, route_body, slice_body
 
-from epic.api.rotating import advance
+from epic.api.tunnel.rotating import advance
 from epic.cache.store import CachedStore
 from epic.control.rotate import Rotator
 from epic.live import End, Live, Place, SecondChance, epic_place, workload_place

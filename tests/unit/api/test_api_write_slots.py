@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from epic.api.write_slots import WriteSlots
+from epic.api.access.write_slots import WriteSlots
 
 MANY = 30
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from epic.bpf import records
-from epic.bpf.drop_reasons import DROP_REASONS
-from epic.bpf.records import Route, Tunnel, TunnelCounters, Underlay
+from epic.bpf.tables import records
+from epic.bpf.tables.drop_reasons import DROP_REASONS
+from epic.bpf.tables.records import Route, Tunnel, TunnelCounters, Underlay
 from epic.errors import Invalid
 
 PROGRAMS = Path(__file__).parents[3] / "bpf"

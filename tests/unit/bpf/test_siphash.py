@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from epic.bpf.siphash import siphash24
+from epic.bpf.packets.siphash import siphash24
 
 KEY = bytes(range(16))
 # Of the messages 00, 00 01, ... of these lengths.

@@ -7,9 +7,9 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import pytest
 
-from epic.bpf import wire
-from epic.bpf.siphash import siphash24
-from epic.bpf.wire import Control, Flags, Kind, WireError
+from epic.bpf.packets import wire
+from epic.bpf.packets.siphash import siphash24
+from epic.bpf.packets.wire import Control, Flags, Kind, WireError
 
 KEY = bytes(range(16))
 HELLO = Control(

@@ -15,7 +15,8 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from epic.cli import main, output, settings
+from epic.cli import main, settings
+from epic.cli.printing import output
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "shop"
 Epicctl = Callable[..., subprocess.CompletedProcess[str]]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from epic.cli.listing import cells, kind_of
+from epic.cli.printing.listing import cells, kind_of
 
 
 def _parent(status: str, reason: str) -> dict[str, Any]:

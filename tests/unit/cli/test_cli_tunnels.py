@@ -13,8 +13,9 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from epic.cli import output, tunnels
+from epic.cli.commands import tunnels
 from epic.cli.main import app
+from epic.cli.printing import output
 from epic.live import End, Place, RoundTrip, SecondChance, epic_place, workload_place
 from epic.model.base import Metadata, now
 from epic.model.resources import Account, Tunnel

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from epic.cli import output, settings
+from epic.cli import settings
+from epic.cli.printing import output
 from epic.errors import Invalid
 from epic.model.base import Condition
 from epic.model.resources import GWProxy, GWRoute, Node

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from epic.cli.fields import age
-from epic.cli.health import judge
+from epic.cli.printing.fields import age
+from epic.cli.printing.health import judge
 
 AWAKE = {"last-report": "2024-01-01T11:59:50Z"}
 DRAINED = {"type": "Drained", "status": "True"}

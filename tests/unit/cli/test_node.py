@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from epic.cli import node, waiting
+from epic.cli.commands import node, waiting
 from epic.cli.main import app
 from epic.errors import Unavailable
 

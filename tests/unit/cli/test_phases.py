@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from epic.cli.listing import cells, kind_of
+from epic.cli.printing.listing import cells, kind_of
 
 
 def line(**status: object) -> dict[str, str]:

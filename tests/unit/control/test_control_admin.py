@@ -11,7 +11,7 @@ import pytest
 import yaml
 from stores import open_store
 
-from epic.api.auth import verify_password
+from epic.api.access.auth import verify_password
 from epic.cache.store import CachedStore
 from epic.control.admin import ensure_admin
 from epic.errors import Invalid

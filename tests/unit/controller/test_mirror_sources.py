@@ -15,8 +15,8 @@ from epic.controller.desired import Desired
 from epic.controller.mirror import Mirror, MirrorSettings, failures
 from epic.controller.state import StateFile
 from epic.errors import Conflict
-from epic.model.naming import SOURCES_ANNOTATION
 from epic.model.resources import GWEndpointSlice, GWProxy, GWRoute
+from epic.model.values.naming import SOURCES_ANNOTATION
 
 ACCOUNT = "/api/epic/accounts/shop"
 Desire = Callable[..., Desired]

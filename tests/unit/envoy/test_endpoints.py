@@ -12,9 +12,9 @@ from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 from epic.envoy import endpoints
 from epic.envoy.endpoints import LoadAssignments, TargetPorts, load_assignments
 from epic.gatewayapi.routing import Cluster
-from epic.model.addresses import Address
 from epic.model.gatewayapi import EndpointPort
 from epic.model.resources import GWEndpointSlice
+from epic.model.values.addresses import Address
 
 
 class Mapped:

@@ -12,8 +12,8 @@ from epic.envoy.isolated import documents
 from epic.envoy.templating import tasks
 from epic.errors import Invalid
 from epic.gatewayapi.routing import Cluster, Port, Routing
-from epic.model.naming import GatewayId
 from epic.model.resources import EnvoyResources
+from epic.model.values.naming import GatewayId
 
 ROUTING = Routing(
     gateway=GatewayId("root", "U1"),

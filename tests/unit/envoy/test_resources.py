@@ -13,8 +13,8 @@ from google.protobuf.json_format import ParseDict
 from epic.envoy.resources import bound_to, build
 from epic.errors import Invalid
 from epic.gatewayapi.routing import Cluster, HTTPRoute, Port, Routing, VirtualHost, WeightedCluster
-from epic.model.naming import GatewayId
 from epic.model.resources import EnvoyResources
+from epic.model.values.naming import GatewayId
 
 EXTENSIONS = "type.googleapis.com/envoy.extensions"
 HCM = f"{EXTENSIONS}.filters.network.http_connection_manager.v3.HttpConnectionManager"

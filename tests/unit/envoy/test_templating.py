@@ -14,8 +14,8 @@ from epic.envoy.rendering import quoted
 from epic.envoy.templating import VARIABLES, Task, check, load, tasks
 from epic.errors import Invalid
 from epic.gatewayapi.routing import Cluster, Port, Routing
-from epic.model.naming import GatewayId
 from epic.model.resources import EnvoyResources, Template
+from epic.model.values.naming import GatewayId
 
 
 def render(text: str, **variables: object) -> dict[str, object] | None:

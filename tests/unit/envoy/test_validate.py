@@ -14,8 +14,8 @@ from epic.envoy.resources import build
 from epic.envoy.validate import validate
 from epic.errors import Invalid, Unavailable
 from epic.gatewayapi.routing import Cluster, Header, HTTPRoute, Port, Routing, VirtualHost, WeightedCluster
-from epic.model.naming import GatewayId
 from epic.model.resources import EnvoyResources
+from epic.model.values.naming import GatewayId
 
 ENVOY = shutil.which("envoy")
 pytestmark = pytest.mark.skipif(ENVOY is None, reason="the pinned Envoy is not on the PATH")

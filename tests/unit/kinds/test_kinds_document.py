@@ -11,7 +11,7 @@ from pathlib import Path
 from epic.kinds.field_limits import limits_of
 from epic.kinds.registry import KINDS
 from epic.kinds.validation import MOST_BYTES
-from epic.model.limits import Items, Limit
+from epic.model.values.limits import Items, Limit
 
 DOCUMENT = Path(__file__).parents[3] / "docs/kinds.md"
 

@@ -22,7 +22,7 @@ from epic.kinds.kind import Kind
 from epic.kinds.registry import GW_ENDPOINT_SLICE, GW_PROXY, GW_ROUTE, KINDS, LB_SERVICE_GROUP
 from epic.kinds.validation import MOST_BYTES, explain, refuse_invalid, validate
 from epic.model.gatewayapi import HTTPRouteSpec
-from epic.model.limits import Items, Limit, Text
+from epic.model.values.limits import Items, Limit, Text
 
 Json = dict[str, Any]
 WRITTEN = [kind for kind in KINDS if kind.writer != "epic"]

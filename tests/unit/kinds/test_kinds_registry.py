@@ -20,9 +20,9 @@ from epic.cache.views import Entry, Fault, KindView
 from epic.errors import Invalid
 from epic.kinds.kind import Kind
 from epic.kinds.registry import ACCOUNT, GW_ENDPOINT_SLICE, GW_PROXY, GW_ROUTE, KINDS, TUNNEL, Registry
-from epic.model import naming
 from epic.model.base import Resource
 from epic.model.resources import Account, Node
+from epic.model.values import naming
 from epic.store.embedded.engine import SqliteEngine
 from epic.store.kinds import read_of, schema_of, write_of
 from epic.store.object_store import ObjectStore

@@ -22,7 +22,7 @@ from ansible_collections.epic.gateway.plugins.modules.node import TimedOut, reco
 from argon2 import PasswordHasher
 from stores import open_store
 
-from epic.api import auth
+from epic.api.access import auth
 from epic.api.app import create_app
 from epic.api.context import Context
 from epic.cache.store import CachedStore

@@ -14,12 +14,12 @@ from typing import Any
 from clock import Clock
 
 from epic.api.bodies import ProxySpecInput
-from epic.api.gateways import GatewaySettings, create_gateway
+from epic.api.gateway.gateways import GatewaySettings, create_gateway
 from epic.cache.store import CachedStore
 from epic.model.base import Metadata
-from epic.model.naming import GatewayId
 from epic.model.resources import Account, GWProxy, LBServiceGroup, Node, ServicePrefix
 from epic.model.siblings import Siblings, SiblingsSpec
+from epic.model.values.naming import GatewayId
 from epic.reconcile.siblings import relist_gateway
 from epic.reconcile.siblings_keeper import SiblingsKeeper
 from epic.reconcile.world import World

@@ -10,11 +10,11 @@ from tunnel_site import Turns, add_instance, application, instances_of, move
 
 from epic.cache.store import CachedStore
 from epic.model.base import now
-from epic.model.naming import GatewayId
 from epic.model.resources import Account, GWProxy, LBServiceGroup
-from epic.reconcile import tunnel_room
-from epic.reconcile.account_tunnels import TunnelCounts
-from epic.reconcile.tunnel_room import excess
+from epic.model.values.naming import GatewayId
+from epic.reconcile.counts.account_tunnels import TunnelCounts
+from epic.reconcile.tunnels import tunnel_room
+from epic.reconcile.tunnels.tunnel_room import excess
 from epic.reconcile.world import World
 
 LIMIT = 6

@@ -7,9 +7,9 @@ import random
 
 import pytest
 
-from epic.model.naming import GatewayId
 from epic.model.resources import GWEndpointSlice, GWRoute
-from epic.reconcile.backends import Backends, endpoint_count, named_nodes
+from epic.model.values.naming import GatewayId
+from epic.reconcile.counts.backends import Backends, endpoint_count, named_nodes
 from epic.tunnels import proxy_services, route_parents, route_services, workload_endpoints
 
 GATEWAYS, SERVICES, NODES = ("g0", "g1"), ("s0", "s1", "s2"), ("n0", "n1", "n2", "n3")

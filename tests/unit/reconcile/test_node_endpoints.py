@@ -13,13 +13,14 @@ from tunnel_site import Turns, application, instances_of, piece
 
 from epic.cache.store import CachedStore
 from epic.errors import Exhausted
-from epic.model.naming import NODE_ENDPOINTS, GatewayId
 from epic.model.resources import GWEndpointSlice, GWProxy, Tunnel
+from epic.model.values.naming import NODE_ENDPOINTS, GatewayId
 from epic.placement import place
-from epic.reconcile import tunnel_room, world
+from epic.reconcile import world
 from epic.reconcile.current import CurrentWorld
-from epic.reconcile.tunnel_room import within_room_for_endpoints
-from epic.reconcile.tunnelling import replan
+from epic.reconcile.tunnels import tunnel_room
+from epic.reconcile.tunnels.tunnel_room import within_room_for_endpoints
+from epic.reconcile.tunnels.tunnelling import replan
 from epic.reconcile.world import World
 from epic.tunnels import WorkloadNode, key_of
 

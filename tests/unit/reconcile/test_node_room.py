@@ -10,15 +10,16 @@ import pytest
 from clock import Clock
 from tunnel_site import Turns, add_instance, announce, application, move
 
-from epic.bpf.tunnel_table import MAX_TUNNELS
+from epic.bpf.tables.tunnel_table import MAX_TUNNELS
 from epic.cache.store import CachedStore
 from epic.model.backlog import TunnelBacklog
-from epic.model.naming import NODE_TUNNELS
 from epic.model.resources import GWEndpointSlice, GWProxy, Tunnel
+from epic.model.values.naming import NODE_TUNNELS
 from epic.placement import place
-from epic.reconcile import tunnel_room, world
+from epic.reconcile import world
 from epic.reconcile.current import CurrentWorld
-from epic.reconcile.tunnelling import Budget, replan, work_off
+from epic.reconcile.tunnels import tunnel_room
+from epic.reconcile.tunnels.tunnelling import Budget, replan, work_off
 from epic.reconcile.turn import LifecycleSettings, Turn
 from epic.reconcile.world import Key, World
 from epic.store.interface import Change

@@ -23,7 +23,7 @@ from epic.model.runs import Run
 from epic.reconcile import turn
 from epic.reconcile.lifecycle import Lifecycle
 from epic.reconcile.service import ReconcilerService
-from epic.reconcile.tunnelling import Budget
+from epic.reconcile.tunnels.tunnelling import Budget
 from epic.reconcile.turn import LifecycleSettings, Turn
 from epic.reconcile.world import Key, World
 from epic.store.interface import Transaction

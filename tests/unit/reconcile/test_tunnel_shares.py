@@ -15,9 +15,10 @@ from epic.cache.store import CachedStore
 from epic.model.backlog import TunnelBacklog
 from epic.model.base import Metadata, now
 from epic.model.resources import Account, GWProxy, Tunnel
-from epic.reconcile import tunnel_plans, tunnelling, turn
+from epic.reconcile import turn
 from epic.reconcile.current import CurrentWorld
-from epic.reconcile.tunnelling import Budget, remember, replan, work_off
+from epic.reconcile.tunnels import tunnel_plans, tunnelling
+from epic.reconcile.tunnels.tunnelling import Budget, remember, replan, work_off
 from epic.reconcile.turn import LifecycleSettings
 from epic.reconcile.world import Key, World
 

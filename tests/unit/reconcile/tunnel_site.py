@@ -14,7 +14,7 @@ from epic.model.instances import ProxyInstance
 from epic.model.resources import Account, GWEndpointSlice, GWProxy, GWRoute, LBServiceGroup, Tunnel
 from epic.reconcile.current import CurrentWorld
 from epic.reconcile.lifecycle import Lifecycle
-from epic.reconcile.tunnelling import replan
+from epic.reconcile.tunnels.tunnelling import replan
 from epic.reconcile.turn import LifecycleSettings
 from epic.workqueue.queue import WorkQueue
 

@@ -8,8 +8,8 @@ from ipaddress import IPv4Address
 import pytest
 
 from epic.model.base import now
-from epic.model.naming import GatewayId
 from epic.model.siblings import Sibling
+from epic.model.values.naming import GatewayId
 from epic.siblings.heard import AppliedLists
 from epic.siblings.waiting import Said
 

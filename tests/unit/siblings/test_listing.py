@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
 
 from epic.model.instances import ProxyInstance
-from epic.model.naming import GatewayId
 from epic.model.resources import Node
 from epic.model.siblings import MOST_SIBLINGS, SiblingsSpec
+from epic.model.values.naming import GatewayId
 from epic.siblings.listing import Living, begin, dismiss, living, noted, relist
 from epic.siblings.message import message
 

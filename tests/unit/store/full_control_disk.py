@@ -19,7 +19,7 @@ import httpx
 from full_disk import fill
 from stores import open_store
 
-from epic.api import auth
+from epic.api.access import auth
 from epic.api.app import create_app
 from epic.api.context import Context
 from epic.cache.store import CachedStore

@@ -9,7 +9,7 @@ import pytest
 from stored import A, B, names, watched
 
 from epic.errors import Compacted, Invalid
-from epic.model.labels import parse_selector
+from epic.model.values.labels import parse_selector
 from epic.store.object_store import ObjectStore
 from epic.store.objects import Delete, Key, Put
 

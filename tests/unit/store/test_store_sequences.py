@@ -32,7 +32,7 @@ from store_model import StoreModel, Value
 from store_sites import KINDS, SCHEMA, EtcdSite, SqliteSite, StoreSite
 
 from epic.errors import Compacted, Damaged, Invalid, NotFound
-from epic.model.labels import LabelSelector, parse_selector
+from epic.model.values.labels import LabelSelector, parse_selector
 from epic.store.backup import write_backup
 from epic.store.location import restore_backup
 from epic.store.objects import CommitConflict, Delete, Event, Key, Operation, Page, Put, Stored, Unchanged

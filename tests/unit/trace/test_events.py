@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from epic.bpf.drop_reasons import DROP_REASONS
+from epic.bpf.tables.drop_reasons import DROP_REASONS
 from epic.trace import events, output
 
 _TARGET = ip_address("192.0.2.1")

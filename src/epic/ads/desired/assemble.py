@@ -36,10 +36,10 @@ from epic.errors import Invalid
 from epic.gatewayapi.routing import Routing
 from epic.ipam.networks import Pools, inside6
 from epic.lifecycle.digest import Placed, node_digest
-from epic.model.addresses import Address
 from epic.model.instances import ProxyInstance
-from epic.model.naming import GatewayId, instance_interface
 from epic.model.resources import Node
+from epic.model.values.addresses import Address
+from epic.model.values.naming import GatewayId, instance_interface
 from epic.overlap import Place, endpoint_places, envoy_addresses, unmapped_cluster
 from epic.proto import epic_pb2
 from epic.tunnels import WorkloadNode, key_of, proxy_services, workload_endpoints

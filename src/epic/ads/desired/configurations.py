@@ -18,8 +18,8 @@ from epic.envoy.templating import tasks
 from epic.errors import EpicError, Invalid
 from epic.gatewayapi.translate import translate
 from epic.model.gatewayapi import GatewaySpec
-from epic.model.naming import GatewayId
 from epic.model.resources import EnvoyResources, GWRoute
+from epic.model.values.naming import GatewayId
 from epic.tunnels import proxy_services
 from epic.workqueue.limits import Backoff
 from epic.workqueue.turns import Turns

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from epic.envoy.endpoints import TargetPorts
 from epic.model.base import Resource
-from epic.model.naming import GatewayId
 from epic.model.resources import (
     EnvoyResources,
     GWEndpointSlice,
@@ -19,6 +18,7 @@ from epic.model.resources import (
     Node,
     Tunnel,
 )
+from epic.model.values.naming import GatewayId
 from epic.store.interface import Change, R
 from epic.tunnels import proxy_services, route_parents, route_services
 

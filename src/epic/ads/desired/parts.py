@@ -12,8 +12,8 @@ from epic.ads.desired.assemble import Accepted, GatewayParts, gateway_parts, par
 from epic.ads.desired.objects import Inputs
 from epic.ads.snapshot import Snapshot
 from epic.ipam.networks import Pools
-from epic.model.naming import GatewayId
 from epic.model.resources import GWProxy
+from epic.model.values.naming import GatewayId
 from epic.workqueue.turns import Turns
 
 Built = Callable[[GatewayId, set[str]], None]

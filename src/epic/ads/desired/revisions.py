@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from epic.ads.desired.assemble import Accepted
 from epic.envoy.resources import Bundle
 from epic.gatewayapi.routing import Routing
-from epic.model.naming import GatewayId
+from epic.model.values.naming import GatewayId
 
 log = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections import defaultdict
 
 from epic.ads.snapshot import Resources, Versioned, versioned
-from epic.model.naming import GatewayId
 from epic.model.siblings import Siblings
+from epic.model.values.naming import GatewayId
 from epic.siblings.message import message
 from epic.store.interface import Change
 

@@ -13,24 +13,25 @@ from pathlib import Path
 
 from epic.ads.delta.client import DeltaClient, mtls_channel
 from epic.ads.snapshot import TYPES
-from epic.agent.gateway import metrics, report, storage
+from epic.agent.gateway import metrics
 from epic.agent.gateway.announcement import Announcer, Hold
 from epic.agent.gateway.bgp.watch import BgpWatch
-from epic.agent.gateway.certificate import CertificateRenewer
+from epic.agent.gateway.chance.heartbeat import Heartbeat
+from epic.agent.gateway.chance.second_chance import SecondChance, find_refusal
+from epic.agent.gateway.control import report, storage
+from epic.agent.gateway.control.certificate import CertificateRenewer
+from epic.agent.gateway.control.intake import Intake
+from epic.agent.gateway.control.resource_cache import ResourceCache
 from epic.agent.gateway.envoy.drain import Drainer
 from epic.agent.gateway.envoy.endpoint_health import TunnelLiveness
 from epic.agent.gateway.envoy.ready_check import ReadyCheck
 from epic.agent.gateway.envoy.registry import EnvoyRegistry
 from epic.agent.gateway.envoy.xds import XdsSockets
 from epic.agent.gateway.firewall import Firewall
-from epic.agent.gateway.heartbeat import Heartbeat
-from epic.agent.gateway.intake import Intake
 from epic.agent.gateway.kernel import GatewayKernel
 from epic.agent.gateway.moves import Moves
 from epic.agent.gateway.reconcile import Envoys, Reconciler
-from epic.agent.gateway.resource_cache import ResourceCache
 from epic.agent.gateway.responder import Responder
-from epic.agent.gateway.second_chance import SecondChance, find_refusal
 from epic.agent.netlink import monitor
 from epic.agent.runtime import exposition, memory
 from epic.agent.runtime.store import Saver

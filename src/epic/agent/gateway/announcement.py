@@ -10,9 +10,9 @@ from collections.abc import Callable, Collection, Mapping
 from ipaddress import IPv4Address
 from typing import Protocol, TypeVar
 
+from epic.agent.gateway.control.resource_cache import ResourceCache
 from epic.agent.gateway.desired import Instance
 from epic.agent.gateway.envoy.readiness import Envoy, Preconditions, plan_announcements
-from epic.agent.gateway.resource_cache import ResourceCache
 from epic.agent.netlink.objects import Netlink
 from epic.agent.runtime.log_once import LogOnce
 from epic.agent.runtime.worker import Worker

@@ -20,12 +20,12 @@ from epic.ads.snapshot import (
     Snapshot,
     Versioned,
 )
+from epic.agent.gateway.chance.siblings import Siblings, read_siblings
 from epic.agent.gateway.envoy.assignments import assignments
-from epic.agent.gateway.siblings import Siblings, read_siblings
 from epic.agent.tunnel.endpoints import EndpointKey
 from epic.agent.tunnel.keys import key_slots
 from epic.bpf.dataplane import Address, Endpoint
-from epic.model.naming import GatewayId, instance_interface
+from epic.model.values.naming import GatewayId, instance_interface
 from epic.proto import epic_pb2
 
 M = TypeVar("M", bound=Message)

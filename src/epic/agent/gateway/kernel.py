@@ -10,10 +10,10 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from epic.agent.gateway import plan
 from epic.agent.gateway.delivery import RULE, Delivery
 from epic.agent.gateway.desired import Tunnel
-from epic.agent.gateway.failures import Failure
+from epic.agent.gateway.plans import plan
+from epic.agent.gateway.plans.failures import Failure
 from epic.agent.netlink.monitor import Changes, Pending
 from epic.agent.netlink.objects import Link, Netlink
 from epic.agent.netlink.route_cache import RouteCache, program_route
@@ -24,7 +24,7 @@ from epic.agent.tunnel.underlay import Underlay
 from epic.bpf import dataplane as bpf
 from epic.errors import EpicError
 from epic.log_rate import LogRate
-from epic.model.naming import GUE_PORT, INSTANCE_INTERFACE, instance_interface
+from epic.model.values.naming import GUE_PORT, INSTANCE_INTERFACE, instance_interface
 
 log = logging.getLogger(__name__)
 _warnings = LogRate(log)

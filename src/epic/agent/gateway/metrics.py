@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from epic.agent.gateway.report import TunnelReport
+from epic.agent.gateway.control.report import TunnelReport
 from epic.agent.runtime.exposition import Family, exposition
 from epic.agent.runtime.turns import in_turns
 from epic.agent.tunnel.events import Events

@@ -12,8 +12,9 @@ from functools import partial
 from typing import NamedTuple
 
 from epic.ads.snapshot import INSTANCE, Snapshot
-from epic.agent.gateway import plan
 from epic.agent.gateway.announcement import Announcer, Newcomers
+from epic.agent.gateway.chance.second_chance import SecondChance, moved, namespaces_of
+from epic.agent.gateway.control.resource_cache import ResourceCache
 from epic.agent.gateway.desired import Desired, Element, Instance, NodeState, used
 from epic.agent.gateway.envoy import readiness
 from epic.agent.gateway.envoy.drain import Drainer, Order
@@ -21,12 +22,11 @@ from epic.agent.gateway.envoy.publisher import Publisher
 from epic.agent.gateway.envoy.readiness import RELEASE_SECONDS, has_released
 from epic.agent.gateway.envoy.registry import EnvoyRegistry
 from epic.agent.gateway.envoy.xds import XdsSockets
-from epic.agent.gateway.failures import Failures
 from epic.agent.gateway.firewall import Firewall
 from epic.agent.gateway.kernel import GatewayKernel, KernelState
-from epic.agent.gateway.parts import carry_out
-from epic.agent.gateway.resource_cache import ResourceCache
-from epic.agent.gateway.second_chance import SecondChance, moved, namespaces_of
+from epic.agent.gateway.plans import plan
+from epic.agent.gateway.plans.failures import Failures
+from epic.agent.gateway.plans.parts import carry_out
 from epic.agent.runtime.log_once import LogOnce
 from epic.agent.runtime.resync import Resync
 from epic.agent.runtime.worker import Worker

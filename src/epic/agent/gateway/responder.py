@@ -16,8 +16,8 @@ from epic.agent.gateway.desired import Tunnel
 from epic.agent.tunnel.packets import answer
 from epic.agent.tunnel.sockets import control_socket, family_of, probe_socket
 from epic.bpf.dataplane import Address
-from epic.bpf.probe import is_probe
-from epic.model.naming import GUE_PORT
+from epic.bpf.packets.probe import is_probe
+from epic.model.values.naming import GUE_PORT
 
 log = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from ipaddress import IPv4Address
 from typing import NamedTuple
 
 from epic.agent.netlink import rtnetlink as rt
-from epic.bpf.filters import FILTER_HANDLE, HOOKS, PARENTS, PREFIX, PRIORITY, Hook
-from epic.bpf.records import Address
+from epic.bpf.programs.filters import FILTER_HANDLE, HOOKS, PARENTS, PREFIX, PRIORITY, Hook
+from epic.bpf.tables.records import Address
 
 PROTOCOL = 50
 """Routes with this protocol number are EPIC's."""

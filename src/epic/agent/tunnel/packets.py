@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
-from epic.bpf import wire
 from epic.bpf.dataplane import Address
-from epic.model.naming import GUE_PORT
+from epic.bpf.packets import wire
+from epic.model.values.naming import GUE_PORT
 
 HELLO = wire.Kind.HELLO
 HELLO_ACK = wire.Kind.HELLO_ACK

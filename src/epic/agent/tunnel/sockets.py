@@ -10,9 +10,9 @@ from contextlib import suppress
 from ipaddress import IPv4Address
 
 from epic.bpf.dataplane import Address
-from epic.bpf.probe import TYPE
+from epic.bpf.packets.probe import TYPE
 from epic.errors import Unavailable
-from epic.model.naming import GUE_PORT
+from epic.model.values.naming import GUE_PORT
 
 _IP_FREEBIND, _IPV6_FREEBIND = 15, 78  # linux/in.h; the socket module does not have them
 _SO_RCVBUFFORCE, _SO_ATTACH_REUSEPORT_CBPF = 33, 51  # asm-generic/socket.h, likewise

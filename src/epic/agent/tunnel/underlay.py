@@ -15,7 +15,7 @@ from epic.agent.runtime.files import write_atomically
 from epic.agent.runtime.log_once import LogOnce
 from epic.agent.settings import UnderlaySettings
 from epic.bpf.dataplane import Address, Dataplane, Role
-from epic.bpf.filters import Hook
+from epic.bpf.programs.filters import Hook
 from epic.errors import EpicError, Unavailable
 
 FILE = "underlay"

@@ -16,10 +16,10 @@ from epic.agent.tunnel.endpoints import EndpointKey
 from epic.agent.tunnel.keys import key_slots
 from epic.bpf import dataplane as bpf
 from epic.bpf.dataplane import Address
-from epic.bpf.wire import overhead
+from epic.bpf.packets.wire import overhead
 from epic.model.base import Kebab
-from epic.model.keys import EpochKey
-from epic.model.naming import GUE_PORT
+from epic.model.values.keys import EpochKey
+from epic.model.values.naming import GUE_PORT
 
 DUMMIES: Mapping[int, Address] = {4: IPv4Address("169.254.231.28"), 6: IPv6Address("fe80::e71c")}
 """Next hops of replies by IP version. They need only resolve: the programs write the outer link header."""

@@ -19,8 +19,8 @@ from epic.agent.tunnel.health import HELLO_SECONDS, Health
 from epic.agent.tunnel.packets import HELLO, HELLO_ACK, verified
 from epic.agent.tunnel.sockets import control_socket, family_of
 from epic.agent.workload.plan import WorkloadTunnel
-from epic.bpf import wire
 from epic.bpf.dataplane import Address
+from epic.bpf.packets import wire
 
 log = logging.getLogger(__name__)
 

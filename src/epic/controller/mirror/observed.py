@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from epic.client import EpicClient
 from epic.controller.apply import normal_spec
 from epic.controller.desired import Address, Collection, EpicConnection, body_key
-from epic.model.naming import SOURCES_ANNOTATION
+from epic.model.values.naming import SOURCES_ANNOTATION
 
 ClientOf = Callable[[EpicConnection], EpicClient]
 

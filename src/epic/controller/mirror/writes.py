@@ -10,7 +10,7 @@ from epic.controller.desired import Collection, EpicConnection, Item, body_key
 from epic.controller.mirror.observed import ClientOf, Observed, Seen, digest
 from epic.controller.state import Owned
 from epic.errors import AlreadyExists, Conflict, Invalid, NotFound
-from epic.model.naming import SOURCES_ANNOTATION, SOURCES_MAX
+from epic.model.values.naming import SOURCES_ANNOTATION, SOURCES_MAX
 
 
 class AskedOtherwise(Conflict):

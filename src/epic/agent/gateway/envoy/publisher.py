@@ -6,11 +6,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from epic.ads.snapshot import Snapshot
+from epic.agent.gateway.control.resource_cache import ResourceCache
 from epic.agent.gateway.desired import Instance
 from epic.agent.gateway.envoy.endpoint_health import EndpointMarks
 from epic.agent.gateway.envoy.registry import EnvoyRegistry
 from epic.agent.gateway.envoy.xds import XdsSockets
-from epic.agent.gateway.resource_cache import ResourceCache
 
 
 class Publisher:

@@ -24,7 +24,7 @@ from epic.ads.snapshot import ENVOY_TYPES, Snapshot
 from epic.agent.gateway.envoy.registry import EnvoyRegistry
 from epic.agent.runtime.log_once import LogOnce
 from epic.agent.runtime.pace import Pace
-from epic.model.naming import GatewayId, network_namespace
+from epic.model.values.naming import GatewayId, network_namespace
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Gateways: /accounts/{a}/groups/{g}/proxies and /accounts/{a}/proxies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Response
+
+from epic.api.bodies import ProxyBody
+from epic.api.context import Asking, Ctx, Principal
+from epic.api.gateway.gateways import (
+    GatewaySettings,
+    change_gateway,
+    create_gateway,
+    delete_gateway,
+    find_group,
+    refuse_if_deleting,
+)
+from epic.api.metadata import check_version, with_sources
+from epic.api.replies import PREFIX, Duplicate, deleted, found
+from epic.api.unreadable import discard_unreadable
+from epic.api.views import show_gateway, show_gateways
+from epic.errors import Invalid
+from epic.model.resources import Account, GWProxy
+
+router = APIRouter(tags=["gateways"])
+
+
+def _path(account: str, name: str) -> str:
+    return f"{PREFIX}/accounts/{account}/proxies/{name}"
+
+
+def _body(proxy: GWProxy, principal: Principal) -> dict[str, Any]:
+    group = f"{PREFIX}/accounts/{proxy.account}/groups/{proxy.spec.group}"
+    link = {"self": _path(proxy.account, proxy.name), "group": group}
+    return {"link": link, "proxy": show_gateway(proxy, principal)}
+
+
+@router.post("/accounts/{account}/groups/{group}/proxies", status_code=302)
+def create(ctx: Ctx, asking: Asking, account: str, group: str, body: ProxyBody) -> Response:
+    """Create a gateway from a template; its name is the client Gateway's UID."""
+    name = body.proxy.spec.client_ref.uid
+    with ctx.current.transaction() as (transaction, world):
+        template = find_group(transaction, account, group)
+        stored = transaction.find(GWProxy, account, name)
+        if stored is not None:
+            refuse_if_deleting(stored)
+            raise Duplicate(f"gateway {name!r} exists already", _path(account, name))
+        settings = GatewaySettings(ctx.inside_pool, ctx.address_quarantine)
+        proxy = create_gateway(transaction, world, template, body.proxy.spec, settings)
+        if (named := with_sources(body.proxy.metadata, proxy)) is not proxy:
+            proxy = transaction.update(named)
+    return found(_path(account, name), _body(proxy, asking), body.unknown)
+
+
+@router.get("/accounts/{account}/proxies")
+def list_all(ctx: Ctx, asking: Asking, account: str) -> dict[str, Any]:
+    """All gateways of the account."""
+    ctx.store.get(Account, "", account)
+    return show_gateways(f"{PREFIX}/accounts/{account}/proxies", ctx.store.list(GWProxy, account), asking)
+
+
+@router.get("/accounts/{account}/proxies/{name}")
+def read(ctx: Ctx, asking: Asking, account: str, name: str) -> dict[str, Any]:
+    """A gateway."""
+    return _body(ctx.store.get(GWProxy, account, name), asking)
+
+
+@router.put("/accounts/{account}/proxies/{name}", status_code=302)
+def replace(ctx: Ctx, asking: Asking, account: str, name: str, body: ProxyBody) -> Response:
+    """Change a gateway's listeners, ports and display name."""
+    uid = body.proxy.spec.client_ref.uid
+    if uid != name:
+        raise Invalid(
+            f"proxy.spec.clientRef.uid: {uid!r} is not the gateway's name {name!r}, which cannot change"
+        )
+    with ctx.store.transaction() as transaction:
+        stored = transaction.get(GWProxy, account, name)
+        refuse_if_deleting(stored)
+        check_version(body.proxy.metadata, stored)
+        proxy = change_gateway(transaction, with_sources(body.proxy.metadata, stored), body.proxy.spec)
+    return found(_path(account, name), _body(proxy, asking), body.unknown)
+
+
+@router.delete("/accounts/{account}/proxies/{name}")
+def delete(ctx: Ctx, account: str, name: str) -> dict[str, str]:
+    """Delete a gateway; it is shown with a deletionTimestamp until it is gone."""
+    if discard_unreadable(ctx, GWProxy, account, name):
+        return deleted()
+    with ctx.store.transaction() as transaction:
+        proxy = transaction.find(GWProxy, account, name)
+        if proxy is not None:
+            delete_gateway(transaction, proxy)
+    return deleted()

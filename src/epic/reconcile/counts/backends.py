@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""To which Services gateways send requests, and on which nodes these have endpoints."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from epic.model.base import Resource
+from epic.model.resources import GWEndpointSlice, GWRoute
+from epic.model.values.addresses import Address
+from epic.model.values.naming import GatewayId
+from epic.reconcile.counts.counting import add, count, count_in, discard
+from epic.reconcile.counts.node_endpoints import NodeEndpoints
+from epic.tunnels import WorkloadNode, route_parents, route_services, slice_nodes
+
+
+class _Service(NamedTuple):
+    account: str
+    uid: str
+
+
+class _Host(NamedTuple):
+    """What a slice says of a workload node: its address, and how many endpoints it has there, at least 1."""
+
+    address: Address
+    endpoints: int
+
+
+class Backends:
+    """What a change touches is counted anew, and nothing else: a gateway may have ten thousand routes.
+
+    Of gateways that do not exist only their routes are kept: who writes routes can name any number of them.
+    """
+
+    def __init__(self) -> None:
+        self._routes: dict[tuple[str, str], GWRoute] = {}
+        self._slices: dict[tuple[str, str], GWEndpointSlice] = {}
+        self._existing: set[GatewayId] = set()
+        self._attached: dict[GatewayId, set[str]] = {}
+        """The names of the routes with this parent, whether it exists or not."""
+        self._services: dict[GatewayId, Counter[_Service]] = {}
+        """How many of a gateway's routes lead to a Service."""
+        self._gateways: dict[_Service, set[GatewayId]] = {}
+        self._hosts: dict[_Service, dict[WorkloadNode, dict[str, _Host]]] = {}
+        """The nodes with endpoints of a Service, and what its slices say of each."""
+        self.endpoints = NodeEndpoints()
+        self._named: dict[str, Counter[WorkloadNode]] = {}
+        self._endpoints: Counter[str] = Counter()
+        self._owned: dict[str, Counter[str]] = {}
+        """How many objects of a kind an account has."""
+
+    def apply_gateway(self, gateway: GatewayId, *, exists: bool) -> None:
+        """Take in that a gateway exists, or does not any more."""
+        if exists == (gateway in self._existing):
+            return
+        if exists:
+            self._existing.add(gateway)
+        for name in self._attached.get(gateway, ()):
+            for service in _services(gateway.account, self._routes[gateway.account, name]):
+                self._link(gateway, service, 1 if exists else -1)
+        if not exists:
+            self._existing.discard(gateway)
+
+    def apply_route(self, account: str, name: str, obj: Resource | None) -> None:
+        """Take in a route."""
+        old, new = self._routes.pop((account, name), None), None
+        if isinstance(obj, GWRoute):
+            self._routes[account, name] = new = obj
+        self._count_owned(account, GWRoute.kind, old, new)
+        before, after = _parents(account, old), _parents(account, new)
+        for gateway in before - after:
+            discard(self._attached, gateway, name)
+        for gateway in after - before:
+            add(self._attached, gateway, name)
+        links_before, links_after = self._links(account, old), self._links(account, new)
+        for gateway, service in links_before - links_after:
+            self._link(gateway, service, -1)
+        for gateway, service in links_after - links_before:
+            self._link(gateway, service, 1)
+
+    def _count_owned(self, account: str, kind: str, old: Resource | None, new: Resource | None) -> None:
+        if (old is None) != (new is None):
+            count_in(self._owned, account, kind, -1 if new is None else 1)
+
+    def owned(self, account: str, kind: str) -> int:
+        """How many routes or EndpointSlices the account has."""
+        found = self._owned.get(account)
+        return found[kind] if found else 0
+
+    def _links(self, account: str, route: GWRoute | None) -> set[tuple[GatewayId, _Service]]:
+        if route is None:
+            return set()
+        services = _services(account, route)
+        return {
+            (parent, service) for parent in _parents(account, route) & self._existing for service in services
+        }
+
+    def _link(self, gateway: GatewayId, service: _Service, sign: int) -> None:
+        """One of the gateway's routes more, or less, leads to the Service."""
+        if not count_in(self._services, gateway, service, sign):
+            return
+        if sign > 0:
+            add(self._gateways, service, gateway)
+        else:
+            discard(self._gateways, service, gateway)
+        for node, hosts in self._hosts.get(service, {}).items():
+            self.endpoints.change(gateway, node, sign * sum(host.endpoints for host in hosts.values()))
+
+    def apply_slice(self, account: str, name: str, obj: Resource | None) -> None:
+        """Take in an EndpointSlice."""
+        old, new = self._slices.pop((account, name), None), None
+        if isinstance(obj, GWEndpointSlice):
+            self._slices[account, name] = new = obj
+        self._count_owned(account, GWEndpointSlice.kind, old, new)
+        for piece, sign in ((old, -1), (new, 1)):
+            if piece is not None:
+                count(self._endpoints, account, sign * endpoint_count(piece))
+                for node in named_nodes(piece):
+                    count_in(self._named, account, node, sign)
+        before, after = _hosts(account, old), _hosts(account, new)
+        for (service, node), host in after.items():
+            self._hosts.setdefault(service, {}).setdefault(node, {})[name] = host
+        for service, node in before.keys() - after.keys():
+            hosts = self._hosts[service][node]
+            del hosts[name]
+            if not hosts:
+                del self._hosts[service][node]
+            if not self._hosts[service]:
+                del self._hosts[service]
+        for key in before.keys() | after.keys():
+            number = _endpoints(after, key) - _endpoints(before, key)
+            for gateway in self._gateways.get(key[0], ()) if number else ():
+                self.endpoints.change(gateway, key[1], number)
+
+    def count_workloads(self, gateway: GatewayId) -> int:
+        """How many nodes have endpoints of the gateway's Services."""
+        return self.endpoints.count_workloads(gateway)
+
+    def workloads(self, gateway: GatewayId) -> dict[WorkloadNode, Address]:
+        """The nodes with endpoints of the gateway's Services; the address is that in the first slice."""
+        found: dict[WorkloadNode, tuple[str, Address]] = {}
+        for service in self._services.get(gateway, ()):
+            for node, hosts in self._hosts.get(service, {}).items():
+                name = min(hosts)
+                if node not in found or name < found[node][0]:
+                    found[node] = name, hosts[name].address
+        return {node: address for node, (_, address) in found.items()}
+
+    def gateways(self, account: str, service: str) -> set[str]:
+        """The gateways there are that send requests to a Service."""
+        return {gateway.proxy for gateway in self._gateways.get(_Service(account, service), ())}
+
+    def named(self, account: str) -> tuple[int, int]:
+        """How many workload nodes and endpoints the account's slices name."""
+        return len(self._named.get(account, ())), self._endpoints[account]
+
+
+def named_nodes(piece: GWEndpointSlice) -> set[WorkloadNode]:
+    """The workload nodes that a slice gives addresses of."""
+    return {WorkloadNode(piece.spec.client_ref.cluster_id, name) for name in piece.spec.node_addresses}
+
+
+def endpoint_count(piece: GWEndpointSlice) -> int:
+    """How many endpoints a slice counts for: its addresses, or its ports if these are more."""
+    return max(sum(len(endpoint.addresses) for endpoint in piece.spec.endpoints), len(piece.spec.ports))
+
+
+def _parents(account: str, route: GWRoute | None) -> set[GatewayId]:
+    return {GatewayId(account, parent) for parent in route_parents(route)} if route is not None else set()
+
+
+def _services(account: str, route: GWRoute) -> list[_Service]:
+    return [_Service(account, uid) for uid in route_services(route)]
+
+
+def _hosts(account: str, piece: GWEndpointSlice | None) -> dict[tuple[_Service, WorkloadNode], _Host]:
+    if piece is None:
+        return {}
+    uid, nodes = slice_nodes(piece)
+    counts: Counter[str | None] = Counter()
+    for endpoint in piece.spec.endpoints:
+        counts[endpoint.node_name] += len(endpoint.addresses)
+    service = _Service(account, uid)
+    return {(service, node): _Host(address, max(1, counts[node.name])) for node, address in nodes.items()}
+
+
+def _endpoints(
+    hosts: Mapping[tuple[_Service, WorkloadNode], _Host], key: tuple[_Service, WorkloadNode]
+) -> int:
+    host = hosts.get(key)
+    return host.endpoints if host is not None else 0
