@@ -30,6 +30,7 @@ from scapy.packet import Packet, Raw
 from testrun import PASS, REDIRECT
 
 from epic.bpf.dataplane import Endpoint
+from epic.bpf.tables import left_insides
 
 pytestmark = pytest.mark.root
 
@@ -131,13 +132,31 @@ def test_without_the_far_ends_address_nothing_leaves(host: Host, exit_: str, fam
 
 @EXITS
 @FAMILIES
-def test_a_deleted_tunnel_leaves_its_inside_addresses_to_others(
-    host: Host, exit_: str, families: Families
+def test_a_deleted_tunnel_leaves_its_inside_addresses_to_others_when_nobody_repeats_replies_any_more(
+    host: Host, exit_: str, families: Families, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    host.workload.delete_tunnel(TUNNEL)
+    monkeypatch.setattr(left_insides, "KEPT_SECONDS", 0.0)
     host.workload.delete_endpoint(families.inside, families.endpoint)
+    host.workload.delete_tunnel(TUNNEL)
     packet = ETHER / families.reply() / TCP()
+    assert host.dropped(exit_, packet) == "source_not_endpoint"
+    host.workload.forget_insides()
     assert host.run(exit_, packet) == (PASS, bytes(packet))
+
+
+@EXITS
+@FAMILIES
+def test_an_inside_address_that_a_tunnel_has_again_is_not_forgotten(
+    host: Host, exit_: str, families: Families, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(left_insides, "KEPT_SECONDS", 0.0)
+    host.workload.delete_endpoint(families.inside, families.endpoint)
+    host.workload.delete_tunnel(TUNNEL)
+    host.workload.set_tunnel(workload_tunnel(families.over, id=OTHER_TUNNEL))
+    host.workload.forget_insides()
+    assert host.dropped(exit_, ETHER / families.reply() / TCP()) == "source_not_endpoint"
+    host.workload.set_endpoint(families.inside, families.endpoint, Endpoint(OTHER_TUNNEL))
+    assert host.run(exit_, ETHER / families.reply() / TCP()).verdict == REDIRECT
 
 
 @EXITS

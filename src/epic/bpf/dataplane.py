@@ -195,8 +195,15 @@ class Dataplane:
         self._tunnels.put(tunnel)
 
     def delete_tunnel(self, id: int) -> None:
-        """Remove a tunnel and what was observed of it."""
+        """Remove a tunnel and what was observed of it.
+
+        On a workload node nothing leaves to its inside addresses for a while, unless another one has them.
+        """
         self._tunnels.delete(id)
+
+    def forget_insides(self) -> None:
+        """That while is over for those of tunnels that were deleted long ago."""
+        self._tunnels.forget_insides()
 
     def tunnel_ids(self) -> set[int]:
         """All tunnels."""

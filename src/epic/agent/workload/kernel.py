@@ -99,6 +99,8 @@ class WorkloadKernel:
         `whole`: look at what others can take away, also where nobody told of a change.
         """
         changes = self.pending.take()
+        if whole:
+            self._dataplane.forget_insides()
         if not changes and not whole and not self._underlay.troubled:
             return False
         return self._follow(changes, whole) or bool(changes) or self._underlay.troubled

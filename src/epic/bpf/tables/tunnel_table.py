@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 from epic.bpf.packets.siphash import KEY_LENGTH
 from epic.bpf.tables import records
+from epic.bpf.tables.left_insides import LeftInsides
 from epic.bpf.tables.maps import Maps
 from epic.bpf.tables.records import Address, Peer, Tunnel, TunnelCounters, TunnelRecord, Underlay
 from epic.errors import Invalid, NotFound
@@ -27,6 +28,7 @@ class TunnelTable:
 
     def __init__(self, maps: Maps) -> None:
         self._maps = maps
+        self._left_insides = LeftInsides((maps.insides, maps.insides6))
         self._slots: dict[int, int] = {
             records.ID.unpack(key)[0]: records.ID.unpack(value)[0] for key, value in maps.slots.items()
         }
@@ -72,11 +74,12 @@ class TunnelTable:
             self._maps.slots.set(records.ID.pack(tunnel.id), key)
             self._slots[tunnel.id] = self._free.popleft()
         if tunnel.interface is None:
+            self._left_insides.keep(MAX_TUNNELS - len(self._slots))
             self._maps.insides.set(tunnel.inside.packed, key)
             if tunnel.inside6 is not None:
                 self._maps.insides6.set(tunnel.inside6.packed, key)
         if before and not before.interface:
-            self._forget_insides(before, tunnel)
+            self._leave_insides(before, tunnel)
 
     def delete(self, id_: int) -> None:
         """Remove, with what was observed of it."""
@@ -86,9 +89,13 @@ class TunnelTable:
         self._maps.slots.delete(records.ID.pack(id_))
         self._maps.tunnels.set(records.ID.pack(slot), bytes(records.TUNNEL.size))
         if before and not before.interface:
-            self._forget_insides(before, None)
+            self._leave_insides(before, None)
         del self._slots[id_]
         self._free.append(slot)
+
+    def forget_insides(self) -> None:
+        """Those of tunnels that were deleted long ago: until then nothing to them leaves in the clear."""
+        self._left_insides.forget()
 
     def locals(self) -> set[Address]:
         """Our addresses that tunnels use."""
@@ -138,13 +145,13 @@ class TunnelTable:
             raise Invalid(f"there are {MAX_TUNNELS} tunnels on this node already, and no room for more")
         return self._free[0]
 
-    def _forget_insides(self, before: TunnelRecord, now: Tunnel | None) -> None:
+    def _leave_insides(self, before: TunnelRecord, now: Tunnel | None) -> None:
         """Of the tunnel as it was, unless another one has taken them."""
         slot = records.ID.pack(before.slot)
         kept = {now.inside, now.inside6} if now else set()
         for insides, old in ((self._maps.insides, before.inside), (self._maps.insides6, before.inside6)):
             if old is not None and old not in kept and insides.get(old.packed) == slot:
-                insides.delete(old.packed)
+                self._left_insides.leave(insides, old.packed)
 
 
 def _new_generation() -> int:
