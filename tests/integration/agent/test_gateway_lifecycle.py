@@ -15,6 +15,8 @@ import pytest
 from agent_control import GATEWAY, INTERFACE, PUBLIC, Gateway, snapshot, with_state
 from agent_node import Node, eventually, say_hello
 
+from epic.ads.snapshot import ENDPOINT, TUNNEL
+
 pytestmark = pytest.mark.root
 BACKEND = "192.168.50.11"
 
@@ -72,6 +74,15 @@ async def test_what_is_carried_out_is_reported_when_nothing_is_left(serving: Nod
     serving.remove_instance()
     report = await serving.control.report(lambda r: r.applied_digest == "d2")
     assert not report.instances
+
+
+async def test_what_an_envoy_names_and_cannot_reach_keeps_nothing_else_from_being_carried_out(
+    serving: Node,
+) -> None:
+    """Who owns a gateway decides for how long its Envoy names an endpoint."""
+    await serving.control.report(lambda r: r.applied_digest == "d1")
+    serving.control.publish({**with_state(snapshot(BACKEND), "d2"), ENDPOINT: {}, TUNNEL: {}})
+    await serving.control.report(lambda r: r.applied_digest == "d2", 15)
 
 
 @pytest.mark.parametrize("how", ["order", "refusal"])

@@ -18,6 +18,7 @@ from epic.agent.gateway.plans.dirty import Difference, EndpointDiff
 from epic.agent.tunnel.endpoints import EndpointKey
 from epic.bpf.dataplane import Endpoint
 
+ELSEWHERE = IPv4Address("100.64.9.9")
 KEYS = [(INSIDE, IPv4Address("10.0.0.0") + n) for n in range(4)]
 ENDPOINTS = [Endpoint(7), Endpoint(8), Endpoint(7, real=A)]
 keys = st.sampled_from(KEYS)
@@ -137,3 +138,16 @@ def test_before_the_first_look_nothing_is_known() -> None:
     differences.want((INSIDE, A), None, VIA)
     assert differences.compact(lambda _: True) == {}
     assert not differences.compared
+
+
+def test_what_an_envoy_that_is_here_still_names_is_no_fault_and_keeps_its_tunnel() -> None:
+    differences = EndpointDiff()
+    left = {(INSIDE, A): Endpoint(7), (ELSEWHERE, B): Endpoint(8)}
+    list(differences.compare([], dict(left), lambda _: True))
+    assert differences.differ(lambda _: True, {INSIDE})
+    assert differences.kept({INSIDE}) == {7}
+    differences.removed([(ELSEWHERE, B)])
+    assert not differences.differ(lambda _: True, {INSIDE})
+    assert differences.differ(lambda _: True, ())
+    differences.want((INSIDE, B), None, Endpoint(7))
+    assert differences.differ(lambda _: True, {INSIDE})

@@ -291,10 +291,14 @@ class Reconciler:
         """Find out whether all that `state` stands for is carried out, and nothing else is here."""
         instances = self._cache.instances
         interfaces = {i.interface for i in instances.values()}
-        surplus = await self._worker.run(self._kernel.surplus, interfaces, self._cache.tunnels)
+        # An Envoy may name what it cannot reach for as long as its owner likes: that keeps nobody else's.
+        insides = {inside for i in instances.values() for inside in i.insides}
+        endpoints = self._cache.dirty.endpoints
+        tunnels = self._cache.tunnels.keys() | endpoints.kept(insides)
+        surplus = await self._worker.run(self._kernel.surplus, interfaces, tunnels)
         elements = frozenset[Element]().union(*(i.elements for i in instances.values()))
         standing = self._routes.standing - {i.public for i in instances.values()}
-        ours = surplus.programs or self._cache.dirty.endpoints.differ(self._cache.known) or self._waiting
+        ours = surplus.programs or endpoints.differ(self._cache.known, insides)
         ours = ours or bool(standing) or bool(self._firewall.open - elements)
         links = {name for name in self._parted.values() if name in surplus.interfaces}
         self._parted = {g: name for g, name in self._parted.items() if ours or name in links}

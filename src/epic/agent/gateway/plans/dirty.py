@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import NamedTuple
 
 from epic.agent.tunnel.endpoints import EndpointKey
-from epic.bpf.dataplane import Endpoint
+from epic.bpf.dataplane import Address, Endpoint
 
 _COMPARED_AT_ONCE = 2000
 """Endpoints; comparing so many takes about 4 ms."""
@@ -37,12 +37,24 @@ class EndpointDiff:
         """Endpoints of which it is not known what is there."""
         return frozenset(self._stale)
 
-    def differ(self, known: Callable[[int], bool]) -> bool:
-        """Whether any is not as it should be; `known` are the tunnels."""
+    def differ(self, known: Callable[[int], bool], insides: Container[Address]) -> bool:
+        """Whether any is not as it should be; `known` are the tunnels.
+
+        What the Envoys with these inside addresses still name is there as long as they do, and is no fault.
+        """
         return not self.compared or any(
             found.there != (found.wanted if found.wanted is None or known(found.wanted.tunnel) else None)
-            for found in self._found.values()
+            for key, found in self._found.items()
+            if found.wanted is not None or key[0] not in insides
         )
+
+    def kept(self, insides: Container[Address]) -> set[int]:
+        """The tunnels of what is there only because Envoys with these inside addresses still name it."""
+        return {
+            found.there.tunnel
+            for key, found in self._found.items()
+            if found.there is not None and found.wanted is None and key[0] in insides
+        }
 
     def is_there(self, key: EndpointKey) -> bool:
         """Whether the programs have an endpoint that is wanted, be it through another tunnel."""
