@@ -7,9 +7,10 @@ import re
 import subprocess
 from pathlib import Path
 
+import epic.bpf
 from epic.bpf.tables import records
 
-OBJECT = Path(records.__file__).with_name("gue.bpf.o")
+OBJECT = Path(epic.bpf.__file__).with_name("gue.bpf.o")
 TWINS = {
     "endpoint": records.ENDPOINT,
     "endpoint6_key": records.ENDPOINT6_KEY,
