@@ -60,6 +60,18 @@ def test_an_address_that_a_tunnel_has_again_stays(maps: Any) -> None:
     assert maps[0].entries == {b"one": SLOT}
 
 
+def test_an_address_that_is_left_twice_is_guarded_from_the_last_time_on(maps: Any) -> None:
+    now = 0.0
+    left = LeftInsides(maps, lambda: now)
+    left.leave(maps[0], b"one")
+    now += 100
+    maps[0].set(b"one", SLOT)
+    left.leave(maps[0], b"one")
+    now += KEPT_SECONDS - 50
+    left.forget()
+    assert set(maps[0].entries) == {b"one"}
+
+
 def test_what_an_earlier_agent_left_is_guarded_as_long_again(maps: Any) -> None:
     now = 0.0
     LeftInsides(maps, lambda: now).leave(maps[0], b"one")

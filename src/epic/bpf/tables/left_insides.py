@@ -7,7 +7,6 @@ A pod that had connections goes on repeating its replies for minutes, as TCP doe
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -20,8 +19,7 @@ MOST = 4096
 _NO_SLOT = records.ID.pack(0xFFFFFFFF)
 
 
-class _Left(NamedTuple):
-    until: float
+class _Place(NamedTuple):
     insides: Map
     address: bytes
 
@@ -33,32 +31,34 @@ class LeftInsides:
         self._clock = clock
         # Since when those of an earlier process have been there is not known.
         until = clock() + KEPT_SECONDS
-        self._left = deque(
-            _Left(until, insides, address)
+        self._until = {
+            _Place(insides, address): until
             for insides in maps
             for address, slot in insides.items()
             if slot == _NO_SLOT
-        )
+        }
 
     def leave(self, insides: Map, address: bytes) -> None:
         """The address has no tunnel any more."""
+        place = _Place(insides, address)
         insides.set(address, _NO_SLOT)
-        self._left.append(_Left(self._clock() + KEPT_SECONDS, insides, address))
+        self._until.pop(place, None)
+        self._until[place] = self._clock() + KEPT_SECONDS
         self.keep(MOST)
 
     def forget(self) -> None:
         """Those whose time is over."""
         now = self._clock()
-        while self._left and self._left[0].until <= now:
-            self._forget_first()
+        for place in [place for place, until in self._until.items() if until <= now]:
+            self._forget(place)
 
     def keep(self, most: int) -> None:
         """No more than so many, the last ones: tunnels that are there come first."""
-        while len(self._left) > max(0, most):
-            self._forget_first()
+        while len(self._until) > max(0, most):
+            self._forget(next(iter(self._until)))
 
-    def _forget_first(self) -> None:
-        _, insides, address = self._left.popleft()
+    def _forget(self, place: _Place) -> None:
+        del self._until[place]
         # A tunnel may have it again.
-        if insides.get(address) == _NO_SLOT:
-            insides.delete(address)
+        if place.insides.get(place.address) == _NO_SLOT:
+            place.insides.delete(place.address)
