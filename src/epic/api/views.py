@@ -8,7 +8,7 @@ from typing import Any
 
 from epic.api.context import Context, Principal
 from epic.api.replies import shown
-from epic.gatewayapi.statuses import RouteParents
+from epic.gatewayapi.statuses import route_parents
 from epic.model.base import Condition
 from epic.model.instances import reason_of, trouble
 from epic.model.resources import GWProxy, GWRoute
@@ -32,17 +32,17 @@ def show_gateways(path: str, proxies: Sequence[GWProxy], principal: Principal) -
     return {"link": {"self": path}, "items": [show_gateway(proxy, principal) for proxy in proxies]}
 
 
-def show_routes(ctx: Context, account: str, routes: Sequence[GWRoute]) -> list[dict[str, Any]]:
-    """Routes with what the account's gateways make of them, as RouteStatus of the Gateway API has it."""
-    parents = RouteParents(lambda name: ctx.store.find_readable(GWProxy, account, name))
-    return [{**shown(route), "status": {"parents": _parents(parents, route)}} for route in routes]
+def show_route(ctx: Context, route: GWRoute) -> dict[str, Any]:
+    """A route with what the account's gateways make of it, as RouteStatus of the Gateway API has it.
 
-
-def _parents(parents: RouteParents, route: GWRoute) -> list[dict[str, Any]]:
-    return [
+    It is found out when it is asked for; lists do without, for there may be thousands.
+    """
+    judged = route_parents(route, lambda name: ctx.store.find_readable(GWProxy, route.account, name))
+    parents = [
         {"parentRef": ref.wire(), "controllerName": CONTROLLER_NAME, "conditions": [_judged_now(condition)]}
-        for ref, condition in parents.of(route)
+        for ref, condition in judged
     ]
+    return {**shown(route), "status": {"parents": parents}}
 
 
 def _judged_now(condition: Condition) -> dict[str, Any]:

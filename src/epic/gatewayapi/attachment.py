@@ -21,6 +21,8 @@ from epic.model.gatewayapi import (
 )
 from epic.model.resources import GWRoute
 
+UNSUPPORTED = "UnsupportedValue"
+
 _PATH = re.compile(r"/[^\x00-\x20\x7f?#]*")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
@@ -58,7 +60,14 @@ def attach(
     """Judge one reference of a route to a gateway."""
     fault = unsupported(route)
     if fault is not None:
-        return Attachment(parent, reason="UnsupportedValue", message=fault)
+        return Attachment(parent, reason=UNSUPPORTED, message=fault)
+    return admit(route, parent, specified, served)
+
+
+def admit(
+    route: GWRoute, parent: ParentReference, specified: Sequence[Listener], served: Sequence[Served]
+) -> Attachment:
+    """Judge one reference of a route that has nothing unsupported."""
     chosen = {listener.name for listener in specified if _selects(parent, listener)}
     if not chosen:
         return Attachment(parent, reason="NoMatchingParent", message=_no_parent(parent, specified))

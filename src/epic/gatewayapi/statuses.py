@@ -4,15 +4,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from textwrap import shorten
 
-from epic.gatewayapi.attachment import attach, is_gateway
-from epic.gatewayapi.listeners import Fault, Served, judge, specified
+from epic.gatewayapi.attachment import UNSUPPORTED, Attachment, admit, is_gateway, unsupported
+from epic.gatewayapi.listeners import Fault, judge, specified
 from epic.model.base import Condition
-from epic.model.gatewayapi import Listener, ParentReference
+from epic.model.gatewayapi import ParentReference
 from epic.model.resources import GWProxy, GWRoute
 
 _ACCEPTED = "Accepted"
+_LONGEST = 500
 
 
 def accepted(proxy: GWProxy) -> Condition:
@@ -25,7 +26,7 @@ def accepted(proxy: GWProxy) -> Condition:
         type=_ACCEPTED,
         status="True" if served or not faults else "False",
         reason="ListenersNotValid" if faults else _ACCEPTED,
-        message=" ".join(_told(fault) for fault in faults),
+        message=shorten(" ".join(_told(fault) for fault in faults), 2 * _LONGEST, placeholder=" ..."),
         observed_generation=proxy.metadata.generation,
     )
 
@@ -34,39 +35,33 @@ def _told(fault: Fault) -> str:
     return f"Listener {fault.listener!r} is not served: {fault.message}"
 
 
-@dataclass(frozen=True)
-class _Judged:
-    specified: tuple[Listener, ...]
-    served: tuple[Served, ...]
+def route_parents(
+    route: GWRoute, find: Callable[[str], GWProxy | None]
+) -> list[tuple[ParentReference, Condition]]:
+    """The route's references to gateways, and whether they take it; `find` knows the gateways by name."""
+    spec = route.spec.http or route.spec.tcp
+    refs = [ref for ref in (spec.parent_refs if spec else ()) if is_gateway(ref)]
+    fault = unsupported(route)
+    wanted = {name: specified(proxy.spec) for name in {r.name for r in refs} if (proxy := find(name))}
+    served = {name: judge(listeners)[0] for name, listeners in wanted.items()}
+    found: list[tuple[ParentReference, Condition]] = []
+    for ref in refs:
+        if ref.name not in wanted:
+            verdict = Attachment(ref, reason="NoMatchingParent", message=f"There is no gateway {ref.name!r}.")
+        elif fault is not None:
+            verdict = Attachment(ref, reason=UNSUPPORTED, message=fault)
+        else:
+            verdict = admit(route, ref, wanted[ref.name], served[ref.name])
+        found.append((ref, _condition(route, verdict)))
+    return found
 
 
-class RouteParents:
-    """Says how gateways take routes; each gateway is looked at once. `find` knows the gateways by name."""
-
-    def __init__(self, find: Callable[[str], GWProxy | None]) -> None:
-        self._find = find
-        self._judged: dict[str, _Judged | None] = {}
-
-    def of(self, route: GWRoute) -> list[tuple[ParentReference, Condition]]:
-        """The route's references to gateways, and whether they take it."""
-        spec = route.spec.http or route.spec.tcp
-        refs = spec.parent_refs if spec else ()
-        return [(ref, self._accepted(route, ref)) for ref in refs if is_gateway(ref)]
-
-    def _accepted(self, route: GWRoute, ref: ParentReference) -> Condition:
-        if ref.name not in self._judged:
-            proxy = self._find(ref.name)
-            wanted = specified(proxy.spec) if proxy else ()
-            self._judged[ref.name] = _Judged(wanted, judge(wanted)[0]) if proxy else None
-        gateway = self._judged[ref.name]
-        status, reason, message = False, "NoMatchingParent", f"The account has no gateway {ref.name!r}."
-        if gateway is not None:
-            found = attach(route, ref, gateway.specified, gateway.served)
-            status, reason, message = found.accepted, found.reason, found.message
-        return Condition(
-            type=_ACCEPTED,
-            status="True" if status else "False",
-            reason=reason,
-            message=message,
-            observed_generation=route.metadata.generation,
-        )
+def _condition(route: GWRoute, verdict: Attachment) -> Condition:
+    return Condition(
+        type=_ACCEPTED,
+        status="True" if verdict.accepted else "False",
+        reason=verdict.reason,
+        # A route may have many parents, and each of them many listeners to name.
+        message=shorten(verdict.message, _LONGEST, placeholder=" ..."),
+        observed_generation=route.metadata.generation,
+    )

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from epic.gatewayapi.statuses import RouteParents, accepted
+from epic.gatewayapi.statuses import accepted, route_parents
 from epic.model.resources import GWProxy, GWRoute
 
 WEB = {"name": "web", "port": 80, "protocol": "HTTP", "hostname": "*.example.com"}
@@ -51,16 +51,27 @@ def test_a_route_says_of_each_of_its_gateways_whether_it_takes_it() -> None:
         asked.append(name)
         return gateway(WEB) if name == "U1" else None
 
-    parents = RouteParents(find)
     service = {"name": "U1", "kind": "Service", "group": ""}
     refs = [{"name": "U1"}, {"name": "U1", "sectionName": "db"}, {"name": "U2"}, service]
-    found = [(ref.section_name, c.status, c.reason) for ref, c in parents.of(route("a.example.com", *refs))]
+    found = [
+        (ref.section_name, c.status, c.reason)
+        for ref, c in route_parents(route("a.example.com", *refs), find)
+    ]
     assert found == [
         (None, "True", "Accepted"),
         ("db", "False", "NoMatchingParent"),
         (None, "False", "NoMatchingParent"),
     ]
-    ((_, refused),) = parents.of(route("example.org", {"name": "U1"}))
+    ((_, refused),) = route_parents(route("example.org", {"name": "U1"}), find)
     assert (refused.reason, refused.observed_generation) == ("NoMatchingListenerHostname", 7)
     assert refused.message == "None of its hostnames is covered by *.example.com."
-    assert asked == ["U1", "U2"]
+    assert sorted(asked) == ["U1", "U1", "U2"]
+
+
+def test_what_is_said_of_a_route_is_short_however_many_listeners_there_are() -> None:
+    hosts = ({"hostname": f"h{number}", "name": f"listener-{number}"} for number in range(64))
+    listeners = [{"port": 80, "protocol": "HTTP", **host} for host in hosts]
+    many = [{"name": "U1", "sectionName": f"none-{number}"} for number in range(32)]
+    found = route_parents(route("h1", *many), lambda _: gateway(*listeners))
+    assert len(found) == 32
+    assert max(len(condition.message) for _, condition in found) <= 500

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -21,15 +21,15 @@ from epic.api.bodies import Body, InputMetadata, RouteBody, SliceBody
 from epic.api.context import Context, Ctx
 from epic.api.gateway.workload_addresses import check_node_addresses
 from epic.api.metadata import check_version, with_sources
-from epic.api.replies import PREFIX, Duplicate, deleted, found, shown
+from epic.api.replies import PREFIX, Duplicate, deleted, found, listed, shown
 from epic.api.unreadable import discard_unreadable, to_replace
-from epic.api.views import show_routes
+from epic.api.views import show_route
 from epic.errors import Invalid
 from epic.kinds.kind import Kind
 from epic.kinds.registry import GW_ENDPOINT_SLICE, GW_ROUTE
 from epic.kinds.strategy import OWN_PREFIX, prepare_for_create, prepare_for_update
 from epic.kinds.validation import refuse_invalid
-from epic.model.base import ClientRef, Metadata, Resource, now
+from epic.model.base import ClientRef, Metadata, now
 from epic.model.resources import Account, GWEndpointSlice, GWEndpointSliceSpec, GWRoute, GWRouteSpec
 from epic.reconcile.tunnels.tunnel_room import within_room_for_endpoints
 from epic.reconcile.tunnels.tunnelling import replan
@@ -39,10 +39,6 @@ from epic.tunnels import route_parents, route_services, slice_nodes
 
 _Owned = TypeVar("_Owned", GWRoute, GWEndpointSlice)
 _Given = TypeVar("_Given", bound=Body)
-
-
-def _as_stored(_: Context, __: str, objects: Sequence[Resource]) -> list[dict[str, Any]]:
-    return [shown(obj) for obj in objects]
 
 
 @dataclass(frozen=True)
@@ -61,22 +57,23 @@ class _Collection(Generic[_Owned, _Given]):
     ends: Callable[[_Owned], object]
     deleted: str
     check: Callable[[Context, Transaction, _Owned], None] | None = None
-    show: Callable[[Context, str, Sequence[_Owned]], list[dict[str, Any]]] = _as_stored
+    show: Callable[[Context, _Owned], dict[str, Any]] = lambda _, obj: shown(obj)
 
     def path(self, account: str, name: str = "") -> str:
         return f"{PREFIX}/{self.kind.path(account, name)}"
 
     def shown(self, ctx: Context, obj: _Owned) -> dict[str, Any]:
-        (item,) = self.show(ctx, obj.account, [obj])
-        return {"link": {"self": self.path(obj.account, obj.name)}, self.kind.in_rest.key: item}
+        return {
+            "link": {"self": self.path(obj.account, obj.name)},
+            self.kind.in_rest.key: self.show(ctx, obj),
+        }
 
     def read(self, ctx: Context, account: str, name: str) -> dict[str, Any]:
         return self.shown(ctx, ctx.store.get(self.kind.model, account, name))
 
     def list(self, ctx: Context, account: str) -> dict[str, Any]:
         ctx.store.get(Account, "", account)
-        items = self.show(ctx, account, ctx.store.list(self.kind.model, account))
-        return {"link": {"self": self.path(account)}, "items": items}
+        return listed(self.path(account), ctx.store.list(self.kind.model, account))
 
     def create(self, ctx: Context, account: str, body: _Given) -> Response:
         given, obj = self.metadata_of(body), self.made_of(account, body)
@@ -215,7 +212,7 @@ router.include_router(
             gateways=lambda _, route: route_parents(route),
             ends=lambda route: (route_parents(route), route_services(route)),
             deleted="route deleted",
-            show=show_routes,
+            show=show_route,
         ),
         "a route",
     )

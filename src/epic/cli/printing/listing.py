@@ -73,12 +73,6 @@ def _parents(row: Row) -> str:
     return ", ".join(p["name"] for p in spec.get("parentRefs", ())) or "-"
 
 
-def _taken(row: Row) -> str:
-    conditions = [c for p in dig(row, "status", "parents") or () for c in p["conditions"]]
-    refused = [c["reason"] for c in conditions if c["status"] != "True"]
-    return ", ".join(dict.fromkeys(refused)) or ("yes" if conditions else "-")
-
-
 def _endpoints(row: Row) -> str:
     endpoints = dig(row, "spec", "endpoints") or []
     ready = sum(dig(e, "conditions", "ready") is not False for e in endpoints)
@@ -149,7 +143,6 @@ _COLUMNS: dict[str, tuple[Column, ...]] = {
         ("TYPE", lambda row: "HTTP" if dig(row, "spec", "http") else "TCP"),
         ("HOSTNAMES", lambda row: ", ".join(dig(row, "spec", "http", "hostnames") or ()) or "*"),
         ("GATEWAYS", _parents),
-        ("ACCEPTED", _taken),
         ("AGE", _age),
     ),
     GWEndpointSlice.kind: (
