@@ -42,6 +42,14 @@ def known_generation() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def inside_addresses_are_left_at_once() -> Iterator[None]:
+    """Of tunnels that are gone: `forget_insides` does not wait for minutes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("epic.bpf.tables.left_insides.KEPT_SECONDS", 0.0)
+        yield
+
+
 @pytest.fixture(scope="session")
 def object_file() -> Path:
     """The compiled programs."""

@@ -106,6 +106,7 @@ class Host:
                 for id_ in plane.tunnel_ids():
                     plane.delete_tunnel(id_)
                 plane.delete_endpoints(list(plane.endpoints()))
+                plane.forget_insides()
             self.gateway.attach_instance(INSTANCE_INTERFACE, INSIDE, INSIDE6, PUBLIC)
             self.gateway.set_tunnel(gateway_tunnel())
             self.workload.set_tunnel(workload_tunnel(over))
@@ -162,6 +163,7 @@ class Host:
         """Endpoints that it has stay behind."""
         self.gateway.delete_tunnel(OTHER_TUNNEL)
         self.workload.delete_tunnel(OTHER_TUNNEL)
+        self.workload.forget_insides()
 
     def run(self, program: str, packet: Packet | bytes, ifindex: int | None = None) -> Ran:
         """One packet through one program; `program` is the role and the name."""

@@ -30,7 +30,6 @@ from scapy.packet import Packet, Raw
 from testrun import PASS, REDIRECT
 
 from epic.bpf.dataplane import Endpoint
-from epic.bpf.tables import left_insides
 
 pytestmark = pytest.mark.root
 
@@ -133,9 +132,8 @@ def test_without_the_far_ends_address_nothing_leaves(host: Host, exit_: str, fam
 @EXITS
 @FAMILIES
 def test_a_deleted_tunnel_leaves_its_inside_addresses_to_others_when_nobody_repeats_replies_any_more(
-    host: Host, exit_: str, families: Families, monkeypatch: pytest.MonkeyPatch
+    host: Host, exit_: str, families: Families
 ) -> None:
-    monkeypatch.setattr(left_insides, "KEPT_SECONDS", 0.0)
     host.workload.delete_endpoint(families.inside, families.endpoint)
     host.workload.delete_tunnel(TUNNEL)
     packet = ETHER / families.reply() / TCP()
@@ -147,9 +145,8 @@ def test_a_deleted_tunnel_leaves_its_inside_addresses_to_others_when_nobody_repe
 @EXITS
 @FAMILIES
 def test_an_inside_address_that_a_tunnel_has_again_is_not_forgotten(
-    host: Host, exit_: str, families: Families, monkeypatch: pytest.MonkeyPatch
+    host: Host, exit_: str, families: Families
 ) -> None:
-    monkeypatch.setattr(left_insides, "KEPT_SECONDS", 0.0)
     host.workload.delete_endpoint(families.inside, families.endpoint)
     host.workload.delete_tunnel(TUNNEL)
     host.workload.set_tunnel(workload_tunnel(families.over, id=OTHER_TUNNEL))
