@@ -53,7 +53,8 @@ def watching(lab: Lab, address: str, command: str) -> subprocess.Popen[str]:
 def ended(watch: subprocess.Popen[str]) -> dict[str, float]:
     """What it saw: seconds after its begin."""
     out, _ = watch.communicate(timeout=90)
-    seen: dict[str, float] = json.loads(out)
+    # systemctl may have said something before, such as that a run has started the unit again.
+    seen: dict[str, float] = json.loads(out.splitlines()[-1])
     return seen
 
 

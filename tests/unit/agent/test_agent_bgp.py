@@ -201,6 +201,9 @@ async def test_one_look_without_an_answer_says_nothing_two_do(tmp_path: Path) ->
         assert problem.endswith("no router hears of the node's gateways")
         answering.text = reply()
         await watch.look(answering.path)
+        # One that hung believes for a moment in a session that its router has ended.
+        assert (watch.status.established, changes.count) == (0, 2)
+        await watch.look(answering.path)
         assert (watch.status.established, watch.status.failure, watch.problems) == (1, "", [])
 
 

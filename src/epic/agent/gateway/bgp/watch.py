@@ -43,6 +43,7 @@ class BgpWatch:
         self._known = asyncio.Event()
         self._failures = 0
         self._failure = ""
+        self._answers_again = False
         self.sessions: Sequence[Session] = ()
         """As they were when BIRD answered last; when it does not any more, they are down."""
 
@@ -67,10 +68,15 @@ class BgpWatch:
             lines = await bird.ask(socket, COMMAND)
         except Unavailable as error:
             self._failures += 1
+            self._answers_again = False
             if self._failures >= _FAILS_AFTER:
                 self._conclude(without_bird(self.sessions, _now()), str(error))
             return
         self._failures = 0
+        if self._failure and not self._answers_again:
+            # One that hung takes sessions for established that its routers have ended, until it looks at them.
+            self._answers_again = True
+            return
         before = {session.name: session for session in self.sessions}
         self._conclude(carry_on(before, read_sessions(lines, _now())), "")
 
