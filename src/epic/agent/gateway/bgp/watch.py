@@ -74,7 +74,7 @@ class BgpWatch:
             return
         self._failures = 0
         if self._failure and not self._answers_again:
-            # One that hung takes sessions for established that its routers have ended, until it looks at them.
+            # One that hung takes sessions for established that its routers have ended, until it looks.
             self._answers_again = True
             return
         before = {session.name: session for session in self.sessions}
