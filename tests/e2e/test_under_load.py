@@ -112,16 +112,22 @@ def test_nodes_that_start_anew_one_after_the_other_cost_no_request(lab: Lab, web
     settled(lab, web_target)
 
 
+TOLD_SECONDS = 0.5
+
+
 @dataclass(frozen=True)
 class Change:
-    """When the NAT forgot its ports, and when all tunnels behind it had others."""
+    """When the NAT forgot its ports, and when it had others for all tunnels behind it."""
 
     at: float
     followed: float
 
     def explains(self, failure: Failure) -> bool:
-        """Whether the request was sent in between, and Envoy gave its connection to a pod up."""
-        sent_before_end = failure.kept or failure.opened <= self.followed
+        """Whether the request was sent in between, and Envoy gave its connection to a pod up.
+
+        The agents hear of the new ports after the NAT has them, and tell their Envoys.
+        """
+        sent_before_end = failure.kept or failure.opened <= self.followed + TOLD_SECONDS
         return sent_before_end and self.at <= failure.at <= self.followed + CONNECT_SECONDS + 0.5
 
 
