@@ -29,7 +29,10 @@ while time.time() < end:
 """
 
 
-ORPHANED_SECONDS = 4
+ESTABLISHED_SECONDS = 3
+"""In this time the traffic has all of its connections."""
+
+ORPHANED_SECONDS = 6
 """In this time what is under way at a lost node is sent again to another one, which knows that it is lost."""
 
 
@@ -107,6 +110,7 @@ def test_a_node_that_is_lost_takes_its_own_connections_with_it_and_no_other(
     lab: Lab, web_target: Target
 ) -> None:
     with traffic(lab, web_target) as seen:
+        time.sleep(ESTABLISHED_SECONDS)
         with cut_off(lab, "epic2"):
             cut = time.time()
             settled(lab, web_target, 1)
@@ -118,7 +122,7 @@ def test_a_node_that_is_lost_takes_its_own_connections_with_it_and_no_other(
     silent = [failure for failure in seen.failures if failure.kind == "TimeoutError"]
     assert all(failure.opened < cut for failure in silent), describe(seen)
     reset = [failure for failure in seen.failures if failure not in silent]
-    assert {failure.kind for failure in reset} == {"ConnectionResetError"}, describe(seen)
+    assert {failure.kind for failure in reset} <= {"ConnectionResetError"}, describe(seen)
     led_away = replace(seen, moved=[moved for moved in seen.moved if moved.at < returns])
     assert [f for f in led_away.rehashed if f not in silent] == reset, (
         "connections of the other node broke: " + describe(seen)
