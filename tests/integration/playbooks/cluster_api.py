@@ -114,7 +114,7 @@ def _handler_of(cluster: Cluster) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             match self.path.split("/"):
-                case ["", "work", host, what]:
+                case ["", "deeds", host, what]:
                     self._reply({}, 200 if cluster.work(host, what) else 500)
                 case [_, _, _, "nodes", name] if cluster.is_gone(name):
                     self._reply({}, 404)

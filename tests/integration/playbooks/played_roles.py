@@ -64,7 +64,7 @@ def play_module(directory: Path, name: str, text: str) -> None:
 
 def _say(what: str) -> dict[str, object]:
     """A task that tells the API what is done on a host; a module would take ten times as long."""
-    url = f"played_api ~ '/work/' ~ inventory_hostname ~ '/{what}'"
+    url = f"played_api ~ '/deeds/' ~ inventory_hostname ~ '/{what}'"
     return {
         "name": f"Do {what}",
         "ansible.builtin.debug": {"msg": f"{{{{ lookup('ansible.builtin.url', {url}) }}}}"},

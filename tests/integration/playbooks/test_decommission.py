@@ -22,7 +22,7 @@ module = AnsibleModule({"key_files": {"type": "list", "elements": "path"}}, supp
 # each host has runs' keys of a user with its name
 (key_file,) = module.params["key_files"]
 if not module.check_mode:
-    urlopen("API/work/" + Path(key_file).parts[2] + "/cleanup").read()
+    urlopen("API/deeds/" + Path(key_file).parts[2] + "/cleanup").read()
 module.exit_json(changed=True)
 """
 
