@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 
-class Turns:
+class AccountTurns:
     """A place that gets free is for the account that has fewest; of those with as many, each has its turn.
 
     An account has all places but one at most: another that comes does not wait for what takes long.

@@ -13,7 +13,7 @@ import pytest
 from api_requests import ADMIN, API, TENANT, Events
 
 from epic.api.access import auth
-from epic.api.access.attempts import Attempts, TooManyAttempts, Turns
+from epic.api.access.attempts import Attempts, SourceTurns, TooManyAttempts
 from epic.api.app import create_app
 from epic.api.context import Context
 from epic.cache.store import CachedStore
@@ -103,13 +103,13 @@ async def test_a_right_password_is_next_however_many_wrong_ones_wait(
 
     monkeypatch.setattr(auth, "verify_password", slow)
     waiting: list[str] = []
-    wait = Turns._wait
+    wait = SourceTurns._wait
 
-    async def noting(turns: Turns, source: str) -> None:
+    async def noting(turns: SourceTurns, source: str) -> None:
         waiting.append(source)
         await wait(turns, source)
 
-    monkeypatch.setattr(Turns, "_wait", noting)
+    monkeypatch.setattr(SourceTurns, "_wait", noting)
     guesses = [asyncio.create_task(site.get((ADMIN[0], f"wrong{i}"))) for i in range(20)]
     await until(lambda: len(waiting) == 20)
     right = asyncio.create_task(site.get(TENANT, source="192.0.2.9"))
@@ -203,7 +203,7 @@ def test_right_passwords_cost_no_attempt() -> None:
 
 
 async def test_sources_take_turns() -> None:
-    turns = Turns(1)
+    turns = SourceTurns(1)
     order: list[str] = []
 
     async def take(source: str) -> None:
@@ -216,7 +216,7 @@ async def test_sources_take_turns() -> None:
 
 
 async def test_a_turn_that_is_not_waited_for_any_more_is_given_to_the_next() -> None:
-    turns = Turns(1)
+    turns = SourceTurns(1)
     async with asyncio.timeout(5):
         async with turns.turn("a"):
             waiting = [asyncio.create_task(turns.turn("b").__aenter__()) for _ in range(2)]

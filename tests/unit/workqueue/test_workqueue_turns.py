@@ -7,14 +7,14 @@ import asyncio
 
 import pytest
 
-from epic.workqueue.turns import Turns
+from epic.workqueue.turns import AccountTurns
 
 
 class Work:
     """Work of accounts that has its place until it is ended; `running` is in the order of beginning."""
 
     def __init__(self, places: int) -> None:
-        self._turns = Turns(places)
+        self._turns = AccountTurns(places)
         self.running: list[str] = []
         self._ends: dict[str, asyncio.Event] = {}
         self.tasks: dict[str, asyncio.Task[None]] = {}
@@ -99,7 +99,7 @@ async def test_with_one_place_accounts_take_turns() -> None:
 
 @pytest.mark.parametrize("places", [1, 2, 4])
 async def test_work_that_fails_gives_its_place_back(places: int) -> None:
-    turns = Turns(places)
+    turns = AccountTurns(places)
     for _ in range(places + 1):
         with pytest.raises(ValueError, match="broken"):
             async with turns.turn("a"):

@@ -22,7 +22,7 @@ from epic.model.resources import EnvoyResources, GWRoute
 from epic.model.values.naming import GatewayId
 from epic.tunnels import proxy_services
 from epic.workqueue.limits import Backoff
-from epic.workqueue.turns import Turns
+from epic.workqueue.turns import AccountTurns
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ class Configurations:
         self._validate = validate
         self._revisions = revisions
         self._settled = settled
-        self._turns = Turns(_AT_ONCE)
+        self._turns = AccountTurns(_AT_ONCE)
         self._entries: dict[GatewayId, _Entry] = {}
         self._ending: dict[GatewayId, asyncio.Task[None]] = {}
 

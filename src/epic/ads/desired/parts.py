@@ -14,7 +14,7 @@ from epic.ads.snapshot import Snapshot
 from epic.ipam.networks import Pools
 from epic.model.resources import GWProxy
 from epic.model.values.naming import GatewayId
-from epic.workqueue.turns import Turns
+from epic.workqueue.turns import AccountTurns
 
 Built = Callable[[GatewayId, set[str]], None]
 """Told of a gateway whose parts were built aside, and of the nodes that get something else by it."""
@@ -46,7 +46,7 @@ class Parts:
         self._entries: dict[GatewayId, _Entry] = {}
         self._building: dict[GatewayId, _Building] = {}
         self._failed: dict[GatewayId, Exception] = {}
-        self._turns = Turns(_ASIDE)
+        self._turns = AccountTurns(_ASIDE)
 
     def gateways(self) -> set[GatewayId]:
         """Those that have parts."""

@@ -21,7 +21,7 @@ async def in_turns(items: Iterable[T], part: int = _PART) -> AsyncIterator[T]:
             await asyncio.sleep(0)
 
 
-class Turns:
+class LoopTurns:
     """Work of many steps: whoever waits has his turn after so many of them."""
 
     def __init__(self, most: int) -> None:

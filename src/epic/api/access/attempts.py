@@ -90,7 +90,7 @@ class Attempts:
         self._names.add(name[:_NAME_MAX], -1)
 
 
-class Turns:
+class SourceTurns:
     """Lets so many do something at once; those who wait have their turn source by source."""
 
     def __init__(self, at_once: int) -> None:

@@ -19,7 +19,7 @@ from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from epic.api.access.attempts import Attempts, TooManyAttempts, Turns
+from epic.api.access.attempts import Attempts, SourceTurns, TooManyAttempts
 from epic.api.access.body_limit import MEASUREMENTS_BYTES, MOST_BYTES, body_length, limited
 from epic.api.access.body_rate import BodyRate, TooManyBytes
 from epic.api.access.connections import STATE, Connection, origin_of
@@ -104,7 +104,7 @@ class Authenticator:
         self._key = secrets.token_bytes(32)
         self._verified = Verified(store)
         self._attempts = Attempts()
-        self._turns = Turns(_VERIFICATIONS_AT_ONCE)
+        self._turns = SourceTurns(_VERIFICATIONS_AT_ONCE)
         self._running: dict[tuple[bytes, str, bool], asyncio.Task[None]] = {}
         self._nobody = hash_password(secrets.token_hex(16))
         self._log = LogRate(log)

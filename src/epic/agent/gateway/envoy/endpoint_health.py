@@ -11,7 +11,7 @@ from envoy.config.endpoint.v3 import endpoint_pb2
 
 from epic.ads.snapshot import LOAD_ASSIGNMENT, Snapshot, Versioned, versioned
 from epic.agent.gateway.envoy.assignments import Assignment, assignments, endpoints_of, is_among
-from epic.agent.runtime.turns import Turns
+from epic.agent.runtime.turns import LoopTurns
 from epic.agent.tunnel.health import DEAD_SECONDS
 from epic.proto import epic_pb2
 
@@ -85,7 +85,7 @@ class EndpointMarks:
     async def mark(self, gateway: str, part: Snapshot, touched: frozenset[str] | None) -> Snapshot:
         """A gateway's resources, marked. `touched` are the names of endpoints that may be reached otherwise
         than when this was called last; None: any may be. Others have their turn in between."""
-        turns = Turns(_AT_ONCE)
+        turns = LoopTurns(_AT_ONCE)
         # Who is interrupted begins anew.
         before = self._marked.pop(gateway, {})
         marked: dict[str, _Marked] = {}
@@ -109,7 +109,7 @@ class EndpointMarks:
         source: Assignment,
         earlier: _Marked | None,
         touched: frozenset[str] | None,
-        turns: Turns,
+        turns: LoopTurns,
     ) -> _Marked:
         if earlier is None or touched is None:
             doubtful, known = source.names, _NOTHING
@@ -123,7 +123,7 @@ class EndpointMarks:
             return earlier
         return _Marked(source, unreached, await _mark(gateway, source, unreached, turns))
 
-    async def _unreached(self, names: frozenset[str], turns: Turns) -> frozenset[str]:
+    async def _unreached(self, names: frozenset[str], turns: LoopTurns) -> frozenset[str]:
         found: set[str] = set()
         for part in turns.parts(names):
             found.update(name for name in part if not self._is_reached(name))
@@ -131,7 +131,7 @@ class EndpointMarks:
         return frozenset(found)
 
 
-async def _mark(gateway: str, source: Assignment, unreached: frozenset[str], turns: Turns) -> Versioned:
+async def _mark(gateway: str, source: Assignment, unreached: frozenset[str], turns: LoopTurns) -> Versioned:
     message = endpoint_pb2.ClusterLoadAssignment.FromString(source.body.value)
     for part in turns.parts(endpoints_of(message)):
         for endpoint in part:
