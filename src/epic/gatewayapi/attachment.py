@@ -23,6 +23,7 @@ from epic.model.resources import GWRoute
 
 UNSUPPORTED = "UnsupportedValue"
 
+_SHOWN = 5
 _PATH = re.compile(r"/[^\x00-\x20\x7f?#]*")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
@@ -54,6 +55,24 @@ def is_gateway(parent: ParentReference) -> bool:
     return (parent.kind or "Gateway") == "Gateway" and (parent.group or GROUP) == GROUP
 
 
+class RouteHostnames:
+    """Under which hostnames a route is served; found once for each listener, however many references ask."""
+
+    def __init__(self, route: GWRoute) -> None:
+        self.route = route
+        http = route.spec.http
+        self._own = [name.lower() for name in http.hostnames] if http and http.hostnames else [ANY]
+        self._found: dict[str, Sequence[str]] = {}
+
+    def on(self, listener: Served) -> Sequence[str]:
+        """The hostnames under which the listener serves the route."""
+        known = self._found.get(listener.hostname)
+        if known is None:
+            found = {intersection(name, listener.hostname) for name in self._own}
+            known = self._found[listener.hostname] = sorted(name for name in found if name is not None)
+        return known
+
+
 def attach(
     route: GWRoute, parent: ParentReference, specified: Sequence[Listener], served: Sequence[Served]
 ) -> Attachment:
@@ -61,34 +80,29 @@ def attach(
     fault = unsupported(route)
     if fault is not None:
         return Attachment(parent, reason=UNSUPPORTED, message=fault)
-    return admit(route, parent, specified, served)
+    return admit(RouteHostnames(route), parent, specified, served)
 
 
 def admit(
-    route: GWRoute, parent: ParentReference, specified: Sequence[Listener], served: Sequence[Served]
+    hostnames: RouteHostnames,
+    parent: ParentReference,
+    specified: Sequence[Listener],
+    served: Sequence[Served],
 ) -> Attachment:
     """Judge one reference of a route that has nothing unsupported."""
     chosen = {listener.name for listener in specified if _selects(parent, listener)}
     if not chosen:
         return Attachment(parent, reason="NoMatchingParent", message=_no_parent(parent, specified))
-    kind = "HTTPRoute" if route.spec.http else "TCPRoute"
+    kind = "HTTPRoute" if hostnames.route.spec.http else "TCPRoute"
     allowing = [listener for listener in served if listener.name in chosen and kind in listener.kinds]
     if not allowing:
-        text = f"No listener of {', '.join(sorted(chosen))} takes a route of kind {kind}."
+        text = f"No listener of {_some(sorted(chosen))} takes a route of kind {kind}."
         return Attachment(parent, reason="NotAllowedByListeners", message=text)
-    admitting = tuple(listener.name for listener in allowing if hostnames_on(route, listener))
+    admitting = tuple(listener.name for listener in allowing if hostnames.on(listener))
     if not admitting:
-        text = f"None of its hostnames is covered by {', '.join(sorted({x.hostname for x in allowing}))}."
+        text = f"None of its hostnames is covered by {_some(sorted({x.hostname for x in allowing}))}."
         return Attachment(parent, reason="NoMatchingListenerHostname", message=text)
     return Attachment(parent, listeners=admitting)
-
-
-def hostnames_on(route: GWRoute, listener: Served) -> list[str]:
-    """The hostnames under which the listener serves the route."""
-    http = route.spec.http
-    own = [name.lower() for name in http.hostnames] if http and http.hostnames else [ANY]
-    found = {intersection(name, listener.hostname) for name in own}
-    return sorted(name for name in found if name is not None)
 
 
 def unsupported(route: GWRoute) -> str | None:
@@ -151,7 +165,13 @@ def _selects(parent: ParentReference, listener: Listener) -> bool:
 
 
 def _no_parent(parent: ParentReference, specified: Sequence[Listener]) -> str:
-    names = ", ".join(f"{x.name} (port {x.port})" for x in specified) or "none"
+    names = _some([f"{x.name} (port {x.port})" for x in specified]) or "none"
     wanted = [f"section {parent.section_name!r}"] if parent.section_name is not None else []
     wanted += [f"port {parent.port}"] if parent.port is not None else []
     return f"The gateway has no listener with {' and '.join(wanted) or 'any name'}; its listeners: {names}."
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first of the names: a gateway may have many, and each of many references may be told of them."""
+    more = [f"{len(names) - _SHOWN} more"] if len(names) > _SHOWN else []
+    return ", ".join([*names[:_SHOWN], *more])

@@ -6,7 +6,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from textwrap import shorten
 
-from epic.gatewayapi.attachment import UNSUPPORTED, Attachment, admit, is_gateway, unsupported
+from epic.gatewayapi.attachment import (
+    UNSUPPORTED,
+    Attachment,
+    RouteHostnames,
+    admit,
+    is_gateway,
+    unsupported,
+)
 from epic.gatewayapi.listeners import Fault, judge, specified
 from epic.model.base import Condition
 from epic.model.gatewayapi import ParentReference
@@ -41,7 +48,7 @@ def route_parents(
     """The route's references to gateways, and whether they take it; `find` knows the gateways by name."""
     spec = route.spec.http or route.spec.tcp
     refs = [ref for ref in (spec.parent_refs if spec else ()) if is_gateway(ref)]
-    fault = unsupported(route)
+    fault, hostnames = unsupported(route), RouteHostnames(route)
     wanted = {name: specified(proxy.spec) for name in {r.name for r in refs} if (proxy := find(name))}
     served = {name: judge(listeners)[0] for name, listeners in wanted.items()}
     found: list[tuple[ParentReference, Condition]] = []
@@ -51,7 +58,7 @@ def route_parents(
         elif fault is not None:
             verdict = Attachment(ref, reason=UNSUPPORTED, message=fault)
         else:
-            verdict = admit(route, ref, wanted[ref.name], served[ref.name])
+            verdict = admit(hostnames, ref, wanted[ref.name], served[ref.name])
         found.append((ref, _condition(route, verdict)))
     return found
 

@@ -4,36 +4,33 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from epic.errors import Invalid
-from epic.gatewayapi.attachment import Attachment, attach, hostnames_on, parents_on
-from epic.gatewayapi.hostnames import covering, most_specific
+from epic.gatewayapi.attachment import (
+    UNSUPPORTED,
+    Attachment,
+    RouteHostnames,
+    admit,
+    parents_on,
+    unsupported,
+)
 from epic.gatewayapi.listeners import Served, judge, specified
 from epic.gatewayapi.names import missing_name
-from epic.gatewayapi.precedence import MatchRank, match_headers, match_path, match_rank, route_age
+from epic.gatewayapi.precedence import route_age
 from epic.gatewayapi.routing import (
     Cluster,
-    HTTPRoute,
     ListenerStatus,
     ParentStatus,
     Port,
     Routing,
-    VirtualHost,
     WeightedCluster,
 )
-from epic.model.gatewayapi import BackendRef, HTTPRouteMatch, HTTPRouteSpec
+from epic.gatewayapi.virtual_hosts import AttachedRoute, Backends, build_virtual_hosts, plan_virtual_hosts
+from epic.model.gatewayapi import BackendRef, Listener, ParentReference
 from epic.model.resources import GWProxy, GWRoute
 
-Backends = Callable[[Iterable[BackendRef]], tuple[WeightedCluster, ...]]
-
-MOST_ENTRIES = 100_000
-"""Matches of a gateway's routes, counted for each listener and hostname that they are for."""
-_TOO_MANY_ENTRIES = (
-    f"The routes have more than {MOST_ENTRIES} matches, counted for each listener and hostname that they are "
-    "for; use fewer hostnames, or fewer matches in routes that are for all of them"
-)
 MOST_PORTS_OF_SERVICE = 32
 """That a gateway's routes may name: each is a cluster with all of the Service's endpoints."""
 
@@ -50,18 +47,6 @@ class Translation:
     parents: tuple[ParentStatus, ...]
 
 
-@dataclass(frozen=True)
-class _Attached:
-    """A route with what became of its references, and the listeners that any of them reaches."""
-
-    route: GWRoute
-    attachments: tuple[Attachment, ...]
-
-    @property
-    def listeners(self) -> frozenset[str]:
-        return frozenset(name for a in self.attachments for name in a.listeners)
-
-
 def translate(proxy: GWProxy, routes: Iterable[GWRoute], services: Collection[str]) -> Translation:
     """Translate a gateway that has its address; `services` are the UIDs of the Services that exist.
 
@@ -72,7 +57,7 @@ def translate(proxy: GWProxy, routes: Iterable[GWRoute], services: Collection[st
     wanted = specified(proxy.spec)
     served, faults = judge(wanted)
     attached = [
-        _Attached(route, tuple(attach(route, ref, wanted, served) for ref in refs))
+        _attach_all(route, refs, wanted, served)
         for route in sorted(routes, key=route_age)
         if (refs := parents_on(route, proxy.name))
     ]
@@ -88,8 +73,18 @@ def translate(proxy: GWProxy, routes: Iterable[GWRoute], services: Collection[st
     counts = {listener.name: sum(listener.name in a.listeners for a in attached) for listener in served}
     states = {f.listener: ListenerStatus(f.listener, False, f.reason, f.message, 0) for f in faults}
     states |= {name: ListenerStatus(name, True, "Accepted", "", count) for name, count in counts.items()}
-    parents = [_parent_status(a.route, x, services) for a in attached for x in a.attachments]
+    parents = [status for a in attached for status in _parent_statuses(a, services)]
     return Translation(routing, tuple(states[listener.name] for listener in wanted), tuple(parents))
+
+
+def _attach_all(
+    route: GWRoute, refs: Iterable[ParentReference], wanted: Sequence[Listener], served: Sequence[Served]
+) -> AttachedRoute:
+    hostnames, fault = RouteHostnames(route), unsupported(route)
+    if fault is not None:
+        refused = tuple(Attachment(ref, reason=UNSUPPORTED, message=fault) for ref in refs)
+        return AttachedRoute(route, hostnames, refused)
+    return AttachedRoute(route, hostnames, tuple(admit(hostnames, ref, wanted, served) for ref in refs))
 
 
 def _references(route: GWRoute) -> Iterator[BackendRef]:
@@ -145,27 +140,23 @@ def _share(ref: BackendRef, services: Collection[str]) -> WeightedCluster:
     return WeightedCluster(missing_name(ref.kind or "Service", ref.name, ref.group or ""), 0, exists=False)
 
 
-def _ports(served: Sequence[Served], attached: Sequence[_Attached], weights: Backends) -> Iterator[Port]:
+def _ports(served: Sequence[Served], attached: Sequence[AttachedRoute], weights: Backends) -> Iterator[Port]:
     by_port: dict[int, list[Served]] = defaultdict(list)
     for listener in served:
         by_port[listener.port].append(listener)
-    entries = 0
+    numbers = sorted(number for number, sharing in by_port.items() if sharing[0].protocol == "HTTP")
+    # What is refused is not built first.
+    planned = dict(zip(numbers, plan_virtual_hosts([by_port[n] for n in numbers], attached), strict=True))
     for number in sorted(by_port):
-        listeners = by_port[number]
-        if listeners[0].protocol == "TCP":
-            yield Port(number, "TCP", backends=_tcp_backends(listeners[0], attached, weights))
-        else:
-            hosts = []
-            for host in (h for x in listeners for h in _virtual_hosts(x, listeners, attached, weights)):
-                entries += 1 + len(host.routes)
-                if entries > MOST_ENTRIES:  # What is refused is not built first.
-                    raise Invalid(_TOO_MANY_ENTRIES)
-                hosts.append(host)
+        if number in planned:
+            hosts = build_virtual_hosts(planned[number], weights)
             yield Port(number, "HTTP", virtual_hosts=tuple(sorted(hosts, key=lambda h: h.hostname)))
+        else:
+            yield Port(number, "TCP", backends=_tcp_backends(by_port[number][0], attached, weights))
 
 
 def _tcp_backends(
-    listener: Served, attached: Sequence[_Attached], weights: Backends
+    listener: Served, attached: Sequence[AttachedRoute], weights: Backends
 ) -> tuple[WeightedCluster, ...]:
     """The oldest route has the port; the others attach and wait."""
     first = next((a.route for a in attached if listener.name in a.listeners), None)
@@ -173,59 +164,17 @@ def _tcp_backends(
     return weights(rules[0].backend_refs) if rules else ()
 
 
-def _virtual_hosts(
-    listener: Served, sharing: Sequence[Served], attached: Sequence[_Attached], weights: Backends
-) -> Iterator[VirtualHost]:
-    """One per hostname that belongs to the listener: a request belongs to the most specific listener only.
-
-    A listener's own hostname gets one even without routes, so that its requests fall to no other listener.
-    Below the routes of the hostname itself come those of wider hostnames: a route for `*.x` also serves
-    the paths of `a.x` that no route for `a.x` matches.
-    """
-    ranked: dict[str, list[tuple[MatchRank, HTTPRoute]]] = {listener.hostname: []}
-    for route in (a.route for a in attached if listener.name in a.listeners):
-        items = list(_http_routes(route, route.spec.http, weights)) if route.spec.http else []
-        for hostname in hostnames_on(route, listener):
-            ranked.setdefault(hostname, []).extend(items)
-    for found in ranked.values():
-        found.sort(key=lambda item: item[0])
-    owners = {other.hostname for other in sharing}
-    for hostname in ranked:
-        if most_specific(owners, hostname) == listener.hostname:
-            wider = (ranked[h] for h in covering(hostname) if h in ranked)
-            routes = (route for found in wider for _, route in found)
-            yield VirtualHost(hostname, tuple(dict.fromkeys(routes)))
-
-
-def _http_routes(
-    route: GWRoute, spec: HTTPRouteSpec, weights: Backends
-) -> Iterator[tuple[MatchRank, HTTPRoute]]:
-    ref, age = route.spec.client_ref, route_age(route)
-    title = f"{ref.namespace}/{ref.name}" if ref.name else route.name
-    for number, rule in enumerate(spec.rules):
-        backends = weights(rule.backend_refs)
-        # None said is every path (HTTPRouteRule of the Gateway API).
-        for position, match in enumerate(rule.matches or (HTTPRouteMatch(),)):
-            yield (
-                match_rank(match, age, number, position),
-                HTTPRoute(
-                    name=f"{title}/rule/{number}/match/{position}",
-                    path_type="Exact" if match.path.type == "Exact" else "PathPrefix",
-                    path=match_path(match),
-                    headers=match_headers(match),
-                    backends=backends,
-                ),
-            )
-
-
-def _parent_status(route: GWRoute, attachment: Attachment, services: Collection[str]) -> ParentStatus:
-    missing = {_title(r) for r in _references(route) if not _is_service(r) or r.name not in services}
-    return ParentStatus(
-        route=route.name,
-        section_name=attachment.parent.section_name,
-        port=attachment.parent.port,
-        accepted=attachment.accepted,
-        reason=attachment.reason,
-        message=attachment.message,
-        unresolved=tuple(sorted(missing)),
-    )
+def _parent_statuses(attached: AttachedRoute, services: Collection[str]) -> Iterator[ParentStatus]:
+    references = _references(attached.route)
+    missing = {_title(r) for r in references if not _is_service(r) or r.name not in services}
+    unresolved = tuple(sorted(missing))
+    for attachment in attached.attachments:
+        yield ParentStatus(
+            route=attached.route.name,
+            section_name=attachment.parent.section_name,
+            port=attachment.parent.port,
+            accepted=attachment.accepted,
+            reason=attachment.reason,
+            message=attachment.message,
+            unresolved=unresolved,
+        )

@@ -75,3 +75,12 @@ def test_what_is_said_of_a_route_is_short_however_many_listeners_there_are() -> 
     found = route_parents(route("h1", *many), lambda _: gateway(*listeners))
     assert len(found) == 32
     assert max(len(condition.message) for _, condition in found) <= 500
+
+
+def test_of_many_listeners_the_first_are_named() -> None:
+    listeners = [{"port": 80 + n, "protocol": "HTTP", "name": f"l{n}"} for n in range(64)]
+    found = route_parents(route("h1", {"name": "U1", "port": 1}), lambda _: gateway(*listeners))
+    assert found[0][1].message == (
+        "The gateway has no listener with port 1; its listeners: "
+        "l0 (port 80), l1 (port 81), l2 (port 82), l3 (port 83), l4 (port 84), 59 more."
+    )

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from epic.errors import Invalid
-from epic.gatewayapi import attachment
+from epic.gatewayapi import attachment, virtual_hosts
 from epic.gatewayapi import translate as translation
 from epic.gatewayapi.routing import HTTPRoute, VirtualHost
 from epic.gatewayapi.translate import translate
@@ -146,8 +147,31 @@ def test_hostnames_times_matches_are_refused_before_they_are_built() -> None:
     wide = [route(f"wide{number}", 0, [], rules) for number in range(10)]
     named = [route(f"r{n}", 0, [f"h{n}-{i}.example.com" for i in range(16)], []) for n in range(10)]
     assert len(hosts(proxy(), [*wide, *named[:2]])) == 33
-    with pytest.raises(Invalid, match="more than 100000 matches"):
+    with (
+        patch.object(virtual_hosts, "HTTPRoute", side_effect=AssertionError("built")),
+        pytest.raises(Invalid, match="more than 100000 matches"),
+    ):
         translate(proxy(), [*wide, *named], {"s1", "s2"})
+
+
+def test_a_match_is_built_once_however_many_listeners_and_hostnames_it_is_for() -> None:
+    names = [f"h{n}.example.com" for n in range(8)]
+    gateway = proxy(None, "*.example.com", "*.org")
+    routes = [route("r", 0, [*names, "a.org"], [{"backendRefs": [{"name": "s1"}]}])]
+    with patch.object(virtual_hosts, "HTTPRoute", wraps=HTTPRoute) as build:
+        assert sum(len(host.routes) for host in hosts(gateway, routes).values()) == 9
+    build.assert_called_once()
+
+
+def test_a_route_is_looked_at_once_however_many_references_it_has() -> None:
+    found = route("r", 0, [], [{"backendRefs": [{"name": "s1"}]}])
+    http = found.spec.http
+    assert http is not None
+    many = http.model_copy(update={"parent_refs": http.parent_refs * 32})
+    found = found.model_copy(update={"spec": found.spec.model_copy(update={"http": many})})
+    with patch.object(translation, "unsupported", return_value=None) as looked:
+        assert len(translate(proxy(), [found], {"s1"}).parents) == 32
+    looked.assert_called_once()
 
 
 def test_a_service_has_only_so_many_ports() -> None:
