@@ -9,7 +9,7 @@ import hashlib
 import logging
 import secrets
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -17,15 +17,16 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from epic.api.access.attempts import Attempts, SourceTurns, TooManyAttempts
-from epic.api.access.body_limit import MEASUREMENTS_BYTES, MOST_BYTES, body_length, limited
+from epic.api.access.body_limit import MEASUREMENTS_BYTES, MOST_BYTES, body_length, limited, read_whole
 from epic.api.access.body_rate import BodyRate, TooManyBytes
 from epic.api.access.connections import STATE, Connection, origin_of
 from epic.api.access.sessions import Sessions
+from epic.api.access.slots import READS, WRITES, OfAccounts, Slots, UntilAnswered
 from epic.api.access.verified import Verified
-from epic.api.access.write_slots import WriteSlots
 from epic.api.context import Principal
 from epic.api.replies import PREFIX, epic_error_reply, error_reply, too_many
 from epic.errors import Unavailable
@@ -201,7 +202,9 @@ class Gate:
         self._app = app
         self._authenticator = authenticator
         self._sessions = sessions
-        self._slots = WriteSlots()
+        self._bodies = OfAccounts()
+        self._writes = Slots(WRITES)
+        self._reads = Slots(READS)
         self._rate = rate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -229,9 +232,29 @@ class Gate:
             return await refusal(scope, receive, send)
         scope.setdefault("state", {})["principal"] = principal
         send = _noted(scope, principal, send)
-        slot = self._slots.take("" if principal.admin else principal.account)
-        async with slot if _changes_something(scope) else nullcontext():
-            return await self._sessions.serve(self._app, _as_json(scope), limited(receive, most), send, user)
+        return await self._serve(_as_json(scope), limited(receive, most), send, user)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, user: User) -> None:
+        """Let the application answer when it is the account's turn."""
+        if _are_measurements(scope):
+            return await self._sessions.serve(self._app, scope, receive, send, user)
+        account = "" if user.spec.admin else user.account
+        async with AsyncExitStack() as stack:
+            if _changes_something(scope):
+                # Whoever sends slowly takes no place from others.
+                await stack.enter_async_context(self._bodies.take(account))
+                try:
+                    whole = await read_whole(receive)
+                except HTTPException as error:
+                    return await error_reply(error.status_code, error.detail)(scope, receive, send)
+                if whole is None:
+                    return None
+                receive = whole
+                slot = self._writes.take(account)
+            else:
+                slot = self._reads.take(account)
+            place = await stack.enter_async_context(UntilAnswered(slot))
+            return await self._sessions.serve(self._app, scope, receive, place.returning(send), user)
 
     async def _refusal(self, scope: Scope, principal: Principal, length: int) -> JSONResponse | None:
         """What a known user is told who may not ask for this, or has asked for too much."""

@@ -34,3 +34,28 @@ def limited(receive: Receive, most: int = MOST_BYTES) -> Receive:
         return message
 
     return receiving
+
+
+async def read_whole(receive: Receive) -> Receive | None:
+    """`receive` that gives at once what there is of a request's body; None: its client is gone.
+
+    Raises what reading it raises.
+    """
+    parts: list[bytes] = []
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        parts.append(message.get("body", b""))
+        more = message.get("more_body", False)
+    body: Message | None = {"type": "http.request", "body": b"".join(parts), "more_body": False}
+
+    async def receiving() -> Message:
+        nonlocal body
+        if body is None:
+            return await receive()
+        message, body = body, None
+        return message
+
+    return receiving
