@@ -52,14 +52,12 @@ def tunnel(id_: int = 7, gateway: str = WEB, inside: IPv4Address = INSIDE) -> Tu
     return Tunnel(id_, gateway, 3, inside, six_of(inside), (None, KEY), 1)
 
 
-def wanted(*addresses: Address, used: tuple[Address, ...] | None = None) -> Desired:
-    """One gateway with endpoints at these addresses, all of them in use unless `used` says otherwise."""
-    in_use = addresses if used is None else used
+def wanted(*addresses: Address) -> Desired:
+    """One gateway with endpoints at these addresses."""
     return Desired(
         instances={WEB: instance()},
         tunnels={7: tunnel()},
         endpoints={(INSIDE, a): VIA for a in addresses},
-        used=frozenset((INSIDE, a) for a in in_use),
     )
 
 

@@ -18,7 +18,6 @@ from agent_samples import (
     INSIDE,
     INSIDE6,
     KEY,
-    PUBLIC,
     VIA,
     WEB,
     A,
@@ -48,7 +47,6 @@ from epic.ads.snapshot import (
     versioned,
 )
 from epic.agent.gateway.control.resource_cache import ResourceCache
-from epic.agent.gateway.desired import used
 from epic.agent.gateway.plans.dirty import DirtySet
 from epic.bpf.dataplane import Endpoint
 from epic.model.values.naming import instance_interface
@@ -89,10 +87,15 @@ def test_all_is_read() -> None:
     assert dict(found.endpoints()) == {(INSIDE, A): VIA}
 
 
-def test_backends_that_envoys_may_use_are_found() -> None:
-    found = cache_of(snapshot())
-    asked = [(INSIDE, A), (INSIDE, B), (INSIDE, IPv4Address("192.168.50.1")), (PUBLIC, A)]
-    assert used(asked, found.instances, found.parts) == {(INSIDE, A), (INSIDE, B)}
+def test_endpoints_are_counted_by_gateway() -> None:
+    cache = cache_of(snapshot())
+    cache.update(ENDPOINT, {f"{WEB}/{A}": versioned(endpoint_message(A, real="10.0.0.1"))})
+    cache.update(ENDPOINT, {f"{WEB}/{B}": versioned(endpoint_message(B))})
+    assert cache.endpoint_counts == {WEB: 2}
+    cache.update(ENDPOINT, {}, [f"{WEB}/{A}", "shop.other/10.0.0.1"])
+    assert cache.endpoint_counts == {WEB: 1}
+    cache.update(ENDPOINT, {}, [f"{WEB}/{B}"])
+    assert dict(cache.endpoint_counts) == {}
 
 
 def test_both_families_and_mapped_endpoints_are_read() -> None:
@@ -114,8 +117,6 @@ def test_both_families_and_mapped_endpoints_are_read() -> None:
         (INSIDE, B): VIA,
         (INSIDE6, C): VIA,
     }
-    asked = [(INSIDE, A), (INSIDE, B), (INSIDE6, C)]
-    assert used(asked, found.instances, found.parts) == {(INSIDE, A), (INSIDE6, C)}
 
 
 @pytest.mark.parametrize(("signing", "active"), [(6, 0), (5, 1)])
@@ -128,7 +129,6 @@ def test_the_key_signs_that_is_said_to(signing: int, active: int) -> None:
 def test_tunnels_and_endpoints_of_absent_gateways_do_not_count() -> None:
     found = cache_of({**snapshot(), INSTANCE: {}})
     assert not found.known(7)
-    assert used([(INSIDE, A)], found.instances, found.parts) == frozenset()
 
 
 def test_a_change_keeps_the_rest() -> None:

@@ -151,3 +151,4 @@ def test_what_an_envoy_that_is_here_still_names_is_no_fault_and_keeps_its_tunnel
     assert differences.differ(lambda _: True, ())
     differences.want((INSIDE, B), None, Endpoint(7))
     assert differences.differ(lambda _: True, {INSIDE})
+    assert not differences.differ(lambda _: True, {INSIDE}, {(INSIDE, B)})

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Endpoints without tunnels, or behind tunnels that are down, are unhealthy for Envoy.
+"""Endpoints behind tunnels that are down are unhealthy for Envoy; those without tunnels it is not told.
 
 - A tunnel is down when no hello was believed for a while; one that is new has that time, too.
-- Only endpoints behind it are marked; all else stays as the control plane sent it.
+- Only endpoints behind it are marked, and those without left out; all else stays as it was sent.
 - Only what changed is looked at, and others have their turn while there is much of it.
 """
 
@@ -21,7 +21,7 @@ from google.protobuf.json_format import ParseDict
 from epic.ads.snapshot import CLUSTER, LOAD_ASSIGNMENT, Snapshot, Versioned, versioned
 from epic.agent.gateway.control.resource_cache import ResourceCache
 from epic.agent.gateway.envoy.assignments import Assignment, assignments
-from epic.agent.gateway.envoy.endpoint_health import EndpointMarks, TunnelLiveness
+from epic.agent.gateway.envoy.endpoint_health import EndpointMarks, Reach, TunnelLiveness
 from epic.proto.epic_pb2 import TunnelStatus
 
 
@@ -39,8 +39,9 @@ class Site:
     def __init__(self, **clusters: Versioned) -> None:
         self.cache = ResourceCache()
         self.unreached: set[str] = set()
+        self.absent: set[str] = set()
         self.asked: list[str] = []
-        self.marks = EndpointMarks(self._is_reached)
+        self.marks = EndpointMarks(self._reach)
         self.take(**clusters)
 
     def take(self, **clusters: Versioned) -> None:
@@ -55,14 +56,26 @@ class Site:
         names = frozenset(f"{WEB}/{address}" for address in touched)
         return (await self.marks.mark(WEB, self.part, names))[LOAD_ASSIGNMENT]
 
-    def _is_reached(self, name: str) -> bool:
-        self.asked.append(name.removeprefix(f"{WEB}/"))
-        return self.asked[-1] not in self.unreached
+    def _reach(self, name: str) -> Reach:
+        address = name.removeprefix(f"{WEB}/")
+        self.asked.append(address)
+        if address in self.absent:
+            return Reach.NONE
+        return Reach.DOWN if address in self.unreached else Reach.UP
+
+    def told(self, *addresses: str) -> set[str]:
+        names = frozenset(f"{WEB}/{address}" for address in addresses)
+        return {name.removeprefix(f"{WEB}/") for name in self.marks.told(WEB, names)}
 
 
 def health(resource: Versioned) -> list[int]:
     found = ClusterLoadAssignment.FromString(resource.body.value)
     return [endpoint.health_status for endpoint in found.endpoints[0].lb_endpoints]
+
+
+def named(resource: Versioned) -> list[str]:
+    found = ClusterLoadAssignment.FromString(resource.body.value)
+    return [e.endpoint.address.socket_address.address for e in found.endpoints[0].lb_endpoints]
 
 
 async def test_only_what_is_behind_a_dead_tunnel_is_unhealthy() -> None:
@@ -74,6 +87,34 @@ async def test_only_what_is_behind_a_dead_tunnel_is_unhealthy() -> None:
     assert marked["c"].version != sent["c"].version
     assert marked["d"] is sent["d"]
     assert sent["c"].body == assignment(str(A), str(B), "name.example").body
+
+
+async def test_what_no_tunnel_reaches_is_left_out() -> None:
+    site = Site(c=assignment(str(A), "name.example", str(C), str(B)), d=assignment(str(C)))
+    site.absent, site.unreached = {str(A), str(C), "name.example"}, {str(B)}
+    marked = await site.mark()
+    assert named(marked["c"]) == ["name.example", str(B)]
+    assert health(marked["c"]) == [0, UNHEALTHY]
+    assert named(marked["d"]) == []
+    assert site.told(str(A), str(B), str(C)) == {str(B)}
+    site.absent = {str(A)}
+    marked = await site.mark(str(C))
+    assert named(marked["c"]) == ["name.example", str(C), str(B)]
+    assert marked["d"] is site.part[LOAD_ASSIGNMENT]["d"]
+    assert site.told(str(A), str(B), str(C)) == {str(B), str(C)}
+
+
+async def test_many_are_left_out_wherever_they_are() -> None:
+    many = [str(IPv4Address("10.0.0.0") + number) for number in range(5000)]
+    site = Site(c=assignment(*many))
+    site.absent = set(many[::2])
+    assert named((await site.mark())["c"]) == many[1::2]
+    site.absent = set(many[:4999])
+    assert named((await site.mark(*many))["c"]) == many[4999:]
+
+
+def test_of_a_gateway_that_was_never_told_anything_nothing_is_told() -> None:
+    assert Site(c=assignment(str(A))).told(str(A)) == set()
 
 
 async def test_an_address_is_known_however_it_is_written() -> None:

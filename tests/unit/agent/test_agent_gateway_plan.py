@@ -25,9 +25,9 @@ from epic.agent.gateway.plans.plan import (
     additions,
     attachment,
     cut_off,
+    leaving,
     removals,
     unprogrammed,
-    waiting,
 )
 from epic.bpf.dataplane import Endpoint
 
@@ -48,7 +48,7 @@ def test_a_new_gateway_gets_everything_in_order() -> None:
 
 def test_nothing_is_done_when_all_is_there() -> None:
     assert additions(wanted(A), DONE) == []
-    assert removals(wanted(A), DONE, {WEB}) == []
+    assert removals(wanted(A), DONE, ()) == []
 
 
 def test_an_interface_that_was_made_anew_is_attached_again() -> None:
@@ -79,8 +79,8 @@ def test_an_endpoint_that_is_mapped_otherwise_is_set_again() -> None:
 def test_endpoints_of_either_family_wait_for_the_envoy() -> None:
     desired = wanted(A)
     observed = replace(DONE, endpoints={(INSIDE, A): VIA, (INSIDE6, C): VIA})
-    assert waiting(desired, observed) == {WEB}
-    assert removals(desired, observed, {WEB}) == [DeleteEndpoints(frozenset({(INSIDE6, C)}))]
+    assert leaving(desired, observed) == {WEB: [(INSIDE6, C)]}
+    assert removals(desired, observed, {(INSIDE6, C)}) == [DeleteEndpoints(frozenset({(INSIDE6, C)}))]
 
 
 def test_a_tunnel_of_an_earlier_agent_is_set_again_for_its_keys_are_unknown() -> None:
@@ -97,18 +97,13 @@ def test_everything_of_a_gateway_that_is_gone_goes() -> None:
 
 def test_an_endpoint_goes_when_the_envoy_has_let_go_of_it() -> None:
     observed = replace(DONE, endpoints={(INSIDE, A): VIA, (INSIDE, B): VIA})
-    assert removals(wanted(A), observed, {WEB}) == [DeleteEndpoints(frozenset({(INSIDE, B)}))]
+    assert removals(wanted(A), observed, {(INSIDE, B)}) == [DeleteEndpoints(frozenset({(INSIDE, B)}))]
 
 
 def test_an_endpoint_stays_while_the_envoy_may_use_it() -> None:
     observed = replace(DONE, endpoints={(INSIDE, A): VIA, (INSIDE, B): VIA})
     assert removals(wanted(A), observed, ()) == []
-    assert waiting(wanted(A), observed) == {WEB}
-
-
-def test_an_endpoint_stays_while_the_envoys_configuration_names_it() -> None:
-    observed = replace(DONE, endpoints={(INSIDE, A): VIA, (INSIDE, B): VIA})
-    assert removals(wanted(A, used=(A, B)), observed, {WEB}) == []
+    assert leaving(wanted(A), observed) == {WEB: [(INSIDE, B)]}
 
 
 def test_a_tunnel_stays_while_an_endpoint_needs_it() -> None:
@@ -117,7 +112,8 @@ def test_a_tunnel_stays_while_an_endpoint_needs_it() -> None:
         DONE, endpoints={(INSIDE, A): Endpoint(8), (INSIDE, B): VIA}, tunnels={7: tunnel(), 8: tunnel(8)}
     )
     assert removals(desired, observed, ()) == []
-    assert removals(desired, observed, {WEB}) == [DeleteEndpoints(frozenset({(INSIDE, B)})), DeleteTunnel(7)]
+    gone = frozenset({(INSIDE, B)})
+    assert removals(desired, observed, gone) == [DeleteEndpoints(gone), DeleteTunnel(7)]
 
 
 def test_a_gateway_with_a_failed_addition_is_not_programmed() -> None:

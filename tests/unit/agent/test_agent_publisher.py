@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from agent_samples import KEY, WEB, A, compare, endpoint_message, instance_message, tunnel_message
+from agent_samples import INSIDE, KEY, WEB, A, B, compare, endpoint_message, instance_message, tunnel_message
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
 from envoy.config.core.v3.health_check_pb2 import UNHEALTHY
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
@@ -71,6 +71,13 @@ class Node:
         await self.publisher.publish(parts, dict(cache.instances), broken)
 
     @property
+    def named(self) -> list[str]:
+        """The endpoints that the Envoy was told last."""
+        body = self.sockets.told[-1][LOAD_ASSIGNMENT]["c"].body.value
+        endpoints = ClusterLoadAssignment.FromString(body).endpoints[0].lb_endpoints
+        return [endpoint.endpoint.address.socket_address.address for endpoint in endpoints]
+
+    @property
     def health(self) -> int:
         """What the Envoy was told last of the first endpoint."""
         body = self.sockets.told[-1][LOAD_ASSIGNMENT]["c"].body.value
@@ -87,6 +94,37 @@ async def test_an_envoy_hears_that_a_tunnel_is_down_and_that_it_is_back(tmp_path
     node.publisher.set_down(frozenset())
     await node.publish()
     assert (node.health, len(node.sockets.told)) == (0, 3)
+
+
+async def test_an_envoy_is_not_told_what_no_tunnel_reaches(tmp_path: Path) -> None:
+    node = Node(tmp_path, [str(A), str(B)])
+    await node.publish()
+    assert node.named == [str(A)]
+    asked = [(INSIDE, A), (INSIDE, B)]
+    assert node.publisher.told(WEB, asked) == {(INSIDE, A)}
+    node.cache.update(ENDPOINT, {}, [f"{WEB}/{A}"])
+    assert node.publisher.told(WEB, asked) == {(INSIDE, A)}
+    await node.publish()
+    assert (node.named, node.publisher.told(WEB, asked)) == ([], frozenset())
+
+
+async def test_an_envoy_without_an_accepted_configuration_keeps_what_it_has_where_it_is_reached(
+    tmp_path: Path,
+) -> None:
+    node = Node(tmp_path, [str(A)])
+    await node.publish()
+    node.cache.update(INSTANCE, {WEB: versioned(instance_message(revision=""))})
+    node.cache.update(CLUSTER, {}, [f"{WEB}/c"])
+    node.cache.update(LOAD_ASSIGNMENT, {}, [f"{WEB}/c"])
+    await node.publish()
+    assert (node.named, len(node.sockets.told)) == ([str(A)], 1)
+    node.publisher.set_down(frozenset({7}))
+    await node.publish()
+    assert node.health == UNHEALTHY
+    node.cache.update(ENDPOINT, {}, [f"{WEB}/{A}"])
+    await node.publish()
+    assert node.named == []
+    assert node.cache.dirty.gateways == set()
 
 
 async def test_what_changes_while_an_envoy_is_told_is_told_next(tmp_path: Path) -> None:

@@ -18,13 +18,14 @@ from epic.ads.snapshot import CLUSTER, LISTENER, LOAD_ASSIGNMENT, versioned
 from epic.agent.gateway.announcement import Newcomers
 from epic.agent.gateway.envoy.readiness import (
     ABSENT_SECONDS,
+    GIVEN_UP_SECONDS,
     HELD_BACK_SECONDS,
     RELEASE_SECONDS,
     Envoy,
     Preconditions,
-    has_released,
     is_announced,
     plan_announcements,
+    released_until,
     step,
     wanted,
 )
@@ -123,13 +124,15 @@ def test_a_draining_gateway_is_not_announced_anew() -> None:
 
 
 def test_an_envoy_lets_go_when_it_has_acknowledged_or_is_away() -> None:
-    assert has_released(SERVING, 100, 100)
+    assert released_until(SERVING, 100) == 100
     more = replace(SERVING, held={**V1, LOAD_ASSIGNMENT: {"old": "1"}})
-    assert not has_released(more, 100 + RELEASE_SECONDS - 0.1, 100)
-    assert has_released(more, 100 + RELEASE_SECONDS, 100)
-    assert not has_released(replace(SERVING, wanted=V2), 1000, 100)
-    assert not has_released(replace(SERVING, connected=False), 100 + RELEASE_SECONDS - 0.1, 100)
-    assert has_released(replace(SERVING, connected=False), 100 + RELEASE_SECONDS, 100)
+    assert released_until(more, 100) == 100 - RELEASE_SECONDS
+    assert released_until(replace(SERVING, connected=False), 100) == 100 - RELEASE_SECONDS
+
+
+def test_an_envoy_that_does_not_acknowledge_is_not_waited_for_for_ever() -> None:
+    behind = replace(SERVING, wanted={**V1, LOAD_ASSIGNMENT: {"c": "2"}})
+    assert released_until(behind, 100) == 100 - GIVEN_UP_SECONDS
 
 
 def test_endpoints_without_a_cluster_do_not_count() -> None:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TypeVar
@@ -17,11 +17,9 @@ from epic.ads.snapshot import (
     CLUSTER,
     LISTENER,
     ROUTE_CONFIGURATION,
-    Snapshot,
     Versioned,
 )
 from epic.agent.gateway.chance.siblings import Siblings, read_siblings
-from epic.agent.gateway.envoy.assignments import assignments
 from epic.agent.tunnel.endpoints import EndpointKey
 from epic.agent.tunnel.keys import key_slots
 from epic.bpf.dataplane import Address, Endpoint
@@ -103,8 +101,6 @@ class Desired:
     instances: Mapping[str, Instance]
     tunnels: Mapping[int, Tunnel]
     endpoints: Mapping[EndpointKey, Endpoint]
-    used: frozenset[EndpointKey] = frozenset()
-    """Of the endpoints that are wanted no more, those that Envoys may still send to."""
 
     @property
     def elements(self) -> frozenset[Element]:
@@ -159,24 +155,6 @@ def split(name: str) -> tuple[str, str]:
         raise ValueError(f"{name!r}: a resource's name is GATEWAY/NAME")
     GatewayId.parse(gateway)
     return gateway, native
-
-
-def used(
-    endpoints: Iterable[EndpointKey], instances: Mapping[str, Instance], parts: Mapping[str, Snapshot]
-) -> frozenset[EndpointKey]:
-    """Those of the endpoints that Envoys may send to; `parts` are their resources by gateway."""
-    gateways = {inside: g for g, instance in instances.items() for inside in instance.insides}
-    sought: dict[str, dict[str, EndpointKey]] = {}
-    for key in endpoints:
-        gateway = gateways.get(key[0])
-        if gateway is not None:
-            sought.setdefault(gateway, {})[f"{gateway}/{key[1]}"] = key
-    found: set[EndpointKey] = set()
-    for gateway, keys in sought.items():
-        names = frozenset(keys)
-        for assignment in assignments(parts.get(gateway, {})).values():
-            found.update(keys[name] for name in names & assignment.names)
-    return frozenset(found)
 
 
 def _read(kind: type[M], convert: Callable[[M, str], T], name: str, resource: Versioned) -> T:

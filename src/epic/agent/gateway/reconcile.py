@@ -15,11 +15,12 @@ from epic.ads.snapshot import INSTANCE, Snapshot
 from epic.agent.gateway.announcement import Announcer, Newcomers
 from epic.agent.gateway.chance.second_chance import SecondChance, moved, namespaces_of
 from epic.agent.gateway.control.resource_cache import ResourceCache
-from epic.agent.gateway.desired import Desired, Element, Instance, NodeState, used
+from epic.agent.gateway.desired import Desired, Element, Instance, NodeState
+from epic.agent.gateway.endpoint_changes import EndpointChanges
 from epic.agent.gateway.envoy import readiness
 from epic.agent.gateway.envoy.drain import Drainer, Order
 from epic.agent.gateway.envoy.publisher import Publisher
-from epic.agent.gateway.envoy.readiness import RELEASE_SECONDS, has_released
+from epic.agent.gateway.envoy.readiness import RELEASE_SECONDS
 from epic.agent.gateway.envoy.registry import EnvoyRegistry
 from epic.agent.gateway.envoy.xds import XdsSockets
 from epic.agent.gateway.firewall import Firewall
@@ -30,8 +31,6 @@ from epic.agent.gateway.plans.parts import carry_out
 from epic.agent.runtime.log_once import LogOnce
 from epic.agent.runtime.resync import Resync
 from epic.agent.runtime.worker import Worker
-from epic.agent.tunnel.endpoints import EndpointKey
-from epic.bpf.dataplane import Endpoint
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +47,6 @@ class _View:
 
     wanted: Desired
     observed: plan.Observed
-    there: dict[EndpointKey, Endpoint]
-    """The observed endpoints, which follow what is done."""
     parts: dict[str, Snapshot | None]
     """What Envoys are to be told, by gateway; those are added for which endpoints are made."""
 
@@ -80,6 +77,7 @@ class Reconciler:
         self._worker = worker
         self._registry, sockets, self._drainer = envoys
         self._publisher = Publisher(cache, self._registry, sockets)
+        self._endpoints = EndpointChanges(cache, self._registry, self._publisher.told)
         self._routes = routes
         self._firewall = firewall
         self._second_chance = second_chance
@@ -97,7 +95,6 @@ class Reconciler:
         self._whole = True
         self._resync = Resync(_RESYNC_SECONDS)
         self._synced = False
-        self._waiting = False
         self._timer: asyncio.TimerHandle | None = None
         self._newcomers = Newcomers()
         self._namespaces: Mapping[str, int] = {}
@@ -148,7 +145,7 @@ class Reconciler:
     @property
     def problems(self) -> tuple[str, ...]:
         """What is wrong with the node now, a line each."""
-        return (*self._troubles.problems, *self._failures.problems)
+        return (*self._troubles.problems, *self._failures.problems, *self._endpoints.problems)
 
     @property
     def failures(self) -> Mapping[str, str]:
@@ -199,7 +196,7 @@ class Reconciler:
 
     def wake_if_waiting(self) -> None:
         """An Envoy has answered: endpoints that it let go of may now be removed."""
-        if self._waiting:
+        if self._endpoints.waits:
             self._wake.set()
 
     async def announce(self) -> bool:
@@ -235,7 +232,7 @@ class Reconciler:
         kernel = await self._worker.run(self._kernel.observe, whole)
         await self._worker.repeat(self._kernel.check_routes)
         passes_on = await self._sync_siblings(kernel, whole)
-        await self._refresh_endpoints()
+        await self._endpoints.refresh(self._worker, self._kernel)
         view = self._view(kernel)
         # A node that begins has a hundred thousand endpoints to make: others have their turn in between.
         await asyncio.sleep(0)
@@ -246,13 +243,20 @@ class Reconciler:
             # Second chance was tried before: what failed of it must not keep the node on old programs.
             await self._worker.run(self._kernel.release_old_programs)
         broken = plan.unprogrammed(view.wanted, view.observed, failed)
-        # Those whose new endpoints have no tunnels yet are not told.
-        unready = {g for a in failed if (g := plan.gateway_of(a)) is not None}
+        # Those whose new endpoints have no tunnels yet are not told; what is not there itself is left out.
+        unready = {
+            g
+            for action in failed
+            if not isinstance(action, plan.SetEndpoints) and (g := plan.gateway_of(action)) is not None
+        }
         await self._publisher.publish(view.parts, view.wanted.instances, unready)
         if self._synced:
             removals = self._removals(view)
             failed += await self._apply(view, removals)
             actions += removals
+            if removals and self._endpoints.held:
+                # There is room for them now.
+                self._wake.set()
         self._programmed = set(view.wanted.instances) - broken
         self._cut_off = plan.cut_off(view.wanted, view.observed, failed)
         if kernel.gaps:
@@ -298,7 +302,7 @@ class Reconciler:
         surplus = await self._worker.run(self._kernel.surplus, interfaces, tunnels)
         elements = frozenset[Element]().union(*(i.elements for i in instances.values()))
         standing = self._routes.standing - {i.public for i in instances.values()}
-        ours = surplus.programs or endpoints.differ(self._cache.known, insides)
+        ours = surplus.programs or endpoints.differ(self._cache.known, insides, self._endpoints.held)
         ours = ours or bool(standing) or bool(self._firewall.open - elements)
         links = {name for name in self._parted.values() if name in surplus.interfaces}
         self._parted = {g: name for g, name in self._parted.items() if ours or name in links}
@@ -316,31 +320,18 @@ class Reconciler:
         if state is not None:
             self.applied = state.digest
 
-    async def _refresh_endpoints(self) -> None:
-        endpoints = self._cache.dirty.endpoints
-        if not endpoints.compared:
-            there = await self._worker.run(self._kernel.endpoints)
-            for _ in endpoints.compare(self._cache.endpoints(), there, self._cache.known):
-                await asyncio.sleep(0)
-            for gateway in self._cache.instances:
-                self._cache.dirty.touch_reach(gateway)
-        elif stale := endpoints.stale:
-            endpoints.refreshed(stale, await self._worker.run(self._kernel.endpoints, stale))
-
     def _view(self, kernel: KernelState) -> _View:
         cache, dirty = self._cache, self._cache.dirty
-        differences = dirty.endpoints.compact(cache.known)
+        differences = self._endpoints.differences()
         wanted = {key: d.wanted for key, d in differences.items() if d.wanted is not None}
         there = {key: d.there for key, d in differences.items() if d.there is not None}
         ids = dirty.tunnels | self._kernel.stale | {endpoint.tunnel for endpoint in wanted.values()}
         known = {id_: cache.tunnels[id_] for id_ in ids if cache.known(id_)}
         tunnels = self._kernel.tunnels(ids)
         dirty.tunnels = {id_ for id_ in dirty.tunnels if known.get(id_) != tunnels.get(id_)}
-        leaving = there.keys() - wanted.keys()
         return _View(
-            wanted=Desired(dict(cache.instances), known, wanted, used(leaving, cache.instances, cache.parts)),
+            wanted=Desired(dict(cache.instances), known, wanted),
             observed=plan.Observed(kernel.links, kernel.attached, tunnels, there, kernel.delivered),
-            there=there,
             parts={gateway: cache.parts.get(gateway) for gateway in dirty.gateways},
         )
 
@@ -351,37 +342,17 @@ class Reconciler:
         self._failures.note(due, failures)
         undone = {id(action) for action in actions} - {id(action) for action in due}
         troubled = undone | {id(failure.action) for failure in failures}
-        dirty, endpoints = self._cache.dirty, self._cache.dirty.endpoints
-        for action in actions:
-            match action:
-                case plan.SetEndpoints(gateway, changed) if id(action) in troubled:
-                    endpoints.mark_stale(changed)
-                    dirty.touch_reach(gateway)
-                case plan.DeleteEndpoints(changed) if id(action) in troubled:
-                    endpoints.mark_stale(changed)
-                case plan.SetEndpoints(gateway, made):
-                    endpoints.made(made)
-                    view.there.update(made)
-                    view.parts.setdefault(gateway, self._cache.parts.get(gateway))
-                    dirty.touch_reach(gateway, (f"{gateway}/{address}" for _, address in made))
-                case plan.DeleteEndpoints(keys):
-                    endpoints.removed(keys)
+        self._endpoints.note(actions, troubled)
+        for gateway in self._cache.dirty.gateways - view.parts.keys():
+            view.parts[gateway] = self._cache.parts.get(gateway)
         return [action for action in actions if id(action) in troubled]
 
     def _removals(self, view: _View) -> list[plan.Action]:
         """What may go by now."""
-        now = time.monotonic()
-        waiting = plan.waiting(view.wanted, view.observed)
-        settled = {
-            gateway
-            for gateway in waiting - self._cache.dirty.gateways
-            if gateway in self._registry.envoys
-            and has_released(self._registry.envoys[gateway], now, self._registry.published_at(gateway))
-        }
-        self._waiting = bool(waiting - settled)
-        if self._waiting:
+        released = self._endpoints.released(plan.leaving(view.wanted, view.observed))
+        if self._endpoints.waits:
             self._again(RELEASE_SECONDS)
-        return plan.removals(view.wanted, view.observed, settled)
+        return plan.removals(view.wanted, view.observed, released)
 
     def _again(self, seconds: float) -> None:
         """Look at the node after this time, if not before."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -71,6 +72,8 @@ class ResourceCache:
         """By gateway; those of gateways without instance here, too."""
         self.node_state: NodeState | None = None
         """What the control plane said of the node since the agent began."""
+        self.endpoint_counts: Counter[str] = Counter()
+        """How many endpoints each gateway has, with or without instance here."""
         self.refused: dict[tuple[str, str], str] = {}
         """Resources that make no sense, by type and name: their earlier ones stay."""
         self.dirty = DirtySet()
@@ -237,6 +240,8 @@ class ResourceCache:
         differences = self.dirty.endpoints
         for name, item in items.items():
             before = self._endpoints.get(name)
+            if before is None:
+                self.endpoint_counts[name.partition("/")[0]] += 1
             if before is not None and before.key != item.key:
                 differences.want(before.key, before.endpoint, None)
                 before = None
@@ -248,6 +253,12 @@ class ResourceCache:
             if item_gone is not None:
                 differences.want(item_gone.key, item_gone.endpoint, None)
                 self._touch_reach(name)
+                self._count_less(name.partition("/")[0])
+
+    def _count_less(self, gateway: str) -> None:
+        self.endpoint_counts[gateway] -= 1
+        if not self.endpoint_counts[gateway]:
+            del self.endpoint_counts[gateway]
 
     def _touch_reach(self, name: str) -> None:
         """The gateway of an endpoint may reach others than before: its Envoy is to be told."""

@@ -4,13 +4,22 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from typing import NamedTuple
 
 from epic.ads.snapshot import Snapshot
 from epic.agent.gateway.control.resource_cache import ResourceCache
 from epic.agent.gateway.desired import Instance
-from epic.agent.gateway.envoy.endpoint_health import EndpointMarks
+from epic.agent.gateway.envoy.endpoint_health import EndpointMarks, Reach
 from epic.agent.gateway.envoy.registry import EnvoyRegistry
 from epic.agent.gateway.envoy.xds import XdsSockets
+from epic.agent.tunnel.endpoints import EndpointKey
+
+
+class _Source(NamedTuple):
+    """What an Envoy was to have last, before it was looked at what of it is reached."""
+
+    part: Snapshot
+    revision: str
 
 
 class Publisher:
@@ -20,13 +29,20 @@ class Publisher:
         self._cache = cache
         self._registry = registry
         self._sockets = sockets
-        self._marks = EndpointMarks(self._is_reached)
+        self._marks = EndpointMarks(self._reach)
+        self._sources: dict[str, _Source] = {}
         self._down: frozenset[int] = frozenset()
 
     def keep(self, gateways: Collection[str]) -> None:
         """Have sockets for these gateways and no others."""
         self._sockets.keep(gateways)
         self._marks.keep(gateways)
+        self._sources = {g: source for g, source in self._sources.items() if g in gateways}
+
+    def told(self, gateway: str, endpoints: Collection[EndpointKey]) -> frozenset[EndpointKey]:
+        """Those of a gateway's endpoints that its Envoy was told last."""
+        names = {f"{gateway}/{address}": (inside, address) for inside, address in endpoints}
+        return frozenset(names[name] for name in self._marks.told(gateway, frozenset(names)))
 
     def set_down(self, down: frozenset[int]) -> None:
         """These tunnels are down: endpoints behind them are unhealthy."""
@@ -46,23 +62,28 @@ class Publisher:
         for gateway in sorted(parts.keys() - broken):
             part, instance = parts[gateway], instances.get(gateway)
             touched = cache.dirty.take_reach(gateway)
-            if instance is not None and gateway in self._registry.envoys:
-                # Without a revision there is no accepted configuration: what the Envoy has stays.
-                told = part or ({} if instance.revision else None)
-                self._tell(instance, told and await self._marks.mark(gateway, told, touched))
+            if instance is not None and (source := self._source(instance, part)) is not None:
+                self._tell(gateway, await self._marks.mark(gateway, source.part, touched), source.revision)
             same = cache.parts.get(gateway) is part and cache.instances.get(gateway) is instance
             if same and not cache.dirty.is_touched(gateway):
                 cache.dirty.gateways.discard(gateway)
 
-    def _tell(self, instance: Instance, told: Snapshot | None) -> None:
-        gateway = instance.gateway
+    def _source(self, instance: Instance, part: Snapshot | None) -> _Source | None:
+        """What an Envoy is to have, if anything was ever accepted."""
+        if instance.gateway not in self._registry.envoys:
+            return None
+        if part or instance.revision:
+            self._sources[instance.gateway] = _Source(part or {}, instance.revision)
+        # Without a revision there is no accepted configuration: what the Envoy has stays.
+        return self._sources.get(instance.gateway)
+
+    def _tell(self, gateway: str, told: Snapshot, revision: str) -> None:
         # It may have gone while it was looked at.
-        if told is None or gateway not in self._registry.envoys:
-            return
-        if self._registry.publish(gateway, told, instance.revision):
+        if gateway in self._registry.envoys and self._registry.publish(gateway, told, revision):
             self._sockets.publish(gateway, told)
 
-    def _is_reached(self, name: str) -> bool:
-        # To what has no tunnel, or none yet, the programs drop all.
+    def _reach(self, name: str) -> Reach:
         tunnel = self._cache.tunnel_to(name)
-        return tunnel is not None and tunnel not in self._down
+        if tunnel is None:
+            return Reach.NONE
+        return Reach.DOWN if tunnel in self._down else Reach.UP

@@ -20,6 +20,9 @@ ABSENT_SECONDS = 60.0
 RELEASE_SECONDS = 3.0
 """After so long, an Envoy that is current or has no stream is taken to use no removed endpoint any more."""
 
+GIVEN_UP_SECONDS = 60.0
+"""After so long, no Envoy keeps an endpoint that it was to let go of."""
+
 Versions = Mapping[str, Mapping[str, str]]
 """Versions by type and native name."""
 
@@ -56,9 +59,9 @@ class Envoy:
 
     @property
     def exact(self) -> bool:
-        """It has acknowledged all that was published for it, and holds nothing else."""
+        """It has acknowledged all clusters and endpoints that were published for it, and holds no others."""
         return self.connected and all(
-            self.held.get(url, {}) == self.wanted.get(url, {}) for url in ENVOY_TYPES
+            self.held.get(url, {}) == self.wanted.get(url, {}) for url in (CLUSTER, LOAD_ASSIGNMENT)
         )
 
     @property
@@ -110,13 +113,14 @@ def is_announced(envoy: Envoy, now: float) -> bool:
     return now - envoy.behind_since < (HELD_BACK_SECONDS if envoy.connected else ABSENT_SECONDS)
 
 
-def has_released(envoy: Envoy, now: float, published_at: float) -> bool:
-    """Whether endpoints that are no longer published may lose their tunnels.
+def released_until(envoy: Envoy, now: float) -> float:
+    """Endpoints that are not among what is published since this time or longer may lose their tunnels.
 
-    An Envoy may give up the endpoints of a removed cluster without a word, hence the time.
+    An Envoy may give up the endpoints of a removed cluster without a word, hence the times.
     """
-    late = now - published_at >= RELEASE_SECONDS
-    return envoy.exact or (late and (envoy.current or not envoy.connected))
+    if envoy.exact:
+        return now
+    return now - (RELEASE_SECONDS if envoy.current or not envoy.connected else GIVEN_UP_SECONDS)
 
 
 @dataclass(frozen=True)

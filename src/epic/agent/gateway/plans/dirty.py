@@ -37,19 +37,22 @@ class EndpointDiff:
         """Endpoints of which it is not known what is there."""
         return frozenset(self._stale)
 
-    def differ(self, known: Callable[[int], bool], insides: Container[Address]) -> bool:
+    def differ(
+        self, known: Callable[[int], bool], insides: Container[Address], held: Container[EndpointKey] = ()
+    ) -> bool:
         """Whether any is not as it should be; `known` are the tunnels.
 
-        What the Envoys with these inside addresses still name is there as long as they do, and is no fault.
+        What the Envoys with these inside addresses do not let go of is there as long as that takes, and is no
+        fault; nor are those that are `held` back for it.
         """
         return not self.compared or any(
             found.there != (found.wanted if found.wanted is None or known(found.wanted.tunnel) else None)
             for key, found in self._found.items()
-            if found.wanted is not None or key[0] not in insides
+            if (found.wanted is not None or key[0] not in insides) and key not in held
         )
 
     def kept(self, insides: Container[Address]) -> set[int]:
-        """The tunnels of what is there only because Envoys with these inside addresses still name it."""
+        """The tunnels of what is there only until Envoys with these inside addresses let go of it."""
         return {
             found.there.tunnel
             for key, found in self._found.items()

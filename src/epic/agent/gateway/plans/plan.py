@@ -157,10 +157,10 @@ def _new_endpoints(desired: Desired, observed: Observed, plugged: Collection[str
         yield SetEndpoints(gateway, endpoints)
 
 
-def removals(desired: Desired, observed: Observed, settled: Collection[str]) -> list[Action]:
-    """What may go: of gateways that are gone, and what the Envoys of `settled` gateways no longer use."""
+def removals(desired: Desired, observed: Observed, released: Collection[EndpointKey]) -> list[Action]:
+    """What may go: of gateways that are gone, and endpoints that the Envoys of others have let go of."""
     actions: list[Action] = []
-    gone = frozenset(_unused_endpoints(desired, observed, settled))
+    gone = frozenset(_unused_endpoints(desired, observed, released))
     if gone:
         actions.append(DeleteEndpoints(gone))
     kept = {endpoint.tunnel for key, endpoint in observed.endpoints.items() if key not in gone}
@@ -170,29 +170,28 @@ def removals(desired: Desired, observed: Observed, settled: Collection[str]) -> 
     return actions
 
 
-def waiting(desired: Desired, observed: Observed) -> set[str]:
-    """Gateways with entries that must stay until their Envoys let go of them."""
-    gateways = _by_inside(desired)
-    return {
-        gateways[key[0]]
-        for key in observed.endpoints
-        if key not in desired.endpoints and key[0] in gateways and key not in desired.used
-    }
+def leaving(desired: Desired, observed: Observed) -> dict[str, list[EndpointKey]]:
+    """Endpoints that must stay until the Envoys of their gateways let go of them, by gateway."""
+    gateways = gateways_by_inside(desired.instances)
+    found: dict[str, list[EndpointKey]] = {}
+    for key in observed.endpoints:
+        if key not in desired.endpoints and (gateway := gateways.get(key[0])) is not None:
+            found.setdefault(gateway, []).append(key)
+    return found
 
 
 def _unused_endpoints(
-    desired: Desired, observed: Observed, settled: Collection[str]
+    desired: Desired, observed: Observed, released: Collection[EndpointKey]
 ) -> Iterator[EndpointKey]:
-    gateways = _by_inside(desired)
+    gateways = gateways_by_inside(desired.instances)
     for key in observed.endpoints:
-        if key not in desired.endpoints:
-            gateway = gateways.get(key[0])
-            if gateway is None or (gateway in settled and key not in desired.used):
-                yield key
+        if key not in desired.endpoints and (key in released or key[0] not in gateways):
+            yield key
 
 
-def _by_inside(desired: Desired) -> dict[Address, str]:
-    return {inside: g for g, instance in desired.instances.items() for inside in instance.insides}
+def gateways_by_inside(instances: Mapping[str, Instance]) -> dict[Address, str]:
+    """Whose inside address each is."""
+    return {inside: g for g, instance in instances.items() for inside in instance.insides}
 
 
 def gateway_of(action: Action) -> str | None:
