@@ -40,6 +40,8 @@ class ActionModule(ActionBase):
 
     def _command(self):
         _validated, options = self.validate_argument_spec(argument_spec=SPEC)
+        # mostly there is nothing to keep, and then nodes of any version take it
+        options = {name: value for name, value in options.items() if name != "keep" or value}
         request = {**options, "check_mode": self._task.check_mode, "diff": self._task.diff}
         # without sudoable there is no terminal, and standard input is the request alone
         code, out, err = self._connection.exec_command(

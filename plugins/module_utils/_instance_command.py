@@ -56,22 +56,39 @@ def main() -> int:
 
 
 def parse_request(text: bytes) -> dict[str, Any]:
-    """The request: `instances`, each with all its options, `check_mode` and `diff`; raises RequestError."""
+    """The request: `instances`, each with all its options, `check_mode`, `diff`, and `keep`.
+
+    Raises RequestError. Without `keep` nothing is to be kept.
+    """
     if len(text) > MAX_BYTES:
         raise RequestError(f"the request has more than {MAX_BYTES} bytes")
     try:
         request = json.loads(text)
     except (ValueError, RecursionError):
         raise RequestError("the request is not JSON") from None
-    if not isinstance(request, dict) or request.keys() != {"instances", "check_mode", "diff"}:
-        raise RequestError("the request must be an object with instances, check_mode and diff")
+    if not isinstance(request, dict) or request.keys() - {"keep"} != {"instances", "check_mode", "diff"}:
+        raise RequestError(
+            "the request must be an object with instances, check_mode and diff, and perhaps keep"
+        )
     for name in ("check_mode", "diff"):
         if not isinstance(request[name], bool):
             raise RequestError(f"{name} must be true or false")
     instances = request["instances"]
     if not isinstance(instances, list) or len(instances) > MAX_INSTANCES:
         raise RequestError(f"instances must be a list of at most {MAX_INSTANCES}")
-    return {**request, "instances": [_instance(number, item) for number, item in enumerate(instances)]}
+    return {
+        **request,
+        "instances": [_instance(number, item) for number, item in enumerate(instances)],
+        "keep": _kept(request.get("keep", [])),
+    }
+
+
+def _kept(names: object) -> list[str]:
+    if not isinstance(names, list) or len(names) > MAX_INSTANCES:
+        raise RequestError(f"keep must be a list of at most {MAX_INSTANCES}")
+    if not all(isinstance(name, str) and len(name) <= MAX_TEXT for name in names):
+        raise RequestError(f"keep must be a list of texts of at most {MAX_TEXT} characters")
+    return names
 
 
 def _instance(number: int, item: object) -> dict[str, Any]:
@@ -112,7 +129,7 @@ def _request() -> dict[str, Any]:
 def _answer(request: dict[str, Any]) -> dict[str, Any]:
     try:
         with _alone():
-            answer = run_instances({"instances": request["instances"]}, request["check_mode"], _run)
+            answer = run_instances(request, request["check_mode"], _run)
     except OSError as error:
         return {"failed": True, "msg": str(error)}
     if not request["diff"]:

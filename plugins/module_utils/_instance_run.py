@@ -35,25 +35,31 @@ INSTANCE_OPTIONS: dict[str, dict[str, Any]] = {
 }
 """What is said of an instance, in the words of Ansible's argument specifications."""
 SPEC: dict[str, dict[str, Any]] = {
-    "instances": {"type": "list", "elements": "dict", "required": True, "options": INSTANCE_OPTIONS}
+    "instances": {"type": "list", "elements": "dict", "required": True, "options": INSTANCE_OPTIONS},
+    "keep": {"type": "list", "elements": "str", "default": []},
 }
 
 
 def run_instances(params: dict[str, Any], check: bool, run_command: Run) -> dict[str, Any]:
     """Run the instances of `params` and no others; with `check` only say what would be done.
 
+    Of a gateway in `keep` nothing is known: whatever there is of it is left as it is.
+
     Returns `changed`, `instances`, `envoy_versions` and `diff` as the module gateway_instances documents
     them, or `failed` and `msg`. What is wrong with one instance is said of that one, which is left as it is.
     """
-    wanted, errors = parse_all(params["instances"])
+    kept = set(params["keep"])
+    instances = [item for item in params["instances"] if item["gateway"] not in kept]
+    wanted, errors = parse_all(instances)
     errors |= _missing_envoys(wanted)
-    untouched = {item["gateway"] for item in params["instances"] if not item["may_restart"]}
+    untouched = {item["gateway"] for item in instances if not item["may_restart"]}
     try:
         found = find(run_command)
     except (ApplyError, OSError) as error:
         return {"failed": True, "msg": str(error)}
     good = {name: instance for name, instance in wanted.items() if name not in errors}
-    actions = plan(good, {name: state for name, state in found.items() if name not in errors}, untouched)
+    left = errors.keys() | kept
+    actions = plan(good, {name: state for name, state in found.items() if name not in left}, untouched)
     if not check:
         errors |= apply(run_command, actions)
     return {

@@ -43,6 +43,13 @@ options:
         description: Whether its Envoy may be stopped for a change. If not, one that runs is C(deferred).
         type: bool
         default: true
+  keep:
+    description:
+      - Gateways of which it is not known what they are to be. What the node has of them is left as it is, and
+        nothing is said of them.
+    type: list
+    elements: str
+    default: []
 """
 
 EXAMPLES = r"""

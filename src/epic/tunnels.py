@@ -177,6 +177,19 @@ def tunnel_endpoints(tunnels: Iterable[Tunnel], nodes: Mapping[str, Node]) -> di
     }
 
 
+def with_kept_endpoints(
+    endpoints: Mapping[str, NodeTunnelEndpoints], proxy: GWProxy, unseen: Collection[int]
+) -> dict[str, NodeTunnelEndpoints]:
+    """The same with what the gateway has of tunnels that cannot be seen now."""
+    found = dict(endpoints)
+    for address, before in proxy.spec.gue_tunnel_endpoints.items():
+        kept = {node: end for node, end in before.epic_endpoints.items() if end.tunnel_id in unseen}
+        if kept:
+            known = found.get(address, NodeTunnelEndpoints()).epic_endpoints
+            found[address] = NodeTunnelEndpoints(epic_endpoints={**kept, **known})
+    return dict(sorted(found.items()))
+
+
 def _moved(stored: Tunnel, target: WantedTunnel) -> Tunnel:
     if stored.spec.node_address == target.node_address:
         return stored

@@ -169,7 +169,7 @@ class EpicNode:
         """What the module does here: by gateway the action and the error."""
         wanted = {str(i["gateway"]): i for i in plan.instances}
         done: dict[str, tuple[str, str]] = {}
-        for gateway in sorted(set(self.units) - set(wanted)):
+        for gateway in sorted(set(self.units) - set(wanted) - plan.kept):
             self._stop(gateway)
             del self.units[gateway]
             self.first_announced.pop(gateway, None)

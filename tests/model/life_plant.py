@@ -35,6 +35,7 @@ from epic.reconcile.siblings_keeper import SiblingsKeeper
 from epic.reconcile.turn import LifecycleSettings
 from epic.rotation import Policy
 from epic.runs.inventory import NodePlan, plan_nodes
+from epic.runs.queue import find_unreadable
 from epic.runs.records import Records
 from epic.runs.results import NodeOutcome
 from epic.siblings.heard import AppliedLists
@@ -156,7 +157,8 @@ class Plant:
             runs = self.records.begin(transaction, due)
             nodes = [n for n in transaction.list(Node) if n.name in runs and not n.status.lost]
             groups, proxies = transaction.list(LBServiceGroup), transaction.list(GWProxy)
-            plans = plan_nodes(nodes, proxies, groups, "1", DEFAULT_POOLS.inside6)
+            unreadable = find_unreadable(transaction)
+            plans = plan_nodes(nodes, proxies, groups, "1", DEFAULT_POOLS.inside6, unreadable)
         if all(self.store.get(Run, "", run.name).status.state == "running" for run in due):
             self.executions |= {name: Execution(run, plans.get(name)) for name, run in runs.items()}
 
@@ -230,9 +232,10 @@ class Plant:
         if node.connected and not revoked:
             self.check_announced(node, set(node.announced.values()) - before)
         if node.agent and node.connected and not revoked:
-            self._take_report(node)
+            self.take_report(node)
 
-    def _take_report(self, node: EpicNode) -> None:
+    def take_report(self, node: EpicNode) -> None:
+        """The control plane hears what a node says of itself."""
         report = node.report()
         self.last_report[node.name] = self.clock.seconds()
         lists = applied_siblings(report, self._read()[0].gateways())
@@ -240,7 +243,7 @@ class Plant:
         states = {state.gateway: state for state in report.instances}
         with self._may_fail(), self.store.transaction() as transaction:
             self._change_instances(transaction, node.name, lambda proxy: reported(proxy, node.name, states))
-            stored = transaction.find(Node, "", node.name)
+            stored = transaction.find_readable(Node, "", node.name)
             if stored is not None:
                 transaction.update(heard(stored, report, self.clock()))
 

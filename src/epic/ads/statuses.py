@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Iterable
 
 from epic.ads.reports import configured, heard, reported, silent
-from epic.errors import EpicError, NotFound
+from epic.errors import EpicError
 from epic.model.base import now
 from epic.model.resources import GWProxy, Node
 from epic.model.values.naming import GatewayId
@@ -45,15 +45,16 @@ class Statuses:
 
     def _heard(self, report: epic_pb2.NodeReport) -> None:
         time = now()
-        try:
-            node = self._store.get(Node, "", report.node)
-            if heard(node, report, time) is node:
-                return
-            with self._store.transaction() as transaction:
-                node = transaction.get(Node, "", report.node)
+        node = self._store.find_readable(Node, "", report.node)
+        if node is None:
+            log.debug("node %s reports but is not known, or cannot be read", report.node)
+            return
+        if heard(node, report, time) is node:
+            return
+        with self._store.transaction() as transaction:
+            node = transaction.find_readable(Node, "", report.node)
+            if node is not None:
                 transaction.update(heard(node, report, time))
-        except NotFound:
-            log.debug("node %s reports but is not known", report.node)
 
     async def _change(self, gateways: Iterable[GatewayId], change: Change) -> None:
         await asyncio.to_thread(self._apply, tuple(gateways), change)
@@ -70,9 +71,8 @@ class Statuses:
 
 
 def _changed(reader: Store | Transaction, gateway: GatewayId, change: Change) -> GWProxy | None:
-    try:
-        proxy = reader.get(GWProxy, gateway.account, gateway.proxy)
-    except NotFound:
+    proxy = reader.find_readable(GWProxy, gateway.account, gateway.proxy)
+    if proxy is None:
         return None
     changed = change(proxy)
     return None if changed == proxy else changed

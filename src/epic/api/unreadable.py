@@ -110,7 +110,7 @@ def _settle(ctx: Context, transaction: Transaction, world: World, found: Unreada
     elif key.kind == Siblings.kind:
         proxy = transaction.find_readable(GWProxy, key.account, key.name)
         if proxy is not None:
-            world.note(relist_gateway(transaction, proxy, world.nodes))
+            world.note(relist_gateway(transaction, proxy, world.nodes_to_list()))
     if key.kind in _OF_TUNNELS:
         names = {*world.names(key.account), key.name}
         remember(transaction, world, key.account, names, Budget())

@@ -12,12 +12,17 @@ from epic.placement import Candidate, preference
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a gateway is to be."""
+    """What a gateway is to be.
+
+    With `keeps_versions` it is not known which Envoy it is to have: instances keep theirs, and those that
+    have none get `envoy_version`, which some other one has; empty: none, so they wait.
+    """
 
     replicas: int
     envoy_version: str
     drain_seconds: int
     deleting: bool = False
+    keeps_versions: bool = False
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,8 @@ class Host:
 
     `drain`, `removing` and `lost` are the operators' will, and so is `unheard_ok`: what no router hears may
     take the place of what leaves the node; `pending` and `running` tell of runs there;
-    `applied`: the node has said that what it was told to drop is gone.
+    `applied`: the node has said that what it was told to drop is gone. Of one that is `unreadable` nothing of
+    all that is known: its instances stay as they are.
     """
 
     candidate: Candidate
@@ -37,6 +43,7 @@ class Host:
     running: bool = False
     applied: bool = False
     unheard_ok: bool = False
+    unreadable: bool = False
 
     @property
     def heard(self) -> bool:
@@ -78,7 +85,9 @@ def goals(
     free: list[ProxyInstance] = []
     for instance in instances:
         host = hosts[instance.node]
-        if wanted.deleting or host.removing or _is_past_return(instance):
+        if host.unreadable:
+            aims[instance.node] = instance.goal
+        elif wanted.deleting or host.removing or _is_past_return(instance):
             aims[instance.node] = "remove"
         elif host.drain:
             aims[instance.node] = "park"

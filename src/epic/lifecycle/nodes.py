@@ -18,14 +18,18 @@ from epic.model.resources import Node
 SILENT_AFTER = timedelta(seconds=40)
 """Reports come every few seconds, and are noted every ten."""
 _NAMED = 5
+_MAY_HAVE_MORE = "a gateway that cannot be read may have an instance here; replace, restore or discard it"
 
 
-def settled(node: Node, placed: Sequence[Placed], time: datetime) -> Node:
-    """The node as it is now; `placed` are all instances that it has not let go of."""
+def settled(node: Node, placed: Sequence[Placed], time: datetime, *, may_have_more: bool = False) -> Node:
+    """The node as it is now; `placed` are all instances that it has not let go of.
+
+    It `may_have_more`, of gateways that cannot be read.
+    """
     status = node.status
     phase = _phase(node)
     update: dict[str, object] = {
-        "emptied": status.emptied or (node.deleting and not placed),
+        "emptied": status.emptied or (node.deleting and not placed and not may_have_more),
         "returning": status.returning and status.applied_digest != node_digest(status, placed),
     }
     if phase != status.phase or status.since is None:
@@ -33,7 +37,7 @@ def settled(node: Node, placed: Sequence[Placed], time: datetime) -> Node:
     conditions = status.conditions
     for condition in (
         _ready(status, time),
-        _drained(node, placed),
+        _drained(node, placed, may_have_more=may_have_more),
         _drop_held(status),
         _healthy(status),
         _second_chance(status),
@@ -82,10 +86,12 @@ def _ready(status: NodeStatus, time: datetime) -> Condition:
     return _condition("Ready", "True", "Reporting")
 
 
-def _drained(node: Node, placed: Sequence[Placed]) -> Condition:
+def _drained(node: Node, placed: Sequence[Placed], *, may_have_more: bool) -> Condition:
     if not (node.spec.drain or node.deleting):
         return _condition("Drained", "False", "NotAsked")
     serving = [p for p in placed if p.instance.phase not in {"Withdrawn", "Removed"} or _is_asked(p.instance)]
+    if not serving and may_have_more:
+        return _condition("Drained", "False", "GatewayUnreadable", _MAY_HAVE_MORE)
     if not serving:
         return _condition("Drained", "True", "NoInstanceServes")
     named = [f"{gateway}: {i.reason or i.phase}" for gateway, i in sorted(serving, key=lambda p: p.gateway)]

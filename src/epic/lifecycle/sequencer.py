@@ -9,7 +9,7 @@ nobody's place, unless an operator has said that it may, nor does what reaches l
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -59,6 +59,8 @@ def advance(
     unheard = frozenset(name for name, host in hosts.items() if host.candidate.unheard)
     after = list(standing)
     for index, instance in enumerate(standing):
+        if hosts[instance.node].unreadable:
+            continue
         others = [*after[:index], *after[index + 1 :]]
         view = _View(aims[instance.node], others, wanted, hosts[instance.node], unheard, bool(new))
         after[index] = _stamped(instance, _moved(instance, view), view.goal, time)
@@ -85,7 +87,14 @@ def needs_run(instance: ProxyInstance, wanted: Wanted) -> bool:
         return instance.unit != "removed"
     if instance.unit == "outdated":
         return instance.phase == "Withdrawn"
+    if wanted.keeps_versions:
+        return instance.unit != "current" and bool(instance.envoy_version or wanted.envoy_version)
     return instance.unit != "current" or instance.envoy_version != wanted.envoy_version
+
+
+def some_version(instances: Iterable[ProxyInstance]) -> str:
+    """An Envoy that some of a gateway's instances have, for when it is not known which they are to have."""
+    return next((instance.envoy_version for instance in instances if instance.envoy_version), "")
 
 
 def may_restart(instance: ProxyInstance) -> bool:
@@ -251,5 +260,7 @@ def _stamped(before: ProxyInstance, move: _Move, goal: Goal, time: datetime) -> 
 
 def _asks_for_run(before: ProxyInstance, after: ProxyInstance, wanted: Wanted, host: Host) -> bool:
     """Whether to queue a run for it: at once when it comes to need one, else if none is on its way."""
+    if host.unreadable:
+        return False
     turned = after.phase == "Withdrawn" and (before.phase, before.goal) != (after.phase, after.goal)
     return needs_run(after, wanted) and (turned or not (host.pending or host.running))

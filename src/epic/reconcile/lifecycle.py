@@ -12,7 +12,15 @@ from epic.model.base import now
 from epic.model.resources import Tunnel
 from epic.model.values.naming import GatewayId
 from epic.reconcile.current import CurrentWorld
-from epic.reconcile.turn import LifecycleSettings, TunnelEvidence, Turn, is_work, next_step, replicas
+from epic.reconcile.turn import (
+    LifecycleSettings,
+    TunnelEvidence,
+    Turn,
+    is_work,
+    may_have_more,
+    next_step,
+    replicas,
+)
 from epic.reconcile.world import Key, Lives
 from epic.store.interface import Change, Store
 from epic.workqueue.failures import FailureLog
@@ -130,7 +138,8 @@ def _look(lives: Lives, settings: LifecycleSettings, evidence: TunnelEvidence, k
         if node is None:
             return False, False
         placed = lives.placed(key.name)
-        return True, node_life.is_gone(node, placed) or node_life.settled(node, placed, now()) != node
+        settled = node_life.settled(node, placed, now(), may_have_more=may_have_more(lives, key.name))
+        return True, node_life.is_gone(node, placed) or settled != node
     if key.kind in {"plan", "tunnels"}:
         return _look_at_tunnels(lives, evidence, key)
     until = lives.held_until(key)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 
 from epic.ads.snapshot import versioned
 from epic.lifecycle.conditions import with_proxy_condition
@@ -15,7 +15,7 @@ from epic.model.siblings import Siblings, SiblingsSpec
 from epic.model.values.naming import GatewayId
 from epic.rotation import KEY_BYTES
 from epic.siblings.condition import second_chance
-from epic.siblings.listing import begin, living, noted, relist
+from epic.siblings.listing import Nodes, begin, living, noted, relist, stands
 from epic.siblings.message import message
 from epic.siblings.waiting import HELD
 from epic.store.interface import Reader, Transaction
@@ -26,17 +26,17 @@ def new_secret() -> str:
     return secrets.token_hex(KEY_BYTES)
 
 
-def relisted(proxy: GWProxy, spec: SiblingsSpec | None, nodes: Mapping[str, Node]) -> SiblingsSpec | None:
+def relisted(proxy: GWProxy, spec: SiblingsSpec | None, nodes: Nodes) -> SiblingsSpec | None:
     """The list that the gateway is to have; None: none of its nodes passes packets on, or ever did.
 
     `nodes` are at least those of its instances, its siblings and its former siblings that exist.
     """
-    here = living(proxy.status.instances, nodes)
+    here = living(proxy.status.instances, nodes, spec.siblings if spec is not None else ())
     public, time = proxy.spec.public_address, now()
     if public is None or (spec is None and not here):
         return spec
     before = spec if spec is not None else begin(public, time, new_secret())
-    standing = [name for name, node in nodes.items() if not node.status.lost]
+    standing = [name for name, node in nodes.items() if stands(node)]
     return stamped(proxy.id, relist(before, here, standing, time, new_secret()))
 
 
@@ -62,7 +62,7 @@ def listed(instances: Sequence[ProxyInstance], spec: SiblingsSpec | None) -> tup
     )
 
 
-def relist_gateway(transaction: Transaction, proxy: GWProxy, nodes: Mapping[str, Node]) -> GWProxy:
+def relist_gateway(transaction: Transaction, proxy: GWProxy, nodes: Nodes) -> GWProxy:
     """Bring the gateway's list, and who is held, to its instances; returns the gateway as it is then."""
     stored = transaction.find(Siblings, proxy.account, proxy.name)
     before = stored.spec if stored is not None else None
@@ -98,7 +98,8 @@ def delete_siblings(transaction: Transaction, gateway: GatewayId) -> None:
 
 def forget_node(transaction: Transaction, node: str) -> None:
     """A node is lost or gone: take it out of all lists, and replace all keys that it may know."""
-    nodes = {found.name: found for found in transaction.list(Node)}
+    nodes: dict[str, Node | None] = {found.name: found for found in transaction.list(Node)}
+    nodes |= dict.fromkeys(found.key.name for found in transaction.unreadable(Node))
     for stored in transaction.list(Siblings):
         if node in {*stored.spec.nodes, *(former.node for former in stored.spec.former)}:
             proxy = transaction.find_readable(GWProxy, stored.account, stored.name)
@@ -117,13 +118,14 @@ def release_node(transaction: Transaction, node: str) -> None:
             transaction.update(stored.model_copy(update={"spec": spec}))
 
 
-def nodes_of(reader: Reader, proxy: GWProxy, spec: SiblingsSpec | None) -> dict[str, Node]:
+def nodes_of(reader: Reader, proxy: GWProxy, spec: SiblingsSpec | None) -> dict[str, Node | None]:
     """The nodes of the gateway's instances, of its siblings and former siblings, as far as they exist."""
     names = {instance.node for instance in proxy.status.instances}
     if spec is not None:
         names.update(spec.nodes, (former.node for former in spec.former))
-    found = (reader.find_readable(Node, "", name) for name in sorted(names))
-    return {node.name: node for node in found if node is not None}
+    return {
+        name: reader.find_readable(Node, "", name) for name in sorted(names) if reader.exists(Node, "", name)
+    }
 
 
 def _with_hold(instance: ProxyInstance, old: Collection[str], new: Collection[str]) -> ProxyInstance:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from epic.errors import NotWritable
@@ -32,7 +32,7 @@ from epic.rotation import Policy
 from epic.siblings import rotation
 from epic.siblings.condition import LATE, SECOND_CHANCE, second_chance
 from epic.siblings.heard import AppliedLists
-from epic.siblings.listing import dismiss
+from epic.siblings.listing import Nodes, dismiss
 from epic.siblings.waiting import forgotten, is_held, late, release
 from epic.store.interface import Change, Reader, Store, Transaction
 from epic.workqueue.failures import FailureLog
@@ -53,7 +53,7 @@ class _Seen:
 
     proxy: GWProxy
     siblings: Siblings | None
-    nodes: Mapping[str, Node]
+    nodes: Nodes
 
     @property
     def spec(self) -> SiblingsSpec | None:
@@ -178,8 +178,11 @@ class SiblingsKeeper:
         """Whether anything seems to be left to do; the transaction looks again."""
         if gateway in self._held:
             self.queue.add(gateway, _LOOK_AGAIN_SECONDS)
-        seen = _look(self._store, gateway)
-        return seen is not None and self._next(seen) != (seen.proxy, seen.spec)
+        try:
+            seen = _look(self._store, gateway)
+            return seen is not None and self._next(seen) != (seen.proxy, seen.spec)
+        except Exception:  # the transaction meets the same, and tells
+            return True
 
     def _try(self, gateways: list[GatewayId], *, quiet: bool) -> bool:
         try:
@@ -238,10 +241,11 @@ class SiblingsKeeper:
 
 
 def _look(reader: Reader, gateway: GatewayId) -> _Seen | None:
-    proxy = reader.find(GWProxy, gateway.account, gateway.proxy)
-    if proxy is None:
+    """The gateway as it is now; None: it is gone, or stays as it is, for it or its list cannot be read."""
+    proxy = reader.find_readable(GWProxy, gateway.account, gateway.proxy)
+    siblings = reader.find_readable(Siblings, gateway.account, gateway.proxy)
+    if proxy is None or (siblings is None and reader.exists(Siblings, gateway.account, gateway.proxy)):
         return None
-    siblings = reader.find(Siblings, gateway.account, gateway.proxy)
     return _Seen(proxy, siblings, nodes_of(reader, proxy, siblings.spec if siblings is not None else None))
 
 

@@ -14,12 +14,12 @@ from epic.errors import Exhausted
 from epic.lifecycle import nodes as node_life
 from epic.lifecycle.conditions import with_instances
 from epic.lifecycle.goals import Wanted
-from epic.lifecycle.sequencer import Step, advance
+from epic.lifecycle.sequencer import Step, advance, some_version
 from epic.lifecycle.tunnels import QUARANTINE, Evidence, is_released
 from epic.model.base import Metadata, Resource, now
 from epic.model.instances import ProxyInstance
 from epic.model.nodes import Quarantine, QuarantineSpec
-from epic.model.resources import GWProxy, Node, Tunnel
+from epic.model.resources import GWProxy, LBServiceGroup, Node, Tunnel
 from epic.model.values.naming import GatewayId
 from epic.reconcile.allocation import new_instances
 from epic.reconcile.releases import release_address
@@ -53,12 +53,14 @@ class LifecycleSettings:
 def next_step(world: Lives, proxy: GWProxy, settings: LifecycleSettings) -> Step:
     """What is to be done for a gateway now."""
     group = world.groups.get((proxy.account, proxy.spec.group))
-    version = group.spec.envoy_version if group else None
+    version = (group.spec.envoy_version if group else None) or settings.envoy_version
+    keeps_versions = world.unreadable.has(LBServiceGroup, proxy.account, proxy.spec.group)
     wanted = Wanted(
         replicas=replicas(world, proxy),
-        envoy_version=version or settings.envoy_version,
+        envoy_version=some_version(proxy.status.instances) if keeps_versions else version,
         drain_seconds=settings.drain_seconds,
         deleting=proxy.deleting,
+        keeps_versions=keeps_versions,
     )
     return advance(str(proxy.id), proxy.status.instances, wanted, world.hosts(proxy), now())
 
@@ -74,6 +76,16 @@ def is_work(proxy: GWProxy, step: Step) -> bool:
     if step.place or step.runs or step.lost or step.instances != proxy.status.instances:
         return True
     return step.unplaced != proxy.status.unplaced or (proxy.deleting and not step.instances)
+
+
+def may_have_more(world: Lives, node: str) -> bool:
+    """Whether a gateway that cannot be read may have an instance on the node, as far as can be seen."""
+    for account, name, value in world.unreadable.all(GWProxy):
+        named = {other for other in world.nodes if f'"{other}"'.encode() in value}
+        named.update(tunnel.spec.epic_node for tunnel in world.tunnels.of(GatewayId(account, name)))
+        if not named or node in named:
+            return True
+    return False
 
 
 class Turn:
@@ -177,7 +189,7 @@ class Turn:
         if unplaced > proxy.status.unplaced:
             log.warning("gateway %s: no room for %d instances%s", proxy.id, unplaced, shortage)
         proxy = self._save(with_instances(proxy, instances, unplaced))
-        proxy = self._world.note(relist_gateway(self._transaction, proxy, self._world.nodes))
+        proxy = self._world.note(relist_gateway(self._transaction, proxy, self._world.nodes_to_list()))
         self._budget.take(1)
         if _published(instances) != before:
             self._unplanned[proxy.account].add(proxy.name)
@@ -216,7 +228,8 @@ class Turn:
     def _node(self, node: Node) -> None:
         placed = self._world.placed(node.name)
         if not node_life.is_gone(node, placed):
-            self._save(node_life.settled(node, placed, now()))
+            more = may_have_more(self._world, node.name)
+            self._save(node_life.settled(node, placed, now(), may_have_more=more))
             return
         if node_life.is_planned(node):
             release_node(self._transaction, node.name)

@@ -26,6 +26,7 @@ from epic.reconcile.counts.counting import add, count, discard
 from epic.reconcile.counts.index import Tunnels
 from epic.reconcile.counts.node_endpoints import NodeEndpoints
 from epic.reconcile.counts.sizes import Sizes
+from epic.reconcile.unreadable import UnreadableObjects
 from epic.store.interface import Change, R, Reader
 from epic.store.objects import Unreadable
 
@@ -74,6 +75,8 @@ class Lives:
         self._load: Counter[str] = Counter()
         self._in_account: dict[str, set[str]] = {}
         self._on_node: dict[str, set[GatewayId]] = {}
+        self.unreadable = UnreadableObjects()
+        """What belongs to them stays."""
 
     @classmethod
     def of(cls, reader: Reader) -> Self:
@@ -82,6 +85,7 @@ class Lives:
         for kind in cls.kinds:
             for obj in reader.list(kind):
                 found.note(obj)
+        found.hold_unreadable(reader.unreadable())
         return found
 
     def keys(self) -> set[Key]:
@@ -95,6 +99,7 @@ class Lives:
     def apply(self, change: Change) -> set[Key]:
         """Take in a change; returns what is to be looked at because of it."""
         account, name, obj = change.account, change.name, change.object
+        self.unreadable.release(change.kind, account, name)
         match change.kind:
             case GWProxy.kind:
                 found = self._apply_proxy(GatewayId(account, name), obj)
@@ -124,6 +129,11 @@ class Lives:
     def drop(self, obj: Resource) -> None:
         """Take in that an object was deleted just now."""
         self.apply(Change(0, obj.kind, obj.account, obj.name, None))
+
+    def hold_unreadable(self, found: Iterable[Unreadable]) -> None:
+        """Let what belongs to these objects be: they are there, whatever they say."""
+        for unreadable in found:
+            self.unreadable.hold(unreadable)
 
     def held_until(self, key: Key) -> datetime | None:
         """Until when a quarantine or the release of an address is to be kept; None: there is none."""
@@ -172,7 +182,7 @@ class Lives:
         for run in self._runs.values():
             for node in run.spec.nodes:
                 states[node].add(run.status.state)
-        return {
+        return {name: self._unreadable_host(name) for name in self.unreadable.names(Node)} | {
             name: Host(
                 candidate=self._candidate(node, schedulable=node.spec.schedulable),
                 drain=node.spec.drain,
@@ -185,6 +195,13 @@ class Lives:
             )
             for name, node in self.nodes.items()
         }
+
+    def nodes_to_list(self) -> dict[str, Node | None]:
+        """All nodes by name, as lists of siblings take them; None: one cannot be read."""
+        return {**dict.fromkeys(self.unreadable.names(Node)), **self.nodes}
+
+    def _unreadable_host(self, name: str) -> Host:
+        return Host(Candidate(name, 0, self._load[name], schedulable=False), unreadable=True)
 
     def has_applied(self, node: Node) -> bool:
         """Whether the node has carried out all that it is told now."""
@@ -309,8 +326,6 @@ class World(Lives):
         self.sizes = Sizes()
         self.backends = Backends()
         self.account_tunnels = AccountTunnels()
-        self.unreadable: set[GatewayId] = set()
-        """Gateways that are there and cannot be read: what belongs to them stays."""
 
     def apply(self, change: Change) -> set[Key]:
         """Take in a change; returns what is to be looked at because of it."""
@@ -324,7 +339,6 @@ class World(Lives):
         elif change.kind == GWProxy.kind:
             self.backends.apply_gateway(GatewayId(account, name), exists=obj is not None)
             self.endpoints.changed.add(GatewayId(account, name))
-            self.unreadable.discard(GatewayId(account, name))
         elif change.kind == Tunnel.kind:
             new = obj if isinstance(obj, Tunnel) else None
             self.endpoints.apply_tunnel(self.tunnels.find(account, name), new)
@@ -342,12 +356,11 @@ class World(Lives):
         return super()._is_crowded(node) or self.endpoints.on_node(node) >= _MANY_ENDPOINTS
 
     def hold_unreadable(self, found: Iterable[Unreadable]) -> None:
-        """Let nobody have what these objects may hold, and let what belongs to them be."""
-        for unreadable in found:
-            key = unreadable.key
-            self.claims.hold_unreadable(key.kind, key.account, key.name, unreadable.value)
-            if key.kind == GWProxy.kind:
-                self.unreadable.add(GatewayId(key.account, key.name))
+        """The same, and let nobody have what they may hold."""
+        unreadables = list(found)
+        super().hold_unreadable(unreadables)
+        for key, value in ((unreadable.key, unreadable.value) for unreadable in unreadables):
+            self.claims.hold_unreadable(key.kind, key.account, key.name, value)
 
 
 def _gateway_key(gateway: GatewayId) -> Key:

@@ -16,16 +16,17 @@ from ipaddress import IPv6Network
 from typing import Any, Protocol
 
 from epic.ipam.networks import DEFAULT_POOLS
+from epic.model.base import Resource
 from epic.model.resources import GWProxy, LBServiceGroup, Node
 from epic.model.runs import NodeResult, Run
 from epic.model.values.naming import GatewayId
 from epic.runs.ansible import Outcome
 from epic.runs.events import EventHub
 from epic.runs.gathering import Gathering
-from epic.runs.inventory import NodePlan, plan_nodes
+from epic.runs.inventory import NodePlan, Unreadable, plan_nodes
 from epic.runs.records import Records
 from epic.runs.results import NodeOutcome, ends_node, node_results, outcome, reader_event
-from epic.store.interface import Store
+from epic.store.interface import Reader, Store
 from epic.store.queue import FINISHED
 from epic.supervise import TellOnce
 from epic.workqueue.limits import Backoff
@@ -36,6 +37,8 @@ _AT_ONCE = 32
 """Processes of Ansible; one that hangs keeps only its own place."""
 _TOGETHER = 100
 """As many runs as every store takes in one commit; the others are begun after them."""
+_LOOK_SECONDS = 30.0
+"""How often to look whether a node can be read again: until then it is not known what it is to run."""
 _SAVE_AGAIN = Backoff(first=1.0, longest=15.0)
 
 
@@ -136,7 +139,8 @@ class RunQueue:
             if run.spec.cancel and run.status.state == "running":
                 self._cancel(run)
         queued = [run for run in self._records.queued() if not busy.intersection(run.spec.nodes)]
-        waits = [self._wait(run) for run in queued]
+        unreadable = {name for _, name in _unreadable(self._store, Node)}
+        waits = [_LOOK_SECONDS if unreadable & {*run.spec.nodes} else self._wait(run) for run in queued]
         due = [run for run, wait in zip(queued, waits, strict=True) if wait <= 0]
         return due, None if due else min(waits, default=None)
 
@@ -162,6 +166,7 @@ class RunQueue:
                 transaction.list(LBServiceGroup),
                 self._envoy_version,
                 self._pool6,
+                find_unreadable(transaction),
             )
         return _Batch(runs, plans)
 
@@ -229,3 +234,13 @@ class RunQueue:
         log.info("run %s on %s: %s %s", run.name, node, run.status.state, run.status.message)
         if run.status.state in FINISHED:
             await self._hub.publish(run.name, {"event": "finished", "run": run.name, **run.status.wire()})
+
+
+def find_unreadable(reader: Reader) -> Unreadable:
+    """What plans are made of, is there and cannot be read."""
+    gateways = (GatewayId(*name) for name in _unreadable(reader, GWProxy))
+    return Unreadable(frozenset(gateways), frozenset(_unreadable(reader, LBServiceGroup)))
+
+
+def _unreadable(reader: Reader, kind: type[Resource]) -> list[tuple[str, str]]:
+    return [(found.key.account, found.key.name) for found in reader.unreadable(kind)]

@@ -86,7 +86,7 @@ class Records:
             )
             if plan is not None:
                 self._note(transaction, plan, outcome, run)
-            if transaction.find(Node, "", node) is not None:
+            if transaction.exists(Node, "", node):
                 self._repeat(transaction, run, outcome)
             forget_old_runs(transaction)
         return ended
@@ -96,7 +96,7 @@ class Records:
             after = noted(proxy, plan, outcome, run.name)
             if after is not proxy:
                 transaction.update(after)
-        node = transaction.find(Node, "", plan.node.name)
+        node = transaction.find_readable(Node, "", plan.node.name)
         if node is not None and outcome.envoy_versions:
             status = node.status.model_copy(update={"envoy_versions": outcome.envoy_versions})
             transaction.update(node.model_copy(update={"status": status}))

@@ -3,15 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Literal
 
 from epic.model.base import Condition
 from epic.model.instances import ProxyInstance
-from epic.model.resources import Node
 from epic.model.siblings import SiblingsSpec
-from epic.siblings.listing import passes_on
+from epic.siblings.listing import Nodes, passes_on
 from epic.siblings.waiting import Said, late
 
 SECOND_CHANCE = "SecondChance"
@@ -21,14 +20,14 @@ LATE = "SiblingsLate"
 def second_chance(
     instances: Sequence[ProxyInstance],
     spec: SiblingsSpec | None,
-    nodes: Mapping[str, Node],
+    nodes: Nodes,
     said: Mapping[str, Said],
     time: datetime,
 ) -> Condition:
     """The gateway's condition of that type; `said` has each node of the list."""
     alive = [instance for instance in instances if instance.lives]
-    able = [i for i in alive if i.node in nodes and passes_on(nodes[i.node])]
     listed = spec.staying if spec is not None else ()
+    able = [i for i in alive if _is_able(i.node, nodes, listed)]
     held = sum(bool(i.hold) for i in alive)
     surplus = sum(i.node not in listed for i in able)
     if not alive:
@@ -46,6 +45,12 @@ def second_chance(
         message = f"{behind} of {len(alive)} instances are without the newest list of siblings"
         return _condition("False", LATE, f"{message}; the platform's operators can see which")
     return _condition("True", "AllSiblingsKnow")
+
+
+def _is_able(name: str, nodes: Nodes, listed: Collection[str]) -> bool:
+    """Whether the node passes packets on; one that cannot be read does if it is in the list."""
+    node = nodes.get(name)
+    return passes_on(node) if node is not None else name in nodes and name in listed
 
 
 def _condition(status: Literal["True", "False", "Unknown"], reason: str, message: str = "") -> Condition:

@@ -24,6 +24,9 @@ from epic.model.values.keys import EpochKey
 
 _VERSIONS_KEPT = 16
 
+Nodes = Mapping[str, Node | None]
+"""Nodes that exist, by name; None: it cannot be read."""
+
 
 @dataclass(frozen=True)
 class Living:
@@ -39,16 +42,27 @@ class Living:
     leaving: bool = False
 
 
-def living(instances: Iterable[ProxyInstance], nodes: Mapping[str, Node]) -> list[Living]:
-    """The instances that live on nodes that pass packets on."""
+def living(instances: Iterable[ProxyInstance], nodes: Nodes, listed: Iterable[Sibling] = ()) -> list[Living]:
+    """The instances that live on nodes that pass packets on.
+
+    One on a node that cannot be read is among them if it is `listed`, as it is there.
+    """
+    addresses = {sibling.node: sibling.address for sibling in listed if sibling.node in nodes}
+    addresses = {name: address for name, address in addresses.items() if nodes[name] is None}
+    addresses |= {n.name: n.spec.address for n in nodes.values() if n is not None and passes_on(n)}
     found: list[Living] = []
     for instance in instances:
-        node = nodes.get(instance.node)
-        if node is None or not passes_on(node) or instance.phase == "Removed":
+        address = addresses.get(instance.node)
+        if address is None or instance.phase == "Removed":
             continue
         leaving = not instance.lives
-        found.append(Living(node.name, node.spec.address, instance.draining and not leaving, leaving))
+        found.append(Living(instance.node, address, instance.draining and not leaving, leaving))
     return found
+
+
+def stands(node: Node | None) -> bool:
+    """Whether a node that exists is not lost; of one that cannot be read that is not known."""
+    return node is None or not node.status.lost
 
 
 def passes_on(node: Node) -> bool:

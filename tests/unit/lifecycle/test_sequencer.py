@@ -350,3 +350,28 @@ def test_whatever_the_situation_a_step_is_safe_and_repeating_it_changes_nothing(
     again = step(found.instances, *hosts, replicas=replicas)
     settled = step(again.instances, *hosts, replicas=replicas)
     assert {i.node: i.phase for i in settled.instances} == {i.node: i.phase for i in again.instances}
+
+
+@pytest.mark.parametrize("wanted", [{}, {"deleting": True}, {"replicas": 1}, {"envoy_version": "2"}])
+@pytest.mark.parametrize(
+    "values", [UP, PARKED, {"phase": "Planned"}, {**UP, "phase": "Draining", "drained": True}]
+)
+def test_an_instance_stays_as_it_is_while_its_node_cannot_be_read(
+    values: dict[str, Any], wanted: dict[str, Any]
+) -> None:
+    before = instance("e1", **values)
+    found = step(
+        [before], host("e1", schedulable=False, unreadable=True), host("e2"), **{"replicas": 1, **wanted}
+    )
+    assert (found.instances, found.lost, found.dropped) == ((before,), (), frozenset())
+    # Who was parked is replaced as ever.
+    assert found.place == (("e2",) if values is PARKED and not wanted.get("deleting") else ())
+    assert found.runs == set(found.place)
+
+
+def test_instances_keep_their_envoy_while_it_is_not_known_which_they_are_to_have() -> None:
+    two = [instance("e1", **UP), instance("e2", **{**UP, "envoy_version": "0"})]
+    assert step(two, envoy_version="1", keeps_versions=True).runs == frozenset()
+    new = instance("e3", phase="Planned")
+    assert step([*two, new], envoy_version="1", keeps_versions=True, replicas=3).runs == {"e3"}
+    assert step([new], envoy_version="", keeps_versions=True, replicas=1).runs == frozenset()

@@ -54,6 +54,8 @@ def test_options_that_are_left_out_have_the_modules_defaults() -> None:
         pytest.param(b"{}", "must be an object with", id="nothing in it"),
         pytest.param(b" " * (MAX_BYTES + 1), "has more than", id="too long"),
         pytest.param(request(command="id"), "must be an object with", id="another key"),
+        pytest.param(request(keep="root.web"), "keep must be a list", id="a text to keep"),
+        pytest.param(request(keep=[1]), "keep must be a list of texts", id="a number to keep"),
         pytest.param(request(check_mode=1), "check_mode must be true or false", id="not a boolean"),
         pytest.param({**request(), "instances": {}}, "must be a list", id="no list"),
         pytest.param(request(*[{}] * (MAX_INSTANCES + 1)), "a list of at most", id="too many"),
@@ -106,7 +108,9 @@ def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 def test_a_list_of_instances_is_carried_out(session: Session) -> None:
     status, answer = session.asks(json.dumps(request(INSTANCE, check_mode=True)))
     assert (status, answer) == (0, {"changed": False, "instances": []})
-    assert session.runs == [({"instances": [{**INSTANCE, "concurrency": 1, "may_restart": True}]}, True)]
+    ((asked, check),) = session.runs
+    assert (asked["instances"], check) == ([{**INSTANCE, "concurrency": 1, "may_restart": True}], True)
+    assert asked["keep"] == []
 
 
 def test_the_difference_is_answered_when_it_is_asked_for(session: Session) -> None:

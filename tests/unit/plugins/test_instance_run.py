@@ -58,8 +58,10 @@ def wanted(name: str, number: int, envoy: str) -> dict[str, Any]:
     }
 
 
-def run(host: Host, *items: dict[str, Any], check: bool = False) -> dict[str, Any]:
-    return instance_run.run_instances({"instances": list(items)}, check, host)
+def run(
+    host: Host, *items: dict[str, Any], check: bool = False, keep: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    return instance_run.run_instances({"instances": list(items), "keep": list(keep)}, check, host)
 
 
 def test_a_gateway_of_an_envoy_that_the_node_lacks_fails_alone(root: Path) -> None:
@@ -106,3 +108,15 @@ def test_a_check_says_the_same_and_makes_nothing(root: Path) -> None:
     assert [item["action"] for item in result["instances"]] == ["none", "create"]
     assert host.commands == []
     assert list((root / "configuration").iterdir()) == []
+
+
+def test_what_there_is_of_a_gateway_that_is_to_be_kept_stays_as_it_is(root: Path) -> None:
+    run(Host(), wanted("web", 1, THERE), wanted("other", 2, THERE))
+    before = {path: path.read_text() for path in (root / "configuration/shop.web").iterdir()}
+    host = Host()
+    result = run(host, keep=("shop.web", "shop.elsewhere"))
+    assert result["instances"] == [{"gateway": "shop.other", "action": "remove", "error": ""}]
+    assert not [command for command in host.commands if "web" in command]
+    assert {path: path.read_text() for path in (root / "configuration/shop.web").iterdir()} == before
+    assert run(host, wanted("web", 1, THERE) | {"mtu": 1400}, keep=("shop.web",))["instances"] == []
+    assert run(Host())["instances"] == [{"gateway": "shop.web", "action": "remove", "error": ""}]

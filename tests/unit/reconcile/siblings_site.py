@@ -111,7 +111,7 @@ class Site:
             )
             status = proxy.status.model_copy(update={"instances": instances})
             proxy = proxy.model_copy(update={"status": status})
-            relist_gateway(transaction, proxy, {n.name: n for n in self.store.list(Node)})
+            relist_gateway(transaction, proxy, World.of(transaction).nodes_to_list())
 
     def hear(self, node: str, version: str | None = None) -> None:
         """The node says that it has a list: the newest, if not said otherwise."""

@@ -7,13 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from siblings_site import SERVING, Clock, Site
+from damage import wait_until_unreadable, write_newer
+from siblings_site import GATEWAY, SERVING, Clock, Site
 
 from epic.api.replies import shown
 from epic.model import base
+from epic.model.base import Resource
 from epic.model.instances import ProxyInstance
 from epic.model.resources import GWProxy, Node
 from epic.model.siblings import Siblings
+from epic.model.values.naming import GatewayId
 from epic.reconcile import siblings as siblings_room
 from epic.reconcile import siblings_keeper as keeper_room
 from epic.reconcile.siblings import forget_node, release_node, relist_gateway
@@ -302,3 +305,39 @@ def test_while_the_disk_is_full_nothing_is_lost_and_it_goes_on_when_there_is_roo
 def test_what_the_api_shows_of_a_gateway_holds_no_key(pair: Site) -> None:
     text = str(shown(pair.proxy))
     assert all(key.secret.get_secret_value() not in text for key in pair.spec.keys)
+
+
+@pytest.mark.parametrize("kind", [GWProxy, Siblings])
+@pytest.mark.parametrize("restarted", [False, True], ids=["at once", "after a restart"])
+def test_a_gateway_or_list_that_cannot_be_read_keeps_no_other_from_being_led_on(
+    pair: Site, kind: type[Resource], restarted: bool
+) -> None:
+    other = GatewayId("a", "u2")
+    pair.create("u2")
+    pair.work()
+    write_newer(pair.store, pair.store.get(kind, "a", "u1"))
+    wait_until_unreadable(pair.store, kind)
+    if restarted:
+        pair.restart()
+    version = pair.store.get(Siblings, "a", "u2").spec.version
+    for node in ("e1", "e2"):
+        pair.keeper.hear(pair.applied.take(node, {GATEWAY: "another", other: version}))
+        pair.work()
+    pair.pass_time(5)
+    assert not [i.node for i in pair.store.get(GWProxy, "a", "u2").status.instances if i.hold]
+
+
+def test_a_node_that_cannot_be_read_stays_in_lists_with_the_address_that_it_has_there(pair: Site) -> None:
+    for node in ("e1", "e2"):
+        pair.hear(node)
+    before = pair.spec
+    write_newer(pair.store, pair.store.get(Node, "", "e2"))
+    wait_until_unreadable(pair.store, Node)
+    for _ in range(3):
+        pair.change_instance("e1", reason="looked at")
+        pair.pass_time(20)
+        assert (pair.spec.siblings, pair.spec.keys, pair.spec.former) == (before.siblings, before.keys, ())
+    with pair.store.transaction() as transaction:
+        transaction.delete(Node, "", "e2")
+        forget_node(transaction, "e2")
+    assert pair.spec.nodes == ("e1",)

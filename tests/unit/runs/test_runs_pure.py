@@ -13,8 +13,9 @@ from epic.ipam.networks import DEFAULT_POOLS
 from epic.lifecycle.runs import waits_for
 from epic.model.resources import GWProxy, LBServiceGroup, Node
 from epic.model.runs import NodeResult, Run
+from epic.model.values.naming import GatewayId
 from epic.runs.evidence import noted
-from epic.runs.inventory import NodePlan, inventory, plan_nodes
+from epic.runs.inventory import NodePlan, Unreadable, inventory, plan_nodes
 from epic.runs.records import backoff
 from epic.runs.results import NodeOutcome, ends_node, node_results, outcome, reader_event
 from epic.runs.settings import RunSettings
@@ -57,9 +58,10 @@ def test_inventory_lists_all_instances_of_each_node() -> None:
     nodes = [node("e1", **{"management-address": "10.99.0.11", "underlay-mtu": 9000}), node("e2")]
     plans = plan_nodes(nodes, [proxy("e1")], [], "1.40.0", POOL6)
     hosts = inventory(plans, SETTINGS)["all"]["hosts"]
-    assert hosts["e2"] == {"ansible_host": "192.0.2.1", "epic_instances": []}
+    assert hosts["e2"] == {"ansible_host": "192.0.2.1", "epic_instances": [], "epic_kept_gateways": []}
     assert hosts["e1"] == {
         "ansible_host": "10.99.0.11",
+        "epic_kept_gateways": [],
         "epic_instances": [
             {
                 "gateway": "root.U1",
@@ -95,6 +97,30 @@ def test_tunnels_take_more_of_an_ipv6_underlays_mtu(address: str, mtu: int) -> N
 def test_a_template_can_ask_for_another_envoy() -> None:
     plans = plan_nodes([node("e1")], [proxy("e1")], [group("1.39.1")], "1.40.0", POOL6)
     assert plans["e1"].instances[0]["envoy_version"] == "1.39.1"
+
+
+def test_what_a_node_has_of_a_gateway_that_cannot_be_read_is_kept_on_every_node() -> None:
+    unreadable = Unreadable(gateways=frozenset({GatewayId("root", "U9")}))
+    plans = plan_nodes([node("e1"), node("e2")], [proxy("e1")], [], "1", POOL6, unreadable)
+    hosts = inventory(plans, SETTINGS)["all"]["hosts"]
+    assert [host["epic_kept_gateways"] for host in hosts.values()] == [["root.U9"], ["root.U9"]]
+    assert [i["gateway"] for i in hosts["e1"]["epic_instances"]] == ["root.U1"]
+
+
+def test_an_instance_whose_template_cannot_be_read_keeps_its_envoy() -> None:
+    unreadable = Unreadable(groups=frozenset({("root", "g")}))
+    gateway = proxy("e1", "e2", **{"envoy-version": "1.39.1"})
+    new, running = (
+        gateway.status.instances[0].model_copy(update={"envoy_version": ""}),
+        gateway.status.instances[1],
+    )
+    gateway = gateway.model_copy(
+        update={"status": gateway.status.model_copy(update={"instances": (new, running)})}
+    )
+    plans = plan_nodes([node("e1"), node("e2")], [gateway], [], "1.40.0", POOL6, unreadable)
+    assert [plan.instances[0]["envoy_version"] for plan in plans.values()] == ["1.39.1", "1.39.1"]
+    plans = plan_nodes([node("e1")], [proxy("e1")], [], "1.40.0", POOL6, unreadable)
+    assert (plans["e1"].instances, plans["e1"].kept) == ((), {"root.U1"}), "nobody knows which to run"
 
 
 def test_runs_use_the_command_that_their_key_is_restricted_to() -> None:

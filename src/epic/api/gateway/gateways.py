@@ -95,7 +95,7 @@ def create_gateway(
     proxy = with_instances(proxy, new_instances(chosen, claims, settings.inside_pool), unplaced)
     with within_tunnel_limit(transaction, world, proxy.account):
         proxy = transaction.create(_queued(transaction, proxy, chosen))
-        world.note(relist_gateway(transaction, proxy, world.nodes))
+        world.note(relist_gateway(transaction, proxy, world.nodes_to_list()))
         replan(transaction, world, proxy.account, {proxy.name})
     return world.proxies[proxy.id]
 

@@ -10,7 +10,7 @@ from datetime import timedelta
 from epic.lifecycle.conditions import with_connected, with_tunnels_pending
 from epic.model.base import now
 from epic.model.instances import ProxyInstance, Unconnected
-from epic.model.resources import GWProxy
+from epic.model.resources import GWEndpointSlice, GWProxy, GWRoute, Node, Tunnel
 from epic.model.values.naming import GatewayId
 from epic.overlap import unmapped_cluster
 from epic.reconcile.tunnels.tunnel_room import NodeRoom, TunnelRoom
@@ -25,6 +25,7 @@ from epic.tunnels import (
     plan,
     tunnel_endpoints,
     wanted_tunnels,
+    with_kept_endpoints,
     within_room,
 )
 
@@ -52,6 +53,7 @@ class GatewayPlan:
     def shown(self, world: World, proxy: GWProxy) -> GWProxy:
         """The gateway as it is when the change is done."""
         endpoints = tunnel_endpoints(world.tunnels.of(self.gateway), world.nodes)
+        endpoints = with_kept_endpoints(endpoints, proxy, self._unseen(world))
         spec = proxy.spec.model_copy(update={"gue_tunnel_endpoints": endpoints})
         update = {"unconnected": self.unconnected, "crowded_out": len(self.crowded_out)}
         status = self.with_let_go(world, proxy).status.model_copy(update=update)
@@ -59,6 +61,12 @@ class GatewayPlan:
             with_unmapped_cluster(world, proxy.model_copy(update={"spec": spec, "status": status})),
             self.limit,
         )
+
+    def _unseen(self, world: World) -> set[int]:
+        """The tunnels that cannot be read, or whose EPIC nodes cannot."""
+        nodes = world.unreadable.names(Node)
+        unseen = {int(t.name) for t in world.tunnels.of(self.gateway) if t.spec.epic_node in nodes}
+        return unseen | {int(name) for name in world.unreadable.names(Tunnel, self.gateway.account)}
 
     def with_let_go(self, world: World, proxy: GWProxy) -> GWProxy:
         """The gateway with those instances held for which tunnels are still to be made, and no others.
@@ -123,13 +131,13 @@ class Planner:
         """The plan of a gateway; the tunnels of one that is gone are to go."""
         gateway, room = GatewayId(self._account, name), self._room
         proxy, stored = self._world.proxies.get(gateway), self._world.tunnels.of(gateway)
-        if gateway in self._world.unreadable:
+        if self._world.unreadable.has(GWProxy, self._account, name):
             return GatewayPlan(gateway, TunnelPlan((), (), ()))
         if proxy is None:
             room.take(name, 0, 0)
             return GatewayPlan(gateway, TunnelPlan((), (), tuple(stored)))
         wanted = wanted_tunnels(proxy, self._world.backends.workloads(gateway))
-        change = plan(within_room(wanted, stored, room.nodes(name)), stored)
+        change = self._seen(plan(within_room(wanted, stored, room.nodes(name)), stored), proxy)
         serving = {i.node for i in proxy.status.instances if i.announced}
         missing = behind_first(change.create, map(key_of, stored), serving)
         allowed = missing[: room.new]
@@ -151,6 +159,25 @@ class Planner:
             frozenset({key.epic_node for key in crowded_out} - connected if connected else ()),
             tuple(tunnel for tunnel in missing if tunnel.key not in crowded_out),
         )
+
+    def _seen(self, change: TunnelPlan, proxy: GWProxy) -> TunnelPlan:
+        """Of the change what does not come of objects that cannot be read.
+
+        What leads to the endpoints of such a route or slice stays while its instance is there. What such a
+        tunnel may connect is connected.
+        """
+        unreadable, delete = self._world.unreadable, change.delete
+        if unreadable.has_any(self._account, GWRoute, GWEndpointSlice):
+            here = {i.inside_address for i in proxy.status.instances if i.published}
+            delete = tuple(tunnel for tunnel in delete if tunnel.spec.inside_address not in here)
+        create = tuple(
+            wanted
+            for wanted in change.create
+            if not unreadable.may_name(
+                Tunnel, self._account, (str(wanted.inside_address), wanted.key.workload.name)
+            )
+        )
+        return replace(change, create=create, delete=delete)
 
 
 def with_tunnels_later(world: World, proxy: GWProxy) -> GWProxy:
