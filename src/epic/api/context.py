@@ -15,7 +15,7 @@ from typing import Annotated, Protocol, cast
 from fastapi import Depends, Request
 
 from epic.api.access.connections import Limits
-from epic.api.tunnel.shared_replies import SharedReplies
+from epic.api.tunnel.followed import WorkloadLists
 from epic.errors import Forbidden
 from epic.ipam.networks import DEFAULT_POOLS, Pools
 from epic.live import Live
@@ -54,7 +54,6 @@ class Context:
     live: Live = field(default_factory=Live)
     limits: Limits = field(default_factory=Limits)
     no_room: LogOnChange = field(default_factory=lambda: LogOnChange(log))
-    replies: SharedReplies = field(default_factory=SharedReplies)
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the process ends: event streams end with it."""
 
@@ -62,6 +61,11 @@ class Context:
     def current(self) -> CurrentWorld:
         """What new gateways are planned on."""
         return CurrentWorld(self.store)
+
+    @cached_property
+    def workload_lists(self) -> WorkloadLists:
+        """What workload nodes are told of their tunnels."""
+        return WorkloadLists(self.store, self.live, self.pools.inside6)
 
 
 def _context(request: Request) -> Context:

@@ -9,7 +9,7 @@ import logging
 import secrets
 import threading
 from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import aclosing, contextmanager, suppress
 
 from epic.cache.feed import Cache, FedKind
 from epic.cache.history import EVERY_KIND, History
@@ -115,15 +115,23 @@ class CachedStore(SnapshotReader):
 
     async def watch(self, since: int) -> AsyncGenerator[Change, None]:
         """Every change after revision `since`, in order, for ever."""
+        async with aclosing(self.watch_batches(since)) as batches:
+            async for _, changes in batches:
+                for change in changes:
+                    yield change
+
+    async def watch_batches(self, since: int) -> AsyncGenerator[tuple[int, Sequence[Change]], None]:
+        """The same, with the revision up to which they are all, each time that there is a later one."""
         changed = asyncio.Event()
         self._watchers[changed] = asyncio.get_running_loop()
         try:
             while True:
                 changed.clear()
-                since, changes = self._changes(since)
-                for change in changes:
-                    yield change
-                if not changes:
+                revision, changes = self._changes(since)
+                if revision > since:
+                    since = revision
+                    yield revision, changes
+                else:
                     await changed.wait()
         finally:
             del self._watchers[changed]

@@ -98,3 +98,6 @@ class Store(Reader, Protocol):
         A change that was superseded before the watcher came to it may be left out; the newest never is.
         Raises Conflict when `since` lies so far back that deletions after it are forgotten.
         """
+
+    def watch_batches(self, since: int) -> AsyncGenerator[tuple[int, Sequence[Change]], None]:
+        """The same, with the revision up to which they are all, each time that there is a later one."""

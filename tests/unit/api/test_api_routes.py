@@ -3,22 +3,16 @@
 
 from __future__ import annotations
 
-import asyncio
-from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 import httpx
 import pytest
-from api_requests import API, PROXIES, Events, proxy_body, route_body, slice_body
+from api_requests import API, PROXIES, proxy_body, route_body, slice_body
 
-from epic.api.context import Context
-from epic.api.tunnel.tunnels import follow, tunnels_of
 from epic.cache.store import CachedStore
 from epic.ipam.networks import DEFAULT_POOLS
-from epic.model.base import now
-from epic.model.resources import GWProxy, Node, Tunnel
+from epic.model.resources import GWProxy, Tunnel
 from epic.model.runs import Run
-from epic.tunnels import WorkloadNode
 
 ROUTES, SLICES = f"{API}/accounts/root/routes", f"{API}/accounts/root/slices"
 TUNNELS = f"{API}/accounts/root/tunnels"
@@ -166,87 +160,6 @@ async def test_keys_are_in_no_other_reply(tenant: httpx.AsyncClient, store: Cach
     secret = store.list(Tunnel)[0].spec.keys[0].secret.get_secret_value()
     for path in ("proxies", "proxies/U1", "routes", "slices", ""):
         assert secret not in (await tenant.get(f"{API}/accounts/root/{path}".rstrip("/"))).text
-
-
-async def test_watch_sends_tunnels_at_once_and_on_each_change(
-    tenant: httpx.AsyncClient, store: CachedStore
-) -> None:
-    workload = WorkloadNode("c1", "n1")
-    context = Context(store=store, inside_pool=IPv4Network("100.64.0.0/10"), run_events=Events())
-    replies = follow(context, "root", workload)
-    async with asyncio.timeout(5):
-        assert (await anext(replies))["tunnels"] == []
-        await publish(tenant)
-        told = await anext(replies)
-        assert told["tunnels"] == tunnels_of(context, "root", workload)["tunnels"]
-        await tenant.delete(f"{SLICES}/E1")
-        last = await anext(replies)
-        assert last["tunnels"] == []
-        deletions = [tunnel.metadata.resource_version for tunnel in store.list(Tunnel) if tunnel.deleting]
-        assert last["revision"] >= max(deletions) > told["revision"]
-    await replies.aclose()
-
-
-async def test_streams_that_ask_for_the_same_share_what_is_read(
-    tenant: httpx.AsyncClient, store: CachedStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await publish(tenant)
-    context = Context(store=store, inside_pool=IPv4Network("100.64.0.0/10"), run_events=Events())
-    read: list[WorkloadNode] = []
-
-    def counted(ctx: Context, account: str, workload: WorkloadNode) -> dict[str, Any]:
-        read.append(workload)
-        return tunnels_of(ctx, account, workload)
-
-    monkeypatch.setattr("epic.api.tunnel.tunnels.tunnels_of", counted)
-    streams = [follow(context, "root", WorkloadNode("c1", "n1")) for _ in range(50)]
-    async with asyncio.timeout(10):
-        first = await asyncio.gather(*(anext(stream) for stream in streams))
-        assert len(read) == 1
-        await tenant.delete(f"{SLICES}/E1")
-        second = await asyncio.gather(*(anext(stream) for stream in streams))
-    assert all(reply["tunnels"] for reply in first)
-    assert not any(reply["tunnels"] for reply in second)
-    assert len(read) < 10, "once for each change"
-    for stream in streams:
-        await stream.aclose()
-
-
-async def test_a_watch_reads_nothing_again_for_reports_and_for_the_tunnels_of_other_nodes(
-    tenant: httpx.AsyncClient, store: CachedStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await publish(tenant, ("n1", "n2"))
-    workload = WorkloadNode("c1", "n1")
-    context = Context(store=store, inside_pool=IPv4Network("100.64.0.0/10"), run_events=Events())
-    read: list[int] = []
-
-    def counted(*arguments: Any) -> dict[str, Any]:
-        read.append(store.revision)
-        return tunnels_of(*arguments)
-
-    monkeypatch.setattr("epic.api.tunnel.tunnels.tunnels_of", counted)
-    replies = follow(context, "root", workload)
-    async with asyncio.timeout(5):
-        await anext(replies)
-        waiting = asyncio.create_task(anext(replies))
-        for problem in "abcde":
-            with store.transaction() as transaction:
-                node = transaction.get(Node, "", "epic1")
-                status = node.status.model_copy(update={"problems": (problem,)})
-                transaction.update(node.model_copy(update={"status": status}))
-                (other, *_) = [t for t in transaction.list(Tunnel) if t.spec.node_name != "n1"]
-                spec = other.spec.model_copy(update={"signing_since": now()})
-                transaction.update(other.model_copy(update={"spec": spec}))
-            await asyncio.sleep(0.02)  # each is to be heard of by itself
-        with store.transaction() as transaction:
-            node = transaction.get(Node, "", "epic1")
-            spec_after = node.spec.model_copy(update={"address": IPv4Address("192.0.2.77")})
-            transaction.update(node.model_copy(update={"spec": spec_after}))
-        told = await waiting
-    assert "192.0.2.77" in {t["epic-address"] for t in told["tunnels"]}
-    # At the beginning, when the node is first heard of, and for its address.
-    assert len(read) <= 3
-    await replies.aclose()
 
 
 def of_ipv6(body: dict[str, Any]) -> dict[str, Any]:
