@@ -55,7 +55,7 @@ class FedKind:
         if isinstance(found, Unreadable):
             return Fault(key.account, key.name, found.revision, found.reason, found.value)
         try:
-            return Entry(key.account, key.name, found.revision, self.decode(found), found)
+            return Entry(key.account, key.name, found.revision, self.decode(found))
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
             log.error("%s cannot be read, and everything is served without it: %s", key, reason)

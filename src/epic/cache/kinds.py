@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-from functools import partial
-
+from epic.cache.compact import compact
 from epic.cache.feed import FedKind
 from epic.cache.views import CachedKind
 from epic.kinds.kind import Kind, T
@@ -18,4 +17,4 @@ def cached_kind(kind: Kind[T]) -> CachedKind[T]:
 
 def fed_kind(kind: Kind[T]) -> FedKind:
     """The kind as a cache over a store holds it: as typed objects, found by the kind's indexes."""
-    return FedKind(cached_kind(kind), partial(read_of, kind))
+    return FedKind(cached_kind(kind), lambda stored: compact(read_of(kind, stored)))

@@ -6,8 +6,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
+from epic.cache.compact import compact
 from epic.cache.draft import Draft
 from epic.cache.numbers import beyond_use
 from epic.cache.views import CachedKind, Delta, Entry, KindView, Snapshot
@@ -15,7 +16,7 @@ from epic.errors import AlreadyExists, Conflict, Damaged, NotFound
 from epic.kinds.registry import KINDS
 from epic.model.base import Resource, now
 from epic.store.interface import Change, R
-from epic.store.objects import Delete, Key, Operation, Put, Stored, Unreadable
+from epic.store.objects import Delete, Key, Operation, Put, Unreadable
 
 SEQUENCE = CachedKind[int]("Sequence")
 EVERY_KIND = tuple(kind.name for kind in KINDS)
@@ -36,6 +37,11 @@ class Written:
     base: Snapshot
     snapshot: Snapshot
     deltas: list[Delta]
+
+
+class _Content(NamedTuple):
+    body: bytes
+    labels: Mapping[str, str]
 
 
 class SnapshotReader:
@@ -102,7 +108,8 @@ class OverlayTransaction(SnapshotReader):
         self._writer = writer
         self._next = base.revision + 1
         self._draft = Draft(base)
-        self._touched: dict[Key, None] = {}
+        # What is to be in its place; None: nothing.
+        self._touched: dict[Key, _Content | None] = {}
         self._given: list[Resource] = []
 
     @property
@@ -139,7 +146,7 @@ class OverlayTransaction(SnapshotReader):
         }
         obj = obj.model_copy(update={"metadata": obj.metadata.model_copy(update=kept)})
         body = KINDS.of(obj).encode(obj)
-        if body == self._body(stored):
+        if body == KINDS.of(stored).encode(stored):
             return stored
         return self._put(obj, body)
 
@@ -153,14 +160,17 @@ class OverlayTransaction(SnapshotReader):
     def next_number(self, sequence: str) -> int:
         """The next number of a sequence: 1, 2, 3..., none given out twice."""
         key, number = Key(SEQUENCE.kind, "", sequence), self._number(sequence) + 1
-        stored = Stored(key, self._next, json.dumps(number).encode())
-        self._draft.put(*_place(key), Entry("", sequence, self._next, number, stored))
-        self._touched[key] = None
+        self._draft.put(*_place(key), Entry("", sequence, self._next, number))
+        self._touched[key] = _Content(json.dumps(number).encode(), {})
         return number
 
     def finish(self) -> Written | None:
         """What is to be committed; None: nothing."""
-        operations = [found for key in self._touched if (found := self._operation(key)) is not None]
+        operations = [
+            found
+            for key, content in self._touched.items()
+            if (found := self._operation(key, content)) is not None
+        ]
         if not operations:
             return None
         mark = self._take_turn()
@@ -180,11 +190,9 @@ class OverlayTransaction(SnapshotReader):
 
     def _take_turn(self) -> Put:
         key, number = Key(SEQUENCE.kind, "", _ORDER), self._number(_ORDER) + 1
-        labels = {"writer": self._writer}
-        stored = Stored(key, self._next, json.dumps(number).encode(), labels)
         expected = self._base.of(SEQUENCE).revision("", _ORDER)
-        self._draft.put(*_place(key), Entry("", _ORDER, self._next, number, stored))
-        return Put(key, stored.body, expected, labels)
+        self._draft.put(*_place(key), Entry("", _ORDER, self._next, number))
+        return Put(key, json.dumps(number).encode(), expected, {"writer": self._writer})
 
     def _number(self, sequence: str) -> int:
         numbers = self.snapshot.of(SEQUENCE)
@@ -192,26 +200,19 @@ class OverlayTransaction(SnapshotReader):
             return beyond_use(self.snapshot, sequence)
         return numbers.get("", sequence) or 0
 
-    def _operation(self, key: Key) -> Operation | None:
+    def _operation(self, key: Key, content: _Content | None) -> Operation | None:
         expected = self._base.view(key.kind).revision(key.account, key.name)
-        entry = self.snapshot.view(key.kind).entry(key.account, key.name)
-        if entry is not None:
-            return Put(key, entry.source.body, expected, entry.source.labels)
+        if content is not None:
+            return Put(key, content.body, expected, content.labels)
         return Delete(key, expected) if expected else None
 
     def _put(self, obj: R, body: bytes) -> R:
-        obj = obj.at(self._next)
+        obj = compact(obj.at(self._next))
         key = Key(obj.kind, obj.account, obj.name)
-        stored = Stored(key, self._next, body, obj.metadata.labels)
-        self._draft.put(*_place(key), Entry(obj.account, obj.name, self._next, obj, stored))
-        self._touched[key] = None
+        self._draft.put(*_place(key), Entry(obj.account, obj.name, self._next, obj))
+        self._touched[key] = _Content(body, obj.metadata.labels)
         self._given.append(obj)
         return obj
-
-    def _body(self, obj: Resource) -> bytes:
-        entry = self.snapshot.view(obj.kind).entry(obj.account, obj.name)
-        body: bytes = entry.source.body if entry is not None else b""
-        return body
 
 
 def _place(key: Key) -> tuple[str, str, str]:

@@ -26,13 +26,12 @@ class CachedKind(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Entry(Generic[T]):
-    """An object at the revision that wrote it. `source` is what it was made of, for who passes it on."""
+    """An object at the revision that wrote it."""
 
     account: str
     name: str
     revision: int
     object: T
-    source: Any = None
 
 
 @dataclass(frozen=True, slots=True)
