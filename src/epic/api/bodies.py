@@ -141,7 +141,7 @@ class InputMetadata(Camel):
     """What a client may say of an object's identity."""
 
     name: str = ""
-    resource_version: int | None = None
+    resource_version: Annotated[int | None, Field(ge=0, lt=2**63)] = None
     annotations: Annotated[dict[str, str], FailFast()] = {}
 
     @field_validator("annotations")

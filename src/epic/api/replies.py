@@ -28,6 +28,9 @@ log = logging.getLogger(__name__)
 _RETRY_AFTER_SECONDS = 10
 _MOST_WARNINGS = 8
 _WARNING_SHOWN = 100
+_MOST_ERRORS = 8
+_NAME_SHOWN = 100
+_HEADER_SHOWN = 4000
 
 
 class Duplicate(AlreadyExists):
@@ -73,7 +76,7 @@ def error_reply(
 ) -> JSONResponse:
     """An error as the original's clients read it; `reason` is a word for programs, by default the status'."""
     # A header holds one line of Latin-1; the body has the text as it is.
-    line = " ".join(message.split()).encode("latin-1", "replace").decode("latin-1")
+    line = " ".join(message[:_HEADER_SHOWN].split()).encode("latin-1", "replace").decode("latin-1")
     body = {"error": message, "reason": reason or reason_of(status)}
     return JSONResponse(body, status, headers={ERROR_HEADER: line, **(headers or {})})
 
@@ -119,7 +122,10 @@ def too_many(what: str, account: str) -> JSONResponse:
 
 async def _on_bad_request(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101
-    return error_reply(400, "; ".join(_explain(e) for e in error.errors()))
+    errors = error.errors()
+    told = "; ".join(_explain(each) for each in errors[:_MOST_ERRORS])
+    more = len(errors) - _MOST_ERRORS
+    return error_reply(400, f"{told}; and {more} more" if more > 0 else told)
 
 
 async def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
@@ -140,7 +146,8 @@ def _explain(error: dict[str, Any]) -> str:
     if error["type"] == "json_invalid":
         detail = error.get("ctx", {}).get("error", error["msg"])
         return f"the body is not JSON: {detail} at character {error['loc'][-1]}"
-    where = ".".join(str(part) for part in error["loc"] if part != "body") or "the body"
+    # A client gives the keys of mappings names of any length.
+    where = ".".join(str(part)[:_NAME_SHOWN] for part in error["loc"] if part != "body") or "the body"
     message = str(error["msg"]).removeprefix("Value error, ")
     given = error.get("input")
     secret = "password" in error["loc"]

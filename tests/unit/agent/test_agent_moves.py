@@ -2,6 +2,7 @@
 """Far ends that move, as often as a workload node likes.
 
 - Tunnels that move while others are looked at wait together, each once, and by one task.
+- What fails keeps no other waiting.
 - What is known of routes has a bound, however many far ends a node has had.
 """
 
@@ -60,6 +61,35 @@ async def test_many_are_looked_at_in_parts() -> None:
     await done.wait()
     worker.close()
     assert calls == [128, 128, 44]
+
+
+async def test_a_failure_keeps_no_other_waiting_and_is_tried_again_with_the_next() -> None:
+    worker = Worker("kernel")
+    loop, done = asyncio.get_running_loop(), asyncio.Event()
+    calls: list[list[int]] = []
+    broken = True
+
+    def move(ids: Collection[int]) -> None:
+        if broken and 7 in ids:
+            raise RuntimeError("no")
+        calls.append(list(ids))
+        if 300 in ids:
+            loop.call_soon_threadsafe(done.set)
+
+    moves = Moves(worker, move)
+    moves.add(range(1, 301))
+    await done.wait()
+    await asyncio.gather(*(task for task in asyncio.all_tasks() if task.get_name() == "move"))
+    assert [len(ids) for ids in calls] == [128, 44]
+    assert moves.problems == ("far ends of tunnels that moved cannot be followed: RuntimeError('no')",)
+    broken = False
+    done.clear()
+    moves.add({300})
+    await done.wait()
+    await asyncio.gather(*(task for task in asyncio.all_tasks() if task.get_name() == "move"))
+    worker.close()
+    assert sorted(id_ for ids in calls[2:] for id_ in ids) == [*range(1, 129), 300]
+    assert moves.problems == ()
 
 
 class Kernel:

@@ -111,6 +111,52 @@ async def test_measurements_that_cannot_be_are_refused(
     assert "tunnels.0" in reply.json()["error"]
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"epochs": [2**32]}, {"signing-epoch": 2**32}, {"signing-epoch": -1}, {"epochs": [10**4000]}]
+)
+async def test_epochs_have_32_bits(tenant: httpx.AsyncClient, tunnel: Tunnel, wrong: dict[str, Any]) -> None:
+    reply = await tenant.put(STATUS, params=NODE, json=said(tunnel, **wrong))
+    assert reply.status_code == 400
+    assert len(reply.text) < 1000
+
+
+async def test_the_revision_that_is_carried_out_has_63_bits(
+    tenant: httpx.AsyncClient, tunnel: Tunnel
+) -> None:
+    reply = await tenant.put(STATUS, params=NODE, json={**said(tunnel), "applied": 2**63})
+    assert (reply.status_code, "applied" in reply.json()["error"]) == (400, True)
+
+
+async def test_of_many_wrong_measurements_the_first_is_told(tenant: httpx.AsyncClient) -> None:
+    for body in (
+        {"tunnels": [{}] * 20_000},
+        {"tunnels": [{"id": "x" * 60, "rx-packets": -1, "loss": 2}] * 20_000},
+        {"tunnels": [], "drops": {f"{n}": "x" for n in range(20_000)}},
+        {"tunnels": [], "drops": {"x" * 1_000_000: 1}},
+    ):
+        reply = await tenant.put(STATUS, params=NODE, json=body)
+        assert reply.status_code == 400
+        assert len(reply.text) < 2000
+        assert len(reply.headers["x-epic-error-message"]) < 2000
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"[" * 100_000,
+        b'{"tunnels": ' + b"9" * 5000 + b"}",
+        b"\xff",
+        b"{",
+        b'{"tunnels": [], "applied": 1' + b"0" * 5000,
+    ],
+    ids=["nested", "digits", "no text", "cut off", "digits and cut off"],
+)
+async def test_what_cannot_be_read_as_json_is_refused(tenant: httpx.AsyncClient, content: bytes) -> None:
+    headers = {"Content-Type": "application/json"}
+    reply = await tenant.put(STATUS, params=NODE, content=content, headers=headers)
+    assert (reply.status_code, "JSON" in reply.json()["error"]) == (400, True)
+
+
 async def test_administrators_see_all_tunnels_and_what_nodes_drop(
     admin: httpx.AsyncClient, tunnel: Tunnel, live: Live
 ) -> None:

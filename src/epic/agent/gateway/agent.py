@@ -295,6 +295,7 @@ class GatewayAgent:
             self._intake,
             self._reconciler,
             self._kernel,
+            self._moves,
             self._second_chance,
             self._heartbeat,
             self._routes,

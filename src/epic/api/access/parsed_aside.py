@@ -38,7 +38,8 @@ def _parse(model: type[B], content: bytes) -> B:
         found = [{**each, "loc": ("body", *each["loc"])} for each in error.errors()]
     except json.JSONDecodeError as error:
         found = [{"type": "json_invalid", "loc": ("body", error.pos), "msg": "", "ctx": {"error": error.msg}}]
-    except (UnicodeDecodeError, RecursionError):
+    except (ValueError, RecursionError):
+        # Bytes that are no text, numbers with thousands of digits, thousands of lists in each other.
         found = [{"type": "json_invalid", "loc": ("body", 0), "msg": "it is no JSON that can be read"}]
     raise RequestValidationError(found)
 

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
-from pydantic import Field
+from pydantic import FailFast, Field
 
 from epic.api.access.parsed_aside import described, parsed_aside
 from epic.api.bodies import Body
@@ -27,6 +27,7 @@ DEAD_SECONDS = 16.0
 """Three hellos without an answer."""
 
 _Count = Annotated[int, Field(ge=0, lt=2**64)]
+_Epoch = Annotated[int, Field(ge=0, lt=2**32)]
 _Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -42,8 +43,8 @@ class EndInput(Kebab):
     """What a workload node says of its end of a tunnel."""
 
     id: Annotated[int, Field(ge=1, lt=2**32)]
-    epochs: Annotated[tuple[int, ...], Field(max_length=2)] = ()
-    signing_epoch: int = 0
+    epochs: Annotated[tuple[_Epoch, ...], Field(max_length=2)] = ()
+    signing_epoch: _Epoch = 0
     rx_packets: _Count = 0
     rx_bytes: _Count = 0
     tx_packets: _Count = 0
@@ -70,9 +71,12 @@ class EndInput(Kebab):
 class EndsBody(Body):
     """PUT of a workload node's measurements."""
 
-    tunnels: Annotated[tuple[EndInput, ...], Field(max_length=20000)]
-    drops: Annotated[dict[Annotated[str, Field(max_length=64)], _Count], Field(max_length=200)] = {}
-    applied: Annotated[int | None, Field(ge=0)] = None
+    # Of what is wrong only the first is told: an error takes kilobytes, and a node can make a million.
+    tunnels: Annotated[tuple[EndInput, ...], Field(max_length=20000), FailFast()]
+    drops: Annotated[
+        dict[Annotated[str, Field(max_length=64)], _Count], Field(max_length=200), FailFast()
+    ] = {}
+    applied: Annotated[int | None, Field(ge=0, lt=2**63)] = None
     """The revision of the newest list of tunnels that is carried out whole."""
 
 
