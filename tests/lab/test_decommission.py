@@ -3,19 +3,26 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
 import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import yaml
 from small_lab import ROOT
 
+from epic.client import EpicClient
+
 sys.path.insert(0, str(ROOT / "tests/e2e"))
-from hosts import CREDENTIAL, INVENTORY, Lab, Target, load_lab, settled
+from hosts import CREDENTIAL, INVENTORY, Lab, Target, eventually, load_lab, settled
 from traffic import describe, none_broken, traffic
 
 pytestmark = pytest.mark.root
@@ -44,6 +51,16 @@ getent passwd epic
 getent group epic epic-envoy
 grep epic-runs /root/.ssh/authorized_keys
 """
+
+# What instances are and have on a node, its agent's programs and files aside.
+INSTANCES = """
+systemctl list-units --all --plain --no-legend 'epic-envoy@*' 'epic-netns@*' | grep -v ' not-found '
+ip netns list
+ip -o link show | grep epg
+ip route show table all protocol 50
+ls /etc/epic/gateways
+"""
+PROXIES = "/api/epic/accounts/shop/proxies"
 
 
 @dataclass(frozen=True)
@@ -99,20 +116,23 @@ def target(lab: Lab) -> Target:
     return found
 
 
-@pytest.mark.parametrize("host", ["node2", "epic2"])
+@pytest.mark.parametrize(("host", "packages"), [("node2", []), ("epic2", ["bird2"])])
 def test_a_host_leaves_without_a_failed_request_and_keeps_nothing(
-    lab: Lab, target: Target, host: str
+    lab: Lab, target: Target, host: str, packages: list[str]
 ) -> None:
     before = traces(lab, host)
     assert before
-    assert decommission(host, "--check") > 0
+    options = ("-e", json.dumps({"decommission_packages": packages}))
+    assert decommission(host, "--check", *options) > 0
     assert traces(lab, host) == before
     with traffic(lab, target) as seen:
-        assert decommission(host) > 0
+        assert decommission(host, *options) > 0
     assert seen.answered
     none_broken(seen)
     assert traces(lab, host) == []
-    assert decommission(host) == 0
+    left = lab[host].run("dpkg-query -W -f '${Package} ${Status}\\n'").splitlines()
+    assert not [name for name in packages if f"{name} install ok installed" in left]
+    assert decommission(host, *options) == 0
 
 
 def test_a_check_says_what_a_run_would_make_of_a_bare_host_and_makes_nothing(lab: Lab) -> None:
@@ -139,6 +159,56 @@ def test_the_cluster_knows_the_node_no_more_and_a_later_run_adds_it_without_a_fa
     assert seen.moved, "the router led connections to the newcomer that it had not begun"
     assert "epic2" in epicctl("get", "nodes")
     assert lab["epic2"].run("systemctl is-active epic-agent").strip() == "active"
+
+
+@pytest.fixture
+def api() -> EpicClient:
+    credential = yaml.safe_load(CREDENTIAL.read_text())
+    names = ("server", "username", "password", "ca-file")
+    return EpicClient(*(credential[name] for name in names))
+
+
+@contextmanager
+def gateway(api: EpicClient, address: str | None = None) -> Iterator[str]:
+    """The address of a gateway for as long as the block runs; it may ask for one."""
+    uid = str(uuid.uuid4())
+    wanted = {} if address is None else {"addresses": [{"type": "IPAddress", "value": address}]}
+    listeners = [{"name": "http", "port": 80, "protocol": "HTTP"}]
+    spec = {
+        "clientRef": {"clusterID": "lab", "namespace": "lab", "name": "lab", "uid": uid},
+        "display-name": "lab",
+        "public-ports": [{"name": "http", "port": 80, "protocol": "TCP"}],
+        "gateway": {"gatewayClassName": "epic", "listeners": listeners} | wanted,
+    }
+    api.post("/api/epic/accounts/shop/groups/http/proxies", {"proxy": {"spec": spec}})
+    try:
+        yield str(api.get(f"{PROXIES}/{uid}")["proxy"]["spec"]["public-address"])
+    finally:
+        api.delete(f"{PROXIES}/{uid}")
+        eventually(
+            lambda: uid not in [p["metadata"]["name"] for p in api.get(PROXIES)["items"]],
+            within=30,
+            what="the end of the gateway",
+        )
+
+
+def test_a_node_that_is_removed_while_its_envoys_run_has_let_go_of_their_addresses_by_itself(
+    lab: Lab, api: EpicClient
+) -> None:
+    """Its agent was told: nothing else has been on the host when the address is another gateway's."""
+    with gateway(api) as address:
+        settled(lab, Target(address, "none.example.net"), 2)
+        assert lab["epic2"].run(f"ip route show exact {address}/32 proto 50 type blackhole")
+        epicctl("node", "remove", "epic2")
+        assert lab["epic2"].run(INSTANCES, check=False).splitlines() == []
+        assert lab["epic2"].run("systemctl is-active epic-agent").strip() == "active"
+    with gateway(api, address) as again:
+        assert again == address
+        target = settled(lab, Target(address, "none.example.net"), 1)
+        assert "via 172.30.11.2 " in lab["router"].run(f"ip route show {address}")
+        assert {reply.status for reply in lab.request(target, 20)} == {404}, "an Envoy without routes"
+    decommission("epic2")
+    assert traces(lab, "epic2") == []
 
 
 def test_the_control_host_is_not_decommissioned_by_mistake() -> None:
