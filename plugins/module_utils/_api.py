@@ -17,6 +17,7 @@ from ansible.module_utils.urls import open_url
 
 TIMEOUT = 10
 PAUSE = 0.25
+PAGE = 500
 
 CONNECTION_SPEC: dict[str, Any] = {
     "url": {"type": "str", "required": True},
@@ -70,10 +71,23 @@ class Api:
         self._headers = {"Authorization": credential.header, "Content-Type": "application/json"}
         self._deadline = time.monotonic() + wait
 
-    def get(self, *path: str) -> dict[str, Any] | None:
+    def items(self, *path: str) -> list[dict[str, Any]]:
+        """The objects of a collection, page by page; none where what they belong to is gone meanwhile."""
+        found: list[dict[str, Any]] = []
+        after = ""
+        while True:
+            page = self.get(*path, query=f"?limit={PAGE}" + (f"&continue={quote(after)}" if after else ""))
+            if page is None:
+                return []
+            found += page.get("items", [])
+            after = page.get("metadata", {}).get("continue", "")
+            if not after:
+                return found
+
+    def get(self, *path: str, query: str = "") -> dict[str, Any] | None:
         """The object at the path, or None."""
         try:
-            return self._send("GET", path)
+            return self._send("GET", path, query=query)
         except ApiError as error:
             if error.status == 404:
                 return None

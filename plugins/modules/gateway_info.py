@@ -75,19 +75,14 @@ from ansible_collections.epic.gateway.plugins.module_utils._gateways import show
 SPEC = {**CONNECTION_SPEC, "account": {"type": "str"}}
 
 
-def items(api, *path):
-    """The objects of a collection; none where the account is gone meanwhile."""
-    return (api.get(*path) or {}).get("items", [])
-
-
 def fetch(api, account):
     """The gateways of the account, or of all accounts."""
-    accounts = [account] if account else [found["metadata"]["name"] for found in items(api, "accounts")]
+    accounts = [account] if account else [found["metadata"]["name"] for found in api.items("accounts")]
     gateways = []
     for name in accounts:
-        templates = items(api, "accounts", name, "groups")
+        templates = api.items("accounts", name, "groups")
         versions = {t["metadata"]["name"]: t["spec"].get("envoy-version") or "" for t in templates}
-        gateways += [shown(proxy, versions) for proxy in items(api, "accounts", name, "proxies")]
+        gateways += [shown(proxy, versions) for proxy in api.items("accounts", name, "proxies")]
     return gateways
 
 

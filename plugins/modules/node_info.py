@@ -94,7 +94,7 @@ def fetch(api, name):
     if name:
         reply = api.get("nodes", name)
         return [] if reply is None else [reply["node"]]
-    return (api.get("nodes") or {}).get("items", [])
+    return api.items("nodes")
 
 
 def main():

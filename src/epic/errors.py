@@ -111,6 +111,13 @@ class TooManyRequests(EpicError):
     reason = "TooManyRequests"
 
 
+class TooLarge(Invalid):
+    """It is more than a request or a reply may hold."""
+
+    status = 413
+    reason = "TooLarge"
+
+
 class Damaged(EpicError):
     """What is stored cannot be read as what it should be."""
 
@@ -160,6 +167,7 @@ _KINDS: tuple[type[EpicError], ...] = (
     AddressTaken,
     Compacted,
     TooManyRequests,
+    TooLarge,
     Unavailable,
     Exhausted,
     OutcomeUnknown,

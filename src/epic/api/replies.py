@@ -61,11 +61,6 @@ def found(path: str, body: dict[str, Any], unknown: Sequence[str] = ()) -> JSONR
     return reply
 
 
-def listed(path: str, objects: Sequence[Resource]) -> dict[str, Any]:
-    """The answer to a list."""
-    return {"link": {"self": path}, "items": [shown(obj) for obj in objects]}
-
-
 def deleted(message: str = "delete successful") -> dict[str, str]:
     """The answer to a delete, also of an object that was not there."""
     return {"message": message}

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from epic.api.context import Context, Principal
@@ -25,11 +24,6 @@ def show_gateway(proxy: GWProxy, principal: Principal) -> dict[str, Any]:
             for instance in wire["status"]["instances"]
         ]
     return wire
-
-
-def show_gateways(path: str, proxies: Sequence[GWProxy], principal: Principal) -> dict[str, Any]:
-    """The answer to a list of gateways."""
-    return {"link": {"self": path}, "items": [show_gateway(proxy, principal) for proxy in proxies]}
 
 
 def show_route(ctx: Context, route: GWRoute) -> dict[str, Any]:

@@ -181,7 +181,7 @@ def status(context: typer.Context, account: Account = "") -> None:
         proxies,
         runs,
         workload_nodes=workload_nodes,
-        unreadable=() if nodes is None else client.get(f"{PREFIX}/unreadable")["items"],
+        unreadable=() if nodes is None else client.list_all(f"{PREFIX}/unreadable"),
         of_account=bool(account),
     )
     print_health(health)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlencode, urljoin, urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -23,6 +23,7 @@ ERROR_HEADER = "x-epic-error-message"
 _CONNECT_SECONDS = 5.0
 _READ_SECONDS = 30.0
 _MESSAGE_MAX = 2000
+_PAGE = 500
 # Longer than two of the server's heartbeats: a watch that hears nothing for so long is dead.
 _SILENCE_SECONDS = 25.0
 
@@ -63,6 +64,20 @@ class EpicClient:
     def get(self, path: str) -> dict[str, Any]:
         """The object or list at `path`."""
         return self._json("GET", path)
+
+    def list_all(self, path: str) -> list[dict[str, Any]]:
+        """All items of the list at `path`, page by page."""
+        items: list[dict[str, Any]] = []
+        after: str | None = ""
+        while after is not None:
+            query = urlencode({"limit": _PAGE, "continue": after} if after else {"limit": _PAGE})
+            page = self.get(f"{path}?{query}")
+            found, metadata = page.get("items"), page.get("metadata") or {}
+            if not isinstance(found, list) or not isinstance(metadata, dict):
+                raise Unavailable(f"GET {self._where(path)}: the reply is no list; is this an EPIC server?")
+            items += found
+            after = str(metadata["continue"]) if metadata.get("continue") else None
+        return items
 
     def post(self, path: str, body: Mapping[str, object]) -> dict[str, Any]:
         """Create an object; the reply is the object, the existing one where there is one of that name."""

@@ -30,7 +30,7 @@ class AccountSpec(Kebab):
     """An account's limits.
 
     A tunnel counts once for each instance that a gateway is to have: not twice while one moves. The bytes are
-    those of routes and EndpointSlices.
+    those of memory that routes and EndpointSlices take.
     """
 
     proxy_limit: Annotated[int, Field(ge=0, alias="proxyLimit")] = 20

@@ -12,10 +12,11 @@ import httpx
 import pytest
 from api_requests import ADMIN, API, PROXIES, proxy_body
 from starlette.datastructures import Headers
+from starlette.types import Message
 
 from epic.api.access import body_rate
 from epic.api.access.body_limit import MOST_BYTES, body_length
-from epic.api.access.body_rate import BodyRate, TooManyBytes
+from epic.api.access.body_rate import LEAST_BYTES, BodyRate, TooManyBytes
 from epic.api.tunnel.tunnel_status import EndsBody
 from epic.cache.store import CachedStore
 from epic.model.resources import Account
@@ -88,6 +89,36 @@ async def test_who_may_have_more_may_send_more_and_who_may_have_less_reports_sti
     assert refusal is None or refusal.value.seconds == seconds
 
 
+async def test_a_request_without_a_body_counts_too(clock: Clock, store: CachedStore) -> None:
+    rate = BodyRate(store)
+    for _ in range(16 * MIB // LEAST_BYTES + 1):
+        await rate.take("greedy", 0)
+    assert clock.now == 100.0
+    await rate.take("greedy", 0)
+    assert clock.now == pytest.approx(100.0 + LEAST_BYTES / MIB)
+
+
+@pytest.mark.parametrize(("kind", "counts"), [("application/json", True), ("text/event-stream; a=b", False)])
+async def test_a_reply_counts_for_a_quarter_unless_it_is_an_event_stream(
+    clock: Clock, store: CachedStore, kind: str, counts: bool
+) -> None:
+    rate, sent = BodyRate(store), []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    sending = rate.counting("greedy", send)
+    headers = [(b"content-type", kind.encode())]
+    messages = [{"type": "http.response.start", "status": 200, "headers": headers}]
+    messages += [{"type": "http.response.body", "body": b"x" * MIB, "more_body": n < 63} for n in range(64)]
+    for message in messages:
+        await sending(message)
+    assert sent == messages
+    await rate.take("greedy", 4 * MIB)
+    await rate.take("greedy", 0)
+    assert clock.now == pytest.approx(104.0 if counts else 100.0)
+
+
 @pytest.mark.parametrize(
     ("headers", "length"),
     [
@@ -113,7 +144,7 @@ async def test_a_tenant_that_sends_too_fast_is_answered_429_and_an_administrator
     assert refused.status_code == 429
     assert refused.json()["reason"] == "TooManyRequests"
     assert int(refused.headers["retry-after"]) >= 1
-    assert (await tenant.get(f"{API}/accounts/root")).status_code == 200, "who asks sends nothing"
+    assert (await tenant.get(f"{API}/accounts/root")).status_code == 429
     for _ in range(3):
         assert (await tenant.put(STATUS, json={"tunnels": []}, auth=ADMIN)).status_code == 200
 

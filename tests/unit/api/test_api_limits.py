@@ -10,7 +10,8 @@ import pytest
 from api_requests import API, PROXIES, proxy_body, route_body, slice_body
 
 from epic.cache.store import CachedStore
-from epic.model.resources import Account, GWEndpointSlice, GWProxy, Tunnel
+from epic.model.resources import Account, GWEndpointSlice, GWProxy, GWRoute, Tunnel
+from epic.reconcile.counts.sizes import memory_of
 from epic.reconcile.current import CurrentWorld
 from epic.reconcile.tunnels import tunnel_room
 from epic.reconcile.tunnels.tunnelling import replan
@@ -108,19 +109,24 @@ async def test_routes_and_slices_beyond_their_limits_are_403_until_others_are_de
 async def test_bytes_beyond_the_limit_are_403_until_there_are_less(
     tenant: httpx.AsyncClient, store: CachedStore
 ) -> None:
+    def stored(body: dict[str, Any]) -> dict[str, Any]:
+        return {"metadata": {"name": "R1", "namespace": "root"}, "spec": body["route"]["spec"]}
+
     def long(uid: str, length: int) -> dict[str, Any]:
         body = route_body(uid)
         body["route"]["spec"]["http"]["rules"][0]["matches"] = [{"path": {"value": "/" + "x" * length}}]
         return body
 
-    limit(store, bytes_limit=2000)
+    small, large = (memory_of(GWRoute.model_validate(stored(long("R1", n))).spec) for n in (1, 900))
+    limit(store, bytes_limit=small + large)
     assert (await tenant.post(ROUTES, json=long("R1", 900))).status_code == 302
     refused = await tenant.post(ROUTES, json=long("R2", 900))
     assert (refused.status_code, "bytesLimit" in refused.json()["error"]) == (403, True)
     assert (await tenant.post(ROUTES, json=long("R2", 1))).status_code == 302
     larger = await tenant.put(f"{ROUTES}/R2", json=long("R2", 900))
-    assert (larger.status_code, "bytes as JSON and may have 2000" in larger.json()["error"]) == (403, True)
-    assert (await tenant.post(SLICES, json=slice_body("E1"))).status_code == 302
+    told = f"would take {2 * large} bytes of memory and may take {small + large}; they take {small + large};"
+    assert (larger.status_code, told in larger.json()["error"]) == (403, True)
+    assert (await tenant.post(SLICES, json=slice_body("E1"))).status_code == 403
     assert (await tenant.put(f"{ROUTES}/R1", json=long("R1", 1))).status_code == 302
     assert (await tenant.put(f"{ROUTES}/R2", json=long("R2", 900))).status_code == 302
     # A limit that was lowered refuses nothing that makes it no worse.

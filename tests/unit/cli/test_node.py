@@ -58,9 +58,9 @@ class Cluster:
             raise found
         return None if found is None else {"node": deepcopy(found)}
 
-    def get(self, path: str) -> dict[str, Any]:
+    def list_all(self, path: str) -> list[dict[str, Any]]:
         assert path == "/api/epic/nodes"
-        return {"items": [s for s in self.states if isinstance(s, dict)]}
+        return [s for s in self.states if isinstance(s, dict)]
 
     def put(self, path: str, body: Any) -> dict[str, Any]:
         self.written.append(("PUT", path, body))

@@ -56,6 +56,10 @@ class Api:
             raise NotFound(path)
         return {self.keys[collection.rpartition("/")[2]]: found}
 
+    def list_all(self, path: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.get(path)["items"]
+        return found
+
     def find(self, path: str) -> dict[str, Any] | None:
         try:
             return self.get(path)

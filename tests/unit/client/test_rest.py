@@ -23,6 +23,7 @@ from epic.errors import (
     Forbidden,
     Invalid,
     NotFound,
+    TooLarge,
     TooManyRequests,
     Unauthorized,
     Unavailable,
@@ -195,7 +196,7 @@ def test_a_client_raises_the_kind_of_error_that_the_server_met(
 
 
 @pytest.mark.parametrize(
-    ("status", "kind"), [(302, Unavailable), (405, Invalid), (413, Invalid), (502, Unavailable)]
+    ("status", "kind"), [(302, Unavailable), (405, Invalid), (413, TooLarge), (502, Unavailable)]
 )
 def test_a_refusal_without_a_word_is_judged_by_its_status(status: int, kind: type[EpicError]) -> None:
     assert kind_of(status) is kind
@@ -235,3 +236,23 @@ def test_a_watch_can_be_closed_by_another_thread(server: Server, client: EpicCli
     threading.Timer(0.1, watch.close).start()
     assert list(watch) == []
     assert time.monotonic() - begin < 2
+
+
+def test_a_list_is_read_page_by_page(client: EpicClient, server: Server) -> None:
+    first = {"items": [{"n": 1}, {"n": 2}], "metadata": {"continue": "a/b", "remainingItemCount": 1}}
+    server.replies["GET", "/list?limit=500"] = Reply(200, first)
+    server.replies["GET", "/list?limit=500&continue=a%2Fb"] = Reply(
+        200, {"items": [{"n": 3}], "metadata": {}}
+    )
+    assert client.list_all("/list") == [{"n": 1}, {"n": 2}, {"n": 3}]
+
+
+def test_a_list_of_a_server_without_pages_is_whole(client: EpicClient, server: Server) -> None:
+    server.replies["GET", "/list?limit=500"] = Reply(200, {"items": [{"n": 1}]})
+    assert client.list_all("/list") == [{"n": 1}]
+
+
+def test_what_is_no_list_is_no_list(client: EpicClient, server: Server) -> None:
+    server.replies["GET", "/list?limit=500"] = Reply(200, {"items": "all"})
+    with pytest.raises(Unavailable, match="the reply is no list"):
+        client.list_all("/list")

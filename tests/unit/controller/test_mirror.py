@@ -28,7 +28,7 @@ class CountedClient(EpicClient):
     lost: frozenset[str] = frozenset()
 
     def _json(self, method: str, path: str, body: Mapping[str, object] | None = None, **more: Any) -> Any:
-        self.requests.append(f"{method} {path.removeprefix(ACCOUNT)}")
+        self.requests.append(f"{method} {path.removeprefix(ACCOUNT).removesuffix('?limit=500')}")
         if method in self.lost:
             raise Unavailable(f"{method}: no answer")
         return super()._json(method, path, body, **more)

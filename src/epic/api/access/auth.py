@@ -232,6 +232,8 @@ class Gate:
             return await refusal(scope, receive, send)
         scope.setdefault("state", {})["principal"] = principal
         send = _noted(scope, principal, send)
+        if not principal.admin:
+            send = self._rate.counting(principal.account, send)
         return await self._serve(_as_json(scope), limited(receive, most), send, user)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, user: User) -> None:
@@ -269,7 +271,7 @@ class Gate:
         if connection is not None and not connection.authenticated(principal.account):
             return too_many("connections", principal.account)
         try:
-            if length and not principal.admin:
+            if not principal.admin:
                 await self._rate.take(principal.account, length)
         except TooManyBytes as error:
             return epic_error_reply(error)

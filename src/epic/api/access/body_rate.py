@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How fast each account may send: what is read and checked for one takes time from all."""
+"""How much each account may ask for: what is read, checked and answered for one takes time from all."""
 
 from __future__ import annotations
 
@@ -8,25 +8,35 @@ import time
 from dataclasses import dataclass
 from math import ceil
 
+from starlette.datastructures import Headers
+from starlette.types import Message, Send
+
 from epic.errors import TooManyRequests
 from epic.model.resources import Account, AccountSpec
 from epic.store.interface import Store
 
+EVENT_STREAM = "text/event-stream"
+"""What such a stream is called in HTTP."""
 _LEAST = AccountSpec().bytes_limit
 # Of the bytes that the account's objects may have: a quarter at once, and all of them in a minute.
 _AT_ONCE = 1 / 4
 _A_SECOND = 1 / 64
+LEAST_BYTES = 4 << 10
+"""Of a request: to know who asks, and to find what is asked for, takes time whatever is sent."""
+_OF_REPLIES = 1 / 4
+"""Of a reply's bytes: they are written faster than those of a body are read and checked."""
 _LONGEST_SECONDS = 5.0
 """Who would have to wait longer is refused: a request that waits keeps its connection."""
 
 
 class TooManyBytes(TooManyRequests):
-    """The account sends faster than it may; `seconds` from now it may go on."""
+    """The account asks for more than it may; `seconds` from now it may go on."""
 
     def __init__(self, account: str, seconds: int, limit: int) -> None:
         super().__init__(
-            f"account {account!r} has sent too much; repeat it in {seconds} s: {int(limit * _AT_ONCE)} bytes "
-            f"are possible at once, and {int(limit * _A_SECOND)} each second"
+            f"account {account!r} has asked for too much; repeat it in {seconds} s: "
+            f"{int(limit * _AT_ONCE)} bytes are possible at once, and {int(limit * _A_SECOND)} each second; "
+            f"a request counts for {LEAST_BYTES} at least, and a reply for a quarter of its bytes"
         )
         self.seconds = seconds
 
@@ -40,24 +50,49 @@ class _Sent:
 
 
 class BodyRate:
-    """What accounts have sent of late."""
+    """What accounts have sent and been answered of late."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._sent: dict[str, _Sent] = {}
 
     async def take(self, account: str, count: int) -> None:
-        """Wait until the account may send so many bytes more. Raises TooManyBytes."""
-        now, limit = time.monotonic(), self._limit(account)
-        sent = self._sent.setdefault(account, _Sent(0, now))
-        sent.count = max(0.0, sent.count - (now - sent.at) * limit * _A_SECOND)
-        sent.at = now
+        """Wait until the account may send a request with a body of so many bytes. Raises TooManyBytes."""
+        limit = self._limit(account)
+        sent = self._until_now(account, limit)
         wait = (sent.count - limit * _AT_ONCE) / (limit * _A_SECOND)
         if wait > _LONGEST_SECONDS:
             raise TooManyBytes(account, ceil(wait), limit)
-        sent.count += count
+        sent.count += max(count, LEAST_BYTES)
         if wait > 0:
             await asyncio.sleep(wait)
+
+    def counting(self, account: str, send: Send) -> Send:
+        """`send` that counts what the account is answered, but for event streams, which have their limit."""
+        counts = True
+
+        async def sending(message: Message) -> None:
+            nonlocal counts
+            if message["type"] == "http.response.start":
+                kind = Headers(raw=message.get("headers", [])).get("content-type", "")
+                counts = not kind.startswith(EVENT_STREAM)
+            elif counts:
+                self.add_reply(account, len(message.get("body", b"")))
+            await send(message)
+
+        return sending
+
+    def add_reply(self, account: str, count: int) -> None:
+        """The account was answered so many bytes, or more of them."""
+        self._until_now(account, self._limit(account)).count += count * _OF_REPLIES
+
+    def _until_now(self, account: str, limit: int) -> _Sent:
+        """What counts still."""
+        now = time.monotonic()
+        sent = self._sent.setdefault(account, _Sent(0, now))
+        sent.count = max(0.0, sent.count - (now - sent.at) * limit * _A_SECOND)
+        sent.at = now
+        return sent
 
     def _limit(self, name: str) -> int:
         """Who may have more may send more; who may have less sends measurements still."""

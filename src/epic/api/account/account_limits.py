@@ -41,8 +41,8 @@ def within_bytes_limit(transaction: Transaction, world: World, account: str) -> 
     size, limit = world.sizes.of(account), transaction.get(Account, "", account).spec.bytes_limit
     if size > max(limit, before):
         raise QuotaExceeded(
-            f"the routes and EndpointSlices of account {account!r} would have {size} bytes as JSON and may "
-            f"have {limit}; they have {before}; {_HELP} bytesLimit"
+            f"the routes and EndpointSlices of account {account!r} would take {size} bytes of memory and may "
+            f"take {limit}; they take {before}; {_HELP} bytesLimit"
         )
 
 

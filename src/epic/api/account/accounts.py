@@ -11,7 +11,8 @@ from epic.api.access.auth import hash_password
 from epic.api.bodies import AccountBody, UserBody
 from epic.api.context import Ctx, admin_only
 from epic.api.metadata import check_name, check_version
-from epic.api.replies import PREFIX, Duplicate, deleted, found, listed, shown
+from epic.api.pages import Paging, listed
+from epic.api.replies import PREFIX, Duplicate, deleted, found, shown
 from epic.api.unreadable import to_replace
 from epic.errors import Conflict
 from epic.kinds.registry import KINDS
@@ -49,9 +50,9 @@ def _body(account: Account) -> dict[str, Any]:
 
 
 @router.get("/accounts", dependencies=_ADMIN)
-def list_all(ctx: Ctx) -> dict[str, Any]:
+def list_all(ctx: Ctx, page: Paging) -> Response:
     """All accounts."""
-    return listed(f"{PREFIX}/accounts", ctx.store.list(Account))
+    return listed(f"{PREFIX}/accounts", ctx.store.list(Account), page)
 
 
 @router.post("/accounts", status_code=302, dependencies=_ADMIN)
@@ -147,11 +148,10 @@ def _user_body(user: User) -> dict[str, Any]:
 
 
 @router.get("/accounts/{account}/users", dependencies=_ADMIN)
-def list_users(ctx: Ctx, account: str) -> dict[str, Any]:
+def list_users(ctx: Ctx, account: str, page: Paging) -> Response:
     """All users of the account, without their hashes."""
     ctx.store.get(Account, "", account)
-    users = [_user(user) for user in ctx.store.list(User, account)]
-    return {"link": {"self": f"{_path(account)}/users"}, "items": users}
+    return listed(f"{_path(account)}/users", ctx.store.list(User, account), page, _user)
 
 
 @router.post("/accounts/{account}/users", status_code=302, dependencies=_ADMIN)

@@ -13,7 +13,8 @@ from epic.api.context import Context, Ctx, admin_only
 from epic.api.gateway.gateways import find_group
 from epic.api.gateway.names import check_template
 from epic.api.metadata import check_name, check_version
-from epic.api.replies import PREFIX, Duplicate, deleted, found, listed, shown
+from epic.api.pages import Paging, listed
+from epic.api.replies import PREFIX, Duplicate, deleted, found, shown
 from epic.api.unreadable import to_replace
 from epic.envoy import templating
 from epic.errors import Conflict, Invalid
@@ -53,10 +54,10 @@ def _group_body(group: LBServiceGroup) -> dict[str, Any]:
 
 
 @router.get("/accounts/{account}/groups", tags=["templates"])
-def list_groups(ctx: Ctx, account: str) -> dict[str, Any]:
+def list_groups(ctx: Ctx, account: str, page: Paging) -> Response:
     """All gateway templates of the account."""
     ctx.store.get(Account, "", account)
-    return listed(f"{PREFIX}/accounts/{account}/groups", ctx.store.list(LBServiceGroup, account))
+    return listed(f"{PREFIX}/accounts/{account}/groups", ctx.store.list(LBServiceGroup, account), page)
 
 
 @router.post("/accounts/{account}/groups", status_code=302, tags=["templates"], dependencies=_ADMIN)
@@ -144,9 +145,9 @@ def _prefix_body(prefix: ServicePrefix) -> dict[str, Any]:
 
 
 @router.get("/service-prefixes", tags=["address pools"], dependencies=_ADMIN)
-def list_prefixes(ctx: Ctx) -> dict[str, Any]:
+def list_prefixes(ctx: Ctx, page: Paging) -> Response:
     """All address pools."""
-    return listed(f"{PREFIX}/service-prefixes", ctx.store.list(ServicePrefix))
+    return listed(f"{PREFIX}/service-prefixes", ctx.store.list(ServicePrefix), page)
 
 
 @router.post("/service-prefixes", status_code=302, tags=["address pools"], dependencies=_ADMIN)

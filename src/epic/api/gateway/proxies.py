@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter, Response
+from fastapi.responses import JSONResponse
 
 from epic.api.bodies import ProxyBody
 from epic.api.context import Asking, Ctx, Principal
@@ -18,9 +19,10 @@ from epic.api.gateway.gateways import (
     refuse_if_deleting,
 )
 from epic.api.metadata import check_version, with_sources
+from epic.api.pages import Paging, listed
 from epic.api.replies import PREFIX, Duplicate, deleted, found
 from epic.api.unreadable import discard_unreadable
-from epic.api.views import show_gateway, show_gateways
+from epic.api.views import show_gateway
 from epic.errors import Invalid
 from epic.model.resources import Account, GWProxy
 
@@ -55,16 +57,17 @@ def create(ctx: Ctx, asking: Asking, account: str, group: str, body: ProxyBody) 
 
 
 @router.get("/accounts/{account}/proxies")
-def list_all(ctx: Ctx, asking: Asking, account: str) -> dict[str, Any]:
+def list_all(ctx: Ctx, asking: Asking, account: str, page: Paging) -> Response:
     """All gateways of the account."""
     ctx.store.get(Account, "", account)
-    return show_gateways(f"{PREFIX}/accounts/{account}/proxies", ctx.store.list(GWProxy, account), asking)
+    proxies = ctx.store.list(GWProxy, account)
+    return listed(f"{PREFIX}/accounts/{account}/proxies", proxies, page, lambda p: show_gateway(p, asking))
 
 
 @router.get("/accounts/{account}/proxies/{name}")
-def read(ctx: Ctx, asking: Asking, account: str, name: str) -> dict[str, Any]:
+def read(ctx: Ctx, asking: Asking, account: str, name: str) -> Response:
     """A gateway."""
-    return _body(ctx.store.get(GWProxy, account, name), asking)
+    return JSONResponse(_body(ctx.store.get(GWProxy, account, name), asking))
 
 
 @router.put("/accounts/{account}/proxies/{name}", status_code=302)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from fastapi import APIRouter, Response
+from fastapi.responses import JSONResponse
 
 from epic.api.account.account_limits import (
     check_room_for_one,
@@ -21,7 +22,8 @@ from epic.api.bodies import Body, InputMetadata, RouteBody, SliceBody
 from epic.api.context import Context, Ctx
 from epic.api.gateway.workload_addresses import check_node_addresses
 from epic.api.metadata import check_version, with_sources
-from epic.api.replies import PREFIX, Duplicate, deleted, found, listed, shown
+from epic.api.pages import Page, Paging, listed
+from epic.api.replies import PREFIX, Duplicate, deleted, found, shown
 from epic.api.unreadable import discard_unreadable, to_replace
 from epic.api.views import show_route
 from epic.errors import Invalid
@@ -71,9 +73,9 @@ class _Collection(Generic[_Owned, _Given]):
     def read(self, ctx: Context, account: str, name: str) -> dict[str, Any]:
         return self.shown(ctx, ctx.store.get(self.kind.model, account, name))
 
-    def list(self, ctx: Context, account: str) -> dict[str, Any]:
+    def list(self, ctx: Context, account: str, page: Page) -> Response:
         ctx.store.get(Account, "", account)
-        return listed(self.path(account), ctx.store.list(self.kind.model, account))
+        return listed(self.path(account), ctx.store.list(self.kind.model, account), page)
 
     def create(self, ctx: Context, account: str, body: _Given) -> Response:
         given, obj = self.metadata_of(body), self.made_of(account, body)
@@ -177,11 +179,11 @@ def _served(collection: _Collection[_Owned, _Given], title: str) -> APIRouter:
     def create(ctx: Ctx, account: str, body: Any) -> Response:
         return collection.create(ctx, account, body)
 
-    def list_all(ctx: Ctx, account: str) -> dict[str, Any]:
-        return collection.list(ctx, account)
+    def list_all(ctx: Ctx, account: str, page: Paging) -> Response:
+        return collection.list(ctx, account, page)
 
-    def read(ctx: Ctx, account: str, name: str) -> dict[str, Any]:
-        return collection.read(ctx, account, name)
+    def read(ctx: Ctx, account: str, name: str) -> Response:
+        return JSONResponse(collection.read(ctx, account, name))
 
     def replace(ctx: Ctx, account: str, name: str, body: Any) -> Response:
         return collection.replace(ctx, account, name, body)

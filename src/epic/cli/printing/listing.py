@@ -204,7 +204,7 @@ def accounts(client: EpicClient, account: str) -> list[str]:
     own = dig(client.get(PREFIX), "link", "account")
     if isinstance(own, str):
         return [own.rpartition("/")[2]]
-    return [item["metadata"]["name"] for item in client.get(f"{PREFIX}/accounts")["items"]]
+    return [item["metadata"]["name"] for item in client.list_all(f"{PREFIX}/accounts")]
 
 
 def fetch(client: EpicClient, kind: Kind[Any], name: str, account: str) -> list[Row]:
@@ -212,7 +212,7 @@ def fetch(client: EpicClient, kind: Kind[Any], name: str, account: str) -> list[
     places = accounts(client, account) if kind.of_account else [""]
     paths = [f"{PREFIX}/{kind.path(place)}" for place in places]
     if not name:
-        return [row for path in paths for row in client.get(path)["items"]]
+        return [row for path in paths for row in client.list_all(path)]
     bodies = [client.find(f"{path}/{name}") for path in paths]
     found = [body[kind.in_rest.key] for body in bodies if body is not None]
     if not found:
@@ -227,10 +227,10 @@ def workload_nodes(client: EpicClient, account: str) -> list[Row]:
     """Clients' nodes that tunnels lead to, of the account given or of all that the user may see."""
     if not account:
         try:
-            return list(client.get(f"{PREFIX}/workload-nodes")["items"])
+            return client.list_all(f"{PREFIX}/workload-nodes")
         except Denied:
             (account,) = accounts(client, "")
-    return list(client.get(f"{PREFIX}/accounts/{account}/workload-nodes")["items"])
+    return client.list_all(f"{PREFIX}/accounts/{account}/workload-nodes")
 
 
 def cells(listed: Listed, rows: Iterable[Row]) -> list[list[str]]:

@@ -76,7 +76,7 @@ class Observed:
         Others than before are also those that are gone. Raises EpicError, and then nothing has changed.
         """
         path = f"/api/epic/accounts/{connection.account}/{collection}"
-        items = self._client_of(connection).get(path)["items"]
+        items = self._client_of(connection).list_all(path)
         mine = {
             a
             for a in self._seen
