@@ -24,6 +24,8 @@ from pydantic import (
     model_validator,
 )
 
+from epic.errors import Invalid
+from epic.kinds.item_limits import excess_items
 from epic.kinds.kind import Kind
 from epic.kinds.registry import (
     ACCOUNT,
@@ -35,6 +37,7 @@ from epic.kinds.registry import (
     SERVICE_PREFIX,
 )
 from epic.kinds.unknown_fields import unknown_in_object
+from epic.kinds.validation import explain
 from epic.model.base import Camel, ClientRef, Kebab
 from epic.model.gatewayapi import Endpoint, GatewaySpec
 from epic.model.resources import (
@@ -103,10 +106,22 @@ class Body(BaseModel):
     @classmethod
     def _nulls_are_absent(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         content = _without_nulls(data)
+        if cls.kind is not None and isinstance(content, dict):
+            _refuse_long_lists(cls.kind, content)
         body = handler(content)
         if cls.kind is not None and isinstance(content, dict):
             body._unknown = tuple(sorted(_unknown_fields(cls.kind, content)))
         return body
+
+
+def _refuse_long_lists(kind: Kind[Any], content: dict[str, Any]) -> None:
+    """Raise Invalid if a list of the object has too many items: none of them is looked at."""
+    key = kind.in_rest.key
+    obj = content.get(key) or content.get(key.replace("-", "_"))
+    spec = obj.get("spec") if isinstance(obj, dict) else None
+    errors = list(islice(excess_items(kind.spec, spec), _MOST_UNKNOWN))
+    if errors:
+        raise Invalid(explain(errors, f"{key}.spec"))
 
 
 # Of more than can be told nobody is told.

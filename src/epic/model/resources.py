@@ -146,7 +146,7 @@ class ServicePort(Camel):
     target_port: int | str = 0
 
 
-PublicPorts = Annotated[tuple[ServicePort, ...], Items(64, "ports")]
+PublicPorts = Annotated[tuple[ServicePort, ...], Items(64, "ports", given=1024)]
 
 
 class DNSEndpoint(Camel):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import httpx
@@ -53,8 +54,13 @@ async def test_a_route_beyond_the_limits_is_400(tenant: httpx.AsyncClient, store
 @pytest.mark.parametrize(
     ("fields", "named"),
     [
-        ({"spec": {"endpoints": [1] * 100_000}}, "slice.spec.endpoints.0"),
-        ({"spec": {"nodeAddresses": {f"n{i}": 1.5 for i in range(50_000)}}}, "slice.spec.nodeAddresses.n0"),
+        ({"spec": {"endpoints": [1] * 100_000}}, "slice.spec.endpoints: 100000 endpoints;"),
+        ({"spec": {"endpoints": [1] * 1000}}, "slice.spec.endpoints.0"),
+        (
+            {"spec": {"nodeAddresses": {f"n{i}": 1.5 for i in range(50_000)}}},
+            "slice.spec.nodeAddresses: 50000 nodes;",
+        ),
+        ({"spec": {"nodeAddresses": {f"n{i}": 1.5 for i in range(5000)}}}, "slice.spec.nodeAddresses.n0"),
         ({"metadata": {"annotations": {f"a{i}": 1 for i in range(50_000)}}}, "slice.metadata.annotations.a0"),
     ],
 )
@@ -68,6 +74,50 @@ async def test_of_many_wrong_items_the_first_is_told_of(
     assert refused.status_code == 400
     assert named in refused.json()["error"]
     assert len(refused.content) < 1000
+
+
+async def test_of_a_list_with_too_many_items_none_is_looked_at(
+    tenant: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = []
+    known = bodies._check_address
+
+    def check(where: str, text: str, family: str = "") -> None:
+        looked.append(text)
+        known(where, text, family)
+
+    monkeypatch.setattr(bodies, "_check_address", check)
+    body = slice_body()
+    assert (await tenant.post(SLICES, json=body)).status_code == 302
+    assert looked
+    looked.clear()
+    body["slice"]["spec"]["endpoints"] *= 1001
+    assert (await tenant.post(SLICES, json=body)).status_code == 400
+    assert not looked
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "model"),
+    [
+        (ROUTES, route_body(), bodies.RouteBody),
+        (SLICES, slice_body(), bodies.SliceBody),
+        (PROXIES, proxy_body(), bodies.ProxyBody),
+    ],
+)
+async def test_bodies_of_tenants_are_parsed_beside_the_event_loop(
+    tenant: httpx.AsyncClient, path: str, body: Any, model: type[BaseModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: set[threading.Thread] = set()
+    validate = model.model_validate
+
+    def noting(content: Any) -> BaseModel:
+        threads.add(threading.current_thread())
+        return validate(content)
+
+    monkeypatch.setattr(model, "model_validate", noting)
+    assert (await tenant.post(path, json=body)).status_code == 302
+    assert threads
+    assert threading.main_thread() not in threads
 
 
 async def test_a_slice_beyond_the_limits_is_400(tenant: httpx.AsyncClient, store: CachedStore) -> None:
@@ -202,10 +252,18 @@ async def test_a_match_that_is_known_and_not_served_is_stored_to_be_refused_by_c
 
 
 async def test_the_schema_of_the_api_has_the_limits(tenant: httpx.AsyncClient) -> None:
-    schemas = (await tenant.get(f"{API}/openapi.json")).json()["components"]["schemas"]
-    assert schemas["HTTPRouteSpec"]["properties"]["rules"]["maxItems"] == 16
-    assert schemas["HTTPRouteSpec"]["properties"]["hostnames"]["items"]["maxLength"] == 253
-    piece = schemas["SliceSpecInput"]["properties"]
+    paths = (await tenant.get(f"{API}/openapi.json")).json()["paths"]
+
+    def spec(collection: str, key: str) -> dict[str, Any]:
+        body = paths[f"{API}/accounts/{{account}}/{collection}"]["post"]["requestBody"]
+        schema = body["content"]["application/json"]["schema"]
+        found: dict[str, Any] = schema["properties"][key]["properties"]["spec"]["properties"]
+        return found
+
+    http = spec("routes", "route")["http"]["anyOf"][0]["properties"]
+    assert http["rules"]["maxItems"] == 16
+    assert http["hostnames"]["items"]["maxLength"] == 253
+    piece = spec("slices", "slice")
     assert piece["endpoints"]["maxItems"] == 1000
     assert piece["nodeAddresses"]["maxProperties"] == 5000
 

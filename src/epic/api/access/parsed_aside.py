@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Large bodies are parsed and checked in a thread, where FastAPI does it in the event loop."""
+"""Bodies are parsed and checked in a thread, where FastAPI does it in the event loop."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from fastapi import Request
+from fastapi import Depends, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 
@@ -22,6 +22,19 @@ def parsed_aside(model: type[B]) -> Callable[[Request], Awaitable[B]]:
         return await asyncio.to_thread(_parse, model, await request.body())
 
     return parse
+
+
+def given(model: type[B]) -> Callable[..., B]:
+    """The same for what has one of the places for requests: it is parsed in the threads of these."""
+
+    def parse(content: Annotated[bytes, Depends(_content)]) -> B:
+        return _parse(model, content)
+
+    return parse
+
+
+async def _content(request: Request) -> bytes:
+    return await request.body()
 
 
 def described(model: type[BaseModel]) -> dict[str, Any]:

@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Depends, Response
 from fastapi.responses import JSONResponse
 
+from epic.api.access.parsed_aside import described, given
 from epic.api.bodies import ProxyBody
 from epic.api.context import Asking, Ctx, Principal
 from epic.api.gateway.gateways import (
@@ -27,6 +28,8 @@ from epic.errors import Invalid
 from epic.model.resources import Account, GWProxy
 
 router = APIRouter(tags=["gateways"])
+_Given = Annotated[ProxyBody, Depends(given(ProxyBody))]
+_BODY = described(ProxyBody)
 
 
 def _path(account: str, name: str) -> str:
@@ -39,8 +42,8 @@ def _body(proxy: GWProxy, principal: Principal) -> dict[str, Any]:
     return {"link": link, "proxy": show_gateway(proxy, principal)}
 
 
-@router.post("/accounts/{account}/groups/{group}/proxies", status_code=302)
-def create(ctx: Ctx, asking: Asking, account: str, group: str, body: ProxyBody) -> Response:
+@router.post("/accounts/{account}/groups/{group}/proxies", status_code=302, openapi_extra=_BODY)
+def create(ctx: Ctx, asking: Asking, account: str, group: str, body: _Given) -> Response:
     """Create a gateway from a template; its name is the client Gateway's UID."""
     name = body.proxy.spec.client_ref.uid
     with ctx.current.transaction() as (transaction, world):
@@ -70,8 +73,8 @@ def read(ctx: Ctx, asking: Asking, account: str, name: str) -> Response:
     return JSONResponse(_body(ctx.store.get(GWProxy, account, name), asking))
 
 
-@router.put("/accounts/{account}/proxies/{name}", status_code=302)
-def replace(ctx: Ctx, asking: Asking, account: str, name: str, body: ProxyBody) -> Response:
+@router.put("/accounts/{account}/proxies/{name}", status_code=302, openapi_extra=_BODY)
+def replace(ctx: Ctx, asking: Asking, account: str, name: str, body: _Given) -> Response:
     """Change a gateway's listeners, ports and display name."""
     uid = body.proxy.spec.client_ref.uid
     if uid != name:

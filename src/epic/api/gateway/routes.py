@@ -6,11 +6,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Depends, Response
 from fastapi.responses import JSONResponse
 
+from epic.api.access.parsed_aside import described, given
 from epic.api.account.account_limits import (
     check_room_for_one,
     takes_more,
@@ -192,13 +193,14 @@ def _served(collection: _Collection[_Owned, _Given], title: str) -> APIRouter:
         return collection.delete(ctx, account, name)
 
     for handler in (create, replace):
-        # FastAPI reads the body's type from here; a type checker takes no variable for a type.
-        handler.__annotations__["body"] = collection.body
+        # FastAPI reads from here where the body comes from; a type checker takes no variable for a type.
+        handler.__annotations__["body"] = Annotated[collection.body, Depends(given(collection.body))]
     named = f"{title}; its name is the UID of the client's object"
-    router.post("", status_code=302, description=f"Create {named}.")(create)
+    body = described(collection.body)
+    router.post("", status_code=302, description=f"Create {named}.", openapi_extra=body)(create)
     router.get("", description=f"All {name} of the account.")(list_all)
     router.get("/{name}", description=f"Read {title}.")(read)
-    router.put("/{name}", status_code=302, description=f"Replace {title}.")(replace)
+    router.put("/{name}", status_code=302, description=f"Replace {title}.", openapi_extra=body)(replace)
     router.delete("/{name}", description=f"Delete {title}.")(delete)
     return router
 

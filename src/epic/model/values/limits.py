@@ -22,14 +22,22 @@ _SHOWN = 80
 
 @dataclass(frozen=True)
 class Items:
-    """How many a list or mapping has at most; `what` they are."""
+    """How many a list or mapping has at most; `what` they are.
+
+    A client may give more of which some say the same where there is a number `given` of them.
+    """
 
     most: int
     what: str = "items"
+    given: int = 0
 
     def allows(self, value: Any) -> bool:
         """Whether a value is within the limit."""
         return len(value) <= self.most
+
+    def may_be(self, value: Any) -> bool:
+        """Whether what a client gives can come to be within the limit."""
+        return len(value) <= max(self.most, self.given)
 
     def explain(self, value: Any) -> str:
         """What is wrong with a value that is not, and what would be right."""
