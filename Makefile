@@ -115,9 +115,10 @@ bench-agent: bpf ## Measure an agent with 10,000 tunnels and 100,000 endpoints (
 bench-store: setup-etcd ## Measure the store's engines: commits, gets, lists, watches (3 minutes)
 	@$(BIN)/python tests/bench/store.py
 
-bench-core: ## Measure the cache of objects at 1,000 gateways and 100,000 endpoints, and what checking one takes
+bench-core: ## Measure the cache and the ADS of 1,000 gateways and 100,000 endpoints, and what checking an object takes
 	@$(BIN)/python tests/bench/cache.py
 	@$(BIN)/python tests/bench/kinds.py
+	@$(BIN)/python tests/bench/ads_change.py
 
 bench-control: ## Measure epic-control at 1,000 gateways and 100,000 endpoints: start, memory, writes, reads (5 minutes)
 	@$(BIN)/python tests/bench/control.py
