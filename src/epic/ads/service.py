@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Set
+from collections.abc import AsyncIterator, Callable, Mapping, Set
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -16,11 +17,12 @@ import grpc
 from envoy.service.discovery.v3 import ads_pb2_grpc
 
 from epic.ads.agents import AgentService
+from epic.ads.delta.protocol import UnpacedStream
 from epic.ads.delta.server import DeltaServer
-from epic.ads.desired.assemble import node_snapshot, node_state, with_siblings
 from epic.ads.desired.configurations import Configurations
+from epic.ads.desired.nodes import NodeSnapshots
 from epic.ads.desired.objects import KINDS, ObjectIndex
-from epic.ads.desired.parts import Parts
+from epic.ads.desired.parts import NodeChanges, Parts
 from epic.ads.desired.revisions import Revisions
 from epic.ads.desired.siblings import SiblingLists
 from epic.ads.identity.authorization import Authorizer
@@ -40,7 +42,6 @@ from epic.envoy.resources import Bundle
 from epic.envoy.validate import validate
 from epic.errors import EpicError, NotWritable
 from epic.ipam.networks import DEFAULT_POOLS, Pools
-from epic.lifecycle.digest import Placed
 from epic.lifecycle.tunnels import Evidence
 from epic.live import Live, Place, epic_place, workload_place
 from epic.model.nodes import NodeRevocation
@@ -98,20 +99,19 @@ class AdsService:
         self._applied = applied or AppliedLists()
         self._hear_applied = hear_applied
         self._siblings = SiblingLists()
-        self._with_new_siblings: set[str] = set()
         self._live = live or Live()
         self._settings = settings
         self._statuses = Statuses(store)
         self._tell = TellOnce(log)
         self._objects = ObjectIndex()
         self._parts = Parts(settings.pools, self._built)
+        self._snapshots = NodeSnapshots(self._parts)
         self._dirty: set[GatewayId] = set()
-        self._dirty_nodes: set[str] = set()
         self._wake = asyncio.Event()
         self._revisions = Revisions(settings.revisions)
         self._configurations = Configurations(self._validate, self._touch, self._revisions)
         self.authorize = Authorizer(store, self._is_known)
-        self._server = DeltaServer(self, self.authorize, paced=False)
+        self._server = DeltaServer(self, self.authorize, new_stream=UnpacedStream)
         self._last_report: dict[str, float] = {}
         self._unsaved: dict[GatewayId, tuple[str, EpicError | None]] = {}
         self._save = asyncio.Event()
@@ -125,8 +125,8 @@ class AdsService:
         applied, silent = self._live.applied(workload)
         return Evidence(
             epic_node_known=node is not None and not node.status.lost,
-            # What is being built may have it still.
-            epic_end=self._parts.is_building(GatewayId(tunnel.account, tunnel.spec.proxy))
+            # In this order: it goes from what is built to what is published, and then to the node.
+            epic_end=self._parts.may_give(GatewayId(tunnel.account, tunnel.spec.proxy), name, tunnel.name)
             or self._server.may_have(name, TUNNEL, tunnel.name)
             or self._live.end(epic_place(tunnel), int(tunnel.name)) is not None,
             workload_end=self._live.may_have(workload, int(tunnel.name)),
@@ -139,7 +139,7 @@ class AdsService:
         async with self._listening():
             await keep_running("xDS", self._follow)
 
-    def on_ack(self, node_id: str, type_url: str, acked: dict[str, str]) -> None:
+    def on_ack(self, node_id: str, type_url: str, acked: Mapping[str, str]) -> None:
         """Nothing to do: what a node serves is in its reports."""
 
     def on_nack(self, node_id: str, type_url: str, message: str) -> None:
@@ -156,7 +156,7 @@ class AdsService:
     async def report(self, report: epic_pb2.NodeReport) -> None:
         """Take in what a node says of itself."""
         self._last_report[report.node] = time.monotonic()
-        gateways = self._gateways_on(report.node)
+        gateways = self._parts.gateways_on(report.node)
         if not report.instances_only:
             # With thousands of tunnels it takes a while, which what is to be published must not wait for.
             await asyncio.to_thread(
@@ -202,14 +202,16 @@ class AdsService:
         return revision
 
     async def _watch(self, revision: int) -> None:
+        self._snapshots.begin_anew(self._siblings)
         self._dirty.update(self._objects.gateways(), self._parts.gateways())
         self._wake.set()
         async for change in self._store.watch(revision):
             if change.kind == NodeRevocation.kind:
                 self._server.reauthorize(change.name)
             if change.kind == Node.kind and self._is_told(change):
-                self._dirty_nodes.add(change.name)
-            self._with_new_siblings |= self._siblings.apply(change)
+                self._snapshots.restate(change.name)
+            relisted = self._siblings.apply(change)
+            self._snapshots.relist(relisted, GatewayId(change.account, change.name))
             for gateway in self._objects.apply(change):
                 self._touch(gateway)
             self._wake.set()
@@ -233,91 +235,73 @@ class AdsService:
             await asyncio.sleep(_DEBOUNCE_SECONDS)
             self._wake.clear()
             dirty, self._dirty = self._dirty, set()
-            nodes, self._dirty_nodes = self._dirty_nodes, set()
             for gateway in dirty:
-                nodes |= self._try_to_refresh(gateway)
+                self._try_to_refresh(gateway)
                 await asyncio.sleep(0)  # others may have little to do
             if not complete:
                 # Mostly it is the one of the last time that all wait for.
                 if unready is None or self._objects.proxy(unready) is None or self._is_ready(unready):
                     unready = next((g for g in self._objects.gateways()[::-1] if not self._is_ready(g)), None)
                 complete = unready is None
-                nodes = self._node_names()
+                # What was built stays, mostly: a full collection over all of it takes more than a second.
+                gc.freeze()
             if complete:
-                nodes |= self._node_names() - self._server.published
-                self._publish(nodes)
-                self._publish_siblings(nodes)
+                self._publish()
 
     def _is_ready(self, gateway: GatewayId) -> bool:
         """Whether all was tried that there is to be published of the gateway."""
         busy = gateway in self._dirty or self._parts.is_building(gateway)
         return self._configurations.is_settled(gateway) and (self._parts.of(gateway) is not None or not busy)
 
-    def _try_to_refresh(self, gateway: GatewayId) -> set[str]:
-        """The same for a gateway that may be at fault: it keeps what it has, and holds up no other."""
+    def _try_to_refresh(self, gateway: GatewayId) -> None:
+        """Compute its parts anew; a gateway that is at fault keeps what it has, and holds up no other."""
         what = f"preparing gateway {gateway}"
         try:
-            found = self._refresh(gateway)
+            self._refresh(gateway)
         except Exception as error:
             self._tell.fault(what, error)
             asyncio.get_running_loop().call_later(_AGAIN_SECONDS, self._touch, gateway)
-            return set()
-        self._tell.success(what)
-        return found
+        else:
+            self._tell.success(what)
 
-    def _refresh(self, gateway: GatewayId) -> set[str]:
-        """Compute the gateway's parts anew; returns the nodes whose snapshot changes."""
+    def _refresh(self, gateway: GatewayId) -> None:
         inputs = self._objects.inputs(gateway)
         if inputs is None:
+            self._snapshots.collect(self._parts.forget(gateway))
             self._configurations.forget(gateway)
-            return self._parts.forget(gateway)
+            return
         self._configurations.want(inputs)
         if not self._configurations.is_settled(gateway):
-            return set()
+            return
         accepted = self._configurations.accepted(gateway)
-        nodes = self._parts.want(inputs, accepted)
+        self._snapshots.collect(self._parts.want(inputs, accepted))
         parts = self._parts.of(gateway)
         revision = accepted.bundle.revision if accepted else ""
         problem = self._configurations.problem(gateway) or (parts.problem if parts else None)
         if configured(inputs.proxy, revision, problem) != inputs.proxy:
             self._unsaved[gateway] = (revision, problem)
             self._save.set()
-        return nodes
 
-    def _built(self, gateway: GatewayId, nodes: set[str]) -> None:
-        self._dirty_nodes |= nodes
+    def _built(self, gateway: GatewayId, changes: NodeChanges) -> None:
+        self._snapshots.collect(changes)
         self._touch(gateway)
 
-    def _publish(self, names: set[str]) -> None:
+    def _publish(self) -> None:
         known = {node.name: node for node in self._objects.nodes() if not node.status.lost}
-        for node in (known[name] for name in sorted(names & known.keys())):
-            here = self._parts.on(node.name)
-            parts = [part for _, part in here]
-            # Of the same state as the parts: the node says what it has by that.
-            placed = [p for proxy, _ in here for p in _placed(proxy, node.name)]
-            siblings = self._siblings.of(node.name)
-            self._server.publish(node.name, node_snapshot(parts, siblings, node_state(node, placed)))
+        for name, node in known.items():
+            if self._snapshots.is_behind(name):
+                self._server.publish(name, *self._snapshots.bring_up(node))
         for name in self._server.published - known.keys():
             # Nothing more is heard of it; it learns of its removal when it is refused.
+            self._snapshots.forget(name)
             self._server.forget(name)
             self._server.reauthorize(name)
-
-    def _publish_siblings(self, others: set[str]) -> None:
-        """Publish lists of siblings alone, but to `others`, who have everything anew."""
-        for name in self._with_new_siblings - others:
-            snapshot = self._server.snapshot(name)
-            if snapshot is not None:
-                self._server.publish(name, with_siblings(snapshot, self._siblings.of(name)))
-        self._with_new_siblings.clear()
 
     def _is_known(self, node: str) -> bool:
         return node in self._server.published or self._store.exists(Node, "", node)
 
     def _node_names(self) -> set[str]:
         return {node.name for node in self._objects.nodes() if not node.status.lost}
-
-    def _gateways_on(self, node: str) -> list[GatewayId]:
-        return [proxy.id for proxy, _ in self._parts.on(node)]
 
     async def _notice_silence(self) -> None:
         started = time.monotonic()
@@ -334,7 +318,7 @@ class AdsService:
     async def _note_silence(self, node: str) -> None:
         what = f"noting that node {node} is silent"
         try:
-            await self._statuses.silent(self._gateways_on(node), node)
+            await self._statuses.silent(self._parts.gateways_on(node), node)
         except Exception as error:  # it is still silent the next time
             self._tell.fault(what, error)
         else:
@@ -387,11 +371,6 @@ class AdsService:
             yield
         finally:
             await server.stop(0.2)
-
-
-def _placed(proxy: GWProxy, node: str) -> list[Placed]:
-    instances = proxy.status.instances
-    return [Placed(str(proxy.id), i) for i in instances if i.node == node and i.published]
 
 
 def _told(node: Node) -> tuple[object, ...]:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from google.protobuf.any_pb2 import Any
@@ -40,6 +40,23 @@ class Versioned:
 
 Resources = Mapping[str, Versioned]
 Snapshot = Mapping[str, Resources]
+Differing = Mapping[str, Collection[str]]
+"""By type all names that are other than they were, or gone."""
+Changes = Mapping[str, Mapping[str, Versioned | None]]
+"""By type and name what is new or other than it was; None: it is gone."""
+
+
+def difference(before: Snapshot, after: Snapshot) -> Changes:
+    """What makes the one into the other; types that are the same object in both are not gone through."""
+    found: dict[str, Mapping[str, Versioned | None]] = {}
+    for type_url in before.keys() | after.keys():
+        old, new = before.get(type_url, {}), after.get(type_url, {})
+        if old is not new:
+            changed: dict[str, Versioned | None] = dict.fromkeys(old.keys() - new.keys())
+            changed.update((name, r) for name, r in new.items() if old.get(name) != r)
+            if changed:
+                found[type_url] = changed
+    return found
 
 
 def versioned(message: Message) -> Versioned:

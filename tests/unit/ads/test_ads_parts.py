@@ -8,15 +8,15 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from ads_site import eventually, proxy, route
+from ads_site import eventually, proxy, route, tunnel
 
 from epic.ads.desired import parts
 from epic.ads.desired.assemble import Accepted, GatewayParts
 from epic.ads.desired.objects import Inputs, ObjectIndex
 from epic.ads.desired.parts import Parts
-from epic.ads.snapshot import INSTANCE, Versioned
+from epic.ads.snapshot import INSTANCE, TUNNEL, Versioned
 from epic.ipam.networks import DEFAULT_POOLS, Pools
-from epic.model.base import Resource
+from epic.model.base import Resource, now
 from epic.model.resources import GWEndpointSlice, GWProxy
 from epic.model.values.naming import GatewayId
 from epic.store.interface import Change
@@ -58,6 +58,7 @@ class Slow:
         self.go = threading.Event()
         self.begun: list[int] = []
         self.fault: Exception | None = None
+        self.tunnels: set[str] = set()
 
     def build(self, given: Inputs, _: Accepted | None, __: Pools) -> GatewayParts:
         count = sum(len(piece.spec.endpoints) for piece in given.slices)
@@ -67,7 +68,8 @@ class Slow:
             assert self.go.wait(10)
         if self.fault is not None:
             raise self.fault
-        return GatewayParts({"epic1": {INSTANCE: {str(given.proxy.id): Versioned(str(count), None)}}})
+        part = {INSTANCE: {str(given.proxy.id): Versioned(str(count), None)}}
+        return GatewayParts({"epic1": part | {TUNNEL: dict.fromkeys(self.tunnels)} if self.tunnels else part})
 
 
 @pytest.fixture
@@ -81,7 +83,7 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[Slow]:
 class Told:
     def __init__(self) -> None:
         self.of: list[tuple[GatewayId, set[str]]] = []
-        self.parts = Parts(DEFAULT_POOLS, lambda gateway, nodes: self.of.append((gateway, nodes)))
+        self.parts = Parts(DEFAULT_POOLS, lambda gateway, changes: self.of.append((gateway, set(changes))))
 
     def versions(self) -> dict[str, str]:
         found = [part[INSTANCE] for _, part in self.parts.on("epic1")]
@@ -90,10 +92,10 @@ class Told:
 
 async def test_a_large_gateway_is_built_aside_and_holds_up_no_other(slow: Slow) -> None:
     told = Told()
-    assert told.parts.want(inputs(1200), None) == set()
+    assert told.parts.want(inputs(1200), None) == {}
     await eventually(lambda: slow.begun)
     assert told.parts.is_building(LARGE)
-    assert told.parts.want(small(), None) == {"epic1"}
+    assert told.parts.want(small(), None).keys() == {"epic1"}
     assert told.versions() == {str(SMALL): "0"}
     slow.go.set()
     await eventually(lambda: told.of == [(LARGE, {"epic1"})])
@@ -124,9 +126,48 @@ async def test_a_gateway_that_is_deleted_or_made_anew_gets_nothing_of_the_earlie
     slow.go.set()
     assert told.versions() == {str(LARGE): "2"}
     told.parts.want(inputs(1300), None)
-    assert told.parts.forget(LARGE) == {"epic1"}
+    assert told.parts.forget(LARGE) == {"epic1": {INSTANCE: {str(LARGE): None}}}
     await eventually(lambda: len(asyncio.all_tasks()) == 1)
     assert (told.of, told.versions()) == ([], {})
+
+
+async def test_a_tunnel_may_be_given_while_and_after_it_is_built_in_and_not_once_it_is_deleted(
+    slow: Slow,
+) -> None:
+    def may_give(name: str) -> bool:
+        return told.parts.may_give(LARGE, "epic1", name)
+
+    told, given, other = Told(), tunnel(), tunnel()
+    deleted = other.model_copy(
+        update={"metadata": other.metadata.model_copy(update={"name": "8", "deletion_timestamp": now()})}
+    )
+    wanted = index_of(proxy(), route(), slice_of(1200), given, deleted).inputs(LARGE)
+    assert wanted is not None
+    assert not may_give("7")
+    told.parts.want(wanted, None)
+    assert may_give("7")
+    assert not may_give("8")
+    slow.tunnels = {"7"}
+    slow.go.set()
+    await eventually(lambda: told.of)
+    assert not told.parts.is_building(LARGE)
+    assert may_give("7")
+    told.parts.forget(LARGE)
+    assert not may_give("7")
+
+
+async def test_what_is_built_at_once_is_not_replaced_by_what_was_begun_for_an_earlier_gateway(
+    slow: Slow,
+) -> None:
+    told = Told()
+    told.parts.want(inputs(1200), None)
+    await eventually(lambda: slow.begun)
+    anew = proxy()
+    anew = anew.model_copy(update={"status": anew.status.model_copy(update={"service": 9})})
+    told.parts.want(inputs(2, anew), None)
+    slow.go.set()
+    await eventually(lambda: len(asyncio.all_tasks()) == 1)
+    assert (told.of, told.versions()) == ([], {str(LARGE): "2"})
 
 
 async def test_what_fails_aside_is_raised_once_and_tried_again(slow: Slow) -> None:

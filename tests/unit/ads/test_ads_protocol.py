@@ -7,7 +7,7 @@ from envoy.service.discovery.v3 import discovery_pb2 as pb
 from google.protobuf.wrappers_pb2 import StringValue
 from google.rpc import status_pb2
 
-from epic.ads.delta.protocol import Acked, Refused, Stream
+from epic.ads.delta.protocol import Acked, PacedStream, Refused, Stream, UnpacedStream
 from epic.ads.snapshot import (
     CLUSTER,
     ENDPOINT,
@@ -56,10 +56,14 @@ def brief(response: pb.DeltaDiscoveryResponse) -> tuple[str, list[str], list[str
     return response.type_url, [r.name for r in response.resources], list(response.removed_resources)
 
 
+def sent(stream: Stream, wanted: Snapshot) -> list[pb.DeltaDiscoveryResponse]:
+    return [response for response in stream.advance(wanted) if response is not None]
+
+
 def settle(stream: Stream, wanted: Snapshot) -> list[tuple[str, list[str], list[str]]]:
     """Acknowledge everything until nothing is left to send."""
     log = []
-    while responses := stream.advance(wanted):
+    while responses := sent(stream, wanted):
         log += [brief(response) for response in responses]
         for response in responses:
             stream.receive(ack(response))
@@ -67,7 +71,7 @@ def settle(stream: Stream, wanted: Snapshot) -> list[tuple[str, list[str], list[
 
 
 def test_a_wildcard_subscription_gets_everything_then_only_changes() -> None:
-    stream = Stream()
+    stream = PacedStream()
     stream.receive(subscribe(CLUSTER))
     assert settle(stream, snapshot(cds={"a": "1", "b": "1"})) == [(CLUSTER, ["a", "b"], [])]
     assert settle(stream, snapshot(cds={"a": "1", "b": "2"})) == [(CLUSTER, ["b"], [])]
@@ -76,7 +80,7 @@ def test_a_wildcard_subscription_gets_everything_then_only_changes() -> None:
 
 
 def test_what_was_removed_stays_with_the_client_until_it_has_answered() -> None:
-    stream = Stream()
+    stream = PacedStream()
     assert stream.may_have(CLUSTER, "a"), "it has not said yet what it has"
     stream.receive(subscribe(CLUSTER, held={"a": "old"}))
     assert stream.may_have(CLUSTER, "a")
@@ -94,20 +98,20 @@ def test_what_was_removed_stays_with_the_client_until_it_has_answered() -> None:
 
 
 def test_a_wildcard_subscription_to_nothing_is_answered_once() -> None:
-    stream = Stream()
+    stream = PacedStream()
     stream.receive(subscribe(LISTENER))
     assert settle(stream, {}) == [(LISTENER, [], [])]
     assert settle(stream, {}) == []
 
 
 def test_an_explicit_star_is_a_wildcard() -> None:
-    stream = Stream()
+    stream = PacedStream()
     stream.receive(subscribe(CLUSTER, "*"))
     assert settle(stream, snapshot(cds={"a": "1"})) == [(CLUSTER, ["a"], [])]
 
 
 def test_a_subscription_by_name_gets_only_its_names() -> None:
-    stream = Stream()
+    stream = PacedStream()
     stream.receive(subscribe(LOAD_ASSIGNMENT, "a"))
     assert settle(stream, snapshot(eds={"a": "1", "b": "1"})) == [(LOAD_ASSIGNMENT, ["a"], [])]
     stream.receive(subscribe(LOAD_ASSIGNMENT, "b"))
@@ -115,7 +119,7 @@ def test_a_subscription_by_name_gets_only_its_names() -> None:
 
 
 def test_a_name_that_does_not_exist_is_answered_as_removed_and_sent_when_it_appears() -> None:
-    stream = Stream()
+    stream = PacedStream()
     stream.receive(subscribe(ROUTE_CONFIGURATION, "r"))
     assert settle(stream, {}) == [(ROUTE_CONFIGURATION, [], ["r"])]
     assert settle(stream, {}) == []
@@ -123,7 +127,7 @@ def test_a_name_that_does_not_exist_is_answered_as_removed_and_sent_when_it_appe
 
 
 def test_a_name_subscribed_again_is_sent_again() -> None:
-    stream = Stream()
+    stream = PacedStream()
     wanted = snapshot(eds={"a": "1"})
     stream.receive(subscribe(LOAD_ASSIGNMENT, "a"))
     settle(stream, wanted)
@@ -132,7 +136,7 @@ def test_a_name_subscribed_again_is_sent_again() -> None:
 
 
 def test_an_unsubscribed_name_is_sent_no_more() -> None:
-    stream = Stream()
+    stream = PacedStream()
     stream.receive(subscribe(LOAD_ASSIGNMENT, "a", "b"))
     settle(stream, snapshot(eds={"a": "1", "b": "1"}))
     stream.receive(pb.DeltaDiscoveryRequest(type_url=LOAD_ASSIGNMENT, resource_names_unsubscribe=["a"]))
@@ -141,28 +145,28 @@ def test_an_unsubscribed_name_is_sent_no_more() -> None:
 
 def test_a_reconnecting_client_gets_only_what_it_lacks() -> None:
     old, new = snapshot(cds={"a": "1", "b": "1", "gone": "1"}), snapshot(cds={"a": "1", "b": "2"})
-    stream = Stream()
+    stream = PacedStream()
     stream.receive(subscribe(CLUSTER, held={n: r.version for n, r in old[CLUSTER].items()}))
     assert settle(stream, new) == [(CLUSTER, ["b"], []), (CLUSTER, [], ["gone"])]
 
 
 def test_a_reconnecting_client_with_names_is_not_sent_what_it_has() -> None:
     wanted = snapshot(eds={"a": "1"})
-    stream = Stream()
+    stream = PacedStream()
     stream.receive(subscribe(LOAD_ASSIGNMENT, "a", held={"a": wanted[LOAD_ASSIGNMENT]["a"].version}))
     assert settle(stream, wanted) == []
 
 
 def test_an_ack_tells_what_the_client_holds() -> None:
     wanted = snapshot(cds={"a": "1"})
-    stream = Stream()
+    stream = PacedStream()
     stream.receive(subscribe(CLUSTER))
     (response,) = stream.advance(wanted)
     assert stream.receive(ack(response)) == Acked(CLUSTER, {"a": wanted[CLUSTER]["a"].version})
 
 
 def test_an_answer_with_a_foreign_nonce_means_nothing() -> None:
-    stream = Stream()
+    stream = PacedStream()
     stream.receive(subscribe(CLUSTER))
     (response,) = stream.advance(snapshot(cds={"a": "1"}))
     assert stream.receive(pb.DeltaDiscoveryRequest(type_url=CLUSTER, response_nonce="77")) is None
@@ -170,7 +174,7 @@ def test_an_answer_with_a_foreign_nonce_means_nothing() -> None:
 
 
 def test_a_refused_resource_is_sent_again_only_when_it_changes() -> None:
-    stream = Stream()
+    stream = PacedStream()
     stream.receive(subscribe(CLUSTER))
     (response,) = stream.advance(snapshot(cds={"a": "bad"}))
     assert stream.receive(nack(response, "what is this")) == Refused(CLUSTER, "what is this", ("a",))
@@ -180,7 +184,7 @@ def test_a_refused_resource_is_sent_again_only_when_it_changes() -> None:
 
 def test_of_a_refused_response_the_innocent_resources_get_through() -> None:
     wanted = snapshot(cds={"a": "1", "bad": "1", "c": "1"})
-    stream = Stream()
+    stream = PacedStream()
     stream.receive(subscribe(CLUSTER))
     held: dict[str, str] = {}
     while responses := stream.advance(wanted):
@@ -192,7 +196,7 @@ def test_of_a_refused_response_the_innocent_resources_get_through() -> None:
 
 
 def test_a_refused_removal_is_asked_for_again_with_the_next_snapshot() -> None:
-    stream = Stream()
+    stream = PacedStream()
     stream.receive(subscribe(CLUSTER))
     settle(stream, snapshot(cds={"a": "1", "gone": "1"}))
     wanted = snapshot(cds={"a": "1"})
@@ -205,7 +209,7 @@ def test_a_refused_removal_is_asked_for_again_with_the_next_snapshot() -> None:
 
 
 def test_of_a_refused_removal_the_innocent_resources_go() -> None:
-    stream = Stream()
+    stream = PacedStream()
     stream.receive(subscribe(CLUSTER))
     settle(stream, snapshot(cds={"a": "1", "b": "1", "stuck": "1"}))
     wanted = snapshot(cds={})
@@ -220,7 +224,7 @@ def test_of_a_refused_removal_the_innocent_resources_go() -> None:
 
 
 def test_a_resource_that_was_kept_and_comes_back_is_sent_when_it_differs() -> None:
-    stream = Stream()
+    stream = PacedStream()
     stream.receive(subscribe(CLUSTER))
     settle(stream, snapshot(cds={"a": "1"}))
     (response,) = stream.advance({})
@@ -230,8 +234,8 @@ def test_a_resource_that_was_kept_and_comes_back_is_sent_when_it_differs() -> No
     assert settle(stream, snapshot(cds={})) == [(CLUSTER, [], ["a"])]
 
 
-def all_types(*, paced: bool = True) -> Stream:
-    stream = Stream(paced=paced)
+def all_types(stream: Stream | None = None) -> Stream:
+    stream = stream or PacedStream()
     for type_url in (ROUTE_CONFIGURATION, LISTENER, LOAD_ASSIGNMENT, CLUSTER, ENDPOINT):
         stream.receive(subscribe(type_url))
     return stream
@@ -250,7 +254,7 @@ def test_additions_go_in_order_of_types_each_after_the_answers_to_those_before()
 
 def test_a_stream_that_is_not_paced_has_all_additions_at_once() -> None:
     wanted = snapshot(rds={"r": "1"}, lds={"l": "1"}, eds={"c": "1"}, cds={"c": "1"}, map={"e": "1"})
-    order = [response.type_url for response in all_types(paced=False).advance(wanted)]
+    order = [response.type_url for response in sent(all_types(UnpacedStream()), wanted)]
     assert order == [ENDPOINT, CLUSTER, LOAD_ASSIGNMENT, LISTENER, ROUTE_CONFIGURATION]
 
 
@@ -290,7 +294,7 @@ def test_endpoints_are_the_newest_even_while_a_cluster_is_awaited() -> None:
 
 
 def test_a_cluster_on_its_way_has_its_endpoints_though_it_is_gone_by_now() -> None:
-    stream = Stream()
+    stream = PacedStream()
     for type_url in (CLUSTER, ROUTE_CONFIGURATION):
         stream.receive(subscribe(type_url))
     passing = snapshot(cds={"c": "1"}, eds={"c": "1"}, rds={"r": "to c"})
@@ -324,7 +328,7 @@ def test_removals_wait_until_everything_else_is_answered() -> None:
 
 
 def test_removals_come_after_all_changes_in_the_opposite_order() -> None:
-    stream = Stream()
+    stream = PacedStream()
     for type_url in (ENDPOINT, CLUSTER, LOAD_ASSIGNMENT, ROUTE_CONFIGURATION):
         stream.receive(subscribe(type_url))
     settle(stream, snapshot(map={"e": "1", "f": "1"}, cds={"c": "1"}, eds={"c": "e,f"}, rds={"r": "c"}))
@@ -339,7 +343,7 @@ def test_removals_come_after_all_changes_in_the_opposite_order() -> None:
 
 
 def test_what_changes_while_a_response_is_under_way_follows_it() -> None:
-    stream = Stream()
+    stream = PacedStream()
     stream.receive(subscribe(CLUSTER))
     (first,) = stream.advance(snapshot(cds={"a": "1"}))
     newest = snapshot(cds={"a": "2"})
@@ -350,7 +354,7 @@ def test_what_changes_while_a_response_is_under_way_follows_it() -> None:
 
 
 def test_a_changed_cluster_brings_its_endpoints_again_to_who_names_them() -> None:
-    stream = Stream()
+    stream = PacedStream()
     stream.receive(subscribe(CLUSTER))
     stream.receive(subscribe(LOAD_ASSIGNMENT, "a", "b"))
     settle(stream, snapshot(cds={"a": "1", "b": "1"}, eds={"a": "1", "b": "1"}))
@@ -359,14 +363,14 @@ def test_a_changed_cluster_brings_its_endpoints_again_to_who_names_them() -> Non
 
 
 def test_a_large_state_is_split_over_responses() -> None:
-    stream = Stream()
+    stream = PacedStream()
     stream.receive(subscribe(CLUSTER))
     log = settle(stream, snapshot(cds={f"c{i}": "x" * (1 << 20) for i in range(8)}))
     assert [len(names) for _, names, _ in log] == [3, 3, 2]
 
 
 def test_the_state_of_the_node_comes_after_everything_removals_included() -> None:
-    stream = Stream(paced=False)
+    stream = UnpacedStream()
     for type_url in (INSTANCE, ENDPOINT, NODE_STATE):
         stream.receive(subscribe(type_url))
     first = {INSTANCE: {"g": versioned(StringValue(value="1"))}, ENDPOINT: {}, NODE_STATE: node_state("1")}
@@ -376,16 +380,16 @@ def test_the_state_of_the_node_comes_after_everything_removals_included() -> Non
 
 
 def test_the_state_of_the_node_waits_for_removals_that_wait_for_answers() -> None:
-    stream = Stream(paced=False)
+    stream = UnpacedStream()
     for type_url in (INSTANCE, NODE_STATE):
         stream.receive(subscribe(type_url))
     settle(stream, {INSTANCE: {"g": versioned(StringValue(value="1"))}, NODE_STATE: node_state("1")})
     then = {INSTANCE: {"h": versioned(StringValue(value="1"))}, NODE_STATE: node_state("2")}
-    added = stream.advance(then)
+    added = sent(stream, then)
     assert [brief(response) for response in added] == [(INSTANCE, ["h"], [])]
-    assert stream.advance(then) == []
+    assert sent(stream, then) == []
     stream.receive(ack(added[0]))
-    assert [brief(response) for response in stream.advance(then)] == [
+    assert [brief(response) for response in sent(stream, then)] == [
         (INSTANCE, [], ["g"]),
         (NODE_STATE, ["node"], []),
     ]

@@ -15,7 +15,9 @@ from envoy.service.discovery.v3 import ads_pb2_grpc
 from envoy.service.discovery.v3 import discovery_pb2 as pb
 from google.protobuf.wrappers_pb2 import StringValue
 
+from epic.ads.delta import server
 from epic.ads.delta.client import DeltaClient
+from epic.ads.delta.protocol import UnpacedStream
 from epic.ads.delta.server import NODE_ACCEPTED, DeltaServer, Refusal
 from epic.ads.snapshot import CLUSTER, LISTENER, Resources, versioned
 
@@ -63,6 +65,17 @@ class Holder:
 
     def versions(self, type_url: str) -> Mapping[str, str]:
         return self.had[type_url]
+
+
+class Keeping(Holder):
+    """It refuses removals."""
+
+    lets_go = False
+
+    async def apply(self, type_url: str, updated: Resources, removed: Sequence[str]) -> str | None:
+        if removed and not self.lets_go:
+            return "not yet"
+        return await super().apply(type_url, updated, removed)
 
 
 async def eventually(condition: Callable[[], object]) -> None:
@@ -139,6 +152,36 @@ async def test_a_refusal_reaches_the_listener_and_the_client_keeps_what_it_had(t
         assert handler.state == {(CLUSTER, "a"): "1"}
         servicer.publish("n1", clusters(a="3"))
         await eventually(lambda: handler.state == {(CLUSTER, "a"): "3"})
+
+
+async def test_what_a_client_refuses_to_let_go_of_it_is_asked_to_again_though_nothing_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "_INSIST_SECONDS", 0.01)
+    heard, handler = Recorder(), Keeping()
+    servicer = DeltaServer(heard, everybody, new_stream=UnpacedStream)
+    async with serving(tmp_path / "s", servicer), following(tmp_path / "s", "n1", handler):
+        servicer.publish("n1", clusters(a="1"))
+        await eventually(lambda: handler.state)
+        servicer.publish("n1", clusters())
+        await eventually(lambda: len(heard.nacks) > 2)
+        handler.lets_go = True
+        await eventually(lambda: not handler.state)
+
+
+async def test_a_snapshot_that_is_changed_in_place_is_sent_by_what_differs(tmp_path: Path) -> None:
+    handler, wanted = Holder(), clusters(a="1", b="1")
+    servicer = DeltaServer(Recorder(), everybody, new_stream=UnpacedStream)
+    async with serving(tmp_path / "s", servicer), following(tmp_path / "s", "n1", handler):
+        servicer.publish("n1", wanted)
+        await eventually(lambda: len(handler.state) == 2)
+        resources = wanted[CLUSTER]
+        assert isinstance(resources, dict)
+        resources.update(clusters(b="2", c="2")[CLUSTER])
+        servicer.publish("n1", wanted, {CLUSTER: {"b"}})
+        await eventually(lambda: handler.state == {(CLUSTER, "a"): "1", (CLUSTER, "b"): "2"})
+        servicer.publish("n1", dict(wanted) | clusters(a="1", b="2", c="2"))
+        await eventually(lambda: len(handler.state) == 3)
 
 
 async def test_a_client_reconnects_and_gets_only_the_difference(tmp_path: Path) -> None:

@@ -3,8 +3,9 @@
 
 Feed it the client's requests (`receive`) and ask what may be sent now (`advance`). Between types it makes
 before it breaks. Additions and changes go out in the order of the types, removals in the opposite order when
-the client has answered for all of them. For a client that takes one response after the other that will do.
-An Envoy does not, so its stream is paced: a type waits for the answers for the types before it, but
+the client has answered for all of them. For a client that takes one response after the other that will do
+(`UnpacedStream`). An Envoy does not, so its stream is paced (`PacedStream`): a type waits for the answers for
+the types before it, but
 
 - endpoints do not wait for clusters: Envoy answers for a cluster when it is warm, that is, has its endpoints.
   The answer so means that a route may lead to the cluster;
@@ -17,11 +18,13 @@ nothing else is left to send, removals included.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from envoy.service.discovery.v3 import discovery_pb2 as pb
 
+from epic.ads.delta.subscription import NAME_BYTES, Sent, Subscription
 from epic.ads.snapshot import (
     CLUSTER,
     ENDPOINT,
@@ -29,26 +32,26 @@ from epic.ads.snapshot import (
     NODE_STATE,
     TUNNEL,
     TYPES,
+    Differing,
     Resources,
     Snapshot,
     Versioned,
 )
 
-WILDCARD = "*"
 # Always sent as they are in the newest snapshot.
 _LIVE = frozenset({TUNNEL, ENDPOINT, LOAD_ASSIGNMENT})
 # gRPC receivers, such as Envoys, refuse messages above 4 MiB by default.
 _RESPONSE_BYTES = 3 << 20
+# Names to look at, or resources to send, before others have their turn: some milliseconds.
+_MOST_AT_ONCE = 1000
 # What a resource takes in a response besides its name, its version and its body.
 _ENTRY_BYTES = 20
 _NOTHING: Resources = {}
-# What a remembered name takes besides its letters, about.
-_NAME_BYTES = 200
 
 
 @dataclass(frozen=True)
 class Acked:
-    """The client took a response; `held` is everything of the type that it has now."""
+    """The client took a response; `held` is everything of the type that it has, kept up to date."""
 
     type_url: str
     held: Mapping[str, str]
@@ -63,138 +66,20 @@ class Refused:
     names: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class _Sent:
-    updated: Mapping[str, str]
-    removed: tuple[str, ...]
-
-
-@dataclass
-class _Subscription:
-    """What the client wants and has of one type."""
-
-    wildcard: bool
-    held: dict[str, str]
-    """Versions that the client has accepted."""
-    sent: dict[str, str]
-    """Versions that it has if it accepts all that is under way."""
-    names: set[str] = field(default_factory=set)
-    owed: set[str] = field(default_factory=set)
-    """Names that must be answered even if nothing changed or no such resource exists."""
-    refused: dict[str, str] = field(default_factory=dict)
-    """Versions that the client refused; sent again only when they change."""
-    kept: set[str] = field(default_factory=set)
-    """Names that the client would not let go of; removed again with the next snapshot."""
-    alone: set[str] = field(default_factory=set)
-    """Names from a refused response of several; sent one by one to find the culprit."""
-    greeted: bool = False
-    outstanding: dict[str, _Sent] = field(default_factory=dict)
-    complete: Resources | None = None
-    """The resources of which nothing was left to send when last looked at."""
-    named: int = 0
-    """Bytes that the names in `names`, and those that the client began with, take."""
-
-    def subscribe(self, names: Iterable[str], *, first: bool) -> None:
-        self.complete = None
-        for name in names:
-            if name == WILDCARD:
-                self.wildcard = True
-                continue
-            if name not in self.names:
-                self.named += _NAME_BYTES + len(name)
-            self.names.add(name)
-            self.refused.pop(name, None)
-            # A new stream states the versions that the client has; later it may have forgotten one.
-            if not first or name not in self.held:
-                self.owed.add(name)
-
-    def unsubscribe(self, names: Iterable[str]) -> None:
-        self.complete = None
-        for name in names:
-            if name == WILDCARD:
-                self.wildcard = False
-            if name in self.names:
-                self.named -= _NAME_BYTES + len(name)
-            self.names.discard(name)
-            self.owed.discard(name)
-            if self.wildcard and name in self.sent:
-                self.owed.add(name)
-        if not self.wildcard:
-            for versions in (self.held, self.sent):
-                for name in versions.keys() - self.names:
-                    del versions[name]
-
-    def owe(self, names: Iterable[str]) -> None:
-        self.complete = None
-        self.owed.update(names)
-
-    def changed(self, resources: Resources) -> list[str]:
-        """Names to send, sorted: changed ones, and owed ones (present or not)."""
-        if resources is self.complete:
-            return []
-        found = [name for name in self._wanted(resources) if self._is_due(name, resources.get(name))]
-        self.complete = None if found else resources
-        return sorted(found)
-
-    def gone(self, resources: Resources) -> list[str]:
-        """Names of which the client must be told that they exist no more, sorted."""
-        return sorted(self.surplus(resources) - self.kept)
-
-    def surplus(self, resources: Resources) -> set[str]:
-        """Names that the client has and should not have."""
-        return self.sent.keys() - resources.keys()
-
-    def note(self, nonce: str, sent: _Sent) -> None:
-        self.outstanding[nonce] = sent
-        self.greeted = True
-        self.sent.update(sent.updated)
-        self.owed.difference_update(sent.updated, sent.removed)
-        for name in sent.removed:
-            self.sent.pop(name, None)
-
-    def accept(self, sent: _Sent) -> None:
-        self.held.update({n: v for n, v in sent.updated.items() if self.wildcard or n in self.names})
-        for name in sent.removed:
-            self.held.pop(name, None)
-        self.alone.difference_update(sent.updated, sent.removed)
-
-    def refuse(self, sent: _Sent) -> None:
-        self.complete = None
-        for name, version in sent.updated.items():
-            if self.sent.get(name) == version:
-                del self.sent[name]
-                if name in self.held:
-                    self.sent[name] = self.held[name]
-        for name in sent.removed:
-            if name in self.held:
-                self.sent.setdefault(name, self.held[name])
-        if len(sent.updated) + len(sent.removed) > 1:
-            self.alone.update(sent.updated, sent.removed)
-            self.owed.update(self.names.intersection(sent.removed) - self.held.keys())
-        else:
-            self.refused.update(sent.updated)
-            self.kept.update(sent.removed)
-            self.alone.difference_update(sent.updated, sent.removed)
-
-    def _wanted(self, resources: Resources) -> Iterable[str]:
-        return resources.keys() | self.names if self.wildcard else self.names
-
-    def _is_due(self, name: str, resource: Versioned | None) -> bool:
-        if name in self.owed or resource is None:
-            return name in self.owed
-        return resource.version not in (self.sent.get(name), self.refused.get(name))
-
-
-class Stream:
+class Stream(ABC):
     """One stream's subscriptions; `order` ranks the types, others come last."""
 
-    def __init__(self, *, paced: bool = True, order: Sequence[str] = TYPES) -> None:
-        self._paced = paced
+    def __init__(self, *, order: Sequence[str] = TYPES) -> None:
         self._order = order
-        self._subscriptions: dict[str, _Subscription] = {}
+        self._subscriptions: dict[str, Subscription] = {}
         self._nonce = 0
-        self._target: Snapshot = {}
-        self._newest: Snapshot = {}
+
+    @abstractmethod
+    def advance(self, snapshot: Snapshot) -> Iterable[pb.DeltaDiscoveryResponse | None]:
+        """The responses that may be sent now, in order, to bring the client towards `snapshot`.
+
+        At None there is more to look at, and others may have their turn first.
+        """
 
     def receive(self, request: pb.DeltaDiscoveryRequest) -> Acked | Refused | None:
         """Take in a request; returns what it says of an earlier response, if it does."""
@@ -203,8 +88,8 @@ class Stream:
         if subscription is None:
             held = dict(request.initial_resource_versions)
             wildcard = not request.resource_names_subscribe
-            began = sum(_NAME_BYTES + len(name) + len(version) for name, version in held.items())
-            subscription = _Subscription(wildcard=wildcard, held=held, sent=dict(held), named=began)
+            began = sum(NAME_BYTES + len(name) + len(version) for name, version in held.items())
+            subscription = Subscription(wildcard=wildcard, held=held, sent=dict(held), named=began)
             self._subscriptions[request.type_url] = subscription
         if request.resource_names_subscribe:
             subscription.subscribe(request.resource_names_subscribe, first=first)
@@ -212,14 +97,30 @@ class Stream:
             subscription.unsubscribe(request.resource_names_unsubscribe)
         return _answer(subscription, request)
 
+    def touch(self, differing: Differing) -> None:
+        """The snapshot of the last `advance` was changed in place."""
+        for type_url, names in differing.items():
+            if type_url in self._subscriptions:
+                self._subscriptions[type_url].touch(names)
+
+    @property
+    def keeps(self) -> bool:
+        """Whether the client has refused to let go of something, and is not asked again by itself."""
+        return any(subscription.kept for subscription in self._subscriptions.values())
+
+    def insist(self) -> None:
+        """Ask again for what the client would not let go of."""
+        for subscription in self._subscriptions.values():
+            subscription.kept.clear()
+
     @property
     def remembered(self) -> int:
         """Bytes that are kept because of what the client said, or has not answered; about."""
         return sum(
-            _NAME_BYTES
+            NAME_BYTES
             + subscription.named
             + sum(
-                _NAME_BYTES * (1 + len(sent.updated) + len(sent.removed))
+                NAME_BYTES * (1 + len(sent.updated) + len(sent.removed))
                 for sent in subscription.outstanding.values()
             )
             for subscription in self._subscriptions.values()
@@ -236,65 +137,18 @@ class Stream:
         # What was removed stays with the client until it has answered.
         return any(name in s.updated or name in s.removed for s in list(subscription.outstanding.values()))
 
-    def advance(self, snapshot: Snapshot) -> list[pb.DeltaDiscoveryResponse]:
-        """The responses that may be sent now, in order, to bring the client towards `snapshot`."""
-        types = sorted(self._subscriptions.keys() - {NODE_STATE}, key=self._rank)
-        if snapshot is not self._newest:
-            self._newest = snapshot
-            for subscription in self._subscriptions.values():
-                subscription.kept.clear()
-        if not self._unsent(types):
-            self._target = snapshot
-        responses = list(self._additions(types, snapshot))
-        if self._target is snapshot and not self._unsent(types):
-            responses += self._removals(types, snapshot)
-            if NODE_STATE in self._subscriptions and not self._anything_left(types, snapshot):
-                responses += self._additions([NODE_STATE], snapshot)
-        return responses
-
-    def _additions(self, types: Sequence[str], snapshot: Snapshot) -> Iterator[pb.DeltaDiscoveryResponse]:
-        unanswered: set[str] = set()
-        for type_url in types:
-            subscription = self._subscriptions[type_url]
-            if not self._paced or not unanswered - ({CLUSTER} if type_url == LOAD_ASSIGNMENT else set()):
-                source = snapshot if type_url in _LIVE else self._target
-                resources = source.get(type_url, _NOTHING)
-                names = subscription.changed(resources)
-                if type_url == LOAD_ASSIGNMENT and not resources.keys() >= set(names):
-                    # A cluster on its way must not be without endpoints because it is gone by now.
-                    resources = {**self._target.get(type_url, _NOTHING), **resources}
-                yield from self._send(type_url, names, resources)
-                if subscription.wildcard and not subscription.greeted:
-                    yield self._respond(type_url, (), resources)
-            if subscription.outstanding:
-                unanswered.add(type_url)
-
-    def _removals(self, types: Sequence[str], snapshot: Snapshot) -> Iterator[pb.DeltaDiscoveryResponse]:
-        for type_url in reversed(types):
-            if any(s.outstanding for s in self._subscriptions.values()):
-                return
-            resources = snapshot.get(type_url, _NOTHING)
-            yield from self._send(type_url, self._subscriptions[type_url].gone(resources), resources)
-
-    def _anything_left(self, types: Iterable[str], snapshot: Snapshot) -> bool:
-        wanted = ((self._subscriptions[t], snapshot.get(t, _NOTHING)) for t in types)
-        return any(s.changed(resources) or s.surplus(resources) for s, resources in wanted)
-
-    def _unsent(self, types: Iterable[str]) -> bool:
-        """Whether the client has yet to be sent something of the state that it is being brought to."""
-        return any(
-            self._subscriptions[t].changed(self._target.get(t, _NOTHING)) for t in types if t not in _LIVE
-        )
+    def _ordered_types(self) -> list[str]:
+        """The types that the client asks for, but the state of the node."""
+        return sorted(self._subscriptions.keys() - {NODE_STATE}, key=self._rank)
 
     def _rank(self, type_url: str) -> tuple[int, str]:
         rank = self._order.index(type_url) if type_url in self._order else len(self._order)
         return rank, type_url
 
-    def _send(
-        self, type_url: str, names: Sequence[str], resources: Resources
+    def _batches(
+        self, type_url: str, names: Iterable[str], resources: Resources
     ) -> Iterator[pb.DeltaDiscoveryResponse]:
-        if type_url == CLUSTER:
-            self._owe_endpoints(name for name in names if name in resources)
+        """The names in responses that the client can take."""
         alone = self._subscriptions[type_url].alone
         batch: list[str] = []
         size = 0
@@ -320,8 +174,138 @@ class Stream:
         for name, version in updated.items():
             response.resources.add(name=name, version=version, resource=resources[name].body)
         response.removed_resources.extend(removed)
-        self._subscriptions[type_url].note(response.nonce, _Sent(updated, removed))
+        self._subscriptions[type_url].note(response.nonce, Sent(updated, removed), resources)
         return response
+
+
+class UnpacedStream(Stream):
+    """For a client that takes one response after the other: additions wait for no answers.
+
+    The snapshot may be changed in place while it is advanced to, if `touch` is told at once.
+    """
+
+    def advance(self, snapshot: Snapshot) -> Iterator[pb.DeltaDiscoveryResponse | None]:
+        """See `Stream.advance`. A change of one name costs what it costs, however many there are."""
+        while True:
+            types = self._ordered_types()
+            for type_url in types:
+                resources = snapshot.get(type_url, _NOTHING)
+                subscription = self._subscriptions[type_url]
+                subscription.look(resources, _MOST_AT_ONCE - len(subscription.due))
+                if subscription.looks_on and len(subscription.due) < _MOST_AT_ONCE:
+                    yield None
+                    break
+                if (response := self._addition(type_url, resources)) is not None:
+                    yield response
+                    break
+            else:
+                last = self._removal(types, snapshot) or self._state(types, snapshot)
+                if last is None:
+                    return
+                yield last
+
+    def _addition(self, type_url: str, resources: Resources) -> pb.DeltaDiscoveryResponse | None:
+        subscription = self._subscriptions[type_url]
+        if subscription.due:
+            # The next batch is looked for when this one is sent: much may have changed by then.
+            return next(self._batches(type_url, sorted(subscription.due), resources))
+        if subscription.wildcard and not subscription.greeted:
+            return self._respond(type_url, (), resources)
+        return None
+
+    def _removal(self, types: Sequence[str], snapshot: Snapshot) -> pb.DeltaDiscoveryResponse | None:
+        for type_url in reversed(types):
+            if names := self._subscriptions[type_url].gone(_MOST_AT_ONCE):
+                if self._waits_to_remove(type_url):
+                    return None
+                return next(self._batches(type_url, names, snapshot.get(type_url, _NOTHING)))
+        return None
+
+    def _waits_to_remove(self, type_url: str) -> bool:
+        """Whether something is unanswered, other removals of the type excepted."""
+        own = self._subscriptions[type_url].outstanding
+        others = (s.outstanding for t, s in self._subscriptions.items() if t != type_url)
+        return any(others) or any(sent.updated for sent in own.values())
+
+    def _state(self, types: Sequence[str], snapshot: Snapshot) -> pb.DeltaDiscoveryResponse | None:
+        """The state of the node, if nothing is left: neither to remove nor refused to be let go."""
+        subscription = self._subscriptions.get(NODE_STATE)
+        if subscription is None or any(self._subscriptions[type_url].surplus for type_url in types):
+            return None
+        resources = snapshot.get(NODE_STATE, _NOTHING)
+        subscription.look(resources)
+        return self._addition(NODE_STATE, resources)
+
+
+class PacedStream(Stream):
+    """For an Envoy: see the module. It compares two whole states by nature."""
+
+    def __init__(self, *, order: Sequence[str] = TYPES) -> None:
+        super().__init__(order=order)
+        self._target: Snapshot = {}
+        self._newest: Snapshot = {}
+
+    def advance(self, snapshot: Snapshot) -> list[pb.DeltaDiscoveryResponse]:
+        """See `Stream.advance`."""
+        types = self._ordered_types()
+        if snapshot is not self._newest:
+            self._newest = snapshot
+            self.insist()
+        if not self._unsent(types):
+            self._target = snapshot
+        responses = list(self._additions(types, snapshot))
+        if self._target is snapshot and not self._unsent(types):
+            responses += self._removals(types, snapshot)
+            if NODE_STATE in self._subscriptions and not self._anything_left(types, snapshot):
+                responses += self._additions([NODE_STATE], snapshot)
+        return responses
+
+    def _additions(self, types: Sequence[str], snapshot: Snapshot) -> Iterator[pb.DeltaDiscoveryResponse]:
+        unanswered: set[str] = set()
+        for type_url in types:
+            subscription = self._subscriptions[type_url]
+            if not unanswered - ({CLUSTER} if type_url == LOAD_ASSIGNMENT else set()):
+                source = snapshot if type_url in _LIVE else self._target
+                resources = source.get(type_url, _NOTHING)
+                subscription.look(resources)
+                names = sorted(subscription.due)
+                if type_url == LOAD_ASSIGNMENT and not resources.keys() >= set(names):
+                    # A cluster on its way must not be without endpoints because it is gone by now.
+                    resources = {**self._target.get(type_url, _NOTHING), **resources}
+                if type_url == CLUSTER:
+                    self._owe_endpoints(name for name in names if name in resources)
+                yield from self._batches(type_url, names, resources)
+                if subscription.wildcard and not subscription.greeted:
+                    yield self._respond(type_url, (), resources)
+            if subscription.outstanding:
+                unanswered.add(type_url)
+
+    def _removals(self, types: Sequence[str], snapshot: Snapshot) -> Iterator[pb.DeltaDiscoveryResponse]:
+        for type_url in reversed(types):
+            if any(s.outstanding for s in self._subscriptions.values()):
+                return
+            resources = snapshot.get(type_url, _NOTHING)
+            subscription = self._subscriptions[type_url]
+            subscription.look(resources)
+            yield from self._batches(type_url, subscription.gone(), resources)
+
+    def _anything_left(self, types: Iterable[str], snapshot: Snapshot) -> bool:
+        for type_url in types:
+            subscription = self._subscriptions[type_url]
+            subscription.look(snapshot.get(type_url, _NOTHING))
+            if subscription.due or subscription.surplus:
+                return True
+        return False
+
+    def _unsent(self, types: Iterable[str]) -> bool:
+        """Whether the client has yet to be sent something of the state that it is being brought to."""
+        for type_url in types:
+            if type_url not in _LIVE:
+                subscription = self._subscriptions[type_url]
+                subscription.look(self._target.get(type_url, _NOTHING))
+                if subscription.due:
+                    return True
+        return False
 
     def _owe_endpoints(self, clusters: Iterable[str]) -> None:
         # Envoy warms a changed cluster anew and waits for its endpoints, though they have not changed.
@@ -330,7 +314,7 @@ class Stream:
             endpoints.owe(endpoints.names.intersection(clusters))
 
 
-def _answer(subscription: _Subscription, request: pb.DeltaDiscoveryRequest) -> Acked | Refused | None:
+def _answer(subscription: Subscription, request: pb.DeltaDiscoveryRequest) -> Acked | Refused | None:
     sent = subscription.outstanding.pop(request.response_nonce, None)
     if sent is None:
         return None
@@ -338,7 +322,7 @@ def _answer(subscription: _Subscription, request: pb.DeltaDiscoveryRequest) -> A
         subscription.refuse(sent)
         return Refused(request.type_url, request.error_detail.message, tuple(sent.updated))
     subscription.accept(sent)
-    return Acked(request.type_url, dict(subscription.held))
+    return Acked(request.type_url, subscription.held)
 
 
 def _entry_bytes(name: str, resource: Versioned | None) -> int:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
 
@@ -14,8 +14,8 @@ import grpc
 from envoy.service.discovery.v3 import ads_pb2_grpc
 from envoy.service.discovery.v3 import discovery_pb2 as pb
 
-from epic.ads.delta.protocol import Acked, Refused, Stream
-from epic.ads.snapshot import Snapshot
+from epic.ads.delta.protocol import Acked, PacedStream, Refused, Stream
+from epic.ads.snapshot import Differing, Snapshot
 from epic.log_rate import LogRate
 
 log = logging.getLogger(__name__)
@@ -24,6 +24,7 @@ Context = grpc.aio.ServicerContext[pb.DeltaDiscoveryRequest, pb.DeltaDiscoveryRe
 # Requests that wait because the client does not read our responses; then no more are read from it.
 _WAITING_BYTES = 8 << 20
 _REQUEST_BYTES = 1000
+_INSIST_SECONDS = 10.0
 _WORDS = 500
 _NAMES = 5
 NODE_ACCEPTED = "epic-node-accepted"
@@ -53,8 +54,11 @@ Authorize = Callable[[str, Context], Refusal | None]
 class Listener(Protocol):
     """Hears what the nodes answer. Called in the event loop: must not block."""
 
-    def on_ack(self, node_id: str, type_url: str, acked: dict[str, str]) -> None:
-        """The node has taken a response; `acked` is all of the type that it now holds, name to version."""
+    def on_ack(self, node_id: str, type_url: str, acked: Mapping[str, str]) -> None:
+        """The node has taken a response; `acked` is all of the type that it now holds, name to version.
+
+        It is kept up to date: who wants to compare later copies it.
+        """
 
     def on_nack(self, node_id: str, type_url: str, message: str) -> None:
         """The node has refused a response and keeps what it had."""
@@ -66,15 +70,16 @@ class Listener(Protocol):
 class _Connection:
     """One stream of a node: its state, and the event that something is to be looked at."""
 
-    def __init__(self, context: Context, *, paced: bool) -> None:
+    def __init__(self, context: Context, stream: Stream) -> None:
         self.context = context
-        self.stream = Stream(paced=paced)
+        self.stream = stream
         self.refused: asyncio.Future[Refusal] = asyncio.get_running_loop().create_future()
         self.wake = asyncio.Event()
         self.ended = False
         self._requests: deque[pb.DeltaDiscoveryRequest] = deque()
         self._waiting = 0
         self._room = asyncio.Event()
+        self._insist: asyncio.TimerHandle | None = None
 
     async def read(self, requests: AsyncIterator[pb.DeltaDiscoveryRequest]) -> None:
         """Take in the client's requests till it ends the stream."""
@@ -102,11 +107,27 @@ class _Connection:
             self._room.set()
             yield request
 
+    def insist_later(self) -> None:
+        """If the client has refused to let go of something, ask it again in a while."""
+        if self._insist is None and self.stream.keeps:
+            loop = asyncio.get_running_loop()
+            self._insist = loop.call_later(_INSIST_SECONDS, self._ask_again)
+
+    def end(self) -> None:
+        """Nothing is sent any more."""
+        if self._insist is not None:
+            self._insist.cancel()
+
+    def _ask_again(self) -> None:
+        self._insist = None
+        self.stream.insist()
+        self.wake.set()
+
 
 class DeltaServer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ignore[misc]
     """Brings every node's streams to the snapshot that was published for the node.
 
-    Streams are paced (see `epic.ads.delta.protocol`) as Envoys need it; our own clients do not. A
+    `new_stream` makes them as the clients need it (see `epic.ads.delta.protocol`): Envoys' are paced. A
     stream for which more than `most_remembered` bytes would have to be kept is ended.
     """
 
@@ -115,10 +136,10 @@ class DeltaServer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ign
         listener: Listener,
         authorize: Authorize,
         *,
-        paced: bool = True,
+        new_stream: Callable[[], Stream] = PacedStream,
         most_remembered: int | None = None,
     ) -> None:
-        self._paced = paced
+        self._new_stream = new_stream
         self._most_remembered = most_remembered
         self._log = LogRate(log)
         self._listener = listener
@@ -136,18 +157,17 @@ class DeltaServer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ign
         """The nodes for which something was published."""
         return frozenset(self._snapshots)
 
-    def publish(self, node_id: str, snapshot: Snapshot) -> None:
+    def publish(self, node_id: str, snapshot: Snapshot, differing: Differing | None = None) -> None:
         """Replace what the node should have; the difference goes out to its streams at once.
 
-        The snapshot must not be changed afterwards: publish another.
+        The snapshot must not be changed afterwards: publish another. Or, to clients whose streams are not
+        paced, publish it again: changed in place since the event loop's last turn, and with `differing`.
         """
         self._snapshots[node_id] = snapshot
         for connection in self._connections.get(node_id, ()):
+            if differing is not None:
+                connection.stream.touch(differing)
             connection.wake.set()
-
-    def snapshot(self, node_id: str) -> Snapshot | None:
-        """What was published for the node."""
-        return self._snapshots.get(node_id)
 
     def may_have(self, node_id: str, type_url: str, name: str) -> bool:
         """Whether the node may have a resource, or may get it; a node without a stream may have any.
@@ -184,7 +204,7 @@ class DeltaServer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ign
         if refusal is not None:
             self._log.warning("refused node %r: %s", node_id[:_WORDS], refusal.message[:_WORDS])
             await refusal.abort(context)
-        connection = _Connection(context, paced=self._paced)
+        connection = _Connection(context, self._new_stream())
         connection.add(first)
         self._connections.setdefault(node_id, set()).add(connection)
         try:
@@ -192,6 +212,7 @@ class DeltaServer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ign
             await context.send_initial_metadata(((NODE_ACCEPTED, "true"),))
             await self._serve_until_refused(node_id, connection, request_iterator)
         finally:
+            connection.end()
             self._drop(node_id, connection)
         if connection.refused.done():
             refusal = connection.refused.result()
@@ -220,13 +241,17 @@ class DeltaServer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ign
             connection.wake.clear()
             for request in connection.take():
                 self._tell(node_id, connection.stream.receive(request))
+            connection.insist_later()
             if self._is_too_much(connection):
                 return
             snapshot = self._snapshots.get(node_id)
             if snapshot is None:
                 continue
             for response in connection.stream.advance(snapshot):
-                await connection.context.write(response)
+                if response is None:
+                    await asyncio.sleep(0)
+                else:
+                    await connection.context.write(response)
 
     def _is_too_much(self, connection: _Connection) -> bool:
         if self._most_remembered is None or connection.stream.remembered <= self._most_remembered:
@@ -237,7 +262,7 @@ class DeltaServer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ign
 
     def _tell(self, node_id: str, outcome: Acked | Refused | None) -> None:
         if isinstance(outcome, Acked):
-            self._listener.on_ack(node_id, outcome.type_url, dict(outcome.held))
+            self._listener.on_ack(node_id, outcome.type_url, outcome.held)
         elif isinstance(outcome, Refused):
             self._log.warning(
                 "node %s refused %s of type %s: %s",

@@ -44,6 +44,9 @@ from epic.overlap import Place, endpoint_places, envoy_addresses, unmapped_clust
 from epic.proto import epic_pb2
 from epic.tunnels import WorkloadNode, key_of, proxy_services, workload_endpoints
 
+THE_NODE = "node"
+"""The name of the one resource that is the state of the node."""
+
 Workloads = Mapping[WorkloadNode, tuple[Address, set[Address]]]
 
 
@@ -124,21 +127,18 @@ def parts_basis(inputs: Inputs, accepted: Accepted | None) -> tuple[object, ...]
     )
 
 
-def node_snapshot(parts: Iterable[Snapshot], siblings: Resources, state: epic_pb2.NodeState) -> Snapshot:
+def node_snapshot(
+    parts: Iterable[Snapshot], siblings: Resources, state: epic_pb2.NodeState
+) -> dict[str, dict[str, Versioned]]:
     """The node's snapshot from what its gateways contribute; of `siblings` the lists of those gateways."""
     whole: dict[str, dict[str, Versioned]] = {type_url: {} for type_url in TYPES}
     for part in parts:
         for type_url, resources in part.items():
             whole[type_url].update(resources)
-    whole[NODE_STATE]["node"] = versioned(state)
-    return with_siblings(whole, siblings)
-
-
-def with_siblings(snapshot: Snapshot, siblings: Resources) -> Snapshot:
-    """The snapshot with the lists of siblings of the instances in it; all else is the same."""
+    whole[NODE_STATE][THE_NODE] = versioned(state)
     # Who has the instance later gets the list then: it comes after what it is about.
-    lists = {gateway: siblings[gateway] for gateway in snapshot[INSTANCE] if gateway in siblings}
-    return {**snapshot, SIBLINGS: lists}
+    whole[SIBLINGS] = {gateway: siblings[gateway] for gateway in whole[INSTANCE] if gateway in siblings}
+    return whole
 
 
 def node_state(node: Node, placed: Iterable[Placed]) -> epic_pb2.NodeState:

@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from operator import attrgetter
+from typing import Any
 
 from epic.envoy.endpoints import TargetPorts
+from epic.kinds import indexes
+from epic.kinds.index import Index
 from epic.model.base import Resource
 from epic.model.resources import (
     EnvoyResources,
@@ -19,8 +23,8 @@ from epic.model.resources import (
     Tunnel,
 )
 from epic.model.values.naming import GatewayId
-from epic.store.interface import Change, R
-from epic.tunnels import proxy_services, route_parents, route_services
+from epic.store.interface import Change
+from epic.tunnels import proxy_services, route_parents
 
 KINDS: tuple[type[Resource], ...] = (GWProxy, GWRoute, GWEndpointSlice, Tunnel, LBServiceGroup, Node)
 """What is looked at; other kinds do not matter here."""
@@ -38,38 +42,51 @@ class Inputs:
     ports: Mapping[str, TargetPorts]
     """Those of the slices, by name."""
 
+    @cached_property
+    def tunnel_names(self) -> frozenset[str]:
+        """The tunnels that EPIC nodes are to have."""
+        return frozenset(tunnel.name for tunnel in self.tunnels if not tunnel.deleting)
+
 
 class ObjectIndex:
-    """Objects by kind, account and name."""
+    """Objects by kind, account and name, and by the gateways that they matter to: no account is listed."""
 
     def __init__(self) -> None:
-        self._objects: dict[tuple[str, str], dict[str, Resource]] = defaultdict(dict)
+        self._proxies = Index(GWProxy, indexes.proxy_group)
+        self._routes = Index(GWRoute, indexes.route_gateways)
+        self._backends = Index(GWRoute, indexes.route_backends)
+        self._slices = Index(GWEndpointSlice, indexes.slice_service)
+        self._tunnels = Index(Tunnel, indexes.tunnel_gateway)
+        self._groups = Index(LBServiceGroup)
+        self._nodes = Index(Node)
+        self._of_kind: dict[str, tuple[Index[Any], ...]] = {
+            GWProxy.kind: (self._proxies,),
+            GWRoute.kind: (self._routes, self._backends),
+            GWEndpointSlice.kind: (self._slices,),
+            Tunnel.kind: (self._tunnels,),
+            LBServiceGroup.kind: (self._groups,),
+            Node.kind: (self._nodes,),
+        }
         # A slice may have 20,000: they are gone through when it changes, not with each change of a gateway.
         self._ports: dict[tuple[str, str], TargetPorts] = {}
+        # A gateway may have 16,384: they are put in order when one of them changes.
+        self._ordered: dict[GatewayId, tuple[Tunnel, ...]] = {}
 
     def gateways(self) -> list[GatewayId]:
         """All gateways."""
-        return sorted(
-            proxy.id
-            for (kind, _), objects in self._objects.items()
-            if kind == GWProxy.kind
-            for proxy in objects.values()
-            if isinstance(proxy, GWProxy)
-        )
+        return sorted(proxy.id for proxy in self._proxies.all())
 
     def proxy(self, gateway: GatewayId) -> GWProxy | None:
         """A gateway's object."""
-        found = self._objects[GWProxy.kind, gateway.account].get(gateway.proxy)
-        return found if isinstance(found, GWProxy) else None
+        return self._proxies.find(*gateway)
 
     def node(self, name: str) -> Node | None:
         """An EPIC node's object."""
-        found = self._objects[Node.kind, ""].get(name)
-        return found if isinstance(found, Node) else None
+        return self._nodes.find("", name)
 
     def nodes(self) -> list[Node]:
         """All EPIC nodes."""
-        return self._all(Node, "")
+        return sorted(self._nodes.all(), key=attrgetter("name"))
 
     def inputs(self, gateway: GatewayId) -> Inputs | None:
         """What the gateway's resources are made of; None without the gateway."""
@@ -77,30 +94,36 @@ class ObjectIndex:
         if proxy is None:
             return None
         account = gateway.account
-        routes = tuple(r for r in self._all(GWRoute, account) if gateway.proxy in route_parents(r))
+        routes = tuple(self._routes.of(gateway))
         services = proxy_services(gateway.proxy, routes)
-        slices = tuple(s for s in self._all(GWEndpointSlice, account) if s.spec.parent_ref.uid in services)
-        group = self._objects[LBServiceGroup.kind, account].get(proxy.spec.group)
+        slices = [piece for uid in services for piece in self._slices.of((account, uid))]
+        slices.sort(key=attrgetter("name"))
         return Inputs(
             proxy=proxy,
             routes=routes,
-            slices=slices,
-            tunnels=tuple(t for t in self._all(Tunnel, account) if t.spec.proxy == gateway.proxy),
-            templates=_templates(group),
+            slices=tuple(slices),
+            tunnels=self._tunnels_of(gateway),
+            templates=_templates(self._groups.find(account, proxy.spec.group)),
             ports={s.name: self._ports[account, s.name] for s in slices},
         )
 
     def apply(self, change: Change) -> set[GatewayId]:
         """Take in a change; returns the gateways whose resources it may touch."""
-        if change.kind not in {kind.kind for kind in KINDS}:
-            return set()
-        objects = self._objects[change.kind, change.account]
-        old = objects.pop(change.name, None)
-        if change.object is not None:
-            objects[change.name] = change.object
+        touched: set[GatewayId] = set()
+        for index in self._of_kind.get(change.kind, ()):
+            for obj in index.apply(change.account, change.name, change.object):
+                if obj is not None:
+                    touched |= {GatewayId(change.account, name) for name in self._touched(obj)}
+        if change.kind == Tunnel.kind or change.object is None:
+            for gateway in touched:
+                self._ordered.pop(gateway, None)
         self._keep_ports(change)
-        touched = [o for o in (old, change.object) if o is not None]
-        return {GatewayId(change.account, name) for o in touched for name in self._touched(o)}
+        return touched
+
+    def _tunnels_of(self, gateway: GatewayId) -> tuple[Tunnel, ...]:
+        if gateway not in self._ordered:
+            self._ordered[gateway] = tuple(self._tunnels.of(gateway))
+        return self._ordered[gateway]
 
     def _keep_ports(self, change: Change) -> None:
         if isinstance(change.object, GWEndpointSlice):
@@ -116,19 +139,12 @@ class ObjectIndex:
         if isinstance(obj, Tunnel):
             return [obj.spec.proxy]
         if isinstance(obj, GWEndpointSlice):
-            uid = obj.spec.parent_ref.uid
-            routes = [r for r in self._all(GWRoute, obj.account) if uid in route_services(r)]
+            routes = self._backends.of((obj.account, obj.spec.parent_ref.uid))
             return {name for route in routes for name in route_parents(route)}
         if isinstance(obj, LBServiceGroup):
-            return [p.name for p in self._all(GWProxy, obj.account) if p.spec.group == obj.name]
+            return [proxy.name for proxy in self._proxies.of((obj.account, obj.name))]
         return []
 
-    def _all(self, kind: type[R], account: str) -> list[R]:
-        objects = self._objects[kind.kind, account]
-        return [o for _, o in sorted(objects.items()) if isinstance(o, kind)]
 
-
-def _templates(group: Resource | None) -> EnvoyResources:
-    if isinstance(group, LBServiceGroup):
-        return group.spec.envoy_template.envoy_resources
-    return EnvoyResources()
+def _templates(group: LBServiceGroup | None) -> EnvoyResources:
+    return group.spec.envoy_template.envoy_resources if group is not None else EnvoyResources()

@@ -4,20 +4,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from epic.ads.desired.assemble import Accepted, GatewayParts, gateway_parts, parts_basis
 from epic.ads.desired.objects import Inputs
-from epic.ads.snapshot import Snapshot
+from epic.ads.snapshot import TUNNEL, Changes, Snapshot, difference
 from epic.ipam.networks import Pools
 from epic.model.resources import GWProxy
 from epic.model.values.naming import GatewayId
 from epic.workqueue.turns import AccountTurns
 
-Built = Callable[[GatewayId, set[str]], None]
-"""Told of a gateway whose parts were built aside, and of the nodes that get something else by it."""
+NodeChanges = Mapping[str, Changes]
+"""By node what it gets else than before."""
+
+Built = Callable[[GatewayId, NodeChanges], None]
+"""Told of a gateway whose parts were built aside, and of what that changes on nodes."""
 
 # Things that parts are made of; as many take some ten milliseconds.
 _MOST_AT_ONCE = 1000
@@ -33,8 +36,13 @@ class _Entry:
 
 @dataclass(frozen=True)
 class _Building:
-    service: int
+    inputs: Inputs
     task: asyncio.Task[None]
+
+    @property
+    def service(self) -> int:
+        """The gateway's number."""
+        return self.inputs.proxy.status.service
 
 
 class Parts:
@@ -44,6 +52,7 @@ class Parts:
         self._pools = pools
         self._told = built
         self._entries: dict[GatewayId, _Entry] = {}
+        self._by_node: dict[str, dict[GatewayId, _Entry]] = defaultdict(dict)
         self._building: dict[GatewayId, _Building] = {}
         self._failed: dict[GatewayId, Exception] = {}
         self._turns = AccountTurns(_ASIDE)
@@ -61,15 +70,29 @@ class Parts:
         """What the gateways contribute to the node, in order, each with the gateway as it was then."""
         return [
             (entry.proxy, entry.parts.by_node[node])
-            for _, entry in sorted(self._entries.items(), key=lambda item: item[0])
-            if node in entry.parts.by_node
+            for _, entry in sorted(self._by_node.get(node, {}).items(), key=lambda item: item[0])
         ]
 
-    def want(self, inputs: Inputs, accepted: Accepted | None) -> set[str]:
+    def gateways_on(self, node: str) -> list[GatewayId]:
+        """The gateways that contribute something to the node."""
+        return list(self._by_node.get(node, ()))
+
+    def may_give(self, gateway: GatewayId, node: str, tunnel: str) -> bool:
+        """Whether the node is to have the tunnel by the newest parts, or by those that are being built.
+
+        May be called from any thread.
+        """
+        building = self._building.get(gateway)
+        if building is not None and tunnel in building.inputs.tunnel_names:
+            return True
+        parts = self.of(gateway)
+        return parts is not None and tunnel in parts.by_node.get(node, {}).get(TUNNEL, {})
+
+    def want(self, inputs: Inputs, accepted: Accepted | None) -> NodeChanges:
         """See to it that the gateway's parts are those of these inputs.
 
-        Returns the nodes that get something else by what could be built at once. Raises what building them
-        aside raised, once.
+        Returns what nodes get else by what could be built at once. Raises what building them aside raised,
+        once.
         """
         gateway = inputs.proxy.id
         if gateway in self._failed:
@@ -77,23 +100,26 @@ class Parts:
         basis, entry = parts_basis(inputs, accepted), self._entries.get(gateway)
         building = self._building.get(gateway)
         if building is not None and building.service == inputs.proxy.status.service:
-            return set()  # It looks again at its end.
+            return {}  # It looks again at its end.
         if entry is not None and entry.basis == basis:
-            return set()
+            return {}
         if _takes_long(inputs, accepted):
             task = asyncio.create_task(self._build_aside(inputs, accepted, basis))
-            self._building[gateway] = _Building(inputs.proxy.status.service, task)
-            return set()
-        parts, nodes = self._build(inputs, accepted)
-        self._entries[gateway] = _Entry(basis, inputs.proxy, parts)
-        return nodes
+            self._building[gateway] = _Building(inputs, task)
+            return {}
+        parts, changes = self._build(inputs, accepted)
+        # What may still be being built is of an earlier gateway of that name.
+        self._building.pop(gateway, None)
+        self._keep(gateway, _Entry(basis, inputs.proxy, parts))
+        return changes
 
-    def forget(self, gateway: GatewayId) -> set[str]:
-        """The gateway is gone; returns the nodes that had something of it."""
+    def forget(self, gateway: GatewayId) -> NodeChanges:
+        """The gateway is gone; returns what nodes lose by that."""
         self._building.pop(gateway, None)
         self._failed.pop(gateway, None)
-        entry = self._entries.pop(gateway, None)
-        return set(entry.parts.by_node) if entry else set()
+        entry = self._entries.get(gateway)
+        self._keep(gateway, None)
+        return _changes(entry, GatewayParts({}))
 
     def is_building(self, gateway: GatewayId) -> bool:
         """Whether the gateway's parts are being built aside."""
@@ -102,27 +128,40 @@ class Parts:
     async def _build_aside(
         self, inputs: Inputs, accepted: Accepted | None, basis: tuple[object, ...]
     ) -> None:
-        gateway, nodes = inputs.proxy.id, set[str]()
+        gateway = inputs.proxy.id
+        changes: NodeChanges = {}
         result: _Entry | Exception
         try:
             async with self._turns.turn(gateway.account):
-                parts, nodes = await asyncio.to_thread(self._build, inputs, accepted)
+                parts, changes = await asyncio.to_thread(self._build, inputs, accepted)
             result = _Entry(basis, inputs.proxy, parts)
         except Exception as error:
             result = error
         building = self._building.get(gateway)
         if building is None or building.task is not asyncio.current_task():
             return  # It was deleted, or made anew.
-        del self._building[gateway]
         if isinstance(result, Exception):
             self._failed[gateway] = result
         else:
-            self._entries[gateway] = result
-        self._told(gateway, nodes)
+            self._keep(gateway, result)
+        del self._building[gateway]
+        self._told(gateway, changes)
 
-    def _build(self, inputs: Inputs, accepted: Accepted | None) -> tuple[GatewayParts, set[str]]:
+    def _build(self, inputs: Inputs, accepted: Accepted | None) -> tuple[GatewayParts, NodeChanges]:
+        """The parts, and what they change: while they are built, nothing else takes the entry's place."""
         parts = gateway_parts(inputs, accepted, self._pools)
-        return parts, _changed(self._entries.get(inputs.proxy.id), parts)
+        return parts, _changes(self._entries.get(inputs.proxy.id), parts)
+
+    def _keep(self, gateway: GatewayId, entry: _Entry | None) -> None:
+        before = self._entries.get(gateway)
+        for node in before.parts.by_node if before else ():
+            del self._by_node[node][gateway]
+        if entry is None:
+            self._entries.pop(gateway, None)
+            return
+        self._entries[gateway] = entry
+        for node in entry.parts.by_node:
+            self._by_node[node][gateway] = entry
 
 
 def _takes_long(inputs: Inputs, accepted: Accepted | None) -> bool:
@@ -139,7 +178,9 @@ def _takes_long(inputs: Inputs, accepted: Accepted | None) -> bool:
     return work > _MOST_AT_ONCE
 
 
-def _changed(before: _Entry | None, parts: GatewayParts) -> set[str]:
-    """The nodes to which the gateway contributes something else than before."""
+def _changes(before: _Entry | None, parts: GatewayParts) -> NodeChanges:
+    """What the gateway contributes to nodes else than before."""
     had: Mapping[str, Snapshot] = before.parts.by_node if before else {}
-    return {node for node in had.keys() | parts.by_node.keys() if had.get(node) != parts.by_node.get(node)}
+    nodes = had.keys() | parts.by_node.keys()
+    found = {node: difference(had.get(node, {}), parts.by_node.get(node, {})) for node in nodes}
+    return {node: changes for node, changes in found.items() if changes}

@@ -17,7 +17,7 @@ class SiblingLists:
 
     def __init__(self) -> None:
         self._nodes: dict[GatewayId, tuple[str, ...]] = {}
-        self._by_node: dict[str, dict[GatewayId, Versioned]] = defaultdict(dict)
+        self._by_node: dict[str, dict[str, Versioned]] = defaultdict(dict)
 
     def apply(self, change: Change) -> set[str]:
         """Take in a change; returns the nodes that are to get something else."""
@@ -26,16 +26,16 @@ class SiblingLists:
         gateway = GatewayId(change.account, change.name)
         before = self._nodes.pop(gateway, ())
         for node in before:
-            del self._by_node[node][gateway]
+            del self._by_node[node][str(gateway)]
         if not isinstance(change.object, Siblings):
             return set(before)
         spec = change.object.spec
         resource = versioned(message(gateway, spec))
         for node in spec.nodes:
-            self._by_node[node][gateway] = resource
+            self._by_node[node][str(gateway)] = resource
         self._nodes[gateway] = spec.nodes
         return {*before, *spec.nodes}
 
     def of(self, node: str) -> Resources:
         """The lists with the node in them, by gateway id."""
-        return {str(gateway): resource for gateway, resource in self._by_node.get(node, {}).items()}
+        return self._by_node.get(node, {})

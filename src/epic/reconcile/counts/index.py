@@ -4,53 +4,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
-from typing import Generic, TypeVar
 
 from epic.kinds import indexes
-from epic.kinds.kind import IndexValue
+from epic.kinds.index import Index
 from epic.model.base import Resource
 from epic.model.resources import Tunnel
 from epic.model.values.naming import GatewayId
 from epic.reconcile.counts.counting import count, count_in
 from epic.tunnels import WorkloadNode, key_of
-
-R = TypeVar("R", bound=Resource)
-
-
-class Index(Generic[R]):
-    """Objects of a kind by the keys that `keys` finds in them."""
-
-    def __init__(self, kind: type[R], keys: Callable[[R], Iterable[IndexValue]]) -> None:
-        self._kind = kind
-        self._keys = keys
-        self._objects: dict[tuple[str, str], R] = {}
-        self._found: dict[IndexValue, dict[tuple[str, str], R]] = {}
-
-    def apply(self, account: str, name: str, obj: Resource | None) -> tuple[R | None, R | None]:
-        """Take in an object as it is now (None: it is gone); returns it as it was and as it is."""
-        id_ = (account, name)
-        old = self._objects.pop(id_, None)
-        if old is not None:
-            for key in set(self._keys(old)):
-                found = self._found[key]
-                del found[id_]
-                if not found:
-                    del self._found[key]
-        if not isinstance(obj, self._kind):
-            return old, None
-        self._objects[id_] = obj
-        for key in set(self._keys(obj)):
-            self._found.setdefault(key, {})[id_] = obj
-        return old, obj
-
-    def find(self, account: str, name: str) -> R | None:
-        """The object of that name, if there is one."""
-        return self._objects.get((account, name))
-
-    def of(self, key: IndexValue) -> list[R]:
-        """All objects with the key, in order of name."""
-        return [obj for _, obj in sorted(self._found.get(key, {}).items())]
 
 
 class Tunnels:
