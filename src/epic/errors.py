@@ -124,6 +124,10 @@ class Damaged(EpicError):
     reason = "Damaged"
 
 
+class WrittenByNewer(Damaged):
+    """It may be whole, but is in a form that only a newer EPIC reads."""
+
+
 class Unavailable(EpicError):
     """Another part cannot be reached or refused."""
 

@@ -67,6 +67,7 @@ _INSTANCE = {
     "run-error": "none",
     "hold": "waits",
     "unconnected": "pending",
+    "short": True,
     "listed": True,
     "ready": True,
     "announced": True,

@@ -53,7 +53,7 @@ class FedKind:
         """The object; one that cannot be read is a fault of its own and of nobody else."""
         key = found.key
         if isinstance(found, Unreadable):
-            return Fault(key.account, key.name, found.revision, found.reason, found.value)
+            return Fault(key.account, key.name, found.revision, found.reason, found.value, found.newer)
         try:
             return Entry(key.account, key.name, found.revision, self.decode(found))
         except Exception as error:

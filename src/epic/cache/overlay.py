@@ -88,7 +88,9 @@ class SnapshotReader:
         """The objects that are there and cannot be read: of one kind or of all, of one account or of all."""
         names = EVERY_KIND if kind is None else (kind.kind,)
         return [
-            Unreadable(Key(name, fault.account, fault.name), fault.revision, fault.reason, fault.value)
+            Unreadable(
+                Key(name, fault.account, fault.name), fault.revision, fault.reason, fault.value, fault.newer
+            )
             for name in names
             for fault in self.snapshot.view(name).faults()
             if account in {None, fault.account}

@@ -44,6 +44,7 @@ class Fault:
     reason: str
     # Its bytes, for who looks for what it may hold.
     value: bytes = field(default=b"", repr=False, compare=False)
+    newer: bool = False
 
 
 @dataclass(frozen=True, slots=True)

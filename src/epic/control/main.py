@@ -20,6 +20,7 @@ from epic.api.app import create_app
 from epic.api.context import Context
 from epic.cache.store import CachedStore
 from epic.control.admin import ensure_admin
+from epic.control.readable import STATUS, TooNew, check_readable
 from epic.control.rotate import Rotator
 from epic.control.serve import Service, end_process_soon, serve
 from epic.control.settings import ControlSettings, load_settings
@@ -53,12 +54,14 @@ def run() -> None:
         else:
             asyncio.run(control(settings))
     except EpicError as error:
-        sys.exit(f"epic-control: {error}")
+        print(f"epic-control: {error}", file=sys.stderr)
+        sys.exit(STATUS if isinstance(error, TooNew) else 1)
 
 
 async def control(settings: ControlSettings) -> None:
     """Be the control plane until a signal."""
     store = CachedStore(settings.store)
+    check_readable(store)
     hub = EventHub()
     executor = AnsibleExecutor(settings.run_settings())
     queue = RunQueue(store, executor, hub, settings.envoy_version, settings.inside_pool6)

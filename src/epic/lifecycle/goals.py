@@ -74,7 +74,7 @@ def may_stand_in(instance: ProxyInstance, *, for_long: bool = True) -> bool:
     While another restarts it may reach less: that is over in a moment.
     """
     less = not for_long and not instance.waits_for_tunnels
-    return is_serving(instance) and (less or not instance.unconnected)
+    return is_serving(instance) and (less or not (instance.unconnected or instance.short))
 
 
 def goals(

@@ -14,7 +14,7 @@ from epic.model.base import Kebab, now
 InstancePhase = Literal["Planned", "Prepared", "Serving", "Draining", "Withdrawn", "Removed"]
 Goal = Literal["serve", "park", "restart", "remove"]
 UnitState = Literal["", "current", "outdated", "removed"]
-Unconnected = Literal["", "pending", "no-room", "short"]
+Unconnected = Literal["", "pending", "no-room"]
 
 NODE_SILENT = "NodeSilent"
 CONFIGURATION_REFUSED = "ConfigurationRefused"
@@ -33,7 +33,7 @@ class ProxyInstance(Kebab):
     the last run on the node found or left: the instance as wanted, another that it had to leave alone
     because it serves, or none. `hold` says why it is not to be announced yet; empty: it may be. Nor is it
     to be while it is `unconnected`: its tunnels are still to be made (`pending`), or its node has no room for
-    those to where others that serve have some (`no-room`). One for which that came later is `short`: it
+    those to where others that serve have some (`no-room`). One for which that came later is `short`, and
     serves. `listed`: it is in the list of siblings, so that others may pass
     packets on to it. The last fields are what the node's agent says; `error` begins with a reason of ours and
     a colon, the rest is the agent's own words and for the platform's operators alone.
@@ -51,6 +51,7 @@ class ProxyInstance(Kebab):
     run_error: str = ""
     hold: str = ""
     unconnected: Unconnected = ""
+    short: bool = False
     listed: bool = False
     ready: bool = False
     announced: bool = False
@@ -76,7 +77,7 @@ class ProxyInstance(Kebab):
     @property
     def reaches_less(self) -> bool:
         """Whether its node has no room for tunnels to where others that serve have some."""
-        return self.unconnected in {"no-room", "short"}
+        return self.short or self.unconnected == "no-room"
 
     @property
     def draining(self) -> bool:

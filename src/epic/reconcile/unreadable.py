@@ -21,9 +21,9 @@ class UnreadableObjects:
         key = found.key
         self._values[key.kind][key.account, key.name] = found.value
 
-    def release(self, kind: str, account: str, name: str) -> None:
-        """It can be read, or is gone."""
-        self._values[kind].pop((account, name), None)
+    def release(self, kind: str, account: str, name: str) -> bool:
+        """It can be read, or is gone; returns whether it could not be read."""
+        return self._values[kind].pop((account, name), None) is not None
 
     def has(self, kind: type[Resource], account: str, name: str) -> bool:
         """Whether the object is there and cannot be read."""

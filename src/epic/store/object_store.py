@@ -8,7 +8,7 @@ import binascii
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
-from epic.errors import Damaged, Invalid, NotFound
+from epic.errors import Damaged, Invalid, NotFound, WrittenByNewer
 from epic.model.values.labels import LabelSelector
 from epic.store.engine import Changes, Committed, Engine, Refused, Span, Transaction
 from epic.store.lease import Lease, lease_body
@@ -172,7 +172,7 @@ class ObjectStore:
         try:
             envelope = self._schema.decode(key.kind, value)
         except Damaged as error:
-            unreadable = Unreadable(key, revision, str(error), value)
+            unreadable = Unreadable(key, revision, str(error), value, isinstance(error, WrittenByNewer))
             self.quarantine.report(unreadable)
             return unreadable
         self.quarantine.release(key, revision)

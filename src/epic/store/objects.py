@@ -74,6 +74,8 @@ class Unreadable:
     reason: str
     # Its bytes, for who looks for what it may hold.
     value: bytes = field(default=b"", repr=False, compare=False)
+    newer: bool = False
+    """Whether a newer EPIC wrote it, which can read it."""
 
     def __str__(self) -> str:
         return f"{self.key} at revision {self.revision}: {self.reason}"

@@ -11,7 +11,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
-from epic.errors import Damaged, Invalid
+from epic.errors import Damaged, Invalid, WrittenByNewer
 from epic.store.objects import LEASE_KIND
 
 # An object's JSON in one form to the same in the next.
@@ -59,9 +59,9 @@ class Schema:
         form, labels, body = _open(value)
         stored_kind = self._kinds.get(kind)
         if stored_kind is None:
-            raise Damaged(f"kind {kind} is not known to this version of EPIC")
+            raise WrittenByNewer(f"kind {kind} is not known to this version of EPIC")
         if form > stored_kind.form:
-            raise Damaged(
+            raise WrittenByNewer(
                 f"it was written by a newer EPIC (in form {form}; this one reads up to {stored_kind.form})"
             )
         if form < stored_kind.form:

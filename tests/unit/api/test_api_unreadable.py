@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 from api_requests import ADMIN, API, PROXIES, TENANT, Events, proxy_body, route_body, slice_body
-from damage import damage
+from damage import damage, wait_until_unreadable, write_newer
 from stores import open_store
 
 from epic.api.app import create_app
@@ -22,7 +22,16 @@ from epic.model.backlog import TunnelBacklog, TunnelBacklogSpec
 from epic.model.base import Metadata, Resource
 from epic.model.nodes import NodeRevocation, Quarantine
 from epic.model.releases import ReleasedAddress
-from epic.model.resources import Account, GWEndpointSlice, GWProxy, GWRoute, LBServiceGroup, Node, Tunnel
+from epic.model.resources import (
+    Account,
+    GWEndpointSlice,
+    GWProxy,
+    GWRoute,
+    LBServiceGroup,
+    Node,
+    Tunnel,
+    User,
+)
 from epic.reconcile.revocation import revoke
 
 ROUTES = f"{API}/accounts/root/routes"
@@ -197,3 +206,80 @@ async def test_a_node_whose_revocation_cannot_be_read_is_revoked_anew(
         assert (await client.delete(f"{API}/nodes/epic2", params={"force": True})).status_code == 200
     assert store.unreadable() == []
     assert store.find(NodeRevocation, "", "epic2") is not None
+
+
+async def test_of_an_account_that_cannot_be_read_nodes_are_heard_and_all_is_shown(
+    made: CachedStore, reopened: Reopen
+) -> None:
+    await asyncio.to_thread(damage, made, made.get(Account, "", "root"))
+    store = await asyncio.to_thread(reopened, made)
+    async with client_of(store) as client:
+        for shown in ("proxies", "routes", "slices", "groups", "tunnels/status", "workload-nodes"):
+            reply = await client.get(f"{API}/accounts/root/{shown}", auth=TENANT)
+            assert reply.status_code in {200, 404, 405}, f"{shown}: {reply.text}"
+        measured = f"{API}/accounts/root/tunnels/status?cluster=c&node=n1"
+        assert (await client.put(measured, json={"tunnels": []}, auth=TENANT)).status_code == 200
+        refused = await client.post(ROUTES, json=route_body("R2"), auth=TENANT)
+        assert (refused.status_code, refused.json()["reason"]) == (500, "Damaged"), "its limits are not known"
+
+
+async def test_a_user_that_cannot_be_read_is_nobody_and_all_others_are_served(
+    made: CachedStore, reopened: Reopen
+) -> None:
+    await asyncio.to_thread(damage, made, made.get(User, "root", TENANT[0]))
+    store = await asyncio.to_thread(reopened, made)
+    async with client_of(store) as client:
+        for asked in (ROUTES, f"{API}/accounts/root/proxies"):
+            assert (await client.get(asked, auth=TENANT)).status_code == 401
+            assert (await client.get(asked)).status_code == 200
+
+
+@pytest.mark.parametrize("known", [False, True])
+async def test_a_user_that_cannot_be_read_any_more_is_nobody_from_then_on(
+    made: CachedStore, known: bool
+) -> None:
+    async with client_of(made) as client:
+        if known:
+            assert (await client.get(ROUTES, auth=TENANT)).status_code == 200
+        await asyncio.to_thread(write_newer, made, made.get(User, "root", TENANT[0]))
+        await asyncio.to_thread(wait_until_unreadable, made, User)
+        assert (await client.get(ROUTES, auth=TENANT)).status_code == 401
+        assert (await client.get(ROUTES)).status_code == 200
+
+
+LIST = f"{API}/accounts/root/tunnels?cluster=c1&node=n1"
+
+
+def tells(reply: httpx.Response) -> list[dict[str, object]]:
+    tunnels: list[dict[str, object]] = reply.json()["tunnels"]
+    return tunnels
+
+
+@pytest.mark.parametrize("kind", [Node, GWRoute, LBServiceGroup, GWProxy])
+async def test_a_workload_node_is_told_the_same_as_before(
+    made: CachedStore, reopened: Reopen, kind: type[Resource]
+) -> None:
+    async with client_of(made) as client:
+        before = tells(await client.get(LIST))
+        assert len(before) == 2
+        assert all(tunnel["endpoints"] for tunnel in before)
+        await asyncio.to_thread(damage, made, made.list(kind)[0])
+        assert tells(await client.get(LIST)) == before
+    store = await asyncio.to_thread(reopened, made)
+    async with client_of(store) as client:
+        assert tells(await client.get(LIST)) == before
+
+
+@pytest.mark.parametrize("kind", [GWEndpointSlice, Tunnel])
+async def test_a_workload_node_is_told_nothing_while_that_cannot_be_read_what_it_is_to_have(
+    made: CachedStore, reopened: Reopen, kind: type[Resource]
+) -> None:
+    broken = made.list(kind)[0]
+    await asyncio.to_thread(damage, made, broken)
+    store = await asyncio.to_thread(reopened, made)
+    async with client_of(store) as client:
+        reply = await client.get(LIST)
+        assert (reply.status_code, reply.json()["reason"]) == (503, "Unavailable")
+        path = f"{API}/unreadable/{kind.kind}/{broken.account}/{broken.name}"
+        assert (await client.delete(path)).status_code == 200
+        assert (await client.get(LIST)).status_code == 200

@@ -220,7 +220,7 @@ def test_an_instance_without_tunnels_takes_nobodys_place() -> None:
 
 
 def test_an_instance_that_reaches_less_serves_but_takes_nobodys_place() -> None:
-    both = [instance("e1", **UP), instance("e2", **UP, unconnected="short")]
+    both = [instance("e1", **UP), instance("e2", **UP, short=True)]
     found = step(both, host("e1", drain=True))
     assert phases(found)["e1"] == "Serving"
     assert found.instances[0].reason.startswith("NoOtherConnected")

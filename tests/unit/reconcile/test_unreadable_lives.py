@@ -17,7 +17,7 @@ from epic.api.context import Context
 from epic.model.base import Resource
 from epic.model.instances import ProxyInstance
 from epic.model.nodes import Quarantine
-from epic.model.resources import GWEndpointSlice, GWProxy, GWRoute, LBServiceGroup, Node, Tunnel
+from epic.model.resources import Account, GWEndpointSlice, GWProxy, GWRoute, LBServiceGroup, Node, Tunnel
 from epic.model.runs import Run
 from epic.model.siblings import Siblings
 from epic.reconcile.tunnels.tunnelling import replan
@@ -26,7 +26,8 @@ from epic.store.location import StoreLocation
 from epic.store.queue import enqueue
 
 KINDS: dict[str, type[Resource]] = {
-    kind.kind: kind for kind in (GWProxy, GWRoute, GWEndpointSlice, LBServiceGroup, Node, Siblings, Tunnel)
+    kind.kind: kind
+    for kind in (Account, GWProxy, GWRoute, GWEndpointSlice, LBServiceGroup, Node, Siblings, Tunnel)
 }
 each_kind = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 

@@ -49,7 +49,7 @@ async def test_a_watch_goes_on_over_what_it_cannot_read(site: StoreSite) -> None
     later = await old.commit(Put(B, b"{}", 0))
     async with aclosing(old.watch("GWRoute", None, start)) as batches:
         first, second = await watched(batches, 2)
-    assert first.object == Unreadable(A, revision, reported[0].reason)
+    assert first.object == Unreadable(A, revision, reported[0].reason, newer=True)
     assert "written by a newer EPIC (in form 2; this one reads up to 1)" in reported[0].reason
     assert second.object == Stored(B, later, b"{}")
     assert (await newer.get(A)).body == b"{}"

@@ -120,7 +120,7 @@ class Authenticator:
         if account in known:
             return known[account]
         # Only a user of that name in the account that is asked for can be meant instead of one that is known.
-        namesake = self._store.find(User, account, credentials.name) if account else None
+        namesake = self._store.find_readable(User, account, credentials.name) if account else None
         if known and (namesake is None or self._verified.is_refused(namesake.spec.password_hash, digest)):
             return _first(known)
         wanted = _Wanted(digest, namesake, only_namesake=bool(known))

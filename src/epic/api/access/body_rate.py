@@ -96,5 +96,5 @@ class BodyRate:
 
     def _limit(self, name: str) -> int:
         """Who may have more may send more; who may have less sends measurements still."""
-        account = self._store.find(Account, "", name)
+        account = self._store.find_readable(Account, "", name)
         return max(_LEAST, account.spec.bytes_limit if account is not None else 0)

@@ -114,7 +114,7 @@ class Sessions:
                 session.revoke()
 
     def _current(self, user: User) -> User | None:
-        return self._store.find(User, user.account, user.name)
+        return self._store.find_readable(User, user.account, user.name)
 
 
 def _noticing(send: Send, begin: Callable[[], bool]) -> Send:

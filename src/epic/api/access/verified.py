@@ -28,7 +28,7 @@ class Verified:
         """The users, by account, whose credential it is, as they are now."""
         found = self._users.get(digest, {})
         for user in list(found.values()):
-            if self._reader.find(User, user.account, user.name) != user:
+            if self._reader.find_readable(User, user.account, user.name) != user:
                 self._forget((user.account, user.name))
         return found
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from fastapi import APIRouter, Depends, Response
 
+from epic.api.account.existence import check_account
 from epic.api.bodies import GroupBody, PrefixBody
 from epic.api.context import Context, Ctx, admin_only
 from epic.api.gateway.gateways import find_group
@@ -56,7 +57,7 @@ def _group_body(group: LBServiceGroup) -> dict[str, Any]:
 @router.get("/accounts/{account}/groups", tags=["templates"])
 def list_groups(ctx: Ctx, account: str, page: Paging) -> Response:
     """All gateway templates of the account."""
-    ctx.store.get(Account, "", account)
+    check_account(ctx.store, account)
     return listed(f"{PREFIX}/accounts/{account}/groups", ctx.store.list(LBServiceGroup, account), page)
 
 

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Response
 from fastapi.responses import JSONResponse
 
 from epic.api.access.parsed_aside import described, given
+from epic.api.account.existence import check_account
 from epic.api.bodies import ProxyBody
 from epic.api.context import Asking, Ctx, Principal
 from epic.api.gateway.gateways import (
@@ -25,7 +26,7 @@ from epic.api.replies import PREFIX, Duplicate, deleted, found
 from epic.api.unreadable import discard_unreadable
 from epic.api.views import show_gateway
 from epic.errors import Invalid
-from epic.model.resources import Account, GWProxy
+from epic.model.resources import GWProxy
 
 router = APIRouter(tags=["gateways"])
 _Given = Annotated[ProxyBody, Depends(given(ProxyBody))]
@@ -62,7 +63,7 @@ def create(ctx: Ctx, asking: Asking, account: str, group: str, body: _Given) -> 
 @router.get("/accounts/{account}/proxies")
 def list_all(ctx: Ctx, asking: Asking, account: str, page: Paging) -> Response:
     """All gateways of the account."""
-    ctx.store.get(Account, "", account)
+    check_account(ctx.store, account)
     proxies = ctx.store.list(GWProxy, account)
     return listed(f"{PREFIX}/accounts/{account}/proxies", proxies, page, lambda p: show_gateway(p, asking))
 

@@ -19,6 +19,7 @@ from epic.api.account.account_limits import (
     within_slice_limits,
     within_tunnel_limit,
 )
+from epic.api.account.existence import check_account
 from epic.api.bodies import Body, InputMetadata, RouteBody, SliceBody
 from epic.api.context import Context, Ctx
 from epic.api.gateway.workload_addresses import check_node_addresses
@@ -75,7 +76,7 @@ class _Collection(Generic[_Owned, _Given]):
         return self.shown(ctx, ctx.store.get(self.kind.model, account, name))
 
     def list(self, ctx: Context, account: str, page: Page) -> Response:
-        ctx.store.get(Account, "", account)
+        check_account(ctx.store, account)
         return listed(self.path(account), ctx.store.list(self.kind.model, account), page)
 
     def create(self, ctx: Context, account: str, body: _Given) -> Response:

@@ -7,10 +7,11 @@ from typing import Any
 
 from fastapi import APIRouter, Depends
 
+from epic.api.account.existence import check_account
 from epic.api.context import Ctx, admin_only
 from epic.live import Place, workload_place
 from epic.model.base import now
-from epic.model.resources import Account, Tunnel
+from epic.model.resources import Tunnel
 
 router = APIRouter(tags=["tunnels"])
 
@@ -18,7 +19,7 @@ router = APIRouter(tags=["tunnels"])
 @router.get("/accounts/{account}/workload-nodes")
 def of_account(ctx: Ctx, account: str) -> dict[str, Any]:
     """The account's nodes that tunnels lead to; `silent` is for how many seconds nothing was heard of one."""
-    ctx.store.get(Account, "", account)
+    check_account(ctx.store, account)
     return _shown(ctx, ctx.store.list(Tunnel, account))
 
 

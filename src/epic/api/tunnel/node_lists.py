@@ -11,8 +11,9 @@ from weakref import WeakValueDictionary
 
 from epic.api.tunnel.list_reply import Reply, written
 from epic.api.tunnel.streams import Part, Stream, Streams
+from epic.errors import Unavailable
 from epic.live import Live, Place
-from epic.model.resources import Node, Tunnel
+from epic.model.resources import GWProxy, Node, Tunnel
 from epic.reconcile.counts.workload_index import KINDS, Told, WorkloadIndex
 from epic.store.interface import Change, Store
 from epic.tunnels import WorkloadNode
@@ -116,7 +117,11 @@ class AccountLists:
             stream.wake = found.ring
             while not stream.ended:
                 signal = found.signal
-                number, reply = await found.newest()
+                try:
+                    number, reply = await found.newest()
+                except Unavailable:  # what it has stays until it is known what it is to have
+                    await signal.wait()
+                    continue
                 if number == taken:
                     del reply  # nobody is to hold an old list while waiting for a new one
                     await signal.wait()
@@ -175,4 +180,7 @@ def _read(store: Store, account: str) -> tuple[int, WorkloadIndex]:
     for kind in KINDS:
         for obj in store.list(kind, None if kind is Node else account):
             index.note(obj)
+    unreadable = [found for found in store.unreadable() if found.key.account in {"", account}]
+    if unreadable:
+        index.hold_unreadable(unreadable, store.list(GWProxy, account))
     return revision, index

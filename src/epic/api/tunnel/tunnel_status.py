@@ -11,6 +11,7 @@ from fastapi import APIRouter, Depends
 from pydantic import FailFast, Field
 
 from epic.api.access.parsed_aside import described, parsed_aside
+from epic.api.account.existence import check_account
 from epic.api.bodies import Body
 from epic.api.context import Asking, Context, Ctx, admin_only
 from epic.api.tunnel.rotating import advance, both_ends
@@ -18,7 +19,7 @@ from epic.api.views import show_second_chance, show_tunnel
 from epic.ipam.networks import inside6
 from epic.live import End, Heard, Live, Place, RoundTrip, epic_place, holds, workload_place
 from epic.model.base import Kebab, now
-from epic.model.resources import Account, Node, Tunnel
+from epic.model.resources import Node, Tunnel
 from epic.model.values.naming import GatewayId
 from epic.rotation import Holds, Policy, Step, is_rotating, waits_for
 
@@ -86,7 +87,7 @@ _Ends = Annotated[EndsBody, Depends(parsed_aside(EndsBody))]
 @router.put("/accounts/{account}/tunnels/status", openapi_extra=described(EndsBody))
 def take(ctx: Ctx, account: str, cluster: str, node: str, body: _Ends) -> dict[str, int]:
     """Take in what a workload node measured; tunnels that do not end there are passed over."""
-    ctx.store.get(Account, "", account)
+    check_account(ctx.store, account)
     place = Place(account, cluster, node)
     own = {int(t.name) for t in ctx.store.list(Tunnel, account) if workload_place(t) == place}
     ends = {said.id: said.end() for said in body.tunnels if said.id in own}
@@ -98,7 +99,7 @@ def take(ctx: Ctx, account: str, cluster: str, node: str, body: _Ends) -> dict[s
 @router.get("/accounts/{account}/tunnels/status")
 def of_account(ctx: Ctx, asking: Asking, account: str) -> dict[str, Any]:
     """How the account's tunnels are, what its nodes drop, and its gateways' second chances."""
-    ctx.store.get(Account, "", account)
+    check_account(ctx.store, account)
     tunnels = [tunnel for tunnel in ctx.store.list(Tunnel, account) if not tunnel.deleting]
     reply = _reply(ctx, tunnels, {workload_place(tunnel) for tunnel in tunnels})
     return {

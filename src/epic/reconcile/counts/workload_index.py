@@ -4,15 +4,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from epic.errors import Unavailable
 from epic.model.base import Resource
-from epic.model.resources import GWEndpointSlice, GWRoute, Node, Tunnel
+from epic.model.resources import GWEndpointSlice, GWProxy, GWRoute, Node, Tunnel
 from epic.model.values.addresses import Address, usable
 from epic.reconcile.counts.counting import count, count_in
+from epic.reconcile.unreadable import UnreadableObjects
 from epic.store.interface import Change
+from epic.store.objects import Unreadable
 from epic.tunnels import WorkloadNode, key_of, route_parents, route_services
 
 KINDS: tuple[type[Resource], ...] = (Node, GWRoute, GWEndpointSlice, Tunnel)
@@ -41,6 +44,7 @@ class _Slice(NamedTuple):
     hosted: dict[WorkloadNode, frozenset[Address]]
 
 
+_UNREADABLE = "what is behind the tunnels cannot be read now; the platform's operators can see why"
 _NO_ROUTE = _Route(set(), set())
 _NO_SLICE = _Slice("", {})
 
@@ -65,9 +69,26 @@ class WorkloadIndex:
         """The endpoints on each node by Service and slice."""
         self._hosts: dict[str, Counter[WorkloadNode]] = {}
         """By Service, how many slices have endpoints on each node."""
+        self._unreadable = UnreadableObjects()
 
     def apply(self, change: Change) -> set[WorkloadNode]:
         """Take in a change; returns the workload nodes that may be to be told something else."""
+        was_unreadable = self._unreadable.release(change.kind, change.account, change.name)
+        touched = self._apply(change)
+        return touched | self._ending.keys() if was_unreadable else touched
+
+    def hold_unreadable(self, found: Iterable[Unreadable], proxies: Iterable[GWProxy]) -> None:
+        """These objects are there, whatever they say. Its gateways say how EPIC nodes are reached."""
+        for unreadable in found:
+            self._unreadable.hold(unreadable)
+        ends = (ends for proxy in proxies for ends in proxy.spec.gue_tunnel_endpoints.values())
+        addresses = {end.tunnel_id: end.epic_address for e in ends for end in e.epic_endpoints.values()}
+        for tunnel in self._tunnels.values():
+            name = tunnel.spec.epic_node
+            if self._unreadable.has(Node, "", name) and int(tunnel.name) in addresses:
+                self._epic_addresses[name] = addresses[int(tunnel.name)]
+
+    def _apply(self, change: Change) -> set[WorkloadNode]:
         if change.kind == Node.kind:
             return self._apply_node(change.name, change.object)
         if change.account != self._account:
@@ -86,18 +107,31 @@ class WorkloadIndex:
         return self.apply(Change(obj.metadata.resource_version, obj.kind, obj.account, obj.name, obj))
 
     def told(self, workload: WorkloadNode) -> Told:
-        """What this node is to be told."""
+        """What this node is to be told; raises Unavailable while something of that cannot be read."""
+        if self._unreadable.has_any(self._account, Tunnel, GWEndpointSlice):
+            raise Unavailable(_UNREADABLE)
         tunnels = tuple(self._ending.get(workload, {}).values())
         hosted = self._hosted.get(workload, {})
-        nodes = {tunnel.spec.epic_node for tunnel in tunnels} & self._epic_addresses.keys()
+        nodes = {tunnel.spec.epic_node for tunnel in tunnels}
+        if any(self._unreadable.has(Node, "", name) for name in nodes - self._epic_addresses.keys()):
+            raise Unavailable(_UNREADABLE)
+        nodes &= self._epic_addresses.keys()
         endpoints = {}
         for gateway in {tunnel.spec.proxy for tunnel in tunnels if not tunnel.deleting}:
             services = self._services[gateway]
             parts = (
-                part for uid, by_slice in hosted.items() if uid in services for part in by_slice.values()
+                part
+                for uid, by_slice in hosted.items()
+                if uid in services or self._is_blind
+                for part in by_slice.values()
             )
             endpoints[gateway] = tuple(parts)
         return Told(tunnels, {name: self._epic_addresses[name] for name in nodes}, endpoints)
+
+    @property
+    def _is_blind(self) -> bool:
+        """Whether it is not known where all routes lead: then rather more is told than less."""
+        return self._unreadable.has_any(self._account, GWRoute)
 
     def _apply_node(self, name: str, obj: Resource | None) -> set[WorkloadNode]:
         before = self._epic_addresses.pop(name, None)
@@ -148,6 +182,8 @@ class WorkloadIndex:
 
     def _reached_by(self, service: str, nodes: list[WorkloadNode]) -> set[WorkloadNode]:
         """Those of the nodes that a gateway which sends requests to the Service has a tunnel to."""
+        if self._is_blind:
+            return set(nodes)
         gateways = [name for name, services in self._services.items() if service in services] if nodes else []
         return {node for node in nodes if any(node in self._reached[gateway] for gateway in gateways)}
 

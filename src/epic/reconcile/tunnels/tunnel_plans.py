@@ -88,26 +88,26 @@ class GatewayPlan:
         }
         short = {key.epic_node for key in self.crowded_out if key.workload in reached}
         connected = {key.epic_node for key, _ in have}
-        states = (_with_unconnected(i, self._state(i, connected, short, behind)) for i in instances)
+        states = (self._told(i, connected, short, behind) for i in instances)
         return proxy.model_copy(
             update={"status": proxy.status.model_copy(update={"instances": tuple(states)})}
         )
 
-    def _state(
+    def _told(
         self,
         instance: ProxyInstance,
         connected: Collection[str],
         short: Collection[str],
         behind: Collection[str],
-    ) -> Unconnected:
+    ) -> ProxyInstance:
         if instance.node in self.apart:
-            return "no-room"
+            return _with_unconnected(instance, "no-room")
         if not _is_newcomer(instance, connected):
-            return "short" if instance.node in short else ""
+            return _with_unconnected(instance, "", short=instance.node in short)
         if instance.node in short:
-            return "no-room"
+            return _with_unconnected(instance, "no-room")
         may_wait = now() - instance.since < _PATIENCE
-        return "pending" if may_wait and instance.node in behind else ""
+        return _with_unconnected(instance, "pending" if may_wait and instance.node in behind else "")
 
 
 class Planner:
@@ -220,6 +220,6 @@ def with_unmapped_cluster(world: World, proxy: GWProxy) -> GWProxy:
     return proxy.model_copy(update={"status": status})
 
 
-def _with_unconnected(instance: ProxyInstance, state: Unconnected) -> ProxyInstance:
-    same = instance.unconnected == state
-    return instance if same else instance.model_copy(update={"unconnected": state})
+def _with_unconnected(instance: ProxyInstance, state: Unconnected, *, short: bool = False) -> ProxyInstance:
+    same = (instance.unconnected, instance.short) == (state, short)
+    return instance if same else instance.model_copy(update={"unconnected": state, "short": short})

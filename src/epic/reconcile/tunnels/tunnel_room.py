@@ -47,7 +47,7 @@ def _of_gateway(world: World, gateway: GatewayId) -> TunnelCounts:
 
 
 def _limit(reader: Reader, account: str) -> int:
-    stored = reader.find(Account, "", account)
+    stored = reader.find_readable(Account, "", account)
     return (stored.spec if stored else AccountSpec()).tunnel_limit
 
 
