@@ -89,6 +89,21 @@ async def test_who_may_have_more_may_send_more_and_who_may_have_less_reports_sti
     assert refusal is None or refusal.value.seconds == seconds
 
 
+async def test_each_workload_node_that_an_account_may_have_may_send_a_request_a_second(
+    clock: Clock, store: CachedStore
+) -> None:
+    with store.transaction() as transaction:
+        account = transaction.get(Account, "", "root")
+        spec = account.spec.model_copy(update={"workload_node_limit": 2000})
+        transaction.update(account.model_copy(update={"spec": spec}))
+    rate = BodyRate(store)
+    for _ in range(30):
+        for _ in range(2000):
+            await rate.take("root", 1000)
+        clock.now += 1
+    assert clock.now == 130
+
+
 async def test_a_request_without_a_body_counts_too(clock: Clock, store: CachedStore) -> None:
     rate = BodyRate(store)
     for _ in range(16 * MIB // LEAST_BYTES + 1):

@@ -23,6 +23,8 @@ _AT_ONCE = 1 / 4
 _A_SECOND = 1 / 64
 LEAST_BYTES = 4 << 10
 """Of a request: to know who asks, and to find what is asked for, takes time whatever is sent."""
+_OF_A_NODE = int(LEAST_BYTES / _A_SECOND)
+"""Each workload node reports: the account may have a request a second for it."""
 _OF_REPLIES = 1 / 4
 """Of a reply's bytes: they are written faster than those of a body are read and checked."""
 _LONGEST_SECONDS = 5.0
@@ -97,4 +99,7 @@ class BodyRate:
     def _limit(self, name: str) -> int:
         """Who may have more may send more; who may have less sends measurements still."""
         account = self._store.find_readable(Account, "", name)
-        return max(_LEAST, account.spec.bytes_limit if account is not None else 0)
+        if account is None:
+            return _LEAST
+        spec = account.spec
+        return max(_LEAST, spec.bytes_limit, spec.workload_node_limit * _OF_A_NODE)

@@ -26,9 +26,10 @@ class Places:
     administrators: int
 
 
-# Handlers have 40 threads. Writes that wait for a disk which hangs leave some to those who read.
+# Handlers have 40 threads. Writes that wait for a disk which hangs leave some to those who read, and both
+# some to what has no place, such as the question whether the API answers.
 WRITES = Places(20, 5, 4)
-READS = Places(12, 4, 4)
+READS = Places(10, 4, 4)
 _BODIES_OF_ONE_ACCOUNT = 16
 """That are held in memory until there is a place for what they are to do."""
 
