@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
+from epic.heartbeats import Heartbeats
 from epic.model.resources import Tunnel
 from epic.rotation import NOTHING, Holds
 
@@ -110,6 +111,7 @@ class Live:
     """The last report of each node. Methods may be called from any thread."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, most_listed: int = _MOST_LISTED) -> None:
+        self.heartbeats = Heartbeats(clock)
         self._clock = clock
         self._most_listed = most_listed
         self._listed: dict[str, set[Place] | None] = {}

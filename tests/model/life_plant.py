@@ -21,6 +21,7 @@ from epic.ads.reports import applied_siblings, heard, reported, silent
 from epic.ads.snapshot import TUNNEL, Snapshot
 from epic.cache.store import CachedStore
 from epic.errors import StorageFull
+from epic.heartbeats import Heartbeats
 from epic.ipam.networks import DEFAULT_POOLS
 from epic.lifecycle.digest import Placed
 from epic.lifecycle.tunnels import Evidence
@@ -114,7 +115,7 @@ class Plant:
         """The process begins anew; runs that it executed ended with it."""
         self.executions.clear()
         settings = LifecycleSettings(self.pool, "1", drain_seconds=30)
-        self.lifecycle = Lifecycle(self.store, settings, self._evidence)
+        self.lifecycle = Lifecycle(self.store, settings, self._evidence, Heartbeats(self.clock.seconds))
         self.lifecycle.queue = WorkQueue(self.clock.seconds)
         self.applied = AppliedLists(self.clock.seconds)
         self.keeper = SiblingsKeeper(self.store, self.applied, Policy(), self.clock.seconds)

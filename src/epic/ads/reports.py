@@ -11,6 +11,7 @@ from epic.errors import EpicError, Invalid
 from epic.gatewayapi.statuses import accepted
 from epic.lifecycle.addresses import unsupported_address
 from epic.lifecycle.conditions import readiness, with_proxy_condition
+from epic.lifecycle.nodes import is_silent
 from epic.live import End, SecondChance
 from epic.model.base import Condition
 from epic.model.instances import CONFIGURATION_REFUSED, NODE_SILENT, NOT_PROGRAMMED
@@ -22,7 +23,7 @@ from epic.rotation import Holds
 
 ACCEPTED = "Accepted"
 
-_REPORT_PERIOD = timedelta(seconds=10)
+_NEWS_PERIOD = timedelta(seconds=10)
 _PROBLEMS_KEPT = 20
 _PROBLEM_MAX = 300
 _HELD_KEPT = 1000
@@ -110,7 +111,7 @@ def second_chances(report: epic_pb2.NodeReport, gateways: Iterable[GatewayId]) -
 
 
 def heard(node: Node, report: epic_pb2.NodeReport, time: datetime) -> Node:
-    """The node after a report; the time alone is noted only every few seconds."""
+    """The node after a report that says something new, if only that the node is not silent any more."""
     said = {
         "agent_version": report.agent_version[:_WORD_MAX],
         "applied_digest": report.applied_digest[:_WORD_MAX],
@@ -122,7 +123,9 @@ def heard(node: Node, report: epic_pb2.NodeReport, time: datetime) -> Node:
     }
     last = node.status.last_report
     same = all(getattr(node.status, name) == value for name, value in said.items())
-    if same and last is not None and time - last < _REPORT_PERIOD:
+    # Who is not silent any more is called so a moment later: reports that come in between are none.
+    is_heard_again = is_silent(node) and (last is None or time - last >= _NEWS_PERIOD)
+    if same and last is not None and not is_heard_again:
         return node
     return node.model_copy(update={"status": node.status.model_copy(update={**said, "last_report": time})})
 

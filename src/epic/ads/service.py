@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import time
 from collections.abc import AsyncIterator, Callable, Mapping, Set
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -44,6 +43,7 @@ from epic.errors import EpicError, NotWritable
 from epic.ipam.networks import DEFAULT_POOLS, Pools
 from epic.lifecycle.tunnels import Evidence
 from epic.live import Live, Place, epic_place, workload_place
+from epic.model.base import now
 from epic.model.nodes import NodeRevocation
 from epic.model.resources import GWProxy, Node, Tunnel
 from epic.model.siblings import Siblings
@@ -56,7 +56,7 @@ from epic.supervise import TellOnce, keep_running
 log = logging.getLogger(__name__)
 
 _DEBOUNCE_SECONDS = 0.005
-_SILENCE_SECONDS = 30.0
+_SILENCE = timedelta(seconds=30)
 _WATCH_SILENCE_SECONDS = 5.0
 _AGAIN_SECONDS = 2.0
 _SERVER_OPTIONS = (
@@ -112,7 +112,6 @@ class AdsService:
         self._configurations = Configurations(self._validate, self._touch, self._revisions)
         self.authorize = Authorizer(store, self._is_known)
         self._server = DeltaServer(self, self.authorize, new_stream=UnpacedStream)
-        self._last_report: dict[str, float] = {}
         self._unsaved: dict[GatewayId, tuple[str, EpicError | None]] = {}
         self._save = asyncio.Event()
         self.port = settings.port
@@ -155,7 +154,7 @@ class AdsService:
 
     async def report(self, report: epic_pb2.NodeReport) -> None:
         """Take in what a node says of itself."""
-        self._last_report[report.node] = time.monotonic()
+        self._live.heartbeats.hear(report.node, now())
         gateways = self._parts.gateways_on(report.node)
         if not report.instances_only:
             # With thousands of tunnels it takes a while, which what is to be published must not wait for.
@@ -304,15 +303,13 @@ class AdsService:
         return {node.name for node in self._objects.nodes() if not node.status.lost}
 
     async def _notice_silence(self) -> None:
-        started = time.monotonic()
         while True:
             await asyncio.sleep(_WATCH_SILENCE_SECONDS)
             for node in self._server.nodes:
                 # A certificate that has ended is worth nothing on a connection that is open either.
                 self._server.reauthorize(node)
             for node in self._node_names():
-                last = self._last_report.get(node, started)
-                if time.monotonic() - last > _SILENCE_SECONDS:
+                if self._live.heartbeats.of(node).silence > _SILENCE:
                     await self._note_silence(node)
 
     async def _note_silence(self, node: str) -> None:

@@ -86,7 +86,7 @@ async def control(settings: ControlSettings) -> None:
     )
 
     rotator = Rotator(store, live, settings.tunnels.policy())
-    lifecycle = Lifecycle(store, _lifecycle_settings(settings), ads.tunnel_evidence)
+    lifecycle = Lifecycle(store, _lifecycle_settings(settings), ads.tunnel_evidence, live.heartbeats)
     service = ReconcilerService(store, lifecycle)
     services: dict[str, Service] = {
         "xDS": ads.run,

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Literal
 
+from epic.heartbeats import Heard
 from epic.lifecycle.digest import Placed, node_digest
 from epic.lifecycle.sequencer import OBSTACLES
 from epic.model.base import Condition, with_condition
@@ -16,17 +17,21 @@ from epic.model.nodes import NodePhase, NodeStatus
 from epic.model.resources import Node
 
 SILENT_AFTER = timedelta(seconds=40)
-"""Reports come every few seconds, and are noted every ten."""
+"""Reports come every few seconds."""
+SILENT = "Silent"
 _NAMED = 5
 _MAY_HAVE_MORE = "a gateway that cannot be read may have an instance here; replace, restore or discard it"
 
 
-def settled(node: Node, placed: Sequence[Placed], time: datetime, *, may_have_more: bool = False) -> Node:
+def settled(
+    node: Node, placed: Sequence[Placed], time: datetime, heard: Heard, *, may_have_more: bool = False
+) -> Node:
     """The node as it is now; `placed` are all instances that it has not let go of.
 
     It `may_have_more`, of gateways that cannot be read.
     """
     status = node.status
+    ready = _ready(node, heard)
     phase = _phase(node)
     update: dict[str, object] = {
         "emptied": status.emptied or (node.deleting and not placed and not may_have_more),
@@ -34,9 +39,11 @@ def settled(node: Node, placed: Sequence[Placed], time: datetime, *, may_have_mo
     }
     if phase != status.phase or status.since is None:
         update |= {"phase": phase, "since": time}
+    if ready.reason == SILENT and not is_silent(node) and heard.last is not None:
+        update["last_report"] = heard.last
     conditions = status.conditions
     for condition in (
-        _ready(status, time),
+        ready,
         _drained(node, placed, may_have_more=may_have_more),
         _drop_held(status),
         _healthy(status),
@@ -78,11 +85,17 @@ def _phase(node: Node) -> NodePhase:
     return "Ready" if node.spec.schedulable else "Cordoned"
 
 
-def _ready(status: NodeStatus, time: datetime) -> Condition:
-    if status.last_report is None:
+def is_silent(node: Node) -> bool:
+    """Whether it is noted that the node does not report."""
+    return any(c.type == "Ready" and c.reason == SILENT for c in node.status.conditions)
+
+
+def _ready(node: Node, heard: Heard) -> Condition:
+    if node.status.last_report is None:
         return _condition("Ready", "Unknown", "NeverReported", "its agent has not reported yet")
-    if time - status.last_report > SILENT_AFTER:
-        return _condition("Ready", "False", "Silent", "its agent does not report")
+    # When nothing was heard of anybody yet, everybody is as before: it is the control plane that was away.
+    if heard.silence > SILENT_AFTER or (heard.last is None and is_silent(node)):
+        return _condition("Ready", "False", SILENT, "its agent does not report")
     return _condition("Ready", "True", "Reporting")
 
 

@@ -34,8 +34,10 @@ class BGPStatus(Kebab):
 
 
 class NodeStatus(Kebab):
-    """A node's place in its life, and what was heard of it; `last_report` is None before the first report.
+    """A node's place in its life, and what was heard of it.
 
+    `last_report` is None before the first report, and is noted with whatever else is: later ones that said
+    nothing new are known in memory only.
     `removals` counts the instances that the node was told to drop: with it, no digest of what is to be on
     the node comes twice. `lost`: it was removed by force, nobody waits for it any more. `emptied`: nothing
     is left there but what the node itself has of EPIC's. `returning`: a node of that name was removed before,

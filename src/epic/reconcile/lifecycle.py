@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 
 from epic.errors import NotWritable
+from epic.heartbeats import Heartbeats
 from epic.lifecycle import nodes as node_life
 from epic.lifecycle.tunnels import is_released
 from epic.model.base import now
@@ -43,10 +44,13 @@ _LOOK_SECONDS = {
 class Lifecycle:
     """The work itself. It belongs to one thread at a time."""
 
-    def __init__(self, store: Store, settings: LifecycleSettings, evidence: TunnelEvidence) -> None:
+    def __init__(
+        self, store: Store, settings: LifecycleSettings, evidence: TunnelEvidence, heartbeats: Heartbeats
+    ) -> None:
         self._store = store
         self._settings = settings
         self._evidence = evidence
+        self._heartbeats = heartbeats
         self._current = CurrentWorld(store)
         # To look is cheap and needs no lock; what is done is looked up in the current world.
         self._lives = Lives()
@@ -86,7 +90,7 @@ class Lifecycle:
         try:
             with self._current.transaction() as (transaction, world):
                 self._turns += 1
-                turn = Turn(transaction, world, self._settings, self._evidence, self._turns)
+                turn = Turn(transaction, world, self._settings, self._evidence, self._heartbeats, self._turns)
                 for key in keys:
                     turn.do(key)
                 turn.finish()
@@ -112,7 +116,10 @@ class Lifecycle:
     def _is_due(self, key: Key) -> bool:
         """Whether anything seems to be left to do; the transaction looks again."""
         try:
-            waits, due = _look(self._lives, self._settings, self._evidence, key)
+            if key.kind == "node":
+                waits, due = _look_at_node(self._lives, self._heartbeats, key)
+            else:
+                waits, due = _look(self._lives, self._settings, self._evidence, key)
         except Exception:  # the transaction meets the same, and tells
             return True
         if waits:
@@ -133,17 +140,19 @@ def _look(lives: Lives, settings: LifecycleSettings, evidence: TunnelEvidence, k
         step = next_step(lives, proxy, settings)
         waits = any(i.reason for i in step.instances) or len(step.instances) < replicas(lives, proxy)
         return waits, is_work(proxy, step)
-    if key.kind == "node":
-        node = lives.nodes.get(key.name)
-        if node is None:
-            return False, False
-        placed = lives.placed(key.name)
-        settled = node_life.settled(node, placed, now(), may_have_more=may_have_more(lives, key.name))
-        return True, node_life.is_gone(node, placed) or settled != node
     if key.kind in {"plan", "tunnels"}:
         return _look_at_tunnels(lives, evidence, key)
     until = lives.held_until(key)
     return until is not None, until is not None and until <= now()
+
+
+def _look_at_node(lives: Lives, heartbeats: Heartbeats, key: Key) -> tuple[bool, bool]:
+    node = lives.nodes.get(key.name)
+    if node is None:
+        return False, False
+    placed, heard = lives.placed(key.name), heartbeats.of(key.name)
+    settled = node_life.settled(node, placed, now(), heard, may_have_more=may_have_more(lives, key.name))
+    return True, node_life.is_gone(node, placed) or settled != node
 
 
 def _look_at_tunnels(lives: Lives, evidence: TunnelEvidence, key: Key) -> tuple[bool, bool]:

@@ -11,6 +11,7 @@ from ipaddress import IPv4Network
 from typing import TypeVar
 
 from epic.errors import Exhausted
+from epic.heartbeats import Heartbeats
 from epic.lifecycle import nodes as node_life
 from epic.lifecycle.conditions import with_instances
 from epic.lifecycle.goals import Wanted
@@ -102,12 +103,14 @@ class Turn:
         world: World,
         settings: LifecycleSettings,
         evidence: TunnelEvidence,
+        heartbeats: Heartbeats,
         number: int = 0,
     ) -> None:
         self._transaction = transaction
         self._world = world
         self._settings = settings
         self._evidence = evidence
+        self._heartbeats = heartbeats
         self._number = number
         self._unplanned: dict[str, set[str]] = defaultdict(set)
         self._after: dict[str, str] = {}
@@ -229,7 +232,8 @@ class Turn:
         placed = self._world.placed(node.name)
         if not node_life.is_gone(node, placed):
             more = may_have_more(self._world, node.name)
-            self._save(node_life.settled(node, placed, now(), may_have_more=more))
+            heard = self._heartbeats.of(node.name)
+            self._save(node_life.settled(node, placed, now(), heard, may_have_more=more))
             return
         if node_life.is_planned(node):
             release_node(self._transaction, node.name)

@@ -12,6 +12,7 @@ from epic.ads.reports import configured, drops, ends, heard, reported, second_ch
 from epic.errors import EpicError, Invalid, Unavailable
 from epic.lifecycle.conditions import with_instances
 from epic.live import End, SecondChance
+from epic.model.base import Condition
 from epic.model.instances import ProxyInstance
 from epic.model.resources import GWProxy, Node
 from epic.model.values.naming import GatewayId
@@ -107,15 +108,29 @@ def test_a_refused_configuration_is_told(problem: EpicError | None, outcome: tup
     assert condition(found, "Accepted") == outcome
 
 
-def test_the_time_of_a_report_is_noted_every_ten_seconds() -> None:
+def test_a_report_that_says_nothing_new_is_not_noted() -> None:
     start = datetime(2026, 1, 1, tzinfo=UTC)
     node = Node.model_validate({"metadata": {"name": "epic1"}, "spec": {"address": "192.0.2.1"}})
     report = NodeReport(node="epic1", agent_version="1")
     first = heard(node, report, start)
     assert first.status.last_report == start
-    assert heard(first, report, start + timedelta(seconds=9)) is first
-    later = start + timedelta(seconds=10)
-    assert heard(first, report, later).status.last_report == later
+    later = start + timedelta(days=9)
+    assert heard(first, report, later) is first
+    news = heard(first, NodeReport(node="epic1", agent_version="2"), later)
+    assert (news.status.agent_version, news.status.last_report) == ("2", later)
+
+
+def test_the_first_report_of_a_node_that_was_silent_is_noted() -> None:
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    node = Node.model_validate({"metadata": {"name": "epic1"}, "spec": {"address": "192.0.2.1"}})
+    report = NodeReport(node="epic1", agent_version="1")
+    silence = Condition(type="Ready", status="False", reason="Silent")
+    first = heard(node, report, start)
+    gone = first.model_copy(update={"status": first.status.model_copy(update={"conditions": (silence,)})})
+    again = heard(gone, report, start + timedelta(seconds=60))
+    assert again.status.last_report == start + timedelta(seconds=60)
+    # Until it is called Ready again, which is the work of others, there is nothing more to note.
+    assert heard(again, report, start + timedelta(seconds=65)) is again
 
 
 def test_what_a_node_says_of_itself_is_noted_at_once() -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -11,6 +12,7 @@ from life_plant import Plant
 
 from epic.ads.desired.assemble import node_state
 from epic.cache.store import CachedStore
+from epic.live import Live
 from epic.model.nodes import NodeRevocation, Quarantine
 from epic.model.resources import GWProxy, Node
 from epic.model.siblings import Siblings
@@ -35,6 +37,24 @@ def condition(shown: dict[str, Any], kind: str) -> tuple[str, str]:
 
 async def maintain(client: httpx.AsyncClient, name: str, **what: bool) -> httpx.Response:
     return await client.put(f"{NODES}/{name}/maintenance", json={"maintenance": what})
+
+
+async def test_a_node_is_shown_with_its_newest_report_which_is_not_stored(
+    admin: httpx.AsyncClient, store: CachedStore, live: Live
+) -> None:
+    first = datetime(2026, 1, 1, tzinfo=UTC)
+    live.heartbeats.hear("epic1", first)
+    assert (await node(admin, "epic1"))["status"].get("last-report") is None, "it has not been noted"
+    with store.transaction() as transaction:
+        stored = transaction.get(Node, "", "epic1")
+        status = stored.status.model_copy(update={"last_report": first})
+        transaction.update(stored.model_copy(update={"status": status}))
+    revision = store.revision
+    live.heartbeats.hear("epic1", first + timedelta(hours=1))
+    assert (await node(admin, "epic1"))["status"]["last-report"] == "2026-01-01T01:00:00Z"
+    (listed, *_) = (await admin.get(NODES)).json()["items"]
+    assert listed["status"]["last-report"] == "2026-01-01T01:00:00Z"
+    assert store.revision == revision
 
 
 async def test_only_the_drain_for_which_it_was_said_does_without_routers_that_hear_others(

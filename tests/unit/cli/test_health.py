@@ -15,6 +15,7 @@ AWAKE = {"last-report": "2024-01-01T11:59:50Z"}
 DRAINED = {"type": "Drained", "status": "True"}
 HOLDS = {"type": "DropHeld", "status": "True", "message": "3 of 3 gateways"}
 UNHEARD = {"type": "BGPEstablished", "status": "False", "message": "no router hears the node"}
+SILENT = {"type": "Ready", "status": "False", "reason": "Silent"}
 NOT_READY = {"type": "Ready", "status": "False", "message": "no room on its disk"}
 NOW = datetime(2024, 1, 1, 12, 0, 0, tzinfo=UTC)
 
@@ -138,11 +139,14 @@ def _run(name: str, state: str, **results: str) -> dict[str, Any]:
         ),
         pytest.param([_node()], [], [], ["epic1: its agent has never reported"], id="never-reported"),
         pytest.param(
-            [_node(**{"last-report": "2024-01-01T11:50:00Z"})],
+            [_node(**{"last-report": "2024-01-01T11:50:00Z"}, conditions=[SILENT])],
             [],
             [],
             ["epic1: its agent is silent for 10m"],
             id="silent",
+        ),
+        pytest.param(
+            [_node(**{"last-report": "2024-01-01T03:00:00Z"})], [], [], [], id="not-heard-since-a-restart"
         ),
         pytest.param(
             [_node(**AWAKE, phase="Draining", conditions=[DRAINED])], [], [], [], id="drained-on-purpose"

@@ -12,6 +12,7 @@ from tunnel_site import Turns, add_instance, announce, application, move
 
 from epic.bpf.tables.tunnel_table import MAX_TUNNELS
 from epic.cache.store import CachedStore
+from epic.heartbeats import Heartbeats
 from epic.model.backlog import TunnelBacklog
 from epic.model.resources import GWEndpointSlice, GWProxy, Tunnel
 from epic.model.values.naming import NODE_TUNNELS
@@ -135,7 +136,7 @@ def test_who_waits_at_the_end_is_looked_at_however_often_all_begins_anew(
         application(store, f"a{number}", nodes=9)
     settings = LifecycleSettings(IPv4Network("100.64.0.0/24"), "1")
     with CurrentWorld(store).transaction() as (transaction, seen):
-        turn = Turn(transaction, seen, settings, Turns(store).evidence)
+        turn = Turn(transaction, seen, settings, Turns(store).evidence, Heartbeats())
         for name in names:
             turn.do(Key("plan", "a11", name))
         assert turn.again == {Key("plan", "a11", "")}, "those before it come next"

@@ -16,6 +16,7 @@ from disk_troubles import TROUBLES
 from stores import open_store
 
 from epic.cache.store import CachedStore
+from epic.heartbeats import Heartbeats
 from epic.lifecycle.tunnels import Evidence
 from epic.model.base import now
 from epic.model.resources import GWProxy, LBServiceGroup, Node
@@ -49,7 +50,7 @@ def store(tmp_path: Path) -> Iterator[CachedStore]:
 
 def lifecycle(store: CachedStore) -> Lifecycle:
     settings = LifecycleSettings(IPv4Network("100.64.0.0/24"), "1")
-    return Lifecycle(store, settings, lambda _: NOTHING)
+    return Lifecycle(store, settings, lambda _: NOTHING, Heartbeats())
 
 
 def create(store: CachedStore, name: str) -> None:
@@ -91,7 +92,7 @@ async def test_a_gateway_that_has_too_few_instances_gets_them_with_a_run_a_node(
 def test_a_gateway_for_which_no_inside_address_is_left_asks_for_no_run(store: CachedStore) -> None:
     settings = LifecycleSettings(IPv4Network("100.64.0.0/32"), "1")
     create(store, "u1")
-    full = Lifecycle(store, settings, lambda _: NOTHING)
+    full = Lifecycle(store, settings, lambda _: NOTHING, Heartbeats())
     full.begin()
     full.work()
     assert nodes_of(store, "u1") == set()
@@ -134,7 +135,7 @@ async def test_a_store_that_fails_for_a_while_ends_nothing(
 
 def test_a_gateway_that_waits_for_an_address_goes_on_with_the_rest(store: CachedStore) -> None:
     settings = LifecycleSettings(IPv4Network("100.64.0.0/30"), "1")
-    work = Lifecycle(store, settings, lambda _: NOTHING)
+    work = Lifecycle(store, settings, lambda _: NOTHING, Heartbeats())
     for name in ("u1", "u2"):
         create(store, name)
     work.begin()
@@ -153,7 +154,9 @@ def test_a_gateway_that_waits_for_an_address_goes_on_with_the_rest(store: Cached
 def test_that_there_is_no_room_is_logged_when_it_begins_not_with_each_try(
     store: CachedStore, caplog: pytest.LogCaptureFixture
 ) -> None:
-    work = Lifecycle(store, LifecycleSettings(IPv4Network("100.64.0.0/32"), "1"), lambda _: NOTHING)
+    work = Lifecycle(
+        store, LifecycleSettings(IPv4Network("100.64.0.0/32"), "1"), lambda _: NOTHING, Heartbeats()
+    )
     create(store, "u1")
     for _ in range(4):
         work.begin()

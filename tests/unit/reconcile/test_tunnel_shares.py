@@ -12,6 +12,7 @@ from clock import Clock
 from tunnel_site import Turns, add_instance, announce, application, instances_of, move
 
 from epic.cache.store import CachedStore
+from epic.heartbeats import Heartbeats
 from epic.model.backlog import TunnelBacklog
 from epic.model.base import Metadata, now
 from epic.model.resources import Account, GWProxy, Tunnel
@@ -133,7 +134,7 @@ def test_tunnels_are_forgotten_also_while_gateways_take_all_that_a_turn_may_writ
     monkeypatch.setattr(turn, "Budget", lambda left=4, *rest: Budget(left, *rest))
     settings = LifecycleSettings(IPv4Network("100.64.0.0/24"), "1")
     with CurrentWorld(store).transaction() as (transaction, seen):
-        one = turn.Turn(transaction, seen, settings, Turns(store).evidence)
+        one = turn.Turn(transaction, seen, settings, Turns(store).evidence, Heartbeats())
         for account in ("a", "b"):
             one.do(Key("gateway", account, "g"))
         one.do(Key("tunnels", "c", ""))

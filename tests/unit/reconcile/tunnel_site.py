@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Network
 
 from epic.cache.store import CachedStore
+from epic.heartbeats import Heartbeats
 from epic.lifecycle.tunnels import Evidence
 from epic.model.base import Metadata, now
 from epic.model.instances import ProxyInstance
@@ -120,7 +121,7 @@ class Turns:
     def __init__(self, store: CachedStore, seconds: Callable[[], float] = time.monotonic) -> None:
         self._store = store
         settings = LifecycleSettings(IPv4Network("100.64.0.0/24"), "1")
-        self._work = Lifecycle(store, settings, self.evidence)
+        self._work = Lifecycle(store, settings, self.evidence, Heartbeats())
         self._work.queue = WorkQueue(seconds)
         self._seen = self._work.begin()
 

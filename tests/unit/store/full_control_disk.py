@@ -24,6 +24,7 @@ from epic.api.app import create_app
 from epic.api.context import Context
 from epic.cache.store import CachedStore
 from epic.control.rotate import Rotator
+from epic.heartbeats import Heartbeats
 from epic.lifecycle.tunnels import Evidence
 from epic.live import Live
 from epic.model.base import Metadata, now
@@ -117,7 +118,7 @@ def prepare(store: CachedStore) -> None:
 @contextlib.asynccontextmanager
 async def control_plane(store: CachedStore) -> AsyncIterator[httpx.AsyncClient]:
     hub, applied = EventHub(), AppliedLists()
-    lifecycle = Lifecycle(store, LifecycleSettings(POOL, "1"), lambda _: NOTHING)
+    lifecycle = Lifecycle(store, LifecycleSettings(POOL, "1"), lambda _: NOTHING, Heartbeats())
     services = {
         "runs": RunQueue(store, Executor(), hub, "1").run,
         "keys": Rotator(store, Live(), Policy(), pause=0.05).run,

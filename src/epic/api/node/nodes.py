@@ -9,11 +9,12 @@ from typing import Any
 from fastapi import APIRouter, Depends, Response
 
 from epic.api.bodies import MaintenanceBody, NodeBody, of_one_drain
-from epic.api.context import Ctx, admin_only
+from epic.api.context import Context, Ctx, admin_only
 from epic.api.metadata import check_name, check_version
 from epic.api.replies import PREFIX, deleted, found, shown
 from epic.api.unreadable import discard_unreadable, to_replace
 from epic.errors import Conflict
+from epic.heartbeats import Heard
 from epic.ipam.prefixes import check_node_address
 from epic.kinds.registry import KINDS, NODE
 from epic.kinds.strategy import prepare_for_update
@@ -46,28 +47,37 @@ def _placed(reader: Reader) -> dict[str, list[Placed]]:
     return placed
 
 
-def _shown(node: Node, placed: list[Placed]) -> dict[str, Any]:
-    wire = shown(node)
+def _shown(ctx: Context, node: Node, placed: list[Placed]) -> dict[str, Any]:
+    wire = shown(_as_heard(node, ctx.live.heartbeats.of(node.name)))
     wire["status"]["instances"] = phase_counts(placed)
     return wire
 
 
-def _body(reader: Reader, node: Node) -> dict[str, Any]:
-    return {"link": {"self": _path(node.name)}, "node": _shown(node, _placed(reader).get(node.name, []))}
+def _as_heard(node: Node, heard: Heard) -> Node:
+    """The node with the time of its newest report, which is in memory only."""
+    noted = node.status.last_report
+    if noted is None or heard.last is None or heard.last <= noted:
+        return node
+    return node.model_copy(update={"status": node.status.model_copy(update={"last_report": heard.last})})
+
+
+def _body(ctx: Context, node: Node) -> dict[str, Any]:
+    placed = _placed(ctx.store).get(node.name, [])
+    return {"link": {"self": _path(node.name)}, "node": _shown(ctx, node, placed)}
 
 
 @router.get("")
 def list_all(ctx: Ctx) -> dict[str, Any]:
     """All EPIC nodes."""
     placed = _placed(ctx.store)
-    items = [_shown(node, placed.get(node.name, [])) for node in ctx.store.list(Node)]
+    items = [_shown(ctx, node, placed.get(node.name, [])) for node in ctx.store.list(Node)]
     return {"link": {"self": f"{PREFIX}/nodes"}, "items": items}
 
 
 @router.get("/{name}")
 def read(ctx: Ctx, name: str) -> dict[str, Any]:
     """An EPIC node: its phase and conditions, and how many instances of each phase are there."""
-    return _body(ctx.store, ctx.store.get(Node, "", name))
+    return _body(ctx, ctx.store.get(Node, "", name))
 
 
 @router.put("/{name}", status_code=302)
@@ -96,7 +106,7 @@ def register(ctx: Ctx, name: str, body: NodeBody) -> Response:
             node = transaction.update(prepare_for_update(NODE, given, stored))
             if _network(stored) != _network(node):
                 _tell_gateways(transaction, world, name)
-    return found(_path(name), _body(ctx.store, node), body.unknown)
+    return found(_path(name), _body(ctx, node), body.unknown)
 
 
 @router.put("/{name}/maintenance", status_code=302)
@@ -111,7 +121,7 @@ def maintain(ctx: Ctx, name: str, body: MaintenanceBody) -> Response:
         _refuse_if_removing(stored)
         spec = stored.spec.model_copy(update=given)
         node = transaction.update(stored.model_copy(update={"spec": spec}))
-    return found(_path(name), _body(ctx.store, node))
+    return found(_path(name), _body(ctx, node))
 
 
 @router.put("/{name}/accept-drop", status_code=302)
@@ -122,7 +132,7 @@ def accept_drop(ctx: Ctx, name: str) -> Response:
         digest = node_digest(stored.status, _placed(transaction).get(name, []))
         status = stored.status.model_copy(update={"meant_digest": digest})
         node = transaction.update(stored.model_copy(update={"status": status}))
-    return found(_path(name), _body(ctx.store, node))
+    return found(_path(name), _body(ctx, node))
 
 
 @router.delete("/{name}")

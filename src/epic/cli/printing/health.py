@@ -87,7 +87,7 @@ def node_line(node: dict[str, Any], now: datetime) -> Line:
     problems = worries(node)
     if last is None:
         problems = ["its agent has never reported; see epic-agent.service there"]
-    elif now - datetime.fromisoformat(last) > _SILENT:
+    elif condition(node, "Ready").get("reason") == "Silent":
         problems = [f"its agent is silent for {age(last, now)}; see epic-agent.service there"]
     if is_true(node, "DropHeld"):
         problems.append(f"if the drop is meant: epicctl node accept-drop {name}")
