@@ -68,7 +68,7 @@ class Slow:
             assert self.go.wait(10)
         if self.fault is not None:
             raise self.fault
-        part = {INSTANCE: {str(given.proxy.id): Versioned(str(count), None)}}
+        part = {INSTANCE: {str(given.proxy.id): Versioned(str(count), INSTANCE, b"")}}
         return GatewayParts({"epic1": part | {TUNNEL: dict.fromkeys(self.tunnels)} if self.tunnels else part})
 
 

@@ -25,7 +25,6 @@ from ads_site import (
 )
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
-from google.protobuf.any_pb2 import Any
 from node_certificates import issue
 
 from epic.ads.delta.client import DeltaClient
@@ -245,7 +244,8 @@ async def test_a_node_that_comes_back_with_its_100_000_endpoints_is_heard(site: 
     gateway = "account." + "g" * 36
     held = Held()
     held.resources[ENDPOINT] = {
-        f"{gateway}/10.{n >> 16}.{n >> 8 & 255}.{n & 255}": Versioned("0" * 16, Any()) for n in range(100_000)
+        f"{gateway}/10.{n >> 16}.{n >> 8 & 255}.{n & 255}": Versioned("0" * 16, ENDPOINT, b"")
+        for n in range(100_000)
     }
     async with site.serving(), site.agent(held):
         await eventually(lambda: held.names(NODE_STATE) and not held.names(ENDPOINT))

@@ -31,7 +31,6 @@ from agent_samples import (
 )
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
-from google.protobuf.any_pb2 import Any
 from google.protobuf.json_format import ParseDict
 from google.protobuf.message import Message
 
@@ -215,7 +214,7 @@ def of_web(message: Message) -> Mapping[str, Versioned]:
     return {WEB: versioned(message)}
 
 
-GARBAGE = Versioned("1", Any(type_url=CLUSTER, value=b"\xff\xff"))
+GARBAGE = Versioned("1", CLUSTER, b"\xff\xff")
 
 
 @pytest.mark.parametrize(

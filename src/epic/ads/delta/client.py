@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -129,12 +130,16 @@ class DeltaClient:
 
     async def _take(self, response: pb.DeltaDiscoveryResponse) -> pb.DeltaDiscoveryRequest:
         answer = pb.DeltaDiscoveryRequest(type_url=response.type_url, response_nonce=response.nonce)
-        updated = {r.name: Versioned(r.version, r.resource) for r in response.resources}
+        updated = {r.name: _versioned(r) for r in response.resources}
         removed = list(response.removed_resources)
         refusal = await self._handler.apply(response.type_url, updated, removed)
         if refusal is not None:
             answer.error_detail.CopyFrom(status_pb2.Status(code=code_pb2.INVALID_ARGUMENT, message=refusal))
         return answer
+
+
+def _versioned(resource: pb.Resource) -> Versioned:
+    return Versioned(resource.version, sys.intern(resource.resource.type_url), resource.resource.value)
 
 
 async def _write(

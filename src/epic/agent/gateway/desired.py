@@ -174,7 +174,7 @@ def _check_name(name: str, right: str) -> None:
 def _parse(name: str, resource: Versioned, kind: type[M]) -> M:
     message = kind()
     try:
-        message.ParseFromString(resource.body.value)
+        message.ParseFromString(resource.value)
     except DecodeError as error:
         raise ValueError(f"{kind.DESCRIPTOR.name} {name}: cannot be decoded: {error}") from error
     return message

@@ -7,8 +7,6 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from google.protobuf.any_pb2 import Any
-
 from epic.ads.snapshot import NODE_STATE, TYPES, Resources, Versioned
 from epic.agent.gateway.control.resource_cache import ResourceCache
 from epic.agent.runtime import store
@@ -23,7 +21,7 @@ def load(directory: Path) -> ResourceCache | None:
     try:
         for type_url, rows in store.read(directory, TYPES):
             found = True
-            cache.update(type_url, {r.name: Versioned(r.version, _any(type_url, r.body)) for r in rows})
+            cache.update(type_url, {r.name: Versioned(r.version, type_url, r.body) for r in rows})
         if cache.refused:
             raise store.Damaged(next(iter(cache.refused.values())))
     except store.Damaged as error:
@@ -42,8 +40,4 @@ def rows(type_url: str, updated: Resources, removed: Sequence[str] = ()) -> stor
     if type_url == NODE_STATE:
         return {}
     gone: dict[store.Key, store.Row] = {(type_url, name): None for name in removed}
-    return gone | {(type_url, n): (r.version, r.body.value) for n, r in updated.items()}
-
-
-def _any(type_url: str, body: bytes) -> Any:
-    return Any(type_url=type_url, value=body)
+    return gone | {(type_url, n): (r.version, r.value) for n, r in updated.items()}

@@ -35,7 +35,7 @@ def read_assignment(
     `share` says which of equal names is kept.
     """
     try:
-        message = endpoint_pb2.ClusterLoadAssignment.FromString(resource.body.value)
+        message = endpoint_pb2.ClusterLoadAssignment.FromString(resource.value)
     except DecodeError as error:
         raise ValueError(f"ClusterLoadAssignment {name}: cannot be decoded: {error}") from error
     gateway, _, _ = name.partition("/")
@@ -47,7 +47,7 @@ def read_assignment(
         if number % _AT_ONCE == 0:
             yield
     # Made of a set, it takes no more room than it needs.
-    return Assignment(resource.version, resource.body, frozenset(names))
+    return Assignment(resource.version, resource.type_url, resource.value, frozenset(names))
 
 
 def assignments(part: Snapshot) -> Mapping[str, Assignment]:

@@ -163,7 +163,7 @@ class EndpointMarks:
 
 
 async def _mark(gateway: str, source: Assignment, unreached: _Reached, turns: LoopTurns) -> Versioned:
-    message = endpoint_pb2.ClusterLoadAssignment.FromString(source.body.value)
+    message = endpoint_pb2.ClusterLoadAssignment.FromString(source.value)
     for locality in message.endpoints:
         await _mark_locality(gateway, locality, unreached, turns)
     return versioned(message)

@@ -78,7 +78,7 @@ def wanted(snapshot: Snapshot) -> dict[str, dict[str, str]]:
     versions = {url: {n: r.version for n, r in snapshot.get(url, {}).items()} for url in ENVOY_TYPES}
     asked = set()
     for resource in snapshot.get(CLUSTER, {}).values():
-        cluster = cluster_pb2.Cluster.FromString(resource.body.value)
+        cluster = cluster_pb2.Cluster.FromString(resource.value)
         if cluster.type == cluster_pb2.Cluster.EDS:
             asked.add(cluster.eds_cluster_config.service_name or cluster.name)
     assignments = versions[LOAD_ASSIGNMENT]
