@@ -14,19 +14,20 @@ import pytest
 from api_requests import ADMIN, API, route_body
 from starlette.types import Message
 
-from epic.api.access.slots import READS, WRITES, OfAccounts, Slots, UntilAnswered
+from epic.api.access import slots as access_slots
+from epic.api.access.slots import READS, WRITES, OfAccounts, Slots, TooManyWaiting, UntilAnswered
 from epic.cache.store import CachedStore
 from epic.model.resources import GWRoute
 
 MANY = 30
 
 
-async def hold(slots: Slots, stack: AsyncExitStack, account: str) -> int:
+async def hold(places: Slots, stack: AsyncExitStack, account: str) -> int:
     """Take as many places as there are for the account; how many these were."""
     for held in range(MANY):
         try:
             async with asyncio.timeout(0.01):
-                await stack.enter_async_context(slots.take(account))
+                await stack.enter_async_context(places.take(account))
         except TimeoutError:
             return held
     return MANY
@@ -94,6 +95,35 @@ async def test_a_place_is_given_back_before_the_client_has_read_the_answer() -> 
         async with asyncio.timeout(10), slots.take("a"):
             pass
         task.cancel()
+
+
+async def test_only_so_many_requests_of_an_account_wait(
+    tenant: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(access_slots, "_MOST_WAITING", 0)
+    reply = await tenant.get(f"{API}/accounts/root/routes")
+    assert (reply.status_code, reply.json()["reason"]) == (429, "TooManyRequests")
+    assert "has too many requests open" in reply.json()["error"]
+    assert int(reply.headers["retry-after"]) > 0
+    assert (await tenant.post(f"{API}/accounts/root/routes", json=route_body())).status_code == 429
+    assert (await tenant.get(f"{API}/accounts/root/routes", auth=ADMIN)).status_code == 200
+
+
+async def test_who_waits_no_more_makes_room_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(access_slots, "_MOST_WAITING", 1)
+    places = OfAccounts(1)
+    async with places.take("a"):
+        waiting = asyncio.create_task(places.take("a").__aenter__())
+        await asyncio.sleep(0)
+        with pytest.raises(TooManyWaiting):
+            async with places.take("a"):
+                pass
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        another = asyncio.create_task(places.take("a").__aenter__())
+        await asyncio.sleep(0)
+        assert not another.done()
+    await another
 
 
 async def test_bodies_that_do_not_come_keep_nobody_from_writing(tenant: httpx.AsyncClient) -> None:

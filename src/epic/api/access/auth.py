@@ -25,7 +25,7 @@ from epic.api.access.body_limit import MEASUREMENTS_BYTES, MOST_BYTES, body_leng
 from epic.api.access.body_rate import BodyRate, TooManyBytes
 from epic.api.access.connections import STATE, Connection, origin_of
 from epic.api.access.sessions import Sessions
-from epic.api.access.slots import READS, WRITES, OfAccounts, Slots, UntilAnswered
+from epic.api.access.slots import READS, WRITES, OfAccounts, Slots, TooManyWaiting, UntilAnswered
 from epic.api.access.verified import Verified
 from epic.api.context import Principal
 from epic.api.replies import PREFIX, epic_error_reply, error_reply, too_many
@@ -234,7 +234,10 @@ class Gate:
         send = _noted(scope, principal, send)
         if not principal.admin:
             send = self._rate.counting(principal.account, send)
-        return await self._serve(_as_json(scope), limited(receive, most), send, user)
+        try:
+            return await self._serve(_as_json(scope), limited(receive, most), send, user)
+        except TooManyWaiting:
+            return await too_many("requests", principal.account)(scope, receive, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, user: User) -> None:
         """Let the application answer when it is the account's turn."""

@@ -16,6 +16,8 @@ from weakref import WeakValueDictionary
 
 from starlette.types import Message, Send
 
+from epic.errors import TooManyRequests
+
 
 @dataclass(frozen=True)
 class Places:
@@ -32,6 +34,12 @@ WRITES = Places(20, 5, 4)
 READS = Places(10, 4, 4)
 _BODIES_OF_ONE_ACCOUNT = 16
 """That are held in memory until there is a place for what they are to do."""
+_MOST_WAITING = 2048
+"""Of an account, as many as it may have connections: whose connection is closed waits on."""
+
+
+class TooManyWaiting(TooManyRequests):
+    """As many requests of the account wait for a place as may."""
 
 
 class Slots:
@@ -44,7 +52,10 @@ class Slots:
 
     @asynccontextmanager
     async def take(self, account: str) -> AsyncIterator[None]:
-        """Wait for a place for a user of the account (empty: an administrator), and keep it for the block."""
+        """Wait for a place for a user of the account (empty: an administrator), and keep it for the block.
+
+        Raises TooManyWaiting.
+        """
         if not account:
             async with self._administrators:
                 yield
@@ -53,25 +64,40 @@ class Slots:
             yield
 
 
+class _OfOne(asyncio.Semaphore):
+    """An account's places, and how many requests wait for one."""
+
+    waiting = 0
+
+
 class OfAccounts:
     """As many places for each account."""
 
     def __init__(self, most: int = _BODIES_OF_ONE_ACCOUNT) -> None:
         self._most = most
         # Who waits or has a place holds it; of who does neither nothing is kept.
-        self._places: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        self._places: WeakValueDictionary[str, _OfOne] = WeakValueDictionary()
 
     def __len__(self) -> int:
         return len(self._places)
 
     @asynccontextmanager
     async def take(self, account: str) -> AsyncIterator[None]:
-        """Wait for a place of the account, and keep it for the block."""
+        """Wait for a place of the account, and keep it for the block. Raises TooManyWaiting."""
         places = self._places.get(account)
         if places is None:
-            places = self._places[account] = asyncio.Semaphore(self._most)
-        async with places:
+            places = self._places[account] = _OfOne(self._most)
+        if places.waiting >= _MOST_WAITING:
+            raise TooManyWaiting
+        places.waiting += 1
+        try:
+            await places.acquire()
+        finally:
+            places.waiting -= 1
+        try:
             yield
+        finally:
+            places.release()
 
 
 class UntilAnswered:
