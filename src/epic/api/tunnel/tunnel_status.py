@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Response
 from pydantic import FailFast, Field
+from pydantic_core import to_json
 
 from epic.api.access.parsed_aside import described, parsed_aside
 from epic.api.account.existence import check_account
@@ -97,25 +98,32 @@ def take(ctx: Ctx, account: str, cluster: str, node: str, body: _Ends) -> dict[s
 
 
 @router.get("/accounts/{account}/tunnels/status")
-def of_account(ctx: Ctx, asking: Asking, account: str) -> dict[str, Any]:
+def of_account(ctx: Ctx, asking: Asking, account: str) -> Response:
     """How the account's tunnels are, what its nodes drop, and its gateways' second chances."""
     check_account(ctx.store, account)
     tunnels = [tunnel for tunnel in ctx.store.list(Tunnel, account) if not tunnel.deleting]
     reply = _reply(ctx, tunnels, {workload_place(tunnel) for tunnel in tunnels})
-    return {
-        **reply,
-        "items": [show_tunnel(item, asking) for item in reply["items"]],
-        "second-chances": [show_second_chance(c, asking) for c in second_chances(ctx.live, account)],
-    }
+    return _written(
+        {
+            **reply,
+            "items": [show_tunnel(item, asking) for item in reply["items"]],
+            "second-chances": [show_second_chance(c, asking) for c in second_chances(ctx.live, account)],
+        }
+    )
 
 
 @router.get("/tunnels", dependencies=[Depends(admin_only)])
-def of_all(ctx: Ctx) -> dict[str, Any]:
+def of_all(ctx: Ctx) -> Response:
     """How all tunnels are, what all nodes drop, and all gateways' second chances."""
     tunnels = [tunnel for tunnel in ctx.store.list(Tunnel) if not tunnel.deleting]
     places = {place for tunnel in tunnels for place in (epic_place(tunnel), workload_place(tunnel))}
     reply = _reply(ctx, tunnels, places | {Place("", "", node.name) for node in ctx.store.list(Node)})
-    return {**reply, "second-chances": second_chances(ctx.live)}
+    return _written({**reply, "second-chances": second_chances(ctx.live)})
+
+
+def _written(content: dict[str, Any]) -> Response:
+    """The reply, written in the handler's thread: there may be thousands of tunnels."""
+    return Response(to_json(content, inf_nan_mode="null"), media_type="application/json")
 
 
 @router.post("/tunnels/rotate", dependencies=[Depends(admin_only)])
