@@ -69,6 +69,7 @@ _INSTANCE = {
     "unconnected": "pending",
     "short": True,
     "listed": True,
+    "awaits": ["epic3"],
     "ready": True,
     "announced": True,
     "drained": True,

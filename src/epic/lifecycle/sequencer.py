@@ -18,9 +18,9 @@ from epic.lifecycle.goals import Host, Wanted, goals, is_coming, is_serving, may
 from epic.model.instances import Goal, InstancePhase, ProxyInstance, trouble
 from epic.placement import place
 
-OBSTACLES = ("NoOtherHeard", "NoOtherConnected", "NoOtherInstance")
-"""What keeps an instance in service until somebody does something: its reason begins with it."""
-_ASKED = "waits until no sibling passes packets on to it: all their agents have to say so"
+OBSTACLES = ("NoOtherHeard", "NoOtherConnected", "NoOtherInstance", "WaitsForAgents")
+"""What keeps an instance on its node until somebody does something: its reason begins with it."""
+_ASKED = "waits until no sibling passes packets on to it"
 _UNCONNECTED = {
     "pending": "waits for its tunnels",
     "no-room": "NoRoom: its node has no room for tunnels that others have",
@@ -196,14 +196,22 @@ def _draining(instance: ProxyInstance, view: _View) -> _Move:
 def _withdrawn(instance: ProxyInstance, view: _View) -> _Move:
     if view.goal == "remove" and instance.unit == "removed":
         if instance.listed and not view.wanted.deleting:
-            return _Move("Withdrawn", _ASKED)
+            return _Move("Withdrawn", _asked(instance))
         return _Move("Removed", "waits for the node to say that nothing is left of it")
     if view.goal == "serve":
         # A run may be at it: what it may restart must not serve meanwhile.
         return _Move("Withdrawn", "a run is under way") if view.host.running else _towards_serving(instance)
-    parked = _ASKED if instance.listed and not view.wanted.deleting else "is parked"
+    parked = _asked(instance) if instance.listed and not view.wanted.deleting else "is parked"
     reason = parked if view.goal == "park" else f"waits for a run to {view.goal} it"
     return _Move("Withdrawn", reason)
+
+
+def _asked(instance: ProxyInstance) -> str:
+    """Why one that is withdrawn may not go yet, for which siblings may still have packets."""
+    if not instance.awaits:
+        return _ASKED
+    nodes = ", ".join(instance.awaits)
+    return f"WaitsForAgents: {nodes}: the agent there has not said that nothing is passed on to it any more"
 
 
 def _towards_serving(instance: ProxyInstance) -> _Move:

@@ -34,9 +34,10 @@ class ProxyInstance(Kebab):
     because it serves, or none. `hold` says why it is not to be announced yet; empty: it may be. Nor is it
     to be while it is `unconnected`: its tunnels are still to be made (`pending`), or its node has no room for
     those to where others that serve have some (`no-room`). One for which that came later is `short`, and
-    serves. `listed`: it is in the list of siblings, so that others may pass
-    packets on to it. The last fields are what the node's agent says; `error` begins with a reason of ours and
-    a colon, the rest is the agent's own words and for the platform's operators alone.
+    serves. `listed`: it is in the list of siblings, so that others may pass packets on to it; `awaits` are
+    the nodes that have to say that they do not, once they take long to. The last fields are what the node's
+    agent says; `error` begins with a reason of ours and a colon, the rest is the agent's own words and for
+    the platform's operators alone.
     """
 
     node: str
@@ -53,6 +54,7 @@ class ProxyInstance(Kebab):
     unconnected: Unconnected = ""
     short: bool = False
     listed: bool = False
+    awaits: tuple[str, ...] = ()
     ready: bool = False
     announced: bool = False
     drained: bool = False

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from epic.ads.snapshot import versioned
 from epic.lifecycle.conditions import with_proxy_condition
@@ -53,13 +53,17 @@ def held(
     return tuple(_with_hold(instance, old, new) for instance in instances)
 
 
-def listed(instances: Sequence[ProxyInstance], spec: SiblingsSpec | None) -> tuple[ProxyInstance, ...]:
-    """The instances, and of each whether it is in the list."""
+def listed(
+    instances: Sequence[ProxyInstance],
+    spec: SiblingsSpec | None,
+    awaited: Mapping[str, tuple[str, ...]] | None = None,
+) -> tuple[ProxyInstance, ...]:
+    """The instances, and of each whether it is in the list.
+
+    `awaited` are the nodes for which those of a node wait that leaves; without it they are as they were.
+    """
     nodes = spec.nodes if spec is not None else ()
-    return tuple(
-        i if i.listed == (i.node in nodes) else i.model_copy(update={"listed": not i.listed})
-        for i in instances
-    )
+    return tuple(_with_place(i, i.node in nodes, awaited) for i in instances)
 
 
 def relist_gateway(transaction: Transaction, proxy: GWProxy, nodes: Nodes) -> GWProxy:
@@ -126,6 +130,16 @@ def nodes_of(reader: Reader, proxy: GWProxy, spec: SiblingsSpec | None) -> dict[
     return {
         name: reader.find_readable(Node, "", name) for name in sorted(names) if reader.exists(Node, "", name)
     }
+
+
+def _with_place(
+    instance: ProxyInstance, listed: bool, awaited: Mapping[str, tuple[str, ...]] | None
+) -> ProxyInstance:
+    known = instance.awaits if awaited is None else awaited.get(instance.node, ())
+    awaits = known if listed and not instance.lives else ()
+    if (instance.listed, instance.awaits) == (listed, awaits):
+        return instance
+    return instance.model_copy(update={"listed": listed, "awaits": awaits})
 
 
 def _with_hold(instance: ProxyInstance, old: Collection[str], new: Collection[str]) -> ProxyInstance:

@@ -33,7 +33,7 @@ from epic.siblings import rotation
 from epic.siblings.condition import LATE, SECOND_CHANCE, second_chance
 from epic.siblings.heard import AppliedLists
 from epic.siblings.listing import Nodes, dismiss
-from epic.siblings.waiting import forgotten, is_held, late, release
+from epic.siblings.waiting import awaited, forgotten, is_held, late, release
 from epic.store.interface import Change, Reader, Store, Transaction
 from epic.workqueue.failures import FailureLog
 from epic.workqueue.queue import WorkQueue
@@ -218,18 +218,21 @@ class SiblingsKeeper:
         spec = relisted(seen.proxy, seen.spec, seen.nodes)
         instances = held(seen.proxy.status.instances, seen.spec, spec)
         said = self._applied.said(gateway, spec.nodes if spec is not None else ())
+        waiting: dict[str, tuple[str, ...]] = {}
         if spec is not None:
             instances = tuple(
                 i if not i.hold or is_held(spec, i, said, moment) else i.model_copy(update={"hold": ""})
                 for i in instances
             )
             spec = release(spec, said)
-            if left := forgotten(spec, said, self._applied.silent(spec.siblings), moment):
+            silent = self._applied.silent(spec.siblings)
+            if left := forgotten(spec, said, silent):
                 spec = stamped(gateway, dismiss(spec, left, moment, new_secret()))
             step = rotation.next_step(str(gateway), spec, said, moment, self._policy)
             if step is not None:
                 spec = stamped(gateway, rotation.take(spec, step, moment, new_secret()))
-        instances = listed(instances, spec)
+            waiting = awaited(spec, said, silent, moment)
+        instances = listed(instances, spec, waiting)
         status = seen.proxy.status.model_copy(update={"instances": instances})
         condition = second_chance(instances, spec, seen.nodes, said, moment)
         return with_proxy_condition(seen.proxy.model_copy(update={"status": status}), condition), spec

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from epic.model.siblings import Sibling
 from epic.model.values.naming import GatewayId
-from epic.siblings.waiting import AWAY_SECONDS, Said
+from epic.siblings.waiting import AWAY_SECONDS, SILENT_MAX, Said
 
 _FORGET_SECONDS = 3600.0
 
@@ -23,7 +23,8 @@ class _Report:
     at: float
     versions: Mapping[GatewayId, str]
     since: Mapping[GatewayId, float]
-    silent: frozenset[str] = frozenset()
+    silent_since: Mapping[str, float]
+    """Addresses of nodes that do not answer; each with the time of the first report in a row that says so."""
 
 
 class AppliedLists:
@@ -44,10 +45,10 @@ class AppliedLists:
         """
         now = self._clock()
         with self._lock:
-            before = self._reports.get(node, _Report(now, {}, {}))
+            before = self._reports.get(node, _Report(now, {}, {}, {}))
             changed = {g for g, version in versions.items() if before.versions.get(g) != version}
             since = {gateway: now if gateway in changed else before.since[gateway] for gateway in versions}
-            self._reports[node] = _Report(now, dict(versions), since, frozenset(silent))
+            self._reports[node] = _Report(now, dict(versions), since, _silent_since(before, silent, now))
             for old in [n for n, report in self._reports.items() if now - report.at > _FORGET_SECONDS]:
                 del self._reports[old]
         return changed
@@ -60,15 +61,15 @@ class AppliedLists:
         return {node: self._of(gateway, report, now) for node, report in reports.items()}
 
     def silent(self, siblings: Collection[Sibling]) -> frozenset[str]:
-        """Those of the nodes of a list whose programs answer none of the others that report now.
+        """Those of the nodes of a list whose programs have answered none of the others for `SILENT_MAX`.
 
-        Of whom nobody reports nothing is known: it is not among them.
+        The others are those that report now. Of whom nobody reports nothing is known: it is not among them.
         """
         now = self._clock()
         with self._lock:
             reports = {s.node: self._reports[s.node] for s in siblings if s.node in self._reports}
-        fresh = {node: report.silent for node, report in reports.items() if now - report.at <= AWAY_SECONDS}
-        return frozenset(s.node for s in siblings if _is_silent(s, fresh))
+        fresh = {node: report for node, report in reports.items() if now - report.at <= AWAY_SECONDS}
+        return frozenset(s.node for s in siblings if _is_silent(s, fresh, now))
 
     def _of(self, gateway: GatewayId, report: _Report | None, now: float) -> Said:
         if report is None:
@@ -77,6 +78,13 @@ class AppliedLists:
         return Said(report.versions.get(gateway), now - report.at, now - since)
 
 
-def _is_silent(sibling: Sibling, said: Mapping[str, Collection[str]]) -> bool:
-    others = [silent for node, silent in said.items() if node != sibling.node]
-    return bool(others) and all(str(sibling.address) in silent for silent in others)
+def _silent_since(before: _Report, silent: Iterable[str], now: float) -> dict[str, float]:
+    # Between two reports that are far apart a node may have answered for long.
+    known = before.silent_since if now - before.at <= AWAY_SECONDS else {}
+    return {address: known.get(address, now) for address in silent}
+
+
+def _is_silent(sibling: Sibling, said: Mapping[str, _Report], now: float) -> bool:
+    others = [report.silent_since for node, report in said.items() if node != sibling.node]
+    begun = now - SILENT_MAX.total_seconds()
+    return bool(others) and all(since.get(str(sibling.address), now) <= begun for since in others)

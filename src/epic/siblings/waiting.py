@@ -63,26 +63,29 @@ def release(spec: SiblingsSpec, said: Mapping[str, Said]) -> SiblingsSpec:
     return spec if kept == spec.former else spec.model_copy(update={"former": kept})
 
 
-def forgotten(
-    spec: SiblingsSpec, said: Mapping[str, Said], silent: Collection[str], time: datetime
-) -> tuple[str, ...]:
+def forgotten(spec: SiblingsSpec, said: Mapping[str, Said], silent: Collection[str]) -> tuple[str, ...]:
     """The nodes that leave and that nobody passes anything on to any more.
 
     That is so when each other node has a list in which they leave, or none; also those that leave themselves
     pass on what they get. One whose agent is stopped goes on with the list that it has for as long as its
-    programs run. So it is waited for however long that is, unless it has been `silent` to all others for a
-    while.
+    programs run. So it is waited for however long that is, unless it is `silent`: its programs have not
+    answered any of the others for a while.
     """
+    return tuple(sibling.node for sibling in spec.leaving if not _askers(spec, sibling, said, silent))
 
-    def passes_on(node: str, sibling: Sibling) -> bool:
-        may_be_gone = node in silent and time - sibling.since >= SILENT_MAX
-        return not (may_be_gone or _has(spec, said[node], sibling.left))
 
-    return tuple(
-        sibling.node
+def awaited(
+    spec: SiblingsSpec, said: Mapping[str, Said], silent: Collection[str], time: datetime
+) -> dict[str, tuple[str, ...]]:
+    """Of each node that leaves, those that it has been waiting for longer than they take in most cases.
+
+    They may pass packets on to it, for they have not said that their list has it as one that leaves.
+    """
+    return {
+        sibling.node: _askers(spec, sibling, said, silent)
         for sibling in spec.leaving
-        if not any(passes_on(node, sibling) for node in spec.nodes if node != sibling.node)
-    )
+        if time - sibling.since >= HOLD_MAX
+    }
 
 
 def late(spec: SiblingsSpec, said: Mapping[str, Said], time: datetime) -> tuple[str, ...]:
@@ -96,6 +99,17 @@ def _is_late(spec: SiblingsSpec, said: Said) -> bool:
     # Of whom nothing was heard yet there may be news in a moment.
     unheard = said.version is None and said.age < HOLD_MAX.total_seconds()
     return said.version != spec.version and not unheard
+
+
+def _askers(
+    spec: SiblingsSpec, sibling: Sibling, said: Mapping[str, Said], silent: Collection[str]
+) -> tuple[str, ...]:
+    """The other nodes that may pass packets on to a sibling that leaves."""
+    return tuple(
+        node
+        for node in spec.nodes
+        if node != sibling.node and node not in silent and not _has(spec, said[node], sibling.left)
+    )
 
 
 def _is_forgotten(spec: SiblingsSpec, former: FormerSibling, said: Mapping[str, Said]) -> bool:

@@ -21,6 +21,7 @@ from ads_site import (
     slice_of,
     tunnel,
 )
+from clock import Clock
 from envoy.service.discovery.v3 import discovery_pb2 as pb
 from pydantic import SecretStr
 
@@ -145,7 +146,8 @@ def test_an_agent_that_asks_for_what_the_control_plane_does_not_have_gets_an_emp
 @needs_envoy
 async def test_what_nodes_have_is_heard_for_gateways_that_they_have_alone(site: Site) -> None:
     heard: list[set[GatewayId]] = []
-    applied = AppliedLists()
+    clock = Clock()
+    applied = AppliedLists(clock.seconds)
     site.service = AdsService(site.store, site.settings, applied=applied, hear_applied=heard.append)
     site.put(proxy(), siblings("epic1"))
     held, both = Held(), siblings("epic1", "epic2").spec.siblings
@@ -157,8 +159,9 @@ async def test_what_nodes_have_is_heard_for_gateways_that_they_have_alone(site: 
         report.instances.add(gateway="no gateway id", applied_siblings="v1")
         report.silent_addresses.append(str(both[1].address))
         stub = epic_pb2_grpc.AgentServiceStub(channel)
-        for _ in range(2):
+        for _ in range(13):
             await stub.Report(report)
+            clock.pass_(10)
     assert heard == [{GATEWAY}]
     assert applied.said(GATEWAY, ["epic1", "epic2"])["epic1"].version == "v1"
     assert applied.said(GATEWAY, ["epic2"])["epic2"].version is None

@@ -125,3 +125,12 @@ def test_when_the_control_plane_begins_anew_nodes_are_as_before_until_they_had_t
 def test_a_node_that_never_reported_is_not_called_silent() -> None:
     new = Node.model_validate({"metadata": {"name": "e1"}, "spec": {"address": "192.0.2.1"}})
     assert condition(settled(new, [], TIME, silent_for(99, None)), "Ready")[1] == "NeverReported"
+
+
+def test_a_drain_that_waits_for_a_stopped_agent_names_its_node() -> None:
+    why = "WaitsForAgents: epic3: the agent there has not said that nothing is passed on to it any more"
+    parked = ProxyInstance(
+        node="e1", inside_address=IPv4Address(1), since=TIME, phase="Withdrawn", reason=why, listed=True
+    )
+    found = settled(node(None, drain=True), [Placed("a.g", parked)], TIME, REPORTS)
+    assert condition(found, "Drained") == ("False", "WaitsForAgents", f"a.g: {why}")

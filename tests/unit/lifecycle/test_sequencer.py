@@ -107,6 +107,16 @@ def test_an_instance_is_dropped_when_no_sibling_passes_packets_on_to_it_any_more
     assert phases(gone) == {"e1": "Removed"}, "of a gateway that is deleted nothing is left to be passed on"
 
 
+@pytest.mark.parametrize("goal", [{"drain": True}, {"removing": True}])
+def test_who_waits_for_agents_says_whose(goal: dict[str, bool]) -> None:
+    state = {**UP, "phase": "Withdrawn", "announced": False, "unit": "removed", "listed": True}
+    parked = instance("e1", **state, goal="park", awaits=("e2", "e3"))
+    (found,) = [
+        i for i in step([parked, instance("e2", **UP)], host("e1", **goal)).instances if i.node == "e1"
+    ]
+    assert (found.phase, found.reason.startswith("WaitsForAgents: e2, e3: ")) == ("Withdrawn", True)
+
+
 def test_an_upgrade_restarts_one_instance_after_the_other() -> None:
     old = {**UP, "unit": "outdated"}
     first = step([instance("e1", **old), instance("e2", **old)], envoy_version="2")

@@ -150,6 +150,10 @@ class Site:
         return {i.node for i in self.proxy.status.instances if i.listed}
 
     @property
+    def awaits(self) -> dict[str, tuple[str, ...]]:
+        return {i.node: i.awaits for i in self.proxy.status.instances if i.awaits}
+
+    @property
     def condition(self) -> tuple[str, str]:
         found = next(c for c in self.proxy.status.conditions if c.type == "SecondChance")
         return found.status, found.reason

@@ -188,14 +188,48 @@ def test_who_leaves_waits_for_a_stopped_agent_until_its_node_is_removed_by_force
     assert parting.spec.nodes == ()
 
 
-def test_who_leaves_waits_two_minutes_for_a_node_whose_programs_do_not_answer(parting: Site) -> None:
-    version = parting.spec.version
-    for seconds in (105, 10):
-        assert parting.listed == {"e1", "e2"}
-        parting.pass_time(seconds)
-        parting.applied.take("e2", {parting.proxy.id: version}, ["192.0.2.1"])
-        parting.pass_time(5)
+def blame(site: Site, *silent: str, seconds: int) -> None:
+    """For so long e2 says every five seconds which addresses do not answer it."""
+    version = site.spec.version
+    for _ in range(seconds // 5):
+        site.pass_time(5)
+        site.applied.take("e2", {GATEWAY: version}, silent)
+    site.pass_time(5)
+
+
+def test_who_leaves_waits_until_a_nodes_programs_have_not_answered_for_two_minutes(parting: Site) -> None:
+    blame(parting, "192.0.2.1", seconds=115)
+    assert parting.listed == {"e1", "e2"}
+    blame(parting, "192.0.2.1", seconds=15)
     assert parting.listed == {"e1"}
+
+
+def test_who_leaves_is_not_let_go_for_a_moment_in_which_a_living_node_did_not_answer(parting: Site) -> None:
+    blame(parting, seconds=180)
+    blame(parting, "192.0.2.1", seconds=5)
+    assert parting.listed == {"e1", "e2"}
+    blame(parting, seconds=10)
+    blame(parting, "192.0.2.1", seconds=100)
+    assert parting.listed == {"e1", "e2"}
+
+
+def test_who_leaves_names_the_nodes_whose_agents_it_waits_for_once_that_takes_long(parting: Site) -> None:
+    parting.hear("e2")
+    assert parting.awaits == {}
+    parting.pass_time(10)
+    assert parting.awaits == {"e2": ("e1",)}
+    written = parting.store.revision
+    parting.pass_time(60)
+    assert parting.store.revision == written
+    parting.hear("e1")
+    assert parting.awaits == {}
+
+
+def test_who_comes_back_waits_for_no_agent_any_more(parting: Site) -> None:
+    parting.hear("e2")
+    parting.pass_time(10)
+    parting.change_instance("e2", phase="Prepared")
+    assert parting.awaits == {}
 
 
 def test_who_comes_back_before_it_is_forgotten_is_held_as_any_newcomer(parting: Site) -> None:

@@ -11,8 +11,9 @@ from epic.model.base import now
 from epic.model.siblings import Sibling
 from epic.model.values.naming import GatewayId
 from epic.siblings.heard import AppliedLists
-from epic.siblings.waiting import Said
+from epic.siblings.waiting import SILENT_MAX, Said
 
+SILENT = SILENT_MAX.total_seconds()
 ONE, OTHER = GatewayId("a", "u1"), GatewayId("a", "u2")
 
 
@@ -66,6 +67,17 @@ def siblings() -> list[Sibling]:
     ]
 
 
+def report(lists: AppliedLists, clock: Clock, said: dict[str, list[int]], seconds: float) -> None:
+    """The nodes say for so long, every five seconds, who does not answer them."""
+    until = clock.time + seconds
+    while True:
+        for node, numbers in said.items():
+            lists.take(node, {}, [str(IPv4Address(number)) for number in numbers])
+        if clock.time >= until:
+            return
+        clock.time = min(clock.time + 5, until)
+
+
 @pytest.mark.parametrize(
     ("said", "silent"),
     [
@@ -80,16 +92,46 @@ def siblings() -> list[Sibling]:
 def test_a_node_is_silent_that_answers_none_of_the_others_who_report(
     said: dict[str, list[int]], silent: set[str]
 ) -> None:
-    lists = AppliedLists()
-    for node, numbers in said.items():
-        lists.take(node, {}, [str(IPv4Address(number)) for number in numbers])
+    clock = Clock()
+    lists = AppliedLists(clock)
+    report(lists, clock, said, SILENT)
     assert lists.silent(siblings()) == silent
+
+
+def test_a_node_is_silent_when_it_has_been_so_for_two_minutes_and_not_before() -> None:
+    clock = Clock()
+    lists = AppliedLists(clock)
+    report(lists, clock, {"e1": [3], "e2": [3]}, SILENT - 1)
+    assert lists.silent(siblings()) == set()
+    report(lists, clock, {"e1": [3], "e2": [3]}, 1)
+    assert lists.silent(siblings()) == {"e3"}
+
+
+@pytest.mark.parametrize("who", ["e1", "e2"])
+def test_one_answer_to_anybody_begins_the_two_minutes_anew(who: str) -> None:
+    clock = Clock()
+    lists = AppliedLists(clock)
+    report(lists, clock, {"e1": [3], "e2": [3]}, SILENT)
+    lists.take(who, {}, [])
+    assert lists.silent(siblings()) == set()
+    report(lists, clock, {"e1": [3], "e2": [3]}, SILENT - 1)
+    assert lists.silent(siblings()) == set()
+
+
+def test_what_happened_between_reports_that_are_far_apart_is_not_known() -> None:
+    clock = Clock()
+    lists = AppliedLists(clock)
+    for _ in range(2):
+        lists.take("e1", {}, ["0.0.0.3"])
+        clock.time += SILENT
+    lists.take("e1", {}, ["0.0.0.3"])
+    assert lists.silent(siblings()) == set()
 
 
 def test_what_a_node_said_of_others_counts_while_it_reports() -> None:
     clock = Clock()
     lists = AppliedLists(clock)
-    lists.take("e1", {}, ["0.0.0.3"])
+    report(lists, clock, {"e1": [3]}, SILENT)
     clock.time += 12
     assert lists.silent(siblings()) == {"e3"}
     clock.time += 1

@@ -18,8 +18,8 @@ from epic.siblings.listing import dismiss, noted, relist
 from epic.siblings.waiting import (
     HELD,
     HOLD_MAX,
-    SILENT_MAX,
     Said,
+    awaited,
     forgotten,
     is_held,
     late,
@@ -128,23 +128,30 @@ def departure() -> SiblingsSpec:
 def test_who_leaves_stays_until_all_others_have_a_list_in_which_it_leaves(
     e2: str, e3: str | None, gone: tuple[str, ...]
 ) -> None:
-    assert forgotten(departure(), said(e1="v1", e2=e2, e3=e3), (), TIME) == gone
+    assert forgotten(departure(), said(e1="v1", e2=e2, e3=e3), ()) == gone
 
 
 def test_a_node_whose_agent_is_stopped_is_waited_for_as_long_as_its_programs_run() -> None:
     """They go on with the list that they have, and pass packets on to who has left."""
     spec = departure()
     heard = {**said(e1="v2", e2="v2"), "e3": Said("v1", 1e6)}
-    assert forgotten(spec, heard, (), TIME + timedelta(days=10)) == ()
-    assert forgotten(spec, heard, {"e2"}, TIME + timedelta(days=10)) == ()
+    assert forgotten(spec, heard, ()) == ()
+    assert forgotten(spec, heard, {"e2"}) == ()
 
 
 def test_a_node_that_has_been_silent_to_all_others_for_a_while_is_not_waited_for() -> None:
     spec = departure()
     heard = {**said(e1="v2", e2="v2"), "e3": Said("v1", 1e6)}
+    assert forgotten(spec, heard, {"e3"}) == ("e1",)
+
+
+def test_who_takes_long_to_say_that_it_passes_nothing_on_is_named() -> None:
+    spec = departure()
+    heard = {**said(e1="v2", e2="v2"), "e3": Said("v1", 1e6)}
     left = spec.leaving[0].since
-    assert forgotten(spec, heard, {"e3"}, left + SILENT_MAX - timedelta(seconds=1)) == ()
-    assert forgotten(spec, heard, {"e3"}, left + SILENT_MAX) == ("e1",)
+    assert awaited(spec, heard, (), left + HOLD_MAX - timedelta(seconds=1)) == {}
+    assert awaited(spec, heard, (), left + HOLD_MAX) == {"e1": ("e3",)}
+    assert awaited(spec, heard, {"e3"}, left + HOLD_MAX) == {"e1": ()}
 
 
 def test_nobody_waits_for_one_that_leaves_and_it_is_not_late() -> None:
@@ -172,7 +179,7 @@ def test_whoever_is_passed_something_on_to_has_a_list(events: list[tuple[str, bo
             if node in here:
                 programs[node] = spec
         heard = {n: Said(programs[n].version, 1.0, 60.0) for n in spec.nodes}
-        gone = forgotten(spec, heard, (), time)
+        gone = forgotten(spec, heard, ())
         if gone:
             spec = versioned(dismiss(spec, gone, time, SECRET))
             programs = {n: held for n, held in programs.items() if n not in gone}
