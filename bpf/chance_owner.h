@@ -229,18 +229,32 @@ static __always_inline __u64 interval_of(const struct siblings *siblings, __u64 
 	return raised ? CHANCE_RAISED : CHANCE_QUIET;
 }
 
+/* Where the budget is of all gateways of the account together. */
+static __always_inline union address account_of(const struct siblings *siblings)
+{
+	const union address account = {.halves = {siblings->account, 0}};
+
+	return account;
+}
+
+/* How much more of what several share there is for one that has used that much of its own. */
+static __always_inline __u64 kept_for(__u64 used, __u64 interval)
+{
+	return used < CHANCE_LITTLE * interval ? CHANCE_KEPT : 0;
+}
+
 /*
- * A gateway that is flooded uses up its own share, and all together not more than a node gives. Of
- * that there is a part for those that have used little of their own: several that are flooded leave
- * it to the others. In a flood of strays, each from another address and port, a connection waits
- * for its second packet.
+ * A gateway that is flooded uses up its own share, those of an account not more than the account's,
+ * and all together not more than a node gives. Of what several share there is a part for those that
+ * have used little of their own: those that are flooded leave it to the others. In a flood of
+ * strays, each from another address and port, a connection waits for its second packet.
  */
 static __noinline bool may_ask(const struct siblings *siblings, const struct chance_flow *flow,
 			       __u32 packets)
 {
 	const __u64 now = bpf_ktime_get_coarse_ns(), hash = flow_hash(flow);
 	const __u64 interval = interval_of(siblings, now);
-	const union address node = {};
+	const union address account = account_of(siblings), node = {};
 	__u32 *last = refused_at(hash);
 	__u64 most, used;
 
@@ -248,12 +262,14 @@ static __noinline bool may_ask(const struct siblings *siblings, const struct cha
 		return false;
 	most = most_at_once(last, hash);
 	used = spend(&flow->public, now, interval, most, packets);
-	if (used != REFUSED) {
-		if (used < CHANCE_LITTLE * interval)
-			most += CHANCE_KEPT;
-		if (spend(&node, now, CHANCE_NODE, most, packets) != REFUSED)
-			return true;
-	}
+	if (used != REFUSED)
+		used = spend(&account, now, CHANCE_ACCOUNT, most + kept_for(used, interval),
+			     packets);
+	if (used != REFUSED)
+		used = spend(&node, now, CHANCE_NODE, most + kept_for(used, CHANCE_ACCOUNT),
+			     packets);
+	if (used != REFUSED)
+		return true;
 	*(volatile __u32 *)last = hash;
 	return false;
 }
@@ -265,9 +281,10 @@ static __noinline bool may_ask(const struct siblings *siblings, const struct cha
 static __noinline void give_back_share(const struct siblings *siblings,
 				       const struct chance_flow *flow)
 {
-	const union address node = {};
+	const union address account = account_of(siblings), node = {};
 
 	give_back(&flow->public, interval_of(siblings, bpf_ktime_get_coarse_ns()));
+	give_back(&account, CHANCE_ACCOUNT);
 	give_back(&node, CHANCE_NODE);
 }
 

@@ -54,9 +54,10 @@
 #define CHANCE_QUIET     500000 /* ns between them from then on: 2,000 a second */
 #define CHANCE_RAISED    160000 /* the same after the list has changed: 6,250 a second */
 #define CHANCE_RAISED_NS 600000000000ULL
-#define CHANCE_NODE      20000 /* the same for all gateways together: 50,000 a second */
-#define CHANCE_KEPT      50000 /* of these at once besides, for gateways that have used little */
-#define CHANCE_LITTLE    6250  /* so much of their own */
+#define CHANCE_ACCOUNT   160000 /* the same for an account's gateways together: 6,250 a second */
+#define CHANCE_NODE      20000  /* the same for all accounts together: 50,000 a second */
+#define CHANCE_KEPT      50000  /* of these at once besides, for those that have used little */
+#define CHANCE_LITTLE    6250   /* so much of their own share */
 #define SEQUENCE_REACH   (1U << 24) /* how far a packet's numbers may be from its socket's */
 #define RECENT_BITS      12         /* of flows whose socket each CPU remembers */
 #define RECENT_FLOWS     (1 << RECENT_BITS)

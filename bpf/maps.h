@@ -139,6 +139,7 @@ struct siblings {
 	__u16 reserved;
 	__u64 order; /* indexes, four bits each, in which they are tried; the first one lowest */
 	__u64 changed_ns; /* CLOCK_MONOTONIC of the last change of the list */
+	__u64 account;    /* number of the account, whose gateways share a budget */
 	struct siphash_key keys[KEY_SLOTS];
 	__u16 joined[MAX_SIBLINGS]; /* by index: nothing learned of earlier lives is believed */
 	union address addresses[MAX_SIBLINGS]; /* of their nodes, by index */
@@ -299,11 +300,15 @@ struct {
 	__type(value, __u32);
 } refused SEC(".maps");
 
-/* By public address: up to when packets of unknown flows have used their share; 0: the node's. */
+/*
+ * By public address: up to when packets of unknown flows have used their share; by an account's
+ * number in the first half of an address, whose second one is nobody's then: the account's; 0: the
+ * node's.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, MAX_GATEWAYS + 1);
+	__uint(max_entries, 2 * MAX_GATEWAYS + 1);
 	__type(key, union address);
 	__type(value, __u64);
 } budgets SEC(".maps");

@@ -27,6 +27,7 @@ from scapy.packet import Packet
 from testrun import Program, Ran
 
 from epic.bpf.dataplane import Dataplane, Sibling, Siblings
+from epic.bpf.tables.budgets import account_key
 from epic.bpf.tables.maps import Map
 from epic.bpf.tables.records import SETTINGS
 
@@ -42,6 +43,8 @@ FAR = 1 << 30
 """A distance at which numbers are no socket's."""
 ALL_GATEWAYS = bytes(16)
 """Whose budget all gateways share."""
+ACCOUNTS = {4: 0x1122334455667788, 6: 0x99AABBCCDDEEFF00}
+"""The number of the account of each gateway."""
 WINDOW = 65535
 _OTHER_PORTS, _LATER_PORTS = 20000, 44000
 _AT_ONCE = struct.pack("ii", 1, 0)
@@ -97,7 +100,7 @@ class Bed:
                 self.plane.delete_siblings(public)
         for inner in PUBLICS:
             self.tell(inner, **changes)
-        self.spend_budget(ALL_GATEWAYS, 0)
+        self.renew_shared_budgets()
         self._forget_owners()
 
     def leave_ports(self) -> None:
@@ -124,6 +127,11 @@ class Bed:
         with self._budgets() as budgets:
             budgets.set(whose, until_ns.to_bytes(8, "little"))
 
+    def renew_shared_budgets(self) -> None:
+        """Nothing is used of what all gateways share, nor of what those of an account do."""
+        for whose in (ALL_GATEWAYS, *map(account_key, ACCOUNTS.values())):
+            self.spend_budget(whose, 0)
+
     def spent_budget(self, whose: bytes) -> int:
         """Up to when it is used."""
         with self._budgets() as budgets:
@@ -136,6 +144,7 @@ class Bed:
     def tell(self, inner: int, **changes: Any) -> None:
         """What the agent tells the programs and the rules; changes are fields of Siblings."""
         fields: dict[str, Any] = {"own": OWN, "netns": self.instance.netns, "keys": (OLD, KEY), "active": 1}
+        fields["account"] = ACCOUNTS[inner]
         fields["siblings"] = tuple(Sibling(index, node(self.over, index)) for index in ORDER)
         told = Siblings(**(fields | changes))
         with self.namespace:

@@ -7,18 +7,20 @@ import time
 from types import SimpleNamespace
 
 import pytest
-from chance_bed import ALL_GATEWAYS, OWN, PUBLICS, Bed, ends
+from chance_bed import ACCOUNTS, ALL_GATEWAYS, OWN, PUBLICS, Bed, ends
 from frames import ETHER, INNER, Families
 from oracle_chance import DROPPED, REDIRECTED
 from oracle_chance_passing import FOUND
 
+from epic.bpf.tables.budgets import account_key
 from epic.bpf.tables.records import pack_address
 
 pytestmark = pytest.mark.root
 
 AT_ONCE, RESERVE, KEPT, LITTLE = 50_000, 10_000, 50_000, 6_250
-QUIET, RAISED, NODE = 10**9 // 2_000, 10**9 // 6_250, 10**9 // 50_000
-"""Nanoseconds that a packet uses up: of a gateway's share, of that after its list has changed, of all's."""
+QUIET, RAISED, ACCOUNT, NODE = 10**9 // 2_000, 10**9 // 6_250, 10**9 // 6_250, 10**9 // 50_000
+"""Nanoseconds that a packet uses up: of a gateway's share, of that after its list has changed, of its
+account's, of all's."""
 RAISED_FOR = 600 * 10**9
 SECOND = 10**9
 COST, STRAY = 4, 3
@@ -32,21 +34,26 @@ def long_ago(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("epic.bpf.tables.siblings.time", SimpleNamespace(monotonic_ns=lambda: before))
 
 
-def uses(bed: Bed, families: Families) -> tuple[int, int]:
-    """What one packet uses up of the gateway's share and of all gateways'."""
-    mine, until = pack_address(PUBLICS[families.inner]), time.monotonic_ns() + SECOND // 2
-    for whose in (mine, ALL_GATEWAYS):
+def all_of(families: Families) -> tuple[bytes, bytes, bytes]:
+    """The gateway's budget, its account's, and that of all."""
+    return pack_address(PUBLICS[families.inner]), account_key(ACCOUNTS[families.inner]), ALL_GATEWAYS
+
+
+def uses(bed: Bed, families: Families) -> tuple[int, ...]:
+    """What one packet uses up of the gateway's share, of its account's, and of all gateways'."""
+    until = time.monotonic_ns() + SECOND // 2
+    for whose in all_of(families):
         bed.spend_budget(whose, until)
     assert ends(bed, ETHER / bed.stranger(families.inner).packet())[2] == {"passed_on"}
-    return bed.spent_budget(mine) - until, bed.spent_budget(ALL_GATEWAYS) - until
+    return tuple(bed.spent_budget(whose) - until for whose in all_of(families))
 
 
 @INNER
-def test_after_the_list_has_changed_a_gateway_may_ask_about_an_eighth_of_what_all_may(
+def test_after_the_list_has_changed_a_gateway_may_ask_about_as_many_as_its_account_an_eighth_of_what_all_may(
     bed: Bed, families: Families
 ) -> None:
-    assert uses(bed, families) == (COST * RAISED, COST * NODE)
-    assert RAISED == 8 * NODE
+    assert uses(bed, families) == (COST * RAISED, COST * ACCOUNT, COST * NODE)
+    assert RAISED == ACCOUNT == 8 * NODE
 
 
 @pytest.fixture
@@ -61,7 +68,7 @@ def quiet(bed: Bed, families: Families, long_ago: None) -> bytes:
 @INNER
 @pytest.mark.usefixtures("quiet")
 def test_ten_minutes_later_it_may_ask_about_no_more_than_before(bed: Bed, families: Families) -> None:
-    assert uses(bed, families) == (COST * QUIET, COST * NODE)
+    assert uses(bed, families) == (COST * QUIET, COST * ACCOUNT, COST * NODE)
 
 
 @INNER
@@ -90,15 +97,33 @@ def test_at_once_a_gateway_may_ask_about_so_many(bed: Bed, families: Families) -
 
 @INNER
 @pytest.mark.parametrize("used, most", [(LITTLE // 2, AT_ONCE + KEPT), (2 * LITTLE, AT_ONCE)])
-def test_of_what_all_may_a_part_is_kept_for_gateways_that_have_used_little(
-    bed: Bed, families: Families, used: int, most: int
+@pytest.mark.parametrize("share, interval", [(0, ACCOUNT), (1, NODE)], ids=["an account", "all"])
+def test_of_what_several_share_a_part_is_kept_for_those_that_have_used_little(
+    bed: Bed, families: Families, share: int, interval: int, used: int, most: int
 ) -> None:
-    """Several that are flooded at once leave it to the others."""
-    mine, frame = pack_address(PUBLICS[families.inner]), ETHER / bed.stranger(families.inner).packet()
-    for until, verdict in ((most * NODE - SECOND // 4, REDIRECTED), (most * NODE + SECOND // 4, DROPPED)):
-        bed.spend_budget(mine, time.monotonic_ns() + used * RAISED)
-        bed.spend_budget(ALL_GATEWAYS, time.monotonic_ns() + until)
+    """Gateways of an account, accounts of a node: those that are flooded at once leave it to the others."""
+    frame, until = ETHER / bed.stranger(families.inner).packet(), most * interval
+    own, shared, *_ = all_of(families)[share:]
+    for taken, verdict in ((until - SECOND // 4, REDIRECTED), (until + SECOND // 4, DROPPED)):
+        bed.renew_shared_budgets()
+        bed.spend_budget(own, time.monotonic_ns() + used * RAISED)
+        bed.spend_budget(shared, time.monotonic_ns() + taken)
         assert bed.run(frame).verdict == verdict
+
+
+@INNER
+def test_gateways_of_one_account_share_what_it_may(bed: Bed, families: Families) -> None:
+    """However many of them are flooded, each below its own bound, other accounts have theirs."""
+    other = 10 - families.inner
+    bed.tell(other, account=ACCOUNTS[families.inner])
+    _, account, everybody = all_of(families)
+    bed.spend_budget(account, time.monotonic_ns() + (AT_ONCE + KEPT) * ACCOUNT + SECOND)
+    before = bed.spent_budget(everybody)
+    for inner in (families.inner, other):
+        assert bed.run(ETHER / bed.stranger(inner).packet()).verdict == DROPPED
+    assert bed.spent_budget(everybody) == before
+    bed.tell(other)
+    assert ends(bed, ETHER / bed.stranger(other).packet())[2] == {"passed_on"}
 
 
 @INNER
@@ -139,13 +164,12 @@ def test_what_is_sent_again_has_its_bound_too(bed: Bed, families: Families, quie
 def test_of_one_that_has_an_owner_most_is_given_back(bed: Bed, families: Families, quiet: bytes) -> None:
     """What is nobody's, or is lost on its way, has cost more."""
     stranger, until = bed.stranger(families.inner), time.monotonic_ns() + SECOND // 2
-    for whose in (quiet, ALL_GATEWAYS):
+    for whose in all_of(families):
         bed.spend_budget(whose, until)
     assert ends(bed, ETHER / stranger.packet())[2] == {"passed_on"}
     found = bed.passed_on(stranger.packet(), flags=FOUND, origin=OWN, visited=0b0110, spare=1)
     assert ends(bed, found)[2] == {"learned"}
-    assert bed.spent_budget(quiet) - until == QUIET
-    assert bed.spent_budget(ALL_GATEWAYS) - until == NODE
+    assert [bed.spent_budget(whose) - until for whose in all_of(families)] == [QUIET, ACCOUNT, NODE]
 
 
 @INNER
@@ -153,8 +177,8 @@ def test_no_more_is_given_back_than_was_used(bed: Bed, families: Families, quiet
     """The list may have changed meanwhile, and the share be as new."""
     found = {"flags": FOUND, "origin": OWN, "visited": 0b0110, "spare": 1}
     for used in (0, STRAY * NODE):
-        for whose in (quiet, ALL_GATEWAYS):
+        for whose in all_of(families):
             bed.spend_budget(whose, used)
         assert ends(bed, bed.passed_on(bed.stranger(families.inner).packet(), **found))[2] == {"learned"}
-        assert (bed.spent_budget(quiet), bed.spent_budget(ALL_GATEWAYS)) == (used, used)
+        assert {bed.spent_budget(whose) for whose in all_of(families)} == {used}
     assert ends(bed, ETHER / bed.another(families.inner).packet())[2] == {"passed_on"}

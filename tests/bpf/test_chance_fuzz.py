@@ -15,7 +15,7 @@ from collections.abc import Callable
 import fuzzing
 import oracle
 import pytest
-from chance_bed import ALL_GATEWAYS, KEY, OLD, ORDER, OWN, PUBLICS, Bed, error_about, node, without_port
+from chance_bed import KEY, OLD, ORDER, OWN, PUBLICS, Bed, error_about, node, without_port
 from chance_sockets import Connection
 from frames import ALL, ETHER, Families
 from fuzzing import SEED
@@ -140,11 +140,11 @@ def test_the_run_has_met_every_counter_and_reason() -> None:
 
 
 def renew_budget(bed: Bed) -> None:
-    """The list changes, and back; and what all gateways share."""
+    """The list changes, and back; and what gateways share."""
     for inner in PUBLICS:
         for order in (ORDER[:3], ORDER):
             bed.tell(inner, siblings=tuple(Sibling(index, node(bed.over, index)) for index in order))
-    bed.spend_budget(ALL_GATEWAYS, 0)
+    bed.renew_shared_budgets()
 
 
 def captured(bed: Bed, here: Connection) -> list[bytes]:

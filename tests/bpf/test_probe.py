@@ -35,6 +35,7 @@ def siblings(host: Host, families: Families) -> Siblings:
         ),
         keys=(OLD_KEY, KEY),
         active=1,
+        account=1,
     )
     host.gateway.set_siblings(PUBLIC, found)
     return found

@@ -29,6 +29,7 @@ CLIENT, CLIENT6 = IPv4Address("10.10.0.2"), IPv6Address("2001:db8:a::2")
 BACKEND = IPv4Address("192.168.50.11")
 NODES = 4
 SERVICE = 3
+ACCOUNT = 7
 INSTANCE_MTU = 1432
 PUBLIC6_MTU = 1432
 HASH_OF_PORTS = 1
@@ -285,7 +286,8 @@ class Bed:
         node = self.nodes[index]
         with node.space:
             for public in (PUBLIC, PUBLIC6):
-                node.plane.set_siblings(public, Siblings(index, node.netns, siblings, self.keys, self.active))
+                told = Siblings(index, node.netns, siblings, self.keys, self.active, ACCOUNT)
+                node.plane.set_siblings(public, told)
 
     def client_states(self) -> list[str]:
         """Of the client's connections that are not wholly closed."""

@@ -91,6 +91,7 @@ class Other:
             ),
             keys=(None, KEY),
             active=1,
+            account=1,
         )
         self._node.far.sysctl("ip_forward", 1)
         await self._do(self._dataplane.load)

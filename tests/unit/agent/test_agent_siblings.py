@@ -26,7 +26,7 @@ from agent_samples import (
 )
 
 from epic.agent.gateway.chance.second_chance import SecondChance, find_refusal, moved
-from epic.agent.gateway.chance.siblings import Siblings, read_siblings
+from epic.agent.gateway.chance.siblings import Siblings, account_number, read_siblings
 from epic.bpf import dataplane as bpf
 from epic.bpf.dataplane import Address
 from epic.errors import Unavailable
@@ -111,8 +111,14 @@ def test_the_programs_get_the_siblings_in_the_order_of_the_control_plane() -> No
             ),
             keys=(None, KEY),
             active=1,
+            account=account_number("shop"),
         )
     }
+
+
+def test_accounts_have_numbers_of_their_own_that_every_agent_gives_them() -> None:
+    assert account_number("a") == 0xCABD1BCA128197CB
+    assert len({account_number(f"account-{n}") for n in range(10_000)}) == 10_000
 
 
 def test_one_that_leaves_is_nobody_to_pass_packets_on_to() -> None:

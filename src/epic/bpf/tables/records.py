@@ -30,7 +30,7 @@ LANES = 4
 PEER = struct.Struct(f"=4xII20x{LANES * LANE.size}s")
 EVENT = struct.Struct(f"=IHHQ{END.size}s{END.size}s")
 MAX_SIBLINGS = 16
-SIBLINGS = struct.Struct(f"=iBBBBHHHHIH2xQQ16s16s{MAX_SIBLINGS * 2}s{MAX_SIBLINGS * 16}s")
+SIBLINGS = struct.Struct(f"=iBBBBHHHHIH2xQQQ16s16s{MAX_SIBLINGS * 2}s{MAX_SIBLINGS * 16}s")
 TUNNEL = struct.Struct(f"=IIIIII4sBBBxI4x8s16s16s16s{END.size}s16sI16s4x")
 
 SPREAD, CHECKSUM = 1, 2

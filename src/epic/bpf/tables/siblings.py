@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from epic.bpf.packets.siphash import KEY_LENGTH
 from epic.bpf.tables import records
+from epic.bpf.tables.budgets import Budgets
 from epic.bpf.tables.chance_counters import CHANCE_COUNTERS, SecondChanceCounters
 from epic.bpf.tables.maps import Maps
 from epic.bpf.tables.records import MAX_SIBLINGS, SIBLINGS, Address
@@ -23,8 +24,6 @@ JOINED_MASK = 0xFFFF
 COUNTS = struct.Struct(f"={len(CHANCE_COUNTERS)}Q")
 _JOINED = struct.Struct(f"={MAX_SIBLINGS}H")
 _ABSENT = -1
-_NODE = bytes(16)
-"""Where the budgets are of all gateways together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +57,8 @@ class Siblings:
     """Slots by parity of the key's epoch; all that are there verify."""
     active: int
     """Slot of the key that signs."""
+    account: int
+    """Number of the gateway's account, 1 to 2^64 - 1: its gateways share a budget."""
 
 
 class _Found(NamedTuple):
@@ -74,7 +75,9 @@ class SiblingTable:
     def __init__(self, maps: Maps) -> None:
         self._maps = maps
         self._found: dict[bytes, _Found] = {}
-        self._slots = {key: _slot(value) for key, value in maps.siblings.items()}
+        held = dict(maps.siblings.items())
+        self._slots = {key: _slot(value) for key, value in held.items()}
+        self._budgets = Budgets(maps.budgets, {key: _account(value) for key, value in held.items()})
         used = set(self._slots.values())
         # A slot that was left is taken again as late as possible: packets may still be on their way.
         self._free = deque(slot for slot in range(MAX_GATEWAYS) if slot not in used)
@@ -90,11 +93,7 @@ class SiblingTable:
         changed = value is None or self._read(key, value).siblings.siblings != siblings.siblings
         changed_ns = time.monotonic_ns() if changed or value is None else _changed_ns(value)
         slot = self._slots[key] if value is not None else self._begin(key)
-        if changed:
-            self._maps.budgets.set(key, bytes(records.COUNT.size))
-        if self._maps.budgets.get(_NODE) is None:
-            # The node's own is never filled up by a change: gateways could come and go to lift it.
-            self._maps.budgets.set(_NODE, bytes(records.COUNT.size))
+        self._budgets.put(key, siblings.account, renewed=changed)
         packed = _pack(siblings, slot, changed_ns)
         self._maps.siblings.set(key, packed)
         self._found[key] = _Found(packed, public, siblings)
@@ -102,8 +101,9 @@ class SiblingTable:
     def delete(self, public: Address) -> None:
         """Remove; packets for the address are left to the stack again."""
         key = records.pack_address(public)
-        for held in (self._maps.siblings, self._maps.budgets, self._maps.chances):
+        for held in (self._maps.siblings, self._maps.chances):
             held.delete(key)
+        self._budgets.delete(key)
         if key in self._slots:
             self._free.append(self._slots.pop(key))
         self._found.pop(key, None)
@@ -158,6 +158,8 @@ def _check(public: Address, siblings: Siblings) -> None:
         raise Invalid(f"{public}: a sibling has joined at a number from 0 to {JOINED_MASK}")
     if siblings.netns is not None and siblings.netns < 0:
         raise Invalid(f"{public}: {siblings.netns} is no id of a network namespace")
+    if not 0 < siblings.account < 1 << 64:
+        raise Invalid(f"{public}: {siblings.account} is no number of an account")
     if siblings.active not in (0, 1) or siblings.keys[siblings.active] is None:
         raise Invalid(f"{public}: slot {siblings.active} signs and must hold a key")
     for slot, key in enumerate(siblings.keys):
@@ -192,7 +194,7 @@ def _pack(siblings: Siblings, slot: int, changed_ns: int) -> bytes:
         slot,
         _bits([each.index for each in everybody if each.leaving]),
         sum(each.index << 4 * place for place, each in enumerate(everybody)),
-        *(changed_ns, first, second),
+        *(changed_ns, siblings.account, first, second),
         _JOINED.pack(*(joined.get(index, 0) for index in range(MAX_SIBLINGS))),
         b"".join(addresses.get(index, bytes(16)) for index in range(MAX_SIBLINGS)),
     )
@@ -200,7 +202,7 @@ def _pack(siblings: Siblings, slot: int, changed_ns: int) -> bytes:
 
 def _unpack(value: bytes) -> Siblings:
     netns, own, active, valid, count, *rest = SIBLINGS.unpack(value)
-    _, _, draining, alive, _, leaving, order, _, *keys, joined, packed = rest
+    _, _, draining, alive, _, leaving, order, _, account, *keys, joined, packed = rest
     came = _JOINED.unpack(joined)
     found = []
     for place in range(count):
@@ -210,11 +212,15 @@ def _unpack(value: bytes) -> Siblings:
             drains, lives, leaves = (bool(bits >> index & 1) for bits in (draining, alive, leaving))
             found.append(Sibling(index, address, drains, lives, leaves, came[index]))
     first, second = (key if valid >> slot & 1 else None for slot, key in enumerate(keys))
-    return Siblings(own, None if netns < 0 else netns, tuple(found), (first, second), active)
+    return Siblings(own, None if netns < 0 else netns, tuple(found), (first, second), active, account)
 
 
 def _changed_ns(value: bytes) -> int:
     return int(SIBLINGS.unpack(value)[12])
+
+
+def _account(value: bytes) -> int:
+    return int(SIBLINGS.unpack(value)[13])
 
 
 def _slot(value: bytes) -> int:

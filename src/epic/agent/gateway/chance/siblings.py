@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, KeysView, Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
 from ipaddress import ip_address
 
 from epic.agent.tunnel.keys import key_slots
@@ -167,7 +168,13 @@ def program(
         ),
         keys=siblings.keys,
         active=siblings.active,
+        account=account_number(GatewayId.parse(siblings.gateway).account),
     )
+
+
+def account_number(account: str) -> int:
+    """By which the programs tell accounts apart: the same on each start, and no two accounts' by chance."""
+    return int.from_bytes(sha256(account.encode()).digest()[:8], "little") | 1
 
 
 def lost_in(entries: Iterable[bpf.Siblings]) -> frozenset[Address]:
