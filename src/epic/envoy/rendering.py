@@ -15,7 +15,8 @@ import jinja2.meta
 import jinja2.sandbox
 import yaml
 
-_LARGEST = 1 << 20
+LARGEST = 1 << 20
+"""Characters that a template may render."""
 # Characters that YAML takes as line breaks or does not take at all; JSON leaves them as they are.
 _UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 
@@ -75,8 +76,8 @@ def _rendered(text: str, variables: Mapping[str, object]) -> str:
     for piece in _ENVIRONMENT.from_string(text).generate(variables):
         pieces.append(piece)
         size += len(piece)
-        if size > _LARGEST:
-            raise RenderError(f"it renders more than {_LARGEST} characters")
+        if size > LARGEST:
+            raise RenderError(f"it renders more than {LARGEST} characters")
     return "".join(pieces)
 
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Literal
 
+from epic.envoy.default_routes import route_configuration
 from epic.envoy.rendering import RenderError, check_text, render
 from epic.errors import Invalid
-from epic.gatewayapi.routing import Port, Routing, WeightedCluster
+from epic.gatewayapi.routing import HTTPRoute, Port, Routing, WeightedCluster
 from epic.model.resources import EnvoyResources, Template
 
 Kind = Literal["cluster", "listener", "route"]
@@ -55,11 +56,12 @@ def tasks(routing: Routing, templates: EnvoyResources) -> list[Task]:
         "PublicAddress": str(routing.public_address),
     }
     found: list[Task] = []
+    known: dict[int, dict[str, object]] = {}
     for cluster in routing.clusters:
         variables: dict[str, object] = {**common, "ClusterName": cluster.name}
         found += [Task("cluster", t, variables) for t in templates.clusters or (_CLUSTER,)]
     for port in routing.ports:
-        variables = {**common, **_port_variables(port)}
+        variables = {**common, **_port_variables(port, known)}
         found += [Task("listener", t, variables) for t in templates.listeners or (_LISTENERS[port.protocol],)]
         if port.protocol == "HTTP":
             found += [Task("route", t, variables) for t in templates.routes or (_ROUTES,)]
@@ -69,6 +71,8 @@ def tasks(routing: Routing, templates: EnvoyResources) -> list[Task]:
 def load(task: Task) -> dict[str, object] | None:
     """Render and parse a template; None when it renders to nothing. Raises Invalid."""
     try:
+        if task.template is _ROUTES:
+            return route_configuration(task.variables)
         return render(task.template.value, task.variables)
     except RenderError as error:
         raise Invalid(f"{title(task)}: {error}") from error
@@ -102,7 +106,8 @@ def title(task: Task) -> str:
     return f"{task.kind.capitalize()} template {task.template.name!r} for {subject}"
 
 
-def _port_variables(port: Port) -> dict[str, object]:
+def _port_variables(port: Port, known: dict[int, dict[str, object]]) -> dict[str, object]:
+    """`known` are the variables of routes: one may be on many ports, and for many hostnames."""
     return {
         "PortName": port.name,
         "Port": port.number,
@@ -113,19 +118,23 @@ def _port_variables(port: Port) -> dict[str, object]:
             {
                 "Name": host.name,
                 "Domains": [host.hostname],
-                "Routes": [
-                    {
-                        "Name": route.name,
-                        "Path": {"Type": route.path_type, "Value": route.path},
-                        "Headers": [{"Name": h.name, "Value": h.value} for h in route.headers],
-                        "Clusters": _clusters(route.backends),
-                    }
-                    for route in host.routes
-                ],
+                "Routes": [_route_variables(route, known) for route in host.routes],
             }
             for host in port.virtual_hosts
         ],
     }
+
+
+def _route_variables(route: HTTPRoute, known: dict[int, dict[str, object]]) -> dict[str, object]:
+    found = known.get(id(route))
+    if found is None:
+        found = known[id(route)] = {
+            "Name": route.name,
+            "Path": {"Type": route.path_type, "Value": route.path},
+            "Headers": [{"Name": h.name, "Value": h.value} for h in route.headers],
+            "Clusters": _clusters(route.backends),
+        }
+    return found
 
 
 def _clusters(shares: Iterable[WeightedCluster]) -> list[dict[str, object]]:
