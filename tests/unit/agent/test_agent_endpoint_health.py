@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address
 
 import pytest
@@ -21,7 +21,7 @@ from google.protobuf.json_format import ParseDict
 from epic.ads.snapshot import CLUSTER, LOAD_ASSIGNMENT, Snapshot, Versioned, versioned
 from epic.agent.gateway.control.resource_cache import ResourceCache
 from epic.agent.gateway.envoy.assignments import Assignment, assignments
-from epic.agent.gateway.envoy.endpoint_health import EndpointMarks, Reach, TunnelLiveness
+from epic.agent.gateway.envoy.endpoint_health import EndpointMarks, TunnelLiveness, Unreached
 from epic.proto.epic_pb2 import TunnelStatus
 
 
@@ -41,7 +41,7 @@ class Site:
         self.unreached: set[str] = set()
         self.absent: set[str] = set()
         self.asked: list[str] = []
-        self.marks = EndpointMarks(self._reach)
+        self.marks = EndpointMarks(self._find_unreached)
         self.take(**clusters)
 
     def take(self, **clusters: Versioned) -> None:
@@ -56,12 +56,13 @@ class Site:
         names = frozenset(f"{WEB}/{address}" for address in touched)
         return (await self.marks.mark(WEB, self.part, names))[LOAD_ASSIGNMENT]
 
-    def _reach(self, name: str) -> Reach:
-        address = name.removeprefix(f"{WEB}/")
-        self.asked.append(address)
-        if address in self.absent:
-            return Reach.NONE
-        return Reach.DOWN if address in self.unreached else Reach.UP
+    def _find_unreached(self, names: Iterable[str]) -> Unreached:
+        addresses = [name.removeprefix(f"{WEB}/") for name in names]
+        self.asked += addresses
+        down, none = (
+            frozenset(f"{WEB}/{a}" for a in addresses if a in of) for of in (self.unreached, self.absent)
+        )
+        return Unreached(down, none)
 
     def told(self, *addresses: str) -> set[str]:
         names = frozenset(f"{WEB}/{address}" for address in addresses)

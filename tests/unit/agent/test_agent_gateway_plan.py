@@ -48,7 +48,7 @@ def test_a_new_gateway_gets_everything_in_order() -> None:
 
 def test_nothing_is_done_when_all_is_there() -> None:
     assert additions(wanted(A), DONE) == []
-    assert removals(wanted(A), DONE, ()) == []
+    assert removals(wanted(A), DONE, frozenset()) == []
 
 
 def test_an_interface_that_was_made_anew_is_attached_again() -> None:
@@ -79,7 +79,7 @@ def test_an_endpoint_that_is_mapped_otherwise_is_set_again() -> None:
 def test_endpoints_of_either_family_wait_for_the_envoy() -> None:
     desired = wanted(A)
     observed = replace(DONE, endpoints={(INSIDE, A): VIA, (INSIDE6, C): VIA})
-    assert leaving(desired, observed) == {WEB: [(INSIDE6, C)]}
+    assert leaving(desired, observed) == {WEB: {(INSIDE6, C)}}
     assert removals(desired, observed, {(INSIDE6, C)}) == [DeleteEndpoints(frozenset({(INSIDE6, C)}))]
 
 
@@ -88,7 +88,7 @@ def test_a_tunnel_of_an_earlier_agent_is_set_again_for_its_keys_are_unknown() ->
 
 
 def test_everything_of_a_gateway_that_is_gone_goes() -> None:
-    assert removals(EMPTY, DONE, ()) == [
+    assert removals(EMPTY, DONE, frozenset()) == [
         DeleteEndpoints(frozenset({(INSIDE, A)})),
         DeleteTunnel(7),
         DetachInstance(INTERFACE),
@@ -102,8 +102,8 @@ def test_an_endpoint_goes_when_the_envoy_has_let_go_of_it() -> None:
 
 def test_an_endpoint_stays_while_the_envoy_may_use_it() -> None:
     observed = replace(DONE, endpoints={(INSIDE, A): VIA, (INSIDE, B): VIA})
-    assert removals(wanted(A), observed, ()) == []
-    assert leaving(wanted(A), observed) == {WEB: [(INSIDE, B)]}
+    assert removals(wanted(A), observed, frozenset()) == []
+    assert leaving(wanted(A), observed) == {WEB: {(INSIDE, B)}}
 
 
 def test_a_tunnel_stays_while_an_endpoint_needs_it() -> None:
@@ -111,7 +111,7 @@ def test_a_tunnel_stays_while_an_endpoint_needs_it() -> None:
     observed = replace(
         DONE, endpoints={(INSIDE, A): Endpoint(8), (INSIDE, B): VIA}, tunnels={7: tunnel(), 8: tunnel(8)}
     )
-    assert removals(desired, observed, ()) == []
+    assert removals(desired, observed, frozenset()) == []
     gone = frozenset({(INSIDE, B)})
     assert removals(desired, observed, gone) == [DeleteEndpoints(gone), DeleteTunnel(7)]
 

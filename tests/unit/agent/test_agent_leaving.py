@@ -79,8 +79,8 @@ def test_an_endpoint_that_moves_to_another_tunnel_is_never_held_back() -> None:
 
 def test_the_time_counts_from_when_an_endpoint_left() -> None:
     leaving, (a, b) = Leaving(), keys(2)
-    leaving.follow({WEB: [a]}, (), untold, lambda _: 100)
-    leaving.follow({WEB: [a, b]}, (), untold, lambda _: 102)
+    leaving.follow({WEB: {a}}, (), untold, lambda _: 100)
+    leaving.follow({WEB: {a, b}}, (), untold, lambda _: 102)
     assert leaving.released(lambda _: 99) == frozenset()
     assert leaving.released(lambda _: 100) == {a}
     assert leaving.released(lambda _: 102) == {a, b}
@@ -88,20 +88,20 @@ def test_the_time_counts_from_when_an_endpoint_left() -> None:
 
 def test_what_the_envoy_is_told_still_does_not_go() -> None:
     leaving, (a, b) = Leaving(), keys(2)
-    leaving.follow({WEB: [a, b]}, (), lambda _, asked: frozenset({a} & set(asked)), lambda _: 100)
+    leaving.follow({WEB: {a, b}}, (), lambda _, asked: frozenset({a} & set(asked)), lambda _: 100)
     assert leaving.released(lambda _: 1000) == {b}
 
 
 def test_what_the_envoy_may_have_been_told_again_is_looked_at_again() -> None:
     leaving, (a, b) = Leaving(), keys(2)
-    leaving.follow({WEB: [a, b]}, (), untold, lambda _: 100)
-    leaving.follow({WEB: [a, b]}, {WEB}, lambda _, asked: frozenset({a} & set(asked)), lambda _: 101)
+    leaving.follow({WEB: {a, b}}, (), untold, lambda _: 100)
+    leaving.follow({WEB: {a, b}}, {WEB}, lambda _, asked: frozenset({a} & set(asked)), lambda _: 101)
     assert leaving.released(lambda _: 1000) == {b}
 
 
 def test_an_endpoint_that_came_back_leaves_anew() -> None:
     leaving, (a,) = Leaving(), keys(1)
-    leaving.follow({WEB: [a]}, (), untold, lambda _: 100)
+    leaving.follow({WEB: {a}}, (), untold, lambda _: 100)
     leaving.follow({}, (), untold, lambda _: 101)
-    leaving.follow({WEB: [a]}, (), untold, lambda _: 102)
+    leaving.follow({WEB: {a}}, (), untold, lambda _: 102)
     assert leaving.released(lambda _: 101) == frozenset()

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Set
 
 from epic.agent.gateway.control.resource_cache import ResourceCache
 from epic.agent.gateway.envoy.readiness import RELEASE_SECONDS, released_until
@@ -67,7 +67,7 @@ class EndpointChanges:
         self._say()
         return {key: d for key, d in found.items() if key not in self.held} if self.held else found
 
-    def released(self, leaving: Mapping[str, Collection[EndpointKey]]) -> frozenset[EndpointKey]:
+    def released(self, leaving: Mapping[str, Set[EndpointKey]]) -> frozenset[EndpointKey]:
         """Those of what is wanted no more, by gateway, that may go by now."""
         now, envoys = self._clock(), self._registry.envoys
         # Of an Envoy that nothing was told yet nobody knows what it has.

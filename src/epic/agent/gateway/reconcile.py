@@ -302,8 +302,19 @@ class Reconciler:
         surplus = await self._worker.run(self._kernel.surplus, interfaces, tunnels)
         elements = frozenset[Element]().union(*(i.elements for i in instances.values()))
         standing = self._routes.standing - {i.public for i in instances.values()}
-        ours = surplus.programs or endpoints.differ(self._cache.known, insides, self._endpoints.held)
-        ours = ours or bool(standing) or bool(self._firewall.open - elements)
+        ours = [
+            what
+            for what, found in (
+                ("tunnels or filters that nobody wants are there", surplus.programs),
+                (
+                    "endpoints are not as they should be",
+                    endpoints.differ(self._cache.known, insides, self._endpoints.held),
+                ),
+                ("addresses of gateways that are gone are announced", standing),
+                ("ports of gateways that are gone are open", self._firewall.open - elements),
+            )
+            if found
+        ]
         links = {name for name in self._parted.values() if name in surplus.interfaces}
         self._parted = {g: name for g, name in self._parted.items() if ours or name in links}
         self.leaving = tuple(sorted(self._parted))
@@ -313,12 +324,19 @@ class Reconciler:
             if state is not None and state.digest != self.applied:
                 self._tries += 1
                 self._again(_SOON_SECONDS if self._tries < _TRIES else _RETRY_SECONDS)
+                self._say_what_hinders(ours)
             return
         if removed:
             await self._worker.run(self._kernel.leave)
             log.warning("nothing of EPIC's that the agent made is left on this node")
         if state is not None:
             self.applied = state.digest
+        self._say_what_hinders(())
+
+    def _say_what_hinders(self, left: Sequence[str]) -> None:
+        late = left and self._tries > _TRIES
+        text = f"not all that is to go has gone: {', '.join(left)}" if late else ""
+        self._troubles.report("leftovers", text)
 
     def _view(self, kernel: KernelState) -> _View:
         cache, dirty = self._cache, self._cache.dirty

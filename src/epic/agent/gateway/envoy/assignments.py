@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Set
 from dataclasses import dataclass
 from ipaddress import ip_address
 
@@ -61,7 +61,7 @@ def endpoints_of(message: endpoint_pb2.ClusterLoadAssignment) -> Iterator[endpoi
     return (endpoint for locality in message.endpoints for endpoint in locality.lb_endpoints)
 
 
-def is_among(names: frozenset[str], gateway: str, endpoint: endpoint_pb2.LbEndpoint) -> bool:
+def is_among(names: Set[str], gateway: str, endpoint: endpoint_pb2.LbEndpoint) -> bool:
     """Whether the gateway's endpoint has one of these names."""
     address = endpoint.endpoint.address.socket_address.address
     if ":" in address:

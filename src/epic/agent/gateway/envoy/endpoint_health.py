@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
-from enum import Enum
+from collections.abc import Callable, Collection, Iterable, Set
 from typing import NamedTuple
 
 from envoy.config.core.v3 import health_check_pb2
@@ -56,28 +55,20 @@ class TunnelLiveness:
         return back
 
 
-class Reach(Enum):
-    """How an endpoint is reached."""
+class Unreached(NamedTuple):
+    """Those of some endpoints that are not reached."""
 
-    UP = 1
-    DOWN = 2
-    """Its tunnel is silent: the Envoy knows it as unhealthy."""
-    NONE = 3
-    """The programs send nothing there: the Envoy does not know it, for nothing is kept for what it names."""
-
-
-class _Reached(NamedTuple):
-    """Those of some endpoints that are not `UP`."""
-
-    down: frozenset[str] = frozenset()
-    none: frozenset[str] = frozenset()
+    down: Set[str] = frozenset()
+    """Their tunnels are silent: the Envoy knows them as unhealthy."""
+    none: Set[str] = frozenset()
+    """The programs send nothing there: the Envoy is not told them, so that it keeps nothing that leaves."""
 
 
 class _Marked(NamedTuple):
     """A load assignment, which of its endpoints are not reached, and what the Envoy is told therefore."""
 
     source: Assignment
-    unreached: _Reached
+    unreached: Unreached
     told: Versioned
 
 
@@ -92,8 +83,8 @@ class EndpointMarks:
     Kept from one time to the next: only what is new, or may be reached otherwise than before, is looked at.
     """
 
-    def __init__(self, reach: Callable[[str], Reach]) -> None:
-        self._reach = reach
+    def __init__(self, find_unreached: Callable[[Iterable[str]], Unreached]) -> None:
+        self._find_unreached = find_unreached
         self._marked: dict[str, dict[str, _Marked]] = {}
 
     def keep(self, gateways: Collection[str]) -> None:
@@ -137,11 +128,11 @@ class EndpointMarks:
         turns: LoopTurns,
     ) -> _Marked:
         if earlier is None or touched is None:
-            doubtful, known = source.names, _Reached()
+            doubtful, known = source.names, Unreached()
         else:
             doubtful = (source.names - earlier.source.names) | (source.names & touched)
             down, none = earlier.unreached
-            known = _Reached((down & source.names) - doubtful, (none & source.names) - doubtful)
+            known = Unreached((down & source.names) - doubtful, (none & source.names) - doubtful)
         unreached = await self._unreached(known, doubtful, turns)
         if not any(unreached):
             return _Marked(source, unreached, source)
@@ -149,38 +140,44 @@ class EndpointMarks:
             return earlier
         return _Marked(source, unreached, await _mark(gateway, source, unreached, turns))
 
-    async def _unreached(self, known: _Reached, names: frozenset[str], turns: LoopTurns) -> _Reached:
+    async def _unreached(self, known: Unreached, names: frozenset[str], turns: LoopTurns) -> Unreached:
         down, none = set(known.down), set(known.none)
         for part in turns.parts(names):
-            for name in part:
-                reach = self._reach(name)
-                if reach is Reach.DOWN:
-                    down.add(name)
-                elif reach is Reach.NONE:
-                    none.add(name)
+            found = self._find_unreached(part)
+            down |= found.down
+            none |= found.none
             await turns.spend(len(part))
-        return _Reached(frozenset(down), frozenset(none))
+        return Unreached(frozenset(down), frozenset(none))
 
 
-async def _mark(gateway: str, source: Assignment, unreached: _Reached, turns: LoopTurns) -> Versioned:
+async def _mark(gateway: str, source: Assignment, unreached: Unreached, turns: LoopTurns) -> Versioned:
     message = endpoint_pb2.ClusterLoadAssignment.FromString(source.value)
     for locality in message.endpoints:
-        await _mark_locality(gateway, locality, unreached, turns)
+        if unreached.none:
+            await _leave_out(gateway, locality, unreached.none, turns)
+        if unreached.down:
+            await _set_unhealthy(gateway, locality, unreached.down, turns)
     return versioned(message)
 
 
-async def _mark_locality(
-    gateway: str, locality: endpoint_pb2.LocalityLbEndpoints, unreached: _Reached, turns: LoopTurns
+async def _leave_out(
+    gateway: str, locality: endpoint_pb2.LocalityLbEndpoints, names: Set[str], turns: LoopTurns
 ) -> None:
-    left_out: list[int] = []
+    found: list[int] = []
     for part in turns.parts(enumerate(locality.lb_endpoints)):
-        for index, endpoint in part:
-            if unreached.none and is_among(unreached.none, gateway, endpoint):
-                left_out.append(index)
-            elif unreached.down and is_among(unreached.down, gateway, endpoint):
-                endpoint.health_status = health_check_pb2.UNHEALTHY
+        found += (index for index, endpoint in part if is_among(names, gateway, endpoint))
         await turns.spend(len(part))
-    for indexes in turns.parts(reversed(left_out)):
+    for indexes in turns.parts(reversed(found)):
         for index in indexes:
             del locality.lb_endpoints[index]
         await turns.spend(len(indexes))
+
+
+async def _set_unhealthy(
+    gateway: str, locality: endpoint_pb2.LocalityLbEndpoints, names: Set[str], turns: LoopTurns
+) -> None:
+    for part in turns.parts(locality.lb_endpoints):
+        for endpoint in part:
+            if is_among(names, gateway, endpoint):
+                endpoint.health_status = health_check_pb2.UNHEALTHY
+        await turns.spend(len(part))

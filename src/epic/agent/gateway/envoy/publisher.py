@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from epic.ads.snapshot import Snapshot
 from epic.agent.gateway.control.resource_cache import ResourceCache
 from epic.agent.gateway.desired import Instance
-from epic.agent.gateway.envoy.endpoint_health import EndpointMarks, Reach
+from epic.agent.gateway.envoy.endpoint_health import EndpointMarks, Unreached
 from epic.agent.gateway.envoy.registry import EnvoyRegistry
 from epic.agent.gateway.envoy.xds import XdsSockets
 from epic.agent.tunnel.endpoints import EndpointKey
@@ -29,7 +29,7 @@ class Publisher:
         self._cache = cache
         self._registry = registry
         self._sockets = sockets
-        self._marks = EndpointMarks(self._reach)
+        self._marks = EndpointMarks(self._find_unreached)
         self._sources: dict[str, _Source] = {}
         self._down: frozenset[int] = frozenset()
 
@@ -82,8 +82,12 @@ class Publisher:
         if gateway in self._registry.envoys and self._registry.publish(gateway, told, revision):
             self._sockets.publish(gateway, told)
 
-    def _reach(self, name: str) -> Reach:
-        tunnel = self._cache.tunnel_to(name)
-        if tunnel is None:
-            return Reach.NONE
-        return Reach.DOWN if tunnel in self._down else Reach.UP
+    def _find_unreached(self, names: Iterable[str]) -> Unreached:
+        down, none = set[str](), set[str]()
+        for name in names:
+            tunnel = self._cache.tunnel_to(name)
+            if tunnel is None:
+                none.add(name)
+            elif tunnel in self._down:
+                down.add(name)
+        return Unreached(down, none)

@@ -8,7 +8,7 @@ from what is to come for the same gateway, not from others.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Set
 
 from epic.agent.gateway.plans.dirty import Difference
 from epic.agent.tunnel.endpoints import EndpointKey
@@ -59,14 +59,17 @@ def _held_back(
 
 
 class Leaving:
-    """Since when endpoints that are wanted no more are not among what their Envoys were told."""
+    """Since when endpoints that are wanted no more are not among what their Envoys were told.
+
+    What this costs is the keys' hashes: sets and dictionaries are made of each other, where these are known.
+    """
 
     def __init__(self) -> None:
         self._since: dict[str, dict[EndpointKey, float]] = {}
 
     def follow(
         self,
-        leaving: Mapping[str, Collection[EndpointKey]],
+        leaving: Mapping[str, Set[EndpointKey]],
         doubtful: Collection[str],
         told: Told,
         told_at: Callable[[str], float],
@@ -75,31 +78,27 @@ class Leaving:
 
         `told_at` says when the gateway's Envoy was told something last, in monotonic seconds.
         """
-        self._since = {
-            gateway: dict(self._of(gateway, keys, doubtful, told, told_at))
-            for gateway, keys in leaving.items()
-        }
-
-    def _of(
-        self,
-        gateway: str,
-        keys: Collection[EndpointKey],
-        doubtful: Collection[str],
-        told: Told,
-        told_at: Callable[[str], float],
-    ) -> Iterator[tuple[EndpointKey, float]]:
-        before = self._since.get(gateway, {})
-        asked = keys if gateway in doubtful else [key for key in keys if key not in before]
-        used = told(gateway, asked) if asked else frozenset()
-        at = told_at(gateway)
-        return ((key, before.get(key, at)) for key in keys if key not in used)
+        before, self._since = self._since, {}
+        for gateway, keys in leaving.items():
+            since = before.get(gateway, {})
+            for key in set(since) - keys:
+                del since[key]
+            new = keys - set(since)
+            asked = keys if gateway in doubtful else new
+            used = told(gateway, asked) if asked else frozenset()
+            since.update(dict.fromkeys(new, told_at(gateway)))
+            for key in used:
+                del since[key]
+            self._since[gateway] = since
 
     def released(self, until: Callable[[str], float]) -> frozenset[EndpointKey]:
         """Those that may go: their Envoys were not told them since `until` or longer."""
-        return frozenset(
-            key for gateway, since in self._since.items() for key in _not_after(since, until(gateway))
+        return frozenset[EndpointKey]().union(
+            *(_not_after(since, until(gateway)) for gateway, since in self._since.items())
         )
 
 
-def _not_after(since: Mapping[EndpointKey, float], until: float) -> Iterable[EndpointKey]:
-    return (key for key, at in since.items() if at <= until)
+def _not_after(since: dict[EndpointKey, float], until: float) -> Iterable[EndpointKey]:
+    if max(since.values(), default=until) <= until:
+        return since
+    return [key for key, at in since.items() if at <= until]

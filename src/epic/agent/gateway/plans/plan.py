@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Set
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import NamedTuple
@@ -157,10 +157,12 @@ def _new_endpoints(desired: Desired, observed: Observed, plugged: Collection[str
         yield SetEndpoints(gateway, endpoints)
 
 
-def removals(desired: Desired, observed: Observed, released: Collection[EndpointKey]) -> list[Action]:
+def removals(desired: Desired, observed: Observed, released: Set[EndpointKey]) -> list[Action]:
     """What may go: of gateways that are gone, and endpoints that the Envoys of others have let go of."""
     actions: list[Action] = []
-    gone = frozenset(_unused_endpoints(desired, observed, released))
+    gateways = gateways_by_inside(desired.instances)
+    unwanted = _unwanted(desired, observed)
+    gone = frozenset(unwanted & released).union(key for key in unwanted - released if key[0] not in gateways)
     if gone:
         actions.append(DeleteEndpoints(gone))
     kept = {endpoint.tunnel for key, endpoint in observed.endpoints.items() if key not in gone}
@@ -170,23 +172,19 @@ def removals(desired: Desired, observed: Observed, released: Collection[Endpoint
     return actions
 
 
-def leaving(desired: Desired, observed: Observed) -> dict[str, list[EndpointKey]]:
+def leaving(desired: Desired, observed: Observed) -> dict[str, set[EndpointKey]]:
     """Endpoints that must stay until the Envoys of their gateways let go of them, by gateway."""
     gateways = gateways_by_inside(desired.instances)
-    found: dict[str, list[EndpointKey]] = {}
-    for key in observed.endpoints:
-        if key not in desired.endpoints and (gateway := gateways.get(key[0])) is not None:
-            found.setdefault(gateway, []).append(key)
+    found: dict[str, set[EndpointKey]] = {}
+    for key in _unwanted(desired, observed):
+        if (gateway := gateways.get(key[0])) is not None:
+            found.setdefault(gateway, set()).add(key)
     return found
 
 
-def _unused_endpoints(
-    desired: Desired, observed: Observed, released: Collection[EndpointKey]
-) -> Iterator[EndpointKey]:
-    gateways = gateways_by_inside(desired.instances)
-    for key in observed.endpoints:
-        if key not in desired.endpoints and (key in released or key[0] not in gateways):
-            yield key
+def _unwanted(desired: Desired, observed: Observed) -> set[EndpointKey]:
+    # Sets that are made of dictionaries take no hash anew, and these are all that it costs.
+    return set(observed.endpoints) - set(desired.endpoints)
 
 
 def gateways_by_inside(instances: Mapping[str, Instance]) -> dict[Address, str]:
