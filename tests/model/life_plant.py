@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from clock import Clock
 from life_nodes import EpicNode, TunnelEnd, WorkloadNode
+from whole_snapshot import node_snapshot
 
-from epic.ads.desired.assemble import gateway_parts, node_snapshot, node_state
+from epic.ads.desired.assemble import gateway_parts, node_state
 from epic.ads.desired.objects import KINDS, ObjectIndex
 from epic.ads.desired.siblings import SiblingLists
 from epic.ads.reports import applied_siblings, heard, reported, silent

@@ -245,7 +245,7 @@ class AdsService:
                 # What was built stays, mostly: a full collection over all of it takes more than a second.
                 gc.freeze()
             if complete:
-                self._publish()
+                await self._publish()
 
     def _is_ready(self, gateway: GatewayId) -> bool:
         """Whether all was tried that there is to be published of the gateway."""
@@ -285,12 +285,13 @@ class AdsService:
         self._snapshots.collect(changes)
         self._touch(gateway)
 
-    def _publish(self) -> None:
-        known = {node.name: node for node in self._objects.nodes() if not node.status.lost}
-        for name, node in known.items():
+    async def _publish(self) -> None:
+        for name in self._node_names():
             if self._snapshots.is_behind(name):
-                self._server.publish(name, *self._snapshots.bring_up(node))
-        for name in self._server.published - known.keys():
+                await self._snapshots.make(name)
+                if (node := self._objects.node(name)) is not None:
+                    self._server.publish(name, *self._snapshots.bring_up(node))
+        for name in self._server.published - self._node_names():
             # Nothing more is heard of it; it learns of its removal when it is refused.
             self._snapshots.forget(name)
             self._server.forget(name)

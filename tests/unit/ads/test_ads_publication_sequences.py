@@ -30,10 +30,12 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from pydantic import SecretStr
+from whole_snapshot import node_snapshot
 
 from epic.ads import service
 from epic.ads.desired import configurations, parts
-from epic.ads.desired.assemble import Accepted, GatewayParts, gateway_parts, node_snapshot, node_state
+from epic.ads.desired import nodes as nodes_module
+from epic.ads.desired.assemble import Accepted, GatewayParts, gateway_parts, node_state
 from epic.ads.desired.configurations import Key
 from epic.ads.desired.objects import Inputs
 from epic.ads.desired.parts import Parts
@@ -172,6 +174,7 @@ class Comparison(RuleBasedStateMachine):
         self.patches = [
             patch.object(asyncio, "to_thread", self.aside),
             patch.object(parts, "_MOST_AT_ONCE", 6),
+            patch.object(nodes_module, "_MOST_AT_ONCE", 1),
             patch.object(parts, "gateway_parts", self.parts_of),
             patch.object(configurations, "_translated", translated),
             patch.object(service, "_DEBOUNCE_SECONDS", 0),

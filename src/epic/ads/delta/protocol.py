@@ -81,12 +81,18 @@ class Stream(ABC):
         At None there is more to look at, and others may have their turn first.
         """
 
-    def receive(self, request: pb.DeltaDiscoveryRequest) -> Acked | Refused | None:
-        """Take in a request; returns what it says of an earlier response, if it does."""
+    def receive(
+        self, request: pb.DeltaDiscoveryRequest, held: dict[str, str] | None = None
+    ) -> Acked | Refused | None:
+        """Take in a request; returns what it says of an earlier response, if it does.
+
+        `held`: its `initial_resource_versions`, if they were read already; they are the stream's from now on.
+        """
         subscription = self._subscriptions.get(request.type_url)
         first = subscription is None
         if subscription is None:
-            held = dict(request.initial_resource_versions)
+            if held is None:
+                held = dict(request.initial_resource_versions)
             wildcard = not request.resource_names_subscribe
             began = sum(NAME_BYTES + len(name) + len(version) for name, version in held.items())
             subscription = Subscription(wildcard=wildcard, held=held, sent=dict(held), named=began)

@@ -19,11 +19,8 @@ from epic.ads.snapshot import (
     INSTANCE,
     LISTENER,
     LOAD_ASSIGNMENT,
-    NODE_STATE,
     ROUTE_CONFIGURATION,
-    SIBLINGS,
     TUNNEL,
-    TYPES,
     Resources,
     Snapshot,
     Versioned,
@@ -125,20 +122,6 @@ def parts_basis(inputs: Inputs, accepted: Accepted | None) -> tuple[object, ...]
         inputs.slices,
         inputs.tunnels,
     )
-
-
-def node_snapshot(
-    parts: Iterable[Snapshot], siblings: Resources, state: epic_pb2.NodeState
-) -> dict[str, dict[str, Versioned]]:
-    """The node's snapshot from what its gateways contribute; of `siblings` the lists of those gateways."""
-    whole: dict[str, dict[str, Versioned]] = {type_url: {} for type_url in TYPES}
-    for part in parts:
-        for type_url, resources in part.items():
-            whole[type_url].update(resources)
-    whole[NODE_STATE][THE_NODE] = versioned(state)
-    # Who has the instance later gets the list then: it comes after what it is about.
-    whole[SIBLINGS] = {gateway: siblings[gateway] for gateway in whole[INSTANCE] if gateway in siblings}
-    return whole
 
 
 def node_state(node: Node, placed: Iterable[Placed]) -> epic_pb2.NodeState:

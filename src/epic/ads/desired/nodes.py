@@ -3,16 +3,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Iterable
 
-from epic.ads.desired.assemble import THE_NODE, node_snapshot, node_state
+from epic.ads.desired.assemble import THE_NODE, node_state
 from epic.ads.desired.parts import NodeChanges, Parts
 from epic.ads.desired.siblings import SiblingLists
 from epic.ads.snapshot import (
     INSTANCE,
     NODE_STATE,
     SIBLINGS,
+    TYPES,
     Changes,
     Differing,
     Snapshot,
@@ -23,6 +25,9 @@ from epic.lifecycle.digest import Placed
 from epic.model.resources import Node
 from epic.model.values.naming import GatewayId
 from epic.proto import epic_pb2
+
+# Gateways of a node to put together before others have their turn: a few milliseconds.
+_MOST_AT_ONCE = 50
 
 _Snapshot = dict[str, dict[str, Versioned]]
 _Changes = dict[str, dict[str, Versioned | None]]
@@ -38,6 +43,8 @@ class NodeSnapshots:
         self._parts = parts
         self._siblings = SiblingLists()
         self._snapshots: dict[str, _Snapshot] = {}
+        self._followed: set[str] = set()
+        """The nodes for which changes are collected: those that have a snapshot, or one is being made for."""
         self._changes: dict[str, _Changes] = {}
         self._relisted: dict[str, set[str]] = defaultdict(set)
         self._restated: set[str] = set()
@@ -45,24 +52,24 @@ class NodeSnapshots:
     def begin_anew(self, siblings: SiblingLists) -> None:
         """Go by these lists from now on; each node is made anew, for something may have been missed."""
         self._siblings = siblings
-        for node in list(self._snapshots):
+        for node in list(self._followed):
             self.forget(node)
 
     def collect(self, changes: NodeChanges) -> None:
         """Parts contribute something else to nodes than before."""
-        for node in changes.keys() & self._snapshots.keys():
+        for node in changes.keys() & self._followed:
             mine = self._changes.setdefault(node, {})
             for type_url, resources in changes[node].items():
                 mine.setdefault(type_url, {}).update(resources)
 
     def relist(self, nodes: Iterable[str], gateway: GatewayId) -> None:
         """The list of a gateway's siblings is another."""
-        for node in self._snapshots.keys() & nodes:
+        for node in self._followed.intersection(nodes):
             self._relisted[node].add(str(gateway))
 
     def restate(self, node: str) -> None:
         """Something else is known of the node itself."""
-        if node in self._snapshots:
+        if node in self._followed:
             self._restated.add(node)
 
     def is_behind(self, node: str) -> bool:
@@ -70,16 +77,27 @@ class NodeSnapshots:
         pieces = (self._changes, self._relisted, self._restated)
         return node not in self._snapshots or any(node in piece for piece in pieces)
 
-    def bring_up(self, node: Node) -> tuple[Snapshot, Differing | None]:
-        """What the node is to have now, and what of it differs from the last time; None: all of it may.
+    async def make(self, node: str) -> None:
+        """See to it that there is a snapshot that can be brought up to date, be it an empty one."""
+        if node in self._snapshots:
+            return
+        self.forget(node)
+        # What changes from here on is made so when it is brought up to date, as is what is left out here.
+        self._followed.add(node)
+        snapshot: _Snapshot = {type_url: {} for type_url in TYPES}
+        for number, (proxy, part) in enumerate(self._parts.on(node), 1):
+            for type_url, resources in part.items():
+                snapshot[type_url].update(resources)
+            self._relisted[node].add(str(proxy.id))
+            if not number % _MOST_AT_ONCE:
+                await asyncio.sleep(0)
+        self._restated.add(node)
+        self._snapshots[node] = snapshot
 
-        Where it says what differs it has changed the snapshot of the last time, and returns that.
-        """
+    def bring_up(self, node: Node) -> tuple[Snapshot, Differing]:
+        """What the node is to have now, in the snapshot of the last time, and what differs from then."""
         name = node.name
-        snapshot = self._snapshots.get(name)
-        if snapshot is None:
-            made = self._snapshots[name] = self._made(node)
-            return made, None
+        snapshot = self._snapshots[name]
         changes = self._changes.pop(name, {})
         _apply(snapshot, changes)
         moved = changes.get(INSTANCE, {}).keys()
@@ -94,13 +112,10 @@ class NodeSnapshots:
     def forget(self, node: str) -> None:
         """The node is not served any more, or to be made anew."""
         self._snapshots.pop(node, None)
+        self._followed.discard(node)
         self._changes.pop(node, None)
         self._relisted.pop(node, None)
         self._restated.discard(node)
-
-    def _made(self, node: Node) -> _Snapshot:
-        parts = (part for _, part in self._parts.on(node.name))
-        return node_snapshot(parts, self._siblings.of(node.name), self._state(node))
 
     def _state(self, node: Node) -> epic_pb2.NodeState:
         """Of the same moment as the parts: the node says by it what it has of them."""
