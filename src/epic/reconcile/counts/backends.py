@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import NamedTuple
+from functools import lru_cache
+from typing import NamedTuple, TypeVar
 
 from epic.model.base import Resource
 from epic.model.resources import GWEndpointSlice, GWRoute
@@ -14,6 +15,8 @@ from epic.model.values.naming import GatewayId
 from epic.reconcile.counts.counting import add, count, count_in, discard
 from epic.reconcile.counts.node_endpoints import NodeEndpoints
 from epic.tunnels import WorkloadNode, route_parents, route_services, slice_nodes
+
+_V = TypeVar("_V")
 
 
 class _Service(NamedTuple):
@@ -43,8 +46,8 @@ class Backends:
         self._services: dict[GatewayId, Counter[_Service]] = {}
         """How many of a gateway's routes lead to a Service."""
         self._gateways: dict[_Service, set[GatewayId]] = {}
-        self._hosts: dict[_Service, dict[WorkloadNode, dict[str, _Host]]] = {}
-        """The nodes with endpoints of a Service, and what its slices say of each."""
+        self._hosts: dict[_Service, dict[str, dict[WorkloadNode, _Host]]] = {}
+        """What each slice of a Service says of the nodes with its endpoints."""
         self.endpoints = NodeEndpoints()
         self._named: dict[str, Counter[WorkloadNode]] = {}
         self._endpoints: Counter[str] = Counter()
@@ -105,8 +108,9 @@ class Backends:
             add(self._gateways, service, gateway)
         else:
             discard(self._gateways, service, gateway)
-        for node, hosts in self._hosts.get(service, {}).items():
-            self.endpoints.change(gateway, node, sign * sum(host.endpoints for host in hosts.values()))
+        for hosts in self._hosts.get(service, {}).values():
+            for node, host in hosts.items():
+                self.endpoints.change(gateway, node, sign * host.endpoints)
 
     def apply_slice(self, account: str, name: str, obj: Resource | None) -> None:
         """Take in an EndpointSlice."""
@@ -120,15 +124,12 @@ class Backends:
                 for node in named_nodes(piece):
                     count_in(self._named, account, node, sign)
         before, after = _hosts(account, old), _hosts(account, new)
-        for (service, node), host in after.items():
-            self._hosts.setdefault(service, {}).setdefault(node, {})[name] = host
-        for service, node in before.keys() - after.keys():
-            hosts = self._hosts[service][node]
-            del hosts[name]
-            if not hosts:
-                del self._hosts[service][node]
+        for service in {service for service, _ in before}:
+            del self._hosts[service][name]
             if not self._hosts[service]:
                 del self._hosts[service]
+        for (service, node), host in after.items():
+            self._hosts.setdefault(service, {}).setdefault(name, {})[node] = host
         for key in before.keys() | after.keys():
             number = _endpoints(after, key) - _endpoints(before, key)
             for gateway in self._gateways.get(key[0], ()) if number else ():
@@ -142,10 +143,10 @@ class Backends:
         """The nodes with endpoints of the gateway's Services; the address is that in the first slice."""
         found: dict[WorkloadNode, tuple[str, Address]] = {}
         for service in self._services.get(gateway, ()):
-            for node, hosts in self._hosts.get(service, {}).items():
-                name = min(hosts)
-                if node not in found or name < found[node][0]:
-                    found[node] = name, hosts[name].address
+            for name, hosts in self._hosts.get(service, {}).items():
+                for node, host in hosts.items():
+                    if node not in found or name < found[node][0]:
+                        found[node] = name, host.address
         return {node: address for node, (_, address) in found.items()}
 
     def gateways(self, account: str, service: str) -> set[str]:
@@ -183,7 +184,17 @@ def _hosts(account: str, piece: GWEndpointSlice | None) -> dict[tuple[_Service, 
     for endpoint in piece.spec.endpoints:
         counts[endpoint.node_name] += len(endpoint.addresses)
     service = _Service(account, uid)
-    return {(service, node): _Host(address, max(1, counts[node.name])) for node, address in nodes.items()}
+    return {
+        (service, _one_of(node)): _one_of(_Host(address, max(1, counts[node.name])))
+        for node, address in nodes.items()
+    }
+
+
+# Each slice of an account names the same nodes, and many have as many endpoints there as others.
+@lru_cache(maxsize=32_768, typed=True)
+def _one_of(value: _V) -> _V:
+    """The first of its equals."""
+    return value
 
 
 def _endpoints(
