@@ -52,6 +52,7 @@ class Context:
     pools: Pools = DEFAULT_POOLS
     address_quarantine: timedelta = timedelta(minutes=5)
     live: Live = field(default_factory=Live)
+    world: CurrentWorld | None = None
     limits: Limits = field(default_factory=Limits)
     no_room: LogOnChange = field(default_factory=lambda: LogOnChange(log))
     closing: asyncio.Event = field(default_factory=asyncio.Event)
@@ -59,8 +60,8 @@ class Context:
 
     @cached_property
     def current(self) -> CurrentWorld:
-        """What new gateways are planned on."""
-        return CurrentWorld(self.store)
+        """What new gateways are planned on: `world`, if somebody has one already."""
+        return self.world or CurrentWorld(self.store)
 
     @cached_property
     def workload_lists(self) -> WorkloadLists:

@@ -10,6 +10,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from ipaddress import IPv6Address
 from typing import Any
 
@@ -89,10 +90,10 @@ def end_process_soon(status: int) -> None:
 
 
 def notify(state: str) -> None:
-    """Tell systemd, if it asked to be told."""
+    """Tell systemd, if it asked to be told; if it does not listen, all goes on and ends as it would."""
     address = os.environ.get("NOTIFY_SOCKET")
     if address:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
             sock.connect(address.replace("@", "\0", 1) if address.startswith("@") else address)
             sock.sendall(state.encode())
 

@@ -40,6 +40,12 @@ class CurrentWorld:
         self._world = _NotingWorld()
         self._revision: int | None = None
 
+    def prepare(self) -> None:
+        """Read everything, unless that was done; else the first transaction does. Raises NotWritable."""
+        with self._locked():
+            if self._revision is None:
+                self._read_all()
+
     @contextmanager
     def transaction(self) -> Iterator[tuple[Transaction, World]]:
         """Begin a write, with the world as it is before it.

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 
 from epic.errors import NotWritable
 from epic.heartbeats import Heartbeats
@@ -51,7 +52,7 @@ class Lifecycle:
         self._settings = settings
         self._evidence = evidence
         self._heartbeats = heartbeats
-        self._current = CurrentWorld(store)
+        self.current = CurrentWorld(store)
         # To look is cheap and needs no lock; what is done is looked up in the current world.
         self._lives = Lives()
         self._failures: FailureLog[Key] = FailureLog(log)
@@ -62,6 +63,8 @@ class Lifecycle:
         """Read everything; returns the revision from which changes are to be taken in."""
         revision = self._store.revision
         self._lives = Lives.of(self._store)
+        with suppress(NotWritable):  # somebody who writes is at it
+            self.current.prepare()
         accounts = {tunnel.account for tunnel in self._store.list(Tunnel) if tunnel.deleting}
         for key in self._lives.keys() | {Key("tunnels", account, "") for account in accounts}:
             self.queue.add(key)
@@ -88,7 +91,7 @@ class Lifecycle:
     def _try(self, keys: list[Key], *, quiet: bool) -> bool:
         """Do the work of the keys together; one alone that fails is tried again later."""
         try:
-            with self._current.transaction() as (transaction, world):
+            with self.current.transaction() as (transaction, world):
                 self._turns += 1
                 turn = Turn(transaction, world, self._settings, self._evidence, self._heartbeats, self._turns)
                 for key in keys:

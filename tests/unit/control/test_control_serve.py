@@ -110,3 +110,10 @@ def test_only_who_asks_is_told(monkeypatch: pytest.MonkeyPatch, announced: socke
     announced.setblocking(False)
     with pytest.raises(BlockingIOError):
         announced.recv(64)
+
+
+def test_who_asked_and_is_gone_is_no_error(monkeypatch: pytest.MonkeyPatch, announced: socket.socket) -> None:
+    announced.close()
+    notify("STOPPING=1")
+    monkeypatch.setenv("NOTIFY_SOCKET", "/nowhere/notify")
+    notify("STOPPING=1")

@@ -230,3 +230,18 @@ def test_random_lives_with_failures_leave_the_world_as_the_store_is(store: Faili
         free = POOL.range.size - len(alive)
         assert world.claims.public.propose([POOL], free) == fresh.claims.public.propose([POOL], free)
         assert not taken & set(world.claims.public.propose([POOL], free))
+
+
+def test_a_world_that_was_prepared_is_not_read_again_and_is_as_the_store_is(
+    store: FailingStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with store.transaction() as transaction:
+        transaction.create(gateway("g1", "203.0.113.1"))
+    current = CurrentWorld(store)
+    current.prepare()
+    with store.transaction() as transaction:
+        transaction.create(gateway("g2", "203.0.113.2"))
+    monkeypatch.setattr(store, "list", None)
+    current.prepare()
+    with current.transaction() as (_, world):
+        assert {gateway_.proxy for gateway_ in world.proxies} == {"g1", "g2"}
