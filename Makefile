@@ -120,8 +120,10 @@ bench-core: ## Measure the cache and the ADS of 1,000 gateways and 100,000 endpo
 	@$(BIN)/python tests/bench/kinds.py
 	@$(BIN)/python tests/bench/ads_change.py
 
-bench-control: ## Measure epic-control at 1,000 gateways and 100,000 endpoints: start, memory, writes, reads (5 minutes)
+bench-control: ## Measure epic-control at 1,000 gateways and 100,000 endpoints: start, memory, writes, reads; and what one account makes it do (6 minutes)
 	@$(BIN)/python tests/bench/control.py
+	@$(BIN)/python tests/bench/workload_streams.py
+	@$(BIN)/python tests/bench/route_links.py
 
 bench-mirror: ## Measure a Linux host's mirror at 10,000 objects (3 minutes)
 	@$(BIN)/python tests/bench/mirror.py

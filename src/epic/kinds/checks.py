@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from epic.kinds.faults import FieldError
 from epic.model.gatewayapi import HTTPRouteSpec
-from epic.model.resources import GWProxy, GWRoute
+from epic.model.resources import GWEndpointSlice, GWProxy, GWRoute
 
 MOST_MATCHES = 128
 """Of all rules of a route."""
@@ -46,6 +46,15 @@ def check_matches(route: GWRoute) -> Iterator[FieldError]:
         message = f"{matches} matches in all rules; at most {MOST_MATCHES} are possible"
         yield FieldError(("spec", "http", "rules"), message)
     yield from _check_paths(http)
+
+
+def check_endpoints(piece: GWEndpointSlice) -> Iterator[FieldError]:
+    """Each has an address, as in Kubernetes: those without are counted for nothing, and are work."""
+    for i, endpoint in enumerate(piece.spec.endpoints):
+        if not endpoint.addresses:
+            yield FieldError(
+                ("spec", "endpoints", i, "addresses"), "it is empty; an endpoint has at least one address"
+            )
 
 
 def _check_paths(http: HTTPRouteSpec) -> Iterator[FieldError]:

@@ -124,6 +124,7 @@ GW_ENDPOINT_SLICE = Kind(
             for name in ("deprecatedTopology", "hints", "hostname", "targetRef", "zone")
         }
     ),
+    checks=(checks.check_endpoints,),
 )
 NODE = Kind(
     Node,

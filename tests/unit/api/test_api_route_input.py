@@ -33,6 +33,11 @@ ROUTES, SLICES = f"{API}/accounts/root/routes", f"{API}/accounts/root/slices"
         ),
         (
             SLICES,
+            {"clientRef": {"uid": "E"}, "parentRef": {"uid": "S"}, "endpoints": [{"addresses": []}]},
+            "slice.spec.endpoints.0.addresses: it is empty; an endpoint has at least one address",
+        ),
+        (
+            SLICES,
             {"clientRef": {"uid": "E"}, "parentRef": {"uid": "S"}, "endpoints": [{"addresses": ["fd00::1"]}]},
             "endpoints.0.addresses: 'fd00::1' is an IPv6 address in a slice of type IPv4",
         ),

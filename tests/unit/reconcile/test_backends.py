@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 
 import pytest
 
 from epic.model.resources import GWEndpointSlice, GWRoute
 from epic.model.values.naming import GatewayId
 from epic.reconcile.counts.backends import Backends, endpoint_count, named_nodes
-from epic.tunnels import proxy_services, route_parents, route_services, workload_endpoints
+from epic.tunnels import WorkloadNode, proxy_services, route_parents, route_services, workload_endpoints
 
 GATEWAYS, SERVICES, NODES = ("g0", "g1"), ("s0", "s1", "s2"), ("n0", "n1", "n2", "n3")
 
@@ -99,6 +100,82 @@ def test_a_change_costs_nothing_for_gateways_that_routes_name_and_do_not_exist()
     assert kept(backends)["_behind"] == kept(backends)["_services"] == 0
     backends.apply_gateway(GatewayId("a", "made-up-7"), exists=True)
     assert kept(backends)["_behind"] == backends.count_workloads(GatewayId("a", "made-up-7")) == 1
+
+
+def wide(backends: Backends, gateways: int, services: int, nodes: int) -> GWRoute:
+    """A route from all of these gateways to Services that have an endpoint on each of the nodes."""
+    for number in range(services):
+        at = [f"n{node}" for node in range(nodes)]
+        spec = {
+            "clientRef": {"clusterID": "c"},
+            "parentRef": {"uid": f"s{number}"},
+            "endpoints": [{"addresses": ["10.0.0.1"], "nodeName": node} for node in at],
+            "nodeAddresses": dict.fromkeys(at, "192.0.2.9"),
+        }
+        made = {"metadata": {"name": f"p{number}", "namespace": "a"}, "spec": spec}
+        backends.apply_slice("a", f"p{number}", GWEndpointSlice.model_validate(made))
+    for number in range(gateways):
+        backends.apply_gateway(GatewayId("a", f"g{number}"), exists=True)
+    refs = [{"name": f"s{number}", "port": 80} for number in range(services)]
+    parents = [{"name": f"g{number}"} for number in range(gateways)]
+    http = {"parentRefs": parents, "rules": [{"backendRefs": refs}]}
+    return GWRoute.model_validate({"metadata": {"name": "r", "namespace": "a"}, "spec": {"http": http}})
+
+
+def test_a_route_is_counted_once_for_each_gateway_and_node_however_many_services_it_leads_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    backends = Backends()
+    led = wide(backends, gateways=6, services=8, nodes=5)
+    counted: list[tuple[GatewayId, int]] = []
+    change = backends.endpoints.change
+
+    def noted(gateway: GatewayId, node: WorkloadNode, number: int) -> None:
+        counted.append((gateway, number))
+        change(gateway, node, number)
+
+    monkeypatch.setattr(backends.endpoints, "change", noted)
+    hosted: list[frozenset[str]] = []
+    find = backends._count_hosted
+
+    def looked_up(account: str, services: frozenset[str]) -> Counter[WorkloadNode]:
+        hosted.append(services)
+        return find(account, services)
+
+    monkeypatch.setattr(backends, "_count_hosted", looked_up)
+    for obj, number in ((led, 8), (None, -8)):
+        counted.clear()
+        hosted.clear()
+        backends.apply_route("a", "r", obj)
+        assert Counter(counted) == {(GatewayId("a", f"g{g}"), number): 5 for g in range(6)}
+        assert len([services for services in hosted if services]) == 1, "summed up once for all gateways"
+
+
+def test_the_nodes_behind_gateways_with_the_same_services_are_found_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    backends = Backends()
+    backends.apply_route("a", "r", wide(backends, gateways=6, services=3, nodes=4))
+    found: list[frozenset[str]] = []
+    find = backends._find_workloads
+
+    def looked_up(account: str, services: frozenset[str]) -> object:
+        found.append(services)
+        return find(account, services)
+
+    monkeypatch.setattr(backends, "_find_workloads", looked_up)
+    for _ in range(2):
+        assert {len(backends.workloads(GatewayId("a", f"g{g}"))) for g in range(6)} == {4}
+    assert len(found) == 1
+    backends.apply_slice("a", "p0", None)
+    assert len(backends.workloads(GatewayId("a", "g0"))) == 4
+    assert len(found) == 2, "a slice may have changed them"
+
+
+def test_an_endpoint_without_an_address_counts() -> None:
+    endpoints = [{"addresses": [], "nodeName": f"n{number}"} for number in range(7)]
+    body = {"metadata": {"name": "s", "namespace": "a"}, "spec": {"endpoints": endpoints}}
+    assert endpoint_count(GWEndpointSlice.model_validate(body)) == 7
 
 
 def kept(backends: Backends) -> dict[str, int]:

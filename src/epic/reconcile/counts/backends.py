@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import NamedTuple, TypeVar
 
@@ -17,6 +17,8 @@ from epic.reconcile.counts.node_endpoints import NodeEndpoints
 from epic.tunnels import WorkloadNode, route_parents, route_services, slice_nodes
 
 _V = TypeVar("_V")
+_SETS_KEPT = 32
+"""Of Services, for an account."""
 
 
 class _Service(NamedTuple):
@@ -43,11 +45,13 @@ class Backends:
         self._existing: set[GatewayId] = set()
         self._attached: dict[GatewayId, set[str]] = {}
         """The names of the routes with this parent, whether it exists or not."""
-        self._services: dict[GatewayId, Counter[_Service]] = {}
+        self._services: dict[GatewayId, Counter[str]] = {}
         """How many of a gateway's routes lead to a Service."""
         self._gateways: dict[_Service, set[GatewayId]] = {}
         self._hosts: dict[_Service, dict[str, dict[WorkloadNode, _Host]]] = {}
         """What each slice of a Service says of the nodes with its endpoints."""
+        self._workloads: dict[str, dict[frozenset[str], Mapping[WorkloadNode, Address]]] = {}
+        """By account, the nodes with endpoints of these Services, as far as somebody has asked."""
         self.endpoints = NodeEndpoints()
         self._named: dict[str, Counter[WorkloadNode]] = {}
         self._endpoints: Counter[str] = Counter()
@@ -58,13 +62,14 @@ class Backends:
         """Take in that a gateway exists, or does not any more."""
         if exists == (gateway in self._existing):
             return
+        routes = (self._routes[gateway.account, name] for name in self._attached.get(gateway, ()))
+        leading = Counter(uid for route in routes for uid in route_services(route))
         if exists:
             self._existing.add(gateway)
-        for name in self._attached.get(gateway, ()):
-            for service in _services(gateway.account, self._routes[gateway.account, name]):
-                self._link(gateway, service, 1 if exists else -1)
-        if not exists:
+        else:
             self._existing.discard(gateway)
+        self._workloads.pop(gateway.account, None)
+        self._link({gateway}, leading, 1 if exists else -1)
 
     def apply_route(self, account: str, name: str, obj: Resource | None) -> None:
         """Take in a route."""
@@ -77,11 +82,14 @@ class Backends:
             discard(self._attached, gateway, name)
         for gateway in after - before:
             add(self._attached, gateway, name)
-        links_before, links_after = self._links(account, old), self._links(account, new)
-        for gateway, service in links_before - links_after:
-            self._link(gateway, service, -1)
-        for gateway, service in links_after - links_before:
-            self._link(gateway, service, 1)
+        had, has = _services(old), _services(new)
+        for gateways, fewer, more in (
+            (before & after, had - has, has - had),
+            (before - after, had, set()),
+            (after - before, set(), has),
+        ):
+            self._link(gateways & self._existing, Counter(fewer), -1)
+            self._link(gateways & self._existing, Counter(more), 1)
 
     def _count_owned(self, account: str, kind: str, old: Resource | None, new: Resource | None) -> None:
         if (old is None) != (new is None):
@@ -92,25 +100,34 @@ class Backends:
         found = self._owned.get(account)
         return found[kind] if found else 0
 
-    def _links(self, account: str, route: GWRoute | None) -> set[tuple[GatewayId, _Service]]:
-        if route is None:
-            return set()
-        services = _services(account, route)
-        return {
-            (parent, service) for parent in _parents(account, route) & self._existing for service in services
-        }
+    def _link(self, gateways: set[GatewayId], leading: Mapping[str, int], sign: int) -> None:
+        """So many routes of each of these gateways more, or less, lead to Services.
 
-    def _link(self, gateway: GatewayId, service: _Service, sign: int) -> None:
-        """One of the gateway's routes more, or less, leads to the Service."""
-        if not count_in(self._services, gateway, service, sign):
-            return
-        if sign > 0:
-            add(self._gateways, service, gateway)
-        else:
-            discard(self._gateways, service, gateway)
-        for hosts in self._hosts.get(service, {}).values():
-            for node, host in hosts.items():
-                self.endpoints.change(gateway, node, sign * host.endpoints)
+        All gateways of an account together: where the same Services come to several, or leave them, their
+        endpoints are summed up once.
+        """
+        behind: dict[frozenset[str], Counter[WorkloadNode]] = {}
+        for gateway in gateways:
+            changed = frozenset(
+                uid
+                for uid, routes in leading.items()
+                if count_in(self._services, gateway, uid, sign * routes)
+            )
+            for uid in changed:
+                (add if sign > 0 else discard)(self._gateways, _Service(gateway.account, uid), gateway)
+            if changed not in behind:
+                behind[changed] = self._count_hosted(gateway.account, changed)
+            for node, number in behind[changed].items():
+                self.endpoints.change(gateway, node, sign * number)
+
+    def _count_hosted(self, account: str, services: Iterable[str]) -> Counter[WorkloadNode]:
+        """How many endpoints of these Services are on each workload node."""
+        found: Counter[WorkloadNode] = Counter()
+        for uid in services:
+            for hosts in self._hosts.get(_Service(account, uid), {}).values():
+                for node, host in hosts.items():
+                    found[node] += host.endpoints
+        return found
 
     def apply_slice(self, account: str, name: str, obj: Resource | None) -> None:
         """Take in an EndpointSlice."""
@@ -123,6 +140,7 @@ class Backends:
                 count(self._endpoints, account, sign * endpoint_count(piece))
                 for node in named_nodes(piece):
                     count_in(self._named, account, node, sign)
+        self._workloads.pop(account, None)
         before, after = _hosts(account, old), _hosts(account, new)
         for service in {service for service, _ in before}:
             del self._hosts[service][name]
@@ -139,11 +157,23 @@ class Backends:
         """How many nodes have endpoints of the gateway's Services."""
         return self.endpoints.count_workloads(gateway)
 
-    def workloads(self, gateway: GatewayId) -> dict[WorkloadNode, Address]:
-        """The nodes with endpoints of the gateway's Services; the address is that in the first slice."""
+    def workloads(self, gateway: GatewayId) -> Mapping[WorkloadNode, Address]:
+        """The nodes with endpoints of the gateway's Services; the address is that in the first slice.
+
+        Gateways with the same Services have the same.
+        """
+        services = frozenset(self._services.get(gateway, ()))
+        known = self._workloads.setdefault(gateway.account, {}) if services else {}
+        if services not in known:
+            if len(known) >= _SETS_KEPT:
+                known.clear()
+            known[services] = self._find_workloads(gateway.account, services)
+        return known[services]
+
+    def _find_workloads(self, account: str, services: Iterable[str]) -> Mapping[WorkloadNode, Address]:
         found: dict[WorkloadNode, tuple[str, Address]] = {}
-        for service in self._services.get(gateway, ()):
-            for name, hosts in self._hosts.get(service, {}).items():
+        for uid in services:
+            for name, hosts in self._hosts.get(_Service(account, uid), {}).items():
                 for node, host in hosts.items():
                     if node not in found or name < found[node][0]:
                         found[node] = name, host.address
@@ -164,16 +194,19 @@ def named_nodes(piece: GWEndpointSlice) -> set[WorkloadNode]:
 
 
 def endpoint_count(piece: GWEndpointSlice) -> int:
-    """How many endpoints a slice counts for: its addresses, or its ports if these are more."""
-    return max(sum(len(endpoint.addresses) for endpoint in piece.spec.endpoints), len(piece.spec.ports))
+    """How many endpoints a slice counts for: its addresses, or its ports if these are more.
+
+    One without an address is one: whoever is on a node for a Service is looked at with each that changes.
+    """
+    return max(sum(max(1, len(e.addresses)) for e in piece.spec.endpoints), len(piece.spec.ports))
 
 
 def _parents(account: str, route: GWRoute | None) -> set[GatewayId]:
     return {GatewayId(account, parent) for parent in route_parents(route)} if route is not None else set()
 
 
-def _services(account: str, route: GWRoute) -> list[_Service]:
-    return [_Service(account, uid) for uid in route_services(route)]
+def _services(route: GWRoute | None) -> set[str]:
+    return route_services(route) if route is not None else set()
 
 
 def _hosts(account: str, piece: GWEndpointSlice | None) -> dict[tuple[_Service, WorkloadNode], _Host]:
