@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
 from epic.errors import TooManyRequests
+from epic.log_rate import LogRate
 from epic.tunnels import WorkloadNode
+
+_log = LogRate(logging.getLogger(__name__))
 
 OF_NODE = 4
 """Streams of one workload node. An agent that comes again may have left some that nobody knows are dead."""
@@ -97,6 +101,11 @@ class Streams:
             oldest = next(iter(others))
             self._remove(workload, oldest)
             oldest.end()
+            _log.info(
+                "account %s: one stream too many of node %.100r; its oldest was ended",
+                self._account,
+                workload,
+            )
         if len(self) < most:
             self._of.setdefault(workload, {})[stream] = None
         else:
@@ -136,6 +145,9 @@ class Streams:
             if excess <= 0:
                 return
             excess -= sizes[version]
+            _log.info(
+                "account %s: ended %d streams that are slow to take old lists", self._account, len(streams)
+            )
             for stream in streams:
                 del self._taking[stream]
                 stream.end()
