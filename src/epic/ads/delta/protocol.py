@@ -44,8 +44,8 @@ _LIVE = frozenset({TUNNEL, ENDPOINT, LOAD_ASSIGNMENT})
 _RESPONSE_BYTES = 3 << 20
 # Names to look at, or resources to send, before others have their turn: some milliseconds.
 _MOST_AT_ONCE = 1000
-# What a resource takes in a response besides its name, its version and its body.
-_ENTRY_BYTES = 20
+# What a resource takes in a response besides its name, its version, its type and its content.
+_ENTRY_BYTES = 32
 _NOTHING: Resources = {}
 
 
@@ -333,5 +333,7 @@ def _answer(subscription: Subscription, request: pb.DeltaDiscoveryRequest) -> Ac
 
 def _entry_bytes(name: str, resource: Versioned | None) -> int:
     """What a resource, or the removal of one, takes in a response, at most."""
-    content = resource.body.ByteSize() + len(resource.version) if resource is not None else 0
-    return len(name.encode()) + content + _ENTRY_BYTES
+    size = len(name.encode()) + _ENTRY_BYTES
+    if resource is not None:
+        size += len(resource.version) + len(resource.type_url) + len(resource.value)
+    return size
