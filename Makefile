@@ -120,8 +120,8 @@ bench-core: ## Measure the cache and the ADS of 1,000 gateways and 100,000 endpo
 	@$(BIN)/python tests/bench/kinds.py
 	@$(BIN)/python tests/bench/ads_change.py
 
-bench-control: ## Measure epic-control at 1,000 gateways and 100,000 endpoints: start, memory, writes, reads; and what one account makes it do (6 minutes)
-	@$(BIN)/python tests/bench/control.py
+bench-control: setup-etcd ## Measure epic-control at 1,000 gateways and 100,000 endpoints, and what one account makes it do (10 minutes); ARGS=--etcd: on etcd too
+	@$(BIN)/python tests/bench/control.py $(ARGS)
 	@$(BIN)/python tests/bench/workload_streams.py
 	@$(BIN)/python tests/bench/route_links.py
 

@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the real epic-control takes at full size: to start, in memory, a write, a read, with 50 clients.
+"""What the real epic-control takes at full size, each figure with its goal.
 
-1,000 gateways of 50 accounts, 10,000 routes, 10,000 slices with 100,000 endpoints, 20,000 tunnels. No node is
-connected, and Envoy's validation is a program that accepts everything. `control.py [GATEWAYS]`
+1,000 gateways of 50 accounts, 10,000 routes, 10,000 slices with 100,000 endpoints, 20,000 tunnels. No EPIC
+node is connected, and Envoy's validation is a program that accepts everything. The clients are a process of
+the same machine: on one with two processors times are waiting for a processor as soon as others work there.
+`control.py [GATEWAYS] [--etcd]`; with etcd it is all measured a second time on that, and compared.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ssl
-import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -24,7 +24,18 @@ import httpx
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "model"))
 
+from control_figures import (
+    LOOP_FAULTS,
+    Figures,
+    longest_piece,
+    memory,
+    print_ratios,
+    processor_seconds,
+    wait_until_idle,
+)
+from control_nodes import Watcher, event_times, live_idle, open_all, tls
 from control_process import ADMIN, API, ControlProcess
+from etcd_server import EtcdServer
 
 from epic.cache.store import CachedStore
 from epic.model.base import Metadata
@@ -43,6 +54,9 @@ from epic.store.location import StoreLocation
 
 GATEWAYS, OF_ACCOUNT, PARTS = 1000, 20, 10
 CLIENTS, WRITES, SECONDS = 50, 300, 5.0
+WATCHERS, EVENTS = 1000, 100
+IDLE_NODES, IDLE_SECONDS = 200, 30.0
+BUILT_SECONDS = 600.0
 _NOW = datetime.now(UTC).replace(microsecond=0).isoformat()
 
 
@@ -162,19 +176,8 @@ def fill(location: StoreLocation, count: int) -> None:
                     transaction.create(slice_(number, part))
 
 
-def rss(control: ControlProcess) -> float:
-    """MiB."""
-    status = Path(f"/proc/{control.pid}/status").read_text()
-    return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) / 1024
-
-
-def quantiles(times: list[float]) -> str:
-    ordered = sorted(times)
-    p50, p99 = statistics.median(ordered) * 1e3, ordered[int(len(ordered) * 0.99)] * 1e3
-    return f"p50 {p50:.1f} ms, p99 {p99:.1f} ms, longest {ordered[-1] * 1e3:.0f} ms"
-
-
 async def timed(calls: int, call: Callable[[int], Awaitable[httpx.Response]]) -> list[float]:
+    """The seconds of each call."""
     times = []
     for number in range(calls):
         begun = time.perf_counter()
@@ -184,74 +187,162 @@ async def timed(calls: int, call: Callable[[int], Awaitable[httpx.Response]]) ->
     return times
 
 
-async def rate(call: Callable[[int, int], Awaitable[httpx.Response]]) -> tuple[float, int]:
-    """Replies a second to 50 clients, and how many were refused."""
-    done = refused = 0
+async def rate(call: Callable[[int, int], Awaitable[httpx.Response]]) -> float:
+    """Replies a second to 50 clients."""
+    done = 0
+    # Connections are there by then.
+    await asyncio.gather(*(call(which, 0) for which in range(CLIENTS)), return_exceptions=True)
     end = time.perf_counter() + SECONDS
 
     async def client(which: int) -> None:
-        nonlocal done, refused
+        nonlocal done
         turn = 0
         while time.perf_counter() < end:
-            reply = await call(which, turn)
             turn += 1
-            done += reply.status_code in {200, 302}
-            refused += reply.status_code >= 400
+            with suppress(httpx.TransportError):  # the server had just closed a connection that was idle
+                done += (await call(which, turn)).status_code in {200, 302}
 
     await asyncio.gather(*(client(which) for which in range(CLIENTS)))
-    return done / SECONDS, refused
+    return done / SECONDS
 
 
-async def measure(control: ControlProcess, count: int) -> None:
-    context = ssl.create_default_context(cafile=str(control.pki / "ca.crt"))
+class Calls:
+    """What clients ask for."""
+
+    def __init__(self, client: httpx.AsyncClient, count: int) -> None:
+        self._client = client
+        self._count = count
+
+    def put_slice(self, number: int, turn: int) -> Awaitable[httpx.Response]:
+        """Another endpoint on node n10."""
+        number %= self._count
+        body = {"slice": {"spec": slice_spec(number, 0, 20 + turn % 200)}}
+        return self._client.put(f"{API}/accounts/{account_of(number)}/slices/s{number}-0-x", json=body)
+
+    def put_route(self, number: int, turn: int) -> Awaitable[httpx.Response]:
+        """Another path."""
+        number %= self._count
+        body = {"route": {"spec": route_spec(number, 0, f"/{turn}")}}
+        return self._client.put(f"{API}/accounts/{account_of(number)}/routes/r{number}-0", json=body)
+
+    def read(self, number: int, _: int) -> Awaitable[httpx.Response]:
+        """A route."""
+        number %= self._count
+        return self._client.get(f"{API}/accounts/{account_of(number)}/routes/r{number}-1")
+
+    def list_slices(self, number: int) -> Awaitable[httpx.Response]:
+        """All of an account."""
+        return self._client.get(f"{API}/accounts/{account_of(number * OF_ACCOUNT % self._count)}/slices")
+
+
+async def measure_calls(figures: Figures, calls: Calls) -> None:
+    """One client alone, and fifty."""
+    times = await timed(WRITES, lambda n: calls.put_slice(n * 7, n))
+    figures.note_times("one write, a slice's endpoint", times, p99=15)
+    figures.note_times("one write, a route", await timed(WRITES, lambda n: calls.put_route(n * 7, n)), p99=15)
+    figures.note_times("one read", await timed(WRITES, lambda n: calls.read(n * 7, n)))
+    what = f"an account's list of {OF_ACCOUNT * PARTS} slices"
+    figures.note_times(what, await timed(20, calls.list_slices))
+    for title, call, goal in (("writes", calls.put_route, 1000.0), ("reads", calls.read, 2000.0)):
+        found = await rate(lambda which, turn, call=call: call(which * OF_ACCOUNT, turn))  # type: ignore[misc]
+        figures.note(f"{title}, {CLIENTS} clients", found, "a second", goal, rate=True)
+
+
+async def measure_watchers(figures: Figures, control: ControlProcess, calls: Calls, count: int) -> None:
+    """A thousand streams, two of each workload node, of which each write touches two."""
+    context, accounts = tls(control), range(0, count, OF_ACCOUNT)
+    places = [(account_of(number), f"n{i}") for number in accounts for i in range(1, 11)] * 2
+    watchers = [Watcher(control, account, node) for account, node in places[:WATCHERS]]
+    of_node: dict[tuple[str, str], list[Watcher]] = {}
+    for watcher in watchers:
+        of_node.setdefault((watcher.account, watcher.node), []).append(watcher)
+    await open_all(watchers, context)
+    times = await event_times(
+        lambda n: calls.put_slice(n * 7, n + 100), lambda n: of_node[account_of(n * 7 % count), "n10"], EVENTS
+    )
+    figures.note_times(
+        f"{len(watchers)} watchers: a write until those that it touches have it", times, p99=50
+    )
+    for watcher in watchers:
+        watcher.close()
+
+
+async def measure_idle(figures: Figures, control: ControlProcess, count: int) -> None:
+    """Nodes that have nothing to do but to say so."""
+    context = tls(control)
+    places = [(account_of(number), f"n{i}") for number in range(0, count, OF_ACCOUNT) for i in range(1, 11)]
+    watchers = [Watcher(control, account, node) for account, node in places[:IDLE_NODES]]
+    await open_all(watchers, context)
+    await live_idle(watchers, context, 1.0)
+    begun, used = time.monotonic(), processor_seconds(control)
+    await live_idle(watchers, context, IDLE_SECONDS)
+    share = (processor_seconds(control) - used) / (time.monotonic() - begun)
+    figures.note(f"{len(watchers)} idle workload nodes", share * 100, "% of a core", 2)
+    for watcher in watchers:
+        watcher.close()
+
+
+async def measure(figures: Figures, control: ControlProcess, count: int) -> None:
+    """What clients find, while all is built and afterwards."""
     limits = httpx.Limits(max_connections=CLIENTS, max_keepalive_connections=CLIENTS)
     url = f"https://127.0.0.1:{control.port}"
     async with httpx.AsyncClient(
-        base_url=url, auth=ADMIN, verify=context, limits=limits, timeout=60
+        base_url=url, auth=ADMIN, verify=tls(control), limits=limits, timeout=60
     ) as client:
+        calls = Calls(client, count)
+        times = await timed(WRITES, lambda n: calls.put_slice(n * 7, n))
+        figures.note_times("one write, while all is built after a start", times, p99=15)
+        await asyncio.to_thread(wait_until_idle, control, BUILT_SECONDS)
+        figures.note("memory when all is built", memory(control), "MiB", 400)
+        figures.note("processor time until then", processor_seconds(control), "s")
+        await measure_calls(figures, calls)
+        await measure_watchers(figures, control, calls, count)
+        await measure_idle(figures, control, count)
+    figures.note("memory at the end", memory(control), "MiB", 400)
 
-        def put_slice(number: int, turn: int) -> Awaitable[httpx.Response]:
-            number %= count
-            body = {"slice": {"spec": slice_spec(number, 0, 20 + turn % 200)}}
-            return client.put(f"{API}/accounts/{account_of(number)}/slices/s{number}-0-x", json=body)
 
-        def put_route(number: int, turn: int) -> Awaitable[httpx.Response]:
-            number %= count
-            body = {"route": {"spec": route_spec(number, 0, f"/{turn}")}}
-            return client.put(f"{API}/accounts/{account_of(number)}/routes/r{number}-0", json=body)
-
-        def read(number: int, _: int) -> Awaitable[httpx.Response]:
-            number %= count
-            return client.get(f"{API}/accounts/{account_of(number)}/routes/r{number}-1")
-
-        singles = (("write, a slice's endpoint", put_slice), ("write, a route", put_route), ("read", read))
-        for what, call in singles:
-            times = await timed(WRITES, lambda n, call=call: call(n * 7, n))  # type: ignore[misc]
-            print(f"one {what}: {quantiles(times)}", flush=True)
-        listed = await timed(20, lambda n: client.get(f"{API}/accounts/{account_of(n * 20 % count)}/slices"))
-        print(f"an account's list of {OF_ACCOUNT * PARTS} slices: {quantiles(listed)}", flush=True)
-        for what, call in (("writes", put_route), ("reads", read)):
-            found, refused = await rate(lambda which, turn, call=call: call(which * OF_ACCOUNT, turn))  # type: ignore[misc]
-            print(f"{what} a second, {CLIENTS} clients: {found:.0f} ({refused} refused)", flush=True)
-    print(f"memory at the end: {rss(control):.0f} MiB")
+def measure_store(directory: Path, location: StoreLocation, count: int) -> Figures:
+    """All figures on one engine of the store."""
+    figures, pieces = Figures(), directory / "pieces.json"
+    directory.mkdir()
+    control = ControlProcess(directory / "control", location, LOOP_FAULTS % str(pieces))
+    control.prepare()
+    fill(location, count)
+    print(f"{count} gateways, {location.title}; load {Path('/proc/loadavg').read_text()[:14]}", flush=True)
+    begun = time.perf_counter()
+    control.start()
+    try:
+        figures.note("start to serving", time.perf_counter() - begun, "s", 10)
+        figures.note("processor time of the start", processor_seconds(control), "s")
+        figures.note("memory when it serves", memory(control), "MiB", 400)
+        longest_piece(control, pieces)
+        asyncio.run(measure(figures, control, count))
+        processor, clock, what = longest_piece(control, pieces)
+        figures.note("longest piece of the loop that serves ADS, processor time", processor, "ms", 20)
+        figures.note("the same by the clock", clock, "ms")
+        print(f"  it was {what}")
+    finally:
+        control.stop()
+    return figures
 
 
 def main() -> None:
     """Print the figures."""
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else GATEWAYS
-    with tempfile.TemporaryDirectory() as directory:
-        location = StoreLocation(sqlite=Path(directory) / "store.db")
-        control = ControlProcess(Path(directory) / "control", location)
-        control.prepare()
-        fill(location, count)
-        begun = time.perf_counter()
-        control.start()
-        seconds = time.perf_counter() - begun
-        print(f"{count} gateways: start to serving {seconds:.1f} s, {rss(control):.0f} MiB", flush=True)
+    numbers = [int(argument) for argument in sys.argv[1:] if argument.isdigit()]
+    count = numbers[0] if numbers else GATEWAYS
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        sqlite = measure_store(directory / "sqlite", StoreLocation(sqlite=directory / "store.db"), count)
+        if "--etcd" not in sys.argv:
+            return
+        (directory / "server").mkdir()
+        server = EtcdServer(directory / "server")
+        server.start()
         try:
-            asyncio.run(measure(control, count))
+            etcd = measure_store(directory / "etcd", StoreLocation(etcd=server.settings()), count)
         finally:
-            control.stop()
+            server.stop()
+        print_ratios(sqlite, etcd)
 
 
 if __name__ == "__main__":
