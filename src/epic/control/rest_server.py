@@ -76,6 +76,9 @@ class RestServer(uvicorn.Server):
         self.servers = []
         for sock in sockets or []:
             sock.setblocking(False)
+            # Those that are accepted have it from this one; asyncio sets it only where it made the socket. A
+            # reply is written in two parts, and without it the second waits 40 ms for the client's word.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._doors.append(_Door(self, sock))
         self.started = True
         self.listening.set()

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 import tracemalloc
 from collections.abc import AsyncIterator
@@ -82,6 +83,18 @@ async def none_is_open(server: RestServer) -> None:
     async with asyncio.timeout(10):
         while len(server.connections):  # noqa: ASYNC110 - what is awaited has no event
             await asyncio.sleep(0.01)
+
+
+async def test_no_part_of_a_reply_waits_for_the_client_to_have_acknowledged_the_one_before(
+    server: RestServer, rest: RestSettings
+) -> None:
+    reader, writer = await connect(rest)
+    writer.write(b"GET /client HTTP/1.1\r\nHost: epic\r\n\r\n")
+    await reader.readuntil(b"\r\n\r\n")
+    (protocol,) = server.server_state.connections
+    accepted = protocol.transport.get_extra_info("socket")
+    assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    writer.close()
 
 
 async def test_a_handshake_that_does_not_come_is_not_waited_for(
