@@ -40,7 +40,7 @@ class Group:
 
 async def ended(task: asyncio.Task[None]) -> bool:
     """Whether the task ends; it is ended in any case."""
-    done, _ = await asyncio.wait({task}, timeout=10)
+    done, _ = await asyncio.wait({task}, timeout=60)
     while not task.done():
         task.cancel()
         await asyncio.wait({task}, timeout=1)

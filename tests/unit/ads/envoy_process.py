@@ -145,6 +145,6 @@ async def eventually(condition: Callable[[], object], seconds: float = 5) -> Non
 
 
 async def until_served(port: int, name: str) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while await get(port) != name:  # noqa: ASYNC110
             await asyncio.sleep(0.01)

@@ -79,7 +79,7 @@ class Site:
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
         task = asyncio.create_task(self.service.run())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not self.service.port:  # noqa: ASYNC110 - what is awaited has no event
                 await asyncio.sleep(0.01)
         try:
@@ -101,7 +101,7 @@ async def open_stream(channel: grpc.aio.Channel, node: str = "epic1") -> Any:
     """A stream on which the node has been answered."""
     call = ads_pb2_grpc.AggregatedDiscoveryServiceStub(channel).DeltaAggregatedResources()
     await call.write(pb.DeltaDiscoveryRequest(node=base_pb2.Node(id=node), type_url=INSTANCE))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await call.read()
     return call
 
@@ -109,18 +109,18 @@ async def open_stream(channel: grpc.aio.Channel, node: str = "epic1") -> Any:
 async def refusal(call: Any) -> tuple[grpc.StatusCode, bool]:
     """How the call is refused, and whether it says that the node was removed."""
     with pytest.raises(grpc.aio.AioRpcError) as refused:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await call
     return refused.value.code(), ("epic-node-removed", "true") in tuple(refused.value.trailing_metadata())
 
 
 async def report(channel: grpc.aio.Channel, node: str = "epic1") -> None:
-    await epic_pb2_grpc.AgentServiceStub(channel).Report(epic_pb2.NodeReport(node=node), timeout=10)
+    await epic_pb2_grpc.AgentServiceStub(channel).Report(epic_pb2.NodeReport(node=node), timeout=60)
 
 
 async def renew(channel: grpc.aio.Channel, request: bytes) -> epic_pb2.RenewCertificateReply:
     asked = epic_pb2.RenewCertificateRequest(request=request)
-    reply = await epic_pb2_grpc.AgentServiceStub(channel).RenewCertificate(asked, timeout=10)
+    reply = await epic_pb2_grpc.AgentServiceStub(channel).RenewCertificate(asked, timeout=60)
     assert isinstance(reply, epic_pb2.RenewCertificateReply)
     return reply
 
@@ -182,7 +182,7 @@ async def test_a_client_is_told_of_the_removal_on_its_stream_and_at_each_attempt
     client = DeltaClient(site.channel, "epic1", TYPES, Nothing(), lambda: told.append(time.monotonic()))
     async with site.serving():
         task = asyncio.create_task(client.run())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not site.service._server.nodes:  # noqa: ASYNC110 - it has no event
                 await asyncio.sleep(0.01)
             assert told == []

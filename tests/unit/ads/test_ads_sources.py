@@ -86,6 +86,6 @@ async def test_endpoints_of_both_families_in_one_cluster_are_reached_from_the_in
         )
         async with envoy(tmp_path):
             await eventually(lambda: ROUTE_CONFIGURATION in answers.acked)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 assert {await get(port) for _ in range(4)} == {"127.0.0.9", "::1"}
     assert answers.nacks == []

@@ -84,7 +84,7 @@ async def envoy(tmp_path: Path) -> AsyncIterator[Admin]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - the condition is another's
             await asyncio.sleep(0.005)
 

@@ -84,7 +84,7 @@ async def ended(call: Stream) -> grpc.StatusCode:
 
 
 async def eventually(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - what is awaited has no event
             await asyncio.sleep(0.01)
 
@@ -233,7 +233,7 @@ async def test_names_without_end_are_not_kept(node: Node, caplog: pytest.LogCapt
                 await call.write(
                     pb.DeltaDiscoveryRequest(type_url=LOAD_ASSIGNMENT, resource_names_subscribe=names)
                 )
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not call.done():
                 with contextlib.suppress(grpc.aio.AioRpcError):
                     await call.read()

@@ -39,7 +39,7 @@ class Site:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for it, with a limit."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.001)
 
@@ -217,7 +217,7 @@ async def test_sources_take_turns() -> None:
 
 async def test_a_turn_that_is_not_waited_for_any_more_is_given_to_the_next() -> None:
     turns = SourceTurns(1)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         async with turns.turn("a"):
             waiting = [asyncio.create_task(turns.turn("b").__aenter__()) for _ in range(2)]
             await asyncio.sleep(0)

@@ -76,7 +76,7 @@ class Stream:
     async def open(self) -> AsyncIterator[asyncio.Task[None]]:
         """The task that serves it, from its first event on."""
         task = asyncio.create_task(self.app(self.scope, self._receive, self._send))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await self.begun.wait()
         yield task
         task.cancel()

@@ -62,7 +62,7 @@ async def publish(client: httpx.AsyncClient, nodes: tuple[str, ...] = ("n1", "n2
 
 async def taken(stream: AsyncIterator[Iterator[bytes]]) -> dict[str, Any]:
     """The next list of a stream."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         text = b"".join(await anext(stream)).decode()
     assert text.startswith("event: tunnels\ndata: ")
     assert text.endswith("\n\n")
@@ -72,7 +72,7 @@ async def taken(stream: AsyncIterator[Iterator[bytes]]) -> dict[str, Any]:
 
 async def heard(context: Context) -> None:
     """All that was written so far was looked at."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         with context.workload_lists.of("root") as found:
             while found.revision < context.store.revision:  # noqa: ASYNC110 - it has no event
                 await asyncio.sleep(0.01)
@@ -127,7 +127,7 @@ async def test_streams_that_ask_for_the_same_share_what_is_written(
     monkeypatch.setattr(streams, "OF_NODE", 50)
     await publish(tenant)
     open_streams = [lists.follow(N1, MANY) for _ in range(50)]
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         first = await asyncio.gather(*(anext(stream) for stream in open_streams))
     assert len(made) == 1
     assert len({b"".join(pieces) for pieces in first}) == 1
@@ -304,7 +304,7 @@ async def test_a_node_has_four_streams_and_a_fifth_ends_the_first(
     ends = asyncio.create_task(anext(first, None))
     for stream in open_streams[1:]:
         await taken(stream)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         assert await ends is None
     assert len(lists.streams) == 4
     for stream in open_streams:

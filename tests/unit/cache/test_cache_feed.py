@@ -63,7 +63,7 @@ STEPS = st.lists(st.one_of(COMMITS, st.sampled_from(["compact", "break", "wait"]
 @settings(max_examples=80, deadline=None)
 @given(before=st.lists(COMMITS, max_size=6), steps=STEPS, during=st.lists(COMMITS, max_size=4))
 def test_any_sequence_ends_as_a_full_list(before: list, steps: list, during: list) -> None:  # type: ignore[type-arg]
-    asyncio.run(asyncio.wait_for(play(before, steps, during), 10))
+    asyncio.run(asyncio.wait_for(play(before, steps, during), 60))
 
 
 async def play(before: list, steps: list, during: list) -> None:  # type: ignore[type-arg]

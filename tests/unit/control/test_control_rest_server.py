@@ -74,13 +74,13 @@ async def connect(rest: RestSettings, *, tls: bool = True) -> Client:
 async def the_rest(client: Client) -> bytes:
     """What still comes, until the server closes."""
     with suppress(ConnectionError, ssl.SSLError):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             return await client[0].read()
     return b""
 
 
 async def none_is_open(server: RestServer) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while len(server.connections):  # noqa: ASYNC110 - what is awaited has no event
             await asyncio.sleep(0.01)
 
@@ -130,7 +130,7 @@ async def test_the_second_request_of_a_connection_has_its_time_as_well(
 ) -> None:
     client = await connect(rest)
     client[1].write(POST + b"hello")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await client[0].readuntil(b'"hello"')
     client[1].write(GET)
     assert await the_rest(client) == b""
@@ -142,7 +142,7 @@ async def test_an_answer_and_a_stream_may_take_longer(server: RestServer, rest: 
     answered[1].write(GET + b"\r\n")
     streamed[1].write(GET.replace(b"slow", b"stream") + b"\r\n")
     assert await answered[0].readline() == b"HTTP/1.1 200 OK\r\n"
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         for _ in range(20):
             await streamed[0].readuntil(b"event: tick")
 
@@ -173,7 +173,7 @@ async def test_a_connection_takes_little_memory_and_a_body_of_any_size(
     reader, writer = clients[0]
     body = b"x" * 300_000
     writer.write(POST.replace(b"5", str(len(body)).encode()) + body)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         assert body in await reader.readuntil(b'x"')
 
 
@@ -181,7 +181,7 @@ async def test_a_connection_may_be_used_again_and_again(server: RestServer, rest
     reader, writer = await connect(rest)
     for _ in range(3):
         writer.write(POST + b"hello")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await reader.readuntil(b'"hello"')
         await asyncio.sleep(0.2)  # a part of the time that each request has of its own
     assert len(server.connections) == 1

@@ -223,7 +223,7 @@ def test_the_key_may_be_in_a_file_of_its_own(tmp_path: Path) -> None:
 
 
 async def _eventually(check: Any) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not await asyncio.to_thread(check):  # noqa: ASYNC110 what is waited for is on a server
             await asyncio.sleep(0.05)
 

@@ -66,7 +66,7 @@ def nodes_of(store: CachedStore, name: str) -> set[str]:
 
 
 async def eventually(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - another thread makes it true
             await asyncio.sleep(0.01)
 

@@ -282,7 +282,7 @@ def test_a_store_that_is_closed_has_no_thread_and_can_be_opened_again(
 
 
 async def next_change(store: CachedStore, since: int) -> Change:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         async for change in store.watch(since):
             return change
     raise AssertionError

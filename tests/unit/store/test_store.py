@@ -156,7 +156,7 @@ def test_concurrent_writers_lose_nothing(store: Store) -> None:
 
 async def next_changes(store: Store, since: int, count: int) -> list[Change]:
     found = []
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         async for change in store.watch(since):
             found.append(change)
             if len(found) == count:
