@@ -22,10 +22,12 @@ from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 from google.protobuf.json_format import MessageToJson
 from google.protobuf.message import Message
 
-from epic.envoy.endpoints import TargetPorts, load_assignments
+from epic.envoy.endpoints import load_assignments
 from epic.envoy.resources import build
 from epic.errors import Invalid
+from epic.gatewayapi.backends import missing_ports
 from epic.gatewayapi.routing import HTTPRoute, Port, Routing, WeightedCluster
+from epic.gatewayapi.target_ports import TargetPorts
 from epic.gatewayapi.translate import Translation, translate
 from epic.ipam.networks import DEFAULT_POOLS
 from epic.model.resources import EnvoyResources, GWEndpointSlice, GWProxy, GWRoute
@@ -73,8 +75,11 @@ def slices(given: Yaml) -> list[GWEndpointSlice]:
 
 def result(given: Yaml) -> Yaml:
     pieces = slices(given)
-    services = {piece.spec.parent_ref.uid for piece in pieces}
-    translation = translate(proxy(given), routes(given), services)
+    ports: dict[str, list[TargetPorts]] = {}
+    for piece in pieces:
+        ports.setdefault(piece.spec.parent_ref.uid, []).append(TargetPorts(piece.spec.ports))
+    found = routes(given)
+    translation = translate(proxy(given), found, set(ports), missing_ports(found, ports))
     output = statuses(translation)
     try:
         return {**output, **resources(translation.routing, given, pieces)}

@@ -21,7 +21,13 @@ _METADATA = {
     "deletionTimestamp": TIME,
     "generation": 3,
 }
-_CLIENT = {"clusterID": "c1", "namespace": "shop", "name": "web", "uid": "U1"}
+_CLIENT = {
+    "clusterID": "c1",
+    "namespace": "shop",
+    "name": "web",
+    "uid": "U1",
+    "creationTimestamp": "2026-03-04T05:06:07Z",
+}
 _CONDITION = {
     "type": "Ready",
     "status": "True",

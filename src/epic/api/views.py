@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+from functools import cache, partial
 from typing import Any
 
 from epic.api.context import Context, Principal
 from epic.api.replies import shown
-from epic.gatewayapi.statuses import route_parents
+from epic.gatewayapi.statuses import resolved_refs, route_parents
+from epic.gatewayapi.target_ports import TargetPorts
 from epic.model.base import Condition
 from epic.model.instances import reason_of, trouble
-from epic.model.resources import GWProxy, GWRoute
+from epic.model.resources import GWEndpointSlice, GWProxy, GWRoute
 from epic.model.values.naming import CONTROLLER_NAME
 
 
@@ -32,11 +34,21 @@ def show_route(ctx: Context, route: GWRoute) -> dict[str, Any]:
     It is found out when it is asked for; lists do without, for there may be thousands.
     """
     judged = route_parents(route, lambda name: ctx.store.find_readable(GWProxy, route.account, name))
+    resolved = resolved_refs(route, cache(partial(_target_ports, ctx, route.account)))
     parents = [
-        {"parentRef": ref.wire(), "controllerName": CONTROLLER_NAME, "conditions": [_judged_now(condition)]}
+        {
+            "parentRef": ref.wire(),
+            "controllerName": CONTROLLER_NAME,
+            "conditions": [_judged_now(condition), _judged_now(resolved)],
+        }
         for ref, condition in judged
     ]
     return {**shown(route), "status": {"parents": parents}}
+
+
+def _target_ports(ctx: Context, account: str, uid: str) -> list[TargetPorts] | None:
+    slices = ctx.store.by(GWEndpointSlice, "service", (account, uid))
+    return [TargetPorts(piece.spec.ports) for piece in slices] or None
 
 
 def _judged_now(condition: Condition) -> dict[str, Any]:

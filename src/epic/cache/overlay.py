@@ -11,7 +11,7 @@ from typing import NamedTuple, cast
 from epic.cache.compact import compact
 from epic.cache.draft import Draft
 from epic.cache.numbers import beyond_use
-from epic.cache.views import CachedKind, Delta, Entry, KindView, Snapshot
+from epic.cache.views import CachedKind, Delta, Entry, IndexValue, KindView, Snapshot
 from epic.errors import AlreadyExists, Conflict, Damaged, NotFound
 from epic.kinds.registry import KINDS
 from epic.model.base import Resource, now
@@ -81,6 +81,10 @@ class SnapshotReader:
     def list(self, kind: type[R], account: str | None = None) -> list[R]:
         """All objects of the kind that can be read, of one account or (None) of all, in their order."""
         return list(self._view(kind).list(account))
+
+    def by(self, kind: type[R], index: str, value: IndexValue) -> Sequence[R]:
+        """The objects that can be read and that an index of the kind has for the value, in their order."""
+        return list(self._view(kind).by(index, value))
 
     def unreadable(
         self, kind: type[Resource] | None = None, account: str | None = None

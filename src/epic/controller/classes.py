@@ -125,9 +125,11 @@ def object_uid(cluster: str, ref: Ref, uid: str = "") -> str:
 
 def client_ref(cluster: str, obj: ClientObject, uid: str) -> dict[str, str]:
     """How EPIC knows the client's object."""
+    created = obj.metadata.creation_timestamp
     return {
         "clusterID": cluster,
         "namespace": obj.metadata.namespace,
         "name": obj.metadata.name,
         "uid": uid,
+        **({"creationTimestamp": created.isoformat()} if created is not None else {}),
     }

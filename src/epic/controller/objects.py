@@ -9,7 +9,7 @@ from difflib import SequenceMatcher
 from functools import cached_property
 from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import AwareDatetime, Field, SecretStr, ValidationError
 
 from epic.model.base import Camel, Kebab
 from epic.model.gatewayapi import (
@@ -79,6 +79,7 @@ class ObjectMeta(Camel):
     name: str = Field(min_length=1)
     namespace: str = "default"
     uid: str = ""
+    creation_timestamp: AwareDatetime | None = None
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
 

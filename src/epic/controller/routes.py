@@ -192,13 +192,18 @@ def _backend(
     if namespace != route.metadata.namespace:
         text = f"backend {target} is in another namespace, which is not permitted"
         result.problem(route, "RefNotPermitted", text)
-        # A name that no Service can have: EPIC answers 500 for this share of the requests.
-        return {**rest, "name": object_uid(connection.cluster, target._replace(kind="NotPermitted"))}
+        return {**rest, "name": _nothing(connection, target, "NotPermitted")}
+    result.references[target].add(connection)
     service = objects.find(Service, namespace, ref.name)
     if service is not None and ref.port is not None and service.spec.ports:
         ports = [port.port for port in service.spec.ports]
         if ref.port not in ports:
             text = f"backend {target} has no port {ref.port}; it has {', '.join(map(str, ports))}"
             result.problem(route, "BackendNotFound", text)
-    result.references[target].add(connection)
+            return {**rest, "name": _nothing(connection, target, "NoSuchPort")}
     return {**rest, "name": object_uid(connection.cluster, target, service.metadata.uid if service else "")}
+
+
+def _nothing(connection: EpicConnection, target: Ref, why: str) -> str:
+    """A name that no Service can have: EPIC answers 500 for this share of the requests."""
+    return object_uid(connection.cluster, target._replace(kind=why))

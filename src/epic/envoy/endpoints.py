@@ -1,10 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Slices become Envoy's load assignments.
-
-The port of an endpoint is a target port, as the client's slices hold it, while a backendRef names a port of
-the Service. A slice with one port leaves no choice. Of several, the one whose number is the backendRef's port
-is taken, else the one whose name is that number in digits, else the first.
-"""
+"""Slices become Envoy's load assignments."""
 
 from __future__ import annotations
 
@@ -18,7 +13,7 @@ from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 
 from epic.errors import Invalid
 from epic.gatewayapi.routing import Cluster
-from epic.model.gatewayapi import EndpointPort
+from epic.gatewayapi.target_ports import TargetPorts
 from epic.model.resources import GWEndpointSlice
 from epic.model.values.addresses import Address, order, usable
 
@@ -29,28 +24,6 @@ _Ready = tuple[tuple[int, int], str]
 _Place = tuple[tuple[int, int], int, str]
 AddressOf = Callable[[str, Address], Address | None]
 """The address that Envoy connects to for an endpoint's own in a client's cluster; None: it has none."""
-
-
-class TargetPorts:
-    """The TCP ports of a slice: many backendRefs may ask for one of many."""
-
-    def __init__(self, ports: Sequence[EndpointPort]) -> None:
-        self._first: int | None = None
-        self._numbers: set[int] = set()
-        self._by_name: dict[str, int] = {}
-        for port in ports:
-            if port.protocol == "TCP" and port.port is not None:
-                if self._first is None:
-                    self._first = port.port
-                self._numbers.add(port.port)
-                if port.name:
-                    self._by_name.setdefault(port.name, port.port)
-
-    def serving(self, wanted: int | None) -> int | None:
-        """Which one serves a backendRef's port; None when the slice has no TCP port."""
-        if wanted in self._numbers:
-            return wanted
-        return self._by_name.get(str(wanted), self._first)
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,20 @@ from epic.gatewayapi.routing import Header
 from epic.model.gatewayapi import HTTPRouteMatch
 from epic.model.resources import GWRoute
 
-RouteAge = tuple[datetime, str, str, str]
+RouteAge = tuple[datetime, str, str]
 MatchRank = tuple[int, int, int, RouteAge, int, int]
 
 _FIRST = datetime.min.replace(tzinfo=UTC)
 
 
 def route_age(route: GWRoute) -> RouteAge:
-    """Older routes come first; of the same second, by the client's names of them."""
+    """Older routes come first, of the same age by the client's `NAMESPACE/NAME` of them.
+
+    The client's object counts where its age is known: EPIC's may have been made anew.
+    """
     ref = route.spec.client_ref
-    return (route.metadata.creation_timestamp or _FIRST, ref.namespace, ref.name, route.name)
+    created = ref.creation_timestamp or route.metadata.creation_timestamp or _FIRST
+    return (created, f"{ref.namespace}/{ref.name}", route.name)
 
 
 def match_headers(match: HTTPRouteMatch) -> tuple[Header, ...]:

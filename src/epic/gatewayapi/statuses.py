@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from textwrap import shorten
+from typing import NamedTuple
 
 from epic.gatewayapi.attachment import (
     UNSUPPORTED,
@@ -14,13 +15,25 @@ from epic.gatewayapi.attachment import (
     is_gateway,
     unsupported,
 )
+from epic.gatewayapi.backends import backend_refs, is_service
 from epic.gatewayapi.listeners import Fault, judge, specified
+from epic.gatewayapi.target_ports import TargetPorts, is_missing
 from epic.model.base import Condition
-from epic.model.gatewayapi import ParentReference
+from epic.model.gatewayapi import BackendRef, ParentReference
 from epic.model.resources import GWProxy, GWRoute
 
 _ACCEPTED = "Accepted"
+_RESOLVED = "ResolvedRefs"
+_BACKEND_NOT_FOUND = "BackendNotFound"
 _LONGEST = 500
+
+
+class _Verdict(NamedTuple):
+    """Whether what a condition says holds, with the Gateway API's word and ours for that."""
+
+    holds: bool
+    reason: str
+    message: str
 
 
 def accepted(proxy: GWProxy) -> Condition:
@@ -59,14 +72,42 @@ def route_parents(
             verdict = Attachment(ref, reason=UNSUPPORTED, message=fault)
         else:
             verdict = admit(hostnames, ref, wanted[ref.name], served[ref.name])
-        found.append((ref, _condition(route, verdict)))
+        judged = _Verdict(verdict.accepted, verdict.reason, verdict.message)
+        found.append((ref, _condition(route, _ACCEPTED, judged)))
     return found
 
 
-def _condition(route: GWRoute, verdict: Attachment) -> Condition:
+def resolved_refs(route: GWRoute, ports_of: Callable[[str], Collection[TargetPorts] | None]) -> Condition:
+    """Whether there is all that the route's rules refer to; what is not there answers 500 for its share.
+
+    `ports_of` knows the ports of the slices of a Service by its UID, None where it has no slices.
+    """
+    reason, faults = _RESOLVED, list[str]()
+    for ref in dict.fromkeys(ref.model_copy(update={"weight": 1}) for ref in backend_refs(route)):
+        found = ports_of(ref.name) if is_service(ref) else None
+        if not is_service(ref):
+            fault = "InvalidKind", f"Backend {ref.kind} {ref.name!r} is no Service of the core group."
+        elif found is None:
+            fault = _BACKEND_NOT_FOUND, f"There is no EndpointSlice of Service {ref.name!r}."
+        elif is_missing(ref.port, found):
+            fault = _BACKEND_NOT_FOUND, _no_port(ref)
+        else:
+            continue
+        reason = reason if faults else fault[0]
+        faults.append(fault[1])
+    return _condition(route, _RESOLVED, _Verdict(not faults, reason, " ".join(faults)))
+
+
+def _no_port(ref: BackendRef) -> str:
+    if ref.port is None:
+        return f"Service {ref.name!r} has several ports; say which one."
+    return f"Service {ref.name!r} has no port {ref.port}."
+
+
+def _condition(route: GWRoute, kind: str, verdict: _Verdict) -> Condition:
     return Condition(
-        type=_ACCEPTED,
-        status="True" if verdict.accepted else "False",
+        type=kind,
+        status="True" if verdict.holds else "False",
         reason=verdict.reason,
         # A route may have many parents, and each of them many listeners to name.
         message=shorten(verdict.message, _LONGEST, placeholder=" ..."),

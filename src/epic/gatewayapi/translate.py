@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from epic.errors import Invalid
@@ -16,6 +16,7 @@ from epic.gatewayapi.attachment import (
     parents_on,
     unsupported,
 )
+from epic.gatewayapi.backends import backend_refs, is_service
 from epic.gatewayapi.listeners import Served, judge, specified
 from epic.gatewayapi.names import missing_name
 from epic.gatewayapi.precedence import route_age
@@ -30,6 +31,9 @@ from epic.gatewayapi.routing import (
 from epic.gatewayapi.virtual_hosts import AttachedRoute, Backends, build_virtual_hosts, plan_virtual_hosts
 from epic.model.gatewayapi import BackendRef, Listener, ParentReference
 from epic.model.resources import GWProxy, GWRoute
+
+Exists = Callable[[BackendRef], bool]
+"""Whether there is what a backendRef refers to."""
 
 MOST_PORTS_OF_SERVICE = 32
 """That a gateway's routes may name: each is a cluster with all of the Service's endpoints."""
@@ -47,9 +51,15 @@ class Translation:
     parents: tuple[ParentStatus, ...]
 
 
-def translate(proxy: GWProxy, routes: Iterable[GWRoute], services: Collection[str]) -> Translation:
-    """Translate a gateway that has its address; `services` are the UIDs of the Services that exist.
+def translate(
+    proxy: GWProxy,
+    routes: Iterable[GWRoute],
+    services: Collection[str],
+    missing: Collection[Cluster] = frozenset(),
+) -> Translation:
+    """Translate a gateway that has its address.
 
+    `services` are the UIDs of the Services that exist, `missing` the ports that some of these do not have.
     Raises Invalid when the routes make more of it than a gateway may be.
     """
     if proxy.spec.public_address is None:
@@ -61,8 +71,12 @@ def translate(proxy: GWProxy, routes: Iterable[GWRoute], services: Collection[st
         for route in sorted(routes, key=route_age)
         if (refs := parents_on(route, proxy.name))
     ]
-    clusters = _clusters([a.route for a in attached if a.listeners], services)
-    ports = _ports(served, attached, _weights(services))
+
+    def exists(ref: BackendRef) -> bool:
+        return is_service(ref) and ref.name in services and Cluster(ref.name, ref.port) not in missing
+
+    clusters = _clusters([a.route for a in attached if a.listeners], exists)
+    ports = _ports(served, attached, _weights(exists))
     routing = Routing(
         gateway=proxy.id,
         display_name=proxy.spec.display_name,
@@ -73,7 +87,7 @@ def translate(proxy: GWProxy, routes: Iterable[GWRoute], services: Collection[st
     counts = {listener.name: sum(listener.name in a.listeners for a in attached) for listener in served}
     states = {f.listener: ListenerStatus(f.listener, False, f.reason, f.message, 0) for f in faults}
     states |= {name: ListenerStatus(name, True, "Accepted", "", count) for name, count in counts.items()}
-    parents = [status for a in attached for status in _parent_statuses(a, services)]
+    parents = [status for a in attached for status in _parent_statuses(a, exists)]
     return Translation(routing, tuple(states[listener.name] for listener in wanted), tuple(parents))
 
 
@@ -87,29 +101,14 @@ def _attach_all(
     return AttachedRoute(route, hostnames, tuple(admit(hostnames, ref, wanted, served) for ref in refs))
 
 
-def _references(route: GWRoute) -> Iterator[BackendRef]:
-    for http_rule in route.spec.http.rules if route.spec.http else ():
-        yield from http_rule.backend_refs
-    for tcp_rule in route.spec.tcp.rules if route.spec.tcp else ():
-        yield from tcp_rule.backend_refs
-
-
-def _is_service(ref: BackendRef) -> bool:
-    return (ref.kind or "Service") == "Service" and not ref.group
-
-
 def _title(ref: BackendRef) -> str:
-    return f"{ref.kind or 'Service'}/{ref.name}"
+    port = f":{ref.port}" if is_service(ref) and ref.port is not None else ""
+    return f"{ref.kind or 'Service'}/{ref.name}{port}"
 
 
-def _clusters(routes: Iterable[GWRoute], services: Collection[str]) -> tuple[Cluster, ...]:
+def _clusters(routes: Iterable[GWRoute], exists: Exists) -> tuple[Cluster, ...]:
     """A cluster for each port of an existing Service that a route names."""
-    found = {
-        Cluster(ref.name, ref.port)
-        for route in routes
-        for ref in _references(route)
-        if _is_service(ref) and ref.name in services
-    }
+    found = {Cluster(ref.name, ref.port) for route in routes for ref in backend_refs(route) if exists(ref)}
     if len(found) > MOST_CLUSTERS:
         raise Invalid(
             f"The routes name {len(found)} ports of Services in all; at most {MOST_CLUSTERS} are possible"
@@ -123,19 +122,19 @@ def _clusters(routes: Iterable[GWRoute], services: Collection[str]) -> tuple[Clu
     return tuple(sorted(found, key=lambda cluster: (cluster.service, cluster.port or 0)))
 
 
-def _weights(services: Collection[str]) -> Backends:
+def _weights(exists: Exists) -> Backends:
     def weights(refs: Iterable[BackendRef]) -> tuple[WeightedCluster, ...]:
         shares: dict[WeightedCluster, int] = defaultdict(int)
         for ref in refs:
-            shares[_share(ref, services)] += ref.weight
+            shares[_share(ref, exists)] += ref.weight
         return tuple(WeightedCluster(s.cluster, weight, s.exists) for s, weight in shares.items() if weight)
 
     return weights
 
 
-def _share(ref: BackendRef, services: Collection[str]) -> WeightedCluster:
+def _share(ref: BackendRef, exists: Exists) -> WeightedCluster:
     """Where a reference leads, without its weight."""
-    if _is_service(ref) and ref.name in services:
+    if exists(ref):
         return WeightedCluster(Cluster(ref.name, ref.port).name, 0)
     return WeightedCluster(missing_name(ref.kind or "Service", ref.name, ref.group or ""), 0, exists=False)
 
@@ -164,9 +163,8 @@ def _tcp_backends(
     return weights(rules[0].backend_refs) if rules else ()
 
 
-def _parent_statuses(attached: AttachedRoute, services: Collection[str]) -> Iterator[ParentStatus]:
-    references = _references(attached.route)
-    missing = {_title(r) for r in references if not _is_service(r) or r.name not in services}
+def _parent_statuses(attached: AttachedRoute, exists: Exists) -> Iterator[ParentStatus]:
+    missing = {_title(ref) for ref in backend_refs(attached.route) if not exists(ref)}
     unresolved = tuple(sorted(missing))
     for attachment in attached.attachments:
         yield ParentStatus(

@@ -6,7 +6,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 
@@ -100,9 +100,10 @@ class Resource(Camel):
 
 
 class ClientRef(Camel):
-    """The client's object that this one stands for."""
+    """The client's object that this one stands for, and since when the client has it, if that is known."""
 
     cluster_id: str = Field(default="", alias="clusterID")
     namespace: str = ""
     name: str = ""
     uid: str = ""
+    creation_timestamp: AwareDatetime | None = None

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from epic.kinds.kind import IndexValue
 from epic.model.base import Resource
 from epic.store.objects import Unreadable
 
@@ -45,6 +46,9 @@ class Reader(Protocol):
 
         Those that cannot be read are not in it: who removes what no object asks for looks at `unreadable`.
         """
+
+    def by(self, kind: type[R], index: str, value: IndexValue) -> Sequence[R]:
+        """The objects that can be read and that an index of the kind has for the value, in their order."""
 
     def unreadable(
         self, kind: type[Resource] | None = None, account: str | None = None

@@ -10,8 +10,8 @@ from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 from epic.ads.desired.assemble import Accepted, gateway_parts
 from epic.ads.desired.objects import Inputs
 from epic.ads.snapshot import ENDPOINT, INSTANCE, LOAD_ASSIGNMENT, TUNNEL, Snapshot
-from epic.envoy.endpoints import TargetPorts
 from epic.envoy.resources import build
+from epic.gatewayapi.target_ports import TargetPorts
 from epic.gatewayapi.translate import translate
 from epic.ipam.networks import DEFAULT_POOLS
 from epic.model.resources import EnvoyResources, GWEndpointSlice, GWProxy, GWRoute, Tunnel

@@ -48,13 +48,15 @@ async def test_a_route_shows_what_its_gateways_make_of_it(tenant: httpx.AsyncCli
         return [(c["status"], c["reason"]) for c in conditions]
 
     created = (await tenant.post(ROUTES, json=route_body())).json()["route"]
-    assert said(created) == [("False", "NoMatchingParent")]
+    assert said(created) == [("False", "NoMatchingParent"), ("False", "BackendNotFound")]
     await tenant.post(PROXIES, json=proxy_body())
-    assert said((await tenant.get(f"{ROUTES}/R1")).json()["route"]) == [("True", "Accepted")]
+    await tenant.post(SLICES, json=slice_body())
+    served = (await tenant.get(f"{ROUTES}/R1")).json()["route"]
+    assert said(served) == [("True", "Accepted"), ("True", "ResolvedRefs")]
     body = route_body()
     body["route"]["spec"]["http"]["rules"][0]["filters"] = [{"type": "RequestRedirect"}]
     replaced = (await tenant.put(f"{ROUTES}/R1", json=body)).json()["route"]
-    assert said(replaced) == [("False", "UnsupportedValue")]
+    assert said(replaced) == [("False", "UnsupportedValue"), ("True", "ResolvedRefs")]
     (item,) = (await tenant.get(ROUTES)).json()["items"]
     assert "status" not in item
     assert replaced["status"] == {
@@ -69,7 +71,14 @@ async def test_a_route_shows_what_its_gateways_make_of_it(tenant: httpx.AsyncCli
                         "reason": "UnsupportedValue",
                         "message": "Rule 0: its filters cannot be served.",
                         "observedGeneration": 2,
-                    }
+                    },
+                    {
+                        "type": "ResolvedRefs",
+                        "status": "True",
+                        "reason": "ResolvedRefs",
+                        "message": "",
+                        "observedGeneration": 2,
+                    },
                 ],
             }
         ]

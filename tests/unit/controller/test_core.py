@@ -261,6 +261,20 @@ def test_a_backend_elsewhere_gets_a_name_that_no_service_has() -> None:
     assert "namespace" not in backend
 
 
+def test_the_age_of_a_clients_object_goes_along_with_it() -> None:
+    change = _set("metadata/creationTimestamp", "2026-01-02T03:04:05Z")
+    (route,) = translated(shop(HTTPRoute=change)).routes
+    assert route.spec["clientRef"]["creationTimestamp"] == "2026-01-02T03:04:05+00:00"
+    (ageless,) = translated(shop(HTTPRoute=_set("metadata/creationTimestamp", None))).routes
+    assert "creationTimestamp" not in ageless.spec["clientRef"]
+
+
+def test_a_backend_port_that_the_service_has_not_leads_nowhere() -> None:
+    (route,) = translated(shop(HTTPRoute=_set("spec/rules/0/backendRefs/0/port", 81))).routes
+    (backend,) = route.spec["http"]["rules"][0]["backendRefs"]
+    assert backend["name"] != SERVICE_UID
+
+
 def test_other_nodes_addresses_come_from_the_annotation() -> None:
     def change(content: dict[str, Any]) -> None:
         content["endpoints"][0]["nodeName"] = "node9"

@@ -10,9 +10,9 @@ import pytest
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 
 from epic.envoy import endpoints
-from epic.envoy.endpoints import LoadAssignments, TargetPorts, load_assignments
+from epic.envoy.endpoints import LoadAssignments, load_assignments
 from epic.gatewayapi.routing import Cluster
-from epic.model.gatewayapi import EndpointPort
+from epic.gatewayapi.target_ports import TargetPorts
 from epic.model.resources import GWEndpointSlice
 from epic.model.values.addresses import Address
 
@@ -51,24 +51,6 @@ def places(content: bytes) -> list[tuple[str, int]]:
     return [(place.address, place.port_value) for place in found]
 
 
-@pytest.mark.parametrize(
-    ("ports", "wanted", "chosen"),
-    [
-        ([], 80, None),
-        ([{"port": 8080}], 80, 8080),
-        ([{"port": 8080}], None, 8080),
-        ([{"name": "a", "port": 8080}, {"name": "b", "port": 80}], 80, 80),
-        ([{"name": "a", "port": 8080}, {"name": "80", "port": 9090}], 80, 9090),
-        ([{"name": "a", "port": 8080}, {"name": "b", "port": 9090}], 80, 8080),
-        ([{"name": "a", "port": 53, "protocol": "UDP"}, {"name": "b", "port": 9090}], 53, 9090),
-    ],
-)
-def test_which_port_of_a_slice_serves_a_port_of_the_service(
-    ports: list[Any], wanted: int | None, chosen: int | None
-) -> None:
-    assert TargetPorts([EndpointPort.model_validate(port) for port in ports]).serving(wanted) == chosen
-
-
 def test_a_cluster_has_the_ready_endpoints_of_all_slices_once_and_in_order() -> None:
     slices = [piece("S", 3, 80, first=2, name="b"), piece("S", 3, 80, name="a"), piece("T", 9, 80)]
     (content,) = assign([Cluster("S", 80)], *slices).encoded.values()
@@ -94,11 +76,9 @@ def test_clusters_that_end_at_the_same_target_port_are_gathered_and_encoded_once
     monkeypatch.setattr(endpoints, "_encode", counting)
     mapped = Mapped()
     clusters = [Cluster("S", port) for port in range(1, 33)]
-    found = assign(clusters, piece("S", 100, 8080, 32), mapped=mapped).encoded
-    assert len(found) == 32
-    assert (mapped.asked, len(encoded)) == (100, 2)
-    assert {port for _, port in places(found[Cluster("S", 31).name])} == {8080}
-    assert {port for _, port in places(found[Cluster("S", 32).name])} == {32}
+    found = assign(clusters, piece("S", 100, 8080), mapped=mapped).encoded
+    assert (mapped.asked, len(encoded)) == (100, 1)
+    assert [{port for _, port in places(content)} for content in found.values()] == [{8080}] * 32
 
 
 def test_more_endpoints_than_can_be_built_are_left_out_where_most_are_and_the_owner_is_told(

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from epic.gatewayapi.statuses import accepted, route_parents
+from epic.gatewayapi.statuses import accepted, resolved_refs, route_parents
+from epic.gatewayapi.target_ports import TargetPorts
+from epic.model.gatewayapi import EndpointPort
 from epic.model.resources import GWProxy, GWRoute
 
 WEB = {"name": "web", "port": 80, "protocol": "HTTP", "hostname": "*.example.com"}
@@ -84,3 +86,35 @@ def test_of_many_listeners_the_first_are_named() -> None:
         "The gateway has no listener with port 1; its listeners: "
         "l0 (port 80), l1 (port 81), l2 (port 82), l3 (port 83), l4 (port 84), 59 more."
     )
+
+
+def test_a_route_says_which_of_its_backends_do_not_exist() -> None:
+    one = [TargetPorts([EndpointPort(port=8080)])]
+    two = [TargetPorts([EndpointPort(port=8080), EndpointPort(port=9090)])]
+    services = {"one": one, "two": two}
+
+    def said(*backends: dict[str, Any]) -> tuple[str, str, str]:
+        content = {"http": {"rules": [{"backendRefs": backends}]}}
+        metadata = {"name": "R1", "namespace": "shop", "generation": 7}
+        found = resolved_refs(GWRoute.model_validate({"metadata": metadata, "spec": content}), services.get)
+        assert (found.type, found.observed_generation) == ("ResolvedRefs", 7)
+        return found.status, found.reason, found.message
+
+    right = [{"name": "one", "port": 80}, {"name": "one"}, {"name": "two", "port": 9090}]
+    assert said(*right) == ("True", "ResolvedRefs", "")
+    assert said(*right, {"name": "two", "port": 81}) == (
+        "False",
+        "BackendNotFound",
+        "Service 'two' has no port 81.",
+    )
+    assert said({"name": "two"})[1:] == (
+        "BackendNotFound",
+        "Service 'two' has several ports; say which one.",
+    )
+    assert said({"name": "three", "port": 80})[1:] == (
+        "BackendNotFound",
+        "There is no EndpointSlice of Service 'three'.",
+    )
+    assert said({"name": "one", "kind": "Bucket"}, {"name": "three"})[1] == "InvalidKind"
+    many = [{"name": "three", "port": port} for port in range(1, 17)]
+    assert len(said(*many)[2]) <= 500

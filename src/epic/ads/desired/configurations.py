@@ -16,6 +16,9 @@ from epic.envoy.isolated import documents
 from epic.envoy.resources import Bundle, assemble
 from epic.envoy.templating import tasks
 from epic.errors import EpicError, Invalid
+from epic.gatewayapi.backends import missing_ports
+from epic.gatewayapi.routing import Cluster
+from epic.gatewayapi.target_ports import TargetPorts
 from epic.gatewayapi.translate import translate
 from epic.model.gatewayapi import GatewaySpec
 from epic.model.resources import EnvoyResources, GWRoute
@@ -36,7 +39,7 @@ _NOT_STORED = "The configuration cannot be stored at present; it is tried again"
 
 @dataclass(frozen=True)
 class Key:
-    """What a configuration depends on: endpoints change it only when a Service appears or goes."""
+    """What a configuration depends on: endpoints change it only when Services or ports come or go."""
 
     gateway: GatewayId
     spec: GatewaySpec | None
@@ -44,6 +47,7 @@ class Key:
     names: tuple[str, str]
     routes: tuple[GWRoute, ...]
     services: frozenset[str]
+    missing: frozenset[Cluster]
     templates: EnvoyResources
 
 
@@ -66,13 +70,19 @@ def key_of(inputs: Inputs) -> Key:
     """The part of the inputs that decides on the configuration."""
     spec = inputs.proxy.spec
     existing = {s.spec.parent_ref.uid for s in inputs.slices}
+    services = frozenset(existing & proxy_services(inputs.proxy.name, inputs.routes))
+    ports: dict[str, list[TargetPorts]] = {uid: [] for uid in services}
+    for piece in inputs.slices:
+        if piece.spec.parent_ref.uid in services:
+            ports[piece.spec.parent_ref.uid].append(inputs.ports[piece.name])
     return Key(
         gateway=inputs.proxy.id,
         spec=spec.gateway,
         ports=spec.public_ports,
         names=(str(spec.public_address), spec.display_name),
         routes=inputs.routes,
-        services=frozenset(existing & proxy_services(inputs.proxy.name, inputs.routes)),
+        services=services,
+        missing=missing_ports(inputs.routes, ports),
         templates=inputs.templates,
     )
 
@@ -203,7 +213,7 @@ async def _until_changed(entry: _Entry, seconds: float) -> None:
 async def _translated(inputs: Inputs, key: Key) -> Accepted:
     if inputs.proxy.spec.public_address is None:
         raise Invalid("The gateway has no public address yet")
-    translation = await asyncio.to_thread(translate, inputs.proxy, inputs.routes, key.services)
+    translation = await asyncio.to_thread(translate, inputs.proxy, inputs.routes, key.services, key.missing)
     rendered = await documents(await asyncio.to_thread(tasks, translation.routing, inputs.templates))
     bundle = await asyncio.to_thread(assemble, translation.routing, rendered)
     return Accepted(translation.routing, bundle)

@@ -9,7 +9,7 @@ from functools import cached_property
 from operator import attrgetter
 from typing import Any
 
-from epic.envoy.endpoints import TargetPorts
+from epic.gatewayapi.target_ports import TargetPorts
 from epic.kinds import indexes
 from epic.kinds.index import Index
 from epic.model.base import Resource
