@@ -13,6 +13,7 @@ import typer
 
 from epic.cli.commands import apply as manifests
 from epic.cli.commands import backup, node, removal, tunnels
+from epic.cli.commands.manifests import read_manifests
 from epic.cli.completion import complete_kind, complete_name
 from epic.cli.printing import listing
 from epic.cli.printing.health import judge
@@ -89,8 +90,8 @@ def apply(
     """
     session: Session = context.obj
     core = _core(session, account, template, cluster)
-    documents = manifests.read_manifests(filename)
-    _end(manifests.apply(session.client, documents, core, _new_password, account))
+    found = read_manifests(filename, account)
+    _end(manifests.apply(session.client, found, core, _new_password, account))
 
 
 @app.command(
@@ -121,6 +122,7 @@ def delete(
 ) -> None:
     """Delete what the manifests describe, or objects by kind and name.
 
+    What hosts ask for stays, and unless you confirm it a gateway that other routes than these lead to.
     A gateway and a node are deleted when their nodes have let go of them, which is not waited for.
     """
     session: Session = context.obj
@@ -128,8 +130,8 @@ def delete(
         raise typer.BadParameter("give a kind and names, or -f with manifests")
     if filename:
         core = _core(session, account, template, cluster)
-        documents = manifests.read_manifests(filename)
-        report = manifests.delete(session.client, documents, core, account)
+        found = read_manifests(filename, account)
+        report = manifests.delete(session.client, found, core, _confirm, account)
     else:
         if template or cluster:
             raise typer.BadParameter("--template and --cluster are for manifests")
@@ -252,6 +254,10 @@ def _event_line(event: dict[str, Any]) -> str:
             ", ".join(f"{n}: {r['state']}" for n, r in nodes.items()) if isinstance(nodes, dict) else ""
         )
     return f"{name:9} {' · '.join(filter(None, words))}".rstrip()
+
+
+def _confirm(question: str) -> bool:
+    return sys.stdin.isatty() and typer.confirm(question, err=True)
 
 
 def _new_password(question: str) -> str:

@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 import yaml
 
-from epic.cli import settings
+from epic.cli import main, settings
 from epic.cli.printing import output
 from epic.errors import Invalid
 from epic.model.base import Condition
 from epic.model.resources import GWProxy, GWRoute, Node
+from epic.model.values.naming import SOURCES_ANNOTATION
 from epic.printable import escape
 
 Epicctl = Callable[..., subprocess.CompletedProcess[str]]
@@ -255,6 +256,84 @@ def test_a_wrong_manifest_says_what_would_be_right(epicctl: Epicctl, manifest: s
     assert words in done.stderr
     assert "standard input" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_one_wrong_document_keeps_no_other_from_being_applied(epicctl: Epicctl, tmp_path: Path) -> None:
+    head = "apiVersion: epic.acnodal.io/v1\nkind: Account\n"
+    wrong = {
+        "no-yaml": "kind: [",
+        "own": f"{head}metadata: {{}}",
+        "unread": "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: x}",
+        "field": "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: x}\nspec: {}",
+    }
+    texts = [f"{head}metadata: {{name: first}}", *wrong.values(), f"{head}metadata: {{name: last}}"]
+    (tmp_path / "all.yaml").write_text("\n---\n".join(texts) + "\n")
+    done = epicctl("apply", "-f", str(tmp_path / "all.yaml"), "-f", str(tmp_path / "none.yaml"))
+    assert (done.returncode, done.stdout) == (1, "account/first created\naccount/last created\n")
+    for number, text in enumerate(("is not YAML", "metadata.name", "Deployment", "gatewayClassName"), 2):
+        (line,) = (line for line in done.stderr.splitlines() if text in line)
+        assert f"document {number}" in line or number == 3
+    assert "none.yaml: cannot be read" in done.stderr
+
+
+def routes_alone(shop: Path) -> tuple[str, str]:
+    """The example without its routes, and its routes alone."""
+    objects = list(yaml.safe_load_all((shop / "gateway.yaml").read_text()))
+    routes = [o for o in objects if o["kind"] in {"HTTPRoute", "Service"}]
+    (shop / "gateway.yaml").write_text(yaml.safe_dump_all([o for o in objects if o["kind"] != "HTTPRoute"]))
+    (shop / "route.yaml").write_text(yaml.safe_dump_all(routes))
+    return str(shop / "gateway.yaml"), str(shop / "route.yaml")
+
+
+@pytest.mark.parametrize("options", [(), ("-A", "shop")])
+def test_a_route_can_be_applied_and_deleted_without_its_gateway(
+    epicctl: Epicctl, shop: Path, live_api: Any, options: tuple[str, ...]
+) -> None:
+    gateway, route = routes_alone(shop)
+    alone = epicctl("apply", "-f", str(shop / "platform.yaml"), "-f", route)
+    assert alone.returncode == 1
+    assert "there is no Gateway shop/web" in alone.stderr
+    assert epicctl("apply", "-f", gateway).returncode == 0
+    done = epicctl("apply", *options, "-f", route)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "httproute/shop/web created\n", "")
+    (made,) = live_api.store.list(GWRoute)
+    (proxy,) = live_api.store.list(GWProxy)
+    assert made.spec.http.parent_refs[0].name == proxy.name
+    assert made.spec.client_ref.cluster_id == "lab"
+    assert epicctl("apply", *options, "-f", route).stdout == "httproute/shop/web unchanged\n"
+    done = epicctl("delete", *options, "-f", route)
+    assert (done.returncode, done.stdout) == (0, "httproute/shop/web deleted\n")
+    assert not live_api.store.get(GWProxy, "shop", proxy.name).deleting
+
+
+def test_a_gateway_stays_while_routes_that_are_not_deleted_lead_to_it(
+    epicctl: Epicctl, shop: Path, live_api: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway, route = routes_alone(shop)
+    epicctl("apply", "-f", str(shop / "platform.yaml"), "-f", gateway, "-f", route)
+    (proxy,) = live_api.store.list(GWProxy)
+    kept = epicctl("delete", "-f", gateway)
+    assert (kept.returncode, kept.stdout) == (1, "")
+    assert "routes that are not in the manifests lead to it: shop/web; delete them first" in kept.stderr
+    assert not live_api.store.get(GWProxy, "shop", proxy.name).deleting
+    monkeypatch.setattr(main, "_confirm", lambda question: "shop/web" in question)
+    assert epicctl("delete", "-f", gateway).stdout == "gateway/shop/web deleted\n"
+
+
+def test_what_hosts_ask_for_is_not_deleted_by_manifests(epicctl: Epicctl, shop: Path, live_api: Any) -> None:
+    files = ("-f", str(shop / "gateway.yaml"))
+    epicctl("apply", "-f", str(shop / "platform.yaml"), *files)
+    with live_api.store.transaction() as transaction:
+        (route,) = transaction.list(GWRoute)
+        metadata = route.metadata.model_copy(update={"annotations": {SOURCES_ANNOTATION: "lab/n1,lab/n2"}})
+        transaction.update(route.model_copy(update={"metadata": metadata}))
+    done = epicctl("delete", *files)
+    assert (done.returncode, done.stdout) == (1, "gateway/shop/web deleted\n")
+    assert (
+        f"it is left: lab/n1, lab/n2 ask for it; remove it there, or: epicctl delete route {route.name}"
+        in (done.stderr)
+    )
+    assert live_api.store.list(GWRoute)
 
 
 def test_fields_of_routes_that_are_not_known_are_warned_about(epicctl: Epicctl, shop: Path) -> None:

@@ -3,34 +3,28 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from epic.cli.commands import platform
+from epic.cli.commands.manifests import Manifests
+from epic.cli.commands.owners import hosts_of, other_routes, shown
+from epic.cli.commands.parents import find_parents
 from epic.cli.printing.output import say, warn
 from epic.client import EpicClient
 from epic.controller.apply import BeingDeleted, is_being_deleted, remove, write_item
 from epic.controller.classes import CoreSettings
 from epic.controller.core import translate
-from epic.controller.desired import Desired, Item
-from epic.controller.documents import manifest_files, read_file, read_text
-from epic.controller.objects import (
-    ClientObject,
-    Document,
-    Gateway,
-    HTTPRoute,
-    Objects,
-    TCPRoute,
-    parse,
-)
+from epic.controller.desired import Address, Desired, Item
+from epic.controller.objects import ClientObject, Gateway, HTTPRoute, Objects, TCPRoute
 from epic.controller.state import Owned
 from epic.errors import EpicError, Invalid
+from epic.kinds.registry import KINDS
 from epic.kinds.unknown_fields import unknown_fields
 
-STDIN = Path("-")
+Confirm = Callable[[str], bool]
+"""Asks whether something is to be done all the same."""
 GONE_SECONDS = 60.0
 _LOOK_SECONDS = 0.2
 
@@ -55,50 +49,6 @@ class Report:
         self.warn(message)
 
 
-def read_manifests(paths: Iterable[Path]) -> list[Document]:
-    """The documents of files, of directories' files, of standard input for `-`; raises Invalid for none."""
-    places = list(paths)
-    documents = [document for path in places for document in _read(path)]
-    if not documents:
-        where = ", ".join("standard input" if path == STDIN else str(path) for path in places)
-        raise Invalid(f"{where}: there is nothing in it; expected objects such as a Gateway")
-    return documents
-
-
-def _read(path: Path) -> Iterator[Document]:
-    if path == STDIN:
-        yield from read_text(sys.stdin.read(), "standard input")
-    elif path.is_dir():
-        files = manifest_files(path)
-        if not files:
-            raise Invalid(f"{path}: there are no files *.yaml, *.yml or *.json in this directory")
-        for file in files:
-            yield from read_file(file)
-    else:
-        yield from read_file(path)
-
-
-def split(
-    documents: Iterable[Document], account: str
-) -> tuple[list[platform.PlatformObject], list[Document]]:
-    """EPIC's own objects in the order of their creation, and the others."""
-    own, others = [], []
-    for document in documents:
-        if document.content.get("apiVersion") == platform.API_VERSION:
-            own.append(platform.parse(document, account))
-        else:
-            others.append(document)
-    return sorted(own, key=lambda obj: platform.ORDER.index(obj.kind)), others
-
-
-def parse_objects(documents: Iterable[Document]) -> list[ClientObject]:
-    """The Gateway API's objects, and those that belong to them; raises Invalid with what is wrong."""
-    objects, problems = parse(documents)
-    if problems:
-        raise Invalid("\n".join(map(str, problems)))
-    return objects
-
-
 def understood(
     objects: Iterable[ClientObject], settings: CoreSettings, report: Report, account: str
 ) -> Desired:
@@ -112,7 +62,7 @@ def understood(
     named = {item.address.account: item for item in desired.items if item.address.account != account}
     if account and named:
         other, item = min(named.items(), key=lambda pair: pair[0])
-        what = _label(item.ref.kind, item.ref.namespace, item.ref.name)
+        what = _title(item)
         raise Invalid(
             f"{item.source}: {what} is of account {other!r} by its GatewayClassConfig, "
             f"and --account says {account!r}; leave one of them out"
@@ -130,28 +80,28 @@ def _warn_of_unknown_fields(objects: Iterable[ClientObject], report: Report) -> 
 
 def apply(
     client: EpicClient,
-    documents: Iterable[Document],
+    manifests: Manifests,
     settings: CoreSettings,
     prompt: platform.Prompt,
     account: str = "",
 ) -> Report:
     """Create or change every object; one that fails does not stop the others."""
     report = Report()
-    own, others = split(documents, account)
-    objects = parse_objects(others)
-    _warn_of_unknown_fields(objects, report)
-    items = understood(objects, settings, report, account).items
-    if not own and not items and not report.problems:
+    for problem in manifests.problems:
+        report.failed(problem)
+    _warn_of_unknown_fields(manifests.objects, report)
+    items = _items(client, manifests, settings, report, account)
+    if not manifests.own and not items and not report.problems:
         report.warn(
             "there is nothing to be written: the manifests hold no Gateway, no route and no Service of one"
         )
-    for obj in own:
+    for obj in manifests.own:
         try:
             report.done(obj, platform.write(client, obj, prompt, report.warn))
         except EpicError as error:
             report.failed(f"{obj}: {error}")
     for item in items:
-        what = _label(item.ref.kind, item.ref.namespace, item.ref.name)
+        what = _title(item)
         try:
             report.done(what, _written(client, item, what, report))
         except EpicError as error:
@@ -159,29 +109,62 @@ def apply(
     return report
 
 
+def _items(
+    client: EpicClient, manifests: Manifests, settings: CoreSettings, report: Report, account: str
+) -> list[Item]:
+    """What the manifests ask for; Gateways that routes need and that are on EPIC only are no part of it."""
+    parents = find_parents(client, manifests.objects, account, settings.cluster)
+    known = {obj.ref for obj in parents}
+    found = understood([*manifests.objects, *parents], settings, report, account).items
+    return [item for item in found if item.ref not in known]
+
+
 def delete(
-    client: EpicClient, documents: Iterable[Document], settings: CoreSettings, account: str = ""
+    client: EpicClient,
+    manifests: Manifests,
+    settings: CoreSettings,
+    confirm: Confirm,
+    account: str = "",
 ) -> Report:
-    """Delete every object, in the reverse order of creation."""
+    """Delete every object, in the reverse order of creation, unless somebody else has something of it."""
     report = Report()
-    own, others = split(documents, account)
-    items = list(reversed(understood(parse_objects(others), settings, report, account).items))
+    for problem in manifests.problems:
+        report.failed(problem)
+    items = list(reversed(_items(client, manifests, settings, report, account)))
+    given = {item.address for item in items}
     for item in items:
-        what = _label(item.ref.kind, item.ref.namespace, item.ref.name)
+        what = _title(item)
         try:
+            if reason := _reason_to_leave(client, item, given, confirm):
+                report.failed(f"{what}: it is left: {reason}")
+                continue
             there = client.find(item.address.path) is not None
             report.done(what, remove(client, Owned.of(item)) if there else "not found")
         except EpicError as error:
             report.failed(f"{what}: {error}")
-    if own:
+    if manifests.own:
         # What gateways use can go when they have gone.
         _wait_until_gone(client, items, report)
-    for obj in reversed(own):
+    for obj in reversed(manifests.own):
         try:
             report.done(obj, platform.remove(client, obj))
         except EpicError as error:
             report.failed(f"{obj}: {error}")
     return report
+
+
+def _reason_to_leave(client: EpicClient, item: Item, given: set[Address], confirm: Confirm) -> str:
+    """Why the object is not to be deleted because of these manifests; empty if it is."""
+    if hosts := hosts_of(client, item):
+        kind = KINDS.of_collection(item.collection).singular
+        return f"{hosts} ask for it; remove it there, or: epicctl delete {kind} {item.uid}"
+    routes = other_routes(client, item, given) if item.collection == "proxies" else []
+    if not routes:
+        return ""
+    others = f"routes that are not in the manifests lead to it: {shown(routes)}"
+    if confirm(f"{_title(item)}: {others}. Delete it all the same?"):
+        return ""
+    return f"{others}; delete them first, or: epicctl delete gateway {item.uid}"
 
 
 def _written(client: EpicClient, item: Item, what: str, report: Report) -> str:
@@ -202,7 +185,7 @@ def _wait_until_gone(client: EpicClient, items: Iterable[Item], report: Report) 
         if waiting:
             time.sleep(_LOOK_SECONDS)
     for item in waiting:
-        what = _label(item.ref.kind, item.ref.namespace, item.ref.name)
+        what = _title(item)
         report.warn(f"{what}: it is still being deleted; its nodes have not let go of it yet")
 
 
@@ -211,5 +194,5 @@ def _is_leaving(client: EpicClient, item: Item) -> bool:
     return found is not None and is_being_deleted(found, item.collection)
 
 
-def _label(kind: str, namespace: str, name: str) -> str:
-    return f"{kind.lower()}/{namespace}/{name}"
+def _title(item: Item) -> str:
+    return f"{item.ref.kind.lower()}/{item.ref.namespace}/{item.ref.name}"

@@ -34,6 +34,10 @@ Prompt = Callable[[str], str]
 Warn = Callable[[str], None]
 
 
+class OtherAccount(Invalid):
+    """A document is of another account than the one that the command is for."""
+
+
 @dataclass(frozen=True)
 class PlatformObject:
     """An object of EPIC as it was read."""
@@ -57,7 +61,10 @@ class PlatformObject:
 
 
 def parse(document: Document, account: str = "") -> PlatformObject:
-    """The object in a document; `account` is meant where the document names none."""
+    """The object in a document; `account` is meant where the document names none.
+
+    Raises Invalid, OtherAccount where the document names another one.
+    """
     content = without_nulls(document.content)
     what = f"{document.source}: {describe(content)}"
     kind = content.get("kind")
@@ -72,7 +79,7 @@ def parse(document: Document, account: str = "") -> PlatformObject:
     of_account = KINDS[kind].of_account
     owner = str(metadata.get("namespace") or account) if of_account else ""
     if account and of_account and owner != account:
-        raise Invalid(
+        raise OtherAccount(
             f"{what} is of account {owner!r} by metadata.namespace, and --account says {account!r}; "
             "leave one of them out"
         )
