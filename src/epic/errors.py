@@ -84,6 +84,13 @@ class Conflict(EpicError):
     reason = "Conflict"
 
 
+class PreconditionFailed(EpicError):
+    """The object is not at a version that the request is meant for; read it again."""
+
+    status = 412
+    reason = "PreconditionFailed"
+
+
 class AlreadyExists(EpicError):
     """An object of that name exists."""
 
@@ -170,6 +177,7 @@ _KINDS: tuple[type[EpicError], ...] = (
     AlreadyExists,
     AddressTaken,
     Compacted,
+    PreconditionFailed,
     TooManyRequests,
     TooLarge,
     Unavailable,

@@ -56,7 +56,7 @@ def create(api: EpicClient, uid: str, host: str, backends: list[dict[str, Any]])
     listener = {"name": "http", "port": 80, "protocol": "HTTP"}
     proxy = {
         "clientRef": reference | {"uid": uid},
-        "display-name": "bench",
+        "display-name": uid,
         "public-ports": [{"name": "http", "port": 80}],
         "gateway": {"gatewayClassName": "epic", "listeners": [listener]},
     }

@@ -29,6 +29,7 @@ from epic.ads.service import AdsService  # noqa: E402
 from epic.ads.snapshot import INSTANCE, SIBLINGS, TYPES, Resources  # noqa: E402
 from epic.api.bodies import ProxySpecInput  # noqa: E402
 from epic.api.gateway.gateways import GatewaySettings, create_gateway  # noqa: E402
+from epic.api.gateway.names import DNSNames, with_names  # noqa: E402
 from epic.cache.store import CachedStore  # noqa: E402
 from epic.model.resources import Account, GWProxy, LBServiceGroup, Node, ServicePrefix  # noqa: E402
 from epic.model.siblings import Siblings  # noqa: E402
@@ -149,10 +150,13 @@ async def post(site: Site, names: Sequence[str]) -> dict[str, float]:
 
 
 def _create(store: CachedStore, spec: ProxySpecInput) -> None:
-    with store.transaction() as transaction:
-        group = transaction.get(LBServiceGroup, "a", "g")
-        settings = GatewaySettings(IPv4Network("100.64.0.0/16"), timedelta())
-        create_gateway(transaction, World.of(transaction), group, spec, settings)
+    def write(names: DNSNames) -> None:
+        with store.transaction() as transaction:
+            group = transaction.get(LBServiceGroup, "a", "g")
+            settings = GatewaySettings(IPv4Network("100.64.0.0/16"), timedelta())
+            create_gateway(transaction, World.of(transaction), group, spec, settings, names)
+
+    with_names(write)
 
 
 async def until_free(agents: Sequence[Agent], asked: Iterable[str]) -> None:

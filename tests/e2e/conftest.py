@@ -73,7 +73,7 @@ def make_gateway(api: EpicClient) -> Iterator[Callable[..., dict[str, Any]]]:
         uid = str(uuid.uuid4())
         body = {
             "clientRef": {"clusterID": "lab", "namespace": "e2e", "name": "e2e", "uid": uid},
-            "display-name": "e2e",
+            "display-name": f"e2e-{uid[:8]}",
             "public-ports": [{"name": "http", "port": 80, "protocol": "TCP"}],
             "gateway": {
                 "gatewayClassName": "epic",

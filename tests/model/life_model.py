@@ -17,7 +17,9 @@ from life_plant import Clock, FullDisk, Plant
 from epic.api.bodies import ProxySpecInput
 from epic.api.context import Context
 from epic.api.gateway import gateways as api_gateways
+from epic.api.gateway.names import DNSNames, with_names
 from epic.api.node import nodes as api_nodes
+from epic.api.precondition import Precondition
 from epic.errors import EpicError
 from epic.model.backlog import TunnelBacklog
 from epic.model.base import Metadata
@@ -107,15 +109,19 @@ class Model(Plant):
                 },
             }
         )
-        try:
+
+        def write(names: DNSNames) -> None:
             with self.context.current.transaction() as (transaction, world):
                 group = transaction.get(LBServiceGroup, account, "g")
-                api_gateways.create_gateway(transaction, world, group, spec, SETTINGS)
+                api_gateways.create_gateway(transaction, world, group, spec, SETTINGS, names)
                 world.note(transaction.create(_route(account, uid)))
                 if self._made % 3:
                     piece = _slice(account, uid, WORKLOAD_NODES[: self._made % 3 * 2])
                     world.note(transaction.create(piece))
                 replan(transaction, world, account, {uid})
+
+        try:
+            with_names(write)
         except EpicError:
             return
 
@@ -141,7 +147,7 @@ class Model(Plant):
         if force and node.connected:
             return
         with self._may_fail():
-            api_nodes.delete(self.context, name, force=force)
+            api_nodes.delete(self.context, name, Precondition(), force=force)
             if force:
                 self.lost.setdefault(name, self.clock() + timedelta(minutes=9))
 

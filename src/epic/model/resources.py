@@ -113,7 +113,7 @@ class EndpointTemplate(Camel):
     """How a gateway's DNS name is formed (Jinja2)."""
 
     dns_name: Annotated[str, Text(1000)] = (
-        "{{ ClusterServiceName }}-{{ ClusterServiceNS }}-{{ Account }}.example.net"
+        "{{ ClusterServiceName }}-{{ ClusterServiceNS }}-{{ Account }}{{ Distinct }}.example.net"
     )
     record_type: Literal["A", "AAAA"] = "A"
     record_ttl: Annotated[int, Field(ge=0, alias="recordTTL")] = 180

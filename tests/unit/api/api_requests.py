@@ -30,7 +30,7 @@ def proxy_body(uid: str = "U1", **spec: Any) -> dict[str, Any]:
             "metadata": {"name": "", "namespace": ""},
             "spec": {
                 "clientRef": {"clusterID": "c1", "namespace": "shop", "name": "web", "uid": uid},
-                "display-name": "web",
+                "display-name": "web" if uid == "U1" else f"web{uid[-20:].lower()}",
                 "public-ports": [{"name": "http", "protocol": "TCP", "port": 80, "targetPort": 0}],
                 "gue-tunnel-endpoints": None,
                 "gateway": {"gatewayClassName": "k", "listeners": listeners},

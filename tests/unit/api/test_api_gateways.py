@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import httpx
@@ -11,6 +12,7 @@ from api_requests import ADMIN, API, PROXIES, TENANT, proxy_body, route_body, sl
 from life_plant import Plant
 
 from epic.ads.reports import reported
+from epic.api.gateway import names
 from epic.cache.store import CachedStore
 from epic.model.resources import Account, AccountSpec, GWProxy, LBServiceGroup, Node, Tunnel
 from epic.model.runs import Run
@@ -313,6 +315,51 @@ async def test_no_account_gets_the_dns_name_of_another(admin: httpx.AsyncClient,
     await admin.post(f"{API}/accounts/root/groups/short/proxies", json=proxy_body())
     reply = await admin.post(f"{API}/accounts/other/groups/short/proxies", json=proxy_body())
     assert (reply.status_code, "is taken by another account" in reply.json()["error"]) == (409, True)
+
+
+async def test_gateways_of_an_account_never_share_a_dns_name(admin: httpx.AsyncClient) -> None:
+    template = {"dnsName": "{{ ClusterServiceName }}.example.net"}
+    spec = {"service-prefix": "default", "endpoint-template": template}
+    await admin.put(f"{API}/accounts/root/groups/short", json={"group": {"spec": spec}})
+    short = f"{API}/accounts/root/groups/short/proxies"
+    assert (await admin.post(short, json=proxy_body())).status_code == 302
+    same = proxy_body("U2", **{"display-name": "web"})
+    reply = await admin.post(short, json=same)
+    assert (reply.status_code, reply.json()["reason"]) == (409, "Conflict")
+    assert "is that of gateway 'U1' ('web' of namespace 'shop')" in reply.json()["error"]
+    await admin.delete(U1)
+    assert (await admin.post(short, json=same)).status_code == 302
+
+
+async def test_names_that_are_joined_by_the_same_letters_are_apart(tenant: httpx.AsyncClient) -> None:
+    async def dns_name(uid: str, name: str, namespace: str) -> str:
+        body = proxy_body(uid)
+        body["proxy"]["spec"] |= {"display-name": name, "clientRef": {"uid": uid, "namespace": namespace}}
+        made = (await tenant.post(PROXIES, json=body)).json()["proxy"]
+        return str(made["spec"]["endpoints"][0]["dnsName"])
+
+    one, other = await dns_name("U1", "a-b", "c"), await dns_name("U2", "a", "b-c")
+    assert one != other
+    assert {name.rpartition("-")[0] for name in (one, other)} == {"a-b-c-root"}
+    assert await dns_name("U3", "a", "c") == "a-c-root.example.net"
+
+
+async def test_others_write_while_the_template_of_a_name_is_rendered(
+    admin: httpx.AsyncClient, store: CachedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    render, written = names._render, list[int]()
+
+    def render_while_another_writes(template: str, variables: Mapping[str, str]) -> str:
+        with store.transaction() as transaction:
+            written.append(transaction.next_number("other"))
+        return render(template, variables)
+
+    monkeypatch.setattr(names, "_render", render_while_another_writes)
+    spec = {"service-prefix": "default", "endpoint-template": {"dnsName": "a{{ IPAddress }}.example"}}
+    await admin.put(f"{API}/accounts/root/groups/late", json={"group": {"spec": spec}})
+    made = (await admin.post(f"{API}/accounts/root/groups/late/proxies", json=proxy_body())).json()["proxy"]
+    assert made["spec"]["endpoints"][0]["dnsName"] == "a203-0-113-10.example"
+    assert written == [1]
 
 
 async def test_delete_of_what_is_not_there_is_200_too(tenant: httpx.AsyncClient) -> None:

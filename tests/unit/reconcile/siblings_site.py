@@ -15,6 +15,7 @@ from clock import Clock
 
 from epic.api.bodies import ProxySpecInput
 from epic.api.gateway.gateways import GatewaySettings, create_gateway
+from epic.api.gateway.names import DNSNames, with_names
 from epic.cache.store import CachedStore
 from epic.model.base import Metadata
 from epic.model.resources import Account, GWProxy, LBServiceGroup, Node, ServicePrefix
@@ -97,10 +98,14 @@ class Site:
         client = {"uid": uid, "clusterID": "c", "namespace": "n", "name": uid}
         gateway = {"gatewayClassName": "k", "listeners": listeners}
         spec = ProxySpecInput.model_validate({"clientRef": client, "gateway": gateway})
-        with self.store.transaction() as transaction:
-            group = transaction.get(LBServiceGroup, "a", "g")
-            world = World.of(transaction)
-            create_gateway(transaction, world, group, spec, SETTINGS)
+
+        def write(names: DNSNames) -> None:
+            with self.store.transaction() as transaction:
+                group = transaction.get(LBServiceGroup, "a", "g")
+                world = World.of(transaction)
+                create_gateway(transaction, world, group, spec, SETTINGS, names)
+
+        with_names(write)
 
     def change_instance(self, node: str, **values: object) -> None:
         """As the sequencer does it: the list follows in the same transaction."""

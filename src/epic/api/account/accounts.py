@@ -12,6 +12,7 @@ from epic.api.bodies import AccountBody, UserBody
 from epic.api.context import Ctx, admin_only
 from epic.api.metadata import check_name, check_version
 from epic.api.pages import Paging, listed
+from epic.api.precondition import IfMatch
 from epic.api.replies import PREFIX, Duplicate, deleted, found, shown
 from epic.api.unreadable import to_replace
 from epic.errors import Conflict
@@ -87,13 +88,14 @@ def read(ctx: Ctx, account: str) -> dict[str, Any]:
 
 
 @router.put("/accounts/{account}", status_code=302, dependencies=_ADMIN)
-def replace(ctx: Ctx, account: str, body: AccountBody) -> Response:
+def replace(ctx: Ctx, account: str, body: AccountBody, if_match: IfMatch) -> Response:
     """Create an account or change its limits."""
     KINDS.check_name(Account, account, "the account's name in the path")
     check_name(body.account.metadata, account, "account")
     with ctx.current.transaction() as (transaction, world):
         is_new = not transaction.exists(Account, "", account)
         stored = to_replace(transaction, Account, "", account)
+        if_match.check(stored)
         if stored is None:
             if is_new:
                 _refuse_inheritance(transaction, account)
@@ -107,9 +109,10 @@ def replace(ctx: Ctx, account: str, body: AccountBody) -> Response:
 
 
 @router.delete("/accounts/{account}", dependencies=_ADMIN)
-def delete(ctx: Ctx, account: str) -> dict[str, str]:
+def delete(ctx: Ctx, account: str, if_match: IfMatch) -> dict[str, str]:
     """Delete an account that has no gateways, with all that belongs to it."""
     with ctx.store.transaction() as transaction:
+        if_match.check(transaction.find_readable(Account, "", account))
         if not transaction.exists(Account, "", account):
             return deleted()
         _delete_unreadable(transaction, account)
@@ -176,9 +179,10 @@ def read_user(ctx: Ctx, account: str, name: str) -> dict[str, Any]:
 
 
 @router.delete("/accounts/{account}/users/{name}", dependencies=_ADMIN)
-def delete_user(ctx: Ctx, account: str, name: str) -> dict[str, str]:
+def delete_user(ctx: Ctx, account: str, name: str, if_match: IfMatch) -> dict[str, str]:
     """Delete a user."""
     with ctx.store.transaction() as transaction:
+        if_match.check(transaction.find_readable(User, account, name))
         if transaction.exists(User, account, name):
             transaction.delete(User, account, name)
     return deleted()

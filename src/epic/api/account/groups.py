@@ -15,6 +15,7 @@ from epic.api.gateway.gateways import find_group
 from epic.api.gateway.names import check_template
 from epic.api.metadata import check_name, check_version
 from epic.api.pages import Paging, listed
+from epic.api.precondition import IfMatch, Precondition
 from epic.api.replies import PREFIX, Duplicate, deleted, found, shown
 from epic.api.unreadable import to_replace
 from epic.envoy import templating
@@ -65,7 +66,7 @@ def list_groups(ctx: Ctx, account: str, page: Paging) -> Response:
 def create_group(ctx: Ctx, account: str, body: GroupBody) -> Response:
     """Create a gateway template."""
     name = KINDS.check_name(LBServiceGroup, body.group.metadata.name, "group.metadata.name")
-    return _write_group(ctx, account, name, body, replace=False)
+    return _write_group(ctx, account, name, body, None)
 
 
 @router.get("/accounts/{account}/groups/{name}", tags=["templates"])
@@ -75,17 +76,18 @@ def read_group(ctx: Ctx, account: str, name: str) -> dict[str, Any]:
 
 
 @router.put("/accounts/{account}/groups/{name}", status_code=302, tags=["templates"], dependencies=_ADMIN)
-def replace_group(ctx: Ctx, account: str, name: str, body: GroupBody) -> Response:
+def replace_group(ctx: Ctx, account: str, name: str, body: GroupBody, if_match: IfMatch) -> Response:
     """Create a gateway template or change it."""
     KINDS.check_name(LBServiceGroup, name, "the template's name in the path")
     check_name(body.group.metadata, name, "group")
-    return _write_group(ctx, account, name, body, replace=True)
+    return _write_group(ctx, account, name, body, if_match)
 
 
 @router.delete("/accounts/{account}/groups/{name}", tags=["templates"], dependencies=_ADMIN)
-def delete_group(ctx: Ctx, account: str, name: str) -> dict[str, str]:
+def delete_group(ctx: Ctx, account: str, name: str, if_match: IfMatch) -> dict[str, str]:
     """Delete a gateway template that no gateway uses."""
     with ctx.store.transaction() as transaction:
+        if_match.check(transaction.find_readable(LBServiceGroup, account, name))
         if transaction.exists(LBServiceGroup, account, name):
             users = [p.name for p in transaction.list(GWProxy, account) if p.spec.group == name]
             _refuse_if_used(f"gateway template {name!r}", "gateways", users)
@@ -93,7 +95,10 @@ def delete_group(ctx: Ctx, account: str, name: str) -> dict[str, str]:
     return deleted()
 
 
-def _write_group(ctx: Context, account: str, name: str, body: GroupBody, *, replace: bool) -> Response:
+def _write_group(
+    ctx: Context, account: str, name: str, body: GroupBody, replacing: Precondition | None
+) -> Response:
+    """Write a template; `replacing`: what of one that is there is to be replaced, None: nothing."""
     path = _group_path(account, name)
     spec = body.group.spec
     wanted = LBServiceGroup(metadata=Metadata(name=name, namespace=account), spec=spec)
@@ -101,11 +106,13 @@ def _write_group(ctx: Context, account: str, name: str, body: GroupBody, *, repl
     with ctx.store.transaction() as transaction:
         transaction.get(Account, "", account)
         _check_group(transaction, spec)
-        find = partial(to_replace, transaction) if replace else transaction.find
+        find = partial(to_replace, transaction) if replacing else transaction.find
         stored = find(LBServiceGroup, account, name)
+        if replacing:
+            replacing.check(stored)
         if stored is None:
             group = transaction.create(wanted)
-        elif replace:
+        elif replacing:
             check_version(body.group.metadata, stored)
             group = transaction.update(stored.model_copy(update={"spec": spec}))
         else:
@@ -156,7 +163,7 @@ def create_prefix(ctx: Ctx, body: PrefixBody) -> Response:
     """Create an address pool."""
     given = body.service_prefix.metadata.name
     name = KINDS.check_name(ServicePrefix, given, "service-prefix.metadata.name")
-    return _write_prefix(ctx, name, body, replace=False)
+    return _write_prefix(ctx, name, body, None)
 
 
 @router.get("/service-prefixes/{name}", tags=["address pools"], dependencies=_ADMIN)
@@ -166,17 +173,18 @@ def read_prefix(ctx: Ctx, name: str) -> dict[str, Any]:
 
 
 @router.put("/service-prefixes/{name}", status_code=302, tags=["address pools"], dependencies=_ADMIN)
-def replace_prefix(ctx: Ctx, name: str, body: PrefixBody) -> Response:
+def replace_prefix(ctx: Ctx, name: str, body: PrefixBody, if_match: IfMatch) -> Response:
     """Create an address pool or change it; addresses that gateways have must stay in it."""
     KINDS.check_name(ServicePrefix, name, "the pool's name in the path")
     check_name(body.service_prefix.metadata, name, "service-prefix")
-    return _write_prefix(ctx, name, body, replace=True)
+    return _write_prefix(ctx, name, body, if_match)
 
 
 @router.delete("/service-prefixes/{name}", tags=["address pools"], dependencies=_ADMIN)
-def delete_prefix(ctx: Ctx, name: str) -> dict[str, str]:
+def delete_prefix(ctx: Ctx, name: str, if_match: IfMatch) -> dict[str, str]:
     """Delete an address pool that no gateway template uses."""
     with ctx.store.transaction() as transaction:
+        if_match.check(transaction.find_readable(ServicePrefix, "", name))
         if transaction.exists(ServicePrefix, "", name):
             groups = [g for g in transaction.list(LBServiceGroup) if g.spec.service_prefix == name]
             users = [f"{group.account}/{group.name}" for group in groups]
@@ -185,17 +193,20 @@ def delete_prefix(ctx: Ctx, name: str) -> dict[str, str]:
     return deleted()
 
 
-def _write_prefix(ctx: Context, name: str, body: PrefixBody, *, replace: bool) -> Response:
+def _write_prefix(ctx: Context, name: str, body: PrefixBody, replacing: Precondition | None) -> Response:
+    """Write a pool; `replacing`: what of one that is there is to be replaced, None: nothing."""
     path = _prefix_path(name)
     spec = body.service_prefix.spec
     with ctx.store.transaction() as transaction:
-        find = partial(to_replace, transaction) if replace else transaction.find
+        find = partial(to_replace, transaction) if replacing else transaction.find
         stored = find(ServicePrefix, "", name)
+        if replacing:
+            replacing.check(stored)
         if stored is None or stored.spec != spec:
             _check_prefix(ctx, transaction, name, spec)
         if stored is None:
             prefix = transaction.create(ServicePrefix(metadata=Metadata(name=name), spec=spec))
-        elif replace:
+        elif replacing:
             check_version(body.service_prefix.metadata, stored)
             prefix = transaction.update(stored.model_copy(update={"spec": spec}))
         else:

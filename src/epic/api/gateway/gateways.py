@@ -10,7 +10,7 @@ from ipaddress import IPv4Network
 
 from epic.api.account.account_limits import within_tunnel_limit
 from epic.api.bodies import ProxySpecInput
-from epic.api.gateway.names import dns_endpoint
+from epic.api.gateway.names import DNSNames, dns_endpoint
 from epic.api.gateway.ports import ports_and_gateway
 from epic.errors import Conflict, Invalid, NotFound, QuotaExceeded
 from epic.ipam.prefixes import choose_address
@@ -23,7 +23,6 @@ from epic.lifecycle.conditions import with_instances, with_proxy_condition
 from epic.model.base import Condition, Metadata, now
 from epic.model.resources import (
     Account,
-    DNSEndpoint,
     GWProxy,
     GWProxySpec,
     GWProxyStatus,
@@ -57,6 +56,7 @@ def create_gateway(
     group: LBServiceGroup,
     spec: ProxySpecInput,
     settings: GatewaySettings,
+    names: DNSNames,
 ) -> GWProxy:
     """A new gateway with address, name, instances and tunnels, and its run queued."""
     ports, gateway = ports_and_gateway(spec)
@@ -86,8 +86,8 @@ def create_gateway(
     address = choose_address(prefix, claims.public, claims.releases, gateway.addresses, asker)
     take_address(transaction, address)
     proxy = proxy.model_copy(update={"spec": proxy.spec.model_copy(update={"public_address": address})})
-    name = dns_endpoint(group, proxy)
-    _check_name(proxy.account, name, claims)
+    name = dns_endpoint(group, proxy, names)
+    _check_name(transaction, proxy, name.dns_name, claims)
     status = GWProxyStatus(service=transaction.next_number("service"))
     spec_with_name = proxy.spec.model_copy(update={"endpoints": (name,)})
     proxy = proxy.model_copy(update={"spec": spec_with_name, "status": status})
@@ -155,11 +155,17 @@ def _check_quota(transaction: Transaction, account: str, count: int) -> None:
         )
 
 
-def _check_name(account: str, name: DNSEndpoint, taken: Claims) -> None:
-    if taken.accounts_with(name.dns_name) - {account}:
-        raise Conflict(
-            f"the DNS name {name.dns_name!r} is taken by another account; choose another display-name"
-        )
+def _check_name(transaction: Transaction, proxy: GWProxy, name: str, taken: Claims) -> None:
+    if taken.accounts_with(name) - {proxy.account}:
+        raise Conflict(f"the DNS name {name!r} is taken by another account; choose another display-name")
+    for other in transaction.by(GWProxy, "dns-name", name):
+        # One that goes may be there for long, and the one that it is made anew as has another UID.
+        if not other.deleting:
+            ref = other.spec.client_ref
+            raise Conflict(
+                f"the DNS name {name!r} is that of gateway {other.name!r} ({other.spec.display_name!r} of "
+                f"namespace {ref.namespace!r}); choose another display-name"
+            )
 
 
 def _queued(transaction: Transaction, proxy: GWProxy, nodes: list[str]) -> GWProxy:

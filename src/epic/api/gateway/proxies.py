@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Response
@@ -10,8 +11,8 @@ from fastapi.responses import JSONResponse
 
 from epic.api.access.parsed_aside import described, given
 from epic.api.account.existence import check_account
-from epic.api.bodies import ProxyBody
-from epic.api.context import Asking, Ctx, Principal
+from epic.api.bodies import ProxyBody, ProxyInput
+from epic.api.context import Asking, Context, Ctx, Principal
 from epic.api.gateway.gateways import (
     GatewaySettings,
     change_gateway,
@@ -20,8 +21,10 @@ from epic.api.gateway.gateways import (
     find_group,
     refuse_if_deleting,
 )
+from epic.api.gateway.names import DNSNames, with_names
 from epic.api.metadata import check_version, with_sources
 from epic.api.pages import Paging, listed
+from epic.api.precondition import IfMatch
 from epic.api.replies import PREFIX, Duplicate, deleted, found
 from epic.api.unreadable import discard_unreadable
 from epic.api.views import show_gateway
@@ -46,7 +49,12 @@ def _body(proxy: GWProxy, principal: Principal) -> dict[str, Any]:
 @router.post("/accounts/{account}/groups/{group}/proxies", status_code=302, openapi_extra=_BODY)
 def create(ctx: Ctx, asking: Asking, account: str, group: str, body: _Given) -> Response:
     """Create a gateway from a template; its name is the client Gateway's UID."""
-    name = body.proxy.spec.client_ref.uid
+    proxy = with_names(partial(_create, ctx, account, group, body.proxy))
+    return found(_path(account, proxy.name), _body(proxy, asking), body.unknown)
+
+
+def _create(ctx: Context, account: str, group: str, wanted: ProxyInput, names: DNSNames) -> GWProxy:
+    name = wanted.spec.client_ref.uid
     with ctx.current.transaction() as (transaction, world):
         template = find_group(transaction, account, group)
         stored = transaction.find(GWProxy, account, name)
@@ -54,10 +62,10 @@ def create(ctx: Ctx, asking: Asking, account: str, group: str, body: _Given) -> 
             refuse_if_deleting(stored)
             raise Duplicate(f"gateway {name!r} exists already", _path(account, name))
         settings = GatewaySettings(ctx.inside_pool, ctx.address_quarantine)
-        proxy = create_gateway(transaction, world, template, body.proxy.spec, settings)
-        if (named := with_sources(body.proxy.metadata, proxy)) is not proxy:
+        proxy = create_gateway(transaction, world, template, wanted.spec, settings, names)
+        if (named := with_sources(wanted.metadata, proxy)) is not proxy:
             proxy = transaction.update(named)
-    return found(_path(account, name), _body(proxy, asking), body.unknown)
+    return proxy
 
 
 @router.get("/accounts/{account}/proxies")
@@ -75,7 +83,7 @@ def read(ctx: Ctx, asking: Asking, account: str, name: str) -> Response:
 
 
 @router.put("/accounts/{account}/proxies/{name}", status_code=302, openapi_extra=_BODY)
-def replace(ctx: Ctx, asking: Asking, account: str, name: str, body: _Given) -> Response:
+def replace(ctx: Ctx, asking: Asking, account: str, name: str, body: _Given, if_match: IfMatch) -> Response:
     """Change a gateway's listeners, ports and display name."""
     uid = body.proxy.spec.client_ref.uid
     if uid != name:
@@ -84,6 +92,7 @@ def replace(ctx: Ctx, asking: Asking, account: str, name: str, body: _Given) -> 
         )
     with ctx.store.transaction() as transaction:
         stored = transaction.get(GWProxy, account, name)
+        if_match.check(stored)
         refuse_if_deleting(stored)
         check_version(body.proxy.metadata, stored)
         proxy = change_gateway(transaction, with_sources(body.proxy.metadata, stored), body.proxy.spec)
@@ -91,12 +100,13 @@ def replace(ctx: Ctx, asking: Asking, account: str, name: str, body: _Given) -> 
 
 
 @router.delete("/accounts/{account}/proxies/{name}")
-def delete(ctx: Ctx, account: str, name: str) -> dict[str, str]:
+def delete(ctx: Ctx, account: str, name: str, if_match: IfMatch) -> dict[str, str]:
     """Delete a gateway; it is shown with a deletionTimestamp until it is gone."""
-    if discard_unreadable(ctx, GWProxy, account, name):
+    if not if_match.is_given and discard_unreadable(ctx, GWProxy, account, name):
         return deleted()
     with ctx.store.transaction() as transaction:
         proxy = transaction.find(GWProxy, account, name)
+        if_match.check(proxy)
         if proxy is not None:
             delete_gateway(transaction, proxy)
     return deleted()

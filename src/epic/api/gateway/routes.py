@@ -25,6 +25,7 @@ from epic.api.context import Context, Ctx
 from epic.api.gateway.workload_addresses import check_node_addresses
 from epic.api.metadata import check_version, with_sources
 from epic.api.pages import Page, Paging, listed
+from epic.api.precondition import IfMatch, Precondition
 from epic.api.replies import PREFIX, Duplicate, deleted, found, shown
 from epic.api.unreadable import discard_unreadable, to_replace
 from epic.api.views import show_route
@@ -105,7 +106,9 @@ class _Collection(Generic[_Owned, _Given]):
             replan(transaction, world, obj.account, self.gateways(world, obj))
         return created
 
-    def replace(self, ctx: Context, account: str, name: str, body: _Given) -> Response:
+    def replace(
+        self, ctx: Context, account: str, name: str, body: _Given, if_match: Precondition
+    ) -> Response:
         given, obj = self.metadata_of(body), self.made_of(account, body)
         if obj.name != name:
             raise Invalid(
@@ -115,6 +118,7 @@ class _Collection(Generic[_Owned, _Given]):
         with ctx.current.transaction() as (transaction, world):
             is_there = transaction.exists(self.kind.model, obj.account, name)
             stored = to_replace(transaction, self.kind.model, obj.account, name)
+            if_match.check(stored)
             if stored is None and is_there:
                 created = self._add(ctx, transaction, world, with_sources(given, obj))
                 return found(self.path(obj.account, name), self.shown(ctx, created), body.unknown)
@@ -139,11 +143,12 @@ class _Collection(Generic[_Owned, _Given]):
                     replan(transaction, world, obj.account, before | self.gateways(world, updated))
         return found(self.path(obj.account, name), self.shown(ctx, updated), body.unknown)
 
-    def delete(self, ctx: Context, account: str, name: str) -> dict[str, str]:
-        if discard_unreadable(ctx, self.kind.model, account, name):
+    def delete(self, ctx: Context, account: str, name: str, if_match: Precondition) -> dict[str, str]:
+        if not if_match.is_given and discard_unreadable(ctx, self.kind.model, account, name):
             return deleted(self.deleted)
         with ctx.current.transaction() as (transaction, world):
             stored = transaction.find(self.kind.model, account, name)
+            if_match.check(stored)
             if stored is not None:
                 affected = self.gateways(world, stored)
                 transaction.delete(self.kind.model, account, name)
@@ -187,11 +192,11 @@ def _served(collection: _Collection[_Owned, _Given], title: str) -> APIRouter:
     def read(ctx: Ctx, account: str, name: str) -> Response:
         return JSONResponse(collection.read(ctx, account, name))
 
-    def replace(ctx: Ctx, account: str, name: str, body: Any) -> Response:
-        return collection.replace(ctx, account, name, body)
+    def replace(ctx: Ctx, account: str, name: str, body: Any, if_match: IfMatch) -> Response:
+        return collection.replace(ctx, account, name, body, if_match)
 
-    def delete(ctx: Ctx, account: str, name: str) -> dict[str, str]:
-        return collection.delete(ctx, account, name)
+    def delete(ctx: Ctx, account: str, name: str, if_match: IfMatch) -> dict[str, str]:
+        return collection.delete(ctx, account, name, if_match)
 
     for handler in (create, replace):
         # FastAPI reads from here where the body comes from; a type checker takes no variable for a type.

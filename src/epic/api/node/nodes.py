@@ -11,6 +11,7 @@ from fastapi import APIRouter, Depends, Response
 from epic.api.bodies import MaintenanceBody, NodeBody, of_one_drain
 from epic.api.context import Context, Ctx, admin_only
 from epic.api.metadata import check_name, check_version
+from epic.api.precondition import IfMatch
 from epic.api.replies import PREFIX, deleted, found, shown
 from epic.api.unreadable import discard_unreadable, to_replace
 from epic.errors import Conflict
@@ -81,7 +82,7 @@ def read(ctx: Ctx, name: str) -> dict[str, Any]:
 
 
 @router.put("/{name}", status_code=302)
-def register(ctx: Ctx, name: str, body: NodeBody) -> Response:
+def register(ctx: Ctx, name: str, body: NodeBody, if_match: IfMatch) -> Response:
     """Register a node or change it; gateways that have too few instances get one there.
 
     Whether it is in maintenance stays as it is unless `schedulable` or `drain` is given.
@@ -94,6 +95,7 @@ def register(ctx: Ctx, name: str, body: NodeBody) -> Response:
             if other.name != name and other.spec.address == spec.address:
                 raise Conflict(f"node.spec.address: {spec.address} is the address of node {other.name!r}")
         stored = to_replace(transaction, Node, "", name)
+        if_match.check(stored)
         if stored is None or stored.spec.address != spec.address:
             check_node_address(spec.address, transaction.list(ServicePrefix))
         if stored is None:
@@ -110,7 +112,7 @@ def register(ctx: Ctx, name: str, body: NodeBody) -> Response:
 
 
 @router.put("/{name}/maintenance", status_code=302)
-def maintain(ctx: Ctx, name: str, body: MaintenanceBody) -> Response:
+def maintain(ctx: Ctx, name: str, body: MaintenanceBody, if_match: IfMatch) -> Response:
     """Say whether a node takes new instances, and whether those that it has are to leave service.
 
     `unheard-ok`, of one drain: they leave it though no router hears those that take their place.
@@ -118,6 +120,7 @@ def maintain(ctx: Ctx, name: str, body: MaintenanceBody) -> Response:
     given = of_one_drain(body.maintenance.model_dump(exclude_unset=True))
     with ctx.store.transaction() as transaction:
         stored = transaction.get(Node, "", name)
+        if_match.check(stored)
         _refuse_if_removing(stored)
         spec = stored.spec.model_copy(update=given)
         node = transaction.update(stored.model_copy(update={"spec": spec}))
@@ -125,10 +128,11 @@ def maintain(ctx: Ctx, name: str, body: MaintenanceBody) -> Response:
 
 
 @router.put("/{name}/accept-drop", status_code=302)
-def accept_drop(ctx: Ctx, name: str) -> Response:
+def accept_drop(ctx: Ctx, name: str, if_match: IfMatch) -> Response:
     """Let a node drop what it holds back, since it would be more than half of its gateways at once."""
     with ctx.store.transaction() as transaction:
         stored = transaction.get(Node, "", name)
+        if_match.check(stored)
         digest = node_digest(stored.status, _placed(transaction).get(name, []))
         status = stored.status.model_copy(update={"meant_digest": digest})
         node = transaction.update(stored.model_copy(update={"status": status}))
@@ -136,15 +140,16 @@ def accept_drop(ctx: Ctx, name: str) -> Response:
 
 
 @router.delete("/{name}")
-def delete(ctx: Ctx, name: str, force: bool = False) -> dict[str, str]:
+def delete(ctx: Ctx, name: str, if_match: IfMatch, force: bool = False) -> dict[str, str]:
     """Remove a node: its instances move to others and leave it, then it is told to clean up.
 
     `force` is for a node that is lost: nobody waits for it, and what it had is kept from others for a while.
     """
-    if discard_unreadable(ctx, Node, "", name):
+    if not if_match.is_given and discard_unreadable(ctx, Node, "", name):
         return deleted()
     with ctx.store.transaction() as transaction:
         node = transaction.find(Node, "", name)
+        if_match.check(node)
         if node is not None:
             metadata = node.metadata.model_copy(
                 update={"deletion_timestamp": node.metadata.deletion_timestamp or now()}
