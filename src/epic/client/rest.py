@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +26,8 @@ _CONNECT_SECONDS = 5.0
 _READ_SECONDS = 30.0
 _MESSAGE_MAX = 2000
 _PAGE = 500
+_WARNINGS_MAX = 16_000
+_WARNING = re.compile(r'299 \S+ ("(?:[^"\\]|\\.)*")')
 # Longer than two of the server's heartbeats: a watch that hears nothing for so long is dead.
 _SILENCE_SECONDS = 25.0
 
@@ -34,6 +38,7 @@ class EpicClient:
     def __init__(self, server: str, username: str, password: str, ca_file: str | Path | None = None) -> None:
         self.server = _checked_server(server)
         self.username = username
+        self._warnings: list[str] = []
         self._session = requests.Session()
         # Proxies and netrc of the caller's environment must not decide where credentials go.
         self._session.trust_env = False
@@ -95,6 +100,11 @@ class EpicClient:
         """Delete the object at `path`; there need be none."""
         return self._json("DELETE", path)
 
+    def take_warnings(self) -> list[str]:
+        """What the server warned of in replies since this was asked last, such as a field that it ignored."""
+        found, self._warnings = self._warnings, []
+        return found
+
     def find(self, path: str) -> dict[str, Any] | None:
         """The object at `path`, None where there is none."""
         try:
@@ -113,6 +123,7 @@ class EpicClient:
         self, method: str, path: str, body: Mapping[str, object] | None = None, *, is_new: bool = False
     ) -> dict[str, Any]:
         reply = self._send(method, path, body)
+        self._warnings += _warnings(reply)
         exists = reply.status_code == 409 and "Location" in reply.headers
         if reply.status_code in {302, 303} or (exists and not is_new):
             own = _object(reply) if reply.status_code != 409 else None
@@ -221,6 +232,19 @@ def _message(reply: requests.Response) -> str:
         if isinstance(value.get(key), str):
             return str(value[key])[:_MESSAGE_MAX]
     return str(reply.headers.get(ERROR_HEADER) or reply.reason or "no message")[:_MESSAGE_MAX]
+
+
+def _warnings(reply: requests.Response) -> list[str]:
+    """The texts of `Warning` headers, which requests joins by commas."""
+    quoted = _WARNING.findall(reply.headers.get("Warning", "")[:_WARNINGS_MAX])
+    return [text for one in quoted if isinstance(text := _unquoted(one), str)]
+
+
+def _unquoted(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def _reason(error: requests.RequestException) -> str:

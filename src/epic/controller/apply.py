@@ -11,7 +11,7 @@ from epic.controller.state import Owned
 from epic.errors import EpicError, Invalid
 from epic.model.resources import GWEndpointSliceSpec, GWProxySpec, GWRouteSpec
 
-Action = Literal["created", "configured", "unchanged", "deleted", "left", "failed"]
+Action = Literal["created", "configured", "unchanged", "deleted", "left", "failed", "warned"]
 
 _SPECS: dict[Collection, tuple[type[GWProxySpec | GWRouteSpec | GWEndpointSliceSpec], set[str] | None]] = {
     # Of a gateway EPIC fills in more than the client gives.

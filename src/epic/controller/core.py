@@ -35,9 +35,12 @@ from epic.controller.objects import (
 )
 from epic.controller.routes import PlacedGateway, RouteResult, parents_of, translate_route
 from epic.controller.slices import SliceResult, service_of, translate_slice
+from epic.kinds.unknown_fields import unknown_fields
 from epic.model.gatewayapi import Listener
 from epic.model.values.naming import is_object_name
 
+IGNORED = "UnknownField"
+"""The reason of a problem that is about fields only: the object is on EPIC without them."""
 SHARING_KEY = f"{CONFIG_GROUP}/sharing-key"
 
 _CLASS_KINDS = {GatewayClass.kind, GatewayClassConfig.kind}
@@ -47,6 +50,13 @@ _TRANSPORT = {"HTTP": "TCP", "HTTPS": "TCP", "TLS": "TCP", "TCP": "TCP", "UDP": 
 def translate(objects: Objects, settings: CoreSettings) -> Desired:
     """All that the objects ask of EPIC, and what is wrong with them."""
     return Translator(objects, settings).update(None)
+
+
+def ignored_fields(obj: ClientObject) -> list[str]:
+    """The fields of a Gateway's or a route's spec that EPIC does not know, sorted; of others none matters."""
+    if isinstance(obj, Gateway | HTTPRoute | TCPRoute):
+        return unknown_fields(type(obj.spec), obj.content["spec"], "spec")
+    return []
 
 
 class Translator:
@@ -64,6 +74,7 @@ class Translator:
         self._slices: dict[Ref, SliceResult] = {}
         self._troubled: dict[Ref, RouteResult | SliceResult] = {}
         self._references: dict[Ref, Counter[EpicConnection]] = {}
+        self._ignored: dict[Ref, Problem] = {}
         self._routes_of_gateway = Index()
         self._routes_of_service = Index()
         self._slices_of_service = Index()
@@ -90,6 +101,8 @@ class Translator:
             services |= self._route(ref)
         for ref in sorted(_of_kinds(changed, EndpointSlice) | self._slices_of_service.of(services)):
             self._slice(ref)
+        for ref in gateways | routes:
+            self._look_for_ignored(ref)
         self._told = self._desired()
         return self._told
 
@@ -150,6 +163,14 @@ class Translator:
             self._note_trouble(ref, result)
         self._slices_of_service.put(ref, {service} if service else ())
 
+    def _look_for_ignored(self, ref: Ref) -> None:
+        self._ignored.pop(ref, None)
+        obj = self._objects.get(ref)
+        is_sent = ref in self._gateways or bool(self._routes.get(ref, RouteResult()).items)
+        if obj is not None and is_sent and (fields := ignored_fields(obj)):
+            what = f"{', '.join(fields)} {'is' if len(fields) == 1 else 'are'} not known and ignored"
+            self._ignored[ref] = obj.problem(IGNORED, what)
+
     def _note_trouble(self, ref: Ref, result: RouteResult | SliceResult) -> None:
         if result.problems or result.held:
             self._troubled[ref] = result
@@ -164,7 +185,7 @@ class Translator:
             slices=tuple(item for result in self._slices.values() for item in result.items),
             routes=tuple(item for result in self._routes.values() for item in result.items),
             connections=tuple(dict.fromkeys(connections)),
-            problems=(*self._unplaced.values(), *self._problems, *wrong),
+            problems=(*self._unplaced.values(), *self._problems, *wrong, *self._ignored.values()),
             held=frozenset(self._unplaced) | {ref for ref, result in self._troubled.items() if result.held},
         )
 

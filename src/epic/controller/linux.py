@@ -140,7 +140,8 @@ class LinuxController:
                 log.info("%s %s as %s", outcome.object, outcome.action, outcome.address.uid)
         failed = failures(outcomes)
         held = {self._held()} if self._mirror.held else set()
-        self._say({*map(str, desired.problems), *failed, *held})
+        warned = failures(outcomes, "warned")
+        self._say({*map(str, desired.problems), *failed, *warned, *held})
         return not failed
 
     def _look(self, paths: set[Path] | None) -> tuple[Look, Desired]:

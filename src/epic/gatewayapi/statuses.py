@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from textwrap import shorten
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ from epic.gatewayapi.backends import backend_refs, is_service
 from epic.gatewayapi.listeners import Fault, judge, specified
 from epic.gatewayapi.target_ports import TargetPorts, is_missing
 from epic.model.base import Condition
-from epic.model.gatewayapi import BackendRef, ParentReference
+from epic.model.gatewayapi import BackendRef, GatewaySpec, ParentReference
 from epic.model.resources import GWProxy, GWRoute
 
 _ACCEPTED = "Accepted"
@@ -39,16 +39,35 @@ class _Verdict(NamedTuple):
 def accepted(proxy: GWProxy) -> Condition:
     """Whether the gateway's listeners can be served; with some that cannot it still is accepted.
 
-    Reason ListenersNotValid, as for GatewayConditionAccepted of the Gateway API.
+    So it is with fields that are not served, but for parameters, of which nobody knows what they ask for.
+    The reasons are those of GatewayConditionAccepted of the Gateway API, and UnsupportedValue.
     """
     served, faults = judge(specified(proxy.spec))
+    texts = [*_unserved_fields(proxy.spec.gateway), *map(_told, faults)]
+    has_parameters = _has_parameters(proxy.spec.gateway)
+    reason = "ListenersNotValid" if faults else UNSUPPORTED if texts else _ACCEPTED
     return Condition(
         type=_ACCEPTED,
-        status="True" if served or not faults else "False",
-        reason="ListenersNotValid" if faults else _ACCEPTED,
-        message=shorten(" ".join(_told(fault) for fault in faults), 2 * _LONGEST, placeholder=" ..."),
+        status="True" if (served or not faults) and not has_parameters else "False",
+        reason="InvalidParameters" if has_parameters else reason,
+        message=shorten(" ".join(texts), 2 * _LONGEST, placeholder=" ..."),
         observed_generation=proxy.metadata.generation,
     )
+
+
+def _unserved_fields(gateway: GatewaySpec | None) -> Iterator[str]:
+    if gateway is not None:
+        given = {
+            "infrastructure": gateway.infrastructure,
+            "allowedListeners": gateway.allowed_listeners,
+            "tls": gateway.tls,
+            "defaultScope": gateway.default_scope,
+        }
+        yield from (f"Field spec.{name} is not served." for name, value in given.items() if value)
+
+
+def _has_parameters(gateway: GatewaySpec | None) -> bool:
+    return gateway is not None and bool((gateway.infrastructure or {}).get("parametersRef"))
 
 
 def _told(fault: Fault) -> str:

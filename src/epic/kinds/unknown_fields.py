@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from epic.kinds.kind import Kind
 from epic.kinds.strategy import OWN_PREFIX
 from epic.model.base import Metadata
+from epic.model.values.naming import SOURCES_ANNOTATION
 
 _MOST = 500
 _Walk = Callable[[Any, set[str]], None]
@@ -35,11 +36,15 @@ def unknown_in_object(kind: Kind[Any], obj: Mapping[str, Any], path: str = "") -
     metadata = _mapping(obj.get("metadata"))
     found |= {f"{outer}metadata.{name}" for name in _unknown(metadata, _OF_METADATA)}
     for texts in ("annotations", "labels"):
-        dropped = (key for key in _mapping(metadata.get(texts)) if not str(key).startswith(OWN_PREFIX))
+        dropped = (key for key in _mapping(metadata.get(texts)) if not _is_kept(str(key)))
         found |= {f"{outer}metadata.{texts}.{key}" for key in islice(dropped, _MOST)}
     known = {f"{outer}{inner}" for inner in kind.known}
     of_spec = unknown_fields(kind.spec, _mapping(obj.get("spec")), f"{outer}spec")
     return sorted({*found, *of_spec} - known)
+
+
+def _is_kept(key: str) -> bool:
+    return key.startswith(OWN_PREFIX) or key == SOURCES_ANNOTATION
 
 
 def _unknown(content: Mapping[str, Any], known: frozenset[str]) -> Iterable[str]:

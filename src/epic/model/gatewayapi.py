@@ -39,6 +39,10 @@ ReferredName = Annotated[str, Text(253, least=1)]
 MOST_RULES = 16
 
 
+Unserved = dict[str, object]
+"""A field of the Gateway API that is known and not served: a condition says so, or refuses a route for it."""
+
+
 class AllowedRoutes(Camel):
     """Which routes a listener takes. Namespaces are settled by the client controller."""
 
@@ -65,11 +69,15 @@ class GatewayAddress(Camel):
 
 
 class GatewaySpec(Camel):
-    """A Gateway's spec."""
+    """A Gateway's spec. The last four fields are not served."""
 
     gateway_class_name: ReferredName
     listeners: Annotated[tuple[Listener, ...], Items(64, "listeners")]
     addresses: Annotated[tuple[GatewayAddress, ...], Items(16, "addresses")] = ()
+    infrastructure: Unserved | None = None
+    allowed_listeners: Unserved | None = None
+    tls: Unserved | None = None
+    default_scope: Annotated[str, Text(16)] | None = None
 
 
 class ParentReference(Camel):
@@ -83,8 +91,6 @@ class ParentReference(Camel):
     port: PortNumber | None = None
 
 
-Unserved = dict[str, object]
-"""A field of the Gateway API that is known and not served: a condition refuses a route that has it."""
 Filters = Annotated[tuple[Unserved, ...], Items(16, "filters")]
 
 

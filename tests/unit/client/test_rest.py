@@ -130,6 +130,18 @@ def test_posting_what_exists_answers_the_existing_object(server: Server, client:
     assert client.post("/a", {}) == {"old": True}
 
 
+def test_what_a_server_warns_of_can_be_taken_once(server: Server, client: EpicClient) -> None:
+    said = '299 - "unknown field \\"a.b\\"", 299 - "2 more, and \\u00e4"'
+    server.replies["PUT", "/a"] = Reply(302, {"x": 1}, {"Warning": said, "Location": "/a"})
+    client.put("/a", {})
+    assert client.take_warnings() == ['unknown field "a.b"', "2 more, and ä"]
+    assert client.take_warnings() == []
+    for odd in ("", "299", '299 - "open', '299 - "\\x"'):
+        server.replies["PUT", "/a"] = Reply(302, {"x": 1}, {"Warning": odd, "Location": "/a"})
+        client.put("/a", {})
+    assert client.take_warnings() == ['"\\x"']
+
+
 def test_a_redirect_to_another_server_is_refused(server: Server, client: EpicClient) -> None:
     server.replies["POST", "/a"] = Reply(302, None, {"Location": "http://other.example/a"})
     with pytest.raises(Unavailable, match=r"other\.example"):

@@ -269,6 +269,16 @@ def test_the_age_of_a_clients_object_goes_along_with_it() -> None:
     assert "creationTimestamp" not in ageless.spec["clientRef"]
 
 
+def test_fields_that_are_not_known_are_a_problem_of_what_is_sent_without_them() -> None:
+    found = translated(shop(HTTPRoute=_set("spec/hostname", "a.b"), Gateway=_set("spec/colour", "red")))
+    assert len(found.routes) == 1
+    said = {problem.object: (problem.reason, problem.message) for problem in found.problems}
+    assert said == {
+        "HTTPRoute shop/web": ("UnknownField", "spec.hostname is not known and ignored"),
+        "Gateway shop/web": ("UnknownField", "spec.colour is not known and ignored"),
+    }
+
+
 def test_a_backend_port_that_the_service_has_not_leads_nowhere() -> None:
     (route,) = translated(shop(HTTPRoute=_set("spec/rules/0/backendRefs/0/port", 81))).routes
     (backend,) = route.spec["http"]["rules"][0]["backendRefs"]

@@ -13,7 +13,7 @@ import pytest
 from epic.client import EpicClient
 from epic.controller.desired import Desired, EpicConnection, Item
 from epic.controller.mirror import Mirror, MirrorSettings, failures
-from epic.controller.objects import Unseen
+from epic.controller.objects import Problem, Unseen
 from epic.controller.state import Place, StateFile
 from epic.errors import Unavailable
 
@@ -70,6 +70,23 @@ def _moved(item: Item) -> Item:
 
 def _actions(outcomes: Any) -> list[tuple[str, str]]:
     return [(outcome.object, outcome.action) for outcome in outcomes]
+
+
+def test_what_the_server_ignores_is_said_until_the_object_is_another(
+    tmp_path: Path, client: CountedClient, desired: Desire
+) -> None:
+    mirror, wish = _mirror(tmp_path, client), desired()
+    (route,) = wish.routes
+    odd = replace(wish, routes=(replace(route, spec={**route.spec, "colour": "red"}),))
+    for _ in range(2):
+        (warned,) = [outcome for outcome in mirror.reconcile(odd) if outcome.action == "warned"]
+        assert (warned.object, warned.reason) == ("HTTPRoute shop/web", "UnknownField")
+        assert warned.message == 'unknown field "route.spec.colour"'
+    known = Problem(route.source, str(route.ref), "UnknownField", "colour")
+    assert "warned" not in dict(_actions(mirror.reconcile(replace(odd, problems=(known,))))).values()
+    moved = {**route.spec["http"], "hostnames": ["moved.example.net"]}
+    right = replace(wish, routes=(replace(route, spec={**route.spec, "http": moved}),))
+    assert _actions(mirror.reconcile(right)) == [("HTTPRoute shop/web", "configured")]
 
 
 def test_a_pass_lists_once_and_then_asks_for_nothing(

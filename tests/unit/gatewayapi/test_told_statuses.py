@@ -46,6 +46,26 @@ def test_a_gateway_says_which_listeners_are_not_served(
     assert found.observed_generation == 4
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "status", "reason"),
+    [
+        ("infrastructure", {"labels": {"team": "shop"}}, "True", "UnsupportedValue"),
+        ("infrastructure", {"parametersRef": {"kind": "X", "name": "y"}}, "False", "InvalidParameters"),
+        ("allowedListeners", {"namespaces": {"from": "All"}}, "True", "UnsupportedValue"),
+        ("tls", {"frontend": {"default": {}}}, "True", "UnsupportedValue"),
+        ("defaultScope", "All", "True", "UnsupportedValue"),
+        ("infrastructure", {}, "True", "Accepted"),
+    ],
+)
+def test_a_gateway_says_which_fields_are_not_served(
+    field: str, value: object, status: str, reason: str
+) -> None:
+    spec = {"gateway": {"gatewayClassName": "epic", "listeners": [WEB], field: value}}
+    found = accepted(GWProxy.model_validate({"metadata": {"name": "U1"}, "spec": spec}))
+    assert (found.status, found.reason) == (status, reason)
+    assert found.message == ("" if reason == "Accepted" else f"Field spec.{field} is not served.")
+
+
 def test_a_route_says_of_each_of_its_gateways_whether_it_takes_it() -> None:
     asked: list[str] = []
 

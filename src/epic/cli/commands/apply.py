@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
 from epic.cli.commands import platform
@@ -15,13 +15,12 @@ from epic.cli.printing.output import say, warn
 from epic.client import EpicClient
 from epic.controller.apply import BeingDeleted, is_being_deleted, remove, write_item
 from epic.controller.classes import CoreSettings
-from epic.controller.core import translate
+from epic.controller.core import IGNORED, ignored_fields, translate
 from epic.controller.desired import Address, Desired, Item
-from epic.controller.objects import ClientObject, Gateway, HTTPRoute, Objects, TCPRoute
+from epic.controller.objects import ClientObject, Objects
 from epic.controller.state import Owned
 from epic.errors import EpicError, Invalid
 from epic.kinds.registry import KINDS
-from epic.kinds.unknown_fields import unknown_fields
 
 Confirm = Callable[[str], bool]
 """Asks whether something is to be done all the same."""
@@ -58,7 +57,8 @@ def understood(
     """
     desired = translate(Objects(objects), settings)
     for problem in desired.problems:
-        report.failed(str(problem))
+        if problem.reason != IGNORED:
+            report.failed(str(problem))
     named = {item.address.account: item for item in desired.items if item.address.account != account}
     if account and named:
         other, item = min(named.items(), key=lambda pair: pair[0])
@@ -70,12 +70,22 @@ def understood(
     return desired
 
 
-def _warn_of_unknown_fields(objects: Iterable[ClientObject], report: Report) -> None:
-    # Of others, such as Services, most is of no concern to EPIC.
+def _warn_of_ignored_fields(objects: Iterable[ClientObject], report: Report) -> set[str]:
+    """Tell of fields that are ignored; returns them."""
+    found: set[str] = set()
     for obj in objects:
-        if isinstance(obj, Gateway | HTTPRoute | TCPRoute):
-            for unknown in unknown_fields(type(obj.spec), obj.content["spec"], "spec"):
-                report.warn(f"{obj.source}: {obj.ref}: {unknown} is not known and ignored")
+        ignored = ignored_fields(obj)
+        found.update(ignored)
+        for name in ignored:
+            report.warn(f"{obj.source}: {obj.ref}: {name} is not known and ignored")
+    return found
+
+
+def _warn_as_server(client: EpicClient, what: object, told: Collection[str], report: Report) -> None:
+    """Tell what the server warned of, but for fields that were told of."""
+    for text in client.take_warnings():
+        if not any(name.removeprefix("spec") in text for name in told):
+            report.warn(f"{what}: the server says: {text}")
 
 
 def apply(
@@ -89,7 +99,7 @@ def apply(
     report = Report()
     for problem in manifests.problems:
         report.failed(problem)
-    _warn_of_unknown_fields(manifests.objects, report)
+    ignored = _warn_of_ignored_fields(manifests.objects, report)
     items = _items(client, manifests, settings, report, account)
     if not manifests.own and not items and not report.problems:
         report.warn(
@@ -98,12 +108,14 @@ def apply(
     for obj in manifests.own:
         try:
             report.done(obj, platform.write(client, obj, prompt, report.warn))
+            _warn_as_server(client, obj, obj.unknown, report)
         except EpicError as error:
             report.failed(f"{obj}: {error}")
     for item in items:
         what = _title(item)
         try:
             report.done(what, _written(client, item, what, report))
+            _warn_as_server(client, what, ignored, report)
         except EpicError as error:
             report.failed(f"{what}: {error}")
     return report

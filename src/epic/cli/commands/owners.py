@@ -25,7 +25,7 @@ def hosts_of(client: EpicClient, item: Item) -> str:
 def other_routes(client: EpicClient, item: Item, given: Collection[Address]) -> list[str]:
     """The routes, besides those given, that the gateway would go from under."""
     account = item.address.account
-    rows = client.get(f"{PREFIX}/{GW_ROUTE.path(account)}")["items"]
+    rows = client.list_all(f"{PREFIX}/{GW_ROUTE.path(account)}")
     own = {address.uid for address in given if address.collection == "routes" and address.account == account}
     return [_title(row) for row in rows if row["metadata"]["name"] not in own and item.uid in _parents(row)]
 

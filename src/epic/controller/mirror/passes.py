@@ -6,10 +6,11 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from epic.controller.apply import Action
+from epic.controller.core import IGNORED
 from epic.controller.desired import Address, Collection, Desired, EpicConnection, Item
 from epic.controller.mirror.observed import COLLECTIONS, ClientOf, Observed
 from epic.controller.mirror.writes import Writer
@@ -104,7 +105,15 @@ class Mirror:
         self._remember(self.state.with_items(todo, desired.connections))
         outcomes += [outcome for item in todo if (outcome := self._write(item, unlisted)) is not None]
         outcomes += self._prune(desired, unseen, place, confirmed, unlisted)
-        return outcomes
+        return [*outcomes, *self._warned(desired)]
+
+    def _warned(self, desired: Desired) -> Iterator[Outcome]:
+        """What the server said of objects that it took, where the client has not said so itself."""
+        told = {problem.object for problem in desired.problems if problem.reason == IGNORED}
+        warnings = self._writer.warnings
+        for item in desired.items if warnings else ():
+            if item.address in warnings and str(item.ref) not in told:
+                yield Outcome(str(item.ref), item.address, "warned", warnings[item.address], IGNORED)
 
     def _take(self, desired: Desired) -> list[Item]:
         """What is to be looked at: new wishes, and those that are not known to be carried out."""
@@ -238,11 +247,11 @@ def _hidden(owned: Owned, desired: Desired, unseen: Unseen) -> bool:
     return in_blind or owned.ref in desired.held or owned.ref in unseen.refs
 
 
-def failures(outcomes: Iterable[Outcome]) -> list[str]:
+def failures(outcomes: Iterable[Outcome], action: Action = "failed") -> list[str]:
     """What failed, in words; many objects with one cause are told in one line."""
     causes: dict[str, list[str]] = {}
     for outcome in outcomes:
-        if outcome.action == "failed":
+        if outcome.action == action:
             causes.setdefault(outcome.message, []).append(outcome.object)
     found = []
     for message, objects in causes.items():

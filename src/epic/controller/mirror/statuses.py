@@ -144,7 +144,7 @@ def _said(problems: Iterable[Problem], outcomes: Iterable[Outcome]) -> dict[str,
         )
         found[name].append(_condition(problem.reason, where + problem.message))
     for outcome in outcomes:
-        if outcome.action in {"failed", "left"}:
+        if outcome.action in {"failed", "left", "warned"}:
             found[outcome.object].append(_condition(outcome.reason, outcome.message))
     return dict(found)
 

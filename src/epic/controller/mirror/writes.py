@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from epic.client import EpicClient
 from epic.controller.apply import Action, BeingDeleted
-from epic.controller.desired import Collection, EpicConnection, Item, body_key
+from epic.controller.desired import Address, Collection, EpicConnection, Item, body_key
 from epic.controller.mirror.observed import ClientOf, Observed, Seen, digest
 from epic.controller.state import Owned
 from epic.errors import AlreadyExists, Conflict, Invalid, NotFound
@@ -27,6 +28,8 @@ class Writer:
         self._observed = observed
         self._client_of = client_of
         self._source = source
+        self.warnings: dict[Address, str] = {}
+        """What the server warned of when it took an object as it is now."""
 
     def write(self, item: Item) -> Action:
         """Make the object as desired; raises EpicError where that is not possible."""
@@ -57,6 +60,7 @@ class Writer:
                 return "left"
         self._client_of(connection).delete(owned.address.path)
         self._observed.forget(owned.address)
+        self.warnings.pop(owned.address, None)
         if owned.address.collection == "proxies":
             # It goes when its nodes have let go of it.
             self._observed.doubt(owned.address)
@@ -93,14 +97,22 @@ class Writer:
     def _create(self, item: Item) -> None:
         sources = (self._source,) if self._claims(item.collection) else ()
         body = _body(item, sources)
-        self._observed.note(item.address, self._client_of(item.connection).create(item.create_path, body))
+        client = self._client_of(item.connection)
+        self._observed.note(item.address, client.create(item.create_path, body))
+        self._note_warnings(item, client)
 
     def _replace(self, item: Item, seen: Seen) -> None:
         sources = seen.sources
         if self._is_claim_missing(item, seen):
             sources = (*sources, self._source)
-        reply = self._client_of(item.connection).put(item.address.path, _body(item, sources, seen.version))
-        self._observed.note(item.address, reply)
+        client = self._client_of(item.connection)
+        self._observed.note(item.address, client.put(item.address.path, _body(item, sources, seen.version)))
+        self._note_warnings(item, client)
+
+    def _note_warnings(self, item: Item, client: EpicClient) -> None:
+        self.warnings.pop(item.address, None)
+        if found := client.take_warnings():
+            self.warnings[item.address] = "; ".join(found)
 
     def _is_claim_missing(self, item: Item, seen: Seen) -> bool:
         if not self._claims(item.collection) or self._source in seen.sources:
