@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import getpass
 import sys
+from dataclasses import replace
 from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,8 +17,10 @@ from epic.cli.commands import backup, node, removal, tunnels
 from epic.cli.commands.manifests import read_manifests
 from epic.cli.completion import complete_kind, complete_name
 from epic.cli.printing import listing
-from epic.cli.printing.health import judge
+from epic.cli.printing.fields import Row
+from epic.cli.printing.health import Line, is_silent, judge
 from epic.cli.printing.output import Format, console, print_health, print_rows, say, warn
+from epic.cli.printing.traffic import traffic_lines
 from epic.cli.session import Session
 from epic.client import PREFIX, EpicClient
 from epic.controller.classes import CoreSettings
@@ -172,6 +175,8 @@ def status(context: typer.Context, account: Account = "") -> None:
 
     What accounts are to mend themselves, such as hosts of theirs that do not report, is shown to
     administrators, and counts for them with --account only, or when most accounts have no host that is heard.
+    Of one account routes without a gateway, Services without a ready endpoint and tunnels that are down are
+    told, too.
     """
     session: Session = context.obj
     client = session.client
@@ -186,6 +191,8 @@ def status(context: typer.Context, account: Account = "") -> None:
         unreadable=() if nodes is None else client.list_all(f"{PREFIX}/unreadable"),
         of_account=bool(account),
     )
+    if place := account or (listing.accounts(client, "")[0] if nodes is None else ""):
+        health = replace(health, traffic=_traffic(client, place, proxies, workload_nodes))
     print_health(health)
     if health.problems:
         raise typer.Exit(1)
@@ -254,6 +261,16 @@ def _event_line(event: dict[str, Any]) -> str:
             ", ".join(f"{n}: {r['state']}" for n, r in nodes.items()) if isinstance(nodes, dict) else ""
         )
     return f"{name:9} {' · '.join(filter(None, words))}".rstrip()
+
+
+def _traffic(
+    client: EpicClient, account: str, proxies: list[Row], workload_nodes: list[Row]
+) -> tuple[Line, ...]:
+    routes, slices = (
+        listing.fetch(client, listing.kind_of(kind).kind, "", account) for kind in ("routes", "slices")
+    )
+    found = tunnels.fetch(client, account)["items"]
+    return traffic_lines(proxies, routes, slices, found, [n for n in workload_nodes if is_silent(n)])
 
 
 def _confirm(question: str) -> bool:

@@ -49,6 +49,8 @@ class Health:
     """What is wrong where workload nodes report to."""
     unreadable: tuple[Line, ...] = ()
     """Stored objects that cannot be read."""
+    traffic: tuple[Line, ...] = ()
+    """What keeps an account's requests from coming through."""
     hidden: bool = False
     of_account: bool = False
     """Whether it is looked at for one account, which minds what is its own to mend."""
@@ -71,6 +73,7 @@ class Health:
             *self.gateways,
             *self.silent,
             *self.unheard,
+            *self.traffic,
             *self.runs,
         )
         return [line for line in lines if line.problem]
@@ -142,7 +145,7 @@ def silent_lines(workload_nodes: Iterable[dict[str, Any]]) -> tuple[Line, ...]:
             theirs=True,
         )
         for node in workload_nodes
-        if _is_silent(node)
+        if is_silent(node)
     )
 
 
@@ -153,7 +156,7 @@ def unheard_lines(workload_nodes: Iterable[dict[str, Any]]) -> tuple[Line, ...]:
     """
     heard: dict[str, bool] = {}
     for node in workload_nodes:
-        heard[node["account"]] = heard.get(node["account"], False) or not _is_silent(node)
+        heard[node["account"]] = heard.get(node["account"], False) or not is_silent(node)
     unheard = [account for account, any_heard in heard.items() if not any_heard]
     if len(unheard) < 2 or 2 * len(unheard) <= len(heard):
         return ()
@@ -164,7 +167,8 @@ def unheard_lines(workload_nodes: Iterable[dict[str, Any]]) -> tuple[Line, ...]:
     return (Line("workload nodes", "silent", problem=problem),)
 
 
-def _is_silent(node: dict[str, Any]) -> bool:
+def is_silent(node: dict[str, Any]) -> bool:
+    """Whether nothing was heard of a workload node lately."""
     return bool(node["silent"] > _SILENT.total_seconds())
 
 
