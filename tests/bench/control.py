@@ -200,7 +200,8 @@ async def rate(call: Callable[[int, int], Awaitable[httpx.Response]]) -> float:
         while time.perf_counter() < end:
             turn += 1
             with suppress(httpx.TransportError):  # the server had just closed a connection that was idle
-                done += (await call(which, turn)).status_code in {200, 302}
+                reply = await call(which, turn)
+                done += reply.status_code in {200, 302}
 
     await asyncio.gather(*(client(which) for which in range(CLIENTS)))
     return done / SECONDS
