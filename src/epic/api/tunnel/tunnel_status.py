@@ -90,7 +90,7 @@ def take(ctx: Ctx, account: str, cluster: str, node: str, body: _Ends) -> dict[s
     """Take in what a workload node measured; tunnels that do not end there are passed over."""
     check_account(ctx.store, account)
     place = Place(account, cluster, node)
-    own = {int(t.name) for t in ctx.store.list(Tunnel, account) if workload_place(t) == place}
+    own = {int(t.name) for t in ctx.store.by(Tunnel, "workload-node", (account, cluster, node))}
     ends = {said.id: said.end() for said in body.tunnels if said.id in own}
     if own:
         ctx.live.take(place, ends, body.drops, body.applied)
