@@ -8,25 +8,26 @@ import gc
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Set
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
-
-import grpc
-from envoy.service.discovery.v3 import ads_pb2_grpc
 
 from epic.ads.agents import AgentService
 from epic.ads.delta.protocol import UnpacedStream
 from epic.ads.delta.server import DeltaServer
+from epic.ads.desired.assemble import Accepted
 from epic.ads.desired.configurations import Configurations
-from epic.ads.desired.nodes import NodeSnapshots
-from epic.ads.desired.objects import KINDS, ObjectIndex
+from epic.ads.desired.nodes import NodeSnapshots, told
+from epic.ads.desired.objects import KINDS, Inputs, ObjectIndex
 from epic.ads.desired.parts import NodeChanges, Parts
 from epic.ads.desired.revisions import Revisions
 from epic.ads.desired.siblings import SiblingLists
+from epic.ads.desired.unseen import KEPT, Unseen
 from epic.ads.identity.authorization import Authorizer
-from epic.ads.identity.credentials import ServerFiles, server_credentials
+from epic.ads.identity.credentials import ServerFiles
 from epic.ads.identity.issuer import Issuer
+from epic.ads.listening import listening
 from epic.ads.reports import (
     applied_siblings,
     configured,
@@ -48,7 +49,7 @@ from epic.model.nodes import NodeRevocation
 from epic.model.resources import GWProxy, Node, Tunnel
 from epic.model.siblings import Siblings
 from epic.model.values.naming import GatewayId
-from epic.proto import epic_pb2, epic_pb2_grpc
+from epic.proto import epic_pb2
 from epic.siblings.heard import AppliedLists
 from epic.store.interface import Change, Store
 from epic.supervise import TellOnce, keep_running
@@ -59,12 +60,6 @@ _DEBOUNCE_SECONDS = 0.005
 _SILENCE = timedelta(seconds=30)
 _WATCH_SILENCE_SECONDS = 5.0
 _AGAIN_SECONDS = 2.0
-_SERVER_OPTIONS = (
-    # Else connections that say nothing are kept for two minutes.
-    ("grpc.server_handshake_timeout_ms", 10_000),
-    # A node that comes back names all that it has: up to 262,144 endpoints, by gateway and address.
-    ("grpc.max_receive_message_length", 64 << 20),
-)
 
 
 @dataclass(frozen=True)
@@ -103,15 +98,18 @@ class AdsService:
         self._settings = settings
         self._statuses = Statuses(store)
         self._tell = TellOnce(log)
-        self._objects = ObjectIndex()
+        self._objects, self._unseen = ObjectIndex(), Unseen()
         self._parts = Parts(settings.pools, self._built)
         self._snapshots = NodeSnapshots(self._parts)
+        self._sees_more = False
+        """Whether nodes keep something of which it is known by now what it is to be."""
         self._dirty: set[GatewayId] = set()
         self._wake = asyncio.Event()
         self._revisions = Revisions(settings.revisions)
         self._configurations = Configurations(self._validate, self._touch, self._revisions)
         self.authorize = Authorizer(store, self._is_known)
-        self._server = DeltaServer(self, self.authorize, new_stream=UnpacedStream)
+        new_stream = partial(UnpacedStream, stays=self._unseen.hides)
+        self._server = DeltaServer(self, self.authorize, new_stream=new_stream)
         self._unsaved: dict[GatewayId, tuple[str, EpicError | None]] = {}
         self._save = asyncio.Event()
         self.port = settings.port
@@ -123,7 +121,7 @@ class AdsService:
         workload = workload_place(tunnel)
         applied, silent = self._live.applied(workload)
         return Evidence(
-            epic_node_known=node is not None and not node.status.lost,
+            epic_node_known=self._unseen.has(Node, "", name) if node is None else not node.status.lost,
             # In this order: it goes from what is built to what is published, and then to the node.
             epic_end=self._parts.may_give(GatewayId(tunnel.account, tunnel.spec.proxy), name, tunnel.name)
             or self._server.may_have(name, TUNNEL, tunnel.name)
@@ -191,12 +189,13 @@ class AdsService:
         for kind in KINDS:
             for obj in self._store.list(kind):
                 objects.apply(Change(revision, kind.kind, obj.account, obj.name, obj))
-        self._live.remember_listings(max((int(t.name) for t in self._store.list(Tunnel)), default=0))
+        tunnels = self._store.list(Tunnel)
+        self._live.remember_listings(max((int(t.name) for t in tunnels), default=0))
         self._objects, self._siblings = objects, SiblingLists()
+        self._unseen.begin_anew(self._store.unreadable(), tunnels)
         for lists in self._store.list(Siblings):
             self._siblings.apply(Change(revision, Siblings.kind, lists.account, lists.name, lists))
-        unreadable = {GatewayId(u.key.account, u.key.name) for u in self._store.unreadable(GWProxy)}
-        for gateway in self._revisions.saved() - set(objects.gateways()) - unreadable:
+        for gateway in self._revisions.saved() - set(objects.gateways()) - self._unseen.gateways():
             self._revisions.forget(gateway)
         return revision
 
@@ -213,14 +212,23 @@ class AdsService:
             self._snapshots.relist(relisted, GatewayId(change.account, change.name))
             for gateway in self._objects.apply(change):
                 self._touch(gateway)
+            if self._unseen.release(change.kind, change.account, change.name):
+                self._see_anew(change)
             self._wake.set()
+
+    def _see_anew(self, change: Change) -> None:
+        """What could not be read can be, or is gone."""
+        if change.kind == GWProxy.kind and change.object is None:
+            self._dirty.add(GatewayId(change.account, change.name))
+        self._dirty.update(g for g in self._objects.gateways() if change.account in {"", g.account})
+        self._sees_more = True
 
     def _is_told(self, change: Change) -> bool:
         """Whether a node is told of the change of its own object: most are reports of its own."""
         before, after = self._objects.node(change.name), change.object
         if before is None or not isinstance(after, Node):
             return True
-        return _told(before) != _told(after)
+        return told(before) != told(after)
 
     def _touch(self, gateway: GatewayId) -> None:
         self._dirty.add(gateway)
@@ -266,31 +274,59 @@ class AdsService:
     def _refresh(self, gateway: GatewayId) -> None:
         inputs = self._objects.inputs(gateway)
         if inputs is None:
-            self._snapshots.collect(self._parts.forget(gateway))
-            self._configurations.forget(gateway)
+            if not self._unseen.has(GWProxy, *gateway):
+                self._forget(gateway)
             return
-        self._configurations.want(inputs)
+        keeps = self._unseen.keeps_configuration(inputs, self._objects.is_backend)
+        if keeps:
+            self._configurations.keep(inputs, KEPT)
+        else:
+            self._configurations.want(inputs)
         if not self._configurations.is_settled(gateway):
             return
         accepted = self._configurations.accepted(gateway)
-        self._snapshots.collect(self._parts.want(inputs, accepted))
+        if keeps:
+            inputs = self._kept(inputs, accepted)
+        if accepted is None and keeps:
+            self._unseen.freeze(inputs)
+        else:
+            self._snapshots.collect(self._parts.want(inputs, accepted))
+            if not self._parts.is_building(gateway) and self._unseen.note(inputs):
+                self._sees_more = True
         parts = self._parts.of(gateway)
-        revision = accepted.bundle.revision if accepted else ""
+        revision = accepted.bundle.revision if accepted else inputs.proxy.status.revision if keeps else ""
         problem = self._configurations.problem(gateway) or (parts.problem if parts else None)
         if configured(inputs.proxy, revision, problem) != inputs.proxy:
             self._unsaved[gateway] = (revision, problem)
             self._save.set()
+
+    def _kept(self, inputs: Inputs, accepted: Accepted | None) -> Inputs:
+        """What there is to tell of a gateway that keeps its configuration."""
+        if accepted is not None:
+            kept = frozenset(cluster.service for cluster in accepted.routing.clusters)
+            inputs = self._objects.inputs(inputs.proxy.id, kept) or inputs
+        return replace(inputs, unseen=self._unseen.services(inputs, self._objects.is_backend))
+
+    def _forget(self, gateway: GatewayId) -> None:
+        self._snapshots.collect(self._parts.forget(gateway))
+        self._configurations.forget(gateway)
+        if self._unseen.forget(gateway):
+            self._sees_more = True
 
     def _built(self, gateway: GatewayId, changes: NodeChanges) -> None:
         self._snapshots.collect(changes)
         self._touch(gateway)
 
     async def _publish(self) -> None:
+        if self._sees_more:
+            self._sees_more = False
+            self._snapshots.begin_anew(self._siblings)
         for name in self._node_names():
             if self._snapshots.is_behind(name):
                 await self._snapshots.make(name)
-                if (node := self._objects.node(name)) is not None:
-                    self._server.publish(name, *self._snapshots.bring_up(node))
+                node = self._objects.node(name)
+                if node is not None or self._unseen.has(Node, "", name):
+                    self._server.publish(name, *self._snapshots.bring_up(name, node))
         for name in self._server.published - self._node_names():
             # Nothing more is heard of it; it learns of its removal when it is refused.
             self._snapshots.forget(name)
@@ -301,7 +337,8 @@ class AdsService:
         return node in self._server.published or self._store.exists(Node, "", node)
 
     def _node_names(self) -> set[str]:
-        return {node.name for node in self._objects.nodes() if not node.status.lost}
+        unreadable = self._unseen.nodes()
+        return {node.name for node in self._objects.nodes() if not node.status.lost} | unreadable
 
     async def _notice_silence(self) -> None:
         while True:
@@ -355,22 +392,7 @@ class AdsService:
 
     @asynccontextmanager
     async def _listening(self) -> AsyncIterator[None]:
-        server = grpc.aio.server(options=_SERVER_OPTIONS)
-        ads_pb2_grpc.add_AggregatedDiscoveryServiceServicer_to_server(self._server, server)
-        epic_pb2_grpc.add_AgentServiceServicer_to_server(AgentService(self), server)
-        settings = self._settings
+        settings, agents = self._settings, AgentService(self)
         files = ServerFiles(settings.certificate, settings.key, settings.issuer.certificate)
-        credentials = server_credentials(files)
-        # gRPC takes [::] for both families
-        host = f"[{settings.listen}]" if ":" in settings.listen else settings.listen
-        self.port = server.add_secure_port(f"{host}:{settings.port}", credentials)
-        await server.start()
-        try:
+        async with listening(self._server, agents, files, settings.listen, settings.port) as self.port:
             yield
-        finally:
-            await server.stop(0.2)
-
-
-def _told(node: Node) -> tuple[object, ...]:
-    status = node.status
-    return status.removals, status.emptied, status.lost, status.returning, status.meant_digest

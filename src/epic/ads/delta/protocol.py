@@ -19,8 +19,9 @@ nothing else is left to send, removals included.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from envoy.service.discovery.v3 import discovery_pb2 as pb
 
@@ -66,11 +67,18 @@ class Refused:
     names: tuple[str, ...]
 
 
-class Stream(ABC):
-    """One stream's subscriptions; `order` ranks the types, others come last."""
+Stays = Callable[[str, str], bool]
 
-    def __init__(self, *, order: Sequence[str] = TYPES) -> None:
+
+class Stream(ABC):
+    """One stream's subscriptions; `order` ranks the types, others come last.
+
+    Of a type and name that `stays` says, the client keeps what it has though the snapshot has nothing.
+    """
+
+    def __init__(self, *, order: Sequence[str] = TYPES, stays: Stays = lambda *_: False) -> None:
         self._order = order
+        self._stays = stays
         self._subscriptions: dict[str, Subscription] = {}
         self._nonce = 0
 
@@ -95,7 +103,10 @@ class Stream(ABC):
                 held = dict(request.initial_resource_versions)
             wildcard = not request.resource_names_subscribe
             began = sum(NAME_BYTES + len(name) + len(version) for name, version in held.items())
-            subscription = Subscription(wildcard=wildcard, held=held, sent=dict(held), named=began)
+            stays = partial(self._stays, request.type_url)
+            subscription = Subscription(
+                wildcard=wildcard, held=held, sent=dict(held), named=began, stays=stays
+            )
             self._subscriptions[request.type_url] = subscription
         if request.resource_names_subscribe:
             subscription.subscribe(request.resource_names_subscribe, first=first)

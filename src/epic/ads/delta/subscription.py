@@ -7,7 +7,7 @@ others than those of the last look: at the beginning, and after a publication th
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -52,6 +52,8 @@ class Subscription:
     """Names to send: changed ones, and owed ones, be they there or not."""
     surplus: set[str] = field(default_factory=set)
     """Names that the client has and should not have."""
+    stays: Callable[[str], bool] = lambda _: False
+    """Whether the client keeps a resource though it is not there: nobody knows what it is to be."""
     _unseen: set[str] = field(default_factory=set)
     """Names to look at, for something has changed."""
     _rest: list[str] = field(default_factory=list)
@@ -76,7 +78,7 @@ class Subscription:
             resource = resources.get(name)
             if self._is_due(name, resource):
                 self.due.add(name)
-            elif resource is None and name in self.sent:
+            elif resource is None and name in self.sent and not self.stays(name):
                 self.surplus.add(name)
 
     def gone(self, most: int | None = None) -> list[str]:

@@ -39,7 +39,7 @@ from epic.model.values.addresses import Address
 from epic.model.values.naming import GatewayId, instance_interface
 from epic.overlap import Place, endpoint_places, envoy_addresses, unmapped_cluster
 from epic.proto import epic_pb2
-from epic.tunnels import WorkloadNode, key_of, proxy_services, workload_endpoints
+from epic.tunnels import WorkloadNode, key_of, workload_endpoints
 
 THE_NODE = "node"
 """The name of the one resource that is the state of the node."""
@@ -79,7 +79,7 @@ class GatewayParts:
 
 def gateway_parts(inputs: Inputs, accepted: Accepted | None, pools: Pools) -> GatewayParts:
     """What the gateway contributes to each node; without an accepted configuration nothing for Envoy."""
-    workloads = workload_endpoints(proxy_services(inputs.proxy.name, inputs.routes), inputs.slices)
+    workloads = workload_endpoints(set(inputs.services), inputs.slices)
     addresses = _envoy_addresses(inputs, workloads, pools)
     shared: dict[str, Resources] = {}
     problem = None
@@ -121,6 +121,8 @@ def parts_basis(inputs: Inputs, accepted: Accepted | None) -> tuple[object, ...]
         inputs.routes,
         inputs.slices,
         inputs.tunnels,
+        inputs.kept,
+        inputs.unseen,
     )
 
 
@@ -155,11 +157,10 @@ class Inside(NamedTuple):
 
 
 def _envoy_addresses(inputs: Inputs, workloads: Workloads, pools: Pools) -> dict[Place, Address]:
-    services = proxy_services(inputs.proxy.name, inputs.routes)
     unmapped = unmapped_cluster(
         inputs.proxy.status.unmapped_cluster, {workload.cluster_id for workload in workloads}
     )
-    return envoy_addresses(endpoint_places(services, inputs.slices), unmapped, pools)
+    return envoy_addresses(endpoint_places(set(inputs.services), inputs.slices), unmapped, pools)
 
 
 def _load_assignments(
@@ -168,7 +169,9 @@ def _load_assignments(
     def address_of(cluster_id: str, own: Address) -> Address | None:
         return addresses.get(Place(cluster_id, own))
 
-    return load_assignments(accepted.routing.clusters, inputs.slices, inputs.ports, address_of)
+    # Of the others it is not known what is in them.
+    clusters = [cluster for cluster in accepted.routing.clusters if cluster.service not in inputs.unseen]
+    return load_assignments(clusters, inputs.slices, inputs.ports, address_of)
 
 
 def _endpoints_of_clusters(gateway: GatewayId, assignments: LoadAssignments) -> Resources:

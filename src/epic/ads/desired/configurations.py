@@ -57,6 +57,8 @@ class _Entry:
     inputs: Inputs
     accepted: Accepted | None = None
     problem: EpicError | None = None
+    kept: EpicError | None = None
+    """Why no other configuration than the accepted one is to be made now."""
     built: Key | None = None
     judged: bool = False
     gone: bool = False
@@ -106,7 +108,7 @@ class Configurations:
     def problem(self, gateway: GatewayId) -> EpicError | None:
         """Why the newest configuration is not the accepted one."""
         entry = self._entries.get(gateway)
-        return entry.problem if entry else None
+        return entry.kept or entry.problem if entry else None
 
     def is_settled(self, gateway: GatewayId) -> bool:
         """Whether a configuration of the gateway was judged, whatever the result."""
@@ -115,6 +117,22 @@ class Configurations:
 
     def want(self, inputs: Inputs) -> None:
         """See to it that the gateway's configuration is the one of these inputs."""
+        entry, key = self._entry(inputs), key_of(inputs)
+        entry.kept = None
+        if entry.key != key:
+            entry.changed.set()
+        entry.key, entry.inputs = key, inputs
+        if entry.task is None and entry.built != key:
+            entry.task = asyncio.create_task(self._build(entry))
+
+    def keep(self, inputs: Inputs, problem: EpicError) -> None:
+        """Let the gateway have the configuration that was accepted last, for this reason."""
+        entry = self._entry(inputs)
+        entry.kept, entry.inputs = problem, inputs
+        if entry.task is None and not entry.judged:
+            entry.task = asyncio.create_task(self._build(entry))
+
+    def _entry(self, inputs: Inputs) -> _Entry:
         key = key_of(inputs)
         entry = self._entries.get(key.gateway)
         before = None
@@ -124,11 +142,7 @@ class Configurations:
         if entry is None:
             before = before or self._ending.get(key.gateway)
             entry = self._entries[key.gateway] = _Entry(key, inputs, before=before)
-        if entry.key != key:
-            entry.changed.set()
-        entry.key, entry.inputs = key, inputs
-        if entry.task is None and entry.built != key:
-            entry.task = asyncio.create_task(self._build(entry))
+        return entry
 
     def forget(self, gateway: GatewayId) -> None:
         """The gateway is gone."""
@@ -154,7 +168,10 @@ class Configurations:
             if not entry.judged:
                 service = entry.inputs.proxy.status.service
                 entry.accepted = await asyncio.to_thread(self._revisions.load, gateway, service)
-            while entry.built != entry.key and not entry.gone:
+            if entry.kept is not None and not entry.gone:
+                entry.judged = True
+                self._settled(gateway)
+            while entry.built != entry.key and not entry.gone and entry.kept is None:
                 key, inputs = entry.key, entry.inputs
                 entry.changed.clear()
                 async with self._turns.turn(gateway.account):

@@ -94,16 +94,18 @@ class NodeSnapshots:
         self._restated.add(node)
         self._snapshots[node] = snapshot
 
-    def bring_up(self, node: Node) -> tuple[Snapshot, Differing]:
-        """What the node is to have now, in the snapshot of the last time, and what differs from then."""
-        name = node.name
+    def bring_up(self, name: str, node: Node | None) -> tuple[Snapshot, Differing]:
+        """What the node is to have now, in the snapshot of the last time, and what differs from then.
+
+        Without `node`, which cannot be read, the state that it is to report is not in it.
+        """
         snapshot = self._snapshots[name]
         changes = self._changes.pop(name, {})
         _apply(snapshot, changes)
         moved = changes.get(INSTANCE, {}).keys()
         if lists := self._lists(snapshot, name, self._relisted.pop(name, set()).union(moved)):
             changes[SIBLINGS] = lists
-        if moved or name in self._restated:
+        if node is not None and (moved or name in self._restated):
             changes[NODE_STATE] = {THE_NODE: versioned(self._state(node))}
         self._restated.discard(name)
         _apply(snapshot, {url: changes[url] for url in (SIBLINGS, NODE_STATE) if url in changes})
@@ -132,6 +134,12 @@ class NodeSnapshots:
     def _lists(self, snapshot: _Snapshot, node: str, gateways: Iterable[str]) -> dict[str, Versioned | None]:
         lists = self._siblings.of(node)
         return {g: lists.get(g) if g in snapshot[INSTANCE] else None for g in gateways}
+
+
+def told(node: Node) -> tuple[object, ...]:
+    """All of a node's object that the node is told of: most changes of it are reports of its own."""
+    status = node.status
+    return status.removals, status.emptied, status.lost, status.returning, status.meant_digest
 
 
 def _apply(snapshot: _Snapshot, changes: Changes) -> None:

@@ -41,6 +41,15 @@ class Inputs:
     templates: EnvoyResources
     ports: Mapping[str, TargetPorts]
     """Those of the slices, by name."""
+    kept: frozenset[str] = frozenset()
+    """Services of the configuration that is kept while it is not known to which ones the routes lead."""
+    unseen: frozenset[str] = frozenset()
+    """Services of which not all slices can be read."""
+
+    @cached_property
+    def services(self) -> frozenset[str]:
+        """The Services behind the gateway."""
+        return self.kept | proxy_services(self.proxy.name, self.routes)
 
     @cached_property
     def tunnel_names(self) -> frozenset[str]:
@@ -88,14 +97,21 @@ class ObjectIndex:
         """All EPIC nodes."""
         return sorted(self._nodes.all(), key=attrgetter("name"))
 
-    def inputs(self, gateway: GatewayId) -> Inputs | None:
-        """What the gateway's resources are made of; None without the gateway."""
+    def is_backend(self, account: str, uid: str) -> bool:
+        """Whether a route of the account leads to the Service."""
+        return bool(self._backends.of((account, uid)))
+
+    def inputs(self, gateway: GatewayId, kept: frozenset[str] = frozenset()) -> Inputs | None:
+        """What the gateway's resources are made of; None without the gateway.
+
+        `kept` are Services that count as behind it, whatever its routes say.
+        """
         proxy = self.proxy(gateway)
         if proxy is None:
             return None
         account = gateway.account
         routes = tuple(self._routes.of(gateway))
-        services = proxy_services(gateway.proxy, routes)
+        services = kept | proxy_services(gateway.proxy, routes)
         slices = [piece for uid in services for piece in self._slices.of((account, uid))]
         slices.sort(key=attrgetter("name"))
         return Inputs(
@@ -105,6 +121,7 @@ class ObjectIndex:
             tunnels=self._tunnels_of(gateway),
             templates=_templates(self._groups.find(account, proxy.spec.group)),
             ports={s.name: self._ports[account, s.name] for s in slices},
+            kept=kept,
         )
 
     def apply(self, change: Change) -> set[GatewayId]:
