@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any
 
 from namespaces import Namespace
+from slow import explain
 
 HERE = Path(__file__).parent
 _SILENT = "silent "
@@ -24,6 +25,10 @@ def _unheard(_: str) -> None:
     pass
 
 
+def _unknown(_begun: float, _ended: float) -> float:
+    return 0.0
+
+
 @dataclass(frozen=True)
 class Seen:
     """What the load counted in one phase."""
@@ -31,8 +36,12 @@ class Seen:
     requests: int
     slow: int
     """Requests that took over 250 ms."""
+    causes: dict[str, int]
+    """What held them up."""
+    starved: int
+    """The same, if it was what serves that did not get to run meanwhile."""
     held: int
-    """The same, if it was the load that did not get to run meanwhile."""
+    """The same, if it was the load that did not."""
     short: int
     worst: float
     median: float
@@ -48,7 +57,8 @@ class Seen:
         return (
             f"{self.requests} requests ({self.short} on connections of their own), "
             f"{len(self.broken)} broken, {self.slow} over 250 ms, median {self.median} ms, "
-            f"worst {self.worst} ms ({self.held} over 250 ms because the load itself did not run) {why or ''}"
+            f"worst {self.worst} ms ({self.starved} over 250 ms because what serves did not run, "
+            f"{self.held} because the load itself did not) {self.causes or ''} {why or ''}"
         )
 
 
@@ -56,6 +66,7 @@ class Load:
     """`with Load(bed.client, PUBLIC, 400, 0.4, 20) as load:` connections stand in it.
 
     `hear` is told of each that is silent for a second while it is: "PORT KIND ...", in a thread of its own.
+    `waited` says for how many seconds of a time what serves was ready to run and did not.
     """
 
     def __init__(
@@ -66,8 +77,9 @@ class Load:
         interval: float,
         short: float,
         hear: Callable[[str], None] = _unheard,
+        waited: Callable[[float, float], float] = _unknown,
     ) -> None:
-        self._hear = hear
+        self._hear, self._waited = hear, waited
         arguments = [str(address), str(connections), str(interval), str(short)]
         self._command = [sys.executable, "-S", str(HERE / "client_load"), *arguments]
         self._namespace = namespace
@@ -129,5 +141,10 @@ class Load:
     def seen(self, phase: str) -> Seen:
         """What happened in it."""
         broken = [each for each in self._found["broken"] if each["phase"] == phase]
-        empty = {"requests": 0, "slow": 0, "held": 0, "short": 0, "worst": 0.0, "median": 0.0}
-        return Seen(**self._found["phases"].get(phase, empty), broken=broken)
+        empty = {"requests": 0, "slow": 0, "held": 0, "short": 0, "told": [], "worst": 0.0, "median": 0.0}
+        found = {**self._found["phases"].get(phase, empty)}
+        told = found.pop("told")
+        slow, causes = explain(told, self._waited)
+        starved = len(told) - len(slow)
+        found["slow"] -= starved
+        return Seen(**found, starved=starved, causes=dict(causes), broken=broken)

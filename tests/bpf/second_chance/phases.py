@@ -12,6 +12,7 @@ from loading import Load, Seen
 from path_network import Address
 from silence import Silences
 from steering import Site
+from waits import Waits
 
 CONNECTIONS, INTERVAL, SHORT = 400, 0.4, 20.0
 SECONDS = float(os.environ.get("EPIC_CHURN_SECONDS", "5"))
@@ -21,9 +22,15 @@ SETTLED = 1.5
 """Seconds in which every connection has carried some requests."""
 
 
+def load_of(site: Site, public: Address, waits: Waits) -> Load:
+    """That of these tests."""
+    tell = Silences(site.bed).tell
+    return Load(site.bed.client, public, CONNECTIONS, INTERVAL, SHORT, tell, waits.between)
+
+
 def under_load(site: Site, public: Address, *phases: Callable[[Bed], object]) -> list[Seen]:
     """What the load saw in each of them."""
-    with Load(site.bed.client, public, CONNECTIONS, INTERVAL, SHORT, Silences(site.bed).tell) as load:
+    with Waits(site.serving.processes) as waits, load_of(site, public, waits) as load:
         for phase in phases:
             load.phase(phase.__name__)
             phase(site.bed)

@@ -73,6 +73,11 @@ class Serving:
         process.kill()
         process.wait()
 
+    def processes(self) -> list[int]:
+        """Of all that runs: Envoys and backends."""
+        found: list[subprocess.Popen[Any]] = list(self._envoys.values())
+        return [process.pid for process in (*found, *filter(None, [self._backends]))]
+
     def ask_envoy(self, node: Node, path: str, method: str = "GET") -> str:
         """Its admin interface's answer."""
         command = [

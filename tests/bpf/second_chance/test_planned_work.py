@@ -10,11 +10,10 @@ import pytest
 from bed import PUBLIC, PUBLIC6
 from churn import NextHops
 from lives import Lives
-from loading import Load
 from path_network import Address
-from phases import CONNECTIONS, INTERVAL, LONG, SECONDS, SETTLED, SHORT, none_slow
-from silence import Silences
+from phases import CONNECTIONS, LONG, SECONDS, SETTLED, load_of, none_slow
 from steering import Site
+from waits import Waits
 
 pytestmark = [
     pytest.mark.root,
@@ -53,7 +52,8 @@ def test_planned_work_while_next_hops_change_breaks_nothing(site: Site, public: 
     site.bed.route(MEMBERS)
     phases = (upgrade_all, move, come_back)
     with (
-        Load(site.bed.client, public, CONNECTIONS, INTERVAL, SHORT, Silences(site.bed).tell) as load,
+        Waits(site.serving.processes) as waits,
+        load_of(site, public, waits) as load,
         NextHops(site.bed, MEMBERS, seed=4) as hops,
     ):
         lives = Lives(site, load, hops, MEMBERS)

@@ -6,14 +6,14 @@ each with one request at a time, one every INTERVAL seconds; one in sixteen carr
 Besides, SHORT connections a second with one request each. Says "ready" when all have answered, takes the name
 of the phase to come from each line of its input and repeats it; after RENEW instead each connection ends
 between two requests, and is opened again. At the end of its input it prints one JSON object:
-{"phases": {NAME: {"requests", "slow", "held", "short", "worst": ms, "median": ms}}, "broken": [{"kind",
-"phase", "at", "age", "why"}]}.
+{"phases": {NAME: {"requests", "slow", "held", "short", "told", "worst": ms, "median": ms}}, "broken":
+[{"kind", "phase", "at", "age", "why"}]}.
 
 A broken connection is one that ends of itself, or on which a request is not answered rightly within PATIENCE
 seconds; it is opened again. It counts in the phase in which that was seen, and one that said nothing in that
 of its request. `slow` and `held` are requests over SLOW seconds, the latter because this process itself did
-not get to run. Of a request that is not answered within SILENCE seconds it says "silent PORT ..." at once, on
-its standard error.
+not get to run; `told` describes the slow ones (tally.py). Of a request that is not answered within SILENCE
+seconds it says "silent PORT ..." at once, on its standard error.
 """
 
 from __future__ import annotations
@@ -24,19 +24,17 @@ import random
 import ssl
 import sys
 import time
-from collections.abc import Coroutine, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
 from exchange import PATIENCE, Broken, Exchange, Hung
 from http1 import Http1, LastHttp1, Tls
 from http2 import Http2
 from pauses import Pauses
-from tally import Tally
+from tally import SLOW, Slow, Tally
 from websocket import WebSocket
 
 HTTP, TLS = 80, 8443
 RENEW, RENEWED_WITHIN = "renew", 1.5
-Result = TypeVar("Result")
 KINDS: tuple[type[Exchange], ...] = (Http1, Http2, WebSocket, Tls)
 
 
@@ -76,7 +74,7 @@ class Load:
                 while not self._is_ending and self._may_stay(renewals, patience):
                     number += 1
                     phase = self.tally.phase
-                    await self._timed(made.ask(number))
+                    await self._ask(made, number)
                     if first:
                         first = False
                         self._one_is_ready()
@@ -104,7 +102,8 @@ class Load:
     async def _once(self) -> None:
         opened, phase = time.monotonic(), self.tally.phase
         try:
-            made = await self._timed(self._ask_once())
+            made = await self._open(LastHttp1)
+            await self._ask(made, random.randrange(10**6), opened)
             async with asyncio.timeout(PATIENCE):
                 await made.gone.wait()
             self.tally.phases[phase].short += 1
@@ -116,16 +115,14 @@ class Load:
     def _phase_of(self, error: Exception, asked: str) -> str:
         return asked if isinstance(error, Hung | TimeoutError) else self.tally.phase
 
-    async def _ask_once(self) -> Exchange:
-        made = await self._open(LastHttp1)
-        await made.ask(random.randrange(10**6))
-        return made
-
-    async def _timed(self, asking: Coroutine[None, None, Result]) -> Result:
-        begun, phase = time.monotonic(), self.tally.now()
-        result = await asking
-        phase.note(begun, time.monotonic(), self.pauses)
-        return result
+    async def _ask(self, made: Exchange, number: int, opened: float | None = None) -> None:
+        """One request; `opened`: when its connection was begun to be opened, if that is for it alone."""
+        asked, phase = time.monotonic(), self.tally.now()
+        before = made.lost if opened is None else 0
+        await made.ask(number)
+        begun, ended = asked if opened is None else opened, time.monotonic()
+        lost = made.lost - before if ended - begun > SLOW else 0
+        phase.note(Slow(made.kind, begun, asked, ended, lost, made.upstream), self.pauses)
 
     def _may_stay(self, renewals: int, patience: float) -> bool:
         """A connection that was opened after so many renewals, and takes so long to heed another one."""

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 import sys
 import time
 import zlib
@@ -11,6 +13,8 @@ import zlib
 PATIENCE = 5.0
 SILENCE = 1.0
 UP, DOWN = 40_000, 100_000
+_COUNT, _AGAIN, _NEEDLESS = struct.Struct("=I"), 100, 216
+"""Where struct tcp_info has tcpi_total_retrans and tcpi_dsack_dups."""
 
 
 class Broken(Exception):
@@ -31,6 +35,8 @@ class Exchange(asyncio.Protocol):
         self._wanted: asyncio.Future[None] | None = None
         self.ended: str | None = None
         self.opened = time.monotonic()
+        self.upstream: int | None = None
+        """Milliseconds from the gateway to the backend and back, as the last answer says."""
         self.gone = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -61,6 +67,19 @@ class Exchange(asyncio.Protocol):
 
     async def start(self) -> None:
         """What comes before the first request."""
+
+    @property
+    def lost(self) -> int:
+        """Segments that this end has sent again until now, but for those that the other had, as it said.
+
+        0 if the connection is no more.
+        """
+        opened = self._transport.get_extra_info("socket")
+        if self.ended or opened is None or opened.fileno() < 0:
+            return 0
+        found = opened.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _NEEDLESS + _COUNT.size)
+        (again,), (needless,) = (_COUNT.unpack_from(found, at) for at in (_AGAIN, _NEEDLESS))
+        return int(again - needless)
 
     def close(self) -> None:
         self._transport.abort()

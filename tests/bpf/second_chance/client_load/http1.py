@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from exchange import Broken, Exchange, body_of, check, path_of
 
+_UPSTREAM = b"x-envoy-upstream-service-time:"
+
 
 class Http1(Exchange):
     """HTTP/1.1."""
@@ -26,6 +28,7 @@ class Http1(Exchange):
         if not lines[0].startswith(b"http/1.1 200"):
             raise Broken(lines[0].decode())
         (size,) = (int(line[15:]) for line in lines if line.startswith(b"content-length:"))
+        self.upstream = next((int(line.split(b":")[1]) for line in lines if line.startswith(_UPSTREAM)), None)
         if len(self._buffer) < end + 4 + size:
             return False
         check(self._number, bytes(self._buffer[end + 4 : end + 4 + size]))

@@ -11,6 +11,23 @@ from statistics import median
 from pauses import Pauses
 
 SLOW = 0.25
+TOLD = 10_000
+"""So many slow requests of a phase are described, the first ones."""
+
+
+@dataclass(frozen=True)
+class Slow:
+    """A slow request; times as of the monotonic clock."""
+
+    kind: str
+    begun: float
+    asked: float
+    """Later than `begun` if a connection had to be opened for it."""
+    ended: float
+    lost: int
+    """Segments that the client sent again meanwhile, and not for nothing."""
+    upstream: int | None
+    """Milliseconds from the gateway to the backend and back, as the gateway says."""
 
 
 @dataclass
@@ -21,14 +38,18 @@ class Phase:
     slow: int = 0
     held: int = 0
     short: int = 0
+    told: list[Slow] = field(default_factory=list)
 
-    def note(self, begun: float, ended: float, pauses: Pauses) -> None:
+    def note(self, slow: Slow, pauses: Pauses) -> None:
         """A request; a slow one is one for which others than this process took the time."""
+        begun, ended = slow.begun, slow.ended
         self.times.append(ended - begun)
         if ended - begun <= SLOW:
             return
         if ended - begun - pauses.between(begun, ended) > SLOW:
             self.slow += 1
+            if len(self.told) < TOLD:
+                self.told.append(slow)
         else:
             self.held += 1
 
@@ -67,6 +88,7 @@ class Tally:
                 "slow": phase.slow,
                 "held": phase.held,
                 "short": phase.short,
+                "told": [asdict(slow) for slow in phase.told],
                 "worst": round(1000 * max(phase.times, default=0), 1),
                 "median": round(1000 * median(phase.times or [0]), 2),
             }
