@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 from picture import Tunnel
 
 from epic.cli import settings
-from epic.cli.commands import apply as manifests
 from epic.cli.commands import platform
+from epic.cli.commands.manifests import read_manifests
 from epic.cli.printing.health import gateway_line, run_lines
 from epic.client import PREFIX, EpicClient
 from epic.controller.apply import remove, write_item
@@ -72,8 +72,10 @@ def make_platform(client: EpicClient) -> None:
     if not KEY.exists():
         KEY.touch(mode=0o600)
         KEY.write_text(secrets.token_urlsafe(24) + "\n")
-    own, _ = manifests.split(read_file(EXAMPLES / "platform.yaml"), ACCOUNT)
-    for obj in own:
+    found = read_manifests([EXAMPLES / "platform.yaml"], ACCOUNT)
+    if found.problems:
+        raise StepFailed("\n".join(found.problems))
+    for obj in found.own:
         if obj.kind == platform.USER:
             obj.spec["password-file"] = str(KEY)
         platform.write(client, obj, prompt=_no_prompt, warn=print)
