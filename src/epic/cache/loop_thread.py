@@ -29,9 +29,13 @@ class LoopThread:
         """Let the work go on beside all other, until the loop is stopped."""
         self.call(self._begin(work, name))
 
-    def stop(self) -> None:
-        """Cancel what goes on, and end the thread."""
+    def end_work(self) -> None:
+        """Cancel what goes on, and wait until it has ended."""
         self.call(self._cancel())
+
+    def stop(self) -> None:
+        """The same, and end the thread."""
+        self.end_work()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()

@@ -82,8 +82,12 @@ class CachedStore(SnapshotReader):
         """Finish what is being written and give back all resources; the store must not be used afterwards."""
         if not self._is_closed:
             self._is_closed = True
-            self._thread.call(self._store.close())
-            self._thread.stop()
+            # What goes on asks the store, which answers nobody any more then.
+            try:
+                self._thread.end_work()
+            finally:
+                self._thread.call(self._store.close())
+                self._thread.stop()
 
     @property
     def snapshot(self) -> Snapshot:

@@ -310,3 +310,11 @@ async def test_watch_from_the_beginning_begins_with_what_is_there(
 ) -> None:
     create(reopen(), "a")
     assert (await next_change(reopen(), 0)).name == "a"
+
+
+def test_a_store_may_be_closed_while_history_is_forgotten(
+    reopen: Callable[[], CachedStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("epic.store.compaction._INTERVAL_SECONDS", 0)
+    for _ in range(10):
+        reopen().close()
