@@ -9,7 +9,6 @@ state directory, and neither control plane nor far ends answer. Needs root and `
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -233,8 +232,8 @@ def workload(directory: Path, pins: Path, tunnel_count: int, endpoint_count: int
     manifests.mkdir()
     (manifests / "epic.yaml").write_text(MANIFESTS, encoding="utf-8")
     agent = Agent(directory, {"role": "workload", "cluster": "lab", "manifests": str(manifests)}, pins)
-    content = json.dumps({LABEL: workload_list(tunnel_count, endpoint_count)})
-    (agent.state / workload_storage.FILE).write_text(content, encoding="utf-8")
+    listed = workload_storage.read(workload_list(tunnel_count, endpoint_count))
+    store.write(agent.state, workload_storage.rows(LABEL, None, listed))
     return agent.measure(tunnel_count, endpoint_count)
 
 

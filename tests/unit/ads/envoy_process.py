@@ -138,7 +138,7 @@ async def ask(admin: Path, path: str) -> str:
     return await fetch(await asyncio.open_unix_connection(admin), path)
 
 
-async def eventually(condition: Callable[[], object], seconds: float = 5) -> None:
+async def eventually(condition: Callable[[], object], seconds: float = 60) -> None:
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 - what is awaited has no event
             await asyncio.sleep(0.01)

@@ -66,7 +66,7 @@ def watching(
     return watch, watch._thread
 
 
-async def ended(thread: threading.Thread, within: float = 2) -> bool:
+async def ended(thread: threading.Thread, within: float = 60) -> bool:
     await asyncio.to_thread(thread.join, within)
     return not thread.is_alive()
 

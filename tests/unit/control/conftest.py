@@ -45,6 +45,6 @@ def announced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> socket.socket:
     path = str(tmp_path / "notify")
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     sock.bind(path)
-    sock.settimeout(5)
+    sock.settimeout(60)
     monkeypatch.setenv("NOTIFY_SOCKET", path)
     return sock

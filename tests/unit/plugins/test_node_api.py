@@ -69,7 +69,7 @@ def server(store: CachedStore, tmp_path: Path) -> Iterator[str]:
     running = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan="off", **tls))  # type: ignore[arg-type]
     thread = threading.Thread(target=running.run)
     thread.start()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not running.started and time.monotonic() < deadline:
         time.sleep(0.01)
     port = running.servers[0].sockets[0].getsockname()[1]

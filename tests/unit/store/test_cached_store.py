@@ -45,7 +45,7 @@ def put_raw(store: CachedStore, key: Key, body: bytes, expected: int) -> int:
 
 
 def eventually(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
