@@ -14,7 +14,7 @@ from etcd_server import EtcdServer
 from store_sites import SCHEMA, EtcdSite
 
 from epic.cache.store import CachedStore
-from epic.errors import Conflict, Invalid, Unavailable
+from epic.errors import Conflict, Invalid, OutcomeUnknown, StorageFull, Unavailable
 from epic.model.base import Metadata
 from epic.model.resources import Account, AccountSpec, GWRoute
 from epic.store.etcd import journal
@@ -129,6 +129,44 @@ async def test_a_writer_that_dies_at_any_step_leaves_all_or_nothing_and_holds_no
     assert outcomes[0] is False or after
     assert outcomes[-1] is True
     assert outcomes == sorted(outcomes), "once it is complete it happens"
+
+
+class Filling(Dying):
+    """An engine one of whose writes is carried out and then refused, as by an etcd that grows full."""
+
+    async def call(self, ask: Callable[..., object], *, writing: bool = False) -> object:
+        answer = await self.txn(ask, writing=writing)  # type: ignore[arg-type]
+        self.left -= writing
+        if writing and self.left == 0:
+            raise StorageFull("full")
+        return answer
+
+
+async def test_what_is_refused_for_lack_of_room_is_not_there_whichever_write_filled_it(
+    etcd_site: EtcdSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "_DEAD_SECONDS", 0.05)
+    for calls in range(1, 40):
+        engine = await etcd_site.open_engine()
+        store = ObjectStore(engine, SCHEMA)
+        filling = Filling(engine, calls, after=True)
+        wanted = 0
+        with suppress(OutcomeUnknown):
+            try:
+                await store.carry_out(puts(MANY))
+                wanted = MANY
+            except StorageFull:
+                pass
+            assert len(await bodies(store)) == wanted, f"full by write {calls}"
+        other = await etcd_site.open()
+        found = (await other.list("GWRoute")).items
+        assert len(found) in {0, MANY}
+        is_whole = filling.left > 0
+        if found:
+            await other.carry_out([Delete(stored.key, stored.revision) for stored in found])
+        if is_whole:
+            break
+    assert wanted == MANY
 
 
 async def test_a_journal_that_is_complete_is_carried_out_by_who_writes_next(

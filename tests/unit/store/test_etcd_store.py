@@ -206,6 +206,27 @@ async def test_a_full_etcd_says_so_and_keeps_what_it_has(tmp_path: Path) -> None
     server.stop()
 
 
+async def test_a_write_that_etcd_carries_out_and_then_refuses_is_known_to_be_there(tmp_path: Path) -> None:
+    """Of some at once more than one passes etcd's first look; the second is when it has been carried out."""
+    require_etcd()
+    server = EtcdServer(tmp_path, f"--quota-backend-bytes={16 * 1024 * 1024}")
+    server.start()
+    store = await open_store(server.settings())
+    told: dict[str, int] = {}
+    refused: list[BaseException] = []
+    while not refused:
+        keys = [Key("GWRoute", "shop", f"r{len(told) + i}") for i in range(4)]
+        written = (store.commit(Put(key, os.urandom(900_000), 0)) for key in keys)
+        outcomes = await asyncio.gather(*written, return_exceptions=True)
+        refused = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        told |= {key.name: found for key, found in zip(keys, outcomes, strict=True) if isinstance(found, int)}
+    there = {found.key.name: found.revision for found in (await store.list("GWRoute")).items}
+    assert {type(outcome) for outcome in refused} == {StorageFull}
+    assert told == there
+    await store.close()
+    server.stop()
+
+
 async def test_only_who_has_a_certificate_of_the_authority_is_served(
     own_etcd: EtcdServer, tmp_path: Path
 ) -> None:

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequenc
 from contextlib import suppress
 from typing import Self
 
-from epic.errors import Compacted, Damaged, Invalid, Unavailable
+from epic.errors import Compacted, Damaged, EpicError, Invalid, OutcomeUnknown, StorageFull, Unavailable
 from epic.proto import etcd_pb2 as pb
 from epic.store.engine import Changes, CommitLimits, Committed, Entry, Refused, Scan, Span, Transaction
 from epic.store.etcd.connection import Connection, Member
@@ -151,14 +151,42 @@ class EtcdEngine:
             success=operations.values(),
             failure=[_look_at(self._meta_key), self._journal.look, *self._look(expected)],
         )
-        while not (answer := await self._txn(request)).succeeded:
+        while True:
+            try:
+                answer = await self._txn(request)
+            except StorageFull as error:
+                return Committed(self._from_etcd(await self._find_written(transaction.puts, expected, error)))
+            if answer.succeeded:
+                return Committed(self._from_etcd(answer.header.revision))
             meta, head, *found = (_revision_of(response) for response in answer.responses)
             if meta != self._meta_revision:
                 raise Unavailable("etcd: a backup was or is being restored; start EPIC's control plane anew")
             if not head:
                 return self._refused(expected, found)
             await self._journal.resolve()
-        return Committed(self._from_etcd(answer.header.revision))
+
+    async def _find_written(
+        self, puts: Mapping[str, bytes], expected: Mapping[str, int], error: StorageFull
+    ) -> int:
+        """The revision of a commit that was refused for lack of room; raises the error if it was not written.
+
+        etcd carries out the write with which it grows full, and refuses it all the same (`quotaApplierV3`).
+        """
+        looks = [pb.RequestOp(request_range=pb.RangeRequest(key=self._key(path))) for path in puts]
+        try:
+            answer = await self._ask(pb.TxnRequest(success=looks))
+        except EpicError as lost:
+            raise OutcomeUnknown(f"{error.whole}; then {lost}") from error
+        pairs = [response.response_range.kvs for response in answer.responses]
+        revisions = [_revision_of(response) for response in answer.responses]
+        if revisions == [expected.get(path, 0) for path in puts]:
+            raise error
+        if len(set(revisions)) == 1 and all(
+            found and unpack(found[0].value) == value
+            for found, value in zip(pairs, puts.values(), strict=True)
+        ):
+            return revisions[0]
+        raise OutcomeUnknown(f"{error.whole}; others have written since") from error
 
     async def _commit_in_parts(
         self, parts: Sequence[Mapping[str, pb.RequestOp]], expected: Mapping[str, int]

@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
-from epic.errors import EpicError, OutcomeUnknown, Unavailable
+from epic.errors import EpicError, OutcomeUnknown, StorageFull, Unavailable
 from epic.proto import etcd_pb2 as pb
 
 _PREPARING = b"preparing"
@@ -79,10 +79,15 @@ class Journal:
             if complete is None:
                 await self._drop(begun)
                 return None
-        except BaseException:
+        except BaseException as error:
+            dropped = False
             with suppress(EpicError):
-                if not await self._drop(begun):
+                dropped = await self._drop(begun)
+                if not dropped:
                     await self.resolve()
+            if isinstance(error, StorageFull) and not dropped:
+                # etcd carries out the write with which it grows full: it may have been the one that counts.
+                raise OutcomeUnknown(f"{error.whole}; whether the commit was stored is not known") from error
             raise
         try:
             return await self._carry_out(complete, len(parts))
