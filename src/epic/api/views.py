@@ -11,7 +11,7 @@ from epic.api.replies import shown
 from epic.gatewayapi.statuses import resolved_refs, route_parents
 from epic.gatewayapi.target_ports import TargetPorts
 from epic.model.base import Condition
-from epic.model.instances import reason_of, trouble
+from epic.model.instances import WAITS_FOR_AGENTS, reason_of, trouble
 from epic.model.resources import GWEndpointSlice, GWProxy, GWRoute
 from epic.model.values.naming import CONTROLLER_NAME
 
@@ -20,12 +20,19 @@ def show_gateway(proxy: GWProxy, principal: Principal) -> dict[str, Any]:
     """A gateway; of an instance's error tenants get the reason and a text that is the same each time."""
     wire = shown(proxy)
     if not principal.admin:
-        wire["status"]["instances"] = [
-            {name: value for name, value in instance.items() if name != "node"}
-            | {"error": f"{reason_of(text)}: {trouble(text)}" if (text := instance["error"]) else ""}
-            for instance in wire["status"]["instances"]
-        ]
+        instances = wire["status"]["instances"]
+        wire["status"]["instances"] = [_show_instance(instance) for instance in instances]
     return wire
+
+
+def _show_instance(instance: dict[str, Any]) -> dict[str, Any]:
+    """An instance as its owner sees it: no name of a node, no agent's words."""
+    seen = {name: value for name, value in instance.items() if name not in {"node", "awaits"}}
+    if (text := instance["reason"]).startswith(f"{WAITS_FOR_AGENTS}:"):
+        seen["reason"] = reason_of(text)
+    if text := instance["error"]:
+        seen["error"] = f"{reason_of(text)}: {trouble(text)}"
+    return seen
 
 
 def show_route(ctx: Context, route: GWRoute) -> dict[str, Any]:

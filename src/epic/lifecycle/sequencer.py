@@ -15,10 +15,10 @@ from datetime import datetime
 
 from epic.errors import Exhausted
 from epic.lifecycle.goals import Host, Wanted, goals, is_coming, is_serving, may_stand_in
-from epic.model.instances import Goal, InstancePhase, ProxyInstance, trouble
+from epic.model.instances import WAITS_FOR_AGENTS, Goal, InstancePhase, ProxyInstance, trouble
 from epic.placement import place
 
-OBSTACLES = ("NoOtherHeard", "NoOtherConnected", "NoOtherInstance", "WaitsForAgents")
+OBSTACLES = ("NoOtherHeard", "NoOtherConnected", "NoOtherInstance", WAITS_FOR_AGENTS)
 """What keeps an instance on its node until somebody does something: its reason begins with it."""
 _ASKED = "waits until no sibling passes packets on to it"
 _UNCONNECTED = {
@@ -211,7 +211,9 @@ def _asked(instance: ProxyInstance) -> str:
     if not instance.awaits:
         return _ASKED
     nodes = ", ".join(instance.awaits)
-    return f"WaitsForAgents: {nodes}: the agent there has not said that nothing is passed on to it any more"
+    return (
+        f"{WAITS_FOR_AGENTS}: {nodes}: the agent there has not said that nothing is passed on to it any more"
+    )
 
 
 def _towards_serving(instance: ProxyInstance) -> _Move:

@@ -19,6 +19,7 @@ Unconnected = Literal["", "pending", "no-room"]
 NODE_SILENT = "NodeSilent"
 CONFIGURATION_REFUSED = "ConfigurationRefused"
 NOT_PROGRAMMED = "NotProgrammed"
+WAITS_FOR_AGENTS = "WaitsForAgents"
 _TROUBLES = {
     NODE_SILENT: "a node does not report",
     NOT_PROGRAMMED: "a node cannot set up all of its tunnels; the platform's operators can see why",

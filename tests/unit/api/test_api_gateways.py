@@ -154,7 +154,11 @@ async def test_tenants_see_no_node_and_no_agents_words_and_operators_all(
     plant.settle()
     said = {"root.U1": InstanceStatus(gateway="root.U1", error="10.9.8.7: secret")}
     with store.transaction() as transaction:
-        transaction.update(reported(transaction.get(GWProxy, "root", "U1"), "epic2", said))
+        proxy = reported(transaction.get(GWProxy, "root", "U1"), "epic2", said)
+        waits = {"awaits": ("epic1",), "reason": "WaitsForAgents: epic1: the agent there has not said so"}
+        instances = tuple(instance.model_copy(update=waits) for instance in proxy.status.instances)
+        status = proxy.status.model_copy(update={"instances": instances})
+        transaction.update(proxy.model_copy(update={"status": status}))
     for path in (U1, f"{API}/accounts/root/proxies"):
         told = (await anyone.get(path, auth=TENANT)).text
         assert not any(word in told for word in ("epic1", "epic2", "10.9.8.7", "secret"))

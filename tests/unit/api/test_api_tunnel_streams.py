@@ -60,6 +60,21 @@ async def publish(client: httpx.AsyncClient, nodes: tuple[str, ...] = ("n1", "n2
         assert (await client.post(path, json=body)).status_code == 302
 
 
+async def test_what_is_asked_for_anew_is_not_let_go_of_when_the_time_of_what_was_before_is_up(
+    context: Context,
+) -> None:
+    lists = context.workload_lists
+    with lists.of("root") as first:
+        pass
+    lists._let_go(first)
+    with lists.of("root") as used:
+        assert used is not first
+        lists._let_go(first)
+        with lists.of("root") as same:
+            assert same is used
+        assert lists._watcher is not None
+
+
 async def taken(stream: AsyncIterator[Iterator[bytes]]) -> dict[str, Any]:
     """The next list of a stream."""
     async with asyncio.timeout(60):

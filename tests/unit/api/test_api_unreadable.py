@@ -217,6 +217,8 @@ async def test_of_an_account_that_cannot_be_read_nodes_are_heard_and_all_is_show
         for shown in ("proxies", "routes", "slices", "groups", "tunnels/status", "workload-nodes"):
             reply = await client.get(f"{API}/accounts/root/{shown}", auth=TENANT)
             assert reply.status_code in {200, 404, 405}, f"{shown}: {reply.text}"
+        tunnels = await client.get(f"{API}/accounts/root/tunnels?cluster=c&node=n1", auth=TENANT)
+        assert tunnels.status_code == 200, tunnels.text
         measured = f"{API}/accounts/root/tunnels/status?cluster=c&node=n1"
         assert (await client.put(measured, json={"tunnels": []}, auth=TENANT)).status_code == 200
         refused = await client.post(ROUTES, json=route_body("R2"), auth=TENANT)

@@ -61,8 +61,9 @@ class WorkloadLists:
                 asyncio.get_running_loop().call_later(_KEPT_SECONDS, self._let_go, found)
 
     def _let_go(self, lists: AccountLists) -> None:
-        if not lists.users:
-            self._accounts.pop(lists.account, None)
+        # Others may have come, gone and come again since: what is there then is theirs.
+        if not lists.users and self._accounts.get(lists.account) is lists:
+            del self._accounts[lists.account]
         if not self._accounts and self._watcher is not None:
             self._watcher.cancel()
             self._watcher = None

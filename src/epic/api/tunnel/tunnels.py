@@ -9,6 +9,7 @@ from contextlib import aclosing
 from fastapi import APIRouter, Response
 from fastapi.responses import StreamingResponse
 
+from epic.api.account.existence import check_account
 from epic.api.context import Context, Ctx
 from epic.api.sse import event_stream
 from epic.model.resources import Account, AccountSpec
@@ -24,7 +25,9 @@ async def read(ctx: Ctx, account: str, cluster: str, node: str, watch: bool = Fa
     An account may have twice as many of these streams as workload nodes, and four of one node: a fifth ends
     the first.
     """
-    limits = ctx.store.get(Account, "", account).spec
+    check_account(ctx.store, account)
+    found = ctx.store.find_readable(Account, "", account)
+    limits = found.spec if found else AccountSpec()
     workload = WorkloadNode(cluster, node)
     with ctx.workload_lists.of(account) as lists:
         if not watch:
