@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from epic.gatewayapi.routing import Cluster
-from epic.gatewayapi.target_ports import TargetPorts, is_missing
+from epic.gatewayapi.target_ports import ServicePorts, TargetPorts
 from epic.model.gatewayapi import BackendRef
 from epic.model.resources import GWRoute
 
@@ -29,7 +29,8 @@ def missing_ports(
 ) -> frozenset[Cluster]:
     """The ports that routes name of these Services, which are given as their slices, and do not have."""
     # Most Services have one port, which serves whatever is asked for: their routes need not be looked at.
-    doubtful = {uid for uid, slices in services.items() if not any(ports.serves_any for ports in slices)}
+    merged = {uid: ServicePorts(slices) for uid, slices in services.items()}
+    doubtful = {uid: ports for uid, ports in merged.items() if not ports.lacks_none}
     if not doubtful:
         return frozenset()
     named = {
@@ -38,4 +39,4 @@ def missing_ports(
         for ref in backend_refs(route)
         if ref.name in doubtful and is_service(ref)
     }
-    return frozenset(cluster for cluster in named if is_missing(cluster.port, services[cluster.service]))
+    return frozenset(cluster for cluster in named if doubtful[cluster.service].lacks(cluster.port))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
+from functools import cache
 from textwrap import shorten
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from epic.gatewayapi.attachment import (
 )
 from epic.gatewayapi.backends import backend_refs, is_service
 from epic.gatewayapi.listeners import Fault, judge, specified
-from epic.gatewayapi.target_ports import TargetPorts, is_missing
+from epic.gatewayapi.target_ports import ServicePorts, TargetPorts
 from epic.model.base import Condition
 from epic.model.gatewayapi import BackendRef, GatewaySpec, ParentReference
 from epic.model.resources import GWProxy, GWRoute
@@ -102,13 +103,14 @@ def resolved_refs(route: GWRoute, ports_of: Callable[[str], Collection[TargetPor
     `ports_of` knows the ports of the slices of a Service by its UID, None where it has no slices.
     """
     reason, faults = _RESOLVED, list[str]()
+    ports = cache(lambda service: ServicePorts(ports_of(service) or ()))
     for ref in dict.fromkeys(ref.model_copy(update={"weight": 1}) for ref in backend_refs(route)):
         found = ports_of(ref.name) if is_service(ref) else None
         if not is_service(ref):
             fault = "InvalidKind", f"Backend {ref.kind} {ref.name!r} is no Service of the core group."
         elif found is None:
             fault = _BACKEND_NOT_FOUND, f"There is no EndpointSlice of Service {ref.name!r}."
-        elif is_missing(ref.port, found):
+        elif ports(ref.name).lacks(ref.port):
             fault = _BACKEND_NOT_FOUND, _no_port(ref)
         else:
             continue

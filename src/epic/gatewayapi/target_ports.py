@@ -8,7 +8,7 @@ whose own number it is, or the only one that there is: no port is ever taken for
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Sequence
 
 from epic.model.gatewayapi import EndpointPort
 
@@ -31,6 +31,11 @@ class TargetPorts:
         return len(self._by_name) + len(self._numbers)
 
     @property
+    def named(self) -> frozenset[int | str]:
+        """Which ports of the Service it has: its own numbers, and in digits those that are names."""
+        return frozenset[int | str](self._numbers) | frozenset(self._by_name)
+
+    @property
     def serves_any(self) -> bool:
         """Whether there is one only, so that it serves whatever port of the Service is asked for."""
         return self._only is not None
@@ -45,7 +50,21 @@ class TargetPorts:
         return wanted if wanted in self._numbers else self._only
 
 
-def is_missing(port: int | None, slices: Collection[TargetPorts]) -> bool:
-    """Whether a Service with these slices has no such port; while no slice has any port nobody can tell."""
-    known = [ports for ports in slices if ports]
-    return bool(known) and all(ports.serving(port) is None for ports in known)
+class ServicePorts:
+    """The ports of all slices of a Service: to ask for one costs the same however many slices there are."""
+
+    def __init__(self, slices: Iterable[TargetPorts]) -> None:
+        known = [ports for ports in slices if ports]
+        # While no slice has any port nobody can tell.
+        self.lacks_none = not known or any(ports.serves_any for ports in known)
+        doubtful = () if self.lacks_none else known
+        self._named = frozenset[int | str]().union(*(ports.named for ports in doubtful))
+        self._serves_unasked = any(ports.serving(None) is not None for ports in doubtful)
+
+    def lacks(self, port: int | None) -> bool:
+        """Whether no slice serves this port of the Service, though some have ports."""
+        if self.lacks_none:
+            return False
+        if port is None:
+            return not self._serves_unasked
+        return port not in self._named and str(port) not in self._named

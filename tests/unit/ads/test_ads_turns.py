@@ -6,9 +6,11 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
 from ads_site import eventually, proxy
 
-from epic.ads.desired.configurations import Configurations
+from epic.ads.desired import configurations as desired_configurations
+from epic.ads.desired.configurations import Configurations, Key, key_of
 from epic.ads.desired.objects import Inputs
 from epic.ads.desired.revisions import Revisions
 from epic.envoy.resources import Bundle
@@ -41,3 +43,24 @@ async def test_an_account_whose_configurations_take_long_keeps_another_from_noth
     assert settled == [GatewayId("modest", "U1")]
     slow.set()
     await eventually(lambda: len(settled) == 21)
+
+
+async def test_what_a_configuration_depends_on_is_found_once_each_time_that_it_is_wanted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[Inputs] = []
+
+    def counted(wanted: Inputs) -> Key:
+        found.append(wanted)
+        return key_of(wanted)
+
+    monkeypatch.setattr(desired_configurations, "key_of", counted)
+
+    async def validate(_: Bundle) -> None:
+        """Take all."""
+
+    settled: list[GatewayId] = []
+    configurations = Configurations(validate, settled.append, Revisions(tmp_path))
+    configurations.want(inputs("modest", "U1"))
+    assert len(found) == 1
+    await eventually(lambda: bool(settled))

@@ -117,7 +117,8 @@ class Configurations:
 
     def want(self, inputs: Inputs) -> None:
         """See to it that the gateway's configuration is the one of these inputs."""
-        entry, key = self._entry(inputs), key_of(inputs)
+        key = key_of(inputs)
+        entry = self._entry(inputs, key)
         entry.kept = None
         if entry.key != key:
             entry.changed.set()
@@ -127,13 +128,12 @@ class Configurations:
 
     def keep(self, inputs: Inputs, problem: EpicError) -> None:
         """Let the gateway have the configuration that was accepted last, for this reason."""
-        entry = self._entry(inputs)
+        entry = self._entry(inputs, key_of(inputs))
         entry.kept, entry.inputs = problem, inputs
         if entry.task is None and not entry.judged:
             entry.task = asyncio.create_task(self._build(entry))
 
-    def _entry(self, inputs: Inputs) -> _Entry:
-        key = key_of(inputs)
+    def _entry(self, inputs: Inputs, key: Key) -> _Entry:
         entry = self._entries.get(key.gateway)
         before = None
         if entry is not None and entry.inputs.proxy.status.service != inputs.proxy.status.service:
