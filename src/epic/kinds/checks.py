@@ -7,14 +7,19 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
+from pydantic_core import to_json
+
 from epic.kinds.faults import FieldError
-from epic.model.gatewayapi import HTTPRouteSpec
+from epic.model.gatewayapi import GatewaySpec, HTTPRouteSpec, Listener
 from epic.model.resources import GWEndpointSlice, GWProxy, GWRoute
 
 MOST_MATCHES = 128
 """Of all rules of a route."""
 MOST_CERTIFICATES = 64
 MOST_TLS_OPTIONS = 16
+MOST_UNSERVED_BYTES = 16 << 10
+"""Of a Gateway's fields that may hold anything and are not served, as JSON. Lists and objects in them take
+much more memory than bytes, and nothing else bounds how many there are."""
 
 _BAD_IN_PATH = re.compile(r"//|/\./|/\.\./|%2[fF]|#|/\.\.?$")
 
@@ -36,6 +41,20 @@ def check_listeners(proxy: GWProxy) -> Iterator[FieldError]:
                 yield FieldError((*where, "tls", name), f"{len(given)} items; at most {most} are possible")
 
 
+def check_unserved(proxy: GWProxy) -> Iterator[FieldError]:
+    """What is kept only to be shown is small, in all fields together."""
+    if proxy.spec.gateway is None:
+        return
+    size = len(to_json(_unserved(proxy.spec.gateway)))
+    if size > MOST_UNSERVED_BYTES:
+        yield FieldError(
+            ("spec", "gateway"),
+            "infrastructure, allowedListeners, tls, and tls and allowedRoutes of the listeners have "
+            f"{size} bytes as JSON together; at most {MOST_UNSERVED_BYTES} are possible, "
+            "for they are not served",
+        )
+
+
 def check_matches(route: GWRoute) -> Iterator[FieldError]:
     """Paths are paths, and a route has not too many matches in all."""
     http = route.spec.http
@@ -55,6 +74,27 @@ def check_endpoints(piece: GWEndpointSlice) -> Iterator[FieldError]:
             yield FieldError(
                 ("spec", "endpoints", i, "addresses"), "it is empty; an endpoint has at least one address"
             )
+
+
+def _unserved(gateway: GatewaySpec) -> list[object]:
+    fields = (gateway.infrastructure, gateway.allowed_listeners, gateway.tls)
+    found: list[object] = [field for field in fields if field]
+    for listener in gateway.listeners:
+        found += _unserved_of(listener)
+    return found
+
+
+def _unserved_of(listener: Listener) -> Iterator[object]:
+    if listener.tls:
+        yield listener.tls
+    allowed = listener.allowed_routes
+    if allowed and allowed.namespaces:
+        yield allowed.namespaces
+    for kind in allowed.kinds or () if allowed else ():
+        # A kind has these two; who names it for each of many listeners has said nothing that is too much.
+        other = {name: value for name, value in kind.items() if name not in ("group", "kind")}
+        if other:
+            yield other
 
 
 def _check_paths(http: HTTPRouteSpec) -> Iterator[FieldError]:

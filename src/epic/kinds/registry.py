@@ -87,7 +87,7 @@ GW_PROXY = Kind(
         "dns-name": indexes.proxy_dns_names,
     },
     filled_in=frozenset({"group", "service_prefix", "public_address", "endpoints", "gue_tunnel_endpoints"}),
-    checks=(checks.check_listeners,),
+    checks=(checks.check_listeners, checks.check_unserved),
 )
 GW_ROUTE = Kind(
     GWRoute,

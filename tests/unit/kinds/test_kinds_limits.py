@@ -168,6 +168,60 @@ def test_tls_of_a_listener_is_bounded(field: str, most: int) -> None:
         assert faults(GW_PROXY, body) == ([] if size <= most else wrong)
 
 
+@pytest.mark.parametrize(
+    "place", ["infrastructure", "allowedListeners", "tls", "listener tls", "namespaces", "kinds"]
+)
+def test_what_a_gateway_keeps_and_is_not_served_is_bounded(place: str) -> None:
+    for items, right in ((4_000, True), (8_200, False)):
+        body = content(GW_PROXY)
+        gateway = body["spec"]["gateway"]
+        given: Any = {"a": "xy" * items if place == "kinds" else [[]] * (items * 2 // 3)}
+        if place == "listener tls":
+            gateway["listeners"][0]["tls"] = given
+        elif place in ("namespaces", "kinds"):
+            gateway["listeners"][0]["allowedRoutes"] = {place: [given] if place == "kinds" else given}
+        else:
+            gateway[place] = given
+        found = faults(GW_PROXY, body)
+        assert len(found) == (0 if right else 1)
+        assert all(
+            fault.startswith("spec.gateway: infrastructure, allowedListeners, tls, ") for fault in found
+        )
+        assert all(fault.endswith("at most 16384 are possible, for they are not served") for fault in found)
+
+
+def test_fields_that_are_not_served_count_together() -> None:
+    body = content(GW_PROXY)
+    for name in ("infrastructure", "allowedListeners", "tls"):
+        assert faults(GW_PROXY, body) == []
+        body["spec"]["gateway"][name] = {"a": "x" * 6_000}
+    assert len(faults(GW_PROXY, body)) == 1
+
+
+def test_many_listeners_that_say_what_gateways_say_are_allowed() -> None:
+    body = content(GW_PROXY)
+    kinds = [{"group": "gateway.networking.k8s.io", "kind": kind} for kind in ("HTTPRoute", "TCPRoute")]
+    listener = {
+        **body["spec"]["gateway"]["listeners"][0],
+        "tls": {
+            "mode": "Terminate",
+            "certificateRefs": [{"group": "", "kind": "Secret", "name": "a-certificate"}],
+        },
+        "allowedRoutes": {"namespaces": {"from": "Same"}, "kinds": kinds},
+    }
+    body["spec"]["gateway"]["listeners"] = many([listener], 64)
+    assert faults(GW_PROXY, body) == []
+
+
+def test_a_gateway_that_is_stored_is_read_whatever_it_keeps() -> None:
+    body = content(GW_PROXY)
+    body["spec"]["gateway"]["infrastructure"] = {"a": [[]] * 10_000}
+    stored = GW_PROXY.encode(GW_PROXY.model.model_validate(body))
+    gateway = GW_PROXY.decode(stored, 1).spec.gateway
+    assert gateway is not None
+    assert gateway.infrastructure == {"a": [[]] * 10_000}
+
+
 def test_the_whole_of_an_object_is_bounded() -> None:
     body = content(GW_ROUTE)
     header = {"name": "x-a", "value": ""}
