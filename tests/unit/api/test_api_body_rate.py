@@ -79,7 +79,7 @@ async def test_who_may_have_more_may_send_more_and_who_may_have_less_reports_sti
 ) -> None:
     with store.transaction() as transaction:
         account = transaction.get(Account, "", "root")
-        spec = account.spec.model_copy(update={"bytes_limit": limit})
+        spec = account.spec.model_copy(update={"bytes_limit": limit, "workload_node_limit": 0})
         transaction.update(account.model_copy(update={"spec": spec}))
     rate = BodyRate(store)
     await rate.take("root", 76 * MIB)
@@ -100,6 +100,23 @@ async def test_each_workload_node_that_an_account_may_have_may_send_a_request_a_
     for _ in range(30):
         for _ in range(2000):
             await rate.take("root", 1000)
+        clock.now += 1
+    assert clock.now == 130
+
+
+async def test_what_workload_nodes_may_send_comes_to_what_the_account_may(
+    clock: Clock, store: CachedStore
+) -> None:
+    with store.transaction() as transaction:
+        account = transaction.get(Account, "", "root")
+        spec = account.spec.model_copy(update={"bytes_limit": 64 * MIB, "workload_node_limit": 256})
+        transaction.update(account.model_copy(update={"spec": spec}))
+    rate = BodyRate(store)
+    await rate.take("root", 30 * MIB)
+    for _ in range(30):
+        for _ in range(256):
+            await rate.take("root", 0)
+        await rate.take("root", MIB)
         clock.now += 1
     assert clock.now == 130
 

@@ -102,4 +102,5 @@ class BodyRate:
         if account is None:
             return _LEAST
         spec = account.spec
-        return max(_LEAST, spec.bytes_limit, spec.workload_node_limit * _OF_A_NODE)
+        # Both: an account whose every node reports has its own rate for what it changes still.
+        return max(_LEAST, spec.bytes_limit) + spec.workload_node_limit * _OF_A_NODE
