@@ -23,7 +23,9 @@ from epic.model.base import Resource
 R = TypeVar("R", bound=Resource)
 
 MOST_BYTES = 8 << 20
-"""Of a reply: a page ends before it has more, and a list that is asked for as a whole is refused."""
+"""Of a page, which ends before it has more."""
+MOST_BYTES_WHOLE = 32 << 20
+"""Of a list that is asked for as a whole: one with more is refused. Some clients know of no pages."""
 
 
 @dataclass(frozen=True)
@@ -58,13 +60,14 @@ def listed(
     begin = bisect_right(objects, page.after, key=lambda obj: obj.name) if page.after else 0
     wanted = objects[begin : begin + page.limit] if page.limit else objects[begin:]
     parts: list[bytes] = []
-    room = MOST_BYTES
+    most = MOST_BYTES if page.limit else MOST_BYTES_WHOLE
+    room = most
     for obj in wanted:
         part = _json(show(obj))
         room -= len(part) + 1
         if room < 0 and not page.limit:
             raise TooLarge(
-                f"the {len(objects)} objects of {path} have more than {MOST_BYTES} bytes; ask for them "
+                f"the {len(objects)} objects of {path} have more than {most} bytes; ask for them "
                 "in pages: ?limit=500, and then with &continue= what metadata.continue of the page before is"
             )
         if room < 0 and parts:

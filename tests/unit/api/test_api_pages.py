@@ -62,6 +62,8 @@ async def test_a_list_of_many_bytes_is_refused_as_a_whole_and_told_how_to_ask(
     await routes(tenant, "R1", "R2", "R3")
     size = len((await tenant.get(ROUTES)).content)
     monkeypatch.setattr(pages, "MOST_BYTES", size // 2)
+    assert len((await tenant.get(ROUTES)).content) == size
+    monkeypatch.setattr(pages, "MOST_BYTES_WHOLE", size // 2)
     refused = await tenant.get(ROUTES)
     assert (refused.status_code, refused.json()["reason"]) == (413, "TooLarge")
     assert "ask for them in pages: ?limit=500" in refused.json()["error"]
