@@ -310,6 +310,21 @@ async def test_old_lists_that_nobody_takes_are_let_go_of_and_their_streams_end(
     await quick.aclose()
 
 
+async def test_old_lists_that_are_read_once_are_let_go_of_without_any_stream(
+    tenant: httpx.AsyncClient, lists: AccountLists, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("epic.api.tunnel.list_reply._PIECE_BYTES", 100)
+    monkeypatch.setattr(streams, "_SUPERSEDED_BYTES", 0)
+    await publish(tenant)
+    slow, same = await lists.read(N1), await lists.read(N1)
+    next(slow), next(same)
+    body = slice_body(nodes=("n1", "n1", "n2"))
+    assert (await tenant.put(f"{SLICES}/E1", json=body)).status_code == 302
+    newest = await lists.read(N1)
+    assert list(slow) == list(same) == [], "nothing of the old list is left"
+    json.loads(b"".join(newest))
+
+
 async def test_a_node_has_four_streams_and_a_fifth_ends_the_first(
     tenant: httpx.AsyncClient, lists: AccountLists
 ) -> None:

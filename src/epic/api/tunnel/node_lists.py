@@ -104,6 +104,7 @@ class AccountLists:
         """A node's list, as JSON in pieces."""
         found = self._list(workload)
         number, reply = await found.newest()
+        self.streams.drop_superseded()
         return self.streams.taken(Stream(), Part(reply.pieces(), len(reply.rest), found, number))
 
     async def follow(self, workload: WorkloadNode, most: int) -> AsyncGenerator[Iterator[bytes], None]:
