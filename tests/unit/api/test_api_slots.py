@@ -17,7 +17,8 @@ from starlette.types import Message
 from epic.api.access import slots as access_slots
 from epic.api.access.slots import READS, WRITES, OfAccounts, Slots, TooManyWaiting, UntilAnswered
 from epic.cache.store import CachedStore
-from epic.model.resources import GWRoute
+from epic.model.base import Resource
+from epic.model.resources import GWRoute, Tunnel
 
 MANY = 30
 
@@ -144,21 +145,25 @@ async def test_bodies_that_do_not_come_keep_nobody_from_writing(tenant: httpx.As
     assert [(await task).status_code for task in waiting] == [400] * 10
 
 
+@pytest.mark.parametrize(("path", "read"), [("routes", GWRoute), ("tunnels/status", Tunnel)])
 async def test_an_account_that_reads_much_at_once_keeps_no_other_from_reading(
-    tenant: httpx.AsyncClient, store: CachedStore, monkeypatch: pytest.MonkeyPatch
+    path: str,
+    read: type[Resource],
+    tenant: httpx.AsyncClient,
+    store: CachedStore,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     reading, begun, go, known = [], threading.Semaphore(0), threading.Event(), store.list
 
     def slow(kind: Any, account: str | None = None) -> list[Any]:
-        if kind is GWRoute:
+        if kind is read:
             reading.append(account)
             begun.release()
             assert go.wait(30)
         return known(kind, account)
 
     monkeypatch.setattr(store, "list", slow)
-    path = f"{API}/accounts/root/routes"
-    reads = [asyncio.create_task(tenant.get(path)) for _ in range(60)]
+    reads = [asyncio.create_task(tenant.get(f"{API}/accounts/root/{path}")) for _ in range(60)]
     async with asyncio.timeout(30):
         for _ in range(4):
             await asyncio.to_thread(begun.acquire)

@@ -303,7 +303,8 @@ def _changes_something(scope: Scope) -> bool:
 
 def _are_measurements(scope: Scope) -> bool:
     path: str = scope["path"]
-    return path.endswith(_MEASUREMENTS)
+    # Who reads them may be answered much, and takes a place as all who read.
+    return scope["method"] == "PUT" and path.endswith(_MEASUREMENTS)
 
 
 def account_of(path: str) -> str | None:
