@@ -22,8 +22,8 @@ from epic.agent.tunnel.endpoints import EndpointKey
 from epic.model.values.naming import NODE_ENDPOINTS
 
 ROOM_FOR_LEAVING = NODE_ENDPOINTS // 7
-OTHER = IPv4Address("100.64.9.9")
-GATEWAYS = {INSIDE: WEB, OTHER: "shop.other"}
+OTHER, SECOND = IPv4Address("100.64.9.9"), IPv4Address("100.64.9.10")
+GATEWAYS = {INSIDE: WEB, OTHER: "bank.other"}
 
 
 def keys(count: int, first: int = 0, inside: IPv4Address = INSIDE) -> list[EndpointKey]:
@@ -46,12 +46,12 @@ def test_what_may_be_leaving_of_all_gateways_has_room(counts: list[int]) -> None
 
 
 def test_all_endpoints_of_a_node_with_few_may_be_replaced_at_once() -> None:
-    counts = {WEB: 1000, "shop.other": 3000}
+    counts = {WEB: 1000, "bank.other": 3000}
     assert held_back(changes(keys(1000), keys(1000, 5000)), GATEWAYS, counts) == frozenset()
 
 
 def test_as_many_new_ones_are_held_back_as_leave_too_many() -> None:
-    counts = {WEB: 20_000, "shop.other": 80_000}
+    counts = {WEB: 20_000, "bank.other": 80_000}
     most = most_leaving(2, 20_000, 100_000)
     leaving, new = keys(most + 300), keys(1000, 50_000)
     held = held_back(changes(leaving, new), GATEWAYS, counts)
@@ -59,11 +59,30 @@ def test_as_many_new_ones_are_held_back_as_leave_too_many() -> None:
     assert held < set(new)
 
 
-def test_those_of_other_gateways_are_not_held_back() -> None:
-    counts = {WEB: 20_000, "shop.other": 80_000}
+def test_those_of_other_accounts_are_not_held_back() -> None:
+    counts = {WEB: 20_000, "bank.other": 80_000}
     others = keys(1000, inside=OTHER)
     found = changes(keys(20_000), [*keys(5, 50_000), *others])
     assert held_back(found, GATEWAYS, counts) == set(keys(5, 50_000))
+
+
+def test_what_one_gateway_of_an_account_loses_holds_back_what_is_new_of_another() -> None:
+    gateways, counts = GATEWAYS | {SECOND: "shop.second"}, {"shop.second": 20_000, "bank.other": 80_000}
+    most = most_leaving(2, 20_000, 100_000)
+    found = changes(keys(most + 300), [*keys(1000, inside=SECOND), *keys(1000, inside=OTHER)])
+    held = held_back(found, gateways, counts)
+    assert len(held) == 300
+    assert held < set(keys(1000, inside=SECOND))
+
+
+def test_the_gateway_that_loses_endpoints_waits_before_others_of_its_account() -> None:
+    gateways, counts = (
+        GATEWAYS | {SECOND: "shop.second"},
+        {WEB: 1000, "shop.second": 20_000, "bank.other": 79_000},
+    )
+    most = most_leaving(2, 21_000, 100_000)
+    found = changes(keys(most + 300), [*keys(1000, inside=SECOND), *keys(300, 50_000)])
+    assert held_back(found, gateways, counts) == set(keys(300, 50_000))
 
 
 def test_what_is_left_of_gateways_that_are_gone_holds_nothing_back() -> None:

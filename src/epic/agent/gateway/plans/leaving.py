@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pure: endpoints that are wanted no more while Envoys may still send to them, and what waits for them.
 
-The programs have room for a bounded number of endpoints: what a gateway's Envoy does not let go of takes room
-from what is to come for the same gateway, not from others.
+The programs have room for a bounded number of endpoints: what the Envoys of an account do not let go of takes
+room from what is to come for the same account, not from others.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from epic.agent.gateway.plans.dirty import Difference
 from epic.agent.tunnel.endpoints import EndpointKey
 from epic.bpf.dataplane import Address
+from epic.model.values.naming import GatewayId
 
 _SHARED = 8192
-"""As many endpoints of all gateways may be leaving in equal shares, and as many in shares of what they have.
+"""As many endpoints of all accounts may be leaving in equal shares, and as many in shares of what they have.
 
 Together they are half of what the programs have room for beyond what the control plane gives to a node.
 """
@@ -24,9 +25,9 @@ Told = Callable[[str, Collection[EndpointKey]], frozenset[EndpointKey]]
 """Those of a gateway's endpoints that its Envoy was told last."""
 
 
-def most_leaving(gateways: int, endpoints: int, total: int) -> int:
-    """How many of a gateway's endpoints may be leaving before more are made; `total` are those of all."""
-    return _SHARED // max(gateways, 1) + endpoints * _SHARED // max(total, _SHARED)
+def most_leaving(accounts: int, endpoints: int, total: int) -> int:
+    """How many of an account's endpoints may be leaving before more are made; `total` are those of all."""
+    return _SHARED // max(accounts, 1) + endpoints * _SHARED // max(total, _SHARED)
 
 
 def held_back(
@@ -34,8 +35,9 @@ def held_back(
     gateways: Mapping[Address, str],
     endpoints: Mapping[str, int],
 ) -> frozenset[EndpointKey]:
-    """New endpoints that are not made before others of their gateways are gone.
+    """New endpoints that are not made before others of their accounts are gone.
 
+    They are those of the gateways that lose some, and others of the account only as far as these are too few.
     `gateways` are those here by inside addresses, `endpoints` says how many each is to have.
     """
     leaving = Counter(
@@ -43,18 +45,39 @@ def held_back(
         for key, (there, wanted) in differences.items()
         if wanted is None and there is not None and key[0] in gateways
     )
-    count, total = len(set(gateways.values())), sum(endpoints.values())
-    most = {g: most_leaving(count, endpoints.get(g, 0), total) for g in leaving}
-    excess = {g: number - most[g] for g, number in leaving.items() if number > most[g]}
-    return frozenset(_held_back(differences, gateways, excess)) if excess else frozenset()
+    if not leaving:
+        return frozenset()
+    accounts = {gateway: GatewayId.parse(gateway).account for gateway in {*gateways.values(), *endpoints}}
+    excess = _excess(leaving, accounts, endpoints)
+    if not excess:
+        return frozenset()
+    new = [
+        key
+        for key, (there, wanted) in differences.items()
+        if there is None and wanted is not None and accounts.get(gateways.get(key[0], "")) in excess
+    ]
+    new.sort(key=lambda key: gateways[key[0]] not in leaving)
+    return frozenset(_held_back(((key, accounts[gateways[key[0]]]) for key in new), excess))
 
 
-def _held_back(
-    differences: Mapping[EndpointKey, Difference], gateways: Mapping[Address, str], excess: dict[str, int]
-) -> Iterator[EndpointKey]:
-    for key, (there, wanted) in differences.items():
-        if there is None and wanted is not None and excess.get(gateway := gateways.get(key[0], ""), 0) > 0:
-            excess[gateway] -= 1
+def _excess(
+    leaving: Mapping[str, int], accounts: Mapping[str, str], endpoints: Mapping[str, int]
+) -> dict[str, int]:
+    """How many more leave than may, by account; what is given is by gateway."""
+    left, wanted = Counter[str](), Counter[str]()
+    for gateway, count in leaving.items():
+        left[accounts[gateway]] += count
+    for gateway, count in endpoints.items():
+        wanted[accounts[gateway]] += count
+    number, total = len(set(accounts.values())), wanted.total()
+    most = {account: most_leaving(number, wanted[account], total) for account in left}
+    return {account: count - most[account] for account, count in left.items() if count > most[account]}
+
+
+def _held_back(keys: Iterable[tuple[EndpointKey, str]], excess: dict[str, int]) -> Iterator[EndpointKey]:
+    for key, account in keys:
+        if excess[account] > 0:
+            excess[account] -= 1
             yield key
 
 
