@@ -72,22 +72,30 @@ class Api:
         self._deadline = time.monotonic() + wait
 
     def items(self, *path: str) -> list[dict[str, Any]]:
-        """The objects of a collection, page by page; none where what they belong to is gone meanwhile."""
+        """The objects of a collection, page by page; none where the account they belong to is gone meanwhile.
+
+        What belongs to nobody (nodes, accounts) is always there: an API that has not even the collection has
+        not said that there are none.
+        """
         found: list[dict[str, Any]] = []
         after = ""
         while True:
-            page = self.get(*path, query=f"?limit={PAGE}" + (f"&continue={quote(after)}" if after else ""))
-            if page is None:
+            query = f"?limit={PAGE}" + (f"&continue={quote(after)}" if after else "")
+            try:
+                page = self._send("GET", path, query=query)
+            except ApiError as error:
+                if error.status != 404 or len(path) == 1:
+                    raise
                 return []
             found += page.get("items", [])
             after = page.get("metadata", {}).get("continue", "")
             if not after:
                 return found
 
-    def get(self, *path: str, query: str = "") -> dict[str, Any] | None:
+    def get(self, *path: str) -> dict[str, Any] | None:
         """The object at the path, or None."""
         try:
-            return self._send("GET", path, query=query)
+            return self._send("GET", path)
         except ApiError as error:
             if error.status == 404:
                 return None

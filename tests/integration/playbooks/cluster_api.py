@@ -7,7 +7,7 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -22,6 +22,8 @@ class Cluster:
         self.drain = dict.fromkeys(NODES, False)
         self.unheard = dict.fromkeys(NODES, 0)
         """How often each is still to be looked at before a router hears it."""
+        self.silent: set[str] = set()
+        """Who has not reported for long, which is not noted yet: the control plane has just been started."""
         self.unheard_ok = False
         """Whether a drain was asked for whatever routers hear."""
         self.envoys = ["1.41.0"]
@@ -48,6 +50,7 @@ class Cluster:
             heard = self.unheard[name] <= 0
             self.unheard[name] -= 1
             conditions.append({"type": "BGPEstablished", "status": "True" if heard else "False"})
+        reported = datetime.now(UTC) - timedelta(minutes=5 if name in self.silent else 0)
         return {
             "metadata": {"name": name},
             "spec": {"address": "192.0.2.1", "schedulable": not self.drain[name], "drain": self.drain[name]},
@@ -55,7 +58,7 @@ class Cluster:
                 "phase": "Draining" if self.drain[name] else "Ready",
                 "conditions": conditions,
                 "instances": {self.instances[name][0]: 1},
-                "last-report": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
+                "last-report": reported.isoformat().replace("+00:00", "Z"),
             },
         }
 
@@ -95,8 +98,8 @@ class Cluster:
             self.instances[host] = ["lost" if self.stays_lost == host else "Planned"]
         return True
 
-    def read(self, parts: list[str]) -> dict[str, Any]:
-        """The object or collection at a path."""
+    def read(self, parts: list[str]) -> dict[str, Any] | None:
+        """The object or collection at a path; None where there is none."""
         match parts:
             case ["nodes", name]:
                 return {"node": self.node(name)}
@@ -106,20 +109,24 @@ class Cluster:
                 return {"items": [{"metadata": {"name": "shop"}}]}
             case ["accounts", _, "proxies"]:
                 return {"items": [self.gateway()]}
-            case _:
+            case ["accounts", _, "groups"]:
                 return {"items": []}
+            case _:
+                return None
 
 
 def _handler_of(cluster: Cluster) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            match self.path.split("/"):
+            path, _, _ = self.path.partition("?")
+            match path.split("/"):
                 case ["", "deeds", host, what]:
                     self._reply({}, 200 if cluster.work(host, what) else 500)
                 case [_, _, _, "nodes", name] if cluster.is_gone(name):
                     self._reply({}, 404)
                 case [_, _, _, *parts]:
-                    self._reply(cluster.read(parts))
+                    found = cluster.read(parts)
+                    self._reply({} if found is None else found, 404 if found is None else 200)
 
         def do_DELETE(self) -> None:
             path, _, query = self.path.partition("?")

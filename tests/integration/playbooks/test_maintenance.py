@@ -120,6 +120,14 @@ def test_no_node_is_drained_while_another_does_not_serve(site: Path, cluster: Cl
     assert "other nodes are not whole after 1 s: epic2" in done.stdout
 
 
+def test_no_node_is_drained_before_another_has_reported_since(site: Path, cluster: Cluster) -> None:
+    cluster.silent.add("epic2")
+    done = maintain(site, "-e", '{"maintenance_ready_timeout": 1, "_maintenance_pause": 0.5}')
+    assert done.returncode != 0
+    assert cluster.done == []
+    assert "other nodes are not whole after 1 s: epic2" in done.stdout
+
+
 def test_check_mode_drains_nothing(site: Path, cluster: Cluster) -> None:
     done = maintain(site, "--check", "--limit", "epic1", "-e", "maintenance_command=false")
     assert done.returncode == 0, done.stdout

@@ -80,6 +80,16 @@ def test_no_node_is_begun_while_another_does_not_serve(site: Path, cluster: Clus
     assert "epic1 is left as it is, for other nodes are not whole after 1 s: epic2" in done.stdout
 
 
+def test_no_node_is_begun_before_another_has_reported_since_the_control_plane_was_upgraded(
+    site: Path, cluster: Cluster
+) -> None:
+    cluster.silent.add("epic2")
+    done = upgrade(site, maintenance_ready_timeout=1, _maintenance_pause=0.5)
+    assert done.returncode != 0
+    assert begun(cluster) == {"control"}
+    assert "epic1 is left as it is, for other nodes are not whole after 1 s: epic2" in done.stdout
+
+
 def test_a_node_that_does_not_serve_again_ends_it(site: Path, cluster: Cluster) -> None:
     cluster.stays_lost = "epic1"
     done = upgrade(site, maintenance_ready_timeout=1, _maintenance_pause=0.5)

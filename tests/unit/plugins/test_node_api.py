@@ -169,6 +169,18 @@ def test_nodes_are_looked_at(api: Api) -> None:
     assert node_info.fetch(api, "epic2") == []
 
 
+def test_an_api_that_is_not_there_has_not_said_that_there_are_no_nodes(server: str, tmp_path: Path) -> None:
+    elsewhere = Api(f"{server}/elsewhere", Credential("admin", "secret"), str(tmp_path / "ca.crt"))
+    with pytest.raises(ApiError, match="404"):
+        node_info.fetch(elsewhere, None)
+    with pytest.raises(ApiError, match="404"):
+        gateway_info.fetch(elsewhere, None)
+
+
+def test_an_account_that_is_gone_has_no_gateways(api: Api) -> None:
+    assert gateway_info.fetch(api, "gone") == []
+
+
 def test_gateways_of_all_accounts_are_looked_at(api: Api, store: CachedStore) -> None:
     assert gateway_info.fetch(api, None) == []
     instance = {"node": "epic1", "inside-address": "100.64.0.1", "phase": "Serving", "envoy-version": "1.2.3"}
