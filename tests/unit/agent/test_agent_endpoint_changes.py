@@ -167,7 +167,8 @@ async def test_what_is_held_back_comes_when_the_envoy_has_let_go(
     node.now += RELEASE_SECONDS
     await node.round()
     assert node.changes.problems == (
-        f"6 endpoints wait until the Envoys of gateway {WEB} let go of others that are wanted no more",
+        f"6 endpoints of gateway {WEB} wait until the Envoys of their accounts "
+        "let go of others that are wanted no more",
     )
     node.acknowledge()
     await node.round()

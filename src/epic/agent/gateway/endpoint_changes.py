@@ -117,8 +117,8 @@ class EndpointChanges:
         before, self.problems = (
             self.problems,
             (
-                f"{len(self.held)} endpoints wait until the Envoys of gateway {gateways[0]}{more} "
-                "let go of others that are wanted no more",
+                f"{len(self.held)} endpoints of gateway {gateways[0]}{more} wait until the Envoys "
+                "of their accounts let go of others that are wanted no more",
             ),
         )
         if not before:
