@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -346,6 +347,17 @@ async def test_names_that_are_joined_by_the_same_letters_are_apart(tenant: httpx
     assert one != other
     assert {name.rpartition("-")[0] for name in (one, other)} == {"a-b-c-root"}
     assert await dns_name("U3", "a", "c") == "a-c-root.example.net"
+
+
+async def test_a_name_is_the_same_whatever_case_its_parts_are_written_in_and_cannot_be_searched_for(
+    tenant: httpx.AsyncClient,
+) -> None:
+    body, other = proxy_body("U1"), proxy_body("U2")
+    body["proxy"]["spec"] |= {"display-name": "a-b"}
+    other["proxy"]["spec"] |= {"display-name": "A-b"}
+    made = (await tenant.post(PROXIES, json=body)).json()["proxy"]
+    assert re.fullmatch(r"a-b-shop-root-[0-9a-f]{16}\.example\.net", made["spec"]["endpoints"][0]["dnsName"])
+    assert (await tenant.post(PROXIES, json=other)).status_code == 409
 
 
 async def test_others_write_while_the_template_of_a_name_is_rendered(

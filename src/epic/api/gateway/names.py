@@ -105,8 +105,9 @@ def _distinct(*parts: str) -> str:
     """What keeps names apart that join such parts by `-`: nothing where no part has one itself."""
     if not any("-" in part for part in parts):
         return ""
-    text = "\0".join(parts).encode(errors="surrogatepass")
-    return f"-{blake2b(text, digest_size=3).hexdigest()}"
+    # Case makes no other name of a part; and nobody is to find parts that give the name of another.
+    text = "\0".join(parts).lower().encode(errors="surrogatepass")
+    return f"-{blake2b(text, digest_size=8).hexdigest()}"
 
 
 def check_template(text: str) -> None:
