@@ -31,6 +31,15 @@ SHAPES: dict[str, tuple[type[GWRoute | GWEndpointSlice], Callable[[int], dict[st
         ROUTE,
         lambda c: rule(matches=[{"path": {"value": f"/{c}/{n}" + "a" * 1000}} for n in range(64)]),
     ),
+    "wide letters": (
+        ROUTE,
+        lambda c: rule(
+            matches=[
+                {"headers": [{"name": "a", "value": f"{c}-{n}" + "v" * 1000 + "\N{GRINNING FACE}"}]}
+                for n in range(64)
+            ]
+        ),
+    ),
     "backends": (ROUTE, lambda c: rule(backendRefs=[{"name": f"s{c}-{n}", "port": 80} for n in range(16)])),
     "empty rules": (ROUTE, lambda _: {"http": {"rules": [{}] * 16}}),
     "parents": (

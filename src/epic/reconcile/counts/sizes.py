@@ -14,6 +14,8 @@ from epic.model.resources import GWEndpointSlice, GWRoute
 _OBJECT = 200
 _LIST = 60
 _ITEM = 80
+_WIDEST = 4
+"""Bytes of each letter of a text that has one of the rarest, such as a pictogram."""
 
 
 def memory_of(spec: BaseModel) -> int:
@@ -24,7 +26,7 @@ def memory_of(spec: BaseModel) -> int:
     """
     content = spec.model_dump_json(by_alias=True, exclude_none=True).encode()
     return (
-        len(content)
+        len(content) * (1 if content.isascii() else _WIDEST)
         + _OBJECT * content.count(b"{")
         + _LIST * content.count(b"[")
         + _ITEM * content.count(b",")
