@@ -14,6 +14,7 @@ import pytest
 from api_requests import ADMIN, API, route_body
 from starlette.types import Message
 
+from epic.api.access import body_rate
 from epic.api.access import slots as access_slots
 from epic.api.access.slots import READS, WRITES, OfAccounts, Slots, TooManyWaiting, UntilAnswered
 from epic.cache.store import CachedStore
@@ -172,3 +173,31 @@ async def test_an_account_that_reads_much_at_once_keeps_no_other_from_reading(
     assert len(reading) == 4
     go.set()
     assert {(await read).status_code for read in reads} == {200}
+
+
+async def test_who_waited_to_read_is_refused_when_the_replies_before_were_too_much(
+    tenant: httpx.AsyncClient, store: CachedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go, known = threading.Semaphore(0), threading.Event(), store.list
+
+    def slow(kind: Any, account: str | None = None) -> list[Any]:
+        if kind is GWRoute:
+            begun.release()
+            assert go.wait(30)
+        return known(kind, account)
+
+    monkeypatch.setattr(store, "list", slow)
+    monkeypatch.setattr(body_rate, "_OF_REPLIES", 1e9)
+    path = f"{API}/accounts/root/routes"
+    reads = [asyncio.create_task(tenant.get(path)) for _ in range(20)]
+    async with asyncio.timeout(30):
+        for _ in range(4):
+            await asyncio.to_thread(begun.acquire)
+    go.set()
+    replies = [await read for read in reads]
+    refused = [reply for reply in replies if reply.status_code != 200]
+    # A place is free when a reply begins, and it counts when its body is sent.
+    assert len(refused) >= 12
+    assert {reply.status_code for reply in refused} == {429}
+    assert all(int(reply.headers["retry-after"]) > 0 for reply in refused)
+    assert (await tenant.get(path, auth=ADMIN)).status_code == 200

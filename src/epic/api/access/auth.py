@@ -237,10 +237,13 @@ class Gate:
         try:
             return await self._serve(_as_json(scope), limited(receive, most), send, user)
         except TooManyWaiting:
-            return await too_many("requests", principal.account)(scope, receive, send)
+            refusal = too_many("requests", principal.account)
+        except TooManyBytes as error:
+            refusal = epic_error_reply(error)
+        return await refusal(scope, receive, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, user: User) -> None:
-        """Let the application answer when it is the account's turn."""
+        """Let the application answer when it is the account's turn. Raises TooManyBytes, TooManyWaiting."""
         if _are_measurements(scope):
             return await self._sessions.serve(self._app, scope, receive, send, user)
         account = "" if user.spec.admin else user.account
@@ -259,6 +262,9 @@ class Gate:
             else:
                 slot = self._reads.take(account)
             place = await stack.enter_async_context(UntilAnswered(slot))
+            if account and not _changes_something(scope):
+                # What came with many others was let in before their replies, which may be large, counted.
+                self._rate.check(account)
             return await self._sessions.serve(self._app, scope, receive, place.returning(send), user)
 
     async def _refusal(self, scope: Scope, principal: Principal, length: int) -> JSONResponse | None:

@@ -60,14 +60,19 @@ class BodyRate:
 
     async def take(self, account: str, count: int) -> None:
         """Wait until the account may send a request with a body of so many bytes. Raises TooManyBytes."""
+        wait = self.check(account)
+        self._sent[account].count += max(count, LEAST_BYTES)
+        if wait > 0:
+            await asyncio.sleep(wait)
+
+    def check(self, account: str) -> float:
+        """How long the account would have to wait now, in seconds. Raises TooManyBytes."""
         limit = self._limit(account)
         sent = self._until_now(account, limit)
         wait = (sent.count - limit * _AT_ONCE) / (limit * _A_SECOND)
         if wait > _LONGEST_SECONDS:
             raise TooManyBytes(account, ceil(wait), limit)
-        sent.count += max(count, LEAST_BYTES)
-        if wait > 0:
-            await asyncio.sleep(wait)
+        return wait
 
     def counting(self, account: str, send: Send) -> Send:
         """`send` that counts what the account is answered, but for event streams, which have their limit."""
