@@ -171,14 +171,14 @@ class Node:
         """SIGTERM, or SIGKILL, and wait."""
         assert self._agent is not None
         self._agent.send_signal(signal.SIGKILL if crash else signal.SIGTERM)
-        assert self._agent.wait(10) == (-signal.SIGKILL if crash else 0)
+        assert self._agent.wait(60) == (-signal.SIGKILL if crash else 0)
         self._agent = None
 
     def clean_up(self) -> None:
         """`epic-agent --cleanup`."""
         self.start_agent("--cleanup")
         assert self._agent is not None
-        assert self._agent.wait(20) == 0
+        assert self._agent.wait(60) == 0
         self._agent = None
 
     def start_envoy(self) -> None:

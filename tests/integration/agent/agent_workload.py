@@ -218,7 +218,7 @@ class Workload:
     def clean_up(self) -> None:
         self.start_agent("--cleanup")
         assert self._agent is not None
-        assert self._agent.wait(20) == 0
+        assert self._agent.wait(60) == 0
         self._agent = None
 
     def start_backend(self, namespace: Namespace | None = None) -> None:

@@ -28,7 +28,7 @@ async def serving(node: Node) -> Node:
     node.start_agent()
     node.add_instance()
     node.start_envoy()
-    await eventually(node.is_announced, 15, "the announcement")
+    await eventually(node.is_announced, 60, "the announcement")
     return node
 
 

@@ -127,7 +127,7 @@ async def other(node: Node, bpffs: Path) -> AsyncIterator[Other]:
 async def test_the_programs_know_the_siblings_and_the_namespace_of_the_instance(node: Node) -> None:
     content = published(node)
     node.start_agent()
-    await eventually(lambda: (found := entry(node)) is not None and found.netns is None, 15, "the entry")
+    await eventually(lambda: (found := entry(node)) is not None and found.netns is None, 60, "the entry")
     node.add_instance()
     await eventually(lambda: (found := entry(node)) is not None and found.netns is not None, 2, "the id")
     await node.control.report(has(version(content)))

@@ -191,11 +191,11 @@ async def test_an_interface_that_is_no_longer_named_is_left(node: Node, make: Ma
         return "workload_underlay" in workload.namespace.run(f"tc filter show dev {interface} ingress")
 
     workload.start_agent()
-    await eventually(lambda: programs("up0") and programs("up1"), 15, "the programs")
+    await eventually(lambda: programs("up0") and programs("up1"), 60, "the programs")
     workload.stop_agent()
     workload.configure(underlay={"interface": "up0"})
     workload.start_agent()
-    await eventually(lambda: not programs("up1"), 15, "the removal of the programs")
+    await eventually(lambda: not programs("up1"), 60, "the removal of the programs")
     assert programs("up0")
 
 
@@ -222,7 +222,7 @@ async def test_xdp_takes_data_out_as_long_as_it_is_asked_for(node: Node, make: M
     workload.stop_agent()
     workload.configure(underlay={"interface": "up0", "receive": "tc"})
     workload.start_agent()
-    await eventually(lambda: in_use() == [False, False], 15, "the removal of the XDP programs")
+    await eventually(lambda: in_use() == [False, False], 60, "the removal of the XDP programs")
     await works(node, ADDRESS)
     await works(node, ADDRESS6)
 
@@ -262,7 +262,7 @@ async def test_requests_take_all_equal_ways_and_the_one_that_is_left(
         assert all(fetch(node, ADDRESS).startswith("backend") for _ in range(flows))
         return [new - old for old, new in zip(before, sent(), strict=True)]
 
-    await eventually(lambda: min(carried(8)) > 8, 15, "the use of both ways")
+    await eventually(lambda: min(carried(8)) > 8, 60, "the use of both ways")
     for namespace in (node.node, node.far):
         namespace.run(f"ip link set {lost} down")
     await works(node, ADDRESS, 3)
