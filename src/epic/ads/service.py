@@ -133,8 +133,11 @@ class AdsService:
 
     async def run(self) -> None:
         """Serve until cancelled."""
-        async with self._listening():
-            await keep_running("xDS", self._follow)
+        try:
+            async with self._listening():
+                await keep_running("xDS", self._follow)
+        finally:
+            await self._configurations.end()
 
     def on_ack(self, node_id: str, type_url: str, acked: Mapping[str, str]) -> None:
         """Nothing to do: what a node serves is in its reports."""

@@ -240,6 +240,22 @@ async def test_after_a_restart_an_agent_is_told_only_what_changed(site: Site) ->
     assert held.log == [(t, [], []) for t in TYPES]
 
 
+async def test_nothing_is_built_any_more_when_it_has_ended(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = asyncio.Event()
+
+    async def hang(*_: object) -> None:
+        begun.set()
+        await asyncio.sleep(1000)
+
+    monkeypatch.setattr("epic.ads.service.validate", hang)
+    site.put(proxy(), route(), slice_of("10.1.0.1"), tunnel())
+    async with site.serving(), asyncio.timeout(60):
+        await begun.wait()
+    assert not [task for task in asyncio.all_tasks() if "_build" in repr(task.get_coro())]
+
+
 async def test_a_node_that_comes_back_with_its_100_000_endpoints_is_heard(site: Site) -> None:
     gateway = "account." + "g" * 36
     held = Held()

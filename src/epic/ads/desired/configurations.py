@@ -133,6 +133,17 @@ class Configurations:
         if entry.task is None and not entry.judged:
             entry.task = asyncio.create_task(self._build(entry))
 
+    async def end(self) -> None:
+        """End what is being built.
+
+        A loop that ends cancels an Envoy's start and the task that connects its pipes: asyncio then hangs.
+        """
+        building = [entry.task for entry in self._entries.values() if entry.task is not None]
+        building += self._ending.values()
+        for task in building:
+            task.cancel()
+        await asyncio.gather(*building, return_exceptions=True)
+
     def _entry(self, inputs: Inputs, key: Key) -> _Entry:
         entry = self._entries.get(key.gateway)
         before = None
