@@ -116,7 +116,8 @@ async def test_what_changes_while_a_gateway_is_built_is_built_at_the_end_and_onc
     assert (slow.begun, told.versions()) == ([1200, 1400], {str(LARGE): "1400"})
 
 
-async def test_a_gateway_that_is_deleted_or_made_anew_gets_nothing_of_the_earlier_one(slow: Slow) -> None:
+async def made_anew_while_built(slow: Slow) -> Told:
+    """A gateway that takes long to build, and is made anew as a small one before that is done."""
     told = Told()
     told.parts.want(inputs(1200), None)
     await eventually(lambda: slow.begun)
@@ -124,6 +125,11 @@ async def test_a_gateway_that_is_deleted_or_made_anew_gets_nothing_of_the_earlie
     anew = anew.model_copy(update={"status": anew.status.model_copy(update={"service": 9})})
     told.parts.want(inputs(2, anew), None)
     slow.go.set()
+    return told
+
+
+async def test_a_gateway_that_is_deleted_or_made_anew_gets_nothing_of_the_earlier_one(slow: Slow) -> None:
+    told = await made_anew_while_built(slow)
     assert told.versions() == {str(LARGE): "2"}
     told.parts.want(inputs(1300), None)
     assert told.parts.forget(LARGE) == {"epic1": {INSTANCE: {str(LARGE): None}}}
@@ -159,13 +165,7 @@ async def test_a_tunnel_may_be_given_while_and_after_it_is_built_in_and_not_once
 async def test_what_is_built_at_once_is_not_replaced_by_what_was_begun_for_an_earlier_gateway(
     slow: Slow,
 ) -> None:
-    told = Told()
-    told.parts.want(inputs(1200), None)
-    await eventually(lambda: slow.begun)
-    anew = proxy()
-    anew = anew.model_copy(update={"status": anew.status.model_copy(update={"service": 9})})
-    told.parts.want(inputs(2, anew), None)
-    slow.go.set()
+    told = await made_anew_while_built(slow)
     await eventually(lambda: len(asyncio.all_tasks()) == 1)
     assert (told.of, told.versions()) == ([], {str(LARGE): "2"})
 

@@ -118,7 +118,8 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
     return Node(tmp_path, monkeypatch)
 
 
-async def test_what_no_tunnel_reaches_any_more_goes_although_the_configuration_names_it(node: Node) -> None:
+async def lead_elsewhere(node: Node) -> None:
+    """The tunnels reach ten endpoints, and then ten others; the Envoy has acknowledged the first ones."""
     node.name(*ALL)
     node.reach(*ALL[:10])
     node.connect()
@@ -126,6 +127,10 @@ async def test_what_no_tunnel_reaches_any_more_goes_although_the_configuration_n
     node.acknowledge()
     node.reach(*ALL[10:20])
     await node.round()
+
+
+async def test_what_no_tunnel_reaches_any_more_goes_although_the_configuration_names_it(node: Node) -> None:
+    await lead_elsewhere(node)
     assert node.there == set(ALL[:20])
     node.acknowledge()
     await node.round()
@@ -155,13 +160,7 @@ async def test_what_is_held_back_comes_when_the_envoy_has_let_go(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("epic.agent.gateway.plans.leaving._SHARED", 2)
-    node.name(*ALL)
-    node.reach(*ALL[:10])
-    node.connect()
-    await node.round()
-    node.acknowledge()
-    node.reach(*ALL[10:20])
-    await node.round()
+    await lead_elsewhere(node)
     assert (len(node.changes.held), len(node.there), node.changes.waits) == (6, 14, True)
     assert node.changes.problems == ()
     node.now += RELEASE_SECONDS
