@@ -118,6 +118,7 @@ bench-store: setup-etcd ## Measure the store's engines: commits, gets, lists, wa
 bench-core: ## Measure the cache and the ADS of 1,000 gateways and 100,000 endpoints, and what checking an object takes
 	@$(BIN)/python tests/bench/cache.py
 	@$(BIN)/python tests/bench/kinds.py
+	@$(BIN)/python tests/bench/envoy_build.py
 	@$(BIN)/python tests/bench/ads_change.py
 
 bench-control: setup-etcd ## Measure epic-control at 1,000 gateways and 100,000 endpoints, and what one account makes it do (10 minutes); ARGS=--etcd: on etcd too

@@ -95,7 +95,7 @@ class Objects:
             yield await self._changes.get()
 
 
-async def _translated(inputs: Inputs, key: Key) -> Accepted:
+async def _translated(inputs: Inputs, key: Key, _: object) -> Accepted:
     """Every cluster there is to be, without text and without a judge."""
     routing = translate(inputs.proxy, inputs.routes, key.services).routing
     names = [cluster.name for cluster in routing.clusters]

@@ -38,6 +38,7 @@ from epic.ads.reports import (
 )
 from epic.ads.snapshot import TUNNEL
 from epic.ads.statuses import Statuses
+from epic.envoy.judge import Judge
 from epic.envoy.resources import Bundle
 from epic.envoy.validate import validate
 from epic.errors import EpicError, NotWritable
@@ -106,6 +107,7 @@ class AdsService:
         self._dirty: set[GatewayId] = set()
         self._wake = asyncio.Event()
         self._revisions = Revisions(settings.revisions)
+        self._judge = Judge(partial(validate, settings.envoy_binary))
         self._configurations = Configurations(self._validate, self._touch, self._revisions)
         self.authorize = Authorizer(store, self._is_known)
         new_stream = partial(UnpacedStream, stays=self._unseen.hides)
@@ -363,7 +365,7 @@ class AdsService:
             self._tell.success(what)
 
     async def _validate(self, bundle: Bundle) -> None:
-        await validate(self._settings.envoy_binary, bundle)
+        await self._judge.judge(bundle)
 
     async def _save_statuses(self) -> None:
         while True:

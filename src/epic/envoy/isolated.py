@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from epic.envoy.resources import Document
-from epic.envoy.templating import Task, is_default, load, title
+from epic.envoy.templating import Task, title
 from epic.errors import Invalid
 from epic.processes import communicate
 
@@ -19,10 +19,9 @@ _COMMAND = (sys.executable, "-I", "-m", "epic.envoy.worker")
 
 async def documents(tasks: Sequence[Task]) -> list[Document]:
     """Render and parse all templates; what renders to nothing is left out. Raises Invalid."""
-    foreign = [task for task in tasks if not is_default(task)]
-    bodies = [(task, await asyncio.to_thread(load, task)) for task in tasks if is_default(task)]
-    if foreign:
-        bodies += zip(foreign, await _rendered(foreign), strict=True)
+    if not tasks:
+        return []
+    bodies = zip(tasks, await _rendered(tasks), strict=True)
     return [(task, body) for task, body in bodies if body is not None]
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rendered objects become Envoy messages, checked against each other; a revision names the set."""
+"""A gateway's resources, built by the code and rendered of templates, checked; a revision names the set."""
 
 from __future__ import annotations
 
@@ -18,6 +18,10 @@ from envoy.extensions.filters.network.http_connection_manager.v3.http_connection
 from google.protobuf.json_format import ParseDict, ParseError
 from google.protobuf.message import Message
 
+from epic.envoy.builders.clusters import SHAPE, build_clusters
+from epic.envoy.builders.listeners import build_listeners
+from epic.envoy.builders.routes import RoutePieces
+from epic.envoy.builders.shapes import shape_of
 from epic.envoy.policy import violations
 from epic.envoy.templating import Kind, Task, load, tasks, title
 from epic.errors import Invalid
@@ -40,16 +44,45 @@ class Bundle:
     clusters: Mapping[str, Cluster]
     listeners: Mapping[str, Listener]
     routes: Mapping[str, RouteConfiguration]
+    shapes: frozenset[str] | None = None
+    """Of all that it is made of; None where it holds what a template rendered, or is read from a file."""
 
 
 def build(routing: Routing, templates: EnvoyResources) -> Bundle:
-    """Render and check everything. Raises Invalid with the template's name and the place."""
+    """Make and check everything. Raises Invalid with the route's or template's name and the place."""
     documents = [(task, body) for task in tasks(routing, templates) if (body := load(task)) is not None]
-    return assemble(routing, documents)
+    return assemble(routing, templates, documents, RoutePieces())
 
 
-def assemble(routing: Routing, documents: Iterable[Document]) -> Bundle:
-    """Parse rendered objects and check them. Raises Invalid."""
+def assemble(
+    routing: Routing, templates: EnvoyResources, documents: Iterable[Document], pieces: RoutePieces
+) -> Bundle:
+    """Put together what templates rendered and what the code builds: all of a kind that has no templates.
+
+    `pieces` are those of the gateway. Raises Invalid.
+    """
+    found = _parse_all(routing, documents)
+    clusters, listeners = _typed(found["cluster"], Cluster), _typed(found["listener"], Listener)
+    routes, shapes = _typed(found["route"], RouteConfiguration), frozenset[str]()
+    if templates.clusters:
+        _check_clusters(routing, clusters)
+    else:
+        clusters = build_clusters(routing.clusters)
+    if templates.listeners:
+        _check_addresses(routing, listeners)
+    else:
+        listeners = build_listeners(routing)
+    if not templates.routes:
+        routes, shapes = pieces.build(routing.ports)
+    routes = _used_routes(listeners, routes)
+    shapes = shapes.union(map(shape_of, listeners.values()), [SHAPE] if clusters else [])
+    rendered = templates.clusters or templates.listeners or templates.routes
+    revision = _revision([clusters, listeners, routes])
+    return Bundle(revision, clusters, listeners, routes, None if rendered else shapes)
+
+
+def _parse_all(routing: Routing, documents: Iterable[Document]) -> dict[Kind, dict[str, Message]]:
+    """What templates rendered, by kind and name. Raises Invalid."""
     found: dict[Kind, dict[str, Message]] = {"cluster": {}, "listener": {}, "route": {}}
     own = _own_names(routing)
     for task, body in documents:
@@ -65,12 +98,7 @@ def assemble(routing: Routing, documents: Iterable[Document]) -> Bundle:
                 f" use {variable}, or another name"
             )
         found[task.kind][name] = message
-    listeners = _typed(found["listener"], Listener)
-    clusters = _typed(found["cluster"], Cluster)
-    _check_addresses(routing, listeners)
-    _check_clusters(routing, clusters)
-    routes = _used_routes(listeners, _typed(found["route"], RouteConfiguration))
-    return Bundle(_revision([clusters, listeners, routes]), clusters, listeners, routes)
+    return found
 
 
 def bound_to(cluster: Cluster, inside: IPv4Address, inside6: IPv6Address) -> Cluster:

@@ -5,10 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Literal
 
-from epic.envoy.default_routes import route_configuration
 from epic.envoy.rendering import RenderError, check_text, render
 from epic.errors import Invalid
 from epic.gatewayapi.routing import HTTPRoute, Port, Routing, WeightedCluster
@@ -36,19 +34,8 @@ class Task:
     variables: Variables
 
 
-def _default(name: str) -> Template:
-    return Template(
-        name=f"default {name}", value=(files(__package__) / "templates" / f"{name}.yaml.j2").read_text()
-    )
-
-
-_CLUSTER = _default("cluster")
-_LISTENERS = {"HTTP": _default("listener_http"), "TCP": _default("listener_tcp")}
-_ROUTES = _default("routes")
-
-
 def tasks(routing: Routing, templates: EnvoyResources) -> list[Task]:
-    """What must be rendered for a gateway; a type without templates gets the default ones."""
+    """What must be rendered for a gateway."""
     common: dict[str, object] = {
         "ServiceNamespace": routing.gateway.account,
         "ServiceName": routing.gateway.proxy,
@@ -56,23 +43,23 @@ def tasks(routing: Routing, templates: EnvoyResources) -> list[Task]:
         "PublicAddress": str(routing.public_address),
     }
     found: list[Task] = []
-    known: dict[int, dict[str, object]] = {}
-    for cluster in routing.clusters:
-        variables: dict[str, object] = {**common, "ClusterName": cluster.name}
-        found += [Task("cluster", t, variables) for t in templates.clusters or (_CLUSTER,)]
-    for port in routing.ports:
-        variables = {**common, **_port_variables(port, known)}
-        found += [Task("listener", t, variables) for t in templates.listeners or (_LISTENERS[port.protocol],)]
-        if port.protocol == "HTTP":
-            found += [Task("route", t, variables) for t in templates.routes or (_ROUTES,)]
+    if templates.clusters:
+        for cluster in routing.clusters:
+            variables: dict[str, object] = {**common, "ClusterName": cluster.name}
+            found += [Task("cluster", t, variables) for t in templates.clusters]
+    if templates.listeners or templates.routes:
+        known: dict[int, dict[str, object]] = {}
+        for port in routing.ports:
+            variables = {**common, **_port_variables(port, known)}
+            found += [Task("listener", t, variables) for t in templates.listeners]
+            if port.protocol == "HTTP":
+                found += [Task("route", t, variables) for t in templates.routes]
     return found
 
 
 def load(task: Task) -> dict[str, object] | None:
     """Render and parse a template; None when it renders to nothing. Raises Invalid."""
     try:
-        if task.template is _ROUTES:
-            return route_configuration(task.variables)
         return render(task.template.value, task.variables)
     except RenderError as error:
         raise Invalid(f"{title(task)}: {error}") from error
@@ -92,11 +79,6 @@ def check(templates: EnvoyResources, where: str) -> None:
             except RenderError as error:
                 at = f"{where}.envoyResources.{kind}s.{number}"
                 raise Invalid(f"{at}: template {template.name!r}: {error}") from error
-
-
-def is_default(task: Task) -> bool:
-    """Whether the template is one of EPIC's own."""
-    return task.template in (_CLUSTER, _ROUTES, *_LISTENERS.values())
 
 
 def title(task: Task) -> str:

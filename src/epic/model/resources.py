@@ -96,7 +96,7 @@ Templates = Annotated[tuple[Template, ...], Items(16, "templates")]
 
 
 class EnvoyResources(Camel):
-    """Templates by type; an empty list means EPIC's default template."""
+    """Templates by type; what a type without any is made of is EPIC's own."""
 
     clusters: Templates = ()
     listeners: Templates = ()

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-from importlib.resources import files
 from pathlib import Path
 
 from envoy.config.cluster.v3 import cluster_pb2
@@ -40,7 +39,7 @@ from epic.ads.snapshot import (
     Snapshot,
     versioned,
 )
-from epic.envoy.rendering import render
+from epic.envoy.builders.clusters import build_cluster
 
 pytestmark = needs_envoy
 
@@ -176,8 +175,6 @@ async def test_while_everything_changes_requests_meet_no_cluster_that_is_not_war
 
 async def test_an_endpoint_said_to_be_unhealthy_gets_nothing_though_most_are(tmp_path: Path) -> None:
     port, answers = free_port(), Answers()
-    template = (files("epic.envoy") / "templates/cluster.yaml.j2").read_text(encoding="utf-8")
-    built = ParseDict(render(template, {"ClusterName": "a"}), cluster_pb2.Cluster())
     async with (
         backend("one") as one,
         backend("two") as two,
@@ -190,7 +187,7 @@ async def test_an_endpoint_said_to_be_unhealthy_gets_nothing_though_most_are(tmp
             endpoint.health_status = health_check_pb2.UNHEALTHY
             told.endpoints[0].lb_endpoints.append(endpoint)
         content = snapshot(port=port, cluster_timeout="2s", target="a", backends={"a": one})
-        content |= {CLUSTER: {"a": versioned(built)}, LOAD_ASSIGNMENT: {"a": versioned(told)}}
+        content |= {CLUSTER: {"a": versioned(build_cluster("a"))}, LOAD_ASSIGNMENT: {"a": versioned(told)}}
         server.publish(NODE, content)
         async with envoy(tmp_path):
             await until_served(port, "one")

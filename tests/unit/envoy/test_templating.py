@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from epic.envoy.rendering import quoted
 from epic.envoy.templating import VARIABLES, Task, check, load, tasks
 from epic.errors import Invalid
-from epic.gatewayapi.routing import Cluster, Port, Routing
+from epic.gatewayapi.routing import Cluster, HTTPRoute, Port, Routing, VirtualHost
 from epic.model.resources import EnvoyResources, Template
 from epic.model.values.naming import GatewayId
 
@@ -69,7 +69,9 @@ def test_a_faulty_template_is_refused_with_its_name(text: str, fault: str) -> No
 def test_templates_may_use_just_what_they_are_given() -> None:
     address = IPv4Address("203.0.113.1")
     routing = Routing(GatewayId("shop", "gw"), "shop", address, (Port(80, "HTTP"),), (Cluster("web", 80),))
-    given = {task.kind: task.variables.keys() for task in tasks(routing, EnvoyResources())}
+    mine = (Template(name="mine", value=""),)
+    templates = EnvoyResources(clusters=mine, listeners=mine, routes=mine)
+    given = {task.kind: task.variables.keys() for task in tasks(routing, templates)}
     assert given == VARIABLES
 
 
@@ -89,3 +91,15 @@ def test_what_is_no_template_is_found_without_rendering_it(text: str, fault: str
         check(templates, "group")
     assert fault in str(refusal.value)
     check(EnvoyResources(clusters=(good,)), "group")
+
+
+def test_a_route_that_is_for_many_hostnames_has_its_variables_once() -> None:
+    found = HTTPRoute("r", "Exact", "/", (), ())
+    hosts = (VirtualHost("a", (found,)), VirtualHost("b", (found,)))
+    ports = (Port(80, "HTTP", virtual_hosts=hosts),)
+    routing = Routing(GatewayId("shop", "gw"), "shop", IPv4Address("203.0.113.1"), ports, ())
+    (task,) = tasks(routing, EnvoyResources(routes=(Template(name="mine", value=""),)))
+    rendered = task.variables["VirtualHosts"]
+    assert isinstance(rendered, list)
+    first, second = (host["Routes"][0] for host in rendered)
+    assert first is second

@@ -46,8 +46,35 @@ async def refusal(kind: str, body: str) -> str:
     return str(raised.value)
 
 
-async def test_envoy_takes_what_the_default_templates_render() -> None:
+async def test_envoy_takes_what_the_code_builds() -> None:
     await validate(Path(str(ENVOY)), build(ROUTING, EnvoyResources()))
+
+
+async def test_envoy_takes_whatever_texts_the_code_builds_in() -> None:
+    """Only kinds of pieces are asked about once they are known: no text may make Envoy refuse one."""
+    texts = [
+        "{{ 7 * 7 }}",
+        "%REQ(:path)%",
+        "\"'`",
+        "\r\nb: c",
+        "\u2028\u2029\ufeff",
+        "v" * 4096,
+        "%",
+        "(",
+        "\x00",
+        "ü",
+    ]
+    routes = [
+        HTTPRoute(text, kind, f"/{text}", (Header("x", text), Header("%|~^", text)), SHARES)
+        for text in texts
+        for kind in ("Exact", "PathPrefix")
+    ]
+    hosts = [
+        VirtualHost(name, tuple(routes)) for name in ("*", "*.example.com", "a.example.com", "xn--n3h.x")
+    ]
+    shares = (WeightedCluster(texts[0], 1_000_000),) * 16
+    ports = (Port(80, "HTTP", virtual_hosts=tuple(hosts)), Port(81, "TCP", backends=shares))
+    await validate(Path(str(ENVOY)), build(replace(ROUTING, ports=ports), EnvoyResources()))
 
 
 async def test_the_place_of_a_broken_constraint_is_told_in_one_line() -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from epic.ads.desired.assemble import Accepted
 from epic.ads.desired.objects import Inputs
 from epic.ads.desired.revisions import Revisions
+from epic.envoy.builders.routes import RoutePieces
 from epic.envoy.isolated import documents
 from epic.envoy.resources import Bundle, assemble
 from epic.envoy.templating import tasks
@@ -62,6 +63,7 @@ class _Entry:
     built: Key | None = None
     judged: bool = False
     gone: bool = False
+    pieces: RoutePieces = field(default_factory=RoutePieces)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
     before: asyncio.Task[None] | None = None
@@ -204,7 +206,7 @@ class Configurations:
     async def _judge(self, entry: _Entry, inputs: Inputs, key: Key) -> bool:
         """Build and validate; returns whether the result says nothing of the configuration itself."""
         try:
-            candidate = await _translated(inputs, key)
+            candidate = await _translated(inputs, key, entry.pieces)
             if entry.accepted is None or candidate.bundle.revision != entry.accepted.bundle.revision:
                 await self._validate(candidate.bundle)
                 service = inputs.proxy.status.service
@@ -238,10 +240,12 @@ async def _until_changed(entry: _Entry, seconds: float) -> None:
             await entry.changed.wait()
 
 
-async def _translated(inputs: Inputs, key: Key) -> Accepted:
+async def _translated(inputs: Inputs, key: Key, pieces: RoutePieces) -> Accepted:
     if inputs.proxy.spec.public_address is None:
         raise Invalid("The gateway has no public address yet")
-    translation = await asyncio.to_thread(translate, inputs.proxy, inputs.routes, key.services, key.missing)
-    rendered = await documents(await asyncio.to_thread(tasks, translation.routing, inputs.templates))
-    bundle = await asyncio.to_thread(assemble, translation.routing, rendered)
-    return Accepted(translation.routing, bundle)
+    routing = (
+        await asyncio.to_thread(translate, inputs.proxy, inputs.routes, key.services, key.missing)
+    ).routing
+    templates = inputs.templates
+    rendered = await documents(await asyncio.to_thread(tasks, routing, templates))
+    return Accepted(routing, await asyncio.to_thread(assemble, routing, templates, rendered, pieces))

@@ -62,7 +62,7 @@ class Revisions:
         ) as error:
             log.warning("the saved configuration %s cannot be used: %s", path, error)
             return None
-        return Accepted(routing, Bundle(saved["revision"], **parts))
+        return Accepted(routing, Bundle(saved["revision"], shapes=None, **parts))
 
     def save(self, accepted: Accepted, service: int) -> None:
         """Replace the gateway's file; `service` is the gateway's number."""

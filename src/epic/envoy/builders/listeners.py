@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The listeners: one for each public port, with one filter chain."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address
+
+from envoy.config.core.v3.address_pb2 import Address, SocketAddress
+from envoy.config.listener.v3.listener_components_pb2 import Filter, FilterChain
+from envoy.config.listener.v3.listener_pb2 import Listener
+from envoy.extensions.filters.http.router.v3.router_pb2 import Router
+from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import (
+    HttpConnectionManager,
+    HttpFilter,
+    Rds,
+)
+from envoy.extensions.filters.network.tcp_proxy.v3.tcp_proxy_pb2 import TcpProxy
+from google.protobuf.any_pb2 import Any
+from google.protobuf.message import Message
+from google.protobuf.wrappers_pb2 import BoolValue
+
+from epic.envoy.builders.sources import ADS, CONNECTION_BUFFER
+from epic.gatewayapi.routing import Port, Routing
+
+# No such cluster exists: connections are closed.
+_NOWHERE = "missing/none"
+
+
+def build_listeners(routing: Routing) -> dict[str, Listener]:
+    """Them by name, in order; each asks for the route configuration of its own name."""
+    found = {port.name: build_listener(port, routing.public_address) for port in routing.ports}
+    return dict(sorted(found.items()))
+
+
+def build_listener(port: Port, address: IPv4Address) -> Listener:
+    """The listener of a port on the gateway's public address."""
+    socket = SocketAddress(address=str(address), port_value=port.number)
+    chain = FilterChain(filters=[_http(port) if port.protocol == "HTTP" else _tcp(port)])
+    return Listener(
+        name=port.name,
+        address=Address(socket_address=socket),
+        per_connection_buffer_limit_bytes=CONNECTION_BUFFER,
+        filter_chains=[chain],
+    )
+
+
+def _http(port: Port) -> Filter:
+    manager = HttpConnectionManager(
+        stat_prefix=port.name,
+        rds=Rds(route_config_name=port.name, config_source=ADS),
+        server_name="epic-gateway",
+        use_remote_address=BoolValue(value=True),
+        normalize_path=BoolValue(value=True),
+        upgrade_configs=[HttpConnectionManager.UpgradeConfig(upgrade_type="websocket")],
+        http_filters=[HttpFilter(name="envoy.filters.http.router", typed_config=_packed(Router()))],
+    )
+    return Filter(name="envoy.filters.network.http_connection_manager", typed_config=_packed(manager))
+
+
+def _tcp(port: Port) -> Filter:
+    proxy = TcpProxy(stat_prefix=port.name)
+    for share in port.backends:
+        proxy.weighted_clusters.clusters.add(name=share.cluster, weight=share.weight)
+    if not port.backends:
+        proxy.cluster = _NOWHERE
+    return Filter(name="envoy.filters.network.tcp_proxy", typed_config=_packed(proxy))
+
+
+def _packed(message: Message) -> Any:
+    packed = Any()
+    packed.Pack(message, deterministic=True)
+    return packed
