@@ -16,15 +16,16 @@ from epic.store.engine import Transaction
 from epic.store.objects import Key
 
 
-def damage(store: CachedStore, obj: Resource) -> None:
+def damage(store: CachedStore, obj: Resource, word: bytes = b"") -> None:
     """Let an object of a store in a file not fit its checksum from now on: a byte is not what it was.
 
-    Who has the store open does not notice before it reads it anew.
+    It is the first one of the checksum, or of a word of the object. Who has the store open does not notice
+    before it reads it anew.
     """
     assert store.location.sqlite is not None
     with closing(sqlite3.connect(store.location.sqlite, isolation_level=None)) as connection:
         broken = bytearray(_value(connection, obj))
-        broken[0] ^= 1
+        broken[broken.index(word)] ^= 1
         update = "UPDATE versions SET value = ? WHERE path = ? AND until IS NULL"
         connection.execute(update, (bytes(broken), _path(obj)))
 

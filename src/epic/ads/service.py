@@ -282,7 +282,7 @@ class AdsService:
             if not self._unseen.has(GWProxy, *gateway):
                 self._forget(gateway)
             return
-        keeps = self._unseen.keeps_configuration(inputs, self._objects.is_backend)
+        keeps = self._unseen.keeps_configuration(inputs, self._objects)
         if keeps:
             self._configurations.keep(inputs, KEPT)
         else:
@@ -310,7 +310,7 @@ class AdsService:
         if accepted is not None:
             kept = frozenset(cluster.service for cluster in accepted.routing.clusters)
             inputs = self._objects.inputs(inputs.proxy.id, kept) or inputs
-        return replace(inputs, unseen=self._unseen.services(inputs, self._objects.is_backend))
+        return replace(inputs, unseen=self._unseen.services(inputs, self._objects))
 
     def _forget(self, gateway: GatewayId) -> None:
         self._snapshots.collect(self._parts.forget(gateway))

@@ -108,8 +108,9 @@ class Site:
     def proxy(self) -> GWProxy:
         return self.store.get(GWProxy, "root", "U1")
 
-    def condition(self, kind: str) -> tuple[str, str]:
-        found = [c for c in self.proxy().status.conditions if c.type == kind]
+    def condition(self, kind: str, gateway: str = "U1") -> tuple[str, str]:
+        proxy = self.store.get(GWProxy, "root", gateway)
+        found = [c for c in proxy.status.conditions if c.type == kind]
         return (found[0].status, found[0].reason) if found else ("", "")
 
     def channel(self, node: str = "epic1") -> grpc.aio.Channel:

@@ -156,21 +156,40 @@ async def test_endpoints_go_on_while_a_route_cannot_be_read(served: tuple[Site, 
         assert held.names(LOAD_ASSIGNMENT) == {"root.U1/svc/S1/80"}
 
 
-async def test_other_services_go_on_while_a_slice_cannot_be_read(served: tuple[Site, Held]) -> None:
+def with_backend(name: str, number: int) -> tuple[GWProxy, GWRoute, GWEndpointSlice]:
+    """Another gateway of the first one's account, with a Service of its own behind it."""
+    service = f"S{number}"
+    piece = slice_of(f"10.1.0.{number}")
+    parent = piece.spec.parent_ref.model_copy(update={"uid": service})
+    spec = piece.spec.model_copy(update={"parent_ref": parent})
+    metadata = Metadata(name=f"E{number}", namespace="root")
+    piece = piece.model_copy(update={"metadata": metadata, "spec": spec})
+    http = {"parentRefs": [{"name": name}], "rules": [{"backendRefs": [{"name": service, "port": 80}]}]}
+    fields = {"metadata": {"name": f"R{number}", "namespace": "root"}, "spec": {"http": http}}
+    return another("root", name, number), GWRoute.model_validate(fields), piece
+
+
+@pytest.mark.parametrize("kind", [GWRoute, GWEndpointSlice], ids=["route", "slice"])
+async def test_an_accounts_other_gateways_go_on(served: tuple[Site, Held], kind: type[Resource]) -> None:
     site, held = served
     before = of_first(held)
-    damage(site.store, site.store.get(GWEndpointSlice, "root", "E1"))
-    backend = another("root", "U3", 7)
-    piece = slice_of("10.1.0.7")
-    parent = piece.spec.parent_ref.model_copy(update={"uid": "S3"})
-    spec = piece.spec.model_copy(update={"parent_ref": parent})
-    piece = piece.model_copy(update={"metadata": Metadata(name="E3", namespace="root"), "spec": spec})
-    http = {"parentRefs": [{"name": "U3"}], "rules": [{"backendRefs": [{"name": "S3", "port": 80}]}]}
-    fields = {"metadata": {"name": "R3", "namespace": "root"}, "spec": {"http": http}}
+    damage(site.store, site.store.list(kind)[0])
     async with restarted(site, held):
-        site.put(backend, GWRoute.model_validate(fields), piece)
-        await eventually(lambda: "root.U3/svc/S3/80" in held.names(LOAD_ASSIGNMENT))
+        site.put(*with_backend("U3", 7))
+        await eventually(lambda: "root.U3/svc/S7/80" in held.names(LOAD_ASSIGNMENT))
+        await eventually(lambda: site.condition("Accepted", "U3") == ("True", "Accepted"))
         assert of_first(held) == before
+
+
+async def test_a_route_may_be_any_gateways_when_its_own_cannot_be_made_out(
+    served: tuple[Site, Held],
+) -> None:
+    site, held = served
+    damage(site.store, site.store.list(GWRoute)[0], b'U1"')
+    async with restarted(site, held):
+        site.put(*with_backend("U3", 7))
+        await eventually(lambda: site.condition("Accepted", "U3") == KEEPS)
+        await eventually(lambda: site.condition("Accepted") == KEEPS)
 
 
 @each_kind

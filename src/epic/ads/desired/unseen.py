@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from typing import Any
 
-from epic.ads.desired.objects import KINDS, Inputs
+from epic.ads.desired.objects import KINDS, Inputs, ObjectIndex
 from epic.ads.snapshot import ENDPOINT, LOAD_ASSIGNMENT, SIBLINGS, TUNNEL
 from epic.errors import EpicError
 from epic.model.base import Resource
@@ -22,9 +23,6 @@ KEPT = EpicError(
 )
 """Why a gateway keeps its configuration."""
 _KINDS = frozenset({Siblings.kind, *(kind.kind for kind in KINDS)})
-
-IsBackend = Callable[[str, str], bool]
-"""Whether a route of the account leads to a Service of this UID."""
 
 
 class Unseen:
@@ -80,24 +78,40 @@ class Unseen:
             return gateway in map(str, lists)
         return type_url in {ENDPOINT, LOAD_ASSIGNMENT} and gateway in self._behind
 
-    def keeps_configuration(self, inputs: Inputs, is_backend: IsBackend) -> bool:
+    def keeps_configuration(self, inputs: Inputs, objects: ObjectIndex) -> bool:
         """Whether a configuration may be made of something that cannot be read."""
         proxy = inputs.proxy
         if not self._found:
             return False
-        if self.has(LBServiceGroup, proxy.account, proxy.spec.group) or self._of(GWRoute, proxy.account):
+        if self.has(LBServiceGroup, proxy.account, proxy.spec.group):
             return True
-        return bool(self.services(inputs, is_backend))
+        if any(self._may_attach(found, proxy.id, objects) for found in self._of(GWRoute, proxy.account)):
+            return True
+        return bool(self.services(inputs, objects))
 
-    def services(self, inputs: Inputs, is_backend: IsBackend) -> frozenset[str]:
+    def services(self, inputs: Inputs, objects: ObjectIndex) -> frozenset[str]:
         """Those of the Services behind the gateway of which not all endpoints can be read."""
         account = inputs.proxy.account
         hidden: set[str] = set()
         for found in self._of(GWEndpointSlice, account):
             uid = _service_of(found.value)
-            known = uid is not None and (found.newer or is_backend(account, uid))
+            known = uid is not None and (found.newer or objects.is_backend(account, uid))
             hidden |= inputs.services & {uid} if known else inputs.services
         return frozenset(hidden)
+
+    def _may_attach(self, route: Unreadable, gateway: GatewayId, objects: ObjectIndex) -> bool:
+        """Whether the route may be one of the gateway's.
+
+        The names in damaged bytes may be damaged: they are believed if all are of gateways that there are.
+        """
+        account = gateway.account
+        named = _gateways_of(route.value)
+        if not named or gateway.proxy in named:
+            return True
+        return not route.newer and any(
+            objects.proxy(GatewayId(account, name)) is None and not self.has(GWProxy, account, name)
+            for name in named
+        )
 
     def freeze(self, inputs: Inputs) -> None:
         """Nothing is known that nodes could be told of the gateway."""
@@ -126,7 +140,22 @@ class Unseen:
 def _service_of(value: bytes) -> str | None:
     """The UID of the Service of a slice, by its stored bytes; None: they do not tell."""
     try:
-        uid = json.loads(value.partition(b"\n")[2])["spec"]["parentRef"]["uid"]
+        uid = _spec(value)["parentRef"]["uid"]
     except (ValueError, KeyError, TypeError):
         return None
     return uid if isinstance(uid, str) else None
+
+
+def _gateways_of(value: bytes) -> frozenset[str]:
+    """The names of the parents of a route, by its stored bytes; none: they do not tell."""
+    try:
+        # Whatever the protocol: a newer EPIC may know more of them.
+        routes = [of for of in _spec(value).values() if isinstance(of, dict) and "parentRefs" in of]
+        names = [parent["name"] for route in routes for parent in route["parentRefs"]]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return frozenset()
+    return frozenset(names) if all(isinstance(name, str) for name in names) else frozenset()
+
+
+def _spec(value: bytes) -> Any:
+    return json.loads(value.partition(b"\n")[2])["spec"]
