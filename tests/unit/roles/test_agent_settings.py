@@ -4,38 +4,46 @@
 from __future__ import annotations
 
 import json
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from ansible.parsing.dataloader import DataLoader
-from ansible.template import Templar, trust_as_template
-from test_envoy_settings import ROLE, trusted
+from role_values import role_value
 
-from epic.agent.settings import GatewaySettings, load
+from epic.agent.settings import GatewaySettings, MetricsSettings, Settings, WorkloadSettings, load
 
-HOST = {
-    "inventory_hostname": "epic1",
+CLUSTER = {
     "cluster_control_address": "192.0.2.10",
     "cluster_ads_port": 18000,
     "cluster_metrics_address": "127.0.0.1",
     "cluster_metrics_port": 9101,
+}
+HOST = CLUSTER | {
+    "inventory_hostname": "epic1",
     "gateway_node_underlay_interface": "ens192",
     "gateway_node_underlay_address": "192.0.2.11",
 }
+CLIENT = CLUSTER | {"inventory_hostname": "node1", "linux_controller_underlay_interface": "ens192"}
+
+
+def read(directory: Path, said: object) -> Settings:
+    """/etc/epic/agent.yaml as the agent reads it."""
+    path = directory / "agent.yaml"
+    # JSON is YAML, and knows what templates make of text.
+    path.write_text(json.dumps(said))
+    return load(path)
 
 
 def settings(directory: Path, **variables: Any) -> GatewaySettings:
-    """/etc/epic/agent.yaml."""
-    defaults = yaml.safe_load((ROLE / "defaults/main.yml").read_text())
-    values = yaml.safe_load((ROLE / "vars/main.yml").read_text())
-    templar = Templar(DataLoader(), variables=trusted(defaults | values) | HOST | variables)
-    path = directory / "agent.yaml"
-    # JSON is YAML, and knows what templates make of text.
-    path.write_text(json.dumps(templar.template(trust_as_template("{{ _gateway_node_agent }}"))))
-    found = load(path)
+    found = read(directory, role_value(["gateway_node"], "_gateway_node_agent", **HOST | variables))
     assert isinstance(found, GatewaySettings)
+    return found
+
+
+def client_settings(directory: Path, **variables: Any) -> WorkloadSettings:
+    found = read(directory, role_value(["linux_controller"], "_linux_controller_agent", **CLIENT | variables))
+    assert isinstance(found, WorkloadSettings)
     return found
 
 
@@ -43,6 +51,63 @@ def test_a_node_takes_part_in_second_chance(tmp_path: Path) -> None:
     found = settings(tmp_path)
     assert found.second_chance
     assert (found.underlay.names, str(found.underlay.address)) == (("ens192",), "192.0.2.11")
+    assert found.underlay.receive == "tc"
+    assert found.control.address == "192.0.2.10:18000"
+
+
+def test_a_node_is_given_what_its_site_says(tmp_path: Path) -> None:
+    """Values from a command line are text."""
+    found = settings(
+        tmp_path,
+        gateway_node_underlay_interfaces=["ens192", "ens224"],
+        gateway_node_receive="xdp",
+        cluster_control_address="control.example.net",
+        cluster_ads_port="18001",
+        cluster_metrics_address="192.0.2.11",
+        cluster_metrics_port="0",
+    )
+    assert found.underlay.names == ("ens192", "ens224")
+    assert found.underlay.receive == "xdp"
+    assert found.control.address == "control.example.net:18001"
+    assert found.metrics == MetricsSettings(address=IPv4Address("192.0.2.11"), port=0)
+
+
+def test_a_client_is_given_the_agents_own_defaults(tmp_path: Path) -> None:
+    found = client_settings(tmp_path)
+    own = WorkloadSettings.model_validate(
+        {
+            "role": "workload",
+            "node_name": "node1",
+            "cluster": "linux",
+            "underlay": {"interface": "ens192"},
+            "manifests": "/etc/epic/manifests",
+            "ca": "/etc/epic/pki/ca.crt",
+        }
+    )
+    assert found == own
+
+
+@pytest.mark.parametrize("yes", [True, "yes"])
+def test_a_client_is_given_what_its_site_says(tmp_path: Path, yes: object) -> None:
+    found = client_settings(
+        tmp_path,
+        linux_controller_underlay_interfaces=["ens192", "ens224"],
+        linux_controller_underlay_address="fd00::11",
+        linux_controller_receive="xdp",
+        linux_controller_lanes="4",
+        linux_controller_spread=yes,
+        linux_controller_checksum=yes,
+        linux_controller_delivery="pods",
+        linux_controller_cluster="west",
+        linux_controller_manifests="/srv/manifests",
+        linux_controller_hold_removals_from="0",
+    )
+    underlay = found.underlay
+    assert (underlay.names, str(underlay.address)) == (("ens192", "ens224"), "fd00::11")
+    assert (underlay.receive, underlay.lanes, underlay.delivery) == ("xdp", 4, "pods")
+    assert underlay.spread
+    assert underlay.checksum
+    assert (found.cluster, found.manifests, found.hold_removals_from) == ("west", Path("/srv/manifests"), 0)
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from ansible.parsing.dataloader import DataLoader
-from ansible.template import Templar, trust_as_template
+from role_values import role_value
 
-ROLE = Path(__file__).parents[3] / "roles/gateway_node"
 ENVOY = Path(sys.executable).with_name("envoy")
 BOOTSTRAP = {
     "node": {"id": "epic-shop.web", "cluster": "shop"},
@@ -33,24 +30,10 @@ BOOTSTRAP = {
 }
 
 
-def trusted(value: Any) -> Any:
-    match value:
-        case dict():
-            return {name: trusted(item) for name, item in value.items()}
-        case list():
-            return [trusted(item) for item in value]
-        case str():
-            return trust_as_template(value)
-        case _:
-            return value
-
-
 def settings(**variables: Any) -> dict[str, Any]:
     """/etc/epic/envoy.yaml."""
-    defaults = yaml.safe_load((ROLE / "defaults/main.yml").read_text())
-    values = yaml.safe_load((ROLE / "vars/main.yml").read_text())
-    templar = Templar(DataLoader(), variables=trusted(defaults | values) | variables)
-    return templar.template(trust_as_template("{{ _gateway_node_envoy }}"))
+    found: dict[str, Any] = role_value(["gateway_node"], "_gateway_node_envoy", **variables)
+    return found
 
 
 @pytest.mark.skipif(not ENVOY.exists(), reason="needs Envoy")
