@@ -92,7 +92,7 @@ async def test_endpoints_follow_the_control_plane(serving: Node) -> None:
     serving.control.publish(snapshot(str(BACKEND), str(OTHER)))
     await eventually(lambda: len(dataplane(serving).endpoints()) == 2, what="the new endpoint")
     serving.control.publish(snapshot(str(OTHER)))
-    await eventually(lambda: dataplane(serving).endpoints() == {(INSIDE, OTHER): Endpoint(TUNNEL_ID)})
+    await eventually(lambda: dataplane(serving).endpoints() == {(INSIDE, OTHER): Endpoint(TUNNEL_ID)}, 60)
 
 
 async def test_an_endpoint_keeps_its_tunnel_while_envoy_may_use_it(serving: Node) -> None:

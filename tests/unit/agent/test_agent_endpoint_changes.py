@@ -2,6 +2,7 @@
 """Endpoints come and go as their Envoys follow.
 
 - However an owner changes what is behind a gateway, its node has entries for its endpoints and few more.
+- An Envoy that has let go of an endpoint may have requests under way there: it stays for some seconds.
 - What waits for an Envoy for long is said; it goes when the Envoy has let go, is away, or has had a minute.
 - An Envoy that is told something all the time keeps no endpoint for that.
 """
@@ -107,6 +108,11 @@ class Node:
         """The Envoy is there, and has nothing yet."""
         self.registry.on_connect(WEB)
 
+    def let_go(self) -> None:
+        """The Envoy has all that it was told, and had the time to end what was under way."""
+        self.acknowledge()
+        self.now += RELEASE_SECONDS
+
     def acknowledge(self) -> None:
         """The Envoy has all that it was told."""
         for url in ENVOY_TYPES:
@@ -132,9 +138,18 @@ async def lead_elsewhere(node: Node) -> None:
 async def test_what_no_tunnel_reaches_any_more_goes_although_the_configuration_names_it(node: Node) -> None:
     await lead_elsewhere(node)
     assert node.there == set(ALL[:20])
-    node.acknowledge()
+    node.let_go()
     await node.round()
     assert node.there == set(ALL[10:20])
+
+
+async def test_requests_under_way_have_the_time_to_end(node: Node) -> None:
+    await lead_elsewhere(node)
+    node.acknowledge()
+    node.now += RELEASE_SECONDS - 1
+    await node.round()
+    assert node.there == set(ALL[:20])
+    assert node.changes.waits
 
 
 @pytest.mark.parametrize("acknowledges", [True, False])
@@ -150,7 +165,7 @@ async def test_who_leads_a_service_elsewhere_again_and_again_has_few_entries_mor
         await node.round()
         assert len(node.there) <= most
         if acknowledges:
-            node.acknowledge()
+            node.let_go()
             await node.round()
             assert node.there == set(ALL[first : first + 10])
     assert bool(node.changes.held) is not acknowledges
@@ -163,7 +178,7 @@ async def test_what_is_held_back_comes_when_the_envoy_has_let_go(
     await lead_elsewhere(node)
     assert (len(node.changes.held), len(node.there), node.changes.waits) == (6, 14, True)
     assert node.changes.problems == ()
-    node.now += RELEASE_SECONDS
+    node.now += 2 * RELEASE_SECONDS
     await node.round()
     assert node.changes.problems == (
         f"6 endpoints of gateway {WEB} wait until the Envoys of their accounts "
@@ -214,5 +229,6 @@ async def test_an_envoy_that_refuses_its_listeners_lets_go_of_endpoints(node: No
     node.reach(ALL[0])
     await node.round()
     node.registry.on_ack(WEB, LOAD_ASSIGNMENT, node.registry.envoys[WEB].wanted[LOAD_ASSIGNMENT])
+    node.now += RELEASE_SECONDS
     await node.round()
     assert node.there == {ALL[0]}

@@ -123,11 +123,14 @@ def test_a_draining_gateway_is_not_announced_anew() -> None:
     assert planned(SERVING, leaving, stands=False) == ""
 
 
-def test_an_envoy_lets_go_when_it_has_acknowledged_or_is_away() -> None:
-    assert released_until(SERVING, 100) == 100
-    more = replace(SERVING, held={**V1, LOAD_ASSIGNMENT: {"old": "1"}})
-    assert released_until(more, 100) == 100 - RELEASE_SECONDS
-    assert released_until(replace(SERVING, connected=False), 100) == 100 - RELEASE_SECONDS
+def test_what_an_envoy_let_go_of_stays_for_requests_under_way() -> None:
+    for more in (
+        SERVING,
+        replace(SERVING, refusals={LISTENER: "no"}, held={**V1, LISTENER: {}}),
+        replace(SERVING, held={**V1, LOAD_ASSIGNMENT: {"old": "1"}}),
+        replace(SERVING, connected=False),
+    ):
+        assert released_until(more, 100) == 100 - RELEASE_SECONDS
 
 
 def test_an_envoy_that_does_not_acknowledge_is_not_waited_for_for_ever() -> None:

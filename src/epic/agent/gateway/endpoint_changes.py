@@ -21,6 +21,9 @@ from epic.log_rate import LogRate
 
 log = logging.getLogger(__name__)
 
+_PROBLEM_SECONDS = 2 * RELEASE_SECONDS
+"""Endpoints that wait so long do so for an Envoy that does not let go of others."""
+
 
 class EndpointChanges:
     """The endpoints of this node, from one round to the next."""
@@ -108,8 +111,7 @@ class EndpointChanges:
             return
         if self._held_since is None:
             self._held_since = self._clock()
-        # An Envoy takes some milliseconds to let go.
-        if self._clock() - self._held_since < RELEASE_SECONDS:
+        if self._clock() - self._held_since < _PROBLEM_SECONDS:
             return
         insides = {inside for inside, _ in self.held}
         gateways = sorted({g for g, i in self._cache.instances.items() if insides & set(i.insides)})

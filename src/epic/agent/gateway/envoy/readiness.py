@@ -17,8 +17,12 @@ HELD_BACK_SECONDS = 5.0
 ABSENT_SECONDS = 60.0
 """How long a ready Envoy may be without a stream to the agent, for example while the agent restarts."""
 
-RELEASE_SECONDS = 3.0
-"""After so long, an Envoy that is current or has no stream is taken to use no removed endpoint any more."""
+RELEASE_SECONDS = 5.0
+"""After so long an Envoy that has let go of endpoints, is current or has no stream uses them no more.
+
+Requests that it has sent there go on when it lets go, and need the way for their answers; workload nodes give
+them as long. It may give up the endpoints of a removed cluster without a word.
+"""
 
 GIVEN_UP_SECONDS = 60.0
 """After so long, no Envoy keeps an endpoint that it was to let go of."""
@@ -114,13 +118,9 @@ def is_announced(envoy: Envoy, now: float) -> bool:
 
 
 def released_until(envoy: Envoy, now: float) -> float:
-    """Endpoints that are not among what is published since this time or longer may lose their tunnels.
-
-    An Envoy may give up the endpoints of a removed cluster without a word, hence the times.
-    """
-    if envoy.exact:
-        return now
-    return now - (RELEASE_SECONDS if envoy.current or not envoy.connected else GIVEN_UP_SECONDS)
+    """Endpoints that are not among what is published since this time or longer may lose their tunnels."""
+    told = envoy.exact or envoy.current or not envoy.connected
+    return now - (RELEASE_SECONDS if told else GIVEN_UP_SECONDS)
 
 
 @dataclass(frozen=True)
