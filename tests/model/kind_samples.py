@@ -60,6 +60,15 @@ _LISTENER = {
     "tls": {"mode": "Terminate", "certificateRefs": [{"name": "cert"}]},
     "allowedRoutes": {"namespaces": {"from": "All"}, "kinds": [{"kind": "HTTPRoute"}]},
 }
+_GATEWAY = {
+    "gatewayClassName": "epic",
+    "listeners": [_LISTENER],
+    "addresses": [{"type": "IPAddress", "value": "203.0.113.9"}],
+    "infrastructure": {"labels": {"team": "shop"}},
+    "allowedListeners": {"namespaces": {"from": "All"}},
+    "tls": {"frontend": {"default": {}}},
+    "defaultScope": "All",
+}
 _INSTANCE = {
     "node": "epic1",
     "inside-address": "100.64.0.9",
@@ -193,15 +202,7 @@ _CONTENT: dict[str, dict[str, Any]] = {
             "clientRef": _CLIENT,
             "display-name": "web",
             "public-ports": [{"name": "http", "protocol": "UDP", "port": 80, "targetPort": 8080}],
-            "gateway": {
-                "gatewayClassName": "epic",
-                "listeners": [_LISTENER],
-                "addresses": [{"type": "IPAddress", "value": "203.0.113.9"}],
-                "infrastructure": {"labels": {"team": "shop"}},
-                "allowedListeners": {"namespaces": {"from": "All"}},
-                "tls": {"frontend": {"default": {}}},
-                "defaultScope": "All",
-            },
+            "gateway": _GATEWAY,
             "group": "gatewayhttp",
             "service-prefix": "default",
             "public-address": "203.0.113.9",
@@ -225,6 +226,16 @@ _CONTENT: dict[str, dict[str, Any]] = {
             "revision": "abc",
             "conditions": [_CONDITION],
         },
+    },
+    "GWMember": {
+        "spec": {
+            "clientRef": _CLIENT,
+            "sharing-key": "K1",
+            "display-name": "web",
+            "public-ports": [{"name": "http", "protocol": "UDP", "port": 80, "targetPort": 8080}],
+            "gateway": _GATEWAY,
+            "group": "gatewayhttp",
+        }
     },
     "GWRoute": {"spec": {"clientRef": _CLIENT, **_ROUTE}},
     "GWEndpointSlice": {

@@ -13,7 +13,7 @@ from epic.api.access.body_rate import BodyRate
 from epic.api.access.sessions import Sessions
 from epic.api.account import accounts, groups
 from epic.api.context import Asking, Context
-from epic.api.gateway import proxies, routes
+from epic.api.gateway import members, proxies, routes
 from epic.api.node import nodes, runs, workload_nodes
 from epic.api.replies import PREFIX, install_error_handlers
 from epic.api.tunnel import tunnel_status, tunnels
@@ -33,6 +33,19 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
         "written (NotWritable) or read (Unavailable) now: repeat it after `Retry-After` seconds"
     },
 }
+
+_ROUTED = (
+    accounts,
+    groups,
+    proxies,
+    members,
+    routes,
+    tunnels,
+    tunnel_status,
+    workload_nodes,
+    nodes,
+    runs,
+)
 
 _general = APIRouter(tags=["general"])
 
@@ -76,7 +89,7 @@ def create_app(context: Context) -> FastAPI:
         sessions=Sessions(store, context.limits.streams),
         rate=BodyRate(store),
     )
-    for module in (accounts, groups, proxies, routes, tunnels, tunnel_status, workload_nodes, nodes, runs):
+    for module in _ROUTED:
         app.include_router(module.router, prefix=PREFIX)
     app.include_router(unreadable.router, prefix=PREFIX)
     app.include_router(_general, prefix=PREFIX)

@@ -30,6 +30,7 @@ from epic.kinds.kind import Kind
 from epic.kinds.registry import (
     ACCOUNT,
     GW_ENDPOINT_SLICE,
+    GW_MEMBER,
     GW_PROXY,
     GW_ROUTE,
     LB_SERVICE_GROUP,
@@ -204,6 +205,25 @@ class ProxyBody(Body):
 
     kind = GW_PROXY
     proxy: ProxyInput
+
+
+class MemberSpecInput(ProxySpecInput):
+    """What a client's Gateway asks of the gateway that it shares."""
+
+    sharing_key: ObjectName
+
+
+class MemberInput(_Input):
+    """A share in a gateway."""
+
+    spec: MemberSpecInput
+
+
+class MemberBody(Body):
+    """POST and PUT of a member."""
+
+    kind = GW_MEMBER
+    member: MemberInput
 
 
 class RouteSpecInput(GWRouteSpec):

@@ -10,19 +10,47 @@ from epic.api.context import Context, Principal
 from epic.api.replies import shown
 from epic.gatewayapi.statuses import resolved_refs, route_parents
 from epic.gatewayapi.target_ports import TargetPorts
+from epic.lifecycle.sharing import asks_alike, in_order, leads, member_conditions
 from epic.model.base import Condition
 from epic.model.instances import WAITS_FOR_AGENTS, reason_of, trouble
+from epic.model.members import GWMember
 from epic.model.resources import GWEndpointSlice, GWProxy, GWRoute
 from epic.model.values.naming import CONTROLLER_NAME
 
 
-def show_gateway(proxy: GWProxy, principal: Principal) -> dict[str, Any]:
-    """A gateway; of an instance's error tenants get the reason and a text that is the same each time."""
+def show_gateway(ctx: Context, proxy: GWProxy, principal: Principal) -> dict[str, Any]:
+    """A gateway with its members.
+
+    Of an instance's error tenants get the reason and a text that is the same each time.
+    """
     wire = shown(proxy)
     if not principal.admin:
         instances = wire["status"]["instances"]
         wire["status"]["instances"] = [_show_instance(instance) for instance in instances]
+    members = in_order(ctx.store.by(GWMember, "gateway", (proxy.account, proxy.name)))
+    if members:
+        wire["status"]["members"] = [
+            {
+                **member.spec.client_ref.wire(),
+                "leads": leads(member, proxy),
+                "conflicted": not asks_alike(member, proxy),
+            }
+            for member in members
+        ]
     return wire
+
+
+def show_member(ctx: Context, member: GWMember) -> dict[str, Any]:
+    """A member with what it is told, and its gateway's address, names and conditions."""
+    proxy = ctx.store.find_readable(GWProxy, member.account, member.spec.sharing_key)
+    status: dict[str, Any] = {"conditions": [_judged_now(c) for c in member_conditions(member, proxy)]}
+    if proxy is not None:
+        status["gateway"] = {
+            "public-address": str(proxy.spec.public_address or ""),
+            "endpoints": [endpoint.wire() for endpoint in proxy.spec.endpoints],
+            "conditions": [condition.wire() for condition in proxy.status.conditions],
+        }
+    return {**shown(member), "status": status}
 
 
 def _show_instance(instance: dict[str, Any]) -> dict[str, Any]:

@@ -9,13 +9,16 @@ from epic.client import EpicClient
 from epic.controller.desired import Collection, Item, body_key
 from epic.controller.state import Owned
 from epic.errors import EpicError, Invalid
+from epic.model.members import GWMemberSpec
 from epic.model.resources import GWEndpointSliceSpec, GWProxySpec, GWRouteSpec
 
 Action = Literal["created", "configured", "unchanged", "deleted", "left", "failed", "warned"]
 
-_SPECS: dict[Collection, tuple[type[GWProxySpec | GWRouteSpec | GWEndpointSliceSpec], set[str] | None]] = {
+_Spec = GWProxySpec | GWMemberSpec | GWRouteSpec | GWEndpointSliceSpec
+_SPECS: dict[Collection, tuple[type[_Spec], set[str] | None]] = {
     # Of a gateway EPIC fills in more than the client gives.
     "proxies": (GWProxySpec, {"client_ref", "display_name", "public_ports", "gateway"}),
+    "members": (GWMemberSpec, {"client_ref", "sharing_key", "display_name", "public_ports", "gateway"}),
     "routes": (GWRouteSpec, None),
     "slices": (GWEndpointSliceSpec, None),
 }
@@ -35,13 +38,13 @@ def write_item(client: EpicClient, item: Item) -> Action:
     """
     existing = client.find(item.address.path)
     if existing is None:
+        if item.gateway != item.address:
+            _refuse_if_going(client, item)
         client.post(item.create_path, item.body)
         return "created"
     if is_being_deleted(existing, item.collection):
         raise BeingDeleted("it is being deleted; it is created anew when that is done")
     spec = _spec(existing, item.collection)
-    if item.shared and not _same_owner(spec, item.spec):
-        return "left"
     group = spec.get("group")
     if item.group and group and group != item.group:
         raise Invalid(
@@ -55,18 +58,7 @@ def write_item(client: EpicClient, item: Item) -> Action:
 
 
 def remove(client: EpicClient, owned: Owned) -> Action:
-    """Delete the object, unless it is a shared gateway that another cluster made."""
-    if owned.shared:
-        existing = client.find(owned.address.path)
-        own = {
-            "clientRef": {
-                "clusterID": owned.cluster,
-                "namespace": owned.ref.namespace,
-                "name": owned.ref.name,
-            }
-        }
-        if existing is not None and not _same_owner(_spec(existing, owned.address.collection), own):
-            return "left"
+    """Delete the object."""
     client.delete(owned.address.path)
     return "deleted"
 
@@ -88,7 +80,9 @@ def normal_spec(collection: Collection, spec: dict[str, Any]) -> dict[str, Any]:
     return model.model_validate(spec).model_dump(mode="json", include=fields)
 
 
-def _same_owner(spec: dict[str, Any], own: dict[str, Any]) -> bool:
-    keys = ("clusterID", "namespace", "name")
-    theirs, ours = spec.get("clientRef", {}), own["clientRef"]
-    return all(theirs.get(key, "") == ours[key] for key in keys)
+def _refuse_if_going(client: EpicClient, item: Item) -> None:
+    gateway = client.find(item.gateway.path)
+    if gateway is not None and is_being_deleted(gateway, item.gateway.collection):
+        raise BeingDeleted(
+            f"gateway {item.gateway.uid!r} is being deleted; it is made anew when that is done"
+        )

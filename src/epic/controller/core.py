@@ -176,7 +176,6 @@ class Translator:
             self._troubled[ref] = result
 
     def _desired(self) -> Desired:
-        # One gateway may be asked for by several objects, by its sharing key: the first by name counts.
         placed = [self._gateways[ref] for ref in sorted(self._gateways)]
         wrong = (problem for result in self._troubled.values() for problem in result.problems)
         connections = [*self._connections.values(), *(g.item.connection for g in placed)]
@@ -251,20 +250,20 @@ def _place(gateway: Gateway, objects: Objects, settings: CoreSettings) -> Placed
             )
             return gateway.problem("UnsupportedProtocol", text)
     cluster = found.connection.cluster
-    uid = key or object_uid(cluster, gateway.ref, gateway.metadata.uid)
+    uid = object_uid(cluster, gateway.ref, gateway.metadata.uid)
     item = Item(
         connection=found.connection,
-        collection="proxies",
+        collection="members" if key else "proxies",
         uid=uid,
         ref=gateway.ref,
         source=gateway.source,
         group=found.template,
-        shared=bool(key),
         spec={
             "clientRef": client_ref(cluster, gateway, uid),
             "display-name": gateway.metadata.name,
             "public-ports": _public_ports(gateway.spec.listeners),
             "gateway": gateway.content["spec"],
+            **({"sharing-key": key} if key else {}),
         },
     )
     return PlacedGateway(gateway, item)

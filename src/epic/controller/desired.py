@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 from epic.controller.objects import Problem, Ref
 from epic.kinds.registry import KINDS
 
-Collection = Literal["proxies", "slices", "routes"]
+Collection = Literal["proxies", "members", "slices", "routes"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Address(NamedTuple):
 
 @dataclass(frozen=True)
 class Item:
-    """An object to be on EPIC. `shared` gateways may belong to another cluster, and then stay as they are."""
+    """An object to be on EPIC; a Gateway with a sharing key is a member of the gateway of that name."""
 
     connection: EpicConnection
     collection: Collection
@@ -49,18 +49,28 @@ class Item:
     source: str
     spec: dict[str, Any]
     group: str = ""
-    shared: bool = False
 
     @cached_property
     def address(self) -> Address:
         """Where it is on EPIC."""
         return Address(self.connection.server, self.connection.account, self.collection, self.uid)
 
+    @cached_property
+    def gateway(self) -> Address:
+        """Of a Gateway, the gateway that it is on EPIC, alone or with others."""
+        if self.collection != "members":
+            return self.address
+        return self.address._replace(collection="proxies", uid=str(self.spec["sharing-key"]))
+
     @property
     def create_path(self) -> str:
         """Where it is created."""
         account = f"/api/epic/accounts/{self.connection.account}"
-        return f"{account}/groups/{self.group}/proxies" if self.group else f"{account}/{self.collection}"
+        return (
+            f"{account}/groups/{self.group}/{self.collection}"
+            if self.group
+            else f"{account}/{self.collection}"
+        )
 
     @property
     def body(self) -> dict[str, Any]:
@@ -70,7 +80,10 @@ class Item:
 
 @dataclass(frozen=True)
 class Desired:
-    """All that is to exist, and what could not be understood; objects of `held` are not to be deleted."""
+    """All that is to exist, and what could not be understood; objects of `held` are not to be deleted.
+
+    `proxies` are Gateways, also those that share one.
+    """
 
     proxies: tuple[Item, ...] = ()
     slices: tuple[Item, ...] = ()

@@ -124,7 +124,7 @@ def _accepted_parents(
             continue
         section = {"sectionName": ref.section_name} if ref.section_name is not None else {}
         port = {"port": ref.port} if ref.port is not None else {}
-        yield {"name": found.item.uid, **section, **port}
+        yield {"name": found.item.gateway.uid, **section, **port}
 
 
 def _refused(route: Route, uid: str, ref: ParentReference, placed: PlacedGateway) -> tuple[str, str] | None:

@@ -30,18 +30,17 @@ class Owned:
     address: Address
     ref: Ref
     cluster: str
-    shared: bool = False
     source: str = ""
 
     @classmethod
     def of(cls, item: Item) -> Owned:
         """The note of an item."""
-        return cls(item.address, item.ref, item.connection.cluster, item.shared, item.source)
+        return cls(item.address, item.ref, item.connection.cluster, item.source)
 
     @cached_property
     def text(self) -> str:
         """The note as JSON: of many notes that are written anew most are as they were."""
-        note = {"ref": list(self.ref), "cluster": self.cluster, "shared": self.shared, "source": self.source}
+        note = {"ref": list(self.ref), "cluster": self.cluster, "source": self.source}
         return json.dumps(self.address._asdict() | note)
 
 
@@ -123,7 +122,6 @@ def _decode(content: dict[str, Any]) -> State:
             Address(o["server"], o["account"], o["collection"], o["uid"]),
             Ref(*o["ref"]),
             o["cluster"],
-            o["shared"],
             o.get("source", ""),
         )
         for o in content["owned"]

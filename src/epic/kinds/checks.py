@@ -11,6 +11,7 @@ from pydantic_core import to_json
 
 from epic.kinds.faults import FieldError
 from epic.model.gatewayapi import GatewaySpec, HTTPRouteSpec, Listener
+from epic.model.members import GWMember
 from epic.model.resources import GWEndpointSlice, GWProxy, GWRoute
 
 MOST_MATCHES = 128
@@ -24,7 +25,7 @@ much more memory than bytes, and nothing else bounds how many there are."""
 _BAD_IN_PATH = re.compile(r"//|/\./|/\.\./|%2[fF]|#|/\.\.?$")
 
 
-def check_listeners(proxy: GWProxy) -> Iterator[FieldError]:
+def check_listeners(proxy: GWProxy | GWMember) -> Iterator[FieldError]:
     """Names are keys; what is not read is bounded too."""
     listeners = proxy.spec.gateway.listeners if proxy.spec.gateway else ()
     counts = Counter(listener.name for listener in listeners)
@@ -41,7 +42,7 @@ def check_listeners(proxy: GWProxy) -> Iterator[FieldError]:
                 yield FieldError((*where, "tls", name), f"{len(given)} items; at most {most} are possible")
 
 
-def check_unserved(proxy: GWProxy) -> Iterator[FieldError]:
+def check_unserved(proxy: GWProxy | GWMember) -> Iterator[FieldError]:
     """What is kept only to be shown is small, in all fields together."""
     if proxy.spec.gateway is None:
         return

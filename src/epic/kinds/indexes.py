@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from epic.kinds.kind import IndexValue
+from epic.model.members import GWMember
 from epic.model.nodes import Quarantine
 from epic.model.releases import ReleasedAddress
 from epic.model.resources import (
@@ -48,6 +49,11 @@ def proxy_addresses(proxy: GWProxy) -> Values:
 def proxy_dns_names(proxy: GWProxy) -> Values:
     """Its DNS names."""
     return {endpoint.dns_name for endpoint in proxy.spec.endpoints}
+
+
+def member_gateway(member: GWMember) -> Values:
+    """(account, gateway) that it shares."""
+    return ((member.account, member.spec.sharing_key),)
 
 
 def route_gateways(route: GWRoute) -> Values:

@@ -11,6 +11,7 @@ from epic.kinds import checks, indexes
 from epic.kinds.kind import ACCOUNT_NAME, ADDRESS_NAME, NUMBER_NAME, Kind, Rest, T
 from epic.model.backlog import TunnelBacklog
 from epic.model.base import Resource
+from epic.model.members import GWMember
 from epic.model.nodes import NodeRevocation, Quarantine
 from epic.model.releases import ReleasedAddress
 from epic.model.resources import (
@@ -87,6 +88,19 @@ GW_PROXY = Kind(
         "dns-name": indexes.proxy_dns_names,
     },
     filled_in=frozenset({"group", "service_prefix", "public_address", "endpoints", "gue_tunnel_endpoints"}),
+    checks=(checks.check_listeners, checks.check_unserved),
+)
+GW_MEMBER = Kind(
+    GWMember,
+    resource="gwmembers",
+    plural="members",
+    singular="member",
+    scope="account",
+    writer="account",
+    short_names=("gwm", "gwms"),
+    rest=Rest("members", "member"),
+    indexes={"gateway": indexes.member_gateway},
+    filled_in=frozenset({"group"}),
     checks=(checks.check_listeners, checks.check_unserved),
 )
 GW_ROUTE = Kind(
@@ -270,6 +284,7 @@ KINDS = Registry(
         NODE,
         USER,
         GW_PROXY,
+        GW_MEMBER,
         GW_ROUTE,
         GW_ENDPOINT_SLICE,
         NODE_REVOCATION,

@@ -14,6 +14,7 @@ from epic.lifecycle.digest import Placed, node_digest
 from epic.lifecycle.goals import Host
 from epic.model.backlog import TunnelBacklog
 from epic.model.base import Resource
+from epic.model.members import GWMember
 from epic.model.nodes import Quarantine
 from epic.model.releases import ReleasedAddress
 from epic.model.resources import GWEndpointSlice, GWProxy, GWRoute, LBServiceGroup, Node, Tunnel
@@ -40,7 +41,7 @@ _LIVES: tuple[type[Resource], ...] = (
     Tunnel,
     TunnelBacklog,
 )
-KINDS: tuple[type[Resource], ...] = (*_LIVES, GWRoute, GWEndpointSlice)
+KINDS: tuple[type[Resource], ...] = (*_LIVES, GWRoute, GWEndpointSlice, GWMember)
 """What matters here."""
 _MANY_TUNNELS = NODE_TUNNELS * 3 // 4
 _MANY_ENDPOINTS = NODE_ENDPOINTS * 3 // 4

@@ -17,6 +17,7 @@ from epic.cli import main, settings
 from epic.cli.printing import output
 from epic.errors import Invalid
 from epic.model.base import Condition
+from epic.model.members import GWMember
 from epic.model.resources import GWProxy, GWRoute, Node
 from epic.model.values.naming import SOURCES_ANNOTATION
 from epic.printable import escape
@@ -81,6 +82,30 @@ def test_what_was_applied_is_deleted_by_kind_and_name(
     assert gone.stdout.startswith(f"gateway/shop/{gateway.name} ")
     assert live_api.store.list(GWRoute) == []
     left = live_api.store.find(GWProxy, "shop", gateway.name)
+    assert left is None or left.deleting
+
+
+def test_a_gateway_that_is_shared_shows_its_members(
+    epicctl: Epicctl, shop: Path, live_api: Any, nodes_at_work: object
+) -> None:
+    platform, gateway = shop / "platform.yaml", shop / "gateway.yaml"
+    documents = list(yaml.safe_load_all(gateway.read_text()))
+    (shared,) = (document for document in documents if document["kind"] == "Gateway")
+    shared["metadata"]["annotations"] = {"puregw.epic-gateway.org/sharing-key": "shop-web"}
+    gateway.write_text(yaml.safe_dump_all(documents))
+    made = epicctl("apply", "-f", str(platform), "-f", str(gateway))
+    assert (made.returncode, made.stderr) == (0, "")
+    again = epicctl("apply", "-f", str(gateway))
+    assert {line.split()[-1] for line in again.stdout.splitlines()} == {"unchanged"}, again
+    head, row = (line.split() for line in epicctl("get", "members").stdout.splitlines())
+    (member,) = live_api.store.list(GWMember)
+    cells = dict(zip([" ".join(head[2:4]), *head[4:6]], row[2:5], strict=True))
+    ref = member.spec.client_ref
+    assert cells == {"CLIENT OBJECT": f"{ref.cluster_id}:shop/web", "GATEWAY": "shop-web", "PORTS": "80"}
+    assert ref.cluster_id in epicctl("get", "gateways").stdout
+    gone = epicctl("delete", "-f", str(gateway))
+    assert "gateway/shop/web deleted" in gone.stdout.splitlines()
+    left = live_api.store.find(GWProxy, "shop", "shop-web")
     assert left is None or left.deleting
 
 

@@ -99,22 +99,6 @@ def test_held_objects_and_objects_of_unknown_files_stay(
     assert mirror.reconcile(Desired(held=held)) == []
 
 
-def test_another_clusters_shared_gateway_is_used_and_left(
-    admin: EpicClient, mirror: Mirror, desired: Callable[..., Desired]
-) -> None:
-    def share(content: dict[str, Any]) -> None:
-        content["metadata"]["annotations"] = {"puregw.epic-gateway.org/sharing-key": "web"}
-
-    theirs = desired(Gateway=share).proxies[0]
-    spec = theirs.spec | {"clientRef": {"clusterID": "far", "namespace": "x", "name": "web", "uid": "web"}}
-    admin.post(theirs.create_path, {"proxy": {"spec": spec}})
-    outcomes = {o.address.collection: o.action for o in mirror.reconcile(desired(Gateway=share))}
-    assert outcomes["proxies"] == "left"
-    removed = {o.address.collection: o.action for o in mirror.reconcile(Desired())}
-    assert removed == {"routes": "deleted", "slices": "deleted", "proxies": "left"}
-    assert admin.get(f"{ACCOUNT}/proxies/web")["proxy"]["spec"]["clientRef"]["clusterID"] == "far"
-
-
 def test_an_unreachable_server_is_asked_once_and_everything_is_tried_again_later(
     mirror: Mirror, desired: Callable[..., Desired], live_api: Any, admin: EpicClient
 ) -> None:

@@ -89,8 +89,12 @@ def test_a_sharing_key_is_the_gateways_name() -> None:
     def share(content: dict[str, Any]) -> None:
         content["metadata"]["annotations"] = {"puregw.epic-gateway.org/sharing-key": "shop-web"}
 
-    proxy = translated(shop(Gateway=share)).proxies[0]
-    assert (proxy.uid, proxy.shared, proxy.spec["clientRef"]["uid"]) == ("shop-web", True, "shop-web")
+    desired = translated(shop(Gateway=share))
+    (member,) = desired.proxies
+    assert (member.collection, member.spec["sharing-key"]) == ("members", "shop-web")
+    assert member.spec["clientRef"]["uid"] == member.uid == translated(shop()).proxies[0].uid
+    assert member.create_path == "/api/epic/accounts/shop/groups/http/members"
+    assert desired.routes[0].spec["http"]["parentRefs"] == [{"name": "shop-web"}]
 
 
 def test_the_users_own_login_replaces_the_configurations() -> None:

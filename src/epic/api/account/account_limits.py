@@ -35,14 +35,14 @@ def check_room_for_one(transaction: Transaction, world: World, obj: GWRoute | GW
 
 @contextmanager
 def within_bytes_limit(transaction: Transaction, world: World, account: str) -> Iterator[None]:
-    """Raise QuotaExceeded if the block made the routes and slices exceed their limit, or by more."""
+    """Raise QuotaExceeded if the block made routes, slices and members exceed their limit, or by more."""
     before = world.sizes.of(account)
     yield
     size, limit = world.sizes.of(account), transaction.get(Account, "", account).spec.bytes_limit
     if size > max(limit, before):
         raise QuotaExceeded(
-            f"the routes and EndpointSlices of account {account!r} would take {size} bytes of memory and may "
-            f"take {limit}; they take {before}; {_HELP} bytesLimit"
+            f"the routes, EndpointSlices and members of account {account!r} would take {size} bytes of "
+            f"memory and may take {limit}; they take {before}; {_HELP} bytesLimit"
         )
 
 

@@ -18,6 +18,7 @@ from epic.api.unreadable import to_replace
 from epic.errors import Conflict
 from epic.kinds.registry import KINDS
 from epic.model.base import Metadata
+from epic.model.members import GWMember
 from epic.model.nodes import Quarantine
 from epic.model.resources import (
     Account,
@@ -36,7 +37,7 @@ from epic.store.interface import Reader, Transaction
 
 router = APIRouter(tags=["accounts"])
 _ADMIN = [Depends(admin_only)]
-_OWNED = (GWRoute, GWEndpointSlice, LBServiceGroup, User)
+_OWNED = (GWMember, GWRoute, GWEndpointSlice, LBServiceGroup, User)
 """What goes with its account."""
 
 

@@ -51,6 +51,7 @@ def _group_body(group: LBServiceGroup) -> dict[str, Any]:
         "account": f"{PREFIX}/accounts/{group.account}",
         "create-service": f"{path}/services",
         "create-proxy": f"{path}/proxies",
+        "create-member": f"{path}/members",
     }
     return {"link": link, "group": shown(group)}
 

@@ -21,6 +21,7 @@ from epic.lifecycle.addresses import unusable_address
 from epic.lifecycle.claims import Claims
 from epic.lifecycle.conditions import with_instances, with_proxy_condition
 from epic.model.base import Condition, Metadata, now
+from epic.model.members import GWMember
 from epic.model.resources import (
     Account,
     GWProxy,
@@ -117,10 +118,15 @@ def change_gateway(transaction: Transaction, proxy: GWProxy, spec: ProxySpecInpu
 
 
 def delete_gateway(transaction: Transaction, proxy: GWProxy) -> None:
-    """Let the gateway go; it stays until its nodes and runs have acknowledged each step of that."""
+    """Let the gateway go; it stays until its nodes and runs have acknowledged each step of that.
+
+    Its members go at once.
+    """
     if not proxy.deleting:
         metadata = proxy.metadata.model_copy(update={"deletion_timestamp": now()})
         transaction.update(proxy.model_copy(update={"metadata": metadata}))
+        for member in transaction.by(GWMember, "gateway", (proxy.account, proxy.name)):
+            transaction.delete(GWMember, member.account, member.name)
 
 
 def refuse_if_deleting(proxy: GWProxy) -> None:

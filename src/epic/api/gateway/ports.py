@@ -11,29 +11,36 @@ from epic.model.resources import ServicePort
 _TRANSPORT = {"HTTP": "TCP", "HTTPS": "TCP", "TLS": "TCP", "TCP": "TCP", "UDP": "UDP"}
 
 
-def ports_and_gateway(spec: ProxySpecInput) -> tuple[tuple[ServicePort, ...], GatewaySpec]:
-    """The gateway's public ports, each once, and its Gateway spec; raises Invalid when they do not fit."""
+def ports_and_gateway(
+    spec: ProxySpecInput, what: str = "proxy"
+) -> tuple[tuple[ServicePort, ...], GatewaySpec]:
+    """The gateway's public ports, each once, and its Gateway spec; raises Invalid when they do not fit.
+
+    `what` is the object's key in the request.
+    """
     gateway = spec.gateway or _compatible_gateway(spec.public_ports)
-    wanted = [_port_of(i, listener) for i, listener in enumerate(gateway.listeners)]
+    wanted = [
+        _port_of(f"{what}.spec.gateway.listeners.{i}", listener)
+        for i, listener in enumerate(gateway.listeners)
+    ]
     ports = _unique(spec.public_ports or tuple(wanted))
     if not ports:
-        raise Invalid("proxy.spec.gateway.listeners: a gateway needs at least one listener")
+        raise Invalid(f"{what}.spec.gateway.listeners: a gateway needs at least one listener")
     open_ports = {(port.protocol, port.port) for port in ports}
     for i, port in enumerate(wanted):
         if (port.protocol, port.port) not in open_ports:
             raise Invalid(
-                f"proxy.spec.gateway.listeners.{i}: its port {port.protocol} {port.port} is not among "
-                f"proxy.spec.public-ports ({_text(ports)}); add it there, or leave public-ports out"
+                f"{what}.spec.gateway.listeners.{i}: its port {port.protocol} {port.port} is not among "
+                f"{what}.spec.public-ports ({_text(ports)}); add it there, or leave public-ports out"
             )
     return ports, gateway
 
 
-def _port_of(index: int, listener: Listener) -> ServicePort:
+def _port_of(where: str, listener: Listener) -> ServicePort:
     transport = _TRANSPORT.get(listener.protocol)
     if transport is None:
         raise Invalid(
-            f"proxy.spec.gateway.listeners.{index}.protocol: {listener.protocol!r} is not supported; "
-            f"use one of {', '.join(_TRANSPORT)}"
+            f"{where}.protocol: {listener.protocol!r} is not supported; use one of {', '.join(_TRANSPORT)}"
         )
     return ServicePort.model_validate({"name": listener.name, "protocol": transport, "port": listener.port})
 

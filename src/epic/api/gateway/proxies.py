@@ -22,6 +22,7 @@ from epic.api.gateway.gateways import (
     refuse_if_deleting,
 )
 from epic.api.gateway.names import DNSNames, with_names
+from epic.api.gateway.sharing import members_of, refuse_if_led
 from epic.api.metadata import check_version, with_sources
 from epic.api.pages import Paging, listed
 from epic.api.precondition import IfMatch
@@ -40,17 +41,17 @@ def _path(account: str, name: str) -> str:
     return f"{PREFIX}/accounts/{account}/proxies/{name}"
 
 
-def _body(proxy: GWProxy, principal: Principal) -> dict[str, Any]:
+def _body(ctx: Context, proxy: GWProxy, principal: Principal) -> dict[str, Any]:
     group = f"{PREFIX}/accounts/{proxy.account}/groups/{proxy.spec.group}"
     link = {"self": _path(proxy.account, proxy.name), "group": group}
-    return {"link": link, "proxy": show_gateway(proxy, principal)}
+    return {"link": link, "proxy": show_gateway(ctx, proxy, principal)}
 
 
 @router.post("/accounts/{account}/groups/{group}/proxies", status_code=302, openapi_extra=_BODY)
 def create(ctx: Ctx, asking: Asking, account: str, group: str, body: _Given) -> Response:
     """Create a gateway from a template; its name is the client Gateway's UID."""
     proxy = with_names(partial(_create, ctx, account, group, body.proxy))
-    return found(_path(account, proxy.name), _body(proxy, asking), body.unknown)
+    return found(_path(account, proxy.name), _body(ctx, proxy, asking), body.unknown)
 
 
 def _create(ctx: Context, account: str, group: str, wanted: ProxyInput, names: DNSNames) -> GWProxy:
@@ -73,13 +74,14 @@ def list_all(ctx: Ctx, asking: Asking, account: str, page: Paging) -> Response:
     """All gateways of the account."""
     check_account(ctx.store, account)
     proxies = ctx.store.list(GWProxy, account)
-    return listed(f"{PREFIX}/accounts/{account}/proxies", proxies, page, lambda p: show_gateway(p, asking))
+    path = f"{PREFIX}/accounts/{account}/proxies"
+    return listed(path, proxies, page, lambda proxy: show_gateway(ctx, proxy, asking))
 
 
 @router.get("/accounts/{account}/proxies/{name}")
 def read(ctx: Ctx, asking: Asking, account: str, name: str) -> Response:
     """A gateway."""
-    return JSONResponse(_body(ctx.store.get(GWProxy, account, name), asking))
+    return JSONResponse(_body(ctx, ctx.store.get(GWProxy, account, name), asking))
 
 
 @router.put("/accounts/{account}/proxies/{name}", status_code=302, openapi_extra=_BODY)
@@ -95,13 +97,14 @@ def replace(ctx: Ctx, asking: Asking, account: str, name: str, body: _Given, if_
         if_match.check(stored)
         refuse_if_deleting(stored)
         check_version(body.proxy.metadata, stored)
+        refuse_if_led(members_of(transaction, stored), stored)
         proxy = change_gateway(transaction, with_sources(body.proxy.metadata, stored), body.proxy.spec)
-    return found(_path(account, name), _body(proxy, asking), body.unknown)
+    return found(_path(account, name), _body(ctx, proxy, asking), body.unknown)
 
 
 @router.delete("/accounts/{account}/proxies/{name}")
 def delete(ctx: Ctx, account: str, name: str, if_match: IfMatch) -> dict[str, str]:
-    """Delete a gateway; it is shown with a deletionTimestamp until it is gone."""
+    """Delete a gateway, for all who share it; it is shown with a deletionTimestamp until it is gone."""
     if not if_match.is_given and discard_unreadable(ctx, GWProxy, account, name):
         return deleted()
     with ctx.store.transaction() as transaction:

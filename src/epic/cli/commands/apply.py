@@ -202,8 +202,8 @@ def _wait_until_gone(client: EpicClient, items: Iterable[Item], report: Report) 
 
 
 def _is_leaving(client: EpicClient, item: Item) -> bool:
-    found = client.find(item.address.path)
-    return found is not None and is_being_deleted(found, item.collection)
+    found = client.find(item.gateway.path)
+    return found is not None and is_being_deleted(found, item.gateway.collection)
 
 
 def _title(item: Item) -> str:

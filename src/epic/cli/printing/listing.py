@@ -13,6 +13,7 @@ from epic.client import PREFIX, EpicClient
 from epic.errors import Denied, Invalid, NotFound
 from epic.kinds import registry
 from epic.kinds.kind import Kind
+from epic.model.members import GWMember
 from epic.model.resources import (
     Account,
     GWEndpointSlice,
@@ -61,6 +62,15 @@ def _ports(row: Row) -> str:
 def _client(row: Row) -> str:
     ref = dig(row, "spec", "clientRef") or {}
     return f"{ref.get('clusterID', '')}:{ref.get('namespace', '')}/{ref.get('name', '')}"
+
+
+def _members(row: Row) -> str:
+    return ", ".join(m.get("clusterID") or "?" for m in dig(row, "status", "members") or ()) or "-"
+
+
+def _conflict(row: Row) -> str:
+    found = condition(row, "Conflicted")
+    return str(found.get("reason")) if found.get("status") == "True" else "-"
 
 
 def _service(row: Row) -> str:
@@ -130,10 +140,21 @@ _COLUMNS: dict[str, tuple[Column, ...]] = {
         ("GATEWAY", _field("spec", "display-name")),
         ("ADDRESS", _field("spec", "public-address")),
         ("PORTS", _ports),
+        ("MEMBERS", _members),
         ("DNS NAME", _dns),
         ("SERVING", _ready),
         ("SECOND CHANCE", _second_chance),
         ("NODES", _nodes),
+        ("AGE", _age),
+    ),
+    GWMember.kind: (
+        _ACCOUNT,
+        _NAME,
+        ("CLIENT OBJECT", _client),
+        ("GATEWAY", _field("spec", "sharing-key")),
+        ("PORTS", _ports),
+        ("ADDRESS", _field("status", "gateway", "public-address")),
+        ("CONFLICT", _conflict),
         ("AGE", _age),
     ),
     GWRoute.kind: (

@@ -21,16 +21,16 @@ ClientOf = Callable[[EpicConnection], EpicClient]
 
 @dataclass(frozen=True)
 class Seen:
-    """An object as the API showed it; `owner` is the client's object: cluster, namespace and name."""
+    """An object as the API showed it; `members` are a shared gateway's: cluster, namespace and name."""
 
     version: str
     digest: bytes
     deleting: bool
     group: str
-    owner: tuple[str, str, str]
+    members: frozenset[tuple[str, str, str]]
     sources: tuple[str, ...]
     answer: dict[str, Any] = field(compare=False, hash=False)
-    """Of gateways, what is told to the client: address, names and conditions."""
+    """Of gateways and members, what is told to the client: address, names and conditions."""
 
 
 class Observed:
@@ -99,7 +99,8 @@ class Observed:
         self._doubtful.discard(address)
         before = self._seen.get(address)
         version = str(item.get("metadata", {}).get("resourceVersion", ""))
-        if before is not None and version and before.version == version:
+        # What a member is told changes with its gateway.
+        if before is not None and version and before.version == version and address.collection != "members":
             return before
         seen = self._seen[address] = seen_of(address.collection, item)
         return seen
@@ -108,21 +109,32 @@ class Observed:
 def seen_of(collection: Collection, item: dict[str, Any]) -> Seen:
     """What is kept of an object."""
     metadata, spec = item.get("metadata", {}), item.get("spec", {})
-    ref = spec.get("clientRef", {})
+    status = item.get("status", {})
     sources = str(metadata.get("annotations", {}).get(SOURCES_ANNOTATION, ""))
     answer = {}
     if collection == "proxies":
-        answer = {"spec": {key: spec[key] for key in ("public-address", "endpoints") if spec.get(key)}}
-        answer["status"] = {"conditions": item.get("status", {}).get("conditions", [])}
+        answer = _answer(spec, status.get("conditions", []))
+    elif collection == "members":
+        gateway = status.get("gateway", {})
+        answer = _answer(gateway, [*status.get("conditions", []), *gateway.get("conditions", [])])
     return Seen(
         version=str(metadata.get("resourceVersion", "")),
         digest=digest(collection, spec),
         deleting="deletionTimestamp" in metadata,
         group=str(spec.get("group", "")),
-        owner=(str(ref.get("clusterID", "")), str(ref.get("namespace", "")), str(ref.get("name", ""))),
+        members=frozenset(map(_client, status.get("members", ()))),
         sources=tuple(filter(None, (part.strip() for part in sources.split(",")))),
         answer=answer,
     )
+
+
+def _answer(gateway: dict[str, Any], conditions: list[Any]) -> dict[str, Any]:
+    told = {key: gateway[key] for key in ("public-address", "endpoints") if gateway.get(key)}
+    return {"spec": told, "status": {"conditions": conditions}}
+
+
+def _client(ref: dict[str, Any]) -> tuple[str, str, str]:
+    return str(ref.get("clusterID", "")), str(ref.get("namespace", "")), str(ref.get("name", ""))
 
 
 def digest(collection: Collection, spec: dict[str, Any]) -> bytes:

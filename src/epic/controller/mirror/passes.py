@@ -18,10 +18,12 @@ from epic.controller.objects import NOTHING_UNSEEN, Unseen
 from epic.controller.state import Owned, Place, State, StateFile
 from epic.errors import EpicError, Unavailable
 
-_REMOVAL_ORDER: dict[Collection, int] = {"routes": 0, "slices": 1, "proxies": 2}
+_REMOVAL_ORDER: dict[Collection, int] = {"routes": 0, "slices": 1, "members": 2, "proxies": 3}
 # So many requests of a pass that a server leaves without an answer, and the rest of it waits.
 _STRIKES = 3
 _NAMED = 3
+_OF_GATEWAYS = ("proxies", "members")
+_CONFLICTED = "Conflicted"
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,13 @@ class Mirror:
         for item in desired.items if warnings else ():
             if item.address in warnings and str(item.ref) not in told:
                 yield Outcome(str(item.ref), item.address, "warned", warnings[item.address], IGNORED)
+        for item in desired.proxies:
+            seen = self.observed.find(item.address) if item.collection == "members" else None
+            for condition in seen.answer["status"]["conditions"] if seen is not None else ():
+                if (condition["type"], condition["status"]) == (_CONFLICTED, "True"):
+                    yield Outcome(
+                        str(item.ref), item.address, "warned", condition["message"], condition["reason"]
+                    )
 
     def _take(self, desired: Desired) -> list[Item]:
         """What is to be looked at: new wishes, and those that are not known to be carried out."""
@@ -157,7 +166,7 @@ class Mirror:
 
     def _set_due(self, account: tuple[str, str], collection: Collection) -> None:
         settings = self._settings
-        period = settings.gateway_list_seconds if collection == "proxies" else settings.list_seconds
+        period = settings.gateway_list_seconds if collection in _OF_GATEWAYS else settings.list_seconds
         # Hosts that began together do not ask together for ever.
         self._due[*account, collection] = self._clock() + period * random.uniform(0.8, 1.2)  # noqa: S311
 

@@ -50,11 +50,12 @@ class Writer:
         if seen is None:
             return "deleted"
         own = (owned.cluster, owned.ref.namespace, owned.ref.name)
-        if owned.shared and seen.owner != own:
-            return "left"
-        if self._claims(owned.address.collection):
+        if self._claims(owned.address.collection) or owned.address.collection == "proxies":
             # Another host may have begun to ask for it since.
             seen = self._observed.look(connection, owned.address)
+            if seen is not None and own in seen.members:
+                # The Gateway shares it now, and lets go of it as a member.
+                return "left"
             if seen is not None and self._others(seen):
                 self._withdraw(owned, connection, seen)
                 return "left"
@@ -74,9 +75,6 @@ class Writer:
         if seen.deleting:
             self._observed.doubt(item.address)
             raise BeingDeleted("it is being deleted; it is created anew when that is done")
-        ref = item.spec["clientRef"]
-        if item.shared and seen.owner != (ref["clusterID"], ref["namespace"], ref["name"]):
-            return "left"
         if item.group and seen.group and seen.group != item.group:
             raise Invalid(
                 f"the gateway was made from template {seen.group!r} and cannot move to {item.group!r}; "

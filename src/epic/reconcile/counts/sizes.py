@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many bytes of memory the routes and EndpointSlices of each account take."""
+"""How many bytes of memory the routes, EndpointSlices and members of each account take."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections import Counter
 from pydantic import BaseModel
 
 from epic.model.base import Resource
+from epic.model.members import GWMember
 from epic.model.resources import GWEndpointSlice, GWRoute
 
 # As measured of the cache's objects; a field or item is a short text, a number or an address.
@@ -41,11 +42,11 @@ class Sizes:
         self._in_account: Counter[str] = Counter()
 
     def apply(self, kind: str, account: str, name: str, obj: Resource | None) -> None:
-        """Take in a route or EndpointSlice, or that it is gone; others do not matter."""
-        if kind not in (GWRoute.kind, GWEndpointSlice.kind):
+        """Take in a route, EndpointSlice or member, or that it is gone; others do not matter."""
+        if kind not in (GWRoute.kind, GWEndpointSlice.kind, GWMember.kind):
             return
         self._in_account[account] -= self._of.pop((kind, account, name), 0)
-        if isinstance(obj, GWRoute | GWEndpointSlice):
+        if isinstance(obj, GWRoute | GWEndpointSlice | GWMember):
             size = memory_of(obj.spec)
             self._of[kind, account, name] = size
             self._in_account[account] += size

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Clusters that share a gateway: one is made, each leaves with its own, the last takes the gateway along."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from manifests import shop, translated
+
+from epic.client import EpicClient
+from epic.controller.desired import Desired, EpicConnection
+from epic.controller.mirror import Mirror, MirrorSettings, Outcome
+from epic.controller.state import StateFile
+from epic.model.members import GWMember
+from epic.model.resources import GWEndpointSlice, GWProxy, GWRoute
+
+ACCOUNT = "/api/epic/accounts/shop"
+Desire = Callable[..., Desired]
+
+
+@pytest.fixture
+def wish(live_api: Any, admin: EpicClient) -> Desire:
+    """What a cluster's manifests ask for: a Gateway with a sharing key, a route, a slice."""
+    group = {"group": {"spec": {"service-prefix": "default", "can-be-shared": True}}}
+    admin.put(f"{ACCOUNT}/groups/http", group)
+
+    def make(cluster: str, port: int = 80, key: str = "web") -> Desired:
+        def named(content: dict[str, Any]) -> None:
+            content["spec"]["epic"]["cluster-name"] = cluster
+
+        def sharing(content: dict[str, Any]) -> None:
+            content["metadata"]["annotations"] = {"puregw.epic-gateway.org/sharing-key": key} if key else {}
+            content["spec"]["listeners"][0]["port"] = port
+
+        found = translated(shop(GatewayClassConfig=named, Gateway=sharing))
+        here = EpicConnection(live_api.url, "shop", "shop", "shop-password", cluster)
+        moved = {
+            name: tuple(replace(item, connection=here) for item in getattr(found, name))
+            for name in ("proxies", "slices", "routes")
+        }
+        return replace(found, connections=(here,), **moved)
+
+    return make
+
+
+def _mirror(tmp_path: Path, cluster: str, host: str = "node1") -> Mirror:
+    return Mirror(
+        StateFile(tmp_path / cluster / host / "made.json"),
+        lambda c: EpicClient(c.server, c.username, c.password),
+        MirrorSettings(f"{cluster}/{host}"),
+    )
+
+
+def _actions(outcomes: list[Outcome]) -> dict[str, str]:
+    return {o.address.collection: o.action for o in outcomes}
+
+
+def _gateway(admin: EpicClient) -> dict[str, Any]:
+    (proxy,) = admin.get(f"{ACCOUNT}/proxies")["items"]
+    return dict(proxy)
+
+
+def _clusters(admin: EpicClient) -> list[str]:
+    return [member["clusterID"] for member in _gateway(admin)["status"].get("members", [])]
+
+
+def test_two_clusters_have_one_gateway_and_each_leaves_with_its_own(
+    admin: EpicClient, live_api: Any, tmp_path: Path, wish: Desire
+) -> None:
+    one, two = _mirror(tmp_path, "one"), _mirror(tmp_path, "two")
+    made = {"members": "created", "routes": "created", "slices": "created"}
+    assert _actions(one.reconcile(wish("one"))) == made
+    assert _actions(two.reconcile(wish("two"))) == made
+    assert (_gateway(admin)["metadata"]["name"], _clusters(admin)) == ("web", ["one", "two"])
+    assert {route.spec.http.parent_refs[0].name for route in live_api.store.list(GWRoute)} == {"web"}
+    gone = {"members": "deleted", "routes": "deleted", "slices": "deleted"}
+    assert _actions(one.reconcile(Desired())) == gone
+    assert (_clusters(admin), live_api.store.list(GWProxy)[0].deleting) == (["two"], False)
+    # All that is the other's is as it was.
+    two.expire()
+    assert two.reconcile(wish("two")) == []
+    left = [obj for kind in (GWRoute, GWEndpointSlice) for obj in live_api.store.list(kind)]
+    assert {obj.spec.client_ref.cluster_id for obj in left} == {"two"}
+    assert _actions(two.reconcile(Desired())) == gone
+    assert live_api.store.list(GWProxy)[0].deleting
+    assert live_api.store.list(GWMember) == []
+
+
+def test_a_second_pass_writes_nothing(admin: EpicClient, live_api: Any, tmp_path: Path, wish: Desire) -> None:
+    one, two = _mirror(tmp_path, "one"), _mirror(tmp_path, "two")
+    one.reconcile(wish("one"))
+    two.reconcile(wish("two"))
+    revision = live_api.store.revision
+    for mirror, cluster in ((one, "one"), (two, "two")):
+        mirror.expire()
+        assert mirror.reconcile(wish(cluster)) == []
+    assert live_api.store.revision == revision
+
+
+def test_a_cluster_that_asks_for_other_listeners_is_told_and_nothing_flips(
+    admin: EpicClient, live_api: Any, tmp_path: Path, wish: Desire
+) -> None:
+    one, two = _mirror(tmp_path, "one"), _mirror(tmp_path, "two")
+    one.reconcile(wish("one"))
+    two.reconcile(wish("two", port=8080))
+    revision = live_api.store.revision
+    for _ in range(2):
+        two.expire()
+        (told,) = two.reconcile(wish("two", port=8080))
+        assert (told.object, told.action, told.reason) == ("Gateway shop/web", "warned", "ListenersDiffer")
+        assert told.message.startswith("Gateway shop/web of cluster one asks for other listeners")
+        one.expire()
+        assert one.reconcile(wish("one")) == []
+    assert live_api.store.revision == revision
+    assert _gateway(admin)["spec"]["public-ports"][0]["port"] == 80
+    # It is over when the first has left, though nothing of the second has changed.
+    one.reconcile(Desired())
+    two.expire()
+    assert two.reconcile(wish("two", port=8080)) == []
+    assert _gateway(admin)["spec"]["public-ports"][0]["port"] == 8080
+
+
+def test_hosts_of_one_cluster_are_one_member(admin: EpicClient, tmp_path: Path, wish: Desire) -> None:
+    one, two = _mirror(tmp_path, "one", "node1"), _mirror(tmp_path, "one", "node2")
+    one.reconcile(wish("one"))
+    two.reconcile(wish("one"))
+    assert _clusters(admin) == ["one"]
+    assert _actions(one.reconcile(Desired()))["members"] == "left"
+    assert _clusters(admin) == ["one"]
+    two.expire()
+    two.reconcile(wish("one"))
+    assert _actions(two.reconcile(Desired()))["members"] == "deleted"
+    assert "deletionTimestamp" in _gateway(admin)["metadata"]
+
+
+def test_who_made_the_gateway_alone_and_shares_it_now_lets_nobody_lose_it(
+    admin: EpicClient, live_api: Any, tmp_path: Path, wish: Desire
+) -> None:
+    """As where the first Gateway's UID is what the others share it by."""
+    one = _mirror(tmp_path, "one")
+    alone = wish("one", key="")
+    one.reconcile(alone)
+    uid = alone.proxies[0].uid
+    one.reconcile(wish("one", key=uid))
+    _mirror(tmp_path, "two").reconcile(wish("two", key=uid))
+    (proxy,) = live_api.store.list(GWProxy)
+    assert (proxy.name, proxy.deleting, _clusters(admin)) == (uid, False, ["one", "two"])
+    one.reconcile(Desired())
+    assert (live_api.store.list(GWProxy)[0].deleting, _clusters(admin)) == (False, ["two"])
+
+
+def test_a_template_that_is_not_shared_keeps_a_second_cluster_out(
+    admin: EpicClient, tmp_path: Path, wish: Desire
+) -> None:
+    one, two = _mirror(tmp_path, "one"), _mirror(tmp_path, "two")
+    admin.put(f"{ACCOUNT}/groups/http", {"group": {"spec": {"service-prefix": "default"}}})
+    one.reconcile(wish("one"))
+    (refused,) = [o for o in two.reconcile(wish("two")) if o.address.collection == "members"]
+    assert (refused.action, refused.reason) == ("failed", "Forbidden")
+    assert "ask the platform's administrators for can-be-shared" in refused.message
+    assert _clusters(admin) == ["one"]
