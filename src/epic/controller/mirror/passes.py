@@ -150,6 +150,9 @@ class Mirror:
             for collection in COLLECTIONS:
                 if self._clock() < self._due.get((*account, collection), float("-inf")):
                     continue
+                if collection == "members" and not self._shares(account, desired):
+                    self._set_due(account, collection)
+                    continue
                 try:
                     self._unsettle(self.observed.list(connection, collection))
                 except EpicError as error:
@@ -163,6 +166,11 @@ class Mirror:
                 self._listed.add((*account, collection))
                 self._set_due(account, collection)
         return unlisted, outcomes
+
+    def _shares(self, account: tuple[str, str], desired: Desired) -> bool:
+        """Whether a Gateway of the account shares one, or did: else nobody need ask for its members."""
+        addresses = (*(item.address for item in desired.proxies), *self.state.owned)
+        return any(a.collection == "members" and (a.server, a.account) == account for a in addresses)
 
     def _set_due(self, account: tuple[str, str], collection: Collection) -> None:
         settings = self._settings
