@@ -35,7 +35,8 @@ from epic.ads.desired import configurations
 from epic.ads.desired.assemble import Accepted
 from epic.ads.desired.configurations import Key
 from epic.ads.desired.objects import Inputs, ObjectIndex
-from epic.ads.service import AdsService, AdsSettings
+from epic.ads.service import AdsService
+from epic.ads.settings import AdsSettings
 from epic.ads.snapshot import ENDPOINT, TYPES, Resources
 from epic.envoy.resources import Bundle
 from epic.gatewayapi.translate import translate

@@ -17,6 +17,11 @@ from epic.proto import epic_pb2_grpc
 _OPTIONS = (
     # Else connections that say nothing are kept for two minutes.
     ("grpc.server_handshake_timeout_ms", 10_000),
+    # A node that vanished without a word, or reads nothing, is noticed within the sum of the two times.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 15_000),
+    # A stream, a report and a renewal; a connection has no more calls under way than that needs.
+    ("grpc.max_concurrent_streams", 16),
     # A node that comes back names all that it has: up to 262,144 endpoints, by gateway and address.
     ("grpc.max_receive_message_length", 64 << 20),
 )

@@ -8,14 +8,13 @@ import gc
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Set
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from pathlib import Path
 
 from epic.ads.agents import AgentService
-from epic.ads.delta.protocol import UnpacedStream
 from epic.ads.delta.server import DeltaServer
+from epic.ads.delta.unpaced import UnpacedStream
 from epic.ads.desired.assemble import Accepted
 from epic.ads.desired.configurations import Configurations
 from epic.ads.desired.nodes import NodeSnapshots, told
@@ -24,7 +23,7 @@ from epic.ads.desired.parts import NodeChanges, Parts
 from epic.ads.desired.revisions import Revisions
 from epic.ads.desired.siblings import SiblingLists
 from epic.ads.desired.unseen import KEPT, Unseen
-from epic.ads.identity.authorization import Authorizer
+from epic.ads.identity.authorization import Authorizer, client_name
 from epic.ads.identity.credentials import ServerFiles
 from epic.ads.identity.issuer import Issuer
 from epic.ads.listening import listening
@@ -36,13 +35,13 @@ from epic.ads.reports import (
     second_chances,
     silent_addresses,
 )
+from epic.ads.settings import AdsSettings
 from epic.ads.snapshot import TUNNEL
 from epic.ads.statuses import Statuses
 from epic.envoy.judge import Judge
 from epic.envoy.resources import Bundle
 from epic.envoy.validate import validate
 from epic.errors import EpicError, NotWritable
-from epic.ipam.networks import DEFAULT_POOLS, Pools
 from epic.lifecycle.tunnels import Evidence
 from epic.live import Live, Place, epic_place, workload_place
 from epic.model.base import now
@@ -61,20 +60,8 @@ _DEBOUNCE_SECONDS = 0.005
 _SILENCE = timedelta(seconds=30)
 _WATCH_SILENCE_SECONDS = 5.0
 _AGAIN_SECONDS = 2.0
-
-
-@dataclass(frozen=True)
-class AdsSettings:
-    """Where to listen, with which certificates, which Envoy validates, where accepted revisions are kept."""
-
-    listen: str
-    port: int
-    certificate: Path
-    key: Path
-    issuer: Issuer
-    envoy_binary: Path
-    revisions: Path | None = None
-    pools: Pools = DEFAULT_POOLS
+# An agent has one; that of before it came again may be there until somebody notices that it is dead.
+_MOST_STREAMS = 2
 
 
 class AdsService:
@@ -111,7 +98,14 @@ class AdsService:
         self._configurations = Configurations(self._validate, self._touch, self._revisions)
         self.authorize = Authorizer(store, self._is_known)
         new_stream = partial(UnpacedStream, stays=self._unseen.hides)
-        self._server = DeltaServer(self, self.authorize, new_stream=new_stream)
+        self._server = DeltaServer(
+            self,
+            self.authorize,
+            new_stream=new_stream,
+            on_room=self._wake.set,
+            client_of=client_name,
+            most_streams=_MOST_STREAMS,
+        )
         self._unsaved: dict[GatewayId, tuple[str, EpicError | None]] = {}
         self._save = asyncio.Event()
         self.port = settings.port
@@ -327,7 +321,7 @@ class AdsService:
             self._sees_more = False
             self._snapshots.begin_anew(self._siblings)
         for name in self._node_names():
-            if self._snapshots.is_behind(name):
+            if self._snapshots.is_behind(name) and self._server.takes(name):
                 await self._snapshots.make(name)
                 node = self._objects.node(name)
                 if node is not None or self._unseen.has(Node, "", name):

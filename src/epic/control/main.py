@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from epic.ads.service import AdsService
-from epic.ads.service import AdsSettings as AdsServiceSettings
+from epic.ads.settings import AdsSettings as AdsServiceSettings
 from epic.api.app import create_app
 from epic.api.context import Context
 from epic.cache.store import CachedStore

@@ -18,7 +18,8 @@ from pydantic import SecretStr
 from stores import open_store
 
 from epic.ads.delta.client import DeltaClient, mtls_channel
-from epic.ads.service import AdsService, AdsSettings
+from epic.ads.service import AdsService
+from epic.ads.settings import AdsSettings
 from epic.ads.snapshot import (
     NODE_STATE,
     TYPES,

@@ -24,7 +24,8 @@ from stores import open_store
 from epic.ads import service as module
 from epic.ads.delta.client import DeltaClient, mtls_channel
 from epic.ads.identity.issuer import Issuer
-from epic.ads.service import AdsService, AdsSettings
+from epic.ads.service import AdsService
+from epic.ads.settings import AdsSettings
 from epic.ads.snapshot import INSTANCE, TYPES, Resources
 from epic.model.base import Metadata
 from epic.model.nodes import NodeRevocation, NodeRevocationSpec

@@ -7,7 +7,8 @@ from envoy.service.discovery.v3 import discovery_pb2 as pb
 from google.protobuf.wrappers_pb2 import StringValue
 from google.rpc import status_pb2
 
-from epic.ads.delta.protocol import Acked, PacedStream, Refused, Stream, UnpacedStream
+from epic.ads.delta.protocol import Acked, PacedStream, Refused, Stream
+from epic.ads.delta.unpaced import UnpacedStream
 from epic.ads.snapshot import (
     CLUSTER,
     ENDPOINT,

@@ -9,17 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
-from datetime import UTC, datetime
-from ipaddress import IPv4Address
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from ads_site import tunnel
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
-from envoy.service.discovery.v3 import discovery_pb2 as pb
-from google.rpc import status_pb2
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -29,10 +24,21 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from pydantic import SecretStr
+from publication_world import (
+    Agent,
+    Objects,
+    Unheard,
+    gateway_object,
+    node_object,
+    route_object,
+    siblings_object,
+    slice_object,
+    tunnel_object,
+)
 from whole_snapshot import node_snapshot
 
 from epic.ads import service
+from epic.ads.delta import unpaced
 from epic.ads.desired import configurations, parts
 from epic.ads.desired import nodes as nodes_module
 from epic.ads.desired.assemble import Accepted, GatewayParts, gateway_parts, node_state
@@ -40,25 +46,21 @@ from epic.ads.desired.configurations import Key
 from epic.ads.desired.objects import Inputs
 from epic.ads.desired.parts import Parts
 from epic.ads.desired.siblings import SiblingLists
-from epic.ads.service import AdsService, AdsSettings
-from epic.ads.snapshot import NODE_STATE, TYPES, Snapshot
+from epic.ads.service import AdsService
+from epic.ads.settings import AdsSettings
+from epic.ads.snapshot import NODE_STATE, Resources, Snapshot
 from epic.envoy.endpoints import TargetPorts
 from epic.envoy.resources import Bundle
 from epic.gatewayapi.translate import translate
 from epic.ipam.networks import DEFAULT_POOLS, Pools
 from epic.lifecycle.digest import Placed
-from epic.model.base import Metadata, Resource
-from epic.model.instances import ProxyInstance
 from epic.model.resources import EnvoyResources, GWEndpointSlice, GWProxy, GWRoute, Node, Tunnel
-from epic.model.siblings import Sibling, Siblings, SiblingsSpec
-from epic.model.values.keys import EpochKey
+from epic.model.siblings import Siblings
 from epic.model.values.naming import GatewayId
-from epic.reconcile.siblings import stamped
 from epic.store.interface import Change
 from epic.tunnels import proxy_services, route_parents
 
 EXAMPLES = int(os.environ.get("EPIC_ADS_SEQUENCES", "30"))
-TIME = datetime(2026, 1, 1, tzinfo=UTC)
 ACCOUNTS, NODES, GATEWAYS, SERVICES = ("a", "b"), ("e1", "e2"), ("g1", "g2"), ("S1", "S2")
 
 accounts, nodes = st.sampled_from(ACCOUNTS), st.sampled_from(NODES)
@@ -66,101 +68,21 @@ gateways = st.builds(GatewayId, accounts, st.sampled_from(GATEWAYS))
 on_nodes = st.sets(nodes)
 
 
-class Objects:
-    """A store in memory, whose watch may break."""
-
-    revision = 1
-
-    def __init__(self) -> None:
-        self._objects: dict[tuple[str, str, str], Resource] = {}
-        self._changes: asyncio.Queue[Change | None] = asyncio.Queue()
-
-    def put(self, obj: Resource) -> None:
-        self._objects[obj.kind, obj.account, obj.name] = obj
-        self._changes.put_nowait(Change(1, obj.kind, obj.account, obj.name, obj))
-
-    def delete(self, kind: str, account: str, name: str) -> None:
-        if self._objects.pop((kind, account, name), None) is not None:
-            self._changes.put_nowait(Change(1, kind, account, name, None))
-
-    def break_watch(self) -> None:
-        self._changes.put_nowait(None)
-
-    def list(self, kind: type[Any], account: str | None = None) -> list[Any]:
-        found = [o for _, o in sorted(self._objects.items()) if isinstance(o, kind)]
-        return [o for o in found if account in {None, o.account}]
-
-    def unreadable(self, *_: object) -> Sequence[object]:
-        return ()
-
-    def exists(self, *_: object) -> bool:
-        return True
-
-    async def watch(self, _: int) -> AsyncIterator[Change]:
-        self._changes = asyncio.Queue()
-        while True:
-            change = await self._changes.get()
-            if change is None:
-                raise OSError("the store does not answer")
-            yield change
-
-
-class Unheard:
-    """Statuses that nobody writes down."""
-
-    async def configured(self, *_: object) -> None:
-        pass
-
-
-class Agent:
-    """A node's agent, on a stream without a network."""
-
-    def __init__(self) -> None:
-        self.held: dict[str, dict[str, str]] = {type_url: {} for type_url in TYPES}
-        self.unanswered: list[pb.DeltaDiscoveryResponse] = []
-        self.refused: set[tuple[str, str]] = set()
-        self._requests: asyncio.Queue[pb.DeltaDiscoveryRequest] = asyncio.Queue()
-
-    def begin(self, node: str) -> None:
-        self.unanswered, self._requests = [], asyncio.Queue()
-        for type_url in TYPES:
-            request = pb.DeltaDiscoveryRequest(
-                type_url=type_url, initial_resource_versions=self.held[type_url]
-            )
-            request.node.id = node
-            self._requests.put_nowait(request)
-
-    async def requests(self) -> AsyncIterator[pb.DeltaDiscoveryRequest]:
-        while True:
-            yield await self._requests.get()
-
-    async def send_initial_metadata(self, _: object) -> None:
-        pass
-
-    async def write(self, response: pb.DeltaDiscoveryResponse) -> None:
-        await asyncio.sleep(0)
-        self.unanswered.append(response)
-
-    def answer(self, *, refuses: bool = False) -> None:
-        response = self.unanswered.pop(0)
-        request = pb.DeltaDiscoveryRequest(type_url=response.type_url, response_nonce=response.nonce)
-        held = self.held[response.type_url]
-        if refuses:
-            request.error_detail.CopyFrom(status_pb2.Status(code=3, message="no"))
-            names = [*(r.name for r in response.resources), *response.removed_resources]
-            self.refused.update((response.type_url, name) for name in names)
-        else:
-            held.update({resource.name: resource.version for resource in response.resources})
-            for name in response.removed_resources:
-                held.pop(name, None)
-        self._requests.put_nowait(request)
-
-
 async def translated(inputs: Inputs, key: Key) -> Accepted:
     """Every cluster there is to be, without text."""
     routing = translate(inputs.proxy, inputs.routes, key.services).routing
     names = sorted(cluster.name for cluster in routing.clusters)
     return Accepted(routing, Bundle(",".join(names), {name: Cluster(name=name) for name in names}, {}, {}))
+
+
+def tunnel_name(number: int, gateway: GatewayId) -> str:
+    """A tunnel is of one gateway for ever."""
+    return str(number + 10 * ACCOUNTS.index(gateway.account) + 100 * GATEWAYS.index(gateway.proxy))
+
+
+def _but(account: str, resources: Resources) -> Resources:
+    """Those of all other accounts."""
+    return {name: resource for name, resource in resources.items() if not name.startswith(account)}
 
 
 class Comparison(RuleBasedStateMachine):
@@ -175,6 +97,8 @@ class Comparison(RuleBasedStateMachine):
             patch.object(asyncio, "to_thread", self.aside),
             patch.object(parts, "_MOST_AT_ONCE", 6),
             patch.object(nodes_module, "_MOST_AT_ONCE", 1),
+            patch.object(unpaced, "_MOST_AT_ONCE", 2),
+            patch.object(unpaced, "_MOST_LEAVING", 2),
             patch.object(parts, "gateway_parts", self.parts_of),
             patch.object(configurations, "_translated", translated),
             patch.object(service, "_DEBOUNCE_SECONDS", 0),
@@ -190,6 +114,7 @@ class Comparison(RuleBasedStateMachine):
         self.service._configurations._validate = lambda _: asyncio.sleep(0)  # type: ignore[assignment]
         self.server = self.service._server
         self.server._authorize = lambda *_: None
+        self.server._client_of = lambda agent: str(id(agent))
         self.agents = {node: Agent() for node in NODES}
         self.streams: dict[str, asyncio.Task[None]] = {}
         for node in NODES:
@@ -244,9 +169,7 @@ class Comparison(RuleBasedStateMachine):
 
     @rule(node=nodes, removals=st.integers(0, 1), lost=st.sampled_from([False, False, True]))
     def put_node(self, node: str, removals: int, *, lost: bool = False) -> None:
-        spec, status = {"address": f"172.30.11.{node[1:]}"}, {"removals": removals, "lost": lost}
-        obj = Node.model_validate({"metadata": {"name": node}, "spec": spec, "status": status})
-        self.store.put(obj)
+        self.store.put(node_object(node, removals, lost=lost))
 
     @rule(node=nodes)
     def delete_node(self, node: str) -> None:
@@ -254,19 +177,7 @@ class Comparison(RuleBasedStateMachine):
 
     @rule(gateway=gateways, on=on_nodes, draining=st.booleans(), service=st.integers(1, 2))
     def put_gateway(self, gateway: GatewayId, on: set[str], draining: bool, service: int) -> None:
-        instances = tuple(
-            ProxyInstance(node=n, inside_address=IPv4Address(f"100.64.{service}.{n[1:]}"), draining=draining)
-            for n in sorted(on)
-        )
-        listener = {"name": "web", "port": 80, "protocol": "HTTP"}
-        spec = {
-            "public-address": "203.0.113.1",
-            "gateway": {"gatewayClassName": "epic", "listeners": [listener]},
-        }
-        metadata = {"name": gateway.proxy, "namespace": gateway.account}
-        found = GWProxy.model_validate({"metadata": metadata, "spec": spec})
-        status = found.status.model_copy(update={"service": service, "instances": instances})
-        self.store.put(found.model_copy(update={"status": status}))
+        self.store.put(gateway_object(gateway, on, draining=draining, service=service))
 
     @rule(gateway=gateways)
     def delete_gateway(self, gateway: GatewayId) -> None:
@@ -279,10 +190,7 @@ class Comparison(RuleBasedStateMachine):
         to=st.sampled_from(SERVICES),
     )
     def put_route(self, account: str, number: int, on: set[str], to: str) -> None:
-        rules = [{"matches": [{"path": {"value": "/"}}], "backendRefs": [{"name": to, "port": 80}]}]
-        spec = {"http": {"parentRefs": [{"name": name} for name in sorted(on)], "rules": rules}}
-        metadata = {"name": f"r{number}", "namespace": account}
-        self.store.put(GWRoute.model_validate({"metadata": metadata, "spec": spec}))
+        self.store.put(route_object(account, number, on, to))
 
     @rule(account=accounts, number=st.integers(1, 2))
     def delete_route(self, account: str, number: int) -> None:
@@ -295,15 +203,7 @@ class Comparison(RuleBasedStateMachine):
         last=st.sets(st.integers(1, 5), max_size=4),
     )
     def put_slice(self, account: str, number: int, of: str, last: set[int]) -> None:
-        spec = {
-            "clientRef": {"clusterID": "lab"},
-            "parentRef": {"uid": of},
-            "endpoints": [{"addresses": [f"10.0.0.{n}"], "nodeName": "n1"} for n in sorted(last)],
-            "ports": [{"port": 8080}],
-            "nodeAddresses": {"n1": "192.168.50.11"},
-        }
-        metadata = {"name": f"s{number}", "namespace": account}
-        self.store.put(GWEndpointSlice.model_validate({"metadata": metadata, "spec": spec}))
+        self.store.put(slice_object(account, number, of, last))
 
     @rule(account=accounts, number=st.integers(1, 2))
     def delete_slice(self, account: str, number: int) -> None:
@@ -311,36 +211,15 @@ class Comparison(RuleBasedStateMachine):
 
     @rule(number=st.integers(1, 4), gateway=gateways, node=nodes, deleting=st.booleans())
     def put_tunnel(self, number: int, gateway: GatewayId, node: str, deleting: bool) -> None:
-        given = tunnel()
-        # A tunnel is of one gateway for ever.
-        name = str(number + 10 * ACCOUNTS.index(gateway.account) + 100 * GATEWAYS.index(gateway.proxy))
-        metadata = Metadata(
-            name=name, namespace=gateway.account, deletion_timestamp=TIME if deleting else None
-        )
-        spec = given.spec.model_copy(update={"proxy": gateway.proxy, "epic_node": node})
-        self.store.put(given.model_copy(update={"metadata": metadata, "spec": spec}))
+        self.store.put(tunnel_object(tunnel_name(number, gateway), gateway, node, deleting=deleting))
 
     @rule(number=st.integers(1, 4), gateway=gateways)
     def delete_tunnel(self, number: int, gateway: GatewayId) -> None:
-        name = str(number + 10 * ACCOUNTS.index(gateway.account) + 100 * GATEWAYS.index(gateway.proxy))
-        self.store.delete(Tunnel.kind, gateway.account, name)
+        self.store.delete(Tunnel.kind, gateway.account, tunnel_name(number, gateway))
 
     @rule(gateway=gateways, on=on_nodes)
     def put_siblings(self, gateway: GatewayId, on: set[str]) -> None:
-        spec = SiblingsSpec(
-            public_address=IPv4Address("203.0.113.1"),
-            siblings=tuple(
-                Sibling(node=n, index=i, address=IPv4Address("172.30.11.2"), joined=1, since=TIME)
-                for i, n in enumerate(sorted(on))
-            ),
-            keys=(EpochKey(epoch=1, secret=SecretStr("00" * 16)),),
-            signing_epoch=1,
-            signing_since=TIME,
-            generation=1,
-            changed=TIME,
-        )
-        metadata = Metadata(name=gateway.proxy, namespace=gateway.account)
-        self.store.put(Siblings(metadata=metadata, spec=stamped(gateway, spec)))
+        self.store.put(siblings_object(gateway, on))
 
     @rule(gateway=gateways)
     def delete_siblings(self, gateway: GatewayId) -> None:
@@ -403,15 +282,38 @@ class Comparison(RuleBasedStateMachine):
                 self.turn()
         for node, agent in self.agents.items():
             assert not agent.unanswered
-            published = self.server._snapshots.get(node)
-            if published is None:
-                continue
-            for type_url, resources in published.items():
+            assert self.lacks(node) <= agent.refused
+            assert node not in self.server.published or self.server.takes(node)
+
+    @precondition(lambda self: self.building.is_set() and not self.broken)
+    @rule(busy=accounts)
+    def one_account_never_pauses(self, busy: str) -> None:
+        """What others have on nodes comes to be as it should, though something is always unanswered."""
+        for number in range(40):
+            self.put_slice(busy, 1, "S1", {number % 5, (number + 2) % 5})
+            unanswered = {node: len(agent.unanswered) for node, agent in self.agents.items()}
+            self.turn()
+            for node, agent in self.agents.items():
+                for _ in range(unanswered[node]):
+                    agent.answer()
+        for node, agent in self.agents.items():
+            theirs = {(type_url, name) for type_url, name in self.lacks(node) if not name.startswith(busy)}
+            assert theirs <= agent.refused
+        for obj in self.store.list(Node):
+            if obj.name in self.server.published:
+                published, anew = self.server._snapshots[obj.name], self.made_anew(obj)
+                for type_url, resources in anew.items():
+                    assert _but(busy, published[type_url]) == _but(busy, resources)
+
+    def lacks(self, node: str) -> set[tuple[str, str]]:
+        """Types and names of which the node's agent has something else than is published."""
+        agent, found = self.agents[node], set()
+        for type_url, resources in self.server._snapshots.get(node, {}).items():
+            # While it keeps what it should not have, it is not told to report that it has not.
+            if type_url != NODE_STATE or not agent.refused:
                 wanted = {name: resource.version for name, resource in resources.items()}
-                differing = {name for name, _ in agent.held[type_url].items() ^ wanted.items()}
-                # While it keeps what it should not have, it is not told to report that it has not.
-                if type_url != NODE_STATE or not agent.refused:
-                    assert {(type_url, name) for name in differing} <= agent.refused
+                found |= {(type_url, name) for name, _ in agent.held[type_url].items() ^ wanted.items()}
+        return found
 
     # What must hold
 
@@ -433,7 +335,7 @@ class Comparison(RuleBasedStateMachine):
             assert self.service._parts.of(proxy.id) == made
         known = {node.name for node in self.store.list(Node) if not node.status.lost}
         assert self.server.published == known
-        assert not any(self.service._snapshots.is_behind(node) for node in known)
+        assert not any(self.service._snapshots.is_behind(node) and self.server.takes(node) for node in known)
 
     def inputs(self, proxy: GWProxy) -> Inputs:
         """By going through all of the account."""

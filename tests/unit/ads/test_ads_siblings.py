@@ -26,7 +26,7 @@ from envoy.service.discovery.v3 import discovery_pb2 as pb
 from pydantic import SecretStr
 
 from epic.ads.delta.client import DeltaClient
-from epic.ads.delta.protocol import UnpacedStream
+from epic.ads.delta.unpaced import UnpacedStream
 from epic.ads.desired.siblings import SiblingLists
 from epic.ads.service import AdsService
 from epic.ads.snapshot import INSTANCE, NODE_STATE, SIBLINGS, TUNNEL, TYPES

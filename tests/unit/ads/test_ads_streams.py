@@ -17,8 +17,8 @@ from google.protobuf.wrappers_pb2 import StringValue
 
 from epic.ads.delta import server
 from epic.ads.delta.client import DeltaClient
-from epic.ads.delta.protocol import UnpacedStream
 from epic.ads.delta.server import NODE_ACCEPTED, DeltaServer, Refusal
+from epic.ads.delta.unpaced import UnpacedStream
 from epic.ads.snapshot import CLUSTER, LISTENER, Resources, versioned
 
 
@@ -190,7 +190,7 @@ async def test_a_client_reconnects_and_gets_only_the_difference(tmp_path: Path) 
         first = DeltaServer(Recorder(), everybody)
         first.publish("n1", clusters(a="1", b="1", c="1"))
         async with serving(tmp_path / "s", first):
-            await eventually(lambda: len(handler.state) == 3)
+            await eventually(lambda: len(handler.calls) == 2)
         handler.calls.clear()
         second = DeltaServer(Recorder(), everybody)
         second.publish("n1", clusters(a="1", b="2"))
@@ -257,3 +257,36 @@ async def test_a_node_that_is_not_authorized_is_refused(tmp_path: Path) -> None:
         await asyncio.sleep(0.3)
         assert handler.calls == []
         assert servicer.nodes == frozenset()
+
+
+async def test_a_client_with_a_stream_too_many_loses_its_oldest_and_nobody_else_does(tmp_path: Path) -> None:
+    def client_of(context: grpc.aio.ServicerContext) -> str:
+        return str(dict(context.invocation_metadata() or ())["client"])
+
+    servicer = DeltaServer(Recorder(), everybody, client_of=client_of, most_streams=2)
+    servicer.publish("n1", clusters(a="1"))
+    async with (
+        serving(tmp_path / "s", servicer),
+        grpc.aio.insecure_channel(f"unix:{tmp_path / 's'}") as channel,
+    ):
+        stub = ads_pb2_grpc.AggregatedDiscoveryServiceStub(channel)
+
+        async def opened(client: str) -> grpc.aio.StreamStreamCall:
+            call = stub.DeltaAggregatedResources(metadata=(("client", client),))
+            request = pb.DeltaDiscoveryRequest(type_url=CLUSTER)
+            request.node.id = "n1"
+            await call.write(request)
+            assert (await call.read()).resources
+            return call
+
+        silent = stub.DeltaAggregatedResources(metadata=(("client", "often"),))
+        await eventually(lambda: servicer._streams)
+        other, second = await opened("once"), await opened("often")
+        assert not silent.done()
+        third = await opened("often")
+        assert await silent.code() == grpc.StatusCode.PERMISSION_DENIED
+        fourth = await opened("often")
+        assert await second.code() == grpc.StatusCode.PERMISSION_DENIED
+        assert await second.details() == "this client has opened newer streams"
+        assert not any(call.done() for call in (other, third, fourth))
+    await eventually(lambda: not servicer._streams)

@@ -4,8 +4,8 @@
 Feed it the client's requests (`receive`) and ask what may be sent now (`advance`). Between types it makes
 before it breaks. Additions and changes go out in the order of the types, removals in the opposite order when
 the client has answered for all of them. For a client that takes one response after the other that will do
-(`UnpacedStream`). An Envoy does not, so its stream is paced (`PacedStream`): a type waits for the answers for
-the types before it, but
+(see `epic.ads.delta.unpaced`). An Envoy does not, so its stream is paced (`PacedStream`): a type waits for
+the answers for the types before it, but
 
 - endpoints do not wait for clusters: Envoy answers for a cluster when it is warm, that is, has its endpoints.
   The answer so means that a route may lead to the cluster;
@@ -41,13 +41,9 @@ from epic.ads.snapshot import (
 
 # Always sent as they are in the newest snapshot.
 _LIVE = frozenset({TUNNEL, ENDPOINT, LOAD_ASSIGNMENT})
-# gRPC receivers, such as Envoys, refuse messages above 4 MiB by default.
-_RESPONSE_BYTES = 3 << 20
-# Names to look at, or resources to send, before others have their turn: some milliseconds.
-_MOST_AT_ONCE = 1000
 # What a resource takes in a response besides its name, its version, its type and its content.
 _ENTRY_BYTES = 32
-_NOTHING: Resources = {}
+NOTHING: Resources = {}
 
 
 @dataclass(frozen=True)
@@ -75,6 +71,9 @@ class Stream(ABC):
 
     Of a type and name that `stays` says, the client keeps what it has though the snapshot has nothing.
     """
+
+    # Of a response, about. gRPC receivers, such as Envoys, refuse messages above 4 MiB by default.
+    _response_bytes = 3 << 20
 
     def __init__(self, *, order: Sequence[str] = TYPES, stays: Stays = lambda *_: False) -> None:
         self._order = order
@@ -143,6 +142,11 @@ class Stream(ABC):
             for subscription in self._subscriptions.values()
         )
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether so much of the snapshot is yet to be sent that more is better published later."""
+        return False
+
     def may_have(self, type_url: str, name: str) -> bool:
         """Whether the client has a resource or may get it, as any before it has asked for the type.
 
@@ -175,7 +179,7 @@ class Stream(ABC):
                 continue
             batch.append(name)
             size += _entry_bytes(name, resources.get(name))
-            if size > _RESPONSE_BYTES:
+            if size > self._response_bytes:
                 yield self._respond(type_url, batch, resources)
                 batch, size = [], 0
         if batch:
@@ -193,65 +197,6 @@ class Stream(ABC):
         response.removed_resources.extend(removed)
         self._subscriptions[type_url].note(response.nonce, Sent(updated, removed), resources)
         return response
-
-
-class UnpacedStream(Stream):
-    """For a client that takes one response after the other: additions wait for no answers.
-
-    The snapshot may be changed in place while it is advanced to, if `touch` is told at once.
-    """
-
-    def advance(self, snapshot: Snapshot) -> Iterator[pb.DeltaDiscoveryResponse | None]:
-        """See `Stream.advance`. A change of one name costs what it costs, however many there are."""
-        while True:
-            types = self._ordered_types()
-            for type_url in types:
-                resources = snapshot.get(type_url, _NOTHING)
-                subscription = self._subscriptions[type_url]
-                subscription.look(resources, _MOST_AT_ONCE - len(subscription.due))
-                if subscription.looks_on and len(subscription.due) < _MOST_AT_ONCE:
-                    yield None
-                    break
-                if (response := self._addition(type_url, resources)) is not None:
-                    yield response
-                    break
-            else:
-                last = self._removal(types, snapshot) or self._state(types, snapshot)
-                if last is None:
-                    return
-                yield last
-
-    def _addition(self, type_url: str, resources: Resources) -> pb.DeltaDiscoveryResponse | None:
-        subscription = self._subscriptions[type_url]
-        if subscription.due:
-            # The next batch is looked for when this one is sent: much may have changed by then.
-            return next(self._batches(type_url, sorted(subscription.due), resources))
-        if subscription.wildcard and not subscription.greeted:
-            return self._respond(type_url, (), resources)
-        return None
-
-    def _removal(self, types: Sequence[str], snapshot: Snapshot) -> pb.DeltaDiscoveryResponse | None:
-        for type_url in reversed(types):
-            if names := self._subscriptions[type_url].gone(_MOST_AT_ONCE):
-                if self._waits_to_remove(type_url):
-                    return None
-                return next(self._batches(type_url, names, snapshot.get(type_url, _NOTHING)))
-        return None
-
-    def _waits_to_remove(self, type_url: str) -> bool:
-        """Whether something is unanswered, other removals of the type excepted."""
-        own = self._subscriptions[type_url].outstanding
-        others = (s.outstanding for t, s in self._subscriptions.items() if t != type_url)
-        return any(others) or any(sent.updated for sent in own.values())
-
-    def _state(self, types: Sequence[str], snapshot: Snapshot) -> pb.DeltaDiscoveryResponse | None:
-        """The state of the node, if nothing is left: neither to remove nor refused to be let go."""
-        subscription = self._subscriptions.get(NODE_STATE)
-        if subscription is None or any(self._subscriptions[type_url].surplus for type_url in types):
-            return None
-        resources = snapshot.get(NODE_STATE, _NOTHING)
-        subscription.look(resources)
-        return self._addition(NODE_STATE, resources)
 
 
 class PacedStream(Stream):
@@ -283,12 +228,12 @@ class PacedStream(Stream):
             subscription = self._subscriptions[type_url]
             if not unanswered - ({CLUSTER} if type_url == LOAD_ASSIGNMENT else set()):
                 source = snapshot if type_url in _LIVE else self._target
-                resources = source.get(type_url, _NOTHING)
+                resources = source.get(type_url, NOTHING)
                 subscription.look(resources)
                 names = sorted(subscription.due)
                 if type_url == LOAD_ASSIGNMENT and not resources.keys() >= set(names):
                     # A cluster on its way must not be without endpoints because it is gone by now.
-                    resources = {**self._target.get(type_url, _NOTHING), **resources}
+                    resources = {**self._target.get(type_url, NOTHING), **resources}
                 if type_url == CLUSTER:
                     self._owe_endpoints(name for name in names if name in resources)
                 yield from self._batches(type_url, names, resources)
@@ -301,7 +246,7 @@ class PacedStream(Stream):
         for type_url in reversed(types):
             if any(s.outstanding for s in self._subscriptions.values()):
                 return
-            resources = snapshot.get(type_url, _NOTHING)
+            resources = snapshot.get(type_url, NOTHING)
             subscription = self._subscriptions[type_url]
             subscription.look(resources)
             yield from self._batches(type_url, subscription.gone(), resources)
@@ -309,7 +254,7 @@ class PacedStream(Stream):
     def _anything_left(self, types: Iterable[str], snapshot: Snapshot) -> bool:
         for type_url in types:
             subscription = self._subscriptions[type_url]
-            subscription.look(snapshot.get(type_url, _NOTHING))
+            subscription.look(snapshot.get(type_url, NOTHING))
             if subscription.due or subscription.surplus:
                 return True
         return False
@@ -319,7 +264,7 @@ class PacedStream(Stream):
         for type_url in types:
             if type_url not in _LIVE:
                 subscription = self._subscriptions[type_url]
-                subscription.look(self._target.get(type_url, _NOTHING))
+                subscription.look(self._target.get(type_url, NOTHING))
                 if subscription.due:
                     return True
         return False

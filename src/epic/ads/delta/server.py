@@ -7,6 +7,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
 
@@ -116,6 +117,11 @@ class _Connection:
             loop = asyncio.get_running_loop()
             self._insist = loop.call_later(_INSIST_SECONDS, self._ask_again)
 
+    def refuse(self, refusal: Refusal) -> None:
+        """End it for this reason, unless it ends for another one."""
+        if not self.refused.done():
+            self.refused.set_result(refusal)
+
     def end(self) -> None:
         """Nothing is sent any more."""
         if self._insist is not None:
@@ -137,11 +143,28 @@ async def _held_at_first(request: pb.DeltaDiscoveryRequest) -> dict[str, str]:
     return held
 
 
+async def _first_of(
+    requests: AsyncIterator[pb.DeltaDiscoveryRequest], refused: asyncio.Future[Refusal]
+) -> pb.DeltaDiscoveryRequest | None:
+    """The first request; None: the client has ended the stream, or it is refused."""
+    reading = asyncio.ensure_future(anext(aiter(requests), None))
+    try:
+        ends: set[asyncio.Future[Any]] = {reading, refused}
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        return reading.result() if reading.done() and not refused.done() else None
+    finally:
+        if not reading.done():
+            reading.cancel()
+            await asyncio.wait([reading])
+
+
 class DeltaServer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ignore[misc]
     """Brings every node's streams to the snapshot that was published for the node.
 
     `new_stream` makes them as the clients need it (see `epic.ads.delta.protocol`): Envoys' are paced. A
-    stream for which more than `most_remembered` bytes would have to be kept is ended.
+    stream for which more than `most_remembered` bytes would have to be kept is ended. `on_room` is called
+    when a node takes more of which `takes` said that it does not. A client, as `client_of` tells them apart,
+    has `most_streams`: one more ends its oldest.
     """
 
     def __init__(
@@ -151,9 +174,17 @@ class DeltaServer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ign
         *,
         new_stream: Callable[[], Stream] = PacedStream,
         most_remembered: int | None = None,
+        on_room: Callable[[], None] = lambda: None,
+        client_of: Callable[[Context], str] = lambda _: "",
+        most_streams: int = 8,
     ) -> None:
         self._new_stream = new_stream
         self._most_remembered = most_remembered
+        self._on_room = on_room
+        self._behind: set[str] = set()
+        self._client_of = client_of
+        self._most_streams = most_streams
+        self._streams: dict[str, dict[_Connection, None]] = {}
         self._log = LogRate(log)
         self._listener = listener
         self._authorize = authorize
@@ -169,6 +200,19 @@ class DeltaServer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ign
     def published(self) -> frozenset[str]:
         """The nodes for which something was published."""
         return frozenset(self._snapshots)
+
+    def takes(self, node_id: str) -> bool:
+        """Whether to publish more for the node now: not while its streams have much of the last to send.
+
+        What changes without a pause so becomes a state that is sent whole, and then the next one. A
+        connection that is dead, which nobody has noticed yet, does not count beside one that is not.
+        """
+        streams = [c.stream for c in self._connections.get(node_id, ()) if not c.ended]
+        if node_id in self._snapshots and streams and all(stream.is_behind for stream in streams):
+            self._behind.add(node_id)
+            return False
+        self._behind.discard(node_id)
+        return True
 
     def publish(self, node_id: str, snapshot: Snapshot, differing: Differing | None = None) -> None:
         """Replace what the node should have; the difference goes out to its streams at once.
@@ -195,13 +239,14 @@ class DeltaServer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ign
     def forget(self, node_id: str) -> None:
         """Stop serving the node: it keeps what it has, and hears nothing until it is published again."""
         self._snapshots.pop(node_id, None)
+        self._behind.discard(node_id)
 
     def reauthorize(self, node_id: str) -> None:
         """End those of the node's streams that may not be served any more."""
         for connection in self._connections.get(node_id, ()):
             refusal = self._authorize(node_id, connection.context)
-            if refusal is not None and not connection.refused.done():
-                connection.refused.set_result(refusal)
+            if refusal is not None:
+                connection.refuse(refusal)
 
     async def DeltaAggregatedResources(  # noqa: N802 - the name that gRPC calls
         self,
@@ -209,28 +254,56 @@ class DeltaServer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ign
         context: Context,
     ) -> None:
         """Serve one stream until the client ends it."""
-        first = await anext(aiter(request_iterator), None)
-        if first is None:
-            return
-        node_id = first.node.id
-        refusal = self._authorize(node_id, context)
+        refusal = await self._serve_client(request_iterator, context)
         if refusal is not None:
-            self._log.warning("refused node %r: %s", node_id[:_WORDS], refusal.message[:_WORDS])
+            # It may take long: who does not read is not told either. By now nothing of the stream is kept.
             await refusal.abort(context)
+
+    async def _serve_client(
+        self, requests: AsyncIterator[pb.DeltaDiscoveryRequest], context: Context
+    ) -> Refusal | None:
+        """Serve a stream until its end; returns why it was ended, if it was."""
         connection = _Connection(context, self._new_stream())
-        connection.add(first)
-        self._connections.setdefault(node_id, set()).add(connection)
+        with self._counted(self._client_of(context), connection):
+            first = await _first_of(requests, connection.refused)
+            if first is None:
+                return connection.refused.result() if connection.refused.done() else None
+            node_id = first.node.id
+            refusal = self._authorize(node_id, context)
+            if refusal is not None:
+                self._log.warning("refused node %r: %s", node_id[:_WORDS], refusal.message[:_WORDS])
+                return refusal
+            connection.add(first)
+            del first
+            self._connections.setdefault(node_id, set()).add(connection)
+            try:
+                # Only now: what is revoked from here on ends the stream.
+                await context.send_initial_metadata(((NODE_ACCEPTED, "true"),))
+                await self._serve_until_refused(node_id, connection, requests)
+            finally:
+                connection.end()
+                self._drop(node_id, connection)
+        if not connection.refused.done():
+            return None
+        refusal = connection.refused.result()
+        self._log.warning("ended the stream of node %r: %s", node_id, refusal.message)
+        return refusal
+
+    @contextmanager
+    def _counted(self, client: str, connection: _Connection) -> Iterator[None]:
+        """One stream more: a client that comes often may have left some that nobody knows are dead."""
+        streams = self._streams.setdefault(client, {})
+        streams[connection] = None
+        if len(streams) > self._most_streams:
+            oldest = next(iter(streams))
+            del streams[oldest]
+            oldest.refuse(Refusal("this client has opened newer streams"))
         try:
-            # Only now: what is revoked from here on ends the stream.
-            await context.send_initial_metadata(((NODE_ACCEPTED, "true"),))
-            await self._serve_until_refused(node_id, connection, request_iterator)
+            yield
         finally:
-            connection.end()
-            self._drop(node_id, connection)
-        if connection.refused.done():
-            refusal = connection.refused.result()
-            self._log.warning("ended the stream of node %r: %s", node_id, refusal.message)
-            await refusal.abort(context)
+            streams.pop(connection, None)
+            if not streams and self._streams.get(client) is streams:
+                del self._streams[client]
 
     async def _serve_until_refused(
         self, node_id: str, connection: _Connection, requests: AsyncIterator[pb.DeltaDiscoveryRequest]
@@ -267,12 +340,12 @@ class DeltaServer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ign
                     await asyncio.sleep(0)
                 else:
                     await connection.context.write(response)
+            self._tell_of_room(node_id)
 
     def _is_too_much(self, connection: _Connection) -> bool:
         if self._most_remembered is None or connection.stream.remembered <= self._most_remembered:
             return False
-        if not connection.refused.done():
-            connection.refused.set_result(Refusal("more was asked for than is kept for one client"))
+        connection.refuse(Refusal("more was asked for than is kept for one client"))
         return True
 
     def _tell(self, node_id: str, outcome: Acked | Refused | None) -> None:
@@ -288,9 +361,14 @@ class DeltaServer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ign
             )
             self._listener.on_nack(node_id, outcome.type_url, outcome.message)
 
+    def _tell_of_room(self, node_id: str) -> None:
+        if node_id in self._behind and self.takes(node_id):
+            self._on_room()
+
     def _drop(self, node_id: str, connection: _Connection) -> None:
         connections = self._connections[node_id]
         connections.discard(connection)
         if not connections:
             del self._connections[node_id]
             self._listener.on_disconnect(node_id)
+        self._tell_of_room(node_id)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
 
 from epic.ads.snapshot import Resources, Versioned
 
@@ -52,6 +51,8 @@ class Subscription:
     """Names to send: changed ones, and owed ones, be they there or not."""
     surplus: set[str] = field(default_factory=set)
     """Names that the client has and should not have."""
+    leaving: set[str] = field(default_factory=set)
+    """Those of `surplus` that are removed in this round, and were not touched since it began."""
     stays: Callable[[str], bool] = lambda _: False
     """Whether the client keeps a resource though it is not there: nobody knows what it is to be."""
     _unseen: set[str] = field(default_factory=set)
@@ -80,10 +81,12 @@ class Subscription:
                 self.due.add(name)
             elif resource is None and name in self.sent and not self.stays(name):
                 self.surplus.add(name)
+                continue
+            self.leaving.discard(name)
 
-    def gone(self, most: int | None = None) -> list[str]:
+    def gone(self) -> list[str]:
         """Names of which the client is to be told that they exist no more, sorted; those of the last look."""
-        return sorted(islice((name for name in self.surplus if name not in self.kept), most))
+        return sorted(self.surplus - self.kept)
 
     def touch(self, *groups: Collection[str]) -> None:
         """Look at these names again."""
@@ -91,6 +94,7 @@ class Subscription:
             self._unseen.update(names)
             self.due.difference_update(names)
             self.surplus.difference_update(names)
+            self.leaving.difference_update(names)
 
     def subscribe(self, names: Iterable[str], *, first: bool) -> None:
         """The client wants these too; `first`: its request is the first for the type."""
@@ -138,6 +142,7 @@ class Subscription:
         self.greeted = True
         self.sent.update(sent.updated)
         self.owed.difference_update(sent.updated, sent.removed)
+        self.leaving.difference_update(sent.updated, sent.removed)
         for name in sent.removed:
             self.sent.pop(name, None)
         if resources is self._seen:

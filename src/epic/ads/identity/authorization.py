@@ -36,6 +36,12 @@ def caller(context: Context) -> Caller | None:
     )
 
 
+def client_name(context: Context) -> str:
+    """Who has opened the connection, by name; empty without a certificate."""
+    found = caller(context)
+    return found.name if found is not None else ""
+
+
 class Authorizer:
     """Looks at the store at every question, so that a revocation counts from the moment it is written."""
 
