@@ -33,7 +33,10 @@ log = logging.getLogger(__name__)
 
 
 class Connections(NamedTuple):
-    """The accounts that the manifests name; unless `complete`, a file that cannot be read may name others."""
+    """The accounts that the manifests name, and those that have something of this host still.
+
+    Unless `complete`, a file that cannot be read may name others.
+    """
 
     found: tuple[EpicConnection, ...]
     complete: bool
@@ -129,8 +132,9 @@ class LinuxController:
         try:
             look, desired = await asyncio.to_thread(self._look, paths)
             complete = not (look.unseen.refs or look.unseen.files)
-            await self._announce(Connections(desired.connections, complete))
+            await self._announce(Connections(self._used(desired), complete))
             outcomes = await asyncio.to_thread(self._reconcile, look, desired)
+            await self._announce(Connections(self._used(desired), complete))
         except (EpicError, OSError) as error:
             self._paths = None
             self._say({str(error)})
@@ -161,6 +165,12 @@ class LinuxController:
             connections += [c for c in state.logins.values() if c not in connections]
         everything = (*look.problems, *desired.problems)
         return look, replace(desired, problems=everything, connections=tuple(connections))
+
+    def _used(self, desired: Desired) -> tuple[EpicConnection, ...]:
+        """Those of the manifests and of what is on EPIC still: as long as it is, requests may come for it."""
+        named = {(c.server, c.account) for c in desired.connections}
+        left = (login for key, login in self._mirror.state.logins.items() if key not in named)
+        return (*desired.connections, *left)
 
     def _reconcile(self, look: Look, desired: Desired) -> list[Outcome]:
         confirmation = self._settings.statuses / CONFIRMATION

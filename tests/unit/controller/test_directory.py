@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from epic.controller.directory import ManifestDirectory
 from epic.controller.documents import read_file, read_piece
 from epic.controller.linux import Connections, HostSettings, LinuxController
 from epic.controller.objects import NOTHING_UNSEEN
-from epic.errors import Invalid
+from epic.errors import Invalid, Unavailable
 
 
 def _refs(directory: ManifestDirectory) -> list[str]:
@@ -228,13 +229,25 @@ async def _eventually(check: Any) -> None:
             await asyncio.sleep(0.05)
 
 
-async def test_the_controller_follows_the_directory(
-    tmp_path: Path, live_api: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    admin = EpicClient(live_api.url, live_api.username, live_api.password)
-    admin.post("/api/epic/accounts", {"account": {"metadata": {"name": "shop"}}})
-    manifests = tmp_path / "manifests"
-    manifests.mkdir()
+@pytest.fixture
+def admin(live_api: Any) -> EpicClient:
+    client = EpicClient(live_api.url, live_api.username, live_api.password)
+    client.post("/api/epic/accounts", {"account": {"metadata": {"name": "shop"}}})
+    return client
+
+
+@pytest.fixture
+def manifests(tmp_path: Path) -> Path:
+    path = tmp_path / "manifests"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+async def seen(
+    tmp_path: Path, manifests: Path, admin: EpicClient, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[list[Connections]]:
+    """What a controller that follows the manifests says of accounts."""
     host = HostSettings(
         manifests,
         cluster="lab",
@@ -252,19 +265,48 @@ async def test_the_controller_follows_the_directory(
         async for connections in controller.connection_changes():
             seen.append(connections)  # noqa: PERF401 the stream has no end
 
-    def slices() -> int:
-        return len(admin.get("/api/epic/accounts/shop/slices")["items"])
-
     tasks = [asyncio.create_task(controller.run()), asyncio.create_task(follow())]
     try:
         await _eventually(lambda: seen == [Connections((), complete=True)])
-        (manifests / "shop.yaml").write_text(SHOP)
-        await _eventually(lambda: slices() == 1)
-        assert [c.account for c in seen[-1].found] == ["shop"]
-        (manifests / "shop.yaml").unlink()
-        await _eventually(lambda: slices() == 0)
-        await _eventually(lambda: seen[-1] == Connections((), complete=True))
+        yield seen
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _slices(admin: EpicClient) -> int:
+    return len(admin.get("/api/epic/accounts/shop/slices")["items"])
+
+
+async def test_the_controller_follows_the_directory(
+    manifests: Path, admin: EpicClient, seen: list[Connections]
+) -> None:
+    (manifests / "shop.yaml").write_text(SHOP)
+    await _eventually(lambda: _slices(admin) == 1)
+    assert [c.account for c in seen[-1].found] == ["shop"]
+    (manifests / "shop.yaml").unlink()
+    await _eventually(lambda: _slices(admin) == 0)
+    await _eventually(lambda: seen[-1] == Connections((), complete=True))
+
+
+async def test_an_account_counts_until_nothing_of_the_host_is_left_there(
+    manifests: Path, admin: EpicClient, seen: list[Connections], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def refuse(*_: object, **__: object) -> None:
+        loop.call_soon_threadsafe(tried.set)
+        raise Unavailable("the control plane is away")
+
+    (manifests / "shop.yaml").write_text(SHOP)
+    await _eventually(lambda: _slices(admin) == 1)
+    with monkeypatch.context() as away:
+        away.setattr(admin, "delete", refuse)
+        (manifests / "shop.yaml").unlink()
+        async with asyncio.timeout(60):
+            await tried.wait()
+        assert [c.account for c in seen[-1].found] == ["shop"]
+    await _eventually(lambda: seen[-1] == Connections((), complete=True))
+    assert _slices(admin) == 0
