@@ -318,10 +318,15 @@ def measure_store(directory: Path, location: StoreLocation, count: int) -> Figur
         figures.note("memory when it serves", memory(control), "MiB", 400)
         longest_piece(control, pieces)
         asyncio.run(measure(figures, control, count))
-        processor, clock, what = longest_piece(control, pieces)
-        figures.note("longest piece of the loop that serves ADS, processor time", processor, "ms", 20)
-        figures.note("the same by the clock", clock, "ms")
-        print(f"  it was {what}")
+        piece = longest_piece(control, pieces)
+        title = "longest piece of the loop that serves ADS, processor time"
+        figures.note(title, piece.processor, "ms", 20)
+        figures.note("of it in the kernel", piece.system, "ms")
+        figures.note("of it looking for garbage", piece.garbage, "ms")
+        figures.note("the longest by the clock", piece.clock, "ms")
+        figures.note("the longest look for garbage of all threads", piece.longest, "ms", 20)
+        figures.note("looking for garbage in all", piece.looks, "ms")
+        print(f"  the piece was {piece.what}")
     finally:
         control.stop()
     return figures

@@ -9,6 +9,7 @@ import signal
 import statistics
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from control_process import ControlProcess
@@ -17,26 +18,42 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 _IDLE_SHARE, _LOOK_SECONDS, _QUIET_LOOKS = 0.1, 3.0, 3
 
 LOOP_FAULTS = """
-import asyncio, json, signal, threading, time
+import asyncio, gc, json, resource, signal, threading, time
 _piece, _main = asyncio.events.Handle._run, threading.main_thread()
-_found = {"processor": 0.0, "clock": 0.0, "what": ""}
+_none = dict.fromkeys(("processor", "clock", "system", "garbage", "looks", "longest"), 0.0) | {"what": ""}
+_found, _look = dict(_none), {"begun": 0.0, "main": 0.0}
+def _system():
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_stime
 def _timed(self):
     if threading.current_thread() is not _main:
         return _piece(self)
-    begun, spent = time.perf_counter(), time.thread_time()
+    begun, spent, kernel, looked = time.perf_counter(), time.thread_time(), _system(), _look["main"]
     _piece(self)
     used, took = time.thread_time() - spent, time.perf_counter() - begun
     if used > _found["processor"]:
-        _found.update(processor=used, what=repr(self)[:300])
+        task = getattr(self._callback, "__self__", None)
+        _found.update(processor=used, what=f"{self!r:.200} {task!r:.400}", system=_system() - kernel)
+        _found["garbage"] = _look["main"] - looked
     _found["clock"] = max(took, _found["clock"])
+def _looked(phase, info):
+    if phase == "start":
+        _look["begun"] = time.thread_time()
+        return
+    used = time.thread_time() - _look["begun"]
+    if threading.current_thread() is _main:
+        _look["main"] += used
+    _found["looks"] += used
+    _found["longest"] = max(used, _found["longest"])
 def _tell(*_):
     with open(%r, "w") as file:
         json.dump(_found, file)
-    _found.update(processor=0.0, clock=0.0)
+    _found.update(_none)
 asyncio.events.Handle._run = _timed
+gc.callbacks.append(_looked)
 signal.signal(signal.SIGUSR2, _tell)
 """
-"""Run before epic-control begins: how long pieces of work hold the loop that serves ADS and the REST API."""
+"""Run before epic-control begins: how long pieces of work hold the loop that serves ADS and the REST API, and
+what looking for garbage takes, which holds up all threads."""
 
 
 class Figures:
@@ -91,8 +108,23 @@ def wait_until_idle(control: ControlProcess, at_most: float) -> None:
         before = now
 
 
-def longest_piece(control: ControlProcess, file: Path) -> tuple[float, float, str]:
-    """Of the loop since the last call, milliseconds: of processor time, of time; and what the first was."""
+@dataclass(frozen=True)
+class LoopPieces:
+    """Milliseconds: processor time of the longest piece, that of the kernel and of garbage in it; the longest
+    by the clock; processor time of looking for garbage in any thread, and the longest look."""
+
+    processor: float
+    system: float
+    garbage: float
+    clock: float
+    looks: float
+    longest: float
+    what: str
+    """The piece that took most processor time."""
+
+
+def longest_piece(control: ControlProcess, file: Path) -> LoopPieces:
+    """Of the loop since the last call."""
     file.unlink(missing_ok=True)
     os.kill(control.pid, signal.SIGUSR2)
     content = ""
@@ -100,7 +132,8 @@ def longest_piece(control: ControlProcess, file: Path) -> tuple[float, float, st
         time.sleep(0.05)
         content = file.read_text() if file.exists() else ""
     found = json.loads(content)
-    return found["processor"] * 1e3, found["clock"] * 1e3, str(found["what"])
+    what = str(found.pop("what"))
+    return LoopPieces(what=what, **{name: seconds * 1e3 for name, seconds in found.items()})
 
 
 def print_ratios(one: Figures, other: Figures) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from epic.ads.service import AdsService
 from epic.ads.settings import AdsSettings as AdsServiceSettings
-from epic.api.app import create_app
+from epic.api.app import create_app, make_ready
 from epic.api.context import Context
 from epic.cache.store import CachedStore
 from epic.control.admin import ensure_admin
@@ -106,7 +106,9 @@ async def control(settings: ControlSettings) -> None:
         executor.cancel()
         end_process_soon(status)
 
-    await serve(create_app(context), settings.rest, services, on_stop)
+    app = create_app(context)
+    await make_ready(app)
+    await serve(app, settings.rest, services, on_stop)
 
 
 def _lifecycle_settings(settings: ControlSettings) -> LifecycleSettings:
