@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import Any, Protocol
 
@@ -15,10 +14,12 @@ from epic.ads.identity.issuer import Issuer
 from epic.pki.certificates import RequestError
 from epic.pki.directory import PkiError
 from epic.proto import epic_pb2, epic_pb2_grpc
+from epic.workqueue.threads import ThreadPool
 
 log = logging.getLogger(__name__)
 
 _Context = grpc.aio.ServicerContext[Any, Any]
+_RENEWALS_AT_ONCE = 2
 
 
 class Service(Protocol):
@@ -41,6 +42,7 @@ class AgentService(epic_pb2_grpc.AgentServiceServicer):
 
     def __init__(self, service: Service) -> None:
         self._service = service
+        self._renewals = ThreadPool("certificates", _RENEWALS_AT_ONCE)
 
     async def Report(  # noqa: N802 - the name that gRPC calls
         self, request: epic_pb2.NodeReport, context: _Context
@@ -56,7 +58,7 @@ class AgentService(epic_pb2_grpc.AgentServiceServicer):
         node = asks.name if asks is not None else ""
         await self._refuse_others(node, context)
         try:
-            reply = await asyncio.to_thread(self._service.issuer.renew, node, request.request)
+            reply = await self._renewals.run(self._service.issuer.renew, node, request.request)
         except RequestError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         except (PkiError, OSError) as error:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Iterable
 
@@ -14,6 +13,7 @@ from epic.model.resources import GWProxy, Node
 from epic.model.values.naming import GatewayId
 from epic.proto import epic_pb2
 from epic.store.interface import Store, Transaction
+from epic.workqueue.threads import ThreadPool
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +21,7 @@ Change = Callable[[GWProxy], GWProxy]
 
 # A node may have more gateways than a commit takes; others get their turn in between.
 _AT_ONCE = 100
+_THREADS = 4
 
 
 class Statuses:
@@ -28,6 +29,7 @@ class Statuses:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._threads = ThreadPool("statuses", _THREADS)
 
     async def configured(self, gateway: GatewayId, revision: str, problem: EpicError | None) -> None:
         """Note which revision a gateway has and whether a newer one was refused."""
@@ -41,7 +43,7 @@ class Statuses:
         """Note a node's report; `gateways` are those with an instance on it."""
         states = {state.gateway: state for state in report.instances}
         await self._change(gateways, lambda proxy: reported(proxy, report.node, states))
-        await asyncio.to_thread(self._heard, report)
+        await self._threads.run(self._heard, report)
 
     def _heard(self, report: epic_pb2.NodeReport) -> None:
         time = now()
@@ -57,7 +59,7 @@ class Statuses:
                 transaction.update(heard(node, report, time))
 
     async def _change(self, gateways: Iterable[GatewayId], change: Change) -> None:
-        await asyncio.to_thread(self._apply, tuple(gateways), change)
+        await self._threads.run(self._apply, tuple(gateways), change)
 
     def _apply(self, gateways: Iterable[GatewayId], change: Change) -> None:
         # A look without a transaction first: nearly always nothing has changed.

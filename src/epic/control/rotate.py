@@ -6,11 +6,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from datetime import timedelta
+from functools import partial
 
 from epic.api.tunnel.rotating import advance
 from epic.live import Live
 from epic.rotation import Policy
 from epic.store.interface import Store
+from epic.workqueue.threads import ThreadPool
 
 log = logging.getLogger(__name__)
 
@@ -25,13 +27,14 @@ class Rotator:
         self._live = live
         self._policy = policy
         self._pause = pause
+        self._thread = ThreadPool("keys", 1)
 
     async def run(self) -> None:
         """Rotate until cancelled."""
+        pause = timedelta(seconds=self._pause)
+        step = partial(advance, self._store, self._live, self._policy, pause=pause)
         while True:
             await asyncio.sleep(self._pause)
-            done = await asyncio.to_thread(
-                advance, self._store, self._live, self._policy, pause=timedelta(seconds=self._pause)
-            )
-            for step, count in done.items():
-                log.info("keys of %d tunnels: %s", count, step.value)
+            done = await self._thread.run(step)
+            for taken, count in done.items():
+                log.info("keys of %d tunnels: %s", count, taken.value)

@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from epic.store.interface import Change, Store
+from epic.workqueue.threads import ThreadPool
 
 _WAIT_MAX = 5.0
 
@@ -29,11 +30,12 @@ class Reconciler(Protocol):
 
 
 class ReconcilerService:
-    """Runs a `Reconciler` in a thread, one turn after the other."""
+    """Runs a `Reconciler` in a thread of its own, one turn after the other."""
 
     def __init__(self, store: Store, reconciler: Reconciler) -> None:
         self._store = store
         self._reconciler = reconciler
+        self._thread = ThreadPool(type(reconciler).__name__, 1)
         self._changes: list[Change] = []
         self._wake = asyncio.Event()
 
@@ -44,7 +46,7 @@ class ReconcilerService:
     async def run(self) -> None:
         """Work until cancelled; raises what the store raises."""
         self._changes.clear()
-        revision = await asyncio.to_thread(self._reconciler.begin)
+        revision = await self._thread.run(self._reconciler.begin)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._watch(revision))
             tasks.create_task(self._work())
@@ -58,7 +60,7 @@ class ReconcilerService:
         while True:
             self._wake.clear()
             changes, self._changes = self._changes, []
-            wait = await asyncio.to_thread(self._turn, changes)
+            wait = await self._thread.run(self._turn, changes)
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(_WAIT_MAX if wait is None else wait, _WAIT_MAX)):
                     await self._wake.wait()

@@ -9,7 +9,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from ipaddress import IPv6Network
@@ -30,11 +29,13 @@ from epic.store.interface import Reader, Store
 from epic.store.queue import FINISHED
 from epic.supervise import TellOnce
 from epic.workqueue.limits import Backoff
+from epic.workqueue.threads import ThreadPool
 
 log = logging.getLogger(__name__)
 
 _AT_ONCE = 32
 """Processes of Ansible; one that hangs keeps only its own place."""
+_RECORDED_AT_ONCE = 4
 _TOGETHER = 100
 """As many runs as every store takes in one commit; the others are begun after them."""
 _LOOK_SECONDS = 30.0
@@ -92,15 +93,16 @@ class RunQueue:
         self._busy: dict[str, _Batch] = {}
         self._gathering = Gathering()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="run")
+        self._threads = ThreadPool("run", _AT_ONCE)
+        self._recording = ThreadPool("run-records", _RECORDED_AT_ONCE)
 
     async def run(self) -> None:
         """Work for ever; what is being executed goes on when this is begun again after a fault."""
-        since = await asyncio.to_thread(lambda: self._store.revision)
-        proxies = await asyncio.to_thread(self._store.list, GWProxy)
+        since = await self._recording.run(lambda: self._store.revision)
+        proxies = await self._recording.run(self._store.list, GWProxy)
         self._gathering = Gathering(proxy.id for proxy in proxies)
         own = {batch.runs[node].name for node, batch in self._busy.items()}
-        await asyncio.to_thread(self._records.recover, own)
+        await self._recording.run(self._records.recover, own)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._watch(since))
             tasks.create_task(self._work())
@@ -116,9 +118,9 @@ class RunQueue:
     async def _work(self) -> None:
         while True:
             self._wake.clear()
-            due, wait = await asyncio.to_thread(self._look, frozenset(self._busy))
+            due, wait = await self._recording.run(self._look, frozenset(self._busy))
             if due and len(self._tasks) < _AT_ONCE:
-                batch = await asyncio.to_thread(self._begin, due[:_TOGETHER])
+                batch = await self._recording.run(self._begin, due[:_TOGETHER])
                 self._busy |= dict.fromkeys(batch.runs, batch)
                 task = asyncio.create_task(self._execute(batch))
                 self._tasks.add(task)
@@ -189,7 +191,7 @@ class RunQueue:
 
         ended = Outcome(succeeded=True)
         if batch.plans:
-            ended = await loop.run_in_executor(self._threads, self._run_ansible, batch, on_event)
+            ended = await self._threads.run(self._run_ansible, batch, on_event)
         left = [node for node in batch.runs if node not in finishing]
         if ended.succeeded:
             ended = Outcome(False, "the playbook has no task for this node")
@@ -222,7 +224,7 @@ class RunQueue:
             found = outcome(result, batch.raws.get(node, ()))
         for attempt in itertools.count(1):
             try:
-                run = await asyncio.to_thread(self._records.finish, run, plan, found, ended.canceled)
+                run = await self._recording.run(self._records.finish, run, plan, found, ended.canceled)
                 break
             except Exception as error:
                 self._tell.fault(f"writing the result of run {run.name}", error)

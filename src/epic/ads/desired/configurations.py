@@ -15,10 +15,10 @@ from epic.ads.desired.revisions import Revisions
 from epic.envoy.builders.routes import RoutePieces
 from epic.envoy.isolated import documents
 from epic.envoy.resources import Bundle, assemble
-from epic.envoy.templating import tasks
+from epic.envoy.templating import Task, tasks
 from epic.errors import EpicError, Invalid
 from epic.gatewayapi.backends import missing_ports
-from epic.gatewayapi.routing import Cluster
+from epic.gatewayapi.routing import Cluster, Routing
 from epic.gatewayapi.target_ports import TargetPorts
 from epic.gatewayapi.translate import translate
 from epic.model.gatewayapi import GatewaySpec
@@ -26,6 +26,7 @@ from epic.model.resources import EnvoyResources, GWRoute
 from epic.model.values.naming import GatewayId
 from epic.tunnels import proxy_services
 from epic.workqueue.limits import Backoff
+from epic.workqueue.threads import ThreadPool
 from epic.workqueue.turns import AccountTurns
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,8 @@ Settled = Callable[[GatewayId], None]
 
 _RETRY = Backoff(first=5.0, longest=60.0)
 _AT_ONCE = 4
+_TRANSLATED_AT_ONCE = 2
+"""Each thread that computes makes all others of the process wait for it, such as requests."""
 _NOT_STORED = "The configuration cannot be stored at present; it is tried again"
 
 
@@ -99,6 +102,8 @@ class Configurations:
         self._revisions = revisions
         self._settled = settled
         self._turns = AccountTurns(_AT_ONCE)
+        self._files = ThreadPool("revisions", _AT_ONCE)
+        self._translator = _Translator()
         self._entries: dict[GatewayId, _Entry] = {}
         self._ending: dict[GatewayId, asyncio.Task[None]] = {}
 
@@ -180,7 +185,7 @@ class Configurations:
                 await asyncio.wait([entry.before])
             if not entry.judged:
                 service = entry.inputs.proxy.status.service
-                entry.accepted = await asyncio.to_thread(self._revisions.load, gateway, service)
+                entry.accepted = await self._files.run(self._revisions.load, gateway, service)
             if entry.kept is not None and not entry.gone:
                 entry.judged = True
                 self._settled(gateway)
@@ -206,11 +211,11 @@ class Configurations:
     async def _judge(self, entry: _Entry, inputs: Inputs, key: Key) -> bool:
         """Build and validate; returns whether the result says nothing of the configuration itself."""
         try:
-            candidate = await _translated(inputs, key, entry.pieces)
+            candidate = await self._translator.translate(inputs, key, entry.pieces)
             if entry.accepted is None or candidate.bundle.revision != entry.accepted.bundle.revision:
                 await self._validate(candidate.bundle)
                 service = inputs.proxy.status.service
-                await asyncio.to_thread(self._revisions.save, candidate, service)
+                await self._files.run(self._revisions.save, candidate, service)
         except EpicError as error:
             self._kept(entry, error, error)
             return not isinstance(error, Invalid)
@@ -240,12 +245,27 @@ async def _until_changed(entry: _Entry, seconds: float) -> None:
             await entry.changed.wait()
 
 
-async def _translated(inputs: Inputs, key: Key, pieces: RoutePieces) -> Accepted:
-    if inputs.proxy.spec.public_address is None:
-        raise Invalid("The gateway has no public address yet")
-    routing = (
-        await asyncio.to_thread(translate, inputs.proxy, inputs.routes, key.services, key.missing)
-    ).routing
-    templates = inputs.templates
-    rendered = await documents(await asyncio.to_thread(tasks, routing, templates))
-    return Accepted(routing, await asyncio.to_thread(assemble, routing, templates, rendered, pieces))
+class _Translator:
+    """Makes configurations, in threads of its own."""
+
+    def __init__(self) -> None:
+        self._turns = AccountTurns(_TRANSLATED_AT_ONCE)
+        self._threads = ThreadPool("translation", _TRANSLATED_AT_ONCE)
+
+    async def translate(self, inputs: Inputs, key: Key, pieces: RoutePieces) -> Accepted:
+        """The configuration of these inputs, not validated yet. Raises Invalid."""
+        if inputs.proxy.spec.public_address is None:
+            raise Invalid("The gateway has no public address yet")
+        account, templates = inputs.proxy.account, inputs.templates
+        async with self._turns.turn(account):
+            routing, work = await self._threads.run(_translation, inputs, key)
+        rendered = await documents(work)
+        async with self._turns.turn(account):
+            bundle = await self._threads.run(assemble, routing, templates, rendered, pieces)
+        return Accepted(routing, bundle)
+
+
+def _translation(inputs: Inputs, key: Key) -> tuple[Routing, list[Task]]:
+    """The gateway's routing, and the templates to be rendered for it."""
+    routing = translate(inputs.proxy, inputs.routes, key.services, key.missing).routing
+    return routing, tasks(routing, inputs.templates)

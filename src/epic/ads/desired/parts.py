@@ -14,6 +14,7 @@ from epic.ads.snapshot import TUNNEL, Changes, Snapshot, difference
 from epic.ipam.networks import Pools
 from epic.model.resources import GWProxy
 from epic.model.values.naming import GatewayId
+from epic.workqueue.threads import ThreadPool
 from epic.workqueue.turns import AccountTurns
 
 NodeChanges = Mapping[str, Changes]
@@ -56,6 +57,7 @@ class Parts:
         self._building: dict[GatewayId, _Building] = {}
         self._failed: dict[GatewayId, Exception] = {}
         self._turns = AccountTurns(_ASIDE)
+        self._threads = ThreadPool("parts", _ASIDE)
 
     def gateways(self) -> set[GatewayId]:
         """Those that have parts."""
@@ -133,7 +135,7 @@ class Parts:
         result: _Entry | Exception
         try:
             async with self._turns.turn(gateway.account):
-                parts, changes = await asyncio.to_thread(self._build, inputs, accepted)
+                parts, changes = await self._threads.run(self._build, inputs, accepted)
             result = _Entry(basis, inputs.proxy, parts)
         except Exception as error:
             result = error

@@ -33,6 +33,7 @@ from epic.errors import Unavailable
 from epic.log_rate import LogRate
 from epic.model.resources import User
 from epic.store.interface import Store
+from epic.workqueue.threads import ThreadPool
 
 log = logging.getLogger(__name__)
 
@@ -106,6 +107,7 @@ class Authenticator:
         self._verified = Verified(store)
         self._attempts = Attempts()
         self._turns = SourceTurns(_VERIFICATIONS_AT_ONCE)
+        self._threads = ThreadPool("passwords", _VERIFICATIONS_AT_ONCE)
         self._running: dict[tuple[bytes, str, bool], asyncio.Task[None]] = {}
         self._nobody = hash_password(secrets.token_hex(16))
         self._log = LogRate(log)
@@ -155,7 +157,7 @@ class Authenticator:
         outcome = _Outcome(None, ())
         try:
             async with self._turns.turn(credentials.source):
-                outcome = await asyncio.to_thread(self._try, credentials, wanted)
+                outcome = await self._threads.run(self._try, credentials, wanted)
         finally:
             if not outcome.refused:
                 self._attempts.forgive(credentials.source, credentials.name)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, Any, TypeVar
@@ -12,14 +11,17 @@ from fastapi import Depends, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 
+from epic.workqueue.threads import ThreadPool
+
 B = TypeVar("B", bound=BaseModel)
+_threads = ThreadPool("bodies", 2)
 
 
 def parsed_aside(model: type[B]) -> Callable[[Request], Awaitable[B]]:
     """A dependency that gives a request's body; what is wrong with it is told as it is of any other."""
 
     async def parse(request: Request) -> B:
-        return await asyncio.to_thread(_parse, model, await request.body())
+        return await _threads.run(_parse, model, await request.body())
 
     return parse
 

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A disk that hangs keeps those waiting who write to it, and nobody else."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from typing import cast
+
+import pytest
+from fastapi import Request
+from starlette.types import Message
+from stores import open_store
+
+from epic.ads.statuses import Statuses
+from epic.api.access.auth import Authenticator, Credentials, hash_password
+from epic.api.access.parsed_aside import parsed_aside
+from epic.api.tunnel.tunnel_status import EndsBody
+from epic.model.base import Metadata
+from epic.model.resources import User, UserSpec
+from epic.model.values.naming import GatewayId
+from epic.store.interface import Store
+
+# More than any executor has threads.
+_WRITES = 100
+_SECONDS = 60.0
+
+
+class HangingStore:
+    """Answers when it goes on."""
+
+    def __init__(self) -> None:
+        self.goes_on = threading.Event()
+
+    def find_readable(self, *_: object) -> None:
+        self.goes_on.wait()
+
+
+@asynccontextmanager
+async def hanging_statuses() -> AsyncIterator[None]:
+    """As many wait to write what they were told as there may be."""
+    store = HangingStore()
+    statuses = Statuses(cast("Store", store))
+    writes = [asyncio.create_task(statuses.silent([GatewayId("a", "g")], "e1")) for _ in range(_WRITES)]
+    await asyncio.sleep(0)
+    try:
+        yield
+    finally:
+        store.goes_on.set()
+        await asyncio.gather(*writes)
+
+
+async def password(directory: Path) -> None:
+    with closing(open_store(directory / "epic.db")) as store:
+        with store.transaction() as transaction:
+            spec = UserSpec(password_hash=hash_password("secret"), admin=True)
+            transaction.create(User(metadata=Metadata(name="u"), spec=spec))
+        user = await Authenticator(store).authenticate(Credentials("u", "secret", "192.0.2.1"), None)
+    assert user is not None
+
+
+async def body(_: Path) -> None:
+    content = json.dumps({"tunnels": [{"id": 7}]}).encode()
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": content, "more_body": False}
+
+    found = await parsed_aside(EndsBody)(Request({"type": "http", "headers": []}, receive))
+    assert found.tunnels[0].id == 7
+
+
+async def anything(_: Path) -> None:
+    assert await asyncio.to_thread(lambda: 7) == 7
+
+
+@pytest.mark.parametrize("others", [password, body, anything])
+async def test_who_does_something_else_does_not_wait_for_statuses_that_cannot_be_written(
+    others: Callable[[Path], Awaitable[None]], tmp_path: Path
+) -> None:
+    async with hanging_statuses():
+        async with asyncio.timeout(_SECONDS):
+            await others(tmp_path)
