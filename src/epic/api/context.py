@@ -69,11 +69,13 @@ class Context:
         return WorkloadLists(self.store, self.live, self.pools.inside6)
 
 
-def _context(request: Request) -> Context:
+# What looks at nothing but the request is a coroutine: FastAPI calls functions in threads, and each time a
+# request waits for one.
+async def _context(request: Request) -> Context:
     return cast("Context", request.app.state.context)
 
 
-def _principal(request: Request) -> Principal:
+async def _principal(request: Request) -> Principal:
     return cast("Principal", request.state.principal)
 
 
@@ -81,7 +83,7 @@ Ctx = Annotated[Context, Depends(_context)]
 Asking = Annotated[Principal, Depends(_principal)]
 
 
-def admin_only(principal: Asking) -> None:
+async def admin_only(principal: Asking) -> None:
     """Refuse everybody but administrators."""
     if not principal.admin:
         raise Forbidden(f"user {principal.name!r} may not do this; only the platform's administrators may")

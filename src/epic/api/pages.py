@@ -36,7 +36,7 @@ class Page:
     after: str = ""
 
 
-def _page(
+async def _page(
     limit: Annotated[
         int, Query(ge=0, description="How many objects at most; a reply may hold fewer. 0: all.")
     ] = 0,

@@ -44,7 +44,7 @@ class Precondition:
             )
 
 
-def read_precondition(
+async def read_precondition(
     if_match: Annotated[
         str | None, Header(description='The resourceVersion that is meant, such as "12", or *.')
     ] = None,
