@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
+from envoy.config.cluster.v3.cluster_pb2 import Cluster
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 
 from epic.ads.desired.assemble import Accepted, gateway_parts
 from epic.ads.desired.objects import Inputs
 from epic.ads.snapshot import ENDPOINT, INSTANCE, LOAD_ASSIGNMENT, TUNNEL, Snapshot
-from epic.envoy.resources import build
+from epic.envoy.resources import bound_to, build
 from epic.gatewayapi.target_ports import TargetPorts
 from epic.gatewayapi.translate import translate
 from epic.ipam.networks import DEFAULT_POOLS
@@ -139,3 +141,21 @@ def test_instances_and_tunnels_tell_both_inside_addresses() -> None:
     assert (instance.inside_address, instance.inside_address6) == (INSIDE, INSIDE6)
     assert (tunnel.inside_address, tunnel.inside_address6) == (INSIDE, INSIDE6)
     assert tunnel.declared_address == "2001:db8:1::7"
+
+
+def test_the_clusters_of_an_instance_are_bound_to_its_addresses_whoever_made_them() -> None:
+    text = (
+        "name: {{ ClusterName | tojson }}\ntype: EDS\n"
+        "eds_cluster_config: {eds_config: {ads: {}, resource_api_version: V3}}\n"
+        "upstream_bind_config: {source_address: {address: 192.0.2.1, port_value: 0}}\n"
+    )
+    mine = EnvoyResources.model_validate({"clusters": [{"name": "mine", "value": text}]})
+    addresses = IPv4Address(INSIDE), IPv6Address(INSIDE6)
+    for templates in (EnvoyResources(), mine):
+        routing = translate(proxy(None), [route("s1", "s2")], {"s1", "s2"}).routing
+        bundle = build(routing, templates)
+        found = Accepted(routing, bundle).clusters(*addresses)
+        assert {name: Cluster.FromString(content.value) for name, content in found.items()} == {
+            f"root.U1/{name}": bound_to(cluster, *addresses) for name, cluster in bundle.clusters.items()
+        }
+        assert len(found) == 2

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from epic.envoy.judge import Judge
+from epic.envoy.judge import Judge, sample
 from epic.envoy.resources import Bundle, build
 from epic.errors import Invalid, Unavailable
 from epic.gatewayapi.routing import Cluster, Header, HTTPRoute, Port, Routing, VirtualHost, WeightedCluster
@@ -93,3 +93,30 @@ async def test_what_templates_rendered_is_always_asked_about(templates: dict[str
     assert asked.times == 2
     await judge.judge(bundle(route("/a")))
     assert asked.times == 3, "nothing is learned of what was judged together with a template's text"
+
+
+def test_envoy_is_shown_one_of_each_kind() -> None:
+    plain, of_header = (
+        [route(f"/{n}") for n in range(50)],
+        [route(f"/{n}", Header("x", "y")) for n in range(50)],
+    )
+    whole = bundle(*plain, *of_header, route("/z", Header("x", "y"), Header("z", "y")), tcp=True)
+    shown = sample(whole)
+    assert shown.listeners == whole.listeners
+    (hosts,) = (found.virtual_hosts for found in shown.routes.values())
+    assert [[each.match.path for each in host.routes] for host in hosts] == [["/0", "/0"]]
+    again = sample(shown)
+    assert (again.routes, again.clusters) == (shown.routes, shown.clusters)
+    assert list(shown.clusters) == ["svc/svc/80"]
+
+
+def test_of_hostnames_with_nothing_new_none_is_shown() -> None:
+    hosts = [VirtualHost(f"h{number}.example", (route("/a"),)) for number in range(9)]
+    hosts[4] = VirtualHost("h4.example", (route("/a"), HTTPRoute("none", "Exact", "/b", (), ())))
+    ports = (Port(80, "HTTP", virtual_hosts=tuple(hosts)),)
+    routing = Routing(GatewayId("root", "U1"), "", IPv4Address("203.0.113.1"), ports, ())
+    (found,) = sample(build(routing, EnvoyResources())).routes.values()
+    assert [(host.name, len(host.routes)) for host in found.virtual_hosts] == [
+        ("host/h0.example", 1),
+        ("host/h4.example", 1),
+    ]

@@ -10,6 +10,7 @@ from functools import cached_property
 from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 
+from envoy.config.cluster.v3.cluster_pb2 import Cluster
 from google.protobuf.message import Message
 
 from epic.ads.desired.objects import Inputs
@@ -65,8 +66,25 @@ class Accepted:
 
     def clusters(self, inside: IPv4Address, inside6: IPv6Address) -> Resources:
         """The clusters of the instance with these inside addresses."""
-        bound = {name: bound_to(cluster, inside, inside6) for name, cluster in self.bundle.clusters.items()}
-        return _prefixed(self.routing.gateway, bound)
+        gateway = self.routing.gateway
+        # The fields of a message may be encoded one by one.
+        source: bytes = bound_to(Cluster(), inside, inside6).SerializeToString(deterministic=True)
+        found = {
+            f"{gateway}/{name}": encoded(CLUSTER, content + source) for name, content in self._unbound.items()
+        }
+        rendered = ((n, c) for n, c in self.bundle.clusters.items() if n not in self._unbound)
+        for name, cluster in rendered:
+            found[f"{gateway}/{name}"] = versioned(bound_to(cluster, inside, inside6))
+        return found
+
+    @cached_property
+    def _unbound(self) -> Mapping[str, bytes]:
+        """The clusters that say nothing of where their connections come from, encoded."""
+        return {
+            name: cluster.SerializeToString(deterministic=True)
+            for name, cluster in self.bundle.clusters.items()
+            if not cluster.HasField("upstream_bind_config")
+        }
 
 
 @dataclass(frozen=True)

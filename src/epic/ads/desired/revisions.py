@@ -7,6 +7,7 @@ import json
 import logging
 import os
 from base64 import b64decode, b64encode
+from dataclasses import replace
 from pathlib import Path
 
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
@@ -37,7 +38,8 @@ class Revisions:
     def load(self, gateway: GatewayId, service: int) -> Accepted | None:
         """The configuration that was saved last; None also when it cannot be read any more.
 
-        One of an earlier gateway of that name had another number and does not count.
+        Its routing has no virtual hosts. One of an earlier gateway of that name had another number and does
+        not count.
         """
         path = self._path(gateway)
         if path is None or not path.exists():
@@ -73,7 +75,7 @@ class Revisions:
         body = {
             "revision": bundle.revision,
             "service": service,
-            "routing": _ROUTING.dump_python(accepted.routing, mode="json"),
+            "routing": _ROUTING.dump_python(_brief(accepted.routing), mode="json"),
             **{
                 part: {n: b64encode(m.SerializeToString()).decode() for n, m in getattr(bundle, part).items()}
                 for part in _TYPES
@@ -105,3 +107,8 @@ class Revisions:
 
     def _path(self, gateway: GatewayId) -> Path | None:
         return self._directory / f"{gateway}.json" if self._directory else None
+
+
+def _brief(routing: Routing) -> Routing:
+    """Without the virtual hosts, of which all is in the bundle."""
+    return replace(routing, ports=tuple(replace(port, virtual_hosts=()) for port in routing.ports))
