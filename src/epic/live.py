@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from urllib.parse import quote
 
 from epic.heartbeats import Heartbeats
 from epic.model.resources import Tunnel
@@ -65,6 +66,11 @@ class Place:
     account: str
     cluster: str
     node: str
+
+    @property
+    def id(self) -> str:
+        """It in one word, which no other place has: what a workload node calls itself."""
+        return "/".join(quote(part, safe="") for part in (self.account, self.cluster, self.node))
 
 
 @dataclass(frozen=True)

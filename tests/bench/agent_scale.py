@@ -34,6 +34,7 @@ from agent_workload import MANIFESTS  # noqa: E402
 import epic.bpf  # noqa: E402
 from epic.ads.snapshot import CLUSTER, ENDPOINT, INSTANCE, LOAD_ASSIGNMENT, TUNNEL, Snapshot, versioned  # noqa: E402
 from epic.agent.runtime import store  # noqa: E402
+from epic.agent.workload import plan  # noqa: E402
 from epic.agent.workload import storage as workload_storage  # noqa: E402
 from epic.bpf.dataplane import Dataplane  # noqa: E402
 from epic.ipam.networks import DEFAULT_POOLS, inside6  # noqa: E402
@@ -132,25 +133,23 @@ def assignment(name: str, members: list[str]) -> endpoint_pb2.ClusterLoadAssignm
     return message
 
 
-def workload_list(tunnel_count: int, endpoint_count: int) -> dict[str, object]:
+def workload_list(tunnel_count: int, endpoint_count: int) -> list[dict[str, object]]:
     """What a server lists."""
-    return {
-        "tunnels": [
-            {
-                "id": t + 1,
-                "gateway": f"shop.g{t}",
-                "service": t + 1,
-                "inside-address": str(inside(t)),
-                "inside-address6": str(inside6(DEFAULT_POOLS.inside6, inside(t))),
-                "epic-address": "172.30.11.2",
-                "epic-port": 6080,
-                "keys": [{"epoch": 1, "secret": t.to_bytes(16, "big").hex()}],
-                "signing-epoch": 1,
-                "endpoints": [endpoint(e) for e in range(t, endpoint_count, tunnel_count)],
-            }
-            for t in range(tunnel_count)
-        ]
-    }
+    return [
+        {
+            "id": t + 1,
+            "gateway": f"shop.g{t}",
+            "service": t + 1,
+            "inside-address": str(inside(t)),
+            "inside-address6": str(inside6(DEFAULT_POOLS.inside6, inside(t))),
+            "epic-address": "172.30.11.2",
+            "epic-port": 6080,
+            "keys": [{"epoch": 1, "secret": t.to_bytes(16, "big").hex()}],
+            "signing-epoch": 1,
+            "endpoints": [endpoint(e) for e in range(t, endpoint_count, tunnel_count)],
+        }
+        for t in range(tunnel_count)
+    ]
 
 
 class Agent:
@@ -232,8 +231,12 @@ def workload(directory: Path, pins: Path, tunnel_count: int, endpoint_count: int
     manifests.mkdir()
     (manifests / "epic.yaml").write_text(MANIFESTS, encoding="utf-8")
     agent = Agent(directory, {"role": "workload", "cluster": "lab", "manifests": str(manifests)}, pins)
-    listed = workload_storage.read(workload_list(tunnel_count, endpoint_count))
-    store.write(agent.state, workload_storage.rows(LABEL, None, listed))
+    listed = {
+        str(document["id"]): workload_storage.Versioned("", plan.read(document))
+        for document in workload_list(tunnel_count, endpoint_count)
+    }
+    rows = {**workload_storage.rows(LABEL, listed), **workload_storage.list_row(LABEL, 0)}
+    store.write(agent.state, rows)
     return agent.measure(tunnel_count, endpoint_count)
 
 

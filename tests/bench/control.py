@@ -33,7 +33,7 @@ from control_figures import (
     processor_seconds,
     wait_until_idle,
 )
-from control_nodes import Watcher, event_times, live_idle, open_all, tls
+from control_nodes import Watcher, close_all, event_times, live_idle, open_all, tls
 from control_process import ADMIN, API, ControlProcess
 from etcd_server import EtcdServer
 
@@ -251,36 +251,33 @@ async def measure_calls(figures: Figures, calls: Calls) -> None:
 
 async def measure_watchers(figures: Figures, control: ControlProcess, calls: Calls, count: int) -> None:
     """A thousand streams, two of each workload node, of which each write touches two."""
-    context, accounts = tls(control), range(0, count, OF_ACCOUNT)
+    accounts = range(0, count, OF_ACCOUNT)
     places = [(account_of(number), f"n{i}") for number in accounts for i in range(1, 11)] * 2
     watchers = [Watcher(control, account, node) for account, node in places[:WATCHERS]]
     of_node: dict[tuple[str, str], list[Watcher]] = {}
     for watcher in watchers:
         of_node.setdefault((watcher.account, watcher.node), []).append(watcher)
-    await open_all(watchers, context)
+    await open_all(control, watchers)
     times = await event_times(
         lambda n: calls.put_slice(n * 7, n + 100), lambda n: of_node[account_of(n * 7 % count), "n10"], EVENTS
     )
     figures.note_times(
         f"{len(watchers)} watchers: a write until those that it touches have it", times, p99=50
     )
-    for watcher in watchers:
-        watcher.close()
+    await close_all(watchers)
 
 
 async def measure_idle(figures: Figures, control: ControlProcess, count: int) -> None:
     """Nodes that have nothing to do but to say so."""
-    context = tls(control)
     places = [(account_of(number), f"n{i}") for number in range(0, count, OF_ACCOUNT) for i in range(1, 11)]
     watchers = [Watcher(control, account, node) for account, node in places[:IDLE_NODES]]
-    await open_all(watchers, context)
-    await live_idle(watchers, context, 1.0)
+    await open_all(control, watchers)
+    await live_idle(watchers, 1.0)
     begun, used = time.monotonic(), processor_seconds(control)
-    await live_idle(watchers, context, IDLE_SECONDS)
+    await live_idle(watchers, IDLE_SECONDS)
     share = (processor_seconds(control) - used) / (time.monotonic() - begun)
     figures.note(f"{len(watchers)} idle workload nodes", share * 100, "% of a core", 2)
-    for watcher in watchers:
-        watcher.close()
+    await close_all(watchers)
 
 
 async def measure(figures: Figures, control: ControlProcess, count: int) -> None:

@@ -33,7 +33,7 @@ def test_between_router_and_nat_requests_are_seen_only_as_authenticated_tunnel_p
     lab: Lab, web_target: Target
 ) -> None:
     capture = lab["router"].start(
-        "timeout 20 tcpdump -nn -l --immediate-mode -i nat ip and not tcp port 8443"
+        "timeout 20 tcpdump -nn -l --immediate-mode -i nat ip and not tcp port 8443 and not tcp port 18001"
     )
     time.sleep(1)
     replies = lab.request(web_target, 60)

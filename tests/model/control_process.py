@@ -44,7 +44,7 @@ class ControlProcess:
         self._faults = faults
         self.pki = directory / "pki"
         self._process: subprocess.Popen[bytes] | None = None
-        self.port, self.ads_port = _free_port(), _free_port()
+        self.port, self.ads_port, self.workload_port = _free_port(), _free_port(), _free_port()
         self._write_files()
 
     @property
@@ -127,6 +127,7 @@ class ControlProcess:
             "ads": {
                 "listen": "127.0.0.1",
                 "port": self.ads_port,
+                "workload_port": self.workload_port,
                 "ca": str(self.pki / "ca.crt"),
                 **server,
                 **agents,

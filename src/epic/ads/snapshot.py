@@ -18,6 +18,7 @@ SIBLINGS = _PREFIX + "epic.v1.Siblings"
 TUNNEL = _PREFIX + "epic.v1.Tunnel"
 ENDPOINT = _PREFIX + "epic.v1.Endpoint"
 NODE_STATE = _PREFIX + "epic.v1.NodeState"
+WORKLOAD_TUNNEL = _PREFIX + "epic.v1.WorkloadTunnel"
 CLUSTER = _PREFIX + "envoy.config.cluster.v3.Cluster"
 LOAD_ASSIGNMENT = _PREFIX + "envoy.config.endpoint.v3.ClusterLoadAssignment"
 LISTENER = _PREFIX + "envoy.config.listener.v3.Listener"
@@ -29,6 +30,9 @@ ENVOY_TYPES = (CLUSTER, LOAD_ASSIGNMENT, LISTENER, ROUTE_CONFIGURATION)
 TYPES = (INSTANCE, SIBLINGS, TUNNEL, ENDPOINT, *ENVOY_TYPES, NODE_STATE)
 """All types in the order in which additions must arrive; removals go the other way, but what the node is
 to report comes after everything."""
+
+WORKLOAD_TYPES = (WORKLOAD_TUNNEL, NODE_STATE)
+"""The same for workload nodes."""
 
 
 @dataclass(frozen=True, slots=True)

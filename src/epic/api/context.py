@@ -22,6 +22,7 @@ from epic.live import Live
 from epic.log_rate import LogOnChange
 from epic.reconcile.current import CurrentWorld
 from epic.store.interface import Store
+from epic.workloads.identity import Enrolment
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,8 @@ class Principal:
     name: str
     account: str
     admin: bool
+    credential: str = ""
+    """The fingerprint of the password that was shown."""
 
 
 class RunEvents(Protocol):
@@ -57,6 +60,8 @@ class Context:
     no_room: LogOnChange = field(default_factory=lambda: LogOnChange(log))
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the process ends: event streams end with it."""
+    enrolment: Enrolment | None = None
+    """What workload nodes get certificates with; None: they get none here."""
 
     @cached_property
     def current(self) -> CurrentWorld:

@@ -14,6 +14,7 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
+from epic.ads.identity.credentials import ServerFiles
 from epic.ads.service import AdsService
 from epic.ads.settings import AdsSettings as AdsServiceSettings
 from epic.api.app import create_app, make_ready
@@ -37,6 +38,8 @@ from epic.runs.events import EventHub
 from epic.runs.queue import RunQueue
 from epic.siblings.heard import AppliedLists
 from epic.supervise import keep_running
+from epic.workloads.identity import Enrolment
+from epic.workloads.service import WorkloadService, WorkloadSettings
 
 _CONFIG = Path("/etc/epic/control.yaml")
 _SWITCH_SECONDS = 0.001
@@ -79,6 +82,7 @@ async def control(settings: ControlSettings) -> None:
         siblings.wake()
 
     ads = AdsService(store, _ads_settings(settings), live, applied, hear_applied)
+    workloads = WorkloadService(store, _workload_settings(settings), live)
     lifecycle = Lifecycle(store, _lifecycle_settings(settings), ads.tunnel_evidence, live.heartbeats)
     context = Context(
         store=store,
@@ -89,12 +93,14 @@ async def control(settings: ControlSettings) -> None:
         live=live,
         world=lifecycle.current,
         limits=settings.rest.limits(),
+        enrolment=Enrolment(settings.ads.issuer(), settings.ads.workload_port),
     )
 
     rotator = Rotator(store, live, settings.tunnels.policy())
     service = ReconcilerService(store, lifecycle)
     services: dict[str, Service] = {
         "xDS": ads.run,
+        "workload nodes": workloads.run,
         "runs": partial(keep_running, "runs", queue.run),
         "keys": partial(keep_running, "keys", rotator.run),
         "lives": partial(keep_running, "lives", service.run),
@@ -127,6 +133,12 @@ def _ads_settings(settings: ControlSettings) -> AdsServiceSettings:
         revisions=settings.revisions,
         pools=settings.pools(),
     )
+
+
+def _workload_settings(settings: ControlSettings) -> WorkloadSettings:
+    ads, issuer = settings.ads, settings.ads.issuer()
+    files = ServerFiles(ads.certificate, ads.key, issuer.certificate)
+    return WorkloadSettings(str(ads.listen), ads.workload_port, files, issuer, settings.pools())
 
 
 def _parser() -> argparse.ArgumentParser:

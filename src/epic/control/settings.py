@@ -57,9 +57,13 @@ class RestSettings(_ServerSection):
 
 
 class AdsSettings(_ServerSection):
-    """Where agents connect. Their certificates are of the agents' authority; they trust `ca` for its own."""
+    """Where agents connect. Their certificates are of the agents' authority; they trust `ca` for its own.
+
+    Those of workload nodes come to a port of their own.
+    """
 
     port: PortNumber = 18000
+    workload_port: PortNumber = 18001
     ca: Path
     agents_certificate: Path
     agents_key: Path

@@ -98,18 +98,37 @@ def agent_certificate(
     Only the control plane verifies it, by whose clock it is made. It is valid from `now` on and not before:
     so it can be told from those that were made before the node was removed.
     """
-    try:
-        key, signed, asked = request.public_key(), request.is_signature_valid, common_name(request.subject)
-    except _UNREADABLE as error:
-        raise RequestError(f"the request of {name} cannot be read: {error}") from error
-    if not isinstance(key, EllipticCurvePublicKey) or not signed:
-        raise RequestError(f"the request of {name} must hold an elliptic curve key and be signed by it")
+    key, asked = _requested(request, name)
     if asked != name:
         raise RequestError(f"the request is for {asked!r}; it must be for {name!r}")
     validity = Validity(now, life, skew=timedelta(0))
     return _sign(
         authority, _builder(_subject(name), authority.certificate.subject, key, validity), key, _CLIENT
     )
+
+
+def workload_certificate(
+    authority: Authority, request: x509.CertificateSigningRequest, uri: str, now: datetime, life: timedelta
+) -> x509.Certificate:
+    """The certificate of a workload node, whom `uri` names. Of the request only the key counts.
+
+    Its subject has no common name: it is nobody's who is known by one.
+    """
+    key, _ = _requested(request, "the workload node")
+    validity = Validity(now, life, skew=timedelta(0))
+    builder = _builder(x509.Name([]), authority.certificate.subject, key, validity)
+    name = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri)])
+    # Critical, as it has to be where there is no subject.
+    return _sign(authority, builder.add_extension(name, critical=True), key, _CLIENT)
+
+
+def uri_of(certificate: x509.Certificate) -> str:
+    """The URI that a workload node's certificate names it by, or nothing."""
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return ""
+    return next(iter(found.get_values_for_type(x509.UniformResourceIdentifier)), "")
 
 
 def issued_by(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
@@ -144,6 +163,17 @@ def alternative_names(certificate: x509.Certificate) -> set[str]:
     except x509.ExtensionNotFound:
         return set()
     return {str(name.value) for name in found}
+
+
+def _requested(request: x509.CertificateSigningRequest, who: str) -> tuple[EllipticCurvePublicKey, str]:
+    """The key and the common name of a request."""
+    try:
+        key, signed, asked = request.public_key(), request.is_signature_valid, common_name(request.subject)
+    except _UNREADABLE as error:
+        raise RequestError(f"the request of {who} cannot be read: {error}") from error
+    if not isinstance(key, EllipticCurvePublicKey) or not signed:
+        raise RequestError(f"the request of {who} must hold an elliptic curve key and be signed by it")
+    return key, asked
 
 
 def _raw(key: object) -> bytes:

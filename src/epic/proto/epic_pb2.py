@@ -24,13 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x65pic/proto/epic.proto\x12\x07\x65pic.v1\"\x95\x02\n\x08Instance\x12\x0f\n\x07gateway\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x63\x63ount\x18\x02 \x01(\t\x12\x0f\n\x07service\x18\x03 \x01(\r\x12\x16\n\x0epublic_address\x18\x04 \x01(\t\x12\x16\n\x0einside_address\x18\x05 \x01(\t\x12\x11\n\tinterface\x18\x06 \x01(\t\x12\x1c\n\x05ports\x18\x07 \x03(\x0b\x32\r.epic.v1.Port\x12\x10\n\x08revision\x18\x08 \x01(\t\x12\x17\n\x0finside_address6\x18\t \x01(\t\x12\x10\n\x08\x64raining\x18\n \x01(\x08\x12\x15\n\rdrain_seconds\x18\x0b \x01(\r\x12\x0c\n\x04hold\x18\x0c \x01(\x08\x12\x13\n\x0bunconnected\x18\r \x01(\x08\"\x8a\x01\n\x08Siblings\x12\x0f\n\x07gateway\x18\x01 \x01(\t\x12\x16\n\x0epublic_address\x18\x02 \x01(\t\x12\"\n\x08siblings\x18\x03 \x03(\x0b\x32\x10.epic.v1.Sibling\x12\x1a\n\x04keys\x18\x04 \x03(\x0b\x32\x0c.epic.v1.Key\x12\x15\n\rsigning_epoch\x18\x05 \x01(\r\"j\n\x07Sibling\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\r\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x10\n\x08\x64raining\x18\x04 \x01(\x08\x12\x0f\n\x07leaving\x18\x05 \x01(\x08\x12\x0e\n\x06joined\x18\x06 \x01(\x04\"B\n\tNodeState\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0f\n\x07removed\x18\x02 \x01(\x08\x12\x14\n\x0cmeant_digest\x18\x03 \x01(\t\"(\n\x04Port\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x10\n\x08protocol\x18\x02 \x01(\t\"\xb4\x01\n\x06Tunnel\x12\n\n\x02id\x18\x01 \x01(\r\x12\x0f\n\x07gateway\x18\x02 \x01(\t\x12\x0f\n\x07service\x18\x03 \x01(\r\x12\x16\n\x0einside_address\x18\x04 \x01(\t\x12\x18\n\x10\x64\x65\x63lared_address\x18\x05 \x01(\t\x12\x1a\n\x04keys\x18\x06 \x03(\x0b\x32\x0c.epic.v1.Key\x12\x15\n\rsigning_epoch\x18\x07 \x01(\r\x12\x17\n\x0finside_address6\x18\x08 \x01(\t\"$\n\x03Key\x12\r\n\x05\x65poch\x18\x01 \x01(\r\x12\x0e\n\x06secret\x18\x02 \x01(\x0c\"j\n\x08\x45ndpoint\x12\x0f\n\x07gateway\x18\x01 \x01(\t\x12\x16\n\x0einside_address\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x0e\n\x06tunnel\x18\x04 \x01(\r\x12\x14\n\x0creal_address\x18\x05 \x01(\t\"*\n\x17RenewCertificateRequest\x12\x0f\n\x07request\x18\x01 \x01(\x0c\"A\n\x15RenewCertificateReply\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x12\x13\n\x0b\x61uthorities\x18\x02 \x01(\x0c\"\xe3\x03\n\nNodeReport\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x15\n\ragent_version\x18\x02 \x01(\t\x12*\n\tinstances\x18\x03 \x03(\x0b\x32\x17.epic.v1.InstanceStatus\x12&\n\x07tunnels\x18\x04 \x03(\x0b\x32\x15.epic.v1.TunnelStatus\x12-\n\x05\x64rops\x18\x05 \x03(\x0b\x32\x1e.epic.v1.NodeReport.DropsEntry\x12\x16\n\x0einstances_only\x18\x06 \x01(\x08\x12\x16\n\x0e\x61pplied_digest\x18\x07 \x01(\t\x12\x15\n\rheld_gateways\x18\x08 \x03(\t\x12\x10\n\x08problems\x18\t \x03(\t\x12\x15\n\rsecond_chance\x18\n \x01(\x08\x12\x1d\n\x15second_chance_refusal\x18\x0b \x01(\t\x12\x33\n\x0esecond_chances\x18\x0c \x03(\x0b\x32\x1b.epic.v1.SecondChanceStatus\x12!\n\x03\x62gp\x18\r \x01(\x0b\x32\x14.epic.v1.BgpSessions\x12\x18\n\x10silent_addresses\x18\x0e \x03(\t\x1a,\n\nDropsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"j\n\x0b\x42gpSessions\x12\x12\n\nconfigured\x18\x01 \x01(\r\x12\x13\n\x0b\x65stablished\x18\x02 \x01(\r\x12!\n\x04\x64own\x18\x03 \x03(\x0b\x32\x13.epic.v1.BgpSession\x12\x0f\n\x07\x66\x61ilure\x18\x04 \x01(\t\"I\n\nBgpSession\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\r\n\x05since\x18\x03 \x01(\x03\x12\r\n\x05\x65rror\x18\x04 \x01(\t\"\x80\x01\n\x12SecondChanceStatus\x12\x0f\n\x07gateway\x18\x01 \x01(\t\x12\x0c\n\x04hits\x18\x02 \x01(\x04\x12\x11\n\tpassed_on\x18\x03 \x01(\x04\x12\x0f\n\x07learned\x18\x04 \x01(\x04\x12\x12\n\nchain_ends\x18\x05 \x01(\x04\x12\x13\n\x0bover_budget\x18\x06 \x01(\x04\"\xbe\x01\n\x0eInstanceStatus\x12\x0f\n\x07gateway\x18\x01 \x01(\t\x12\r\n\x05ready\x18\x02 \x01(\x08\x12\x18\n\x10serving_revision\x18\x03 \x01(\t\x12\x11\n\tannounced\x18\x04 \x01(\x08\x12\r\n\x05\x65rror\x18\x05 \x01(\t\x12\x0f\n\x07\x64rained\x18\x06 \x01(\x08\x12\x0f\n\x07leaving\x18\x07 \x01(\x08\x12\x18\n\x10\x61pplied_siblings\x18\x0c \x01(\t\x12\x14\n\x0ckernel_error\x18\r \x01(\t\"\xd1\x01\n\x0cTunnelStatus\x12\n\n\x02id\x18\x01 \x01(\r\x12\x18\n\x10observed_address\x18\x02 \x01(\t\x12\x15\n\robserved_port\x18\x03 \x01(\r\x12\x12\n\nrx_packets\x18\x04 \x01(\x04\x12\x10\n\x08rx_bytes\x18\x05 \x01(\x04\x12\x12\n\ntx_packets\x18\x06 \x01(\x04\x12\x10\n\x08tx_bytes\x18\x07 \x01(\x04\x12\x11\n\thello_age\x18\x08 \x01(\x01\x12\x0e\n\x06\x65pochs\x18\t \x03(\r\x12\x15\n\rsigning_epoch\x18\n \x01(\r\"\x11\n\x0fNodeReportReply2\x9d\x01\n\x0c\x41gentService\x12\x37\n\x06Report\x12\x13.epic.v1.NodeReport\x1a\x18.epic.v1.NodeReportReply\x12T\n\x10RenewCertificate\x12 .epic.v1.RenewCertificateRequest\x1a\x1e.epic.v1.RenewCertificateReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x65pic/proto/epic.proto\x12\x07\x65pic.v1\"\x95\x02\n\x08Instance\x12\x0f\n\x07gateway\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x63\x63ount\x18\x02 \x01(\t\x12\x0f\n\x07service\x18\x03 \x01(\r\x12\x16\n\x0epublic_address\x18\x04 \x01(\t\x12\x16\n\x0einside_address\x18\x05 \x01(\t\x12\x11\n\tinterface\x18\x06 \x01(\t\x12\x1c\n\x05ports\x18\x07 \x03(\x0b\x32\r.epic.v1.Port\x12\x10\n\x08revision\x18\x08 \x01(\t\x12\x17\n\x0finside_address6\x18\t \x01(\t\x12\x10\n\x08\x64raining\x18\n \x01(\x08\x12\x15\n\rdrain_seconds\x18\x0b \x01(\r\x12\x0c\n\x04hold\x18\x0c \x01(\x08\x12\x13\n\x0bunconnected\x18\r \x01(\x08\"\x8a\x01\n\x08Siblings\x12\x0f\n\x07gateway\x18\x01 \x01(\t\x12\x16\n\x0epublic_address\x18\x02 \x01(\t\x12\"\n\x08siblings\x18\x03 \x03(\x0b\x32\x10.epic.v1.Sibling\x12\x1a\n\x04keys\x18\x04 \x03(\x0b\x32\x0c.epic.v1.Key\x12\x15\n\rsigning_epoch\x18\x05 \x01(\r\"j\n\x07Sibling\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\r\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x10\n\x08\x64raining\x18\x04 \x01(\x08\x12\x0f\n\x07leaving\x18\x05 \x01(\x08\x12\x0e\n\x06joined\x18\x06 \x01(\x04\"T\n\tNodeState\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0f\n\x07removed\x18\x02 \x01(\x08\x12\x14\n\x0cmeant_digest\x18\x03 \x01(\t\x12\x10\n\x08revision\x18\x04 \x01(\x04\"(\n\x04Port\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x10\n\x08protocol\x18\x02 \x01(\t\"\xb4\x01\n\x06Tunnel\x12\n\n\x02id\x18\x01 \x01(\r\x12\x0f\n\x07gateway\x18\x02 \x01(\t\x12\x0f\n\x07service\x18\x03 \x01(\r\x12\x16\n\x0einside_address\x18\x04 \x01(\t\x12\x18\n\x10\x64\x65\x63lared_address\x18\x05 \x01(\t\x12\x1a\n\x04keys\x18\x06 \x03(\x0b\x32\x0c.epic.v1.Key\x12\x15\n\rsigning_epoch\x18\x07 \x01(\r\x12\x17\n\x0finside_address6\x18\x08 \x01(\t\"\xde\x01\n\x0eWorkloadTunnel\x12\n\n\x02id\x18\x01 \x01(\r\x12\x0f\n\x07gateway\x18\x02 \x01(\t\x12\x0f\n\x07service\x18\x03 \x01(\r\x12\x16\n\x0einside_address\x18\x04 \x01(\t\x12\x17\n\x0finside_address6\x18\x05 \x01(\t\x12\x14\n\x0c\x65pic_address\x18\x06 \x01(\t\x12\x11\n\tepic_port\x18\x07 \x01(\r\x12\x1a\n\x04keys\x18\x08 \x03(\x0b\x32\x0c.epic.v1.Key\x12\x15\n\rsigning_epoch\x18\t \x01(\r\x12\x11\n\tendpoints\x18\n \x03(\t\"$\n\x03Key\x12\r\n\x05\x65poch\x18\x01 \x01(\r\x12\x0e\n\x06secret\x18\x02 \x01(\x0c\"j\n\x08\x45ndpoint\x12\x0f\n\x07gateway\x18\x01 \x01(\t\x12\x16\n\x0einside_address\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x0e\n\x06tunnel\x18\x04 \x01(\r\x12\x14\n\x0creal_address\x18\x05 \x01(\t\"\xaa\x01\n\x0eWorkloadReport\x12\x0f\n\x07\x61pplied\x18\x01 \x01(\x04\x12&\n\x07tunnels\x18\x02 \x03(\x0b\x32\x15.epic.v1.TunnelStatus\x12\x31\n\x05\x64rops\x18\x03 \x03(\x0b\x32\".epic.v1.WorkloadReport.DropsEntry\x1a,\n\nDropsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\x15\n\x13WorkloadReportReply\"*\n\x17RenewCertificateRequest\x12\x0f\n\x07request\x18\x01 \x01(\x0c\"A\n\x15RenewCertificateReply\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x12\x13\n\x0b\x61uthorities\x18\x02 \x01(\x0c\"\xe3\x03\n\nNodeReport\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x15\n\ragent_version\x18\x02 \x01(\t\x12*\n\tinstances\x18\x03 \x03(\x0b\x32\x17.epic.v1.InstanceStatus\x12&\n\x07tunnels\x18\x04 \x03(\x0b\x32\x15.epic.v1.TunnelStatus\x12-\n\x05\x64rops\x18\x05 \x03(\x0b\x32\x1e.epic.v1.NodeReport.DropsEntry\x12\x16\n\x0einstances_only\x18\x06 \x01(\x08\x12\x16\n\x0e\x61pplied_digest\x18\x07 \x01(\t\x12\x15\n\rheld_gateways\x18\x08 \x03(\t\x12\x10\n\x08problems\x18\t \x03(\t\x12\x15\n\rsecond_chance\x18\n \x01(\x08\x12\x1d\n\x15second_chance_refusal\x18\x0b \x01(\t\x12\x33\n\x0esecond_chances\x18\x0c \x03(\x0b\x32\x1b.epic.v1.SecondChanceStatus\x12!\n\x03\x62gp\x18\r \x01(\x0b\x32\x14.epic.v1.BgpSessions\x12\x18\n\x10silent_addresses\x18\x0e \x03(\t\x1a,\n\nDropsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"j\n\x0b\x42gpSessions\x12\x12\n\nconfigured\x18\x01 \x01(\r\x12\x13\n\x0b\x65stablished\x18\x02 \x01(\r\x12!\n\x04\x64own\x18\x03 \x03(\x0b\x32\x13.epic.v1.BgpSession\x12\x0f\n\x07\x66\x61ilure\x18\x04 \x01(\t\"I\n\nBgpSession\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\r\n\x05since\x18\x03 \x01(\x03\x12\r\n\x05\x65rror\x18\x04 \x01(\t\"\x80\x01\n\x12SecondChanceStatus\x12\x0f\n\x07gateway\x18\x01 \x01(\t\x12\x0c\n\x04hits\x18\x02 \x01(\x04\x12\x11\n\tpassed_on\x18\x03 \x01(\x04\x12\x0f\n\x07learned\x18\x04 \x01(\x04\x12\x12\n\nchain_ends\x18\x05 \x01(\x04\x12\x13\n\x0bover_budget\x18\x06 \x01(\x04\"\xbe\x01\n\x0eInstanceStatus\x12\x0f\n\x07gateway\x18\x01 \x01(\t\x12\r\n\x05ready\x18\x02 \x01(\x08\x12\x18\n\x10serving_revision\x18\x03 \x01(\t\x12\x11\n\tannounced\x18\x04 \x01(\x08\x12\r\n\x05\x65rror\x18\x05 \x01(\t\x12\x0f\n\x07\x64rained\x18\x06 \x01(\x08\x12\x0f\n\x07leaving\x18\x07 \x01(\x08\x12\x18\n\x10\x61pplied_siblings\x18\x0c \x01(\t\x12\x14\n\x0ckernel_error\x18\r \x01(\t\"\x95\x02\n\x0cTunnelStatus\x12\n\n\x02id\x18\x01 \x01(\r\x12\x18\n\x10observed_address\x18\x02 \x01(\t\x12\x15\n\robserved_port\x18\x03 \x01(\r\x12\x12\n\nrx_packets\x18\x04 \x01(\x04\x12\x10\n\x08rx_bytes\x18\x05 \x01(\x04\x12\x12\n\ntx_packets\x18\x06 \x01(\x04\x12\x10\n\x08tx_bytes\x18\x07 \x01(\x04\x12\x11\n\thello_age\x18\x08 \x01(\x01\x12\x0e\n\x06\x65pochs\x18\t \x03(\r\x12\x15\n\rsigning_epoch\x18\n \x01(\r\x12&\n\nround_trip\x18\x0b \x01(\x0b\x32\x12.epic.v1.RoundTrip\x12\x11\n\x04loss\x18\x0c \x01(\x01H\x00\x88\x01\x01\x42\x07\n\x05_loss\"3\n\tRoundTrip\x12\x0c\n\x04last\x18\x01 \x01(\x01\x12\x0b\n\x03min\x18\x02 \x01(\x01\x12\x0b\n\x03\x61vg\x18\x03 \x01(\x01\"\x11\n\x0fNodeReportReply2\x9d\x01\n\x0c\x41gentService\x12\x37\n\x06Report\x12\x13.epic.v1.NodeReport\x1a\x18.epic.v1.NodeReportReply\x12T\n\x10RenewCertificate\x12 .epic.v1.RenewCertificateRequest\x1a\x1e.epic.v1.RenewCertificateReply2\xaa\x01\n\x0fWorkloadService\x12\x41\n\x06Report\x12\x17.epic.v1.WorkloadReport\x1a\x1c.epic.v1.WorkloadReportReply(\x01\x12T\n\x10RenewCertificate\x12 .epic.v1.RenewCertificateRequest\x1a\x1e.epic.v1.RenewCertificateReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'epic.proto.epic_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_WORKLOADREPORT_DROPSENTRY']._loaded_options = None
+  _globals['_WORKLOADREPORT_DROPSENTRY']._serialized_options = b'8\001'
   _globals['_NODEREPORT_DROPSENTRY']._loaded_options = None
   _globals['_NODEREPORT_DROPSENTRY']._serialized_options = b'8\001'
   _globals['_INSTANCE']._serialized_start=35
@@ -40,35 +42,47 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SIBLING']._serialized_start=455
   _globals['_SIBLING']._serialized_end=561
   _globals['_NODESTATE']._serialized_start=563
-  _globals['_NODESTATE']._serialized_end=629
-  _globals['_PORT']._serialized_start=631
-  _globals['_PORT']._serialized_end=671
-  _globals['_TUNNEL']._serialized_start=674
-  _globals['_TUNNEL']._serialized_end=854
-  _globals['_KEY']._serialized_start=856
-  _globals['_KEY']._serialized_end=892
-  _globals['_ENDPOINT']._serialized_start=894
-  _globals['_ENDPOINT']._serialized_end=1000
-  _globals['_RENEWCERTIFICATEREQUEST']._serialized_start=1002
-  _globals['_RENEWCERTIFICATEREQUEST']._serialized_end=1044
-  _globals['_RENEWCERTIFICATEREPLY']._serialized_start=1046
-  _globals['_RENEWCERTIFICATEREPLY']._serialized_end=1111
-  _globals['_NODEREPORT']._serialized_start=1114
-  _globals['_NODEREPORT']._serialized_end=1597
-  _globals['_NODEREPORT_DROPSENTRY']._serialized_start=1553
-  _globals['_NODEREPORT_DROPSENTRY']._serialized_end=1597
-  _globals['_BGPSESSIONS']._serialized_start=1599
-  _globals['_BGPSESSIONS']._serialized_end=1705
-  _globals['_BGPSESSION']._serialized_start=1707
-  _globals['_BGPSESSION']._serialized_end=1780
-  _globals['_SECONDCHANCESTATUS']._serialized_start=1783
-  _globals['_SECONDCHANCESTATUS']._serialized_end=1911
-  _globals['_INSTANCESTATUS']._serialized_start=1914
-  _globals['_INSTANCESTATUS']._serialized_end=2104
-  _globals['_TUNNELSTATUS']._serialized_start=2107
-  _globals['_TUNNELSTATUS']._serialized_end=2316
-  _globals['_NODEREPORTREPLY']._serialized_start=2318
-  _globals['_NODEREPORTREPLY']._serialized_end=2335
-  _globals['_AGENTSERVICE']._serialized_start=2338
-  _globals['_AGENTSERVICE']._serialized_end=2495
+  _globals['_NODESTATE']._serialized_end=647
+  _globals['_PORT']._serialized_start=649
+  _globals['_PORT']._serialized_end=689
+  _globals['_TUNNEL']._serialized_start=692
+  _globals['_TUNNEL']._serialized_end=872
+  _globals['_WORKLOADTUNNEL']._serialized_start=875
+  _globals['_WORKLOADTUNNEL']._serialized_end=1097
+  _globals['_KEY']._serialized_start=1099
+  _globals['_KEY']._serialized_end=1135
+  _globals['_ENDPOINT']._serialized_start=1137
+  _globals['_ENDPOINT']._serialized_end=1243
+  _globals['_WORKLOADREPORT']._serialized_start=1246
+  _globals['_WORKLOADREPORT']._serialized_end=1416
+  _globals['_WORKLOADREPORT_DROPSENTRY']._serialized_start=1372
+  _globals['_WORKLOADREPORT_DROPSENTRY']._serialized_end=1416
+  _globals['_WORKLOADREPORTREPLY']._serialized_start=1418
+  _globals['_WORKLOADREPORTREPLY']._serialized_end=1439
+  _globals['_RENEWCERTIFICATEREQUEST']._serialized_start=1441
+  _globals['_RENEWCERTIFICATEREQUEST']._serialized_end=1483
+  _globals['_RENEWCERTIFICATEREPLY']._serialized_start=1485
+  _globals['_RENEWCERTIFICATEREPLY']._serialized_end=1550
+  _globals['_NODEREPORT']._serialized_start=1553
+  _globals['_NODEREPORT']._serialized_end=2036
+  _globals['_NODEREPORT_DROPSENTRY']._serialized_start=1372
+  _globals['_NODEREPORT_DROPSENTRY']._serialized_end=1416
+  _globals['_BGPSESSIONS']._serialized_start=2038
+  _globals['_BGPSESSIONS']._serialized_end=2144
+  _globals['_BGPSESSION']._serialized_start=2146
+  _globals['_BGPSESSION']._serialized_end=2219
+  _globals['_SECONDCHANCESTATUS']._serialized_start=2222
+  _globals['_SECONDCHANCESTATUS']._serialized_end=2350
+  _globals['_INSTANCESTATUS']._serialized_start=2353
+  _globals['_INSTANCESTATUS']._serialized_end=2543
+  _globals['_TUNNELSTATUS']._serialized_start=2546
+  _globals['_TUNNELSTATUS']._serialized_end=2823
+  _globals['_ROUNDTRIP']._serialized_start=2825
+  _globals['_ROUNDTRIP']._serialized_end=2876
+  _globals['_NODEREPORTREPLY']._serialized_start=2878
+  _globals['_NODEREPORTREPLY']._serialized_end=2895
+  _globals['_AGENTSERVICE']._serialized_start=2898
+  _globals['_AGENTSERVICE']._serialized_end=3055
+  _globals['_WORKLOADSERVICE']._serialized_start=3058
+  _globals['_WORKLOADSERVICE']._serialized_end=3228
 # @@protoc_insertion_point(module_scope)

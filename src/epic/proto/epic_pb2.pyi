@@ -183,6 +183,7 @@ class NodeState(_message.Message):
     DIGEST_FIELD_NUMBER: _builtins.int
     REMOVED_FIELD_NUMBER: _builtins.int
     MEANT_DIGEST_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
     digest: _builtins.str
     """Of the node's instances and of what is to become of them; the node reports it once it is carried out."""
     removed: _builtins.bool
@@ -191,16 +192,21 @@ class NodeState(_message.Message):
     """The digest whose removals are meant, however many they are. Else a node holds back an order to drop more
     than half of its instances that it was not told to drain before.
     """
+    revision: _builtins.int
+    """Of a workload node's tunnels, instead of the digest: the store's revision that they are of. The node
+    reports it once it is carried out.
+    """
     def __init__(
         self,
         *,
         digest: _builtins.str = ...,
         removed: _builtins.bool = ...,
         meant_digest: _builtins.str = ...,
+        revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "meant_digest", b"meant_digest", "removed", b"removed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "meant_digest", b"meant_digest", "removed", b"removed", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -276,6 +282,61 @@ class Tunnel(_message.Message):
 Global___Tunnel: _TypeAlias = Tunnel  # noqa: Y015
 
 @_typing.final
+class WorkloadTunnel(_message.Message):
+    """The other end of a tunnel. Resource name: the decimal id. Sent to the workload node that it is for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    GATEWAY_FIELD_NUMBER: _builtins.int
+    SERVICE_FIELD_NUMBER: _builtins.int
+    INSIDE_ADDRESS_FIELD_NUMBER: _builtins.int
+    INSIDE_ADDRESS6_FIELD_NUMBER: _builtins.int
+    EPIC_ADDRESS_FIELD_NUMBER: _builtins.int
+    EPIC_PORT_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    SIGNING_EPOCH_FIELD_NUMBER: _builtins.int
+    ENDPOINTS_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    gateway: _builtins.str
+    service: _builtins.int
+    inside_address: _builtins.str
+    """The instance's, which replies go to, by family."""
+    inside_address6: _builtins.str
+    epic_address: _builtins.str
+    """Where the EPIC end is in the underlay."""
+    epic_port: _builtins.int
+    signing_epoch: _builtins.int
+    """Epoch of the key that signs; all keys verify."""
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___Key]: ...
+    @_builtins.property
+    def endpoints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Addresses on the node that the gateway sends requests to, its own ones."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        gateway: _builtins.str = ...,
+        service: _builtins.int = ...,
+        inside_address: _builtins.str = ...,
+        inside_address6: _builtins.str = ...,
+        epic_address: _builtins.str = ...,
+        epic_port: _builtins.int = ...,
+        keys: _abc.Iterable[Global___Key] | None = ...,
+        signing_epoch: _builtins.int = ...,
+        endpoints: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoints", b"endpoints", "epic_address", b"epic_address", "epic_port", b"epic_port", "gateway", b"gateway", "id", b"id", "inside_address", b"inside_address", "inside_address6", b"inside_address6", "keys", b"keys", "service", b"service", "signing_epoch", b"signing_epoch"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WorkloadTunnel: _TypeAlias = WorkloadTunnel  # noqa: Y015
+
+@_typing.final
 class Key(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -334,6 +395,71 @@ class Endpoint(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Endpoint: _TypeAlias = Endpoint  # noqa: Y015
+
+@_typing.final
+class WorkloadReport(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class DropsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    APPLIED_FIELD_NUMBER: _builtins.int
+    TUNNELS_FIELD_NUMBER: _builtins.int
+    DROPS_FIELD_NUMBER: _builtins.int
+    applied: _builtins.int
+    """The revision of the NodeState that is carried out, whole; 0: of none yet."""
+    @_builtins.property
+    def tunnels(self) -> _containers.RepeatedCompositeFieldContainer[Global___TunnelStatus]: ...
+    @_builtins.property
+    def drops(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Packets that the tunnel programs dropped since they were loaded, by reason."""
+
+    def __init__(
+        self,
+        *,
+        applied: _builtins.int = ...,
+        tunnels: _abc.Iterable[Global___TunnelStatus] | None = ...,
+        drops: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "drops", b"drops", "tunnels", b"tunnels"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WorkloadReport: _TypeAlias = WorkloadReport  # noqa: Y015
+
+@_typing.final
+class WorkloadReportReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WorkloadReportReply: _TypeAlias = WorkloadReportReply  # noqa: Y015
 
 @_typing.final
 class RenewCertificateRequest(_message.Message):
@@ -652,6 +778,8 @@ class TunnelStatus(_message.Message):
     HELLO_AGE_FIELD_NUMBER: _builtins.int
     EPOCHS_FIELD_NUMBER: _builtins.int
     SIGNING_EPOCH_FIELD_NUMBER: _builtins.int
+    ROUND_TRIP_FIELD_NUMBER: _builtins.int
+    LOSS_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     observed_address: _builtins.str
     observed_port: _builtins.int
@@ -662,9 +790,15 @@ class TunnelStatus(_message.Message):
     hello_age: _builtins.float
     """Seconds since the last verified control packet; negative when there was none."""
     signing_epoch: _builtins.int
+    loss: _builtins.float
+    """The part of the last hellos that had no answer (workload nodes)."""
     @_builtins.property
     def epochs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """The keys that the tunnel programs have; what is only on its way there is not among them."""
+
+    @_builtins.property
+    def round_trip(self) -> Global___RoundTrip:
+        """Of the last hellos (workload nodes)."""
 
     def __init__(
         self,
@@ -679,14 +813,45 @@ class TunnelStatus(_message.Message):
         hello_age: _builtins.float = ...,
         epochs: _abc.Iterable[_builtins.int] | None = ...,
         signing_epoch: _builtins.int = ...,
+        round_trip: Global___RoundTrip | None = ...,
+        loss: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_loss", b"_loss", "loss", b"loss", "round_trip", b"round_trip"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_loss", b"_loss", "epochs", b"epochs", "hello_age", b"hello_age", "id", b"id", "loss", b"loss", "observed_address", b"observed_address", "observed_port", b"observed_port", "round_trip", b"round_trip", "rx_bytes", b"rx_bytes", "rx_packets", b"rx_packets", "signing_epoch", b"signing_epoch", "tx_bytes", b"tx_bytes", "tx_packets", b"tx_packets"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__loss: _TypeAlias = _typing.Literal["loss"]  # noqa: Y015
+    _WhichOneofArgType__loss: _TypeAlias = _typing.Literal["_loss", b"_loss"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__loss) -> _WhichOneofReturnType__loss | None: ...
+
+Global___TunnelStatus: _TypeAlias = TunnelStatus  # noqa: Y015
+
+@_typing.final
+class RoundTrip(_message.Message):
+    """Seconds from a hello to its answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LAST_FIELD_NUMBER: _builtins.int
+    MIN_FIELD_NUMBER: _builtins.int
+    AVG_FIELD_NUMBER: _builtins.int
+    last: _builtins.float
+    min: _builtins.float
+    avg: _builtins.float
+    def __init__(
+        self,
+        *,
+        last: _builtins.float = ...,
+        min: _builtins.float = ...,
+        avg: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epochs", b"epochs", "hello_age", b"hello_age", "id", b"id", "observed_address", b"observed_address", "observed_port", b"observed_port", "rx_bytes", b"rx_bytes", "rx_packets", b"rx_packets", "signing_epoch", b"signing_epoch", "tx_bytes", b"tx_bytes", "tx_packets", b"tx_packets"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["avg", b"avg", "last", b"last", "min", b"min"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___TunnelStatus: _TypeAlias = TunnelStatus  # noqa: Y015
+Global___RoundTrip: _TypeAlias = RoundTrip  # noqa: Y015
 
 @_typing.final
 class NodeReportReply(_message.Message):

@@ -145,3 +145,124 @@ class AgentService:
             timeout,
             metadata,
             _registered_method=True)
+
+
+class WorkloadServiceStub:
+    """What a workload node says, on the connection of its stream.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Report = channel.stream_unary(
+                '/epic.v1.WorkloadService/Report',
+                request_serializer=epic_dot_proto_dot_epic__pb2.WorkloadReport.SerializeToString,
+                response_deserializer=epic_dot_proto_dot_epic__pb2.WorkloadReportReply.FromString,
+                _registered_method=True)
+        self.RenewCertificate = channel.unary_unary(
+                '/epic.v1.WorkloadService/RenewCertificate',
+                request_serializer=epic_dot_proto_dot_epic__pb2.RenewCertificateRequest.SerializeToString,
+                response_deserializer=epic_dot_proto_dot_epic__pb2.RenewCertificateReply.FromString,
+                _registered_method=True)
+
+
+class WorkloadServiceServicer:
+    """What a workload node says, on the connection of its stream.
+    """
+
+    def Report(self, request_iterator, context):
+        """How its tunnels are: every few seconds, and when it has carried out something. In parts of at most 1,000
+        tunnels, which count when all have come; the first says everything else.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RenewCertificate(self, request, context):
+        """A new certificate for the node whose certificate the connection shows.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_WorkloadServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Report': grpc.stream_unary_rpc_method_handler(
+                    servicer.Report,
+                    request_deserializer=epic_dot_proto_dot_epic__pb2.WorkloadReport.FromString,
+                    response_serializer=epic_dot_proto_dot_epic__pb2.WorkloadReportReply.SerializeToString,
+            ),
+            'RenewCertificate': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenewCertificate,
+                    request_deserializer=epic_dot_proto_dot_epic__pb2.RenewCertificateRequest.FromString,
+                    response_serializer=epic_dot_proto_dot_epic__pb2.RenewCertificateReply.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'epic.v1.WorkloadService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('epic.v1.WorkloadService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class WorkloadService:
+    """What a workload node says, on the connection of its stream.
+    """
+
+    @staticmethod
+    def Report(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/epic.v1.WorkloadService/Report',
+            epic_dot_proto_dot_epic__pb2.WorkloadReport.SerializeToString,
+            epic_dot_proto_dot_epic__pb2.WorkloadReportReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenewCertificate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/epic.v1.WorkloadService/RenewCertificate',
+            epic_dot_proto_dot_epic__pb2.RenewCertificateRequest.SerializeToString,
+            epic_dot_proto_dot_epic__pb2.RenewCertificateReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)

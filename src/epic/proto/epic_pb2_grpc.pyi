@@ -71,3 +71,52 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         """A new certificate for the node whose certificate the connection shows."""
 
 def add_AgentServiceServicer_to_server(servicer: AgentServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
+class WorkloadServiceStub:
+    """What a workload node says, on the connection of its stream."""
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> WorkloadServiceAsyncStub: ...
+    Report: _grpc.StreamUnaryMultiCallable[_epic_pb2.WorkloadReport, _epic_pb2.WorkloadReportReply]
+    """How its tunnels are: every few seconds, and when it has carried out something. In parts of at most 1,000
+    tunnels, which count when all have come; the first says everything else.
+    """
+    RenewCertificate: _grpc.UnaryUnaryMultiCallable[_epic_pb2.RenewCertificateRequest, _epic_pb2.RenewCertificateReply]
+    """A new certificate for the node whose certificate the connection shows."""
+
+@_typing.type_check_only
+class WorkloadServiceAsyncStub(WorkloadServiceStub):
+    """What a workload node says, on the connection of its stream."""
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    Report: _aio.StreamUnaryMultiCallable[_epic_pb2.WorkloadReport, _epic_pb2.WorkloadReportReply]  # type: ignore[assignment]
+    """How its tunnels are: every few seconds, and when it has carried out something. In parts of at most 1,000
+    tunnels, which count when all have come; the first says everything else.
+    """
+    RenewCertificate: _aio.UnaryUnaryMultiCallable[_epic_pb2.RenewCertificateRequest, _epic_pb2.RenewCertificateReply]  # type: ignore[assignment]
+    """A new certificate for the node whose certificate the connection shows."""
+
+class WorkloadServiceServicer(metaclass=_abc_1.ABCMeta):
+    """What a workload node says, on the connection of its stream."""
+
+    @_abc_1.abstractmethod
+    def Report(
+        self,
+        request_iterator: _MaybeAsyncIterator[_epic_pb2.WorkloadReport],
+        context: _ServicerContext,
+    ) -> _typing.Union[_epic_pb2.WorkloadReportReply, _abc.Awaitable[_epic_pb2.WorkloadReportReply]]:
+        """How its tunnels are: every few seconds, and when it has carried out something. In parts of at most 1,000
+        tunnels, which count when all have come; the first says everything else.
+        """
+
+    @_abc_1.abstractmethod
+    def RenewCertificate(
+        self,
+        request: _epic_pb2.RenewCertificateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_epic_pb2.RenewCertificateReply, _abc.Awaitable[_epic_pb2.RenewCertificateReply]]:
+        """A new certificate for the node whose certificate the connection shows."""
+
+def add_WorkloadServiceServicer_to_server(servicer: WorkloadServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,23 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A workload node behind NAT, with its agent, a backend and the REST API that it asks for its tunnels."""
+"""A workload node behind NAT, with its agent, a backend and the control plane that it is told by."""
 
 from __future__ import annotations
 
+import asyncio
 import json
-import queue
 import ssl
 import subprocess
 import sys
 import threading
+from collections.abc import AsyncIterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
+import grpc
 import yaml
 from agent_control import GATEWAY, INSIDE, INSIDE6, KEY, SERVICE, TUNNEL_ID, Keys
 from agent_namespaces import Namespace
 from agent_node import AGENT_ENVIRONMENT, FAR, UNDERLAY, Node
+from envoy.service.discovery.v3 import ads_pb2_grpc
 
+from epic.ads.delta.server import DeltaServer, Refusal
+from epic.ads.identity.issuer import Issuer
+from epic.ads.snapshot import NODE_STATE, WORKLOAD_TUNNEL, Snapshot, versioned
+from epic.proto import epic_pb2, epic_pb2_grpc
+
+NAME = "shop/lab/node1"
+PORT = 18001
 ADDRESS = "192.168.50.11"
 ROUTER = "192.168.50.1"
 ADDRESS6, ROUTER6 = "fd00:50::11", "fd00:50::1"
@@ -53,97 +62,130 @@ table inet firewall {
 """
 
 
-def tunnel_list(
-    *backends: str, keys: Keys = ((1, KEY),), signing: int = 1, epic: str = UNDERLAY
-) -> dict[str, object]:
-    """What the REST API lists for the node."""
-    tunnel = {
-        "id": TUNNEL_ID,
-        "gateway": GATEWAY,
-        "service": SERVICE,
-        "inside-address": str(INSIDE),
-        "inside-address6": str(INSIDE6),
-        "epic-address": epic,
-        "epic-port": 6080,
-        "keys": [{"epoch": epoch, "secret": secret.hex()} for epoch, secret in keys],
-        "signing-epoch": signing,
-        "endpoints": list(backends),
-    }
-    return {"tunnels": [tunnel] if backends else []}
+def tunnel_list(*backends: str, keys: Keys = ((1, KEY),), signing: int = 1, epic: str = UNDERLAY) -> Snapshot:
+    """What the control plane has for the node."""
+    tunnel = epic_pb2.WorkloadTunnel(
+        id=TUNNEL_ID,
+        gateway=GATEWAY,
+        service=SERVICE,
+        inside_address=str(INSIDE),
+        inside_address6=str(INSIDE6),
+        epic_address=epic,
+        epic_port=6080,
+        keys=[epic_pb2.Key(epoch=epoch, secret=secret) for epoch, secret in keys],
+        signing_epoch=signing,
+        endpoints=backends,
+    )
+    return {WORKLOAD_TUNNEL: {str(TUNNEL_ID): versioned(tunnel)} if backends else {}}
 
 
-class Api:
-    """GET /api/epic/accounts/shop/tunnels with watch, and PUT of measurements; nothing else."""
+class Api(epic_pb2_grpc.WorkloadServiceServicer):
+    """The control plane of the node: gives it a certificate, tells it of its tunnels, takes its reports.
+
+    It has threads of its own: tests wait for their requests.
+    """
 
     def __init__(self, directory: Path) -> None:
+        self._issuer = Issuer(directory / "agents.crt", directory / "agents.key", directory / "ca.crt")
         self._directory = directory
-        self._server: ThreadingHTTPServer | None = None
-        self._watchers: list[queue.Queue[dict[str, object] | None]] = []
-        self.content = tunnel_list(ADDRESS)
+        self._rest: ThreadingHTTPServer | None = None
+        self._loop = asyncio.new_event_loop()
+        self._thread: threading.Thread | None = None
+        self._ended = asyncio.Event()
+        self._ads = DeltaServer(self, lambda name, _: None if name == NAME else Refusal(f"{name} is unknown"))
+        self._revision = 0
         self.paths: list[str] = []
-        self.measured: list[dict[str, Any]] = []
+        self.measured: list[epic_pb2.WorkloadReport] = []
+        self.publish(tunnel_list(ADDRESS))
 
     def start(self) -> None:
         """Listen in the network namespace of the thread."""
+        self._start_rest()
+        self._thread = threading.Thread(target=lambda: self._loop.run_until_complete(self._serve()))
+        self._thread.start()
+
+    async def _serve(self) -> None:
+        pair = ((self._directory / "server.key").read_bytes(), (self._directory / "server.crt").read_bytes())
+        server = grpc.aio.server()
+        ads_pb2_grpc.add_AggregatedDiscoveryServiceServicer_to_server(self._ads, server)
+        epic_pb2_grpc.add_WorkloadServiceServicer_to_server(self, server)
+        credentials = grpc.ssl_server_credentials([pair], self._issuer.certificate.read_bytes(), True)
+        server.add_secure_port(f"127.0.0.1:{PORT}", credentials)
+        await server.start()
+        await self._ended.wait()
+        await server.stop(None)
+
+    def _start_rest(self) -> None:
         api = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
+                self.send_error(404)
+
+            def do_POST(self) -> None:
                 api.paths.append(self.path)
-                if "/tunnels?" not in self.path:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                if "/workload-nodes/certificates?" not in self.path:
                     self.send_error(404)
                     return
+                reply = json.dumps(api.certify(body["request"])).encode()
                 self.send_response(200)
-                self.send_header("Content-Type", "text/event-stream")
-                self.send_header("Transfer-Encoding", "chunked")
+                self.send_header("Content-Length", str(len(reply)))
                 self.end_headers()
-                events = api.watcher()
-                while (data := events.get()) is not None:
-                    event = f"event: tunnels\ndata: {json.dumps(data)}\n\n".encode()
-                    self.wfile.write(b"%x\r\n%s\r\n" % (len(event), event))
-                self.wfile.write(b"0\r\n\r\n")
-
-            def do_PUT(self) -> None:
-                length = int(self.headers["Content-Length"])
-                api.measured.append(json.loads(self.rfile.read(length)))
-                self.send_response(200)
-                self.send_header("Content-Length", "2")
-                self.end_headers()
-                self.wfile.write(b"{}")
+                self.wfile.write(reply)
 
             def log_message(self, *arguments: object) -> None: ...
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 8443), Handler)
-        self._server.daemon_threads = True
+        self._rest = ThreadingHTTPServer(("127.0.0.1", 8443), Handler)
+        self._rest.daemon_threads = True
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self._directory / "server.crt", self._directory / "server.key")
-        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self._rest.socket = context.wrap_socket(self._rest.socket, server_side=True)
+        threading.Thread(target=self._rest.serve_forever, daemon=True).start()
 
-    def watcher(self) -> queue.Queue[dict[str, object] | None]:
-        """A new watch: hears the list at once and at each change, None at the end."""
-        events: queue.Queue[dict[str, object] | None] = queue.Queue()
-        events.put(self.content)
-        self._watchers.append(events)
-        return events
+    def certify(self, request: str) -> dict[str, object]:
+        """A certificate for the node."""
+        made = self._issuer.issue_workload("epic-workload:shop/lab/node1/shop/shop/x", request.encode())
+        return {
+            "certificate": made.certificate.decode(),
+            "issuer": self._issuer.certificate.read_text(),
+            "authorities": made.authorities.decode(),
+            "port": PORT,
+        }
 
-    def publish(self, content: dict[str, object]) -> None:
-        """This is the list from now on."""
-        self.content = content
-        for events in self._watchers:
-            events.put(content)
+    def publish(self, content: Snapshot) -> None:
+        """This is what the node is to have from now on."""
+        self._revision += 1
+        state = versioned(epic_pb2.NodeState(revision=self._revision))
+        content = {**content, NODE_STATE: {"node": state}}
+        self._loop.call_soon_threadsafe(self._ads.publish, NAME, content)
+
+    async def Report(  # noqa: N802 - the name that gRPC calls
+        self, request_iterator: AsyncIterator[epic_pb2.WorkloadReport], context: object
+    ) -> epic_pb2.WorkloadReportReply:
+        report = epic_pb2.WorkloadReport()
+        async for part in request_iterator:
+            report.MergeFrom(part)
+        self.measured.append(report)
+        return epic_pb2.WorkloadReportReply()
 
     def stop(self) -> None:
         """Be gone."""
-        if self._server is not None:
-            for events in self._watchers:
-                events.put(None)
-            self._watchers.clear()
-            self._server.shutdown()
-            self._server.server_close()
-            self._server = None
+        if self._rest is not None and self._thread is not None:
+            self._loop.call_soon_threadsafe(self._ended.set)
+            self._thread.join()
+            self._loop.close()
+            self._rest.shutdown()
+            self._rest.server_close()
+            self._rest = None
+
+    def on_ack(self, node_id: str, type_url: str, acked: Mapping[str, str]) -> None: ...
+
+    def on_nack(self, node_id: str, type_url: str, message: str) -> None: ...
+
+    def on_disconnect(self, node_id: str) -> None: ...
 
 
 class Workload:

@@ -77,7 +77,7 @@ async def test_both_families_go_over_either(node: Node, make: Make, epic: str) -
     workload = make(nat=False, interface="up0", lanes=4, spread=True, checksum=True)
     declared = ADDRESS if epic == UNDERLAY else ADDRESS6
     node.control.publish(Gateway(declared=declared).snapshot(ADDRESS, ADDRESS6))
-    workload.api.content = tunnel_list(ADDRESS, ADDRESS6, epic=epic)
+    workload.api.publish(tunnel_list(ADDRESS, ADDRESS6, epic=epic))
     workload.start_backend()
     workload.start_agent()
     await works(node, ADDRESS)
@@ -97,7 +97,7 @@ async def test_both_families_go_over_either(node: Node, make: Make, epic: str) -
 async def test_lanes_go_through_nat(node: Node, make: Make) -> None:
     workload = make(interface="up0", lanes=2)
     node.control.publish(snapshot(ADDRESS))
-    workload.api.content = tunnel_list(ADDRESS)
+    workload.api.publish(tunnel_list(ADDRESS))
     workload.start_backend()
     workload.start_agent()
     await works(node, ADDRESS)
@@ -110,7 +110,7 @@ async def test_lanes_go_through_nat(node: Node, make: Make) -> None:
 async def test_another_address_is_used_at_once(node: Node, make: Make) -> None:
     workload = make(nat=False, interface="up0")
     node.control.publish(snapshot("192.168.77.7"))
-    workload.api.content = tunnel_list("192.168.77.7")
+    workload.api.publish(tunnel_list("192.168.77.7"))
     workload.namespace.run("ip addr add 192.168.77.7/32 dev lo")
     workload.start_backend()
     workload.start_agent()
@@ -133,7 +133,7 @@ async def test_another_address_is_used_at_once(node: Node, make: Make) -> None:
 async def test_a_tunnel_follows_the_route_to_another_interface(node: Node, make: Make) -> None:
     workload = make(nat=False, interfaces=["gone0", "up0", "up1"])
     node.control.publish(snapshot("192.168.77.7"))
-    workload.api.content = tunnel_list("192.168.77.7")
+    workload.api.publish(tunnel_list("192.168.77.7"))
     workload.namespace.run("ip addr add 192.168.77.7/32 dev lo")
     workload.start_backend()
     workload.start_agent()
@@ -165,7 +165,7 @@ async def test_pods_are_delivered_to_past_the_stack(node: Node, make: Make) -> N
     workload.namespace.run("ip addr add 169.254.1.1/32 dev pod0", f"ip route add {address}/32 dev pod0")
     pod.run(f"ip addr add {address}/32 dev eth0", "ip route add default via 169.254.1.1 dev eth0 onlink")
     node.control.publish(snapshot(address, ADDRESS))
-    workload.api.content = tunnel_list(address, ADDRESS)
+    workload.api.publish(tunnel_list(address, ADDRESS))
     workload.start_backend(pod)
     workload.start_agent()
     await works(node, address)
@@ -185,7 +185,7 @@ async def test_pods_are_delivered_to_past_the_stack(node: Node, make: Make) -> N
 async def test_an_interface_that_is_no_longer_named_is_left(node: Node, make: Make) -> None:
     workload = make(nat=False, interfaces=["up0", "up1"])
     node.far.veth("lan1", workload.namespace, "up1")
-    workload.api.content = tunnel_list(ADDRESS)
+    workload.api.publish(tunnel_list(ADDRESS))
 
     def programs(interface: str) -> bool:
         return "workload_underlay" in workload.namespace.run(f"tc filter show dev {interface} ingress")
@@ -212,7 +212,7 @@ async def test_xdp_takes_data_out_as_long_as_it_is_asked_for(node: Node, make: M
 
     configure("xdp")
     node.control.publish(snapshot(ADDRESS, ADDRESS6))
-    workload.api.content = tunnel_list(ADDRESS, ADDRESS6)
+    workload.api.publish(tunnel_list(ADDRESS, ADDRESS6))
     workload.start_backend()
     workload.start_agent()
     await works(node, ADDRESS)
@@ -248,7 +248,7 @@ async def test_requests_take_all_equal_ways_and_the_one_that_is_left(
     node.configure(underlay={"interfaces": ["up0", "up1"], "address": local})
     node.start_agent()
     node.control.publish(snapshot(ADDRESS))
-    workload.api.content = tunnel_list(ADDRESS, epic=local)
+    workload.api.publish(tunnel_list(ADDRESS, epic=local))
     workload.start_backend()
     workload.start_agent()
     await works(node, ADDRESS)

@@ -68,8 +68,8 @@ async def test_requests_cross_the_tunnel(node: Node, workload: Workload) -> None
     assert not reached(node)
     workload.start_agent()
     await eventually(lambda: reached(node), 60, "an answer of the backend")
-    watch = "/api/epic/accounts/shop/tunnels?cluster=lab&node=node1&watch"
-    assert any(path.startswith(watch) for path in workload.api.paths)
+    path = "/api/epic/accounts/shop/workload-nodes/certificates?cluster=lab&node=node1"
+    assert workload.api.paths.count(path) == 1
     assert "via 169.254.231.28 dev up0 onlink mtu 1452" in route(workload), route(workload)
 
     counters = dataplane(workload).tunnel_counters()[TUNNEL_ID]
@@ -85,10 +85,10 @@ async def test_both_ends_tell_how_the_tunnel_is(node: Node, workload: Workload) 
     report = await node.control.report(lambda r: r.tunnels and r.tunnels[0].hello_age >= 0)
     assert (list(report.tunnels[0].epochs), report.tunnels[0].signing_epoch) == ([1], 1)
     assert "tag_wrong" in report.drops
-    await eventually(lambda: "round-trip" in str(workload.api.measured), 60, "a measurement")
-    (measured,) = workload.api.measured[-1]["tunnels"]
-    assert (measured["id"], measured["epochs"], measured["loss"]) == (TUNNEL_ID, [1], 0)
-    assert 0 < measured["round-trip"]["min"] <= measured["round-trip"]["avg"] < 1
+    await eventually(lambda: "round_trip" in str(workload.api.measured), 60, "a measurement")
+    (measured,) = workload.api.measured[-1].tunnels
+    assert (measured.id, list(measured.epochs), measured.loss) == (TUNNEL_ID, [1], 0)
+    assert 0 < measured.round_trip.min <= measured.round_trip.avg < 1
     for namespace, words in (
         (workload.namespace, f'epic_tunnel_up{{tunnel="{TUNNEL_ID}",gateway="shop.web"}} 1'),
         (node.node, 'epic_instance_announced{gateway="shop.web"} 1'),
@@ -101,8 +101,8 @@ async def test_both_ends_tell_how_the_tunnel_is(node: Node, workload: Workload) 
 def confirmed(workload: Workload) -> tuple[list[int], int] | None:
     """The keys that the workload node said last that it has."""
     for measured in workload.api.measured[-1:]:
-        (tunnel,) = measured["tunnels"]
-        return tunnel["epochs"], tunnel["signing-epoch"]
+        (tunnel,) = measured.tunnels
+        return list(tunnel.epochs), tunnel.signing_epoch
     return None
 
 

@@ -15,8 +15,7 @@ import grpc
 import pytest
 
 from epic.ads.identity.issuer import Issuer
-from epic.agent.gateway.control.certificate import CertificateRenewer, Life
-from epic.agent.settings import ControlSettings
+from epic.agent.control.certificate import CertificateRenewer, Life
 from epic.pki import operations
 from epic.pki.certificates import RequestError
 from epic.pki.identity import Identity, read_identity
@@ -79,9 +78,8 @@ class Node:
         request = operations.request(pki, "epic1")["request"]
         signed = operations.sign(Pki(control.path, NOW), "epic1", request.encode(), DAY)
         operations.install(pki, signed["certificate"].encode())
-        settings = ControlSettings(address="localhost:1", pki=self.path)
         self.renewer = CertificateRenewer(
-            settings,
+            self.path,
             asks_for,
             lambda: control.channel,
             lambda: self.time.timestamp(),  # noqa: PLW0108 - the time changes

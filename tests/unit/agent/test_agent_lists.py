@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,9 @@ import pytest
 from agent_samples import KEY
 
 from epic.agent.runtime import store
-from epic.agent.workload import storage
+from epic.agent.workload import plan
 from epic.agent.workload.lists import TunnelLists
+from epic.agent.workload.storage import Versioned
 
 SHOP, BANK = "https://epic/shop/lab", "https://epic/bank/lab"
 
@@ -30,8 +33,14 @@ def document(id_: int) -> dict[str, Any]:
     }
 
 
-def listed(*ids: int, revision: int = 5) -> storage.Listed:
-    return storage.read({"tunnels": [document(id_) for id_ in ids], "revision": revision})
+def tunnels(*ids: int, version: str = "v1") -> dict[str, Versioned]:
+    return {str(id_): Versioned(version, plan.read(document(id_))) for id_ in ids}
+
+
+def take(lists: TunnelLists, label: str, *ids: int, removed: Sequence[str] = (), revision: int = 5) -> None:
+    """The server lists these, and no more these, and that is all."""
+    lists.update(label, tunnels(*ids), removed)
+    lists.mark(label, revision)
 
 
 def opened(directory: Path) -> TunnelLists:
@@ -43,13 +52,14 @@ def opened(directory: Path) -> TunnelLists:
 def test_lists_come_back_after_a_restart_with_their_revision(tmp_path: Path) -> None:
     lists = opened(tmp_path)
     lists.expect([SHOP, BANK], complete=True)
-    lists.take(SHOP, listed(1, 2))
-    lists.take(SHOP, listed(2, 3, revision=6))
-    lists.take(BANK, listed())
+    take(lists, SHOP, 1, 2)
+    take(lists, SHOP, 3, removed=["1"], revision=6)
+    take(lists, BANK)
     lists.close()
     again = opened(tmp_path)
     assert again.tunnels.keys() == {2, 3}
     assert again.revisions() == {SHOP: 6, BANK: 5}
+    assert again.versions(SHOP) == {"2": "v1", "3": "v1"}
     again.expect([SHOP, BANK], complete=True)
     assert again.complete
     assert (tmp_path / store.FILE).stat().st_mode & 0o777 == 0o600
@@ -59,17 +69,17 @@ def test_the_whole_is_known_when_the_manifests_and_every_list_are(tmp_path: Path
     lists = opened(tmp_path)
     assert not lists.complete
     lists.expect([SHOP, BANK], complete=True)
-    lists.take(SHOP, listed(1))
+    take(lists, SHOP, 1)
     assert not lists.complete
-    lists.take(BANK, listed(2))
+    take(lists, BANK, 2)
     assert lists.complete
 
 
 def test_lists_of_accounts_that_the_manifests_name_no_more_go(tmp_path: Path) -> None:
     lists = opened(tmp_path)
     lists.expect([SHOP, BANK], complete=True)
-    lists.take(SHOP, listed(1))
-    lists.take(BANK, listed(2))
+    take(lists, SHOP, 1)
+    take(lists, BANK, 2)
     lists.expect([BANK], complete=True)
     assert (lists.tunnels.keys(), lists.complete) == ({2}, True)
     lists.close()
@@ -79,7 +89,7 @@ def test_lists_of_accounts_that_the_manifests_name_no_more_go(tmp_path: Path) ->
 def test_a_manifest_that_cannot_be_read_takes_no_list_away(tmp_path: Path) -> None:
     lists = opened(tmp_path)
     lists.expect([SHOP], complete=True)
-    lists.take(SHOP, listed(1))
+    take(lists, SHOP, 1)
     lists.close()
     again = opened(tmp_path)
     again.expect([], complete=False)
@@ -93,7 +103,7 @@ def test_damaged_state_counts_as_none_and_is_replaced(tmp_path: Path, content: b
     assert not lists.tunnels
     lists.expect([SHOP], complete=True)
     assert not lists.complete
-    lists.take(SHOP, listed(1))
+    take(lists, SHOP, 1)
     lists.close()
     assert opened(tmp_path).tunnels.keys() == {1}
 
@@ -108,16 +118,37 @@ def test_a_full_disk_delays_what_is_written_and_nothing_else(
     lists.expect([SHOP], complete=True)
     with monkeypatch.context() as patched:
         patched.setattr(store, "write", full)
-        assert lists.take(SHOP, listed(1))
+        take(lists, SHOP, 1)
         lists.close()
     assert lists.tunnels.keys() == {1}
-    assert not lists.take(SHOP, listed(1))
     lists.close()
     assert opened(tmp_path).tunnels.keys() == {1}
 
 
-def test_a_tunnel_that_is_not_as_expected_leaves_the_list_as_it_was() -> None:
-    with pytest.raises(ValueError, match="revision"):
-        storage.read({"tunnels": [], "revision": "x"})
-    with pytest.raises(ValueError, match="tunnel 1 is not as expected"):
-        storage.read({"tunnels": [document(1) | {"service": "x"}]})
+def test_a_list_counts_as_whole_when_its_server_says_so(tmp_path: Path) -> None:
+    lists = opened(tmp_path)
+    lists.expect([SHOP], complete=True)
+    lists.update(SHOP, tunnels(1), [])
+    assert (lists.tunnels.keys(), lists.complete, lists.revisions()) == ({1}, False, {})
+    assert lists.versions(SHOP) == {"1": "v1"}
+    lists.mark(SHOP, 7)
+    assert (lists.complete, lists.revisions()) == (True, {SHOP: 7})
+    lists.close()
+    assert opened(tmp_path).tunnels.keys() == {1}
+
+
+def test_what_an_agent_wrote_that_knew_no_versions_is_gone_on_with(tmp_path: Path) -> None:
+    rows: dict[store.Key, store.Row] = {("list", SHOP): ("41", b"")}
+    rows["tunnel of " + SHOP, "7"] = ("", json.dumps(document(7)).encode())
+    store.write(tmp_path, rows)
+    lists = opened(tmp_path)
+    lists.expect([SHOP], complete=True)
+    assert (lists.tunnels.keys(), lists.complete, lists.revisions()) == ({7}, True, {SHOP: 41})
+    # So the server knows that it has it, and sends it again.
+    assert lists.versions(SHOP) == {"7": ""}
+
+
+def test_a_tunnel_comes_back_from_the_disk_as_it_was() -> None:
+    keys = [{"epoch": epoch, "secret": bytes([epoch] * 16).hex()} for epoch in (4, 5)]
+    tunnel = plan.read(document(1) | {"keys": keys, "signing-epoch": 4, "endpoints": ["10.0.0.1", "fd00::1"]})
+    assert plan.read(plan.document(tunnel)) == tunnel

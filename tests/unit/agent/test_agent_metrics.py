@@ -18,7 +18,7 @@ from epic.agent.runtime.exposition import Family, exposition, serve
 from epic.agent.settings import MetricsSettings
 from epic.agent.tunnel.health import Health
 from epic.agent.workload import metrics as workload_metrics
-from epic.agent.workload.status_reporter import StatusSample
+from epic.agent.workload.control.reports import StatusSample
 from epic.bpf.dataplane import SecondChanceCounters, TunnelCounters
 from epic.proto.epic_pb2 import InstanceStatus, TunnelStatus
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv6Address
 
+import pytest
 from agent_samples import A, workload_tunnel
 
 from epic.agent.tunnel.events import find_silent, place, read_events
 from epic.agent.tunnel.health import Health
-from epic.agent.workload.status_reporter import ReportedList, StatusSample, body
+from epic.agent.workload.control.reports import ReportedList, StatusSample, parts
 from epic.bpf.dataplane import TunnelCounters, TunnelEvent
 from epic.proto.epic_pb2 import TunnelStatus
 
@@ -21,27 +22,29 @@ def test_a_node_tells_each_server_only_of_the_tunnels_that_it_listed() -> None:
     tunnels = {id_: workload_tunnel(A, id_=id_) for id_ in (7, 8)}
     counters = {7: TunnelCounters(1, 2, 3, 4)}
     seen = StatusSample(tunnels, counters, {"tag_wrong": 2, "too_big": 0}, {7: health}, 105)
-    assert body(seen, ReportedList(frozenset({7, 9}), 41)) == {
-        "applied": 41,
-        "tunnels": [
-            {
-                "id": 7,
-                "epochs": [1],
-                "signing-epoch": 1,
-                "rx-packets": 1,
-                "rx-bytes": 2,
-                "tx-packets": 3,
-                "tx-bytes": 4,
-                "hello-age": 4.998,
-                "round-trip": {"last": 0.002, "min": 0.002, "avg": 0.002},
-                "loss": 0,
-            }
-        ],
-        "drops": {"tag_wrong": 2},
-    }
-    assert body(seen, ReportedList(frozenset({8}), 0))["tunnels"] == [
-        {"id": 8, "epochs": [1], "signing-epoch": 1}
-    ]
+    (part,) = parts(seen, ReportedList(frozenset({7, 9}), 41))
+    (told,) = part.tunnels
+    assert (part.applied, dict(part.drops)) == (41, {"tag_wrong": 2})
+    assert (told.id, list(told.epochs), told.signing_epoch, told.loss) == (7, [1], 1, 0)
+    assert (told.rx_packets, told.rx_bytes, told.tx_packets, told.tx_bytes) == (1, 2, 3, 4)
+    assert told.hello_age == pytest.approx(4.998)
+    trip = told.round_trip
+    assert [trip.last, trip.min, trip.avg] == pytest.approx([0.002] * 3)
+    ((other,),) = [part.tunnels for part in parts(seen, ReportedList(frozenset({8}), 0))]
+    assert (other.id, other.hello_age, other.HasField("loss"), other.HasField("round_trip")) == (
+        8,
+        -1,
+        False,
+        False,
+    )
+
+
+def test_a_report_of_many_tunnels_is_told_in_parts() -> None:
+    tunnels = {id_: workload_tunnel(A, id_=id_) for id_ in range(1, 1202)}
+    seen = StatusSample(tunnels, {}, {"tag_wrong": 2}, {}, 105)
+    found = list(parts(seen, ReportedList(frozenset(tunnels), 41)))
+    assert [len(part.tunnels) for part in found] == [500, 500, 201]
+    assert [(part.applied, len(part.drops)) for part in found] == [(41, 1), (0, 0), (0, 0)]
 
 
 HOME, AWAY = (IPv4Address("198.51.100.1"), 6080), (IPv6Address("2001:db8::1"), 7000)

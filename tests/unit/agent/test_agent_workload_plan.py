@@ -12,7 +12,6 @@ from agent_samples import INSIDE, INSIDE6, KEY, VIA, A, B, C, workload_tunnel
 
 from epic.agent.netlink.objects import HostRoute, ResolvedRoute
 from epic.agent.settings import WorkloadUnderlay
-from epic.agent.workload import storage
 from epic.agent.workload.plan import (
     DUMMIES,
     DesiredState,
@@ -104,21 +103,6 @@ def test_a_bad_list_is_refused_without_showing_keys(change: dict[str, object], m
     with pytest.raises(ValueError, match=message) as caught:
         read({**LISTED, **change})
     assert KEY.hex() not in str(caught.value)
-
-
-@pytest.mark.parametrize("data", [[], {"tunnels": {}}, "text"])
-def test_a_reply_that_is_no_list_is_refused(data: object) -> None:
-    with pytest.raises(ValueError, match="an array `tunnels`"):
-        storage.read(data)
-
-
-def test_only_what_changed_of_a_list_is_read_again() -> None:
-    other = {**LISTED, "id": 8}
-    before = storage.read({"tunnels": [LISTED, other]})
-    after = storage.read({"tunnels": [LISTED, {**other, "endpoints": []}]}, before)
-    assert [tunnel.id for tunnel in after.tunnels] == [7, 8]
-    assert after.tunnels[0] is before.tunnels[0]
-    assert after.tunnels[1].endpoints == ()
 
 
 def test_a_new_tunnel_gets_everything() -> None:

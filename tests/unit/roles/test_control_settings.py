@@ -53,6 +53,7 @@ def test_the_control_plane_is_given_what_its_site_says(tmp_path: Path) -> None:
         control_plane_address_quarantine_seconds="0",
         cluster_rest_port="443",
         cluster_ads_port="18001",
+        cluster_workload_port="18002",
         cluster_agent_certificate_hours="1",
         cluster_run_user="ops",
         cluster_inside_pool="10.200.0.0/16",
@@ -62,6 +63,7 @@ def test_the_control_plane_is_given_what_its_site_says(tmp_path: Path) -> None:
     )
     assert (str(found.rest.listen), found.rest.port, found.rest.connections) == ("192.0.2.10", 443, 4096)
     assert (str(found.ads.listen), found.ads.port) == ("192.0.2.10", 18001)
+    assert found.ads.workload_port == 18002
     assert found.ads.agent_hours == 1
     assert found.tunnels.policy().period == timedelta(minutes=2)
     assert found.tunnels.policy().grace == timedelta(seconds=5)

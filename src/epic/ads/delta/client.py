@@ -67,13 +67,18 @@ class DeltaClient:
         type_urls: Sequence[str],
         handler: Handler,
         on_removed: Callable[[], None] = lambda: None,
+        on_refused: Callable[[], None] = lambda: None,
     ) -> None:
-        """`on_removed` is called when the server says that the node is none any more, at each attempt."""
+        """`on_removed` is called when the server says that the node is none any more, at each attempt.
+
+        `on_refused` is called when it refuses the certificate, for that or another reason.
+        """
         self._channel_factory = channel_factory
         self._node = base_pb2.Node(id=node_id)
         self._type_urls = tuple(type_urls)
         self._handler = handler
         self._on_removed = on_removed
+        self._on_refused = on_refused
         self._channel: grpc.aio.Channel | None = None
         self._heard = False
 
@@ -100,6 +105,8 @@ class DeltaClient:
                 log.warning("stream to the control plane: %s", _reason(error))
                 if says_removed(error):
                     self._on_removed()
+                if _code(error) == grpc.StatusCode.PERMISSION_DENIED:
+                    self._on_refused()
             except OSError as error:
                 log.warning("cannot open a channel to the control plane: %s", error)
             delay = _FIRST_DELAY if self._heard else min(delay * 2, _LONGEST_DELAY)
@@ -153,9 +160,13 @@ async def _write(
 
 def says_removed(error: grpc.RpcError) -> bool:
     """Whether a call was refused because the node was removed."""
-    if not isinstance(error, grpc.aio.AioRpcError) or error.code() != grpc.StatusCode.PERMISSION_DENIED:
+    if not isinstance(error, grpc.aio.AioRpcError) or _code(error) != grpc.StatusCode.PERMISSION_DENIED:
         return False
     return any(key == NODE_REMOVED for key, _ in error.trailing_metadata())
+
+
+def _code(error: grpc.RpcError) -> grpc.StatusCode | None:
+    return error.code() if isinstance(error, grpc.aio.AioRpcError) else None
 
 
 def _reason(error: grpc.RpcError) -> str:

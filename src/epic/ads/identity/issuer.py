@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Signs the certificates that agents ask for before theirs end."""
+"""Signs the certificates that agents ask for."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+
+from cryptography import x509
 
 from epic.pki import certificates as certs
 from epic.pki import directory as files
@@ -26,14 +28,31 @@ class Issuer:
 
     def renew(self, node: str, request: bytes) -> epic_pb2.RenewCertificateReply:
         """A new certificate for the node; raises RequestError, PkiError and OSError. Blocks."""
+        made = certs.agent_certificate(
+            self._authority(), certs.read_request(request), node, self._now(), self.life
+        )
+        return self._reply(made)
+
+    def issue_workload(self, uri: str, request: bytes) -> epic_pb2.RenewCertificateReply:
+        """A certificate for the workload node whom the URI names; raises the same. Blocks."""
+        made = certs.workload_certificate(
+            self._authority(), certs.read_request(request), uri, self._now(), self.life
+        )
+        return self._reply(made)
+
+    def _authority(self) -> certs.Authority:
         key, certificate = files.read_key(self.key), files.read_certificate(self.certificate)
         if key is None or certificate is None:
             raise files.PkiError(
                 f"{self.key} or {self.certificate} is missing; `epic-pki control` makes them"
             )
-        authority = certs.Authority(certificate, key)
-        now = datetime.now(UTC).replace(microsecond=0)
-        made = certs.agent_certificate(authority, certs.read_request(request), node, now, self.life)
+        return certs.Authority(certificate, key)
+
+    def _reply(self, made: x509.Certificate) -> epic_pb2.RenewCertificateReply:
         return epic_pb2.RenewCertificateReply(
             certificate=files.certificate_pem(made), authorities=self.ca.read_bytes()
         )
+
+    @staticmethod
+    def _now() -> datetime:
+        return datetime.now(UTC).replace(microsecond=0)

@@ -13,13 +13,13 @@ from pathlib import Path
 
 from epic.ads.delta.client import DeltaClient, mtls_channel
 from epic.ads.snapshot import TYPES
+from epic.agent.control.certificate import CertificateRenewer
 from epic.agent.gateway import metrics
 from epic.agent.gateway.announcement import Announcer, Hold
 from epic.agent.gateway.bgp.watch import BgpWatch
 from epic.agent.gateway.chance.heartbeat import Heartbeat
 from epic.agent.gateway.chance.second_chance import SecondChance, find_refusal
 from epic.agent.gateway.control import report, storage
-from epic.agent.gateway.control.certificate import CertificateRenewer
 from epic.agent.gateway.control.intake import Intake
 from epic.agent.gateway.control.resource_cache import ResourceCache
 from epic.agent.gateway.envoy.drain import Drainer
@@ -107,7 +107,7 @@ class GatewayAgent:
         self._hold = Hold(client, self._cache, standing=bool(self._routes.standing))
         self._reconciler.hold_new = self._hold.holds(self._alive)
         await self._take_over(stored is not None)
-        self._renewer = CertificateRenewer(settings.control, settings.node_name, lambda: client.channel)
+        self._renewer = CertificateRenewer(settings.control.pki, settings.node_name, lambda: client.channel)
         self._reporter = report.Reporter(
             settings.node_name, lambda: client.channel, self._state, self._tunnels
         )

@@ -15,13 +15,13 @@ from epic.agent.runtime.systemd import keep_beating
 from epic.agent.runtime.worker import Worker
 from epic.agent.settings import WorkloadSettings
 from epic.agent.tunnel.endpoints import EndpointKey
-from epic.agent.workload import metrics, plan, storage
+from epic.agent.workload import metrics, plan
+from epic.agent.workload.control.reports import ReportedList, StatusReporter, StatusSample
+from epic.agent.workload.control.session import TunnelIntake, TunnelSession
 from epic.agent.workload.counter import HelloCounter
 from epic.agent.workload.kernel import WorkloadKernel
 from epic.agent.workload.lists import TunnelLists
 from epic.agent.workload.sender import HelloSender
-from epic.agent.workload.status_reporter import ReportedList, StatusReporter, StatusSample
-from epic.agent.workload.tunnel_watch import TunnelWatch
 from epic.bpf.dataplane import Address, Dataplane
 from epic.controller.desired import EpicConnection
 from epic.controller.linux import Connections, HostSettings, LinuxController
@@ -48,12 +48,12 @@ class WorkloadAgent:
         self._address: Address | None = None
         self._readdressed = asyncio.Event()
         self._leaving: dict[EndpointKey, float] = {}
-        self._watches: dict[EpicConnection, TunnelWatch] = {}
+        self._sessions: dict[EpicConnection, TunnelSession] = {}
         self._wake = asyncio.Event()
         self._breached = False
         self._troubles = LogOnce(log)
         self._supervisor = Supervisor()
-        self._status_reporter = StatusReporter(settings.node_name, settings.ca, self._sample, self._own)
+        self._status_reporter = StatusReporter(self._sample, self._own)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop`; the kernel state stays as it is."""
@@ -74,8 +74,8 @@ class WorkloadAgent:
         finally:
             unwatch()
             self._sender.close()
-            for watch in self._watches.values():
-                watch.stop()
+            for session in self._sessions.values():
+                session.stop()
             self._worker.close()
             self._lists.close()
             self._kernel.close()
@@ -131,7 +131,12 @@ class WorkloadAgent:
     def problems(self) -> tuple[str, ...]:
         """What is wrong with the node now, a line each."""
         parts = (self._kernel, self._lists, self._supervisor)
-        return (*self._troubles.problems, *(problem for part in parts for problem in part.problems))
+        sessions = (problem for session in self._sessions.values() for problem in session.problems)
+        return (
+            *self._troubles.problems,
+            *(problem for part in parts for problem in part.problems),
+            *sessions,
+        )
 
     def _changed(self, found: monitor.Changes) -> None:
         self._kernel.pending.add(found)
@@ -145,26 +150,21 @@ class WorkloadAgent:
     def _set_connections(self, connections: Connections) -> None:
         wanted = set(connections.found)
         if not connections.complete:
-            wanted |= self._watches.keys()
-        for connection in self._watches.keys() - wanted:
-            self._watches.pop(connection).stop()
-        for connection in sorted(wanted - self._watches.keys(), key=_label):
-            watch = TunnelWatch(connection, self._settings.node_name, self._settings.ca, self._listed)
-            self._watches[connection] = watch
-            watch.start()
+            wanted |= self._sessions.keys()
+        for connection in self._sessions.keys() - wanted:
+            self._sessions.pop(connection).stop()
+        for connection in sorted(wanted - self._sessions.keys(), key=_label):
+            self._sessions[connection] = session = self._session(connection)
+            session.start()
         self._lists.expect({_label(connection) for connection in wanted}, complete=connections.complete)
         self._wake.set()
 
-    def _listed(self, connection: EpicConnection, data: dict[str, object]) -> None:
-        """A server has listed this node's tunnels."""
-        label = _label(connection)
-        try:
-            listed = storage.read(data, self._lists.of(label))
-        except ValueError as error:
-            log.error("%s: %s; what it listed before stays in force", label, error)
-            return
-        if self._lists.take(label, listed):
-            self._wake.set()
+    def _session(self, connection: EpicConnection) -> TunnelSession:
+        settings = self._settings
+        intake = TunnelIntake(_label(connection), self._lists, self._wake.set)
+        # In memory: a full disk keeps no node from its tunnels, and a certificate is had again at any time.
+        identities = settings.run_directory / "identities"
+        return TunnelSession(connection, settings.node_name, settings.ca, identities, intake)
 
     async def _reconcile(self) -> None:
         while True:
@@ -251,11 +251,11 @@ class WorkloadAgent:
     def _own(self) -> dict[EpicConnection, ReportedList]:
         """Which tunnels each server listed, and how far that is carried out."""
         found: dict[EpicConnection, ReportedList] = {}
-        for connection in self._watches:
+        for connection, session in self._sessions.items():
             label = _label(connection)
-            listed = self._lists.of(label)
-            ids = frozenset(tunnel.id for tunnel in listed.tunnels) if listed else frozenset[int]()
-            found[connection] = ReportedList(ids, self._applied.get(label, 0))
+            found[connection] = ReportedList(
+                self._lists.ids(label), self._applied.get(label, 0), session.channel
+            )
         return found
 
     async def _metrics(self) -> str:

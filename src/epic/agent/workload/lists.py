@@ -12,7 +12,7 @@ from epic.agent.runtime.completeness import Completeness
 from epic.agent.runtime.store import Saver
 from epic.agent.workload import plan, storage
 from epic.agent.workload.plan import WorkloadTunnel
-from epic.agent.workload.storage import Listed
+from epic.agent.workload.storage import Listed, Versioned
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +29,8 @@ class TunnelLists:
         self._directory = directory
         self._saver = Saver(directory)
         self._lists: dict[str, Listed] = {}
+        self._begun: dict[str, Listed] = {}
+        """Those that are not known to be whole."""
         self._known = Completeness([_MANIFESTS])
         self.tunnels: Mapping[int, WorkloadTunnel] = {}
         """Of all lists, by id."""
@@ -57,26 +59,45 @@ class TunnelLists:
         """The manifests name these; unless `complete`, they may name others that cannot be read now."""
         kept = set(labels) if complete else {*labels, *self._lists}
         for label in self._lists.keys() - kept:
-            self._save(label, None)
+            self._save(storage.rows(label, {}, self._lists.pop(label).tunnels))
+            self._save(storage.list_row(label, None))
+        self._begun = {label: listed for label, listed in self._begun.items() if label in kept}
         self._known.expect([_MANIFESTS, *kept])
         if complete:
             self._known.mark(_MANIFESTS)
         self._known.mark(*(label for label in kept if label in self._lists))
         self._merge()
 
-    def take(self, label: str, listed: Listed) -> bool:
-        """A server has listed this node's tunnels; False when it lists what it did."""
-        before = self._lists.get(label)
-        if before is not None and before == listed:
-            return False
-        self._save(label, listed)
+    def update(self, label: str, updated: Mapping[str, Versioned], removed: Collection[str]) -> None:
+        """A server lists these tunnels, by name, otherwise than before, or no more."""
+        listed = self._lists.get(label)
+        if listed is None:
+            # Not yet known to be whole: it counts, and is written when it is.
+            listed = self._begun.setdefault(label, Listed())
+        else:
+            self._save(storage.rows(label, updated, removed))
+        listed.tunnels.update(updated)
+        for name in removed:
+            listed.tunnels.pop(name, None)
+        self._merge()
+
+    def mark(self, label: str, revision: int) -> None:
+        """What the server lists is whole, as of this revision."""
+        if label not in self._lists:
+            self._lists[label] = listed = self._begun.pop(label, Listed())
+            self._save(storage.rows(label, listed.tunnels))
+        self._lists[label].revision = revision
+        self._save(storage.list_row(label, revision))
         self._known.mark(label)
         self._merge()
-        return True
 
-    def of(self, label: str) -> Listed | None:
-        """What a server listed last."""
-        return self._lists.get(label)
+    def versions(self, label: str) -> dict[str, str]:
+        """By name, those of the tunnels that a server lists."""
+        return {name: listed.version for name, listed in self._of(label).tunnels.items()}
+
+    def ids(self, label: str) -> frozenset[int]:
+        """Of the tunnels that a server lists."""
+        return frozenset(listed.tunnel.id for listed in self._of(label).tunnels.values())
 
     def revisions(self) -> dict[str, int]:
         """The revision of each list, by label."""
@@ -90,15 +111,16 @@ class TunnelLists:
         """Write what is left."""
         self._saver.close()
 
-    def _save(self, label: str, listed: Listed | None) -> None:
-        self._saver.save(storage.rows(label, self._lists.get(label), listed))
+    def _of(self, label: str) -> Listed:
+        return self._lists.get(label) or self._begun.get(label) or Listed()
+
+    def _save(self, rows: store.Rows) -> None:
+        self._saver.save(rows)
         self._saver.flush()
-        if listed is None:
-            del self._lists[label]
-        else:
-            self._lists[label] = listed
 
     def _merge(self) -> None:
-        self.tunnels, complaints = plan.merge(listed.tunnels for _, listed in sorted(self._lists.items()))
+        lists = sorted({**self._begun, **self._lists}.items())
+        tunnels = (tuple(found.tunnel for found in listed.tunnels.values()) for _, listed in lists)
+        self.tunnels, complaints = plan.merge(tunnels)
         for complaint in complaints:
             log.error("%s", complaint)

@@ -17,7 +17,7 @@ from epic.agent.tunnel.families import (
     traffic_families,
     tunnel_state_families,
 )
-from epic.agent.workload.status_reporter import StatusSample
+from epic.agent.workload.control.reports import StatusSample
 
 
 async def render(sample: StatusSample, events: Events, failures: Mapping[str, int], problems: int = 0) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pure: what the tunnels that the REST API lists ask of a workload node."""
+"""Pure: what the tunnels that a server lists ask of a workload node."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address
 
+from google.protobuf.message import DecodeError
 from pydantic import Field, SecretStr, ValidationError
 
 from epic.agent.netlink.objects import HostRoute, ResolvedRoute
@@ -20,6 +21,7 @@ from epic.bpf.packets.wire import overhead
 from epic.model.base import Kebab
 from epic.model.values.keys import EpochKey
 from epic.model.values.naming import GUE_PORT
+from epic.proto import epic_pb2
 
 DUMMIES: Mapping[int, Address] = {4: IPv4Address("169.254.231.28"), 6: IPv6Address("fe80::e71c")}
 """Next hops of replies by IP version. They need only resolve: the programs write the outer link header."""
@@ -28,7 +30,7 @@ DUMMY_LINK_ADDRESS = bytes.fromhex("02000000e71c")
 
 
 class TunnelDocument(Kebab):
-    """A tunnel as the REST API lists it for its workload end."""
+    """A tunnel as it is kept on disk."""
 
     id: int = Field(ge=1, le=0xFFFFFFFF)
     gateway: str = ""
@@ -73,20 +75,44 @@ class WorkloadTunnel:
         return key
 
 
-def documents(data: object) -> list[object]:
-    """Those of the tunnels in a reply, unread; ValueError when there is no such list."""
-    found = data.get("tunnels", []) if isinstance(data, dict) else None
-    if not isinstance(found, list):
-        raise ValueError("the list of tunnels is not as expected: it is an object with an array `tunnels`")
-    return found
+def read_resource(content: bytes) -> WorkloadTunnel:
+    """The tunnel of a resource; ValueError says what is wrong with it."""
+    try:
+        told = epic_pb2.WorkloadTunnel.FromString(content)
+    except DecodeError as error:
+        raise ValueError(f"a tunnel cannot be read: {error}") from error
+    return read(
+        {
+            "id": told.id,
+            "gateway": told.gateway,
+            "service": told.service,
+            "inside-address": told.inside_address,
+            "inside-address6": told.inside_address6,
+            "epic-address": told.epic_address,
+            "epic-port": told.epic_port,
+            "keys": [{"epoch": key.epoch, "secret": key.secret.hex()} for key in told.keys],
+            "signing-epoch": told.signing_epoch,
+            "endpoints": list(told.endpoints),
+        }
+    )
 
 
-def revision(data: object) -> int:
-    """The server's number of the state that a reply shows; 0 when it names none."""
-    found = data.get("revision", 0) if isinstance(data, dict) else 0
-    if not isinstance(found, int):
-        raise ValueError(f"the list of tunnels is not as expected: its revision is {found!r}, no number")
-    return found
+def document(tunnel: WorkloadTunnel) -> dict[str, object]:
+    """The tunnel as `read` takes it."""
+    return {
+        "id": tunnel.id,
+        "gateway": tunnel.gateway,
+        "service": tunnel.service,
+        "inside-address": str(tunnel.inside),
+        "inside-address6": str(tunnel.inside6),
+        "epic-address": str(tunnel.epic_address),
+        "epic-port": tunnel.epic_port,
+        "keys": [
+            {"epoch": epoch, "secret": (tunnel.keys[epoch % 2] or b"").hex()} for epoch in tunnel.epochs
+        ],
+        "signing-epoch": tunnel.signing,
+        "endpoints": [str(address) for address in tunnel.endpoints],
+    }
 
 
 def read(data: object) -> WorkloadTunnel:

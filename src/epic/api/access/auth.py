@@ -33,6 +33,7 @@ from epic.errors import Unavailable
 from epic.log_rate import LogRate
 from epic.model.resources import User
 from epic.store.interface import Store
+from epic.workloads.identity import fingerprint
 from epic.workqueue.threads import ThreadPool
 
 log = logging.getLogger(__name__)
@@ -227,7 +228,7 @@ class Gate:
                 else "HTTP basic authentication is needed: user name and password of the account"
             )
             return await error_reply(401, message, _CHALLENGE)(scope, receive, send)
-        principal = Principal(user.name, user.account, user.spec.admin)
+        principal = Principal(user.name, user.account, user.spec.admin, fingerprint(user))
         most = MEASUREMENTS_BYTES if _are_measurements(scope) else MOST_BYTES
         refusal = await self._refusal(scope, principal, body_length(headers, most))
         if refusal is not None:

@@ -1,19 +1,65 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Clients' nodes, and which of them have stopped reporting: their agent is down, or its password is wrong."""
+"""Clients' nodes: their certificates, and which of them have stopped reporting: their agent is down."""
 
 from __future__ import annotations
 
-from typing import Any
+import logging
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Query
+from pydantic import Field
 
 from epic.api.account.existence import check_account
-from epic.api.context import Ctx, admin_only
+from epic.api.bodies import Body
+from epic.api.context import Asking, Ctx, admin_only
+from epic.errors import Invalid, Unavailable
 from epic.live import Place, workload_place
 from epic.model.base import now
 from epic.model.resources import Tunnel
+from epic.pki.certificates import RequestError
+from epic.pki.directory import PkiError
+from epic.workloads.identity import WorkloadIdentity
+
+log = logging.getLogger(__name__)
 
 router = APIRouter(tags=["tunnels"])
+
+_Name = Annotated[str, Query(min_length=1, max_length=253)]
+
+
+class CertificateRequest(Body):
+    """POST of a workload node's request for a certificate (PEM, signed with its key)."""
+
+    request: Annotated[str, Field(max_length=8192)]
+
+
+@router.post("/accounts/{account}/workload-nodes/certificates")
+def certify(
+    ctx: Ctx, asking: Asking, account: str, cluster: _Name, node: _Name, body: CertificateRequest
+) -> dict[str, Any]:
+    """A certificate for a node of a client's cluster, and the port that it is served at with it.
+
+    It counts as long as the password that this was asked with, and is renewed at that port.
+    """
+    check_account(ctx.store, account)
+    if ctx.enrolment is None:
+        raise Unavailable("workload nodes get no certificates here")
+    identity = WorkloadIdentity(account, cluster, node, asking.account, asking.name, asking.credential)
+    issuer = ctx.enrolment.issuer
+    try:
+        made = issuer.issue_workload(identity.uri, body.request.encode())
+        authority = issuer.certificate.read_text()
+    except RequestError as error:
+        raise Invalid(f"request: {error}") from error
+    except (PkiError, OSError) as error:
+        log.error("a workload node gets no certificate: %s", error)
+        raise Unavailable("the control plane cannot sign; its log says why") from error
+    return {
+        "certificate": made.certificate.decode(),
+        "issuer": authority,
+        "authorities": made.authorities.decode(),
+        "port": ctx.enrolment.port,
+    }
 
 
 @router.get("/accounts/{account}/workload-nodes")

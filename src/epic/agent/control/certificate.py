@@ -13,16 +13,22 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
 
 import grpc
 
 from epic.agent.runtime.files import write_atomically
 from epic.agent.runtime.log_once import LogOnce
-from epic.agent.settings import ControlSettings
 from epic.processes import communicate
 from epic.proto import epic_pb2, epic_pb2_grpc
 
 log = logging.getLogger(__name__)
+
+IDENTITY = "agent.pem"
+"""The node's key and certificate."""
+AUTHORITIES = "ca.crt"
+"""The authorities to trust for the control plane."""
 
 _DUE = 2 / 3
 _DUE_SPREAD = 0.05
@@ -36,6 +42,15 @@ _PUBLIC = 0o644
 
 class RenewalError(Exception):
     """Why there is no new certificate."""
+
+
+class Stub(Protocol):
+    """The calls of a service that renews certificates."""
+
+    def __init__(self, channel: Any) -> None: ...
+
+    @property
+    def RenewCertificate(self) -> Any: ...  # noqa: N802 - the name that gRPC calls
 
 
 @dataclass(frozen=True)
@@ -67,15 +82,21 @@ class CertificateRenewer:
 
     def __init__(
         self,
-        settings: ControlSettings,
+        directory: Path,
         node: str,
         channel: Callable[[], grpc.aio.Channel | None],
         clock: Callable[[], float] = time.time,
+        *,
+        stub: type[Stub] = epic_pb2_grpc.AgentServiceStub,
+        remedy: str = "run site.yml for this host",
     ) -> None:
-        self._settings = settings
+        """`directory` has the files of epic-pki; `remedy` is what helps when the certificate has ended."""
+        self._directory = directory
         self._node = node
         self._channel = channel
         self._clock = clock
+        self._stub = stub
+        self._remedy = remedy
         self._troubles = LogOnce(log)
         self._seen: tuple[int, int] | None = None
         self._pause = _FIRST_PAUSE
@@ -96,10 +117,10 @@ class CertificateRenewer:
     async def look(self) -> float:
         """Renew the certificate if it is due; returns in how many seconds to look again."""
         try:
-            life = await self._look_at_file()
+            life = await self.look_at_file()
         except RenewalError as error:
             self.life = None
-            text = f"this node has no certificate; run site.yml for this host. {error}"
+            text = f"this node has no certificate; {self._remedy}. {error}"
             self._troubles.report("certificate", text)
             return _LOOK_SECONDS
         now = self._clock()
@@ -120,9 +141,7 @@ class CertificateRenewer:
         end = _text(life.not_after)
         if now > life.not_after:
             text = f"the certificate of this node ended at {end}, and the control plane refuses it"
-            self._troubles.report(
-                "certificate", f"{text}; run site.yml for this host, which gives it another"
-            )
+            self._troubles.report("certificate", f"{text}; {self._remedy}, which gives it another")
         elif life.is_late(now):
             self._troubles.report(
                 "certificate", f"the certificate of this node ends at {end}; not renewed: {why}"
@@ -130,23 +149,25 @@ class CertificateRenewer:
         else:
             log.info("the certificate, which ends at %s, is not renewed yet: %s", end, why)
 
-    async def _look_at_file(self) -> Life:
+    async def look_at_file(self) -> Life:
+        """The life of the certificate that is there; raises RenewalError."""
+        identity = self._directory / IDENTITY
         try:
-            status = self._settings.identity.stat()
+            status = identity.stat()
         except OSError as error:
-            raise RenewalError(f"{self._settings.identity}: {error.strerror}") from error
+            raise RenewalError(f"{identity}: {error.strerror}") from error
         seen = (status.st_ino, status.st_mtime_ns)
         if self.life is None or seen != self._seen:
-            shown = await self._pki("show")
+            shown = await run_pki(self._directory, "show")
             self.life = Life(int(str(shown["not_before"])), int(str(shown["not_after"])))
             self._seen = seen
         return self.life
 
     async def _renew(self) -> None:
-        request = str((await self._pki("csr", "--name", self._node, "--renew"))["request"])
+        request = str((await run_pki(self._directory, "csr", "--name", self._node, "--renew"))["request"])
         reply = await self._ask(request.encode())
-        await self._pki("install", given=reply.certificate)
-        life = await self._look_at_file()
+        await run_pki(self._directory, "install", given=reply.certificate)
+        life = await self.look_at_file()
         log.info("the certificate was renewed; it is valid until %s", _text(life.not_after))
         self._trust(reply.authorities)
 
@@ -157,7 +178,7 @@ class CertificateRenewer:
             raise RenewalError("there is no connection to the control plane")
         asked = epic_pb2.RenewCertificateRequest(request=request)
         try:
-            return await epic_pb2_grpc.AgentServiceStub(channel).RenewCertificate(
+            reply: epic_pb2.RenewCertificateReply = await self._stub(channel).RenewCertificate(
                 asked, timeout=_CALL_SECONDS
             )
         except grpc.aio.AioRpcError as error:
@@ -170,33 +191,36 @@ class CertificateRenewer:
             if task is None or task.cancelling():
                 raise
             raise RenewalError("the connection to the control plane was closed") from None
+        return reply
 
     def _trust(self, authorities: bytes) -> None:
         """Trust these for the control plane from the next connection on."""
         try:
-            if not authorities or self._settings.ca.read_bytes() == authorities:
+            path = self._directory / AUTHORITIES
+            if not authorities or path.read_bytes() == authorities:
                 return
             ssl.create_default_context(cadata=authorities.decode())
-            write_atomically(self._settings.ca, authorities, _PUBLIC)
+            write_atomically(path, authorities, _PUBLIC)
         except (OSError, ValueError) as error:
             log.error("the control plane's authorities stay as they were: %s", error)
         else:
             log.info("the control plane has other authorities from now on")
 
-    async def _pki(self, *arguments: str, given: bytes = b"") -> dict[str, object]:
-        """What epic-pki answers."""
-        command = (sys.executable, "-m", "epic.pki.main", "--directory", str(self._settings.pki), *arguments)
-        pipe = asyncio.subprocess.PIPE
-        process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, stderr=pipe)
-        out, err = await communicate(process, given)
-        if process.returncode:
-            raise RenewalError(
-                " ".join(err.decode(errors="replace").split()) or f"epic-pki: {process.returncode}"
-            )
-        answer = json.loads(out)
-        if not isinstance(answer, dict):
-            raise RenewalError("epic-pki gave no answer")
-        return answer
+
+async def run_pki(directory: Path, *arguments: str, given: bytes = b"") -> dict[str, object]:
+    """What epic-pki answers; raises RenewalError."""
+    command = (sys.executable, "-m", "epic.pki.main", "--directory", str(directory), *arguments)
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, stderr=pipe)
+    out, err = await communicate(process, given)
+    if process.returncode:
+        raise RenewalError(
+            " ".join(err.decode(errors="replace").split()) or f"epic-pki: {process.returncode}"
+        )
+    answer = json.loads(out)
+    if not isinstance(answer, dict):
+        raise RenewalError("epic-pki gave no answer")
+    return answer
 
 
 def _text(seconds: float) -> str:

@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a workload node gets over its stream: what is its own, by name, as long as its credential counts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
+
+import grpc
+import pytest
+from envoy.service.discovery.v3 import ads_pb2_grpc
+from envoy.service.discovery.v3 import discovery_pb2 as pb
+from workload_site import ACCOUNTS, Held, Site, eventually, piece, route, tunnel
+
+from epic.ads.snapshot import NODE_STATE, WORKLOAD_TUNNEL
+from epic.live import Place
+from epic.model.base import now
+from epic.model.resources import Account, AccountSpec, GWEndpointSlice, Node, Tunnel, User
+from epic.proto import epic_pb2, epic_pb2_grpc
+from epic.workloads import streams
+
+DENIED = grpc.StatusCode.PERMISSION_DENIED
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    site = Site(tmp_path)
+    for number, account in enumerate(ACCOUNTS):
+        site.put(route(account), piece(account, f"10.{number}.0.1"), tunnel(account, 7 + number))
+    yield site
+    site.store.close()
+
+
+async def end_of_stream(site: Site, path: Path, name: str = "shop/c/n1") -> grpc.StatusCode:
+    """How the server ends a stream that it is asked for."""
+    async with site.channel(path) as channel:
+        call = ads_pb2_grpc.AggregatedDiscoveryServiceStub(channel).DeltaAggregatedResources()
+        await call.write(pb.DeltaDiscoveryRequest(node={"id": name}, type_url=WORKLOAD_TUNNEL))
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            while await call.read() is not grpc.aio.EOF:
+                pass
+        return refused.value.code()
+
+
+async def report(channel: grpc.aio.Channel, *parts: epic_pb2.WorkloadReport) -> None:
+    await epic_pb2_grpc.WorkloadServiceStub(channel).Report(iter(parts), timeout=30)
+
+
+async def test_a_node_gets_its_own_tunnels_and_then_the_state_that_they_are_of(site: Site) -> None:
+    site.put(tunnel("shop", 20, node="n2"))
+    async with site.serving():
+        path, held = await site.enrol("shop"), Held()
+        async with site.agent(path, held):
+            await eventually(lambda: held.revision >= 0)
+    assert held.log == [(WORKLOAD_TUNNEL, ["7"], []), (NODE_STATE, ["node"], [])]
+    (found,) = held.tunnels.values()
+    assert (found.gateway, found.service, found.epic_address) == ("shop.g1", 3, "192.0.2.1")
+    assert (found.inside_address, list(found.endpoints)) == ("100.64.0.7", ["10.0.0.1"])
+    assert [(key.epoch, key.secret) for key in found.keys] == [(1, bytes.fromhex(f"{7:032x}"))]
+    assert site.live.is_listed(Place("shop", "c", "n1"))
+
+
+async def test_a_change_is_sent_by_the_names_of_what_it_changes(site: Site) -> None:
+    site.put(tunnel("shop", 20, proxy="g2"))
+    async with site.serving():
+        path, held = await site.enrol("shop"), Held()
+        async with site.agent(path, held):
+            await eventually(lambda: held.revision >= 0)
+            held.log.clear()
+            with site.change() as transaction:
+                found = transaction.get(GWEndpointSlice, "shop", "s1")
+                transaction.update(found.model_copy(update={"spec": piece("shop", "10.0.0.2").spec}))
+            await eventually(lambda: list(held.tunnels["7"].endpoints) == ["10.0.0.2"])
+            await eventually(lambda: held.log[-1:] == [(NODE_STATE, ["node"], [])])
+    assert held.log == [(WORKLOAD_TUNNEL, ["7"], []), (NODE_STATE, ["node"], [])]
+
+
+async def test_a_tunnel_that_is_deleted_goes_and_is_acknowledged_by_its_revision(site: Site) -> None:
+    async with site.serving():
+        path, held = await site.enrol("shop"), Held()
+        async with site.agent(path, held) as client:
+            await eventually(lambda: held.revision >= 0)
+            with site.change() as transaction:
+                found = transaction.get(Tunnel, "shop", "7")
+                gone = found.metadata.model_copy(update={"deletion_timestamp": now()})
+                transaction.update(found.model_copy(update={"metadata": gone}))
+            deleted = site.store.get(Tunnel, "shop", "7").metadata.resource_version
+            await eventually(lambda: held.revision >= deleted)
+            assert held.tunnels == {}
+            assert held.log[-2:] == [(WORKLOAD_TUNNEL, [], ["7"]), (NODE_STATE, ["node"], [])]
+            assert client.channel is not None
+            await report(client.channel, epic_pb2.WorkloadReport(applied=held.revision))
+    assert site.live.applied(Place("shop", "c", "n1"))[0] == held.revision
+
+
+async def test_a_node_that_comes_again_is_sent_what_it_has_not(site: Site) -> None:
+    async with site.serving():
+        path, held = await site.enrol("shop"), Held()
+        async with site.agent(path, held):
+            await eventually(lambda: held.revision >= 0)
+        held.log.clear()
+        site.put(tunnel("shop", 20))
+        async with site.agent(path, held):
+            await eventually(lambda: len(held.tunnels) == 2)
+    assert held.log[0] == (WORKLOAD_TUNNEL, ["20"], [])
+
+
+async def test_an_epic_node_with_another_address_changes_tunnels_and_removes_none(site: Site) -> None:
+    async with site.serving():
+        path, held = await site.enrol("shop"), Held()
+        async with site.agent(path, held):
+            await eventually(lambda: held.revision >= 0)
+            with site.change() as transaction:
+                node = transaction.get(Node, "", "e1")
+                spec = node.spec.model_copy(update={"address": "192.0.2.9"})
+                transaction.update(node.model_copy(update={"spec": spec}))
+            await eventually(lambda: held.tunnels["7"].epic_address == "192.0.2.9")
+    assert not [removed for _, _, removed in held.log if removed]
+
+
+@pytest.mark.parametrize("name", ["bank/c/n1", "shop/c/n2", "shop/d/n1", "e1", ""])
+async def test_a_certificate_opens_what_is_its_own_nodes(site: Site, name: str) -> None:
+    async with site.serving():
+        path = await site.enrol("shop")
+        assert await end_of_stream(site, path, name) == DENIED
+
+
+async def test_names_with_slashes_are_nobody_elses(site: Site) -> None:
+    async with site.serving():
+        path = await site.enrol("shop", node="n1")
+        assert await end_of_stream(site, path, "shop/c%2Fn1/") == DENIED
+
+
+@pytest.mark.parametrize("gone", ["user", "account", "password"])
+async def test_a_credential_that_is_gone_is_worth_nothing_from_then_on(site: Site, gone: str) -> None:
+    async with site.serving():
+        path = await site.enrol("shop")
+        ended = asyncio.create_task(end_of_stream(site, path))
+        async with site.agent(path, held := Held()) as client:
+            await eventually(lambda: held.revision >= 0)
+            assert client.channel is not None
+            with site.change() as transaction:
+                if gone == "account":
+                    transaction.delete(Account, "", "shop")
+                elif gone == "user":
+                    transaction.delete(User, "shop", "shop")
+                else:
+                    user = transaction.get(User, "shop", "shop")
+                    spec = site.user("shop", password="another").spec
+                    transaction.update(user.model_copy(update={"spec": spec}))
+            assert await ended == DENIED
+            async with site.channel(path) as channel:
+                with pytest.raises(grpc.aio.AioRpcError) as refused:
+                    await report(channel, epic_pb2.WorkloadReport())
+                assert refused.value.code() == DENIED
+                with pytest.raises(grpc.aio.AioRpcError) as refused:
+                    await epic_pb2_grpc.WorkloadServiceStub(channel).RenewCertificate(
+                        epic_pb2.RenewCertificateRequest()
+                    )
+                assert refused.value.code() == DENIED
+    assert "7" in held.tunnels, "it keeps what it has"
+
+
+async def test_a_user_gets_no_certificate_for_another_account(site: Site) -> None:
+    reply = await site.ask("bank", "n1", "", of="shop")
+    assert reply.status_code == 403
+
+
+async def test_a_request_that_makes_no_sense_is_refused_with_words(site: Site) -> None:
+    reply = await site.ask("shop", "n1", "-----BEGIN")
+    assert (reply.status_code, "request" in reply.text) == (400, True)
+
+
+async def test_one_more_stream_than_a_node_may_have_ends_its_oldest_and_nobody_elses(site: Site) -> None:
+    async with site.serving():
+        path, other, held = await site.enrol("shop"), await site.enrol("bank"), Held()
+        async with site.agent(other, held, "bank/c/n1") as undisturbed, AsyncExitStack() as stack:
+            await eventually(lambda: held.revision >= 0)
+            channel = undisturbed.channel
+            oldest = asyncio.create_task(end_of_stream(site, path))
+            await eventually(lambda: "shop/c/n1" in site.service.nodes)
+            for _ in range(4):
+                own = Held()
+                await stack.enter_async_context(site.agent(path, own))
+                await eventually(lambda own=own: own.revision >= 0)
+            assert await oldest == DENIED
+            assert undisturbed.channel is channel
+
+
+async def test_an_account_has_twice_as_many_streams_as_workload_nodes(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "AccountSpec", partial(AccountSpec, workload_node_limit=0))
+    with site.change() as transaction:
+        account = transaction.get(Account, "", "shop")
+        spec = AccountSpec(workload_node_limit=1)
+        transaction.update(account.model_copy(update={"spec": spec}))
+    async with site.serving():
+        paths = [await site.enrol("shop", node) for node in ("n1", "n2", "n3")]
+        async with AsyncExitStack() as stack:
+            for path, node in zip(paths[:2], ("n1", "n2"), strict=True):
+                own = Held()
+                await stack.enter_async_context(site.agent(path, own, f"shop/c/{node}"))
+                await eventually(lambda own=own: own.revision >= 0)
+            assert await end_of_stream(site, paths[2], "shop/c/n3") == grpc.StatusCode.RESOURCE_EXHAUSTED
+            other, held = await site.enrol("bank"), Held()
+            async with site.agent(other, held, "bank/c/n1"):
+                await eventually(lambda: held.revision >= 0)
+
+
+async def test_a_report_in_parts_counts_when_all_have_come(site: Site) -> None:
+    place = Place("shop", "c", "n1")
+    site.put(*(tunnel("shop", number) for number in range(20, 24)))
+    parts = [
+        epic_pb2.WorkloadReport(
+            applied=5,
+            drops={"tag_wrong": 2},
+            tunnels=[epic_pb2.TunnelStatus(id=7, rx_packets=9, epochs=[1], signing_epoch=1, hello_age=2)],
+        ),
+        epic_pb2.WorkloadReport(
+            tunnels=[
+                epic_pb2.TunnelStatus(id=number, hello_age=-1, loss=0.5) for number in (8, *range(20, 24))
+            ]
+        ),
+    ]
+    async with site.serving():
+        path = await site.enrol("shop")
+        async with site.channel(path) as channel:
+            await report(channel, *parts)
+    assert site.live.applied(place)[0] == 5
+    found = {number: site.live.end(place, number) for number in (7, 8, *range(20, 24))}
+    assert [number for number, heard in found.items() if heard is None] == [8], "another account's"
+    first, last = found[7], found[20]
+    assert first is not None
+    assert last is not None
+    assert (first.end.rx_packets, first.end.hello_age, first.end.holds.signing) == (9, 2, 1)
+    assert (last.end.hello_age, last.end.loss) == (None, 0.5)
+    assert site.live.drops([place])[place][0] == {"tag_wrong": 2}
+
+
+async def test_a_part_that_is_too_large_is_refused(site: Site) -> None:
+    part = epic_pb2.WorkloadReport(tunnels=[epic_pb2.TunnelStatus(id=7)] * 1001)
+    async with site.serving():
+        path = await site.enrol("shop")
+        async with site.channel(path) as channel:
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await report(channel, part)
+    assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert site.live.applied(Place("shop", "c", "n1"))[0] is None
