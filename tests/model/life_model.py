@@ -14,7 +14,7 @@ import life_tunnels
 from life_nodes import EpicNode, WorkloadNode
 from life_plant import Clock, FullDisk, Plant
 
-from epic.api.bodies import ProxySpecInput
+from epic.api.bodies import NodeBody, ProxySpecInput
 from epic.api.context import Context
 from epic.api.gateway import gateways as api_gateways
 from epic.api.gateway.names import DNSNames, with_names
@@ -23,7 +23,6 @@ from epic.api.precondition import Precondition
 from epic.errors import EpicError
 from epic.model.backlog import TunnelBacklog
 from epic.model.base import Metadata
-from epic.model.nodes import NodeRevocation
 from epic.model.resources import (
     Account,
     GWEndpointSlice,
@@ -79,22 +78,25 @@ class Model(Plant):
 
     # What users and operators do
 
-    def register(self, name: str) -> None:
-        """A node joins, or joins again."""
+    def register(self, name: str, *, same_host: bool = False) -> None:
+        """A node joins, or joins again; `same_host`: as the host that was removed by force left it."""
         if self.store.full or self.store.find(Node, "", name) is not None:
             return
-        spec = {"address": f"192.0.2.{name[1:]}"}
-        with self.store.transaction() as transaction:
-            # A new certificate was made for it.
-            if transaction.find(NodeRevocation, "", name) is not None:
-                transaction.delete(NodeRevocation, "", name)
-            transaction.create(Node.model_validate({"metadata": {"name": name}, "spec": spec}))
-        if name not in self.epic or name in self.lost:
+        if name not in self.epic or (name in self.lost and not same_host):
             old = self.epic.pop(name, None)
             if old is not None:
                 old.power_off()
             self.epic[name] = EpicNode(name)
-            self.lost.pop(name, None)
+        node = self.epic[name]
+        if self.lost.pop(name, None) is not None:
+            node.connected, node.agent, node.stuck = True, True, False
+        node.certified = self.store.revision
+        body = NodeBody.model_validate(
+            {"node": {"metadata": {"name": name}, "spec": {"address": f"192.0.2.{name[1:]}"}}}
+        )
+        api_nodes.register(self.context, name, body, Precondition())
+        if same_host:
+            self.node_works(name)
 
     def create(self, account: str) -> None:
         """A gateway with a route and a Service of some endpoints; refused when there is no room."""
@@ -229,6 +231,15 @@ class Model(Plant):
                     assert owner == tunnel.gateway, (
                         f"{node.name}: {tunnel.gateway}'s tunnel has {owner}'s key"
                     )
+
+    def check_units(self) -> None:
+        """When everybody has done his work: no node runs an Envoy that it is not to have."""
+        for node in self.store.list(Node):
+            placed = {
+                str(p.id) for p in self.store.list(GWProxy) for i in p.status.instances if i.node == node.name
+            }
+            left = set(self.epic[node.name].units) - placed
+            assert node.status.lost or not left, f"{node.name} runs {left}, which nobody wants there"
 
     def check_nothing_left(self) -> None:
         """At the end."""

@@ -58,6 +58,8 @@ class EpicNode:
     """What its agent was told last; it survives the agent."""
     connected: bool = True
     agent: bool = True
+    certified: int = 0
+    """The store's revision when its certificate was made."""
     envoys: set[str] = field(default_factory=lambda: {"1"})
     applied: str = ""
     stuck: bool = False

@@ -40,6 +40,7 @@ from epic.runs.inventory import NodePlan, plan_nodes
 from epic.runs.queue import find_unreadable
 from epic.runs.records import Records
 from epic.runs.results import NodeOutcome
+from epic.runs.settings import RunSettings
 from epic.siblings.heard import AppliedLists
 from epic.store.interface import Change, Transaction
 from epic.workqueue.queue import WorkQueue
@@ -60,11 +61,13 @@ class FullDisk(CachedStore):
 
 @dataclass
 class Execution:
-    """A run that is under way."""
+    """A run that is under way; one that hangs reaches whatever host has its node's name later."""
 
     run: Run
     plan: NodePlan | None
+    begun: float
     outcome: NodeOutcome | None = None
+    hangs: bool = False
 
 
 @dataclass
@@ -162,13 +165,18 @@ class Plant:
             unreadable = find_unreadable(transaction)
             plans = plan_nodes(nodes, proxies, groups, "1", DEFAULT_POOLS.inside6, unreadable)
         if all(self.store.get(Run, "", run.name).status.state == "running" for run in due):
-            self.executions |= {name: Execution(run, plans.get(name)) for name, run in runs.items()}
+            begun = self.clock.seconds()
+            self.executions |= {n: Execution(run, plans.get(n), begun) for n, run in runs.items()}
 
     def end_run(self, name: str, *, failure: str = "") -> None:
         """A run that is under way reaches its node and ends; `failure`: before or after its work."""
         execution = self.executions.get(name)
         if execution is None:
             return
+        if execution.hangs:
+            if self.clock.seconds() - execution.begun < RunSettings.timeout_seconds:
+                return
+            failure = "before"
         if execution.outcome is None:
             execution.outcome = self._executed(name, execution.plan, failure)
         try:
@@ -225,7 +233,8 @@ class Plant:
     def node_works(self, name: str) -> None:
         """A node's agent hears, works and reports."""
         node = self.epic[name]
-        revoked = self.store.find(NodeRevocation, "", name) is not None
+        revocation = self.store.find(NodeRevocation, "", name)
+        revoked = revocation is not None and revocation.metadata.resource_version > node.certified
         before = set(node.announced.values())
         wanted = None if revoked else self.published(name)
         node.work(wanted, self.clock.seconds(), removed=revoked)

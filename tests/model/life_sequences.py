@@ -37,6 +37,10 @@ def finish(model: Model, seed: int) -> None:
         model.settle(turns=4)
         model.check()
         model.pass_time(61)
+    try:
+        model.check_units()
+    except AssertionError as error:
+        raise AssertionError(f"seed {seed}: {error}") from None
     for proxy in model.store.list(GWProxy):
         model.delete(proxy.account, proxy.name)
     for _ in range(40):
@@ -56,6 +60,8 @@ def finish(model: Model, seed: int) -> None:
 def heal(model: Model) -> None:
     """No fault is left."""
     model.store.full = False
+    for execution in model.executions.values():
+        execution.hangs = False
     for name, node in model.epic.items():
         if name not in model.lost:
             node.connected = node.agent = True
@@ -149,6 +155,31 @@ def _fail_run(model: Model, dice: random.Random) -> str:
     return f"{name} {when}"
 
 
+def _hang_run(model: Model, dice: random.Random) -> str:
+    model.begin_runs()
+    if not model.executions:
+        return ""
+    name = dice.choice(sorted(model.executions))
+    model.executions[name].hangs = not model.executions[name].hangs
+    return f"{name} {model.executions[name].hangs}"
+
+
+def _replace(model: Model, dice: random.Random) -> str:
+    """A node is lost while a run for it hangs, and another one of its name joins before that ends."""
+    name = dice.choice(sorted(model.epic))
+    if model.store.full or name in model.lost:
+        return ""
+    model.begin_runs()
+    if name in model.executions:
+        model.executions[name].hangs = True
+    model.epic[name].connected = False
+    model.remove_node(name, force=True)
+    model.reconcile()
+    same_host = dice.random() < 0.5
+    model.register(name, same_host=same_host)
+    return f"{name} same host: {same_host}"
+
+
 def _group(model: Model, dice: random.Random) -> str:
     account = dice.choice(ACCOUNTS)
     change = dice.choice([{"envoy_version": "2"}, {"envoy_version": None}, *_REPLICAS])
@@ -218,6 +249,8 @@ _EVENTS: dict[str, tuple[int, Callable[[Model, random.Random], str]]] = {
     "cordon": (1, _node(lambda m, n: m.maintain(n, schedulable=False))),
     "uncordon": (3, _node(lambda m, n: m.maintain(n, schedulable=True, drain=False, unheard_ok=False))),
     "run fails": (3, _fail_run),
+    "run hangs or goes on": (3, _hang_run),
+    "node replaced": (2, _replace),
     "agent killed": (3, _node(lambda m, n: _set(m, n, agent=False))),
     "agent starts": (4, _node(lambda m, n: _set(m, n, agent=True))),
     "Envoy killed": (3, _node(_kill_envoy)),

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from epic.model.base import now
 from epic.model.resources import GWProxy, Node
@@ -92,11 +92,13 @@ class Records:
         return ended
 
     def _note(self, transaction: Transaction, plan: NodePlan, outcome: NodeOutcome, run: Run) -> None:
+        node = transaction.find_readable(Node, "", plan.node.name)
+        if node is not None and _born(node) != _born(plan.node):
+            return  # What it found is another node's of that name, which was removed meanwhile.
         for proxy in transaction.list(GWProxy):
             after = noted(proxy, plan, outcome, run.name)
             if after is not proxy:
                 transaction.update(after)
-        node = transaction.find_readable(Node, "", plan.node.name)
         if node is not None and outcome.envoy_versions:
             status = node.status.model_copy(update={"envoy_versions": outcome.envoy_versions})
             transaction.update(node.model_copy(update={"status": status}))
@@ -116,6 +118,10 @@ class Records:
         with self._store.transaction() as transaction:
             for run in runs:
                 _cancel(transaction, run, "canceled before it began")
+
+
+def _born(node: Node) -> datetime | None:
+    return node.metadata.creation_timestamp
 
 
 def _message(node: str, outcome: NodeOutcome) -> str:

@@ -15,6 +15,7 @@ from epic.cache.store import CachedStore
 from epic.live import Live
 from epic.model.nodes import NodeRevocation, Quarantine
 from epic.model.resources import GWProxy, Node
+from epic.model.runs import Run
 from epic.model.siblings import Siblings
 
 NODES = f"{API}/nodes"
@@ -243,6 +244,18 @@ async def test_a_node_that_comes_back_after_a_removal_is_to_drop_what_it_had_bef
     settled = store.get(Node, "", "epic2")
     assert not settled.status.returning
     assert node_state(settled, []).meant_digest == ""
+
+
+async def test_a_node_that_comes_back_gets_a_run_that_removes_its_units_of_the_time_before(
+    admin: httpx.AsyncClient, store: CachedStore, plant: Plant
+) -> None:
+    assert not store.list(Run), "who was never removed waits for gateways"
+    await admin.delete(f"{NODES}/epic2", params={"force": "true"})
+    plant.reconcile()
+    await admin.put(f"{NODES}/epic2", json={"node": {"spec": {"address": "192.0.2.2"}}})
+    assert [run.spec.nodes for run in store.list(Run)] == [("epic2",)]
+    await admin.put(f"{NODES}/epic2", json={"node": {"spec": {"address": "192.0.2.2"}}})
+    assert len(store.list(Run)) == 1
 
 
 async def test_an_order_that_a_node_holds_back_can_be_accepted(

@@ -336,6 +336,24 @@ async def test_a_run_for_nodes_that_are_gone_succeeds(
     assert executor.executed == []
 
 
+async def test_a_run_says_nothing_of_a_later_node_of_its_nodes_name(
+    store: CachedStore, executor: Executor, working: object
+) -> None:
+    executor.hang("e1")
+    executor.results["e1"] = {"envoy_versions": ["1.40.0"]}
+    run = ask(store, "e1")
+    await until(lambda: executor.executed)
+    with store.transaction() as transaction:
+        earlier = transaction.get(Node, "", "e1")
+        transaction.delete(Node, "", "e1")
+        metadata = Metadata(name="e1", creation_timestamp=datetime(2026, 1, 1, tzinfo=UTC))
+        transaction.create(Node(metadata=metadata, spec=earlier.spec))
+    executor.let_go()
+    await until(lambda: state(store, run) == "succeeded")
+    assert store.get(Node, "", "e1").status.envoy_versions == ()
+    assert store.get(GWProxy, "a", "U1").status.instances[0].unit == ""
+
+
 async def test_a_restart_neither_loses_nor_doubles_a_run(
     store: CachedStore, executor: Executor, hub: EventHub
 ) -> None:

@@ -85,7 +85,8 @@ def read(ctx: Ctx, name: str) -> dict[str, Any]:
 def register(ctx: Ctx, name: str, body: NodeBody, if_match: IfMatch) -> Response:
     """Register a node or change it; gateways that have too few instances get one there.
 
-    Whether it is in maintenance stays as it is unless `schedulable` or `drain` is given.
+    One that was removed before gets a run, which removes what units it has of that time. Whether it is in
+    maintenance stays as it is unless `schedulable` or `drain` is given.
     """
     KINDS.check_name(Node, name, "the node's name in the path")
     check_name(body.node.metadata, name, "node")
@@ -101,6 +102,9 @@ def register(ctx: Ctx, name: str, body: NodeBody, if_match: IfMatch) -> Response
         if stored is None:
             status = NodeStatus(returning=transaction.find(NodeRevocation, "", name) is not None)
             node = transaction.create(Node(metadata=Metadata(name=name), spec=spec, status=status))
+            if status.returning:
+                # It may have units of the time before, and a run for that time may still reach it.
+                enqueue(transaction, [name])
         else:
             _refuse_if_removing(stored)
             check_version(body.node.metadata, stored)
