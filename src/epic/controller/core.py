@@ -26,13 +26,16 @@ from epic.controller.objects import (
     GatewayClass,
     GatewayClassConfig,
     HTTPRoute,
+    Namespace,
     Objects,
     Problem,
     Ref,
+    ReferenceGrant,
     Service,
     TCPRoute,
     Unseen,
 )
+from epic.controller.permissions import deciding_on, namespace_ref
 from epic.controller.routes import PlacedGateway, RouteResult, parents_of, translate_route
 from epic.controller.slices import SliceResult, service_of, translate_slice
 from epic.kinds.unknown_fields import unknown_fields
@@ -77,6 +80,7 @@ class Translator:
         self._ignored: dict[Ref, Problem] = {}
         self._routes_of_gateway = Index()
         self._routes_of_service = Index()
+        self._routes_of_namespace = Index()
         self._slices_of_service = Index()
         self._told: Desired | None = None
 
@@ -97,6 +101,8 @@ class Translator:
         services = _of_kinds(changed, Service)
         routes = _of_kinds(changed, HTTPRoute, TCPRoute)
         routes |= self._routes_of_gateway.of(gateways) | self._routes_of_service.of(services)
+        grants = {namespace_ref(ref.namespace) for ref in _of_kinds(changed, ReferenceGrant)}
+        routes |= self._routes_of_namespace.of(_of_kinds(changed, Namespace) | grants)
         for ref in sorted(routes):
             services |= self._route(ref)
         for ref in sorted(_of_kinds(changed, EndpointSlice) | self._slices_of_service.of(services)):
@@ -131,14 +137,16 @@ class Translator:
         new: dict[Ref, set[EpicConnection]] = {}
         route = self._objects.get(ref)
         parents: set[Ref] = set()
+        namespaces: set[Ref] = set()
         if isinstance(route, HTTPRoute | TCPRoute):
-            parents = parents_of(route)
+            parents, namespaces = parents_of(route), set(deciding_on(route))
             result = translate_route(
                 route, self._gateways, self._unplaced.keys(), self._objects, self._unseen
             )
             self._routes[ref], new = result, result.references
             self._note_trouble(ref, result)
         self._routes_of_gateway.put(ref, parents)
+        self._routes_of_namespace.put(ref, namespaces)
         self._routes_of_service.put(ref, new.keys())
         changed = {s for s in old.keys() | new.keys() if old.get(s) != new.get(s)}
         for service in changed:
@@ -179,13 +187,17 @@ class Translator:
         placed = [self._gateways[ref] for ref in sorted(self._gateways)]
         wrong = (problem for result in self._troubled.values() for problem in result.problems)
         connections = [*self._connections.values(), *(g.item.connection for g in placed)]
+        # Slices of a Service that may be permitted stay with the routes that refer to it.
+        routes = (result for result in self._troubled.values() if isinstance(result, RouteResult))
+        doubted = {service for result in routes for service in result.doubted}
+        held = {ref for ref, result in self._troubled.items() if result.held}
         return Desired(
             proxies=tuple(one.item for one in placed),
             slices=tuple(item for result in self._slices.values() for item in result.items),
             routes=tuple(item for result in self._routes.values() for item in result.items),
             connections=tuple(dict.fromkeys(connections)),
             problems=(*self._unplaced.values(), *self._problems, *wrong, *self._ignored.values()),
-            held=frozenset(self._unplaced) | {ref for ref, result in self._troubled.items() if result.held},
+            held=frozenset(self._unplaced) | held | self._slices_of_service.of(doubted),
         )
 
 

@@ -14,20 +14,24 @@ from epic.controller.objects import (
     GATEWAY_GROUP,
     Gateway,
     HTTPRoute,
+    Namespace,
     Objects,
     Problem,
     Ref,
+    ReferenceGrant,
     Service,
     TCPRoute,
     Unseen,
 )
+from epic.controller.permissions import admits, may_be_unseen, permits, selects_by_labels
 from epic.gatewayapi.attachment import attach
 from epic.gatewayapi.listeners import judge
 from epic.model.base import ClientRef, Metadata
-from epic.model.gatewayapi import BackendRef, Listener, ParentReference
+from epic.model.gatewayapi import BackendRef, ParentReference
 from epic.model.resources import GWRoute, GWRouteSpec
 
 Route = HTTPRoute | TCPRoute
+_NOT_ALLOWED = "NotAllowedByListeners"
 References = Mapping[Ref, Set[EpicConnection]]
 
 
@@ -46,6 +50,10 @@ class RouteResult:
     references: dict[Ref, set[EpicConnection]] = field(default_factory=lambda: defaultdict(set))
     problems: list[Problem] = field(default_factory=list)
     held: bool = False
+    unsure: bool = False
+    """Whether what refuses a part of it may be permitted by something that cannot be seen."""
+    doubted: set[Ref] = field(default_factory=set)
+    """The Services for which it is so."""
 
     def problem(self, route: Route, reason: str, message: str) -> None:
         """Note what is wrong with a route."""
@@ -68,9 +76,11 @@ def translate_route(
             result.problem(route, "NoMatchingParent", f"spec.parentRefs: there is no {parent}")
             result.held |= unseen.hides(parent)
     for connection, placed in by_connection.items():
-        item = _route(route, connection, placed, objects, result)
+        item = _route(route, connection, placed, objects, unseen, result)
         if item is not None:
             result.items += (item,)
+    if result.unsure:
+        result.items, result.held = (), True
     return result
 
 
@@ -90,15 +100,16 @@ def _route(
     connection: EpicConnection,
     placed: list[PlacedGateway],
     objects: Objects,
+    unseen: Unseen,
     result: RouteResult,
 ) -> Item | None:
     uid = object_uid(connection.cluster, route.ref, route.metadata.uid)
     spec: dict[str, Any] = {**route.content["spec"]}
-    spec["parentRefs"] = list(_accepted_parents(route, uid, placed, result))
+    spec["parentRefs"] = list(_accepted_parents(route, uid, placed, objects, unseen, result))
     if not spec["parentRefs"]:
         return None
     if "rules" in spec:
-        spec["rules"] = [_rule(rule, route, connection, objects, result) for rule in spec["rules"]]
+        spec["rules"] = [_rule(rule, route, connection, objects, unseen, result) for rule in spec["rules"]]
     kind = "http" if isinstance(route, HTTPRoute) else "tcp"
     return Item(
         connection=connection,
@@ -111,25 +122,36 @@ def _route(
 
 
 def _accepted_parents(
-    route: Route, uid: str, placed: list[PlacedGateway], result: RouteResult
+    route: Route,
+    uid: str,
+    placed: list[PlacedGateway],
+    objects: Objects,
+    unseen: Unseen,
+    result: RouteResult,
 ) -> Iterator[dict[str, Any]]:
     by_ref = {p.gateway.ref: p for p in placed}
     for ref in route.spec.parent_refs:
         found = by_ref.get(_parent_ref(route, ref) or Ref("", "", ""))
         if found is None:
             continue
-        fault = _refused(route, uid, ref, found)
+        fault = _refused(route, uid, ref, found, objects)
         if fault is not None:
             result.problem(route, *fault)
+            by_labels = any(map(selects_by_labels, found.gateway.spec.listeners))
+            hidden = may_be_unseen(unseen, Namespace.kind, route.metadata.namespace)
+            result.unsure |= fault[0] == _NOT_ALLOWED and by_labels and hidden
             continue
         section = {"sectionName": ref.section_name} if ref.section_name is not None else {}
         port = {"port": ref.port} if ref.port is not None else {}
         yield {"name": found.item.gateway.uid, **section, **port}
 
 
-def _refused(route: Route, uid: str, ref: ParentReference, placed: PlacedGateway) -> tuple[str, str] | None:
+def _refused(
+    route: Route, uid: str, ref: ParentReference, placed: PlacedGateway, objects: Objects
+) -> tuple[str, str] | None:
     gateway = placed.gateway
-    open_listeners = [x for x in gateway.spec.listeners if _admits(x, route, gateway)]
+    namespace = route.metadata.namespace
+    open_listeners = [x for x in gateway.spec.listeners if admits(x, namespace, gateway, objects)]
     served, _ = judge(open_listeners)
     http = route.spec if isinstance(route, HTTPRoute) else None
     tcp = route.spec if isinstance(route, TCPRoute) else None
@@ -141,35 +163,24 @@ def _refused(route: Route, uid: str, ref: ParentReference, placed: PlacedGateway
         return None
     closed = [x.name for x in gateway.spec.listeners if x not in open_listeners]
     hint = (
-        f" Listeners {', '.join(closed)} do not admit namespace {route.metadata.namespace!r} "
-        "(allowedRoutes.namespaces)."
-        if closed and attachment.reason == "NotAllowedByListeners"
+        f" Listeners {', '.join(closed)} do not admit namespace {namespace!r} (allowedRoutes.namespaces)."
+        if closed and attachment.reason == _NOT_ALLOWED
         else ""
     )
     return attachment.reason, f"not attached to {gateway.ref}: {attachment.message}{hint}"
 
 
-def _admits(listener: Listener, route: Route, gateway: Gateway) -> bool:
-    rule = (listener.allowed_routes.namespaces if listener.allowed_routes else None) or {}
-    namespace = route.metadata.namespace
-    match rule.get("from", "Same"):
-        case "All":
-            return True
-        case "Selector":
-            # The one label that every namespace has, also where there are no Namespace objects.
-            selector = rule.get("selector")
-            labels = selector.get("matchLabels") if isinstance(selector, dict) else None
-            return labels == {"kubernetes.io/metadata.name": namespace}
-        case _:
-            return namespace == gateway.metadata.namespace
-
-
 def _rule(
-    rule: dict[str, Any], route: Route, connection: EpicConnection, objects: Objects, result: RouteResult
+    rule: dict[str, Any],
+    route: Route,
+    connection: EpicConnection,
+    objects: Objects,
+    unseen: Unseen,
+    result: RouteResult,
 ) -> dict[str, Any]:
     if "backendRefs" not in rule:
         return rule
-    backends = [_backend(ref, route, connection, objects, result) for ref in rule["backendRefs"]]
+    backends = [_backend(ref, route, connection, objects, unseen, result) for ref in rule["backendRefs"]]
     return {**rule, "backendRefs": backends}
 
 
@@ -178,6 +189,7 @@ def _backend(
     route: Route,
     connection: EpicConnection,
     objects: Objects,
+    unseen: Unseen,
     result: RouteResult,
 ) -> dict[str, Any]:
     ref = BackendRef.model_validate(content)
@@ -189,9 +201,15 @@ def _backend(
         return rest
     namespace = ref.namespace or route.metadata.namespace
     target = Ref(Service.kind, namespace, ref.name)
-    if namespace != route.metadata.namespace:
-        text = f"backend {target} is in another namespace, which is not permitted"
+    if namespace != route.metadata.namespace and not permits(objects, route, target):
+        text = (
+            f"backend {target} is in another namespace, and no ReferenceGrant there lets "
+            f"{route.kind}s of {route.metadata.namespace!r} refer to it"
+        )
         result.problem(route, "RefNotPermitted", text)
+        if may_be_unseen(unseen, ReferenceGrant.kind, namespace):
+            result.unsure = True
+            result.doubted.add(target)
         return {**rest, "name": _nothing(connection, target, "NotPermitted")}
     result.references[target].add(connection)
     service = objects.find(Service, namespace, ref.name)

@@ -41,8 +41,11 @@ def _class(name: str, config: str) -> dict[str, Any]:
     return {"apiVersion": GATEWAY_API, "kind": "GatewayClass", "metadata": {"name": name}, "spec": spec}
 
 
-def _gateway(name: str, class_: str, port: int) -> dict[str, Any]:
-    listeners = [{"name": "http", "protocol": "HTTP", "port": port}]
+def _gateway(name: str, class_: str, port: int, label: str = "") -> dict[str, Any]:
+    listeners: list[dict[str, Any]] = [{"name": "http", "protocol": "HTTP", "port": port}]
+    if label:
+        rule = {"from": "Selector", "selector": {"matchLabels": {"team": label}}}
+        listeners[0]["allowedRoutes"] = {"namespaces": rule}
     spec = {"gatewayClassName": class_, "listeners": listeners}
     metadata = {"name": name, "namespace": "a"}
     return {"apiVersion": GATEWAY_API, "kind": "Gateway", "metadata": metadata, "spec": spec}
@@ -53,6 +56,28 @@ def _route(name: str, parents: list[str], services: list[str]) -> dict[str, Any]
     spec = {"parentRefs": [{"name": parent} for parent in parents], "rules": rules}
     metadata = {"name": name, "namespace": "a"}
     return {"apiVersion": GATEWAY_API, "kind": "HTTPRoute", "metadata": metadata, "spec": spec}
+
+
+def _far_route(name: str, namespace: str, service: str) -> dict[str, Any]:
+    """A route that needs what namespaces permit, for its Gateway and for its Service."""
+    rules = [{"backendRefs": [{"name": service, "namespace": "a", "port": 80}]}]
+    spec = {"parentRefs": [{"name": "a", "namespace": "a"}], "rules": rules}
+    metadata = {"name": name, "namespace": namespace}
+    return {"apiVersion": GATEWAY_API, "kind": "HTTPRoute", "metadata": metadata, "spec": spec}
+
+
+def _namespace(name: str, team: str) -> dict[str, Any]:
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": {"team": team}}}
+
+
+def _grant(namespace: str, source: str) -> dict[str, Any]:
+    group = GATEWAY_API.partition("/")[0]
+    spec = {
+        "from": [{"group": group, "kind": "HTTPRoute", "namespace": source}],
+        "to": [{"group": "", "kind": "Service"}],
+    }
+    metadata = {"name": "g", "namespace": namespace}
+    return {"apiVersion": GATEWAY_API, "kind": "ReferenceGrant", "metadata": metadata, "spec": spec}
 
 
 def _service(name: str, port: int) -> dict[str, Any]:
@@ -74,13 +99,22 @@ SOME = st.lists(NAMES, max_size=2, unique=True)
 CONTENTS = st.one_of(
     st.builds(_config, NAMES, NAMES),
     st.builds(_class, NAMES, NAMES),
-    st.builds(_gateway, NAMES, NAMES, st.sampled_from([80, 81])),
+    st.builds(_gateway, NAMES, NAMES, st.sampled_from([80, 81]), st.sampled_from(["", "a", "b"])),
+    st.builds(_far_route, NAMES, NAMES, NAMES),
+    st.builds(_namespace, NAMES, NAMES),
+    st.builds(_grant, NAMES, NAMES),
     st.builds(_route, NAMES, SOME, SOME),
     st.builds(_service, NAMES, st.sampled_from([80, 81])),
     st.builds(_slice, NAMES, NAMES, st.integers(1, 3)),
 )
 UNSEEN = st.sampled_from(
-    [Unseen(), Unseen(frozenset({Ref("Gateway", "a", "a")})), Unseen(files=frozenset("f"))]
+    [
+        Unseen(),
+        Unseen(frozenset({Ref("Gateway", "a", "a")})),
+        Unseen(frozenset({Ref("ReferenceGrant", "a", "g")})),
+        Unseen(frozenset({Ref("Namespace", "", "b")})),
+        Unseen(files=frozenset("f")),
+    ]
 )
 STEPS = st.lists(st.tuples(st.lists(CONTENTS, min_size=1, max_size=4), st.booleans(), UNSEEN), max_size=12)
 

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What crosses namespaces: listeners admit by the labels of namespaces, ReferenceGrants permit. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from epic.controller.objects import (
+    GATEWAY_GROUP,
+    Gateway,
+    HTTPRoute,
+    Namespace,
+    Objects,
+    Ref,
+    TCPRoute,
+    Unseen,
+)
+from epic.model.gatewayapi import Listener
+from epic.model.values.labels import LabelSelector, Operator, Requirement
+
+_NAME_LABEL = "kubernetes.io/metadata.name"
+"""The one label that every namespace has, also where there is no Namespace object."""
+_OPERATORS: dict[object, Operator] = {
+    "In": "in",
+    "NotIn": "notin",
+    "Exists": "exists",
+    "DoesNotExist": "absent",
+}
+
+
+def admits(listener: Listener, namespace: str, gateway: Gateway, objects: Objects) -> bool:
+    """Whether a listener takes routes of the namespace; by a selector that is not understood none."""
+    rule = (listener.allowed_routes.namespaces if listener.allowed_routes else None) or {}
+    match rule.get("from", "Same"):
+        case "All":
+            return True
+        case "Selector":
+            selector = selector_of(rule.get("selector"))
+            return selector is not None and selector.matches(_labels(namespace, objects))
+        case "Same":
+            return namespace == gateway.metadata.namespace
+        case _:
+            return False
+
+
+def selects_by_labels(listener: Listener) -> bool:
+    """Whether labels of namespaces decide whose routes a listener takes."""
+    rule = (listener.allowed_routes.namespaces if listener.allowed_routes else None) or {}
+    return rule.get("from") == "Selector"
+
+
+def selector_of(content: object) -> LabelSelector | None:
+    """A selector as Kubernetes writes it in objects; None: it is none."""
+    if not isinstance(content, Mapping) or content.keys() - {"matchLabels", "matchExpressions"}:
+        return None
+    try:
+        return LabelSelector(tuple(_requirements(content)))
+    except (ValueError, TypeError, AttributeError):
+        return None
+
+
+def permits(objects: Objects, route: HTTPRoute | TCPRoute, target: Ref) -> bool:
+    """Whether a ReferenceGrant in the namespace of a Service lets the route refer to it."""
+    wanted = (GATEWAY_GROUP, route.kind, route.metadata.namespace)
+    return any(
+        any((source.group, source.kind, source.namespace) == wanted for source in grant.spec.sources)
+        and any(
+            (to.group, to.kind) == ("", target.kind) and to.name in (None, target.name)
+            for to in grant.spec.to
+        )
+        for grant in objects.grants(target.namespace)
+    )
+
+
+def may_be_unseen(unseen: Unseen, kind: str, namespace: str) -> bool:
+    """Whether there may be such an object, in the namespace or, of a Namespace, of that name."""
+    return bool(unseen.files) or any(
+        ref.kind == kind and namespace in (ref.namespace, ref.name) for ref in unseen.refs
+    )
+
+
+def deciding_on(route: HTTPRoute | TCPRoute) -> Iterator[Ref]:
+    """The namespaces whose labels or grants decide on the route."""
+    yield namespace_ref(route.metadata.namespace)
+    for rule in route.spec.rules:
+        for backend in rule.backend_refs:
+            if backend.namespace not in (None, route.metadata.namespace):
+                yield namespace_ref(str(backend.namespace))
+
+
+def namespace_ref(name: str) -> Ref:
+    """The Namespace object of that name."""
+    return Ref(Namespace.kind, "", name)
+
+
+def _labels(namespace: str, objects: Objects) -> dict[str, str]:
+    found = objects.find(Namespace, "", namespace)
+    return {**(found.metadata.labels if found is not None else {}), _NAME_LABEL: namespace}
+
+
+def _requirements(content: Mapping[str, object]) -> Iterator[Requirement]:
+    for key, value in _mapping(content.get("matchLabels", {})).items():
+        yield Requirement(str(key), "in", frozenset({str(value)}))
+    expressions = content.get("matchExpressions", [])
+    if not isinstance(expressions, list):
+        raise TypeError("matchExpressions is no list")
+    for each in map(_mapping, expressions):
+        operator = _OPERATORS.get(each.get("operator"))
+        values = each.get("values") or []
+        key = each.get("key")
+        if operator is None or not isinstance(key, str) or not isinstance(values, list):
+            raise ValueError("a requirement is not understood")
+        if bool(values) != (operator in {"in", "notin"}):
+            raise ValueError(f"{each.get('operator')} takes other values")
+        yield Requirement(key, operator, frozenset(map(str, values)))
+
+
+def _mapping(value: object) -> Mapping[str, object]:
+    if not isinstance(value, Mapping):
+        raise TypeError("it is no mapping")
+    return value
