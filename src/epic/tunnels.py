@@ -60,7 +60,7 @@ class TunnelPlan:
 
 
 def route_services(route: GWRoute) -> set[str]:
-    """UIDs of the Services that a route sends requests to."""
+    """UIDs of the Services that a route sends requests to; one of a type that is not served to none."""
     http, tcp = route.spec.http, route.spec.tcp
     rules = [rule.backend_refs for rule in (http.rules if http else ())]
     rules += [rule.backend_refs for rule in (tcp.rules if tcp else ())]
@@ -69,8 +69,7 @@ def route_services(route: GWRoute) -> set[str]:
 
 def route_parents(route: GWRoute) -> set[str]:
     """Names of the gateways that a route attaches to."""
-    spec = route.spec.http or route.spec.tcp
-    return {parent.name for parent in spec.parent_refs if is_gateway(parent)} if spec else set()
+    return {parent.name for parent in route.spec.parent_refs if is_gateway(parent)}
 
 
 def proxy_services(proxy: str, routes: Iterable[GWRoute]) -> set[str]:

@@ -151,6 +151,33 @@ _ROUTE = {
         "parentRefs": [{**_PARENT, "sectionName": "tcp"}],
         "rules": [{"name": "only", "backendRefs": [{**_REF, "weight": 2, "filters": [_FILTER]}]}],
     },
+    "grpc": {
+        "parentRefs": [{**_PARENT, "sectionName": "grpc"}],
+        "hostnames": ["g.example.net"],
+        "rules": [
+            {
+                "name": "calls",
+                "matches": [
+                    {
+                        "method": {"type": "RegularExpression", "service": "shop.Cart", "method": "Add"},
+                        "headers": [{"type": "Exact", "name": "x-a", "value": "b"}],
+                    }
+                ],
+                "backendRefs": [{**_REF, "weight": 3, "filters": [_FILTER]}],
+                "filters": [_FILTER],
+                "sessionPersistence": {"type": "Cookie"},
+            }
+        ],
+    },
+    "tls": {
+        "parentRefs": [{**_PARENT, "sectionName": "tls"}],
+        "hostnames": ["t.example.net"],
+        "rules": [{"name": "only", "backendRefs": [{**_REF, "weight": 2, "filters": [_FILTER]}]}],
+    },
+    "udp": {
+        "parentRefs": [{**_PARENT, "sectionName": "udp"}],
+        "rules": [{"name": "only", "backendRefs": [{**_REF, "weight": 2, "filters": [_FILTER]}]}],
+    },
 }
 _CONTENT: dict[str, dict[str, Any]] = {
     "Account": {

@@ -227,14 +227,14 @@ class MemberBody(Body):
 
 
 class RouteSpecInput(GWRouteSpec):
-    """A route: `http` or `tcp`."""
+    """A route: `http`, `tcp`, `grpc`, `tls` or `udp`."""
 
     client_ref: ClientObjectRef
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
-        if (self.http is None) == (self.tcp is None):
-            raise ValueError("give exactly one of http and tcp")
+        if len(self.types) != 1:
+            raise ValueError("give exactly one of http, tcp, grpc, tls and udp")
         return self
 
 

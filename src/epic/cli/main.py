@@ -88,7 +88,7 @@ def apply(
     """Create or change what the manifests describe.
 
     Objects of epic.acnodal.io/v1 (Account, ServicePrefix, LBServiceGroup, Node, User) are written as they
-    are. Objects of the Gateway API (Gateway, HTTPRoute, TCPRoute, Service, EndpointSlice) become gateways,
+    are. Objects of the Gateway API (Gateway, routes, Service, EndpointSlice) become gateways,
     routes and slices, in the account and by the template that their GatewayClassConfig names, or the options.
     """
     session: Session = context.obj

@@ -20,19 +20,19 @@ from epic.controller.desired import Desired, EpicConnection, Item
 from epic.controller.objects import (
     CONFIG_GROUP,
     NOTHING_UNSEEN,
+    ROUTES,
     ClientObject,
     EndpointSlice,
     Gateway,
     GatewayClass,
     GatewayClassConfig,
-    HTTPRoute,
     Namespace,
     Objects,
     Problem,
     Ref,
     ReferenceGrant,
+    Route,
     Service,
-    TCPRoute,
     Unseen,
 )
 from epic.controller.permissions import deciding_on, namespace_ref
@@ -57,7 +57,7 @@ def translate(objects: Objects, settings: CoreSettings) -> Desired:
 
 def ignored_fields(obj: ClientObject) -> list[str]:
     """The fields of a Gateway's or a route's spec that EPIC does not know, sorted; of others none matters."""
-    if isinstance(obj, Gateway | HTTPRoute | TCPRoute):
+    if isinstance(obj, Gateway | Route):
         return unknown_fields(type(obj.spec), obj.content["spec"], "spec")
     return []
 
@@ -99,7 +99,7 @@ class Translator:
         for ref in sorted(gateways):
             self._place(ref)
         services = _of_kinds(changed, Service)
-        routes = _of_kinds(changed, HTTPRoute, TCPRoute)
+        routes = _of_kinds(changed, *ROUTES)
         routes |= self._routes_of_gateway.of(gateways) | self._routes_of_service.of(services)
         grants = {namespace_ref(ref.namespace) for ref in _of_kinds(changed, ReferenceGrant)}
         routes |= self._routes_of_namespace.of(_of_kinds(changed, Namespace) | grants)
@@ -138,7 +138,7 @@ class Translator:
         route = self._objects.get(ref)
         parents: set[Ref] = set()
         namespaces: set[Ref] = set()
-        if isinstance(route, HTTPRoute | TCPRoute):
+        if isinstance(route, Route):
             parents, namespaces = parents_of(route), set(deciding_on(route))
             result = translate_route(
                 route, self._gateways, self._unplaced.keys(), self._objects, self._unseen

@@ -8,11 +8,10 @@ from collections.abc import Iterator, Mapping
 from epic.controller.objects import (
     GATEWAY_GROUP,
     Gateway,
-    HTTPRoute,
     Namespace,
     Objects,
     Ref,
-    TCPRoute,
+    Route,
     Unseen,
 )
 from epic.model.gatewayapi import Listener
@@ -59,7 +58,7 @@ def selector_of(content: object) -> LabelSelector | None:
         return None
 
 
-def permits(objects: Objects, route: HTTPRoute | TCPRoute, target: Ref) -> bool:
+def permits(objects: Objects, route: Route, target: Ref) -> bool:
     """Whether a ReferenceGrant in the namespace of a Service lets the route refer to it."""
     wanted = (GATEWAY_GROUP, route.kind, route.metadata.namespace)
     return any(
@@ -79,7 +78,7 @@ def may_be_unseen(unseen: Unseen, kind: str, namespace: str) -> bool:
     )
 
 
-def deciding_on(route: HTTPRoute | TCPRoute) -> Iterator[Ref]:
+def deciding_on(route: Route) -> Iterator[Ref]:
     """The namespaces whose labels or grants decide on the route."""
     yield namespace_ref(route.metadata.namespace)
     for rule in route.spec.rules:
@@ -99,8 +98,8 @@ def _labels(namespace: str, objects: Objects) -> dict[str, str]:
 
 
 def _requirements(content: Mapping[str, object]) -> Iterator[Requirement]:
-    for key, value in _mapping(content.get("matchLabels", {})).items():
-        yield Requirement(str(key), "in", frozenset({str(value)}))
+    for label, value in _mapping(content.get("matchLabels", {})).items():
+        yield Requirement(label, "in", frozenset({str(value)}))
     expressions = content.get("matchExpressions", [])
     if not isinstance(expressions, list):
         raise TypeError("matchExpressions is no list")

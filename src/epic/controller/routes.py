@@ -13,24 +13,22 @@ from epic.controller.desired import EpicConnection, Item
 from epic.controller.objects import (
     GATEWAY_GROUP,
     Gateway,
-    HTTPRoute,
     Namespace,
     Objects,
     Problem,
     Ref,
     ReferenceGrant,
+    Route,
     Service,
-    TCPRoute,
     Unseen,
 )
 from epic.controller.permissions import admits, may_be_unseen, permits, selects_by_labels
 from epic.gatewayapi.attachment import attach
 from epic.gatewayapi.listeners import judge
-from epic.model.base import ClientRef, Metadata
+from epic.model.base import Metadata
 from epic.model.gatewayapi import BackendRef, ParentReference
 from epic.model.resources import GWRoute, GWRouteSpec
 
-Route = HTTPRoute | TCPRoute
 _NOT_ALLOWED = "NotAllowedByListeners"
 References = Mapping[Ref, Set[EpicConnection]]
 
@@ -110,14 +108,14 @@ def _route(
         return None
     if "rules" in spec:
         spec["rules"] = [_rule(rule, route, connection, objects, unseen, result) for rule in spec["rules"]]
-    kind = "http" if isinstance(route, HTTPRoute) else "tcp"
+    section = _section(route)
     return Item(
         connection=connection,
         collection="routes",
         uid=uid,
         ref=route.ref,
         source=route.source,
-        spec={"clientRef": client_ref(connection.cluster, route, uid), kind: spec},
+        spec={"clientRef": client_ref(connection.cluster, route, uid), section: spec},
     )
 
 
@@ -153,11 +151,8 @@ def _refused(
     namespace = route.metadata.namespace
     open_listeners = [x for x in gateway.spec.listeners if admits(x, namespace, gateway, objects)]
     served, _ = judge(open_listeners)
-    http = route.spec if isinstance(route, HTTPRoute) else None
-    tcp = route.spec if isinstance(route, TCPRoute) else None
-    stored = GWRoute(
-        metadata=Metadata(name=uid), spec=GWRouteSpec(client_ref=ClientRef(uid=uid), http=http, tcp=tcp)
-    )
+    spec = GWRouteSpec.model_validate({"clientRef": {"uid": uid}, _section(route): route.spec})
+    stored = GWRoute(metadata=Metadata(name=uid), spec=spec)
     attachment = attach(stored, ref, gateway.spec.listeners, served)
     if attachment.accepted:
         return None
@@ -168,6 +163,11 @@ def _refused(
         else ""
     )
     return attachment.reason, f"not attached to {gateway.ref}: {attachment.message}{hint}"
+
+
+def _section(route: Route) -> str:
+    """Where its spec is in that of a GWRoute."""
+    return route.kind.removesuffix("Route").lower()
 
 
 def _rule(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 from epic.gatewayapi.hostnames import ANY, intersection, is_hostname
-from epic.gatewayapi.listeners import GROUP, Served
+from epic.gatewayapi.listeners import GROUP, ROUTE_KINDS, Served
 from epic.model.gatewayapi import (
     HTTPRouteMatch,
     HTTPRouteRule,
@@ -45,9 +45,7 @@ class Attachment:
 
 def parents_on(route: GWRoute, proxy: str) -> list[ParentReference]:
     """The route's references to this gateway."""
-    spec = route.spec.http or route.spec.tcp
-    refs = spec.parent_refs if spec else ()
-    return [r for r in refs if r.name == proxy and is_gateway(r)]
+    return [r for r in route.spec.parent_refs if r.name == proxy and is_gateway(r)]
 
 
 def is_gateway(parent: ParentReference) -> bool:
@@ -93,7 +91,11 @@ def admit(
     chosen = {listener.name for listener in specified if _selects(parent, listener)}
     if not chosen:
         return Attachment(parent, reason="NoMatchingParent", message=_no_parent(parent, specified))
-    kind = "HTTPRoute" if hostnames.route.spec.http else "TCPRoute"
+    kind = next(iter(hostnames.route.spec.types), "")
+    if kind not in ROUTE_KINDS.values():
+        served_kinds = " and ".join(f"{kind}s" for kind in ROUTE_KINDS.values())
+        text = f"{kind}s are not served, only {served_kinds}: no listener takes it."
+        return Attachment(parent, reason="NotAllowedByListeners", message=text)
     allowing = [listener for listener in served if listener.name in chosen and kind in listener.kinds]
     if not allowing:
         text = f"No listener of {_some(sorted(chosen))} takes a route of kind {kind}."
@@ -110,9 +112,9 @@ def unsupported(route: GWRoute) -> str | None:
     http, tcp = route.spec.http, route.spec.tcp
     if http is not None:
         return next(_http_faults(http), None)
-    if tcp is None:
-        return "The route is neither HTTP nor TCP."
-    return next(_tcp_faults(tcp), None)
+    if tcp is not None:
+        return next(_tcp_faults(tcp), None)
+    return None if route.spec.types else "The route is of no type."
 
 
 def _http_faults(http: HTTPRouteSpec) -> Iterator[str]:

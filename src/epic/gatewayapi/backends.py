@@ -13,10 +13,9 @@ from epic.model.resources import GWRoute
 
 def backend_refs(route: GWRoute) -> Iterator[BackendRef]:
     """All backendRefs of a route's rules."""
-    for http_rule in route.spec.http.rules if route.spec.http else ():
-        yield from http_rule.backend_refs
-    for tcp_rule in route.spec.tcp.rules if route.spec.tcp else ():
-        yield from tcp_rule.backend_refs
+    for spec in route.spec.types.values():
+        for rule in spec.rules:
+            yield from rule.backend_refs
 
 
 def is_service(ref: BackendRef) -> bool:

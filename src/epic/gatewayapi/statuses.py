@@ -79,8 +79,7 @@ def route_parents(
     route: GWRoute, find: Callable[[str], GWProxy | None]
 ) -> list[tuple[ParentReference, Condition]]:
     """The route's references to gateways, and whether they take it; `find` knows the gateways by name."""
-    spec = route.spec.http or route.spec.tcp
-    refs = [ref for ref in (spec.parent_refs if spec else ()) if is_gateway(ref)]
+    refs = [ref for ref in route.spec.parent_refs if is_gateway(ref)]
     fault, hostnames = unsupported(route), RouteHostnames(route)
     wanted = {name: specified(proxy.spec) for name in {r.name for r in refs} if (proxy := find(name))}
     served = {name: judge(listeners)[0] for name, listeners in wanted.items()}

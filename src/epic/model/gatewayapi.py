@@ -176,6 +176,49 @@ class TCPRouteSpec(Camel):
     rules: Annotated[tuple[TCPRouteRule, ...], Items(MOST_RULES, "rules")] = ()
 
 
+class UDPRouteSpec(TCPRouteSpec):
+    """A UDPRoute's spec. It is not served."""
+
+
+class TLSRouteSpec(TCPRouteSpec):
+    """A TLSRoute's spec, by the names that clients ask for. It is not served."""
+
+    hostnames: Annotated[tuple[Hostname, ...], Items(1024, "hostnames")] = ()
+
+
+class GRPCMethodMatch(Camel):
+    """Which methods of which services."""
+
+    type: Literal["Exact", "RegularExpression"] = "Exact"
+    service: Annotated[str, Text(1024)] | None = None
+    method: Annotated[str, Text(1024)] | None = None
+
+
+class GRPCRouteMatch(Camel):
+    """All of its conditions must hold."""
+
+    method: GRPCMethodMatch | None = None
+    headers: Annotated[tuple[HeaderMatch, ...], Items(16, "headers")] = ()
+
+
+class GRPCRouteRule(Camel):
+    """Any match of the rule sends the call to one of the backends, by weight."""
+
+    name: SectionName | None = None
+    matches: Annotated[tuple[GRPCRouteMatch, ...], Items(64, "matches")] = ()
+    backend_refs: BackendRefs = ()
+    filters: Filters | None = None
+    session_persistence: Unserved | None = None
+
+
+class GRPCRouteSpec(Camel):
+    """A GRPCRoute's spec. It is not served."""
+
+    parent_refs: ParentRefs = ()
+    hostnames: Annotated[tuple[Hostname, ...], Items(16, "hostnames")] = ()
+    rules: Annotated[tuple[GRPCRouteRule, ...], Items(MOST_RULES, "rules")] = ()
+
+
 class EndpointConditions(Camel):
     """An endpoint's conditions; absent means true (discovery.k8s.io/v1)."""
 

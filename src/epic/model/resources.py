@@ -14,9 +14,13 @@ from epic.model.gatewayapi import (
     Endpoint,
     EndpointPort,
     GatewaySpec,
+    GRPCRouteSpec,
     HTTPRouteSpec,
+    ParentReference,
     PortNumber,
     TCPRouteSpec,
+    TLSRouteSpec,
+    UDPRouteSpec,
 )
 from epic.model.instances import ProxyInstance
 from epic.model.nodes import NodeStatus
@@ -227,12 +231,35 @@ class GWProxy(Resource):
         return GatewayId(self.account, self.name)
 
 
+AnyRouteSpec = HTTPRouteSpec | TCPRouteSpec | UDPRouteSpec | TLSRouteSpec | GRPCRouteSpec
+
+
 class GWRouteSpec(Camel):
-    """A route: `http` or `tcp`, never both."""
+    """A route of one of these types; `grpc`, `tls` and `udp` are kept, and attach to no listener."""
 
     client_ref: ClientRef = ClientRef()
     http: HTTPRouteSpec | None = None
     tcp: TCPRouteSpec | None = None
+    grpc: GRPCRouteSpec | None = None
+    tls: TLSRouteSpec | None = None
+    udp: UDPRouteSpec | None = None
+
+    @property
+    def types(self) -> dict[str, AnyRouteSpec]:
+        """What it is, by the Gateway API's kind: one, unless it was stored wrong."""
+        every: dict[str, AnyRouteSpec | None] = {
+            "HTTPRoute": self.http,
+            "TCPRoute": self.tcp,
+            "GRPCRoute": self.grpc,
+            "TLSRoute": self.tls,
+            "UDPRoute": self.udp,
+        }
+        return {kind: spec for kind, spec in every.items() if spec is not None}
+
+    @property
+    def parent_refs(self) -> tuple[ParentReference, ...]:
+        """The Gateways that it names."""
+        return next((spec.parent_refs for spec in self.types.values()), ())
 
 
 class GWRoute(Resource):

@@ -16,7 +16,7 @@ ROUTES, SLICES = f"{API}/accounts/root/routes", f"{API}/accounts/root/slices"
 @pytest.mark.parametrize(
     ("collection", "spec", "message"),
     [
-        (ROUTES, {"clientRef": {"uid": "R"}}, "route.spec: give exactly one of http and tcp"),
+        (ROUTES, {"clientRef": {"uid": "R"}}, "route.spec: give exactly one of http, tcp, grpc, tls and udp"),
         (
             ROUTES,
             {

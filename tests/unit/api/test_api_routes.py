@@ -42,6 +42,33 @@ async def test_life_of_a_route_and_a_slice(
     assert (await tenant.put(path, json=body)).status_code == 404
 
 
+@pytest.mark.parametrize(
+    ("section", "kind", "rule"),
+    [
+        ("grpc", "GRPCRoute", {"matches": [{"method": {"service": "shop.Cart"}}]}),
+        ("tls", "TLSRoute", {}),
+        ("udp", "UDPRoute", {}),
+    ],
+)
+async def test_a_route_of_a_type_that_is_not_served_is_kept_and_says_so(
+    tenant: httpx.AsyncClient, store: CachedStore, section: str, kind: str, rule: dict[str, Any]
+) -> None:
+    await tenant.post(PROXIES, json=proxy_body())
+    await tenant.post(SLICES, json=slice_body())
+    backends = [{"kind": "Service", "name": "S1", "port": 8080}]
+    spec = {"parentRefs": [{"name": "U1"}], "rules": [{**rule, "backendRefs": backends}]}
+    body = {"route": {"spec": {"clientRef": {"clusterID": "c1", "uid": "R1"}, section: spec}}}
+    made = await tenant.post(ROUTES, json=body)
+    assert (made.status_code, "warning" in made.headers) == (302, False)
+    route = (await tenant.get(f"{ROUTES}/R1")).json()["route"]
+    assert route["spec"][section]["rules"][0]["backendRefs"][0]["name"] == "S1"
+    ((accepted, resolved),) = (parent["conditions"] for parent in route["status"]["parents"])
+    assert (accepted["status"], accepted["reason"]) == ("False", "NotAllowedByListeners")
+    assert accepted["message"].startswith(f"{kind}s are not served, only HTTPRoutes and TCPRoutes")
+    assert (resolved["status"], resolved["reason"]) == ("True", "ResolvedRefs")
+    assert store.list(Tunnel) == []
+
+
 async def test_a_route_shows_what_its_gateways_make_of_it(tenant: httpx.AsyncClient) -> None:
     def said(route: dict[str, Any]) -> list[tuple[str, str]]:
         conditions = [c for parent in route["status"]["parents"] for c in parent["conditions"]]

@@ -85,6 +85,17 @@ def test_real_uids_are_kept() -> None:
     assert desired.routes[0].spec["http"]["parentRefs"] == [{"name": "U1"}]
 
 
+def test_a_route_of_a_type_that_is_not_served_says_so_and_is_not_sent() -> None:
+    def grpc(content: dict[str, Any]) -> None:
+        content["kind"] = "GRPCRoute"
+        content["spec"]["rules"][0]["matches"] = [{"method": {"service": "shop.Cart"}}]
+
+    desired = translated(shop(HTTPRoute=grpc))
+    assert desired.routes == ()
+    (problem,) = desired.problems
+    assert (problem.object, problem.reason) == ("GRPCRoute shop/web", "NotAllowedByListeners")
+
+
 def test_a_sharing_key_is_the_gateways_name() -> None:
     def share(content: dict[str, Any]) -> None:
         content["metadata"]["annotations"] = {"puregw.epic-gateway.org/sharing-key": "shop-web"}

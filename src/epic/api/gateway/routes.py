@@ -161,7 +161,14 @@ def _route(account: str, body: RouteBody) -> GWRoute:
     spec = body.route.spec
     return GWRoute(
         metadata=Metadata(name=spec.client_ref.uid, namespace=account),
-        spec=GWRouteSpec(client_ref=ClientRef(**vars(spec.client_ref)), http=spec.http, tcp=spec.tcp),
+        spec=GWRouteSpec(
+            client_ref=ClientRef(**vars(spec.client_ref)),
+            http=spec.http,
+            tcp=spec.tcp,
+            grpc=spec.grpc,
+            tls=spec.tls,
+            udp=spec.udp,
+        ),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from epic.cli.printing.fields import Row, dig
+from epic.cli.printing.fields import Row, dig, route_spec
 from epic.client import PREFIX, EpicClient
 from epic.controller.desired import Address, Item, body_key
 from epic.kinds.registry import GW_ROUTE
@@ -37,7 +37,7 @@ def shown(names: Collection[str]) -> str:
 
 
 def _parents(row: Row) -> set[str]:
-    spec = dig(row, "spec", "http") or dig(row, "spec", "tcp") or {}
+    _, spec = route_spec(row)
     return {str(ref.get("name")) for ref in spec.get("parentRefs", ())}
 
 

@@ -17,9 +17,8 @@ from epic.controller.objects import (
     Gateway,
     GatewayClass,
     GatewayClassConfig,
-    HTTPRoute,
     Ref,
-    TCPRoute,
+    Route,
     parse,
 )
 from epic.controller.routes import parents_of
@@ -36,7 +35,7 @@ def find_parents(
 
     Of several by one name that of the cluster is meant; else there is none.
     """
-    routes = [obj for obj in objects if isinstance(obj, HTTPRoute | TCPRoute)]
+    routes = [obj for obj in objects if isinstance(obj, Route)]
     missing = {ref for route in routes for ref in parents_of(route)} - {obj.ref for obj in objects}
     if not missing:
         return []

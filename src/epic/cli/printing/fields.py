@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 Row = dict[str, Any]
+ROUTE_TYPES = ("http", "tcp", "grpc", "tls", "udp")
 
 
 def dig(row: Any, *keys: str) -> Any:
@@ -30,6 +31,12 @@ def span(seconds: float) -> str:
         if seconds >= 2 * length:
             return f"{seconds // length}{unit}"
     return f"{max(seconds, 0)}s"
+
+
+def route_spec(row: Row) -> tuple[str, Row]:
+    """A route's type, such as http, and its spec; empty ones where it has none that is known."""
+    spec = dig(row, "spec") or {}
+    return next(((name, spec[name]) for name in ROUTE_TYPES if spec.get(name)), ("", {}))
 
 
 def condition(row: Row, kind: str) -> Row:

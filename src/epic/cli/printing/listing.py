@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from epic.cli.printing import phases
-from epic.cli.printing.fields import Row, age, condition, dig
+from epic.cli.printing.fields import Row, age, condition, dig, route_spec
 from epic.client import PREFIX, EpicClient
 from epic.errors import Denied, Invalid, NotFound
 from epic.kinds import registry
@@ -79,7 +79,7 @@ def _service(row: Row) -> str:
 
 
 def _parents(row: Row) -> str:
-    spec = dig(row, "spec", "http") or dig(row, "spec", "tcp") or {}
+    _, spec = route_spec(row)
     return ", ".join(p["name"] for p in spec.get("parentRefs", ())) or "-"
 
 
@@ -161,8 +161,8 @@ _COLUMNS: dict[str, tuple[Column, ...]] = {
         _ACCOUNT,
         _NAME,
         ("CLIENT OBJECT", _client),
-        ("TYPE", lambda row: "HTTP" if dig(row, "spec", "http") else "TCP"),
-        ("HOSTNAMES", lambda row: ", ".join(dig(row, "spec", "http", "hostnames") or ()) or "*"),
+        ("TYPE", lambda row: route_spec(row)[0].upper() or "-"),
+        ("HOSTNAMES", lambda row: ", ".join(route_spec(row)[1].get("hostnames") or ()) or "*"),
         ("GATEWAYS", _parents),
         ("AGE", _age),
     ),

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from epic.cli.printing.fields import Row, dig
+from epic.cli.printing.fields import Row, dig, route_spec
 from epic.cli.printing.health import Line
 
 _SHOWN = 5
@@ -79,12 +79,12 @@ def _is_ready(endpoint: dict[str, Any]) -> bool:
 
 
 def _parents(route: Row) -> set[str]:
-    spec = dig(route, "spec", "http") or dig(route, "spec", "tcp") or {}
+    _, spec = route_spec(route)
     return {str(ref["name"]) for ref in spec.get("parentRefs", ()) if ref.get("kind", "Gateway") == "Gateway"}
 
 
 def _services(route: Row) -> set[str]:
-    spec = dig(route, "spec", "http") or dig(route, "spec", "tcp") or {}
+    _, spec = route_spec(route)
     refs = (ref for rule in spec.get("rules", ()) for ref in rule.get("backendRefs", ()))
     return {str(ref["name"]) for ref in refs if ref.get("weight", 1)}
 

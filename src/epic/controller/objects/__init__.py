@@ -8,6 +8,7 @@ from epic.controller.objects.collection import (
 )
 from epic.controller.objects.kinds import (
     KINDS,
+    ROUTES,
     ClientObject,
     EndpointSlice,
     EpicParameters,
@@ -17,6 +18,7 @@ from epic.controller.objects.kinds import (
     HTTPRoute,
     Namespace,
     ReferenceGrant,
+    Route,
     Service,
     TCPRoute,
 )
@@ -45,6 +47,7 @@ __all__ = [
     "GATEWAY_GROUP",
     "KINDS",
     "NOTHING_UNSEEN",
+    "ROUTES",
     "UNREAD",
     "ClientObject",
     "Document",
@@ -59,6 +62,7 @@ __all__ = [
     "Problem",
     "Ref",
     "ReferenceGrant",
+    "Route",
     "Service",
     "TCPRoute",
     "Unseen",

@@ -14,9 +14,12 @@ from epic.model.gatewayapi import (
     Endpoint,
     EndpointPort,
     GatewaySpec,
+    GRPCRouteSpec,
     HTTPRouteSpec,
     PortNumber,
     TCPRouteSpec,
+    TLSRouteSpec,
+    UDPRouteSpec,
 )
 from epic.model.values.naming import AccountName, ObjectName
 
@@ -127,6 +130,34 @@ class TCPRoute(ClientObject):
     spec: TCPRouteSpec
 
 
+class GRPCRoute(ClientObject):
+    """Routes of gRPC calls; no listener takes them."""
+
+    kind: ClassVar[str] = "GRPCRoute"
+    group: ClassVar[str] = GATEWAY_GROUP
+    spec: GRPCRouteSpec
+
+
+class TLSRoute(ClientObject):
+    """Routes of TLS connections; no listener takes them."""
+
+    kind: ClassVar[str] = "TLSRoute"
+    group: ClassVar[str] = GATEWAY_GROUP
+    spec: TLSRouteSpec
+
+
+class UDPRoute(ClientObject):
+    """Routes of datagrams; no listener takes them."""
+
+    kind: ClassVar[str] = "UDPRoute"
+    group: ClassVar[str] = GATEWAY_GROUP
+    spec: UDPRouteSpec
+
+
+Route = HTTPRoute | TCPRoute | GRPCRoute | TLSRoute | UDPRoute
+ROUTES: tuple[type[ClientObject], ...] = (HTTPRoute, TCPRoute, GRPCRoute, TLSRoute, UDPRoute)
+
+
 class GrantedFrom(Camel):
     """Whose references a grant permits: objects of a kind in a namespace."""
 
@@ -199,17 +230,14 @@ class EndpointSlice(ClientObject):
     ports: tuple[EndpointPort, ...] = ()
 
 
-KINDS: dict[str, type[ClientObject]] = {
-    c.kind: c
-    for c in (
-        GatewayClassConfig,
-        GatewayClass,
-        Gateway,
-        HTTPRoute,
-        TCPRoute,
-        Service,
-        EndpointSlice,
-        ReferenceGrant,
-        Namespace,
-    )
-}
+_KINDS: tuple[type[ClientObject], ...] = (
+    GatewayClassConfig,
+    GatewayClass,
+    Gateway,
+    *ROUTES,
+    Service,
+    EndpointSlice,
+    ReferenceGrant,
+    Namespace,
+)
+KINDS = {kind.kind: kind for kind in _KINDS}
