@@ -37,11 +37,12 @@ from epic.ads.reports import (
 )
 from epic.ads.settings import AdsSettings
 from epic.ads.snapshot import TUNNEL
+from epic.ads.status_saver import StatusSaver
 from epic.ads.statuses import Statuses
 from epic.envoy.judge import Judge
 from epic.envoy.resources import Bundle
 from epic.envoy.validate import validate
-from epic.errors import EpicError, NotWritable
+from epic.errors import EpicError
 from epic.lifecycle.tunnels import Evidence
 from epic.live import Live, Place, epic_place, workload_place
 from epic.model.base import now
@@ -53,6 +54,7 @@ from epic.proto import epic_pb2
 from epic.siblings.heard import AppliedLists
 from epic.store.interface import Change, Store
 from epic.supervise import TellOnce, keep_running
+from epic.workqueue.gateways import WaitingGateways
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +62,8 @@ _DEBOUNCE_SECONDS = 0.005
 _SILENCE = timedelta(seconds=30)
 _WATCH_SILENCE_SECONDS = 5.0
 _AGAIN_SECONDS = 2.0
+# Gateways to look at before what others have is published: some tens of milliseconds at most.
+_OF_AN_ACCOUNT = 20
 # An agent has one; that of before it came again may be there until somebody notices that it is dead.
 _MOST_STREAMS = 2
 
@@ -91,7 +95,7 @@ class AdsService:
         self._snapshots = NodeSnapshots(self._parts)
         self._sees_more = False
         """Whether nodes keep something of which it is known by now what it is to be."""
-        self._dirty: set[GatewayId] = set()
+        self._dirty = WaitingGateways()
         self._wake = asyncio.Event()
         self._revisions = Revisions(settings.revisions)
         self._judge = Judge(partial(validate, settings.envoy_binary))
@@ -106,8 +110,7 @@ class AdsService:
             client_of=client_name,
             most_streams=_MOST_STREAMS,
         )
-        self._unsaved: dict[GatewayId, tuple[str, EpicError | None]] = {}
-        self._save = asyncio.Event()
+        self._saver = StatusSaver(self._save_status, self._touch_later, self._tell, _AGAIN_SECONDS)
         self.port = settings.port
 
     def tunnel_evidence(self, tunnel: Tunnel) -> Evidence:
@@ -179,7 +182,7 @@ class AdsService:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._watch(revision))
             tasks.create_task(self._publish_changes())
-            tasks.create_task(self._save_statuses())
+            tasks.create_task(self._saver.run())
             tasks.create_task(self._notice_silence())
 
     def _read_all(self) -> int:
@@ -200,7 +203,7 @@ class AdsService:
 
     async def _watch(self, revision: int) -> None:
         self._snapshots.begin_anew(self._siblings)
-        self._dirty.update(self._objects.gateways(), self._parts.gateways())
+        self._dirty.add([*self._objects.gateways(), *self._parts.gateways()])
         self._wake.set()
         async for change in self._store.watch(revision):
             if change.kind == NodeRevocation.kind:
@@ -218,8 +221,8 @@ class AdsService:
     def _see_anew(self, change: Change) -> None:
         """What could not be read can be, or is gone."""
         if change.kind == GWProxy.kind and change.object is None:
-            self._dirty.add(GatewayId(change.account, change.name))
-        self._dirty.update(g for g in self._objects.gateways() if change.account in {"", g.account})
+            self._dirty.add([GatewayId(change.account, change.name)])
+        self._dirty.add(g for g in self._objects.gateways() if change.account in {"", g.account})
         self._sees_more = True
 
     def _is_told(self, change: Change) -> bool:
@@ -230,8 +233,11 @@ class AdsService:
         return told(before) != told(after)
 
     def _touch(self, gateway: GatewayId) -> None:
-        self._dirty.add(gateway)
+        self._dirty.add([gateway])
         self._wake.set()
+
+    def _touch_later(self, gateway: GatewayId) -> None:
+        asyncio.get_running_loop().call_later(_AGAIN_SECONDS, self._touch, gateway)
 
     async def _publish_changes(self) -> None:
         # An agent that hears of half of its gateways would drop the others: at first wait for all.
@@ -240,10 +246,12 @@ class AdsService:
             await self._wake.wait()
             await asyncio.sleep(_DEBOUNCE_SECONDS)
             self._wake.clear()
-            dirty, self._dirty = self._dirty, set()
-            for gateway in dirty:
+            # What is of other accounts is published before an account's next ones.
+            for gateway in self._dirty.take(_OF_AN_ACCOUNT if complete else None):
                 self._try_to_refresh(gateway)
                 await asyncio.sleep(0)  # others may have little to do
+            if self._dirty:
+                self._wake.set()
             if not complete:
                 # Mostly it is the one of the last time that all wait for.
                 if unready is None or self._objects.proxy(unready) is None or self._is_ready(unready):
@@ -266,7 +274,7 @@ class AdsService:
             self._refresh(gateway)
         except Exception as error:
             self._tell.fault(what, error)
-            asyncio.get_running_loop().call_later(_AGAIN_SECONDS, self._touch, gateway)
+            self._touch_later(gateway)
         else:
             self._tell.success(what)
 
@@ -296,8 +304,7 @@ class AdsService:
         revision = accepted.bundle.revision if accepted else inputs.proxy.status.revision if keeps else ""
         problem = self._configurations.problem(gateway) or (parts.problem if parts else None)
         if configured(inputs.proxy, revision, problem) != inputs.proxy:
-            self._unsaved[gateway] = (revision, problem)
-            self._save.set()
+            self._saver.note(gateway, revision, problem)
 
     def _kept(self, inputs: Inputs, accepted: Accepted | None) -> Inputs:
         """What there is to tell of a gateway that keeps its configuration."""
@@ -361,33 +368,8 @@ class AdsService:
     async def _validate(self, bundle: Bundle) -> None:
         await self._judge.judge(bundle)
 
-    async def _save_statuses(self) -> None:
-        while True:
-            await self._save.wait()
-            self._save.clear()
-            unsaved, self._unsaved = self._unsaved, {}
-            while unsaved:
-                gateway = next(iter(unsaved))
-                if not await self._try_to_save(gateway, *unsaved[gateway]):
-                    # All of them would meet the same. What has come in the meantime is newer.
-                    self._unsaved = {**unsaved, **self._unsaved}
-                    asyncio.get_running_loop().call_later(_AGAIN_SECONDS, self._save.set)
-                    break
-                del unsaved[gateway]
-
-    async def _try_to_save(self, gateway: GatewayId, revision: str, problem: EpicError | None) -> bool:
-        """Note a gateway's configuration; False: nothing can be written now."""
-        what = f"noting the configuration of gateway {gateway}"
-        try:
-            await self._statuses.configured(gateway, revision, problem)
-        except NotWritable:
-            return False
-        except Exception as error:
-            self._tell.fault(what, error)
-            asyncio.get_running_loop().call_later(_AGAIN_SECONDS, self._touch, gateway)
-        else:
-            self._tell.success(what)
-        return True
+    async def _save_status(self, gateway: GatewayId, revision: str, problem: EpicError | None) -> None:
+        await self._statuses.configured(gateway, revision, problem)
 
     @asynccontextmanager
     async def _listening(self) -> AsyncIterator[None]:

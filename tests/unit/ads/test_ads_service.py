@@ -249,7 +249,7 @@ async def test_nothing_is_built_any_more_when_it_has_ended(
         begun.set()
         await asyncio.sleep(1000)
 
-    monkeypatch.setattr("epic.ads.service.validate", hang)
+    monkeypatch.setattr(site.service._judge, "_ask", hang)
     site.put(proxy(), route(), slice_of("10.1.0.1"), tunnel())
     async with site.serving(), asyncio.timeout(60):
         await begun.wait()
