@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network, summarize_address_range
 
 from epic.errors import Invalid
 from epic.ipam.ranges import AddressRange, range_of
-from epic.model.values.addresses import Address
+from epic.model.resources import Node, NodeSpec
+from epic.model.values.addresses import Address, parse_address
 
 
 @dataclass(frozen=True)
@@ -47,13 +49,13 @@ _SPECIAL = {
 
 @dataclass(frozen=True)
 class PlatformNetworks:
-    """What the platform itself uses: networks by what they are for, and addresses of its nodes by name."""
+    """What the platform itself uses: networks by what they are for, nodes' addresses by whose they are."""
 
     networks: Mapping[str, IPv4Network | IPv6Network]
-    nodes: Mapping[str, Address]
+    nodes: Mapping[Address, str]
 
     @classmethod
-    def of(cls, inside: IPv4Network, pools: Pools, nodes: Mapping[str, Address]) -> PlatformNetworks:
+    def of(cls, inside: IPv4Network, pools: Pools, nodes: Iterable[Node]) -> PlatformNetworks:
         """Those of a platform with these pools and nodes."""
         networks: dict[str, IPv4Network | IPv6Network] = {
             "the pool of inside addresses": inside,
@@ -61,7 +63,10 @@ class PlatformNetworks:
             "the pool of mapped addresses": pools.mapped,
             "the pool of IPv6 mapped addresses": pools.mapped6,
         }
-        return cls(networks, nodes)
+        owners = {
+            a: f"the {what} of EPIC node {n.name!r}" for n in nodes for what, a in node_addresses(n.spec)
+        }
+        return cls(networks, owners)
 
     def check(self, wanted: AddressRange) -> None:
         """Raise Invalid if gateways must not have these addresses, saying which and why."""
@@ -78,9 +83,16 @@ class PlatformNetworks:
         for why, network in self.networks.items():
             if (own := range_of(network)).overlaps(wanted):
                 yield _common(own, wanted), f"{why} is {network}"
-        for name, address in self.nodes.items():
+        for address, owner in self.nodes.items():
             if address in wanted:
-                yield str(address), f"it is the address of EPIC node {name!r}"
+                yield str(address), f"it is {owner}"
+
+
+def node_addresses(spec: NodeSpec) -> Iterator[tuple[str, Address]]:
+    """The addresses of a node, each with what it is to it; a management address may be a name instead."""
+    yield "address", spec.address
+    with suppress(ValueError):
+        yield "management address", parse_address(spec.management_address)
 
 
 def inside6(pool6: IPv6Network, inside: IPv4Address) -> IPv6Address:

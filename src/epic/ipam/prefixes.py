@@ -8,11 +8,11 @@ from ipaddress import IPv4Address
 
 from epic.errors import AddressNotUsable, Conflict, Exhausted, Invalid, UnsupportedAddress
 from epic.ipam.book import AddressBook, Pool
-from epic.ipam.networks import PlatformNetworks
+from epic.ipam.networks import PlatformNetworks, node_addresses
 from epic.ipam.ranges import public_range
 from epic.ipam.releases import Asker, Releases
 from epic.model.gatewayapi import GatewayAddress
-from epic.model.resources import AddressPool, GWProxy, ServicePrefix, ServicePrefixSpec
+from epic.model.resources import AddressPool, GWProxy, NodeSpec, ServicePrefix, ServicePrefixSpec
 from epic.model.values.addresses import Address, parse_address
 
 _WHERE = "proxy.spec.gateway.addresses"
@@ -65,14 +65,15 @@ def check_kept(name: str, spec: ServicePrefixSpec, proxies: Iterable[GWProxy]) -
             )
 
 
-def check_node_address(address: Address, prefixes: Iterable[ServicePrefix]) -> None:
-    """Raise Invalid for a node's address that gateways may get."""
-    for prefix in prefixes:
-        for pool in pools_of(prefix.name, prefix.spec):
+def check_node_addresses(spec: NodeSpec, prefixes: Iterable[ServicePrefix]) -> None:
+    """Raise Invalid for an address of a node that gateways may get."""
+    pools = [pool for prefix in prefixes for pool in pools_of(prefix.name, prefix.spec)]
+    for what, address in node_addresses(spec):
+        for pool in pools:
             if address in pool.range:
                 raise Invalid(
-                    f"node.spec.address: {address} is in {pool.name} ({pool.range}), whose addresses "
-                    "gateways get; give the node another address, or take this one out of the pool"
+                    f"node.spec.{what.replace(' ', '-')}: {address} is in {pool.name} ({pool.range}), whose "
+                    "addresses gateways get; give the node another address, or take this one out of the pool"
                 )
 
 

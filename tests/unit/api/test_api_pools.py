@@ -37,6 +37,25 @@ async def test_pool_in_the_platforms_own_networks_is_400(admin: httpx.AsyncClien
     assert "cannot be addresses of gateways" in reply.json()["error"]
 
 
+async def test_a_management_address_of_a_node_and_a_pool_have_nothing_in_common(
+    admin: httpx.AsyncClient,
+) -> None:
+    def node(management: str) -> dict[str, Any]:
+        return {"node": {"spec": {"address": "192.0.2.9", "management-address": management}}}
+
+    refused = await admin.put(f"{API}/nodes/epic9", json=node("203.0.113.12"))
+    assert refused.status_code == 400
+    assert (
+        "node.spec.management-address: 203.0.113.12 is in address pool 'default'" in refused.json()["error"]
+    )
+    assert (await admin.put(f"{API}/nodes/epic9", json=node("198.18.0.9"))).status_code == 302
+    reply = await admin.put(f"{API}/service-prefixes/bad", json=prefix_body("198.18.0.0/28", "198.18.0.0/24"))
+    assert reply.status_code == 400
+    assert (
+        "198.18.0.9 cannot be addresses of gateways: it is the management address of" in reply.json()["error"]
+    )
+
+
 async def test_node_in_a_pool_is_400(admin: httpx.AsyncClient) -> None:
     reply = await admin.put(f"{API}/nodes/epic9", json={"node": {"spec": {"address": "203.0.113.12"}}})
     assert reply.status_code == 400

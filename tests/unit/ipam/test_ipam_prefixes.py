@@ -4,21 +4,29 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from ipaddress import IPv4Address, IPv4Network, ip_address
+from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
 from epic.errors import Conflict, Exhausted, Invalid
 from epic.ipam.book import AddressBook
 from epic.ipam.networks import DEFAULT_POOLS, PlatformNetworks
-from epic.ipam.prefixes import check_kept, check_node_address, check_prefix, choose_address
+from epic.ipam.prefixes import check_kept, check_node_addresses, check_prefix, choose_address
 from epic.ipam.ranges import parse_range
 from epic.ipam.releases import Asker, Releases
 from epic.model.gatewayapi import GatewayAddress
-from epic.model.resources import GWProxy, ServicePrefix
+from epic.model.resources import GWProxy, Node, ServicePrefix
+
+
+def node(name: str, address: str, management: str = "") -> Node:
+    spec = {"address": address, "management-address": management}
+    return Node.model_validate({"metadata": {"name": name}, "spec": spec})
+
 
 PLATFORM = PlatformNetworks.of(
-    IPv4Network("100.64.0.0/10"), DEFAULT_POOLS, {"epic1": ip_address("172.30.11.2")}
+    IPv4Network("100.64.0.0/10"),
+    DEFAULT_POOLS,
+    [node("epic1", "172.30.11.2", "198.18.0.2"), node("epic2", "172.30.11.3", "epic2.example.net")],
 )
 
 ASKER = Asker("a", datetime(2026, 1, 1, tzinfo=UTC))
@@ -43,6 +51,7 @@ def prefix(name: str, pool: str, alt: str = "", aggregation: str = "default") ->
         ("100.63.255.0-100.64.0.9", r"100\.64\.0\.0-100\.64\.0\.9 cannot"),
         ("250.0.0.0/28", "the pool of mapped addresses"),
         ("172.30.11.0/24", r"172\.30\.11\.2 cannot .*: it is the address of EPIC node 'epic1'"),
+        ("198.18.0.0/24", r"198\.18\.0\.2 cannot .*: it is the management address of EPIC node 'epic1'"),
     ],
 )
 def test_the_platforms_own_addresses_are_refused_with_the_reason(pool: str, why: str) -> None:
@@ -100,9 +109,12 @@ def test_pool_does_not_move_away_from_under_its_gateways() -> None:
 
 
 def test_node_has_no_address_of_gateways() -> None:
-    check_node_address(ip_address("192.0.2.1"), [prefix("p", "203.0.113.0/28")])
-    with pytest.raises(Invalid, match=r"203\.0\.113\.3 is in address pool 'p'"):
-        check_node_address(ip_address("203.0.113.3"), [prefix("p", "203.0.113.0/28")])
+    pools = [prefix("p", "203.0.113.0/28")]
+    check_node_addresses(node("n", "192.0.2.1", "192.0.2.2").spec, pools)
+    with pytest.raises(Invalid, match=r"node\.spec\.address: 203\.0\.113\.3 is in address pool 'p'"):
+        check_node_addresses(node("n", "203.0.113.3").spec, pools)
+    with pytest.raises(Invalid, match=r"node\.spec\.management-address: 203\.0\.113\.3 is in address pool"):
+        check_node_addresses(node("n", "192.0.2.1", "203.0.113.3").spec, pools)
 
 
 def test_alternative_pool_is_used_when_the_first_is_full() -> None:

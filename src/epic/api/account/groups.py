@@ -216,8 +216,7 @@ def _write_prefix(ctx: Context, name: str, body: PrefixBody, replacing: Precondi
 
 
 def _check_prefix(ctx: Context, transaction: Transaction, name: str, spec: ServicePrefixSpec) -> None:
-    nodes = {node.name: node.spec.address for node in transaction.list(Node)}
-    platform = PlatformNetworks.of(ctx.inside_pool, ctx.pools, nodes)
+    platform = PlatformNetworks.of(ctx.inside_pool, ctx.pools, transaction.list(Node))
     check_prefix(name, spec, transaction.list(ServicePrefix), platform)
     check_kept(name, spec, transaction.list(GWProxy))
 

@@ -16,7 +16,8 @@ from epic.api.replies import PREFIX, deleted, found, shown
 from epic.api.unreadable import discard_unreadable, to_replace
 from epic.errors import Conflict
 from epic.heartbeats import Heard
-from epic.ipam.prefixes import check_node_address
+from epic.ipam.networks import node_addresses
+from epic.ipam.prefixes import check_node_addresses
 from epic.kinds.registry import KINDS, NODE
 from epic.kinds.strategy import prepare_for_update
 from epic.lifecycle.digest import Placed, node_digest
@@ -97,8 +98,9 @@ def register(ctx: Ctx, name: str, body: NodeBody, if_match: IfMatch) -> Response
                 raise Conflict(f"node.spec.address: {spec.address} is the address of node {other.name!r}")
         stored = to_replace(transaction, Node, "", name)
         if_match.check(stored)
-        if stored is None or stored.spec.address != spec.address:
-            check_node_address(spec.address, transaction.list(ServicePrefix))
+        # What was right once stays so: a pool that came later must not hold up other changes.
+        if stored is None or [*node_addresses(stored.spec)] != [*node_addresses(spec)]:
+            check_node_addresses(spec, transaction.list(ServicePrefix))
         if stored is None:
             status = NodeStatus(returning=transaction.find(NodeRevocation, "", name) is not None)
             node = transaction.create(Node(metadata=Metadata(name=name), spec=spec, status=status))
