@@ -123,6 +123,7 @@ bench-core: ## Measure the cache and the ADS of 1,000 gateways and 100,000 endpo
 
 bench-control: setup-etcd ## Measure epic-control at 1,000 gateways and 100,000 endpoints, and what one account makes it do (10 minutes); ARGS=--etcd: on etcd too
 	@$(BIN)/python tests/bench/control.py $(ARGS)
+	@$(BIN)/python tests/bench/api_requests.py
 	@$(BIN)/python tests/bench/workload_streams.py
 	@$(BIN)/python tests/bench/route_links.py
 
