@@ -96,7 +96,7 @@ class Objects:
             yield await self._changes.get()
 
 
-async def _translated(inputs: Inputs, key: Key, _: object) -> Accepted:
+async def _translated(_: object, inputs: Inputs, key: Key, __: object) -> Accepted:
     """Every cluster there is to be, without text and without a judge."""
     routing = translate(inputs.proxy, inputs.routes, key.services).routing
     names = [cluster.name for cluster in routing.clusters]
@@ -328,7 +328,7 @@ def main() -> None:
         options = [("grpc.max_receive_message_length", -1)]
         channel = lambda: grpc.aio.insecure_channel(sys.argv[2], options)  # noqa: E731
         asyncio.run(DeltaClient(channel, NODE, TYPES, Taker()).run())
-    configurations._translated = _translated
+    configurations._Translator.translate = _translated  # type: ignore[method-assign, assignment]
     count = int(sys.argv[1]) if len(sys.argv) > 1 else GATEWAYS
     for some in (max(count // 100, 1), count):
         look_up(some)

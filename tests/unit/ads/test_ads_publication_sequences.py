@@ -59,6 +59,7 @@ from epic.model.siblings import Siblings
 from epic.model.values.naming import GatewayId
 from epic.store.interface import Change
 from epic.tunnels import proxy_services, route_parents
+from epic.workqueue.threads import ThreadPool
 
 EXAMPLES = int(os.environ.get("EPIC_ADS_SEQUENCES", "30"))
 ACCOUNTS, NODES, GATEWAYS, SERVICES = ("a", "b"), ("e1", "e2"), ("g1", "g2"), ("S1", "S2")
@@ -68,7 +69,7 @@ gateways = st.builds(GatewayId, accounts, st.sampled_from(GATEWAYS))
 on_nodes = st.sets(nodes)
 
 
-async def translated(inputs: Inputs, key: Key) -> Accepted:
+async def translated(_: object, inputs: Inputs, key: Key, __: object) -> Accepted:
     """Every cluster there is to be, without text."""
     routing = translate(inputs.proxy, inputs.routes, key.services).routing
     names = sorted(cluster.name for cluster in routing.clusters)
@@ -100,7 +101,8 @@ class Comparison(RuleBasedStateMachine):
             patch.object(unpaced, "_MOST_AT_ONCE", 2),
             patch.object(unpaced, "_MOST_LEAVING", 2),
             patch.object(parts, "gateway_parts", self.parts_of),
-            patch.object(configurations, "_translated", translated),
+            patch.object(configurations._Translator, "translate", translated),
+            patch.object(ThreadPool, "run", lambda _, *work: self.aside(*work)),
             patch.object(service, "_DEBOUNCE_SECONDS", 0),
             patch.object(service, "_AGAIN_SECONDS", 3600),
         ]
