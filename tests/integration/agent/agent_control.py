@@ -211,6 +211,9 @@ class Control(epic_pb2_grpc.AgentServiceServicer):
 
     def __init__(self) -> None:
         self.refusals: list[str] = []
+        self.published: Snapshot = {}
+        self.taken: dict[str, dict[str, str]] = {}
+        """Names and versions that the agent has acknowledged, by type."""
         self.reports: list[epic_pb2.NodeReport] = []
         """Those of the instances alone with what the node said last of its tunnels."""
         self._reported = asyncio.Event()
@@ -252,6 +255,7 @@ class Control(epic_pb2_grpc.AgentServiceServicer):
         if NODE_STATE not in content:
             instances = content.get(INSTANCE, {})
             content = with_state(content, ",".join(r.version for _, r in sorted(instances.items())) or "none")
+        self.published = content
         self._ads.publish(NODE, content)
 
     async def Report(  # noqa: N802 - the name that gRPC calls
@@ -273,7 +277,8 @@ class Control(epic_pb2_grpc.AgentServiceServicer):
                 await self._reported.wait()
         return self.reports[-1]
 
-    def on_ack(self, node_id: str, type_url: str, acked: dict[str, str]) -> None: ...
+    def on_ack(self, node_id: str, type_url: str, acked: dict[str, str]) -> None:
+        self.taken[type_url] = dict(acked)
 
     def on_nack(self, node_id: str, type_url: str, message: str) -> None:
         self.refusals.append(message)

@@ -9,7 +9,9 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from agent_node import Node
+from agent_control import Gateway
+from agent_node import Node, eventually
+from agent_workload import ADDRESS, Workload
 
 import epic.bpf
 
@@ -34,3 +36,21 @@ async def node(tmp_path: Path, bpffs: Path) -> AsyncIterator[Node]:
     await made.start_control()
     yield made
     await made.close()
+
+
+@pytest.fixture
+async def workload(node: Node, tmp_path: Path, bpffs: Path) -> AsyncIterator[Workload]:
+    """A workload node and an EPIC node whose Envoy sends requests to it."""
+    directory = tmp_path / "workload"
+    directory.mkdir()
+    made = Workload(node, directory, bpffs / f"{tmp_path.name}-workload")
+    made.start_api()
+    made.start_backend()
+    node.control.publish(Gateway(forward=True).snapshot(ADDRESS))
+    node.start_agent()
+    await eventually(node.xds_socket.exists, 60)
+    node.add_instance()
+    node.start_envoy()
+    await eventually(node.is_announced, 60, "the announcement")
+    yield made
+    made.close()

@@ -18,13 +18,13 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
-from agent_control import INSIDE, KEY, TUNNEL_ID, Gateway
+from agent_control import INSIDE, KEY, PUBLIC, TUNNEL_ID, Gateway
 from agent_node import Node, eventually, plane
 from agent_workload import ADDRESS, Workload, tunnel_list
 
@@ -32,24 +32,6 @@ from epic.agent.runtime import store
 from epic.bpf.dataplane import Dataplane
 
 pytestmark = pytest.mark.root
-
-
-@pytest.fixture
-async def workload(node: Node, tmp_path: Path, bpffs: Path) -> AsyncIterator[Workload]:
-    """A workload node and an EPIC node whose Envoy sends requests to it."""
-    directory = tmp_path / "workload"
-    directory.mkdir()
-    made = Workload(node, directory, bpffs / f"{tmp_path.name}-workload")
-    made.start_api()
-    made.start_backend()
-    node.control.publish(Gateway(forward=True).snapshot(ADDRESS))
-    node.start_agent()
-    await eventually(node.xds_socket.exists, 60)
-    node.add_instance()
-    node.start_envoy()
-    await eventually(node.is_announced, 60, "the announcement")
-    yield made
-    made.close()
 
 
 def reached(node: Node) -> bool:
@@ -177,6 +159,26 @@ def with_more_room(directory: Path) -> Path:
     made = directory / "newer.o"
     subprocess.run(["make", "-s", "-C", copy, f"OBJECT={made}", made], check=True)
     return made
+
+
+async def test_a_request_under_way_to_an_endpoint_that_is_removed_is_answered(
+    node: Node, workload: Workload
+) -> None:
+    size = 8 << 20
+    (workload.directory / "pages" / "long").write_bytes(bytes(size))
+    workload.start_agent()
+    await eventually(lambda: reached(node), 60, "an answer of the backend")
+    command = ["curl", "-sS", "--limit-rate", "3M", "--max-time", "60", f"http://{PUBLIC}/long"]
+    with node.client:
+        under_way = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    assert under_way.stdout is not None
+    begun = await under_way.stdout.readexactly(1 << 20)
+    node.control.publish(Gateway(forward=True, revision="r2").snapshot())
+    workload.api.publish(tunnel_list())
+    await eventually(lambda: "no healthy upstream" in node.get(), 60, "a new request that is refused")
+    rest, _ = await under_way.communicate()
+    assert len(begun) + len(rest) == size
+    await eventually(lambda: not plane(node.pins).endpoints(), 60, "the removal of the endpoint")
 
 
 async def test_a_reboot_without_the_rest_api_changes_nothing(node: Node, workload: Workload) -> None:
