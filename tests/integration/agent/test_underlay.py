@@ -64,7 +64,7 @@ def fetch(node: Node, backend: str) -> str:
         return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
 
-async def works(node: Node, backend: str, within: float = 15) -> None:
+async def works(node: Node, backend: str, within: float = 60) -> None:
     await eventually(lambda: fetch(node, backend).startswith("backend"), within, f"an answer of {backend}")
 
 
