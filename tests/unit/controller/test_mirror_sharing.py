@@ -153,6 +153,48 @@ def test_who_made_the_gateway_alone_and_shares_it_now_lets_nobody_lose_it(
     assert (live_api.store.list(GWProxy)[0].deleting, _clusters(admin)) == (False, ["two"])
 
 
+def test_who_shares_its_gateway_after_others_joined_it_lets_nobody_lose_it(
+    admin: EpicClient, live_api: Any, tmp_path: Path, wish: Desire
+) -> None:
+    """A join does not write the gateway: what was listed of it before has its version still."""
+    one = _mirror(tmp_path, "one")
+    alone = wish("one", key="")
+    uid = alone.proxies[0].uid
+    one.reconcile(alone)
+    _mirror(tmp_path, "two").reconcile(wish("two", key=uid))
+    one.expire()
+    one.reconcile(alone)
+    outcomes = one.reconcile(wish("one", key=uid))
+    assert _actions(outcomes)["proxies"] == "left"
+    (proxy,) = live_api.store.list(GWProxy)
+    assert (proxy.name, proxy.deleting, sorted(_clusters(admin))) == (uid, False, ["one", "two"])
+
+
+def test_who_else_shares_a_gateway_is_seen_at_each_listing(
+    admin: EpicClient, tmp_path: Path, wish: Desire
+) -> None:
+    one = _mirror(tmp_path, "one")
+    alone = wish("one", key="")
+    address = alone.proxies[0].address
+    one.reconcile(alone)
+    joining = wish("two", key=address.uid).proxies[0]
+
+    def listed() -> tuple[str, list[str]]:
+        one.expire()
+        one.reconcile(alone)
+        seen = one.observed.find(address)
+        assert seen is not None
+        return seen.version, [cluster for cluster, _, _ in seen.members]
+
+    version, nobody = listed()
+    assert nobody == []
+    admin.create(joining.create_path, joining.body)
+    # The gateway itself is as it was.
+    assert listed() == (version, ["two"])
+    admin.delete(joining.address.path)
+    assert listed() == (version, [])
+
+
 def test_a_template_that_is_not_shared_keeps_a_second_cluster_out(
     admin: EpicClient, tmp_path: Path, wish: Desire
 ) -> None:

@@ -98,12 +98,23 @@ class Observed:
     def _set(self, address: Address, item: dict[str, Any]) -> Seen:
         self._doubtful.discard(address)
         before = self._seen.get(address)
-        version = str(item.get("metadata", {}).get("resourceVersion", ""))
-        # What a member is told changes with its gateway.
-        if before is not None and version and before.version == version and address.collection != "members":
+        if before is not None and _is_as(before, address.collection, item):
             return before
         seen = self._seen[address] = seen_of(address.collection, item)
         return seen
+
+
+def _is_as(before: Seen, collection: Collection, item: dict[str, Any]) -> bool:
+    """Whether the object is shown as before; its version alone does not tell that of all that is shown.
+
+    What a member is told changes with its gateway, and who shares a gateway without a write of it.
+    """
+    return (
+        collection != "members"
+        and bool(before.version)
+        and before.version == _version(item)
+        and before.members == _members(item)
+    )
 
 
 def seen_of(collection: Collection, item: dict[str, Any]) -> Seen:
@@ -118,11 +129,11 @@ def seen_of(collection: Collection, item: dict[str, Any]) -> Seen:
         gateway = status.get("gateway", {})
         answer = _answer(gateway, [*status.get("conditions", []), *gateway.get("conditions", [])])
     return Seen(
-        version=str(metadata.get("resourceVersion", "")),
+        version=_version(item),
         digest=digest(collection, spec),
         deleting="deletionTimestamp" in metadata,
         group=str(spec.get("group", "")),
-        members=frozenset(map(_client, status.get("members", ()))),
+        members=_members(item),
         sources=tuple(filter(None, (part.strip() for part in sources.split(",")))),
         answer=answer,
     )
@@ -131,6 +142,14 @@ def seen_of(collection: Collection, item: dict[str, Any]) -> Seen:
 def _answer(gateway: dict[str, Any], conditions: list[Any]) -> dict[str, Any]:
     told = {key: gateway[key] for key in ("public-address", "endpoints") if gateway.get(key)}
     return {"spec": told, "status": {"conditions": conditions}}
+
+
+def _version(item: dict[str, Any]) -> str:
+    return str(item.get("metadata", {}).get("resourceVersion", ""))
+
+
+def _members(item: dict[str, Any]) -> frozenset[tuple[str, str, str]]:
+    return frozenset(map(_client, item.get("status", {}).get("members", ())))
 
 
 def _client(ref: dict[str, Any]) -> tuple[str, str, str]:
