@@ -10,6 +10,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
 import grpc
+from agent_namespaces import Namespace
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.config.listener.v3 import listener_pb2
@@ -221,15 +222,16 @@ class Control(epic_pb2_grpc.AgentServiceServicer):
         self._ads = DeltaServer(self, self._refusal)
         self._server: grpc.aio.Server | None = None
 
-    async def start(self, pki: Path, port: int) -> None:
-        """Listen on the loopback address of the thread's network namespace."""
-        self._place = pki, port
+    async def start(self, namespace: Namespace, pki: Path, port: int) -> None:
+        """Listen on the loopback address of the network namespace."""
+        self._place = namespace, pki, port
         pair = ((pki / "server.key").read_bytes(), (pki / "server.crt").read_bytes())
         credentials = grpc.ssl_server_credentials([pair], (pki / "agents.crt").read_bytes(), True)
         self._server = grpc.aio.server()
         ads_pb2_grpc.add_AggregatedDiscoveryServiceServicer_to_server(self._ads, self._server)
         epic_pb2_grpc.add_AgentServiceServicer_to_server(self, self._server)
-        self._server.add_secure_port(f"127.0.0.1:{port}", credentials)
+        with namespace:
+            self._server.add_secure_port(f"127.0.0.1:{port}", credentials)
         await self._server.start()
 
     async def stop(self) -> None:
@@ -241,9 +243,8 @@ class Control(epic_pb2_grpc.AgentServiceServicer):
     async def remove_node(self) -> None:
         """The node is none any more; its stream ends."""
         self._removed = True
-        pki, port = self._place
         await self.stop()
-        await self.start(pki, port)
+        await self.start(*self._place)
 
     def _refusal(self, node: str, _: object) -> Refusal | None:
         if node == NODE and not self._removed:

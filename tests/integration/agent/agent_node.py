@@ -216,8 +216,7 @@ class Node:
         self._envoy.send_signal(signal.SIGCONT)
 
     async def start_control(self) -> None:
-        with self.node:
-            await self.control.start(self.directory, ADS_PORT)
+        await self.control.start(self.node, self.directory, ADS_PORT)
 
     def is_announced(self) -> bool:
         """Whether the flag route stands."""

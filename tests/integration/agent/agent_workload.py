@@ -98,19 +98,21 @@ class Api(epic_pb2_grpc.WorkloadServiceServicer):
         self.measured: list[epic_pb2.WorkloadReport] = []
         self.publish(tunnel_list(ADDRESS))
 
-    def start(self) -> None:
-        """Listen in the network namespace of the thread."""
-        self._start_rest()
-        self._thread = threading.Thread(target=lambda: self._loop.run_until_complete(self._serve()))
+    def start(self, namespace: Namespace) -> None:
+        """Listen in the network namespace."""
+        with namespace:
+            self._start_rest()
+        self._thread = threading.Thread(target=lambda: self._loop.run_until_complete(self._serve(namespace)))
         self._thread.start()
 
-    async def _serve(self) -> None:
+    async def _serve(self, namespace: Namespace) -> None:
         pair = ((self._directory / "server.key").read_bytes(), (self._directory / "server.crt").read_bytes())
         server = grpc.aio.server()
         ads_pb2_grpc.add_AggregatedDiscoveryServiceServicer_to_server(self._ads, server)
         epic_pb2_grpc.add_WorkloadServiceServicer_to_server(self, server)
         credentials = grpc.ssl_server_credentials([pair], self._issuer.certificate.read_bytes(), True)
-        server.add_secure_port(f"127.0.0.1:{PORT}", credentials)
+        with namespace:
+            server.add_secure_port(f"127.0.0.1:{PORT}", credentials)
         await server.start()
         await self._ended.wait()
         await server.stop(None)
@@ -242,8 +244,7 @@ class Workload:
         self.namespace.run(f"ip addr add {ADDRESS}/24 dev up0", f"ip route add default via {ROUTER}")
 
     def start_api(self) -> None:
-        with self.namespace:
-            self.api.start()
+        self.api.start(self.namespace)
 
     def start_agent(self, *arguments: str) -> None:
         code = "from epic.agent.main import main; main()"

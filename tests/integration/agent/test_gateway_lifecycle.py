@@ -91,8 +91,7 @@ async def test_a_node_that_leaves_keeps_nothing(serving: Node, how: str) -> None
         serving.control.publish(with_state({}, "d2", removed=True))
         await serving.control.report(lambda r: r.applied_digest == "d2")
     else:
-        with serving.node:
-            await serving.control.remove_node()
+        await serving.control.remove_node()
     await eventually(lambda: not serving.is_announced(), 8, "the withdrawal")
     await eventually(lambda: not list(serving.pins.glob("*")), 5, "the removal of the programs")
     assert "elements" not in serving.ports()
