@@ -74,7 +74,7 @@ class Dataplane:
         Not if maps begin empty for they have changed their shape: see `due`.
         """
         filled = self._loader.load()
-        self._close()
+        self.close()
         self._set_cookie()
         if filled:
             self.take_over()
@@ -107,8 +107,14 @@ class Dataplane:
             for index in filters.attached_xdp():
                 filters.detach_xdp(index)
         segmenter.remove()
-        self._close()
+        self.close()
         self._loader.remove()
+
+    def close(self) -> None:
+        """Give the descriptors back; they are opened again when needed."""
+        if self._opened is not None:
+            self._opened[0].close()
+            self._opened = None
 
     def attach_underlay(self, interface: str, role: Role, receive: Receive = "tc") -> None:
         """Take part in the tunnel on this interface; `xdp`: data is taken out before packets are merged."""
@@ -294,11 +300,6 @@ class Dataplane:
             tunnels = TunnelTable(maps)
             self._opened = maps, tunnels, EndpointTable(maps, tunnels), SiblingTable(maps)
         return self._opened
-
-    def _close(self) -> None:
-        if self._opened is not None:
-            self._opened[0].close()
-            self._opened = None
 
     def _program(self, name: str) -> Path:
         return self._loader.directory / "programs" / name

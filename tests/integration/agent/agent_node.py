@@ -55,9 +55,16 @@ def _instances() -> ModuleType:
     return module
 
 
+class PinnedDataplane(Dataplane):
+    """What is pinned; its descriptors go with it, for tests that wait look hundreds of times."""
+
+    def __del__(self) -> None:
+        self.close()
+
+
 def plane(pins: Path) -> Dataplane:
     """What is pinned there. A new one each time: it remembers what it read, for nobody else should write."""
-    return Dataplane(pins, Path(epic.bpf.__file__).with_name("gue.bpf.o"))
+    return PinnedDataplane(pins, Path(epic.bpf.__file__).with_name("gue.bpf.o"))
 
 
 async def eventually(condition: Callable[[], bool], within: float = 5.0, what: str = "it") -> float:
