@@ -1,7 +1,7 @@
 # EPIC: the commands of development. `make help` lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-lab setup-etcd check lint types unit golden sanity changelog bpf bundle release lab site demo test e2e repeat bench bench-transport bench-second-chance bench-agent bench-store bench-core bench-control bench-mirror test-second-chance test-kernels clean-lab clean
+.PHONY: help setup setup-lab setup-etcd check lint types unit golden sanity changelog bpf bundle release lab site demo test e2e e2e-etcd repeat bench bench-transport bench-second-chance bench-agent bench-store bench-core bench-control bench-mirror test-second-chance test-kernels clean-lab clean
 
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -67,8 +67,9 @@ bundle: bpf ## Build what hosts are given: wheels, Envoy, the collection
 release: bundle ## Make one archive of bundle and collection for sites: dist/epic-VERSION-MACHINE-DIGEST.tar
 	@tools/release
 
-lab: setup-lab ## Boot the lab's hosts
+lab: setup-lab $(if $(filter etcd,$(LAB_STORE)),setup-etcd) ## Boot the lab's hosts; LAB_STORE=etcd: with an etcd for the control plane
 	ansible-playbook -i $(LAB) playbooks/lab.yml
+	$(if $(filter etcd,$(LAB_STORE)),ansible-playbook -i $(LAB) playbooks/lab_etcd.yml)
 
 site: lab bundle ## Build the EPIC cluster on the lab's hosts
 	ansible-playbook -i $(LAB) site.yml
@@ -94,6 +95,12 @@ repeat: ## Run every test ten times, each with its own log (hours, root); ARGS="
 
 e2e: site ## Run the journeys on the lab
 	$(PYTEST) tests/e2e
+
+e2e-etcd: ## Run demo and journeys on a new lab whose control plane keeps its objects in etcd
+	$(MAKE) clean-lab
+	$(MAKE) demo LAB_STORE=etcd
+	$(PYTEST) tests/e2e
+	$(MAKE) clean-lab
 
 bench: site ## Measure the figures of docs/benchmarks.md
 	@$(BIN)/python tests/bench/run.py

@@ -152,7 +152,9 @@ def _write(
 ) -> None:
     (directory / f"{name}.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
-    (directory / f"{name}.key").write_bytes(key.private_bytes(encoding, form, serialization.NoEncryption()))
+    key_file = directory / f"{name}.key"
+    key_file.touch(mode=0o600)
+    key_file.write_bytes(key.private_bytes(encoding, form, serialization.NoEncryption()))
 
 
 def _free_port() -> int:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What tests of several rooms use: the real API, served on a port of this machine."""
+"""What tests of several rooms use: the real API, served on a port of this machine, and a real etcd."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import uvicorn
 from argon2 import PasswordHasher
+from etcd_server import EtcdServer, require_etcd
 from hypothesis import HealthCheck, settings
 from life_plant import Clock, Plant
 from stores import open_store
@@ -48,6 +49,16 @@ class LiveAPI:
     password: str
     store: CachedStore
     live: Live
+
+
+@pytest.fixture(scope="session")
+def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdServer]:
+    """An etcd of this process's own."""
+    require_etcd()
+    server = EtcdServer(tmp_path_factory.mktemp("etcd"))
+    server.start()
+    yield server
+    server.stop()
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from epic.api.app import create_app, make_ready
 from epic.api.context import Context
 from epic.cache.store import CachedStore
 from epic.control.admin import ensure_admin
+from epic.control.check import check
 from epic.control.readable import STATUS, TooNew, check_readable
 from epic.control.rotate import Rotator
 from epic.control.serve import Service, end_process_soon, serve
@@ -52,6 +53,9 @@ def run() -> None:
     arguments = _parser().parse_args()
     log_to_stderr(logging.INFO)
     try:
+        if arguments.command == "check":
+            check(arguments.config, arguments.user, arguments.instead_of)
+            return
         settings = load_settings(arguments.config)
         if arguments.command == "ensure-admin":
             with closing(CachedStore(settings.store)) as store:
@@ -146,7 +150,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", type=Path, default=_CONFIG, metavar="FILE", help=f"default: {_CONFIG}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands (default: serve)")
     admin = commands.add_parser("ensure-admin", help="make the first administrator")
-    # Without a default of its own, so that --config before the command is not overridden.
-    admin.add_argument("--config", type=Path, default=argparse.SUPPRESS, metavar="FILE")
+    trial = commands.add_parser("check", help="try the configuration and its store; change nothing")
+    for command in (admin, trial):
+        # Without a default of its own, so that --config before the command is not overridden.
+        command.add_argument("--config", type=Path, default=argparse.SUPPRESS, metavar="FILE")
+    trial.add_argument("--user", metavar="NAME", help="try it as this user")
+    trial.add_argument("--instead-of", type=Path, metavar="FILE", help="the configuration that is in use")
     admin.add_argument("--credential-file", type=Path, required=True, metavar="FILE")
     return parser

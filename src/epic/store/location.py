@@ -15,6 +15,7 @@ from epic.store.embedded.restoring import restore as restore_sqlite
 from epic.store.engine import Engine
 from epic.store.etcd.engine import EtcdEngine
 from epic.store.etcd.settings import EtcdSettings
+from epic.store.etcd.trying import try_etcd
 
 
 class StoreLocation(BaseModel):
@@ -43,6 +44,14 @@ async def open_engine(location: StoreLocation) -> Engine:
         return await SqliteEngine.open(location.sqlite)
     assert location.etcd is not None  # noqa: S101
     return await EtcdEngine.open(location.etcd)
+
+
+async def try_location(location: StoreLocation) -> bool:
+    """Whether there is a store already; raises Invalid, Unavailable and Damaged if none can be there."""
+    if location.sqlite is not None:
+        return location.sqlite.exists() and location.sqlite.stat().st_size > 0
+    assert location.etcd is not None  # noqa: S101
+    return await try_etcd(location.etcd)
 
 
 async def restore_backup(location: StoreLocation, backup: Path) -> BackupSummary:

@@ -81,6 +81,26 @@ def test_the_store_may_be_an_etcd(tmp_path: Path) -> None:
     assert (store.etcd.endpoints, store.etcd.prefix) == (("192.0.2.20:2379",), "/east/")
 
 
+def test_contents_of_certificates_are_files_that_the_role_writes(tmp_path: Path) -> None:
+    etcd = {
+        "endpoints": ["192.0.2.20:2379"],
+        "timeout_seconds": "2",
+        "authority": "/etc/ca.crt",
+        "certificate_content": "the certificate",
+        "key_content": "the key",
+    }
+    store = settings(tmp_path, control_plane_etcd=etcd).store
+    assert store.etcd is not None
+    assert store.etcd.timeout_seconds == 2
+    assert store.etcd.authority == Path("/etc/ca.crt")
+    assert store.etcd.certificate == Path("/etc/epic/etcd/certificate.pem")
+    assert store.etcd.key == Path("/etc/epic/etcd/key.pem")
+    assert value("_control_plane_etcd_given", control_plane_etcd=etcd) == [
+        {"path": "/etc/epic/etcd/certificate.pem", "content": "the certificate"},
+        {"path": "/etc/epic/etcd/key.pem", "content": "the key"},
+    ]
+
+
 def test_the_servers_certificate_has_the_sites_names_and_days() -> None:
     said = value(
         "_control_plane_pki", control_plane_certificate_days="7", control_plane_names=["api.example.net"]

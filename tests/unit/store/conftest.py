@@ -8,22 +8,12 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
-from etcd_server import EtcdServer, require_etcd
+from etcd_server import EtcdServer
 from store_sites import SCHEMA, EtcdSite, SqliteSite, StoreSite
 
 from epic.cache.store import CachedStore
 from epic.store.location import StoreLocation
 from epic.store.object_store import ObjectStore
-
-
-@pytest.fixture(scope="session")
-def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdServer]:
-    """An etcd of this process's own."""
-    require_etcd()
-    server = EtcdServer(tmp_path_factory.mktemp("etcd"))
-    server.start()
-    yield server
-    server.stop()
 
 
 @pytest.fixture

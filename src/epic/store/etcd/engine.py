@@ -43,7 +43,7 @@ class EtcdEngine:
         """
         connection = Connection(settings)
         try:
-            await _check_cluster(connection)
+            await check_cluster(connection)
             meta, revision = await _read_meta(connection, _meta_key(settings))
             if meta.is_restoring and not restoring:
                 raise Damaged("etcd: a restore is under way or was not finished; restore the backup again")
@@ -286,7 +286,9 @@ def _meta_key(settings: EtcdSettings) -> bytes:
     return f"{settings.prefix}meta".encode()
 
 
-async def _check_cluster(connection: Connection) -> None:
+async def check_cluster(connection: Connection) -> None:
+    """Raise Unavailable when no member answers, and Damaged."""
+
     async def ask(member: Member, seconds: float) -> pb.StatusResponse:
         return await member.maintenance.Status(pb.StatusRequest(), timeout=seconds)
 
