@@ -43,17 +43,21 @@ class News(NamedTuple):
 class FollowedAccount:
     """What an account's workload nodes are to be told. It belongs to one event loop."""
 
-    def __init__(self, account: str, store: Store, live: Live, turns: AccountTurns) -> None:
+    def __init__(
+        self, account: str, store: Store, live: Live, turns: AccountTurns, taken: Callable[[], int]
+    ) -> None:
+        """`taken` says up to which revision of the store every account took in what is its own."""
         self.account = account
         self.users = 0
         self._store = store
         self._live = live
         self._turns = turns
+        self._taken = taken
         self._waiting: dict[WorkloadNode, set[asyncio.Event]] = {}
         """What is set when a node may be to be told something else."""
         self._index: WorkloadIndex | None = None
         self._revision = 0
-        """Of the store: up to it all changes are taken in."""
+        """Of the store: up to it, or to what all took in, all changes are taken in."""
         self._missed: list[tuple[int, Sequence[Change]]] | None = None
         """What comes while everything is read; None: that is not done now."""
         self._read_turn = asyncio.Lock()
@@ -106,7 +110,8 @@ class FollowedAccount:
 
     async def _newest(self, workload: WorkloadNode) -> News:
         index = await self._readable()
-        return News(self._revision, self._noted(workload, index.told(workload)))
+        revision = max(self._revision, self._taken())
+        return News(revision, self._noted(workload, index.told(workload)))
 
     def _noted(self, workload: WorkloadNode, told: Told) -> Told:
         """What the node may be told, of which it is noted that it may be told of tunnels."""
@@ -125,16 +130,23 @@ class FollowedAccount:
         return found or (tunnel if is_there else None)
 
     async def _readable(self) -> WorkloadIndex:
-        async with self._read_turn, self._turns.turn(self.account):
-            while self._index is None:
-                self._missed = missed = list[tuple[int, Sequence[Change]]]()
-                revision, index = await asyncio.to_thread(_read, self._store, self.account)
-                if missed is not self._missed:
-                    continue
-                self._index, self._revision, self._missed = index, revision, None
-                for batch in missed:
-                    self.take(*batch)
+        if self._index is not None:
             return self._index
+        async with self._read_turn:
+            while self._index is None:
+                # A turn of all accounts' only for what takes long: to read.
+                async with self._turns.turn(self.account):
+                    await self._read()
+            return self._index
+
+    async def _read(self) -> None:
+        self._missed = missed = list[tuple[int, Sequence[Change]]]()
+        revision, index = await asyncio.to_thread(_read, self._store, self.account)
+        if missed is not self._missed:
+            return
+        self._index, self._revision, self._missed = index, revision, None
+        for batch in missed:
+            self.take(*batch)
 
 
 class FollowedAccounts:
@@ -149,6 +161,7 @@ class FollowedAccounts:
         self._recheck = recheck
         self._turns = AccountTurns(_THREADS)
         self._accounts: dict[str, FollowedAccount] = {}
+        self._revision = 0
         self._watcher: asyncio.Task[None] | None = None
         self._tell = TellOnce(log)
 
@@ -160,7 +173,9 @@ class FollowedAccounts:
             self._watcher = asyncio.create_task(self._watch(self._store.revision), name="workload nodes")
         found = self._accounts.get(account)
         if found is None:
-            found = FollowedAccount(account, self._store, self._live, self._turns)
+            found = FollowedAccount(
+                account, self._store, self._live, self._turns, taken=lambda: self._revision
+            )
             self._accounts[account] = found
         found.users += 1
         try:
@@ -201,10 +216,13 @@ class FollowedAccounts:
         for change in changes:
             if change.account in self._accounts and change.kind in _NAMES:
                 of_accounts.setdefault(change.account, []).append(change)
-        for count, followed in enumerate(list(self._accounts.values()), 1):
+        # What is nobody's concerns all; else no account costs anything whose nothing was changed.
+        concerned = [self._accounts[name] for name in (self._accounts if nodes else of_accounts)]
+        for count, followed in enumerate(concerned, 1):
             followed.take(revision, [*nodes, *of_accounts.get(followed.account, ())])
             if not count % _AT_ONCE:
                 await asyncio.sleep(0)
+        self._revision = revision
 
 
 def _account_of(change: Change) -> str:
