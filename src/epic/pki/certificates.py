@@ -16,6 +16,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 AUTHORITY_LIFE = timedelta(days=3650)
+REQUEST_BYTES = 8192
+"""Of a certificate request: what is long takes long to read, and keeps other threads waiting."""
 CLOCK_SKEW = timedelta(minutes=5)
 """What hosts verify is valid from a little before its making, for hosts whose clocks are behind."""
 
@@ -83,7 +85,9 @@ def agent_request(key: EllipticCurvePrivateKey, name: str) -> x509.CertificateSi
 
 
 def read_request(pem: bytes) -> x509.CertificateSigningRequest:
-    """The certificate request in the text; raises RequestError."""
+    """The certificate request in the text, of `REQUEST_BYTES` at most; raises RequestError."""
+    if len(pem) > REQUEST_BYTES:
+        raise RequestError(f"a certificate request of {len(pem)} bytes; at most {REQUEST_BYTES} are read")
     try:
         return x509.load_pem_x509_csr(pem)
     except _UNREADABLE as error:

@@ -21,6 +21,7 @@ from epic.pki.directory import PkiError
 from epic.proto import epic_pb2, epic_pb2_grpc
 from epic.rotation import Holds
 from epic.store.interface import Store
+from epic.workloads.certification import sign
 from epic.workloads.identity import WorkloadAuthorizer
 from epic.workloads.streams import identified
 
@@ -74,7 +75,7 @@ class WorkloadAgents(epic_pb2_grpc.WorkloadServiceServicer):
         found = await identified(self._authorize, context, self._log)
         uri = found.identity.uri
         try:
-            reply = await asyncio.to_thread(self._issuer.issue_workload, uri, request.request)
+            reply = await sign(self._issuer, uri, request.request)
         except RequestError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         except (PkiError, OSError) as error:

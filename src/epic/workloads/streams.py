@@ -28,6 +28,7 @@ from epic.supervise import TellOnce
 from epic.tunnels import WorkloadNode
 from epic.workloads.followed import FollowedAccount, FollowedAccounts
 from epic.workloads.identity import WorkloadAuthorizer, WorkloadCaller, workload_caller
+from epic.workloads.requests import StreamRequests
 from epic.workloads.tunnels import NodeTunnels
 
 log = logging.getLogger(__name__)
@@ -89,14 +90,18 @@ class WorkloadStreams(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type:
         place = found.identity.place
         if (words := self._no_room(place)) is not None:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, words)
+        requests = StreamRequests(request_iterator)
         async with self._feeding(place):
             end = (found.until - datetime.now(UTC)).total_seconds() + 1
             loop = asyncio.get_running_loop()
             timer = loop.call_later(end, self._server.reauthorize, place.id)
             try:
-                await self._server.DeltaAggregatedResources(request_iterator, context)
+                await self._server.DeltaAggregatedResources(requests.read(), context)
             finally:
                 timer.cancel()
+        if requests.fault is not None:
+            self._log.warning("ended a stream of workload node %s: %s", place.id, requests.fault)
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, requests.fault)
 
     def on_ack(self, node_id: str, type_url: str, acked: Mapping[str, str]) -> None:
         """Nothing to do: what a node has carried out is in its reports."""

@@ -16,8 +16,9 @@ from epic.errors import Invalid, Unavailable
 from epic.live import Place, workload_place
 from epic.model.base import now
 from epic.model.resources import Tunnel
-from epic.pki.certificates import RequestError
+from epic.pki.certificates import REQUEST_BYTES, RequestError
 from epic.pki.directory import PkiError
+from epic.workloads.certification import issuer_certificate, sign
 from epic.workloads.identity import WorkloadIdentity
 
 log = logging.getLogger(__name__)
@@ -30,11 +31,11 @@ _Name = Annotated[str, Query(min_length=1, max_length=253)]
 class CertificateRequest(Body):
     """POST of a workload node's request for a certificate (PEM, signed with its key)."""
 
-    request: Annotated[str, Field(max_length=8192)]
+    request: Annotated[str, Field(max_length=REQUEST_BYTES)]
 
 
 @router.post("/accounts/{account}/workload-nodes/certificates")
-def certify(
+async def certify(
     ctx: Ctx, asking: Asking, account: str, cluster: _Name, node: _Name, body: CertificateRequest
 ) -> dict[str, Any]:
     """A certificate for a node of a client's cluster, and the port that it is served at with it.
@@ -47,8 +48,8 @@ def certify(
     identity = WorkloadIdentity(account, cluster, node, asking.account, asking.name, asking.credential)
     issuer = ctx.enrolment.issuer
     try:
-        made = issuer.issue_workload(identity.uri, body.request.encode())
-        authority = issuer.certificate.read_text()
+        made = await sign(issuer, identity.uri, body.request.encode())
+        authority = await issuer_certificate(issuer)
     except RequestError as error:
         raise Invalid(f"request: {error}") from error
     except (PkiError, OSError) as error:
