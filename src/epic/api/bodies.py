@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     FailFast,
     Field,
@@ -24,6 +25,7 @@ from pydantic import (
     model_validator,
 )
 
+from epic.api.gateway.compatible import with_class
 from epic.errors import Invalid
 from epic.kinds.item_limits import excess_items
 from epic.kinds.kind import Kind
@@ -191,7 +193,7 @@ class ProxySpecInput(Kebab):
     client_ref: Annotated[ClientObjectRef, Field(alias="clientRef")]
     display_name: ClientLine = ""
     public_ports: PublicPorts = ()
-    gateway: GatewaySpec | None = None
+    gateway: Annotated[GatewaySpec | None, BeforeValidator(with_class)] = None
 
 
 class ProxyInput(_Input):

@@ -11,6 +11,7 @@ from typing import Literal, cast
 from epic.gatewayapi.hostnames import ANY, is_hostname
 from epic.model.gatewayapi import Listener
 from epic.model.resources import GWProxySpec
+from epic.model.values.naming import COMPATIBILITY
 
 Protocol = Literal["HTTP", "TCP"]
 
@@ -43,7 +44,7 @@ def specified(spec: GWProxySpec) -> tuple[Listener, ...]:
     if spec.gateway is not None:
         return spec.gateway.listeners
     first = next((p.port for p in spec.public_ports if p.protocol == "TCP"), None)
-    return () if first is None else (Listener(name="compatibility", port=first, protocol="HTTP"),)
+    return () if first is None else (Listener(name=COMPATIBILITY, port=first, protocol="HTTP"),)
 
 
 def judge(listeners: Iterable[Listener]) -> tuple[tuple[Served, ...], tuple[Fault, ...]]:

@@ -12,25 +12,18 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2] / "model"))
 
 from control_process import ControlProcess
-from etcd_server import EtcdServer, require_etcd
+from control_stores import ENGINES, store_of
 
 from epic.store.location import StoreLocation
 
 Start = Callable[..., ControlProcess]
 
 
-@pytest.fixture(params=["sqlite", "etcd"])
+@pytest.fixture(params=ENGINES)
 def location(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StoreLocation]:
     """An empty store."""
-    if request.param == "sqlite":
-        yield StoreLocation(sqlite=tmp_path / "store.db")
-        return
-    require_etcd()
-    (tmp_path / "etcd").mkdir()
-    server = EtcdServer(tmp_path / "etcd")
-    server.start()
-    yield StoreLocation(etcd=server.settings())
-    server.stop()
+    with store_of(request.param, tmp_path) as location:
+        yield location
 
 
 @pytest.fixture

@@ -231,6 +231,27 @@ async def test_malformed_json_is_400_whatever_its_content_type(tenant: httpx.Asy
     assert reply.json()["error"].startswith("the body is not JSON: ")
 
 
+@pytest.mark.parametrize("unnamed", [{"gatewayClassName": ""}, {}])
+async def test_gateway_without_a_class_is_of_the_default_one(
+    tenant: httpx.AsyncClient, unnamed: dict[str, Any]
+) -> None:
+    given = {"name": "web", "port": 80, "protocol": "HTTP"}
+    reply = await tenant.post(PROXIES, json=proxy_body(gateway={**unnamed, "listeners": [given]}))
+    assert reply.status_code == 302, reply.text
+    gateway = reply.json()["proxy"]["spec"]["gateway"]
+    assert (gateway["gatewayClassName"], gateway["listeners"][0]["name"]) == ("compatibility", "web")
+
+
+@pytest.mark.parametrize("empty", [None, {"gatewayClassName": "", "listeners": None}])
+async def test_client_that_knows_no_gateway_api_gets_http_on_its_first_port(
+    tenant: httpx.AsyncClient, empty: dict[str, Any] | None
+) -> None:
+    reply = await tenant.post(PROXIES, json=proxy_body(gateway=empty))
+    assert reply.status_code == 302, reply.text
+    (listener,) = reply.json()["proxy"]["spec"]["gateway"]["listeners"]
+    assert (listener["name"], listener["port"], listener["protocol"]) == ("compatibility", 80, "HTTP")
+
+
 async def test_ports_follow_from_listeners_each_once(tenant: httpx.AsyncClient) -> None:
     given = [{"name": n, "port": p, "protocol": "HTTPS"} for n, p in (("a", 443), ("b", 443), ("c", 8443))]
     gateway = {"gatewayClassName": "k", "listeners": given}

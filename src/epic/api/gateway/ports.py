@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from epic.api.bodies import ProxySpecInput
+from epic.api.gateway.compatible import gateway_of_ports
 from epic.errors import Invalid
 from epic.model.gatewayapi import GatewaySpec, Listener
 from epic.model.resources import ServicePort
@@ -18,7 +19,7 @@ def ports_and_gateway(
 
     `what` is the object's key in the request.
     """
-    gateway = spec.gateway or _compatible_gateway(spec.public_ports)
+    gateway = spec.gateway or gateway_of_ports(spec.public_ports)
     wanted = [
         _port_of(f"{what}.spec.gateway.listeners.{i}", listener)
         for i, listener in enumerate(gateway.listeners)
@@ -43,12 +44,6 @@ def _port_of(where: str, listener: Listener) -> ServicePort:
             f"{where}.protocol: {listener.protocol!r} is not supported; use one of {', '.join(_TRANSPORT)}"
         )
     return ServicePort.model_validate({"name": listener.name, "protocol": transport, "port": listener.port})
-
-
-def _compatible_gateway(ports: tuple[ServicePort, ...]) -> GatewaySpec:
-    # Clients from before the Gateway API give ports only.
-    listeners = tuple(Listener(name="compatibility", port=port.port, protocol="HTTP") for port in ports[:1])
-    return GatewaySpec(gateway_class_name="compatibility", listeners=listeners)
 
 
 def _unique(ports: tuple[ServicePort, ...]) -> tuple[ServicePort, ...]:

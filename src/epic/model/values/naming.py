@@ -22,6 +22,9 @@ ObjectName = Annotated[str, StringConstraints(pattern=OBJECT_PATTERN)]
 CONTROLLER_NAME = "epic-gateway.org/puregw"
 """Of GatewayClasses that are EPIC's."""
 
+COMPATIBILITY = "compatibility"
+"""The class, and the listener, of a gateway whose client names none."""
+
 GUE_PORT = 6080
 """UDP; EPIC nodes listen there, workload nodes also on the ports of their further lanes."""
 
