@@ -262,6 +262,7 @@ _CONTENT: dict[str, dict[str, Any]] = {
             "public-ports": [{"name": "http", "protocol": "UDP", "port": 80, "targetPort": 8080}],
             "gateway": _GATEWAY,
             "group": "gatewayhttp",
+            "joined": 3,
         }
     },
     "GWRoute": {"spec": {"clientRef": _CLIENT, **_ROUTE}},

@@ -11,6 +11,7 @@ from typing import Any
 from fastapi import APIRouter, Depends
 
 from epic.api.context import Context, Ctx, admin_only
+from epic.api.gateway.sharing import settle_account
 from epic.api.replies import PREFIX, deleted
 from epic.errors import NotFound
 from epic.ipam.prefixes import pools_of
@@ -19,6 +20,7 @@ from epic.lifecycle.salvage import salvage
 from epic.lifecycle.tunnels import QUARANTINE
 from epic.model.backlog import TunnelBacklog
 from epic.model.base import Metadata, Resource, now
+from epic.model.members import GWMember
 from epic.model.nodes import Quarantine, QuarantineSpec
 from epic.model.resources import GWEndpointSlice, GWProxy, GWRoute, Node, ServicePrefix, Tunnel
 from epic.model.siblings import Siblings
@@ -104,6 +106,11 @@ def _settle(ctx: Context, transaction: Transaction, world: World, found: Unreada
     world.apply(Change(0, key.kind, key.account, key.name, None))
     if key.kind == GWProxy.kind:
         _let_gateway_go(ctx, transaction, world, found)
+        for member in transaction.by(GWMember, "gateway", (key.account, key.name)):
+            transaction.delete(GWMember, member.account, member.name)
+            world.drop(member)
+    elif key.kind == GWMember.kind:
+        settle_account(transaction, world, key.account)
     elif key.kind == Node.kind:
         forget_node(transaction, key.name)
         revoke(transaction, key.name)

@@ -100,7 +100,7 @@ GW_MEMBER = Kind(
     short_names=("gwm", "gwms"),
     rest=Rest("members", "member"),
     indexes={"gateway": indexes.member_gateway},
-    filled_in=frozenset({"group"}),
+    filled_in=frozenset({"group", "joined"}),
     checks=(checks.check_listeners, checks.check_unserved),
 )
 GW_ROUTE = Kind(

@@ -26,7 +26,7 @@ def is_same_client(one: ClientRef, other: ClientRef) -> bool:
 
 def in_order(members: Iterable[GWMember]) -> list[GWMember]:
     """The members, who came first before the others."""
-    return sorted(members, key=lambda m: (m.metadata.creation_timestamp is not None, _came(m), m.name))
+    return sorted(members, key=lambda member: member.spec.joined)
 
 
 def asks_alike(member: GWMember, proxy: GWProxy) -> bool:
@@ -58,11 +58,6 @@ def member_conditions(member: GWMember, proxy: GWProxy | None) -> tuple[Conditio
 def client_text(ref: ClientRef) -> str:
     """A client's Gateway in words."""
     return f"Gateway {ref.namespace}/{ref.name} of cluster {ref.cluster_id}"
-
-
-def _came(member: GWMember) -> float:
-    created = member.metadata.creation_timestamp
-    return created.timestamp() if created is not None else 0.0
 
 
 def _wish(

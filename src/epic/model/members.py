@@ -14,7 +14,10 @@ from epic.model.values.naming import ObjectName
 
 
 class GWMemberSpec(Kebab):
-    """What one client's Gateway asks of the gateway whose name is `sharing_key`. EPIC fills in `group`."""
+    """What one client's Gateway asks of the gateway whose name is `sharing_key`.
+
+    EPIC fills in `group`, and `joined`: of two members who has the lower number came first.
+    """
 
     client_ref: Annotated[ClientRef, Field(alias="clientRef")] = ClientRef()
     sharing_key: ObjectName
@@ -22,6 +25,7 @@ class GWMemberSpec(Kebab):
     public_ports: PublicPorts = ()
     gateway: GatewaySpec | None = None
     group: str = ""
+    joined: int = 0
 
 
 class GWMember(Resource):

@@ -134,6 +134,42 @@ async def test_when_the_first_leaves_who_came_next_has_the_say(tenant: httpx.Asy
     }  # fmt: skip
 
 
+async def test_who_came_first_is_first_though_all_came_in_one_second(tenant: httpx.AsyncClient) -> None:
+    clusters = ["c4", "c1", "c3", "c2", "c0"]
+    for cluster in clusters:
+        await join(tenant, cluster)
+    assert [cluster for cluster, _, _ in await members(tenant)] == clusters
+    # What a member asks for now does not change when it came; who goes to another gateway comes last there.
+    await tenant.put(f"{ROOT}/members/M-c4", json=member_body("c4"))
+    assert [cluster for cluster, _, _ in await members(tenant)] == clusters
+    for cluster in clusters[:-1]:
+        await leave(tenant, cluster)
+        clusters = clusters[1:]
+        assert await members(tenant) == [
+            (clusters[0], True, False),
+            *((c, False, False) for c in clusters[1:]),
+        ]
+
+
+@pytest.mark.parametrize(("field", "other"), [("clusterID", "c2"), ("namespace", "bank"), ("name", "front")])
+async def test_a_member_stays_that_of_one_gateway_of_its_client(
+    tenant: httpx.AsyncClient, store: CachedStore, field: str, other: str
+) -> None:
+    """Else nobody would have the say about the listeners, and the gateway would outlive its last member."""
+    await join(tenant, "c1")
+    before = store.get(GWMember, "root", "M-c1")
+    for key in ("K1", "K2"):
+        body = member_body("c1", port=8080, key=key)
+        body["member"]["spec"]["clientRef"][field] = other
+        reply = await tenant.put(f"{ROOT}/members/M-c1", json=body)
+        assert (reply.status_code, reply.json()["reason"]) == (400, "Invalid")
+        assert reply.json()["error"].startswith(
+            "member.spec.clientRef: member 'M-c1' is that of Gateway shop/web"
+        )
+        assert "delete it, and join with the other" in reply.json()["error"]
+    assert store.get(GWMember, "root", "M-c1") == before
+
+
 async def test_only_a_template_that_allows_it_lets_a_second_cluster_in(
     tenant: httpx.AsyncClient, store: CachedStore
 ) -> None:
@@ -254,6 +290,80 @@ async def test_while_a_member_cannot_be_read_the_gateway_stays(
     assert await members(tenant) == [("c1", True, False)]
     await leave(tenant, "c1")
     assert not store.get(GWProxy, "root", "K1").deleting
+
+
+async def test_who_can_be_read_again_has_the_say_when_it_asks_for_something(
+    tenant: httpx.AsyncClient, store: CachedStore
+) -> None:
+    await join(tenant, "c1")
+    await join(tenant, "c2")
+    readable = store.get(GWMember, "root", "M-c2")
+    write_newer(store, readable)
+    wait_until_unreadable(store, GWMember)
+    await leave(tenant, "c1")
+    with store.transaction() as transaction:
+        # As where the newer program has been put back.
+        transaction.delete(GWMember, "root", "M-c2")
+        transaction.create(readable.at(0))
+    assert await members(tenant) == [("c2", False, False)]
+    await tenant.put(f"{ROOT}/members/M-c2", json=member_body("c2", port=8080))
+    assert await members(tenant) == [("c2", True, False)]
+    await leave(tenant, "c2")
+    assert store.get(GWProxy, "root", "K1").deleting
+
+
+@pytest.mark.parametrize("path", ["members/M-c2", "unreadable"])
+async def test_with_a_last_member_that_cannot_be_read_the_gateway_goes_too(
+    tenant: httpx.AsyncClient, store: CachedStore, path: str
+) -> None:
+    await join(tenant, "c1")
+    await join(tenant, "c2")
+    write_newer(store, store.get(GWMember, "root", "M-c2"))
+    wait_until_unreadable(store, GWMember)
+    await leave(tenant, "c1")
+    where = f"{API}/unreadable/GWMember/root/M-c2" if path == "unreadable" else f"{ROOT}/{path}"
+    assert (await tenant.delete(where, auth=ADMIN)).status_code == 200
+    assert store.get(GWProxy, "root", "K1").deleting
+
+
+async def test_a_first_member_that_cannot_be_read_leaves_the_say_to_the_next_when_it_is_removed(
+    tenant: httpx.AsyncClient, store: CachedStore
+) -> None:
+    for cluster in ("c1", "c2", "c3"):
+        await join(tenant, cluster, port=8080 if cluster == "c3" else 80)
+    write_newer(store, store.get(GWMember, "root", "M-c1"))
+    wait_until_unreadable(store, GWMember)
+    # Until then it has it.
+    await leave(tenant, "c2")
+    assert await members(tenant) == [("c3", False, True)]
+    await leave(tenant, "c1")
+    assert await members(tenant) == [("c3", True, False)]
+    await leave(tenant, "c3")
+    assert store.get(GWProxy, "root", "K1").deleting
+
+
+async def test_a_gateway_that_a_client_made_for_itself_outlives_a_member_that_cannot_be_read(
+    tenant: httpx.AsyncClient, store: CachedStore
+) -> None:
+    await tenant.post(PROXIES, json=proxy_body("K1"))
+    await join(tenant, "c2")
+    write_newer(store, store.get(GWMember, "root", "M-c2"))
+    wait_until_unreadable(store, GWMember)
+    await leave(tenant, "c2")
+    assert store.list(GWMember) == []
+    assert not store.get(GWProxy, "root", "K1").deleting
+
+
+async def test_with_a_gateway_that_cannot_be_read_its_members_go_and_make_it_anew(
+    tenant: httpx.AsyncClient, store: CachedStore
+) -> None:
+    await join(tenant, "c1")
+    write_newer(store, store.get(GWProxy, "root", "K1"))
+    wait_until_unreadable(store, GWProxy)
+    assert (await tenant.delete(KEY, auth=ADMIN)).status_code == 200
+    assert store.list(GWMember) == []
+    await join(tenant, "c1")
+    assert await members(tenant) == [("c1", True, False)]
 
 
 async def test_its_members_go_with_an_account(tenant: httpx.AsyncClient, store: CachedStore) -> None:

@@ -25,6 +25,7 @@ from epic.api.views import show_member
 from epic.errors import Invalid
 from epic.kinds.registry import GW_MEMBER, GW_PROXY
 from epic.kinds.strategy import prepare_for_update
+from epic.lifecycle.sharing import client_text, is_same_client
 from epic.model.members import GWMember
 
 router = APIRouter(tags=["members"])
@@ -95,6 +96,7 @@ def _replace(
         stored = transaction.get(GWMember, account, member.name)
         if_match.check(stored)
         check_version(wanted.metadata, stored)
+        _refuse_another_client(member, stored)
         if stored.spec.sharing_key != member.spec.sharing_key:
             group = find_group(transaction, account, stored.spec.group)
             leave(transaction, world, stored)
@@ -103,6 +105,15 @@ def _replace(
             )
         given_ = with_sources(wanted.metadata, stored.model_copy(update={"spec": member.spec}))
         return change(transaction, world, prepare_for_update(GW_MEMBER, given_, stored))
+
+
+def _refuse_another_client(member: GWMember, stored: GWMember) -> None:
+    theirs = stored.spec.client_ref
+    if not is_same_client(member.spec.client_ref, theirs):
+        raise Invalid(
+            f"member.spec.clientRef: member {stored.name!r} is that of {client_text(theirs)}, and not of "
+            f"{client_text(member.spec.client_ref)}; delete it, and join with the other"
+        )
 
 
 @router.delete("/accounts/{account}/members/{name}")

@@ -2,7 +2,8 @@
 """Joining and leaving a shared gateway inside a transaction.
 
 It is made with its first member and ends with its last. The first has the say about listeners, and when it
-has left the next. A gateway that a client made for itself, and that others joined, stays until it is deleted.
+has left the next. A gateway that a client made for itself, and that others joined, stays until it is deleted,
+or ends with its last member if its own client became one.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from epic.api.gateway.names import DNSNames
 from epic.api.gateway.ports import ports_and_gateway
 from epic.errors import Conflict, Forbidden, Invalid, QuotaExceeded
 from epic.kinds.registry import GW_MEMBER
+from epic.kinds.strategy import OWN_PREFIX
 from epic.kinds.validation import refuse_invalid
 from epic.lifecycle.sharing import MOST_MEMBERS, client_text, in_order, is_same_client, leads
 from epic.model.base import ClientRef, Metadata, now
@@ -29,6 +31,8 @@ from epic.model.members import GWMember, GWMemberSpec
 from epic.model.resources import GWProxy, LBServiceGroup
 from epic.reconcile.world import World
 from epic.store.interface import Reader, Transaction
+
+_ENDS_WITH_MEMBERS = f"{OWN_PREFIX}ends-with-members"
 
 
 def member_of(account: str, spec: MemberSpecInput) -> GWMember:
@@ -60,13 +64,16 @@ def join(
 
     Raises Forbidden where the template lets nobody else in.
     """
-    member = member.model_copy(update={"spec": member.spec.model_copy(update={"group": group.name})})
+    filled_in = {"group": group.name, "joined": transaction.next_number("member")}
+    member = member.model_copy(update={"spec": member.spec.model_copy(update=filled_in)})
     proxy = transaction.find(GWProxy, member.account, member.spec.sharing_key)
     if proxy is None:
-        create_gateway(transaction, world, group, _wish(member), settings, names)
+        proxy = create_gateway(transaction, world, group, _wish(member), settings, names)
     else:
         refuse_if_deleting(proxy)
         _check_may_join(transaction, member, proxy, group)
+    if leads(member, proxy) and _ENDS_WITH_MEMBERS not in proxy.metadata.labels:
+        world.note(transaction.update(_ending_with_members(proxy)))
     with within_bytes_limit(transaction, world, member.account):
         return world.note(transaction.create(member))
 
@@ -76,8 +83,12 @@ def change(transaction: Transaction, world: World, member: GWMember) -> GWMember
     with within_bytes_limit(transaction, world, member.account):
         changed = world.note(transaction.update(member))
     proxy = transaction.find_readable(GWProxy, member.account, member.spec.sharing_key)
-    if proxy is not None and not proxy.deleting and leads(changed, proxy):
+    if proxy is None or proxy.deleting:
+        return changed
+    if leads(changed, proxy):
         world.note(change_gateway(transaction, proxy, _wish(changed)))
+    else:
+        _settle(transaction, world, proxy)
     return changed
 
 
@@ -86,11 +97,30 @@ def leave(transaction: Transaction, world: World, member: GWMember) -> None:
     transaction.delete(GWMember, member.account, member.name)
     world.drop(member)
     proxy = transaction.find_readable(GWProxy, member.account, member.spec.sharing_key)
-    if proxy is None or proxy.deleting or not leads(member, proxy):
+    if proxy is not None:
+        _settle(transaction, world, proxy, has_first_left=leads(member, proxy))
+
+
+def settle_account(transaction: Transaction, world: World, account: str) -> None:
+    """Do for all gateways what follows when a member is gone of which nobody knows whose it was."""
+    for proxy in transaction.list(GWProxy, account):
+        _settle(transaction, world, proxy)
+
+
+def _settle(transaction: Transaction, world: World, proxy: GWProxy, *, has_first_left: bool = False) -> None:
+    """Let the next have the say where nobody has it, and the gateway go where nobody is left.
+
+    Somebody who cannot be read may be left, and may have the say unless it is known who had it.
+    """
+    if proxy.deleting or _ENDS_WITH_MEMBERS not in proxy.metadata.labels:
         return
-    if others := members_of(transaction, proxy):
-        world.note(_follow(transaction, proxy, others[0]))
-    elif not _may_have_another(transaction, proxy):
+    members = members_of(transaction, proxy)
+    if any(leads(member, proxy) for member in members):
+        return
+    may_be_more = _may_have_another(transaction, proxy)
+    if members and (has_first_left or not may_be_more):
+        world.note(_follow(transaction, proxy, members[0]))
+    elif not members and not may_be_more:
         delete_gateway(transaction, proxy)
 
 
@@ -133,6 +163,11 @@ def _check_may_join(
     count = len(members_of(transaction, proxy))
     if count >= MOST_MEMBERS:
         raise QuotaExceeded(f"gateway {proxy.name!r} has {count} members and may have {MOST_MEMBERS}")
+
+
+def _ending_with_members(proxy: GWProxy) -> GWProxy:
+    labels = {**proxy.metadata.labels, _ENDS_WITH_MEMBERS: "true"}
+    return proxy.model_copy(update={"metadata": proxy.metadata.model_copy(update={"labels": labels})})
 
 
 def _follow(transaction: Transaction, proxy: GWProxy, heir: GWMember) -> GWProxy:
