@@ -104,6 +104,12 @@ class AddressTaken(Conflict):
     reason = "AddressNotUsable"
 
 
+class NameTaken(Conflict):
+    """A gateway of the account has the DNS name already."""
+
+    reason = "NameTaken"
+
+
 class Compacted(EpicError):
     """The history asked for is not kept any more; list again and watch from there."""
 
@@ -176,6 +182,7 @@ _KINDS: tuple[type[EpicError], ...] = (
     Conflict,
     AlreadyExists,
     AddressTaken,
+    NameTaken,
     Compacted,
     PreconditionFailed,
     TooManyRequests,

@@ -28,7 +28,7 @@ def wish(live_api: Any, admin: EpicClient) -> Desire:
     group = {"group": {"spec": {"service-prefix": "default", "can-be-shared": True}}}
     admin.put(f"{ACCOUNT}/groups/http", group)
 
-    def make(cluster: str, port: int = 80, key: str = "web") -> Desired:
+    def make(cluster: str, port: int = 80, key: str = "web", called: str = "web") -> Desired:
         def named(content: dict[str, Any]) -> None:
             content["spec"]["epic"]["cluster-name"] = cluster
 
@@ -42,7 +42,8 @@ def wish(live_api: Any, admin: EpicClient) -> Desire:
             name: tuple(replace(item, connection=here) for item in getattr(found, name))
             for name in ("proxies", "slices", "routes")
         }
-        return replace(found, connections=(here,), **moved)
+        proxies = [replace(i, spec={**i.spec, "display-name": called}) for i in moved.pop("proxies")]
+        return replace(found, connections=(here,), proxies=tuple(proxies), **moved)
 
     return make
 
@@ -205,3 +206,129 @@ def test_a_template_that_is_not_shared_keeps_a_second_cluster_out(
     assert (refused.action, refused.reason) == ("failed", "Forbidden")
     assert "ask the platform's administrators for can-be-shared" in refused.message
     assert _clusters(admin) == ["one"]
+
+
+def _parents(live_api: Any) -> set[str]:
+    return {route.spec.http.parent_refs[0].name for route in live_api.store.list(GWRoute)}
+
+
+def _kept(admin: EpicClient) -> tuple[str, bool]:
+    found = {proxy["metadata"]["name"]: proxy for proxy in admin.get(f"{ACCOUNT}/proxies")["items"]}
+    (own,) = [proxy for name, proxy in found.items() if name != "web"]
+    return own["metadata"]["name"], "deletionTimestamp" in own["metadata"]
+
+
+def test_a_sharing_key_that_is_refused_costs_a_client_neither_its_gateway_nor_its_routes(
+    admin: EpicClient, live_api: Any, tmp_path: Path, wish: Desire
+) -> None:
+    one, two = _mirror(tmp_path, "one"), _mirror(tmp_path, "two")
+    two.reconcile(wish("two", called="other"))
+    alone = wish("one", key="")
+    uid = alone.proxies[0].uid
+    one.reconcile(alone)
+    admin.put(f"{ACCOUNT}/groups/http", {"group": {"spec": {"service-prefix": "default"}}})
+    asked = wish("one")
+    for _ in range(2):
+        one.expire()
+        (refused,) = one.reconcile(asked)
+        assert (refused.action, refused.reason) == ("failed", "Forbidden")
+        assert _kept(admin) == (uid, False)
+        assert _parents(live_api) == {"web", uid}
+    # A change of a route is served where it is.
+    (route,) = asked.routes
+    changed = {**route.spec, "http": {**route.spec["http"], "hostnames": ["new.example.net"]}}
+    outcomes = one.reconcile(replace(asked, routes=(replace(route, spec=changed),)))
+    assert _actions(outcomes)["routes"] == "configured"
+    assert _parents(live_api) == {"web", uid}
+    # It is over when the template lets it in, though nothing has changed here.
+    group = {"group": {"spec": {"service-prefix": "default", "can-be-shared": True}}}
+    admin.put(f"{ACCOUNT}/groups/http", group)
+    assert _actions(one.reconcile(asked)) == {
+        "members": "created",
+        "routes": "configured",
+        "proxies": "deleted",
+    }
+    assert (_kept(admin), _parents(live_api)) == ((uid, True), {"web"})
+
+
+def test_a_cluster_that_is_kept_out_has_no_routes_at_the_others_gateway(
+    admin: EpicClient, live_api: Any, tmp_path: Path, wish: Desire
+) -> None:
+    one, two = _mirror(tmp_path, "one"), _mirror(tmp_path, "two")
+    admin.put(f"{ACCOUNT}/groups/http", {"group": {"spec": {"service-prefix": "default"}}})
+    one.reconcile(wish("one"))
+    outcomes = two.reconcile(wish("two"))
+    assert [(o.address.collection, o.reason) for o in outcomes if o.action == "failed"] == [
+        ("members", "Forbidden"),
+        ("routes", "Pending"),
+    ]
+    (route,) = live_api.store.list(GWRoute)
+    assert route.spec.client_ref.cluster_id == "one"
+
+
+def test_a_member_that_another_gateway_refuses_stays_in_its_own_with_its_routes(
+    admin: EpicClient, live_api: Any, tmp_path: Path, wish: Desire
+) -> None:
+    one, two = _mirror(tmp_path, "one"), _mirror(tmp_path, "two")
+    two.reconcile(wish("two", called="other"))
+    one.reconcile(wish("one", key="own"))
+    admin.put(f"{ACCOUNT}/groups/http", {"group": {"spec": {"service-prefix": "default"}}})
+    (refused,) = one.reconcile(wish("one"))
+    assert (refused.action, refused.reason) == ("failed", "Forbidden")
+    assert (_kept(admin), _parents(live_api)) == (("own", False), {"web", "own"})
+
+
+@pytest.mark.parametrize(("before", "after"), [("", "team"), ("team", "")])
+def test_a_gateway_that_nobody_shares_goes_where_its_name_is_to_be_the_new_ones(
+    admin: EpicClient, live_api: Any, tmp_path: Path, wish: Desire, before: str, after: str
+) -> None:
+    one = _mirror(tmp_path, "one")
+    one.reconcile(wish("one", key=before))
+    old = _gateway(admin)["metadata"]["name"]
+    # Who shares it is listed each half minute.
+    one.expire()
+    asked = wish("one", key=after)
+    first = one.reconcile(asked)
+    assert [o.reason for o in first if o.action == "failed"] == ["NameTaken"]
+    assert one.reconcile(asked)[0].action == "created"
+    found = {proxy.name: proxy.deleting for proxy in live_api.store.list(GWProxy)}
+    assert (found.pop(old), list(found.values())) == (True, [False])
+    assert _parents(live_api) == set(found)
+
+
+def test_a_gateway_that_others_share_stays_where_its_name_is_to_be_the_new_ones(
+    admin: EpicClient, live_api: Any, tmp_path: Path, wish: Desire
+) -> None:
+    one, two = _mirror(tmp_path, "one"), _mirror(tmp_path, "two")
+    one.reconcile(wish("one"))
+    two.reconcile(wish("two"))
+    (refused,) = one.reconcile(wish("one", key=""))
+    assert (refused.action, refused.reason) == ("failed", "NameTaken")
+    assert (_clusters(admin), _parents(live_api)) == (["one", "two"], {"web"})
+
+
+def test_what_another_account_refuses_stays_whole_where_it_was(
+    admin: EpicClient, live_api: Any, tmp_path: Path, wish: Desire
+) -> None:
+    admin.post("/api/epic/accounts", {"account": {"metadata": {"name": "bank"}, "spec": {}}})
+    admin.post("/api/epic/accounts/bank/users", {"user": {"name": "bank", "password": "bank-password"}})
+    one = _mirror(tmp_path, "one")
+    asked = wish("one", key="")
+    one.reconcile(asked)
+    bank = EpicConnection(live_api.url, "bank", "bank", "bank-password", "one")
+    moved = {
+        name: tuple(replace(item, connection=bank) for item in getattr(asked, name))
+        for name in ("proxies", "slices", "routes")
+    }
+    outcomes = one.reconcile(replace(asked, connections=(bank,), **moved))
+    # There is no such template there.
+    assert [(o.address.collection, o.action, o.reason) for o in outcomes] == [
+        ("proxies", "failed", "NotFound"),
+        ("slices", "created", ""),
+        ("routes", "failed", "Pending"),
+    ]
+    left = {
+        kind: [obj.account for obj in live_api.store.list(kind)]
+        for kind in (GWProxy, GWRoute, GWEndpointSlice)
+    }
+    assert left == {GWProxy: ["shop"], GWRoute: ["shop"], GWEndpointSlice: ["bank", "shop"]}

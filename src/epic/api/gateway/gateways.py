@@ -12,7 +12,7 @@ from epic.api.account.account_limits import within_tunnel_limit
 from epic.api.bodies import ProxySpecInput
 from epic.api.gateway.names import DNSNames, dns_endpoint
 from epic.api.gateway.ports import ports_and_gateway
-from epic.errors import Conflict, Invalid, NotFound, QuotaExceeded
+from epic.errors import Conflict, Invalid, NameTaken, NotFound, QuotaExceeded
 from epic.ipam.prefixes import choose_address
 from epic.ipam.releases import Asker
 from epic.kinds.registry import GW_PROXY
@@ -168,7 +168,7 @@ def _check_name(transaction: Transaction, proxy: GWProxy, name: str, taken: Clai
         # One that goes may be there for long, and the one that it is made anew as has another UID.
         if not other.deleting:
             ref = other.spec.client_ref
-            raise Conflict(
+            raise NameTaken(
                 f"the DNS name {name!r} is that of gateway {other.name!r} ({other.spec.display_name!r} of "
                 f"namespace {ref.namespace!r}); choose another display-name"
             )

@@ -21,13 +21,17 @@ ClientOf = Callable[[EpicConnection], EpicClient]
 
 @dataclass(frozen=True)
 class Seen:
-    """An object as the API showed it; `members` are a shared gateway's: cluster, namespace and name."""
+    """An object as the API showed it.
+
+    `members` are a shared gateway's: cluster, namespace and name; `gateway` is what a member shares.
+    """
 
     version: str
     digest: bytes
     deleting: bool
     group: str
     members: frozenset[tuple[str, str, str]]
+    gateway: str
     sources: tuple[str, ...]
     answer: dict[str, Any] = field(compare=False, hash=False)
     """Of gateways and members, what is told to the client: address, names and conditions."""
@@ -134,6 +138,7 @@ def seen_of(collection: Collection, item: dict[str, Any]) -> Seen:
         deleting="deletionTimestamp" in metadata,
         group=str(spec.get("group", "")),
         members=_members(item),
+        gateway=str(spec.get("sharing-key", "")) if collection == "members" else "",
         sources=tuple(filter(None, (part.strip() for part in sources.split(",")))),
         answer=answer,
     )

@@ -8,10 +8,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from epic.controller.apply import Action
 from epic.controller.core import IGNORED
 from epic.controller.desired import Address, Collection, Desired, EpicConnection, Item
+from epic.controller.mirror.moves import Moves
 from epic.controller.mirror.observed import COLLECTIONS, ClientOf, Observed
 from epic.controller.mirror.writes import Writer
 from epic.controller.objects import NOTHING_UNSEEN, Unseen
@@ -105,8 +107,10 @@ class Mirror:
         todo = self._take(desired)
         # What may be made is noted before it is made: after a crash it is still known.
         self._remember(self.state.with_items(todo, desired.connections))
-        outcomes += [outcome for item in todo if (outcome := self._write(item, unlisted)) is not None]
-        outcomes += self._prune(desired, unseen, place, confirmed, unlisted)
+        moves = Moves(self.observed, self.state.owned, desired.proxies)
+        outcomes += [out for item in todo if (out := self._write(item, moves, unlisted)) is not None]
+        kept = partial(_is_kept, desired, unseen, moves)
+        outcomes += self._prune(kept, place, confirmed, unlisted)
         return [*outcomes, *self._warned(desired)]
 
     def _warned(self, desired: Desired) -> Iterator[Outcome]:
@@ -182,23 +186,31 @@ class Mirror:
         if addresses:
             self._unsettled |= {key for key, item in self._last.items() if item.address in addresses}
 
-    def _write(self, item: Item, unlisted: dict[tuple[str, str], str]) -> Outcome | None:
-        outcome = self._attempt(str(item.ref), item.address, unlisted, lambda: self._writer.write(item))
+    def _write(self, item: Item, moves: Moves, unlisted: dict[tuple[str, str], str]) -> Outcome | None:
+        written = item
+
+        def act() -> Action:
+            nonlocal written
+            written = moves.around(item)
+            return self._writer.write(written)
+
+        outcome = self._attempt(str(item.ref), item.address, unlisted, act)
         if outcome.action == "failed":
+            moves.note_failed(item, outcome.reason)
             return outcome
-        self._unsettled.discard(id(item))
+        if written is item:
+            self._unsettled.discard(id(item))
         return outcome if outcome.action != "unchanged" else None
 
     def _prune(
         self,
-        desired: Desired,
-        unseen: Unseen,
+        is_kept: Callable[[Owned], bool],
         place: Place | None,
         confirmed: bool,
         unlisted: dict[tuple[str, str], str],
     ) -> list[Outcome]:
         owned_loose = (self.state.owned[address] for address in sorted(self._loose))
-        gone = [owned for owned in owned_loose if not _hidden(owned, desired, unseen)]
+        gone = [owned for owned in owned_loose if not is_kept(owned)]
         self.held = "" if confirmed else self._reason_to_hold(gone, place)
         if self.held:
             return []
@@ -259,9 +271,10 @@ class Mirror:
             self._read = state
 
 
-def _hidden(owned: Owned, desired: Desired, unseen: Unseen) -> bool:
+def _is_kept(desired: Desired, unseen: Unseen, moves: Moves, owned: Owned) -> bool:
+    """Whether it stays though it is not desired: it may be, or what is to be in its place is not there."""
     in_blind = owned.source in unseen.files or (not owned.source and bool(unseen.files))
-    return in_blind or owned.ref in desired.held or owned.ref in unseen.refs
+    return in_blind or owned.ref in desired.held or owned.ref in unseen.refs or moves.keeps(owned)
 
 
 def failures(outcomes: Iterable[Outcome], action: Action = "failed") -> list[str]:
