@@ -351,7 +351,7 @@ async def test_gateways_of_an_account_never_share_a_dns_name(admin: httpx.AsyncC
     assert (await admin.post(short, json=proxy_body())).status_code == 302
     same = proxy_body("U2", **{"display-name": "web"})
     reply = await admin.post(short, json=same)
-    assert (reply.status_code, reply.json()["reason"]) == (409, "Conflict")
+    assert (reply.status_code, reply.json()["reason"]) == (409, "NameTaken")
     assert "is that of gateway 'U1' ('web' of namespace 'shop')" in reply.json()["error"]
     await admin.delete(U1)
     assert (await admin.post(short, json=same)).status_code == 302
