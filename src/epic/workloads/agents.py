@@ -7,7 +7,6 @@ import asyncio
 import logging
 import math
 from collections.abc import AsyncIterator
-from itertools import islice
 from typing import Any
 
 import grpc
@@ -29,7 +28,7 @@ log = logging.getLogger(__name__)
 
 _TUNNELS_OF_PART = 1000
 _PARTS = 1000
-_DROPS_KEPT = 200
+_DROPS_OF_PART = 200
 _WORD_MAX = 64
 _EPOCHS = 2
 _PAUSE_SECONDS = 0.25
@@ -60,12 +59,16 @@ class WorkloadAgents(epic_pb2_grpc.WorkloadServiceServicer):
         if name in self._reporting:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"node {place.node!r} is reporting")
         self._reporting.add(name)
-        asyncio.get_running_loop().call_later(_PAUSE_SECONDS, self._reporting.discard, name)
+        loop = asyncio.get_running_loop()
+        free = loop.time() + _PAUSE_SECONDS
         try:
             async with asyncio.timeout(_REPORT_SECONDS):
                 await self._take(place, request_iterator, context)
         except TimeoutError:
             await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "the report did not come to an end")
+        finally:
+            # Not before it has ended: a late one would replace a newer one.
+            loop.call_at(max(free, loop.time()), self._reporting.discard, name)
         return epic_pb2.WorkloadReportReply()
 
     async def RenewCertificate(  # noqa: N802 - the name that gRPC calls
@@ -89,20 +92,24 @@ class WorkloadAgents(epic_pb2_grpc.WorkloadServiceServicer):
         self, place: Place, parts: AsyncIterator[epic_pb2.WorkloadReport], context: _Context
     ) -> None:
         own = await asyncio.to_thread(self._own, place)
+        if not own:
+            # Nodes' names are free: what is not about a tunnel is nothing to keep or to read.
+            return
         ends: dict[int, End] = {}
-        first: epic_pb2.WorkloadReport | None = None
-        count = 0
+        drops: dict[str, int] = {}
+        applied = count = 0
         async for part in parts:
             count += 1
-            if count > _PARTS or len(part.tunnels) > _TUNNELS_OF_PART:
+            if count > _PARTS or len(part.tunnels) > _TUNNELS_OF_PART or len(part.drops) > _DROPS_OF_PART:
                 words = f"a report has at most {_PARTS} parts of {_TUNNELS_OF_PART} tunnels"
+                words += f" and {_DROPS_OF_PART} reasons for drops"
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, words)
-            first = first or part
+            if count == 1:
+                drops, applied = {word[:_WORD_MAX]: n for word, n in part.drops.items()}, part.applied
             ends.update((said.id, end_of(said)) for said in part.tunnels if said.id in own)
             await asyncio.sleep(0)
-        if own and first is not None:
-            drops = {word[:_WORD_MAX]: n for word, n in islice(first.drops.items(), _DROPS_KEPT)}
-            self._live.take(place, ends, drops, first.applied or None)
+        if count:
+            self._live.take(place, ends, drops, applied or None)
 
     def _own(self, place: Place) -> set[int]:
         key = (place.account, place.cluster, place.node)

@@ -20,7 +20,7 @@ from epic.live import Place
 from epic.model.base import now
 from epic.model.resources import Account, AccountSpec, GWEndpointSlice, Node, Tunnel, User
 from epic.proto import epic_pb2, epic_pb2_grpc
-from epic.workloads import streams
+from epic.workloads import agents, streams
 
 DENIED = grpc.StatusCode.PERMISSION_DENIED
 
@@ -239,6 +239,37 @@ async def test_a_report_in_parts_counts_when_all_have_come(site: Site) -> None:
     assert (first.end.rx_packets, first.end.hello_age, first.end.holds.signing) == (9, 2, 1)
     assert (last.end.hello_age, last.end.loss) == (None, 0.5)
     assert site.live.drops([place])[place][0] == {"tag_wrong": 2}
+
+
+async def test_a_report_of_more_reasons_for_drops_than_there_are_is_refused(site: Site) -> None:
+    part = epic_pb2.WorkloadReport(drops={str(number): 1 for number in range(201)})
+    async with site.serving(), site.channel(await site.enrol("shop")) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await report(channel, part)
+    assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_of_a_node_without_tunnels_no_report_is_read(site: Site) -> None:
+    async with site.serving(), site.channel(await site.enrol("shop", "n2")) as channel:
+        call = epic_pb2_grpc.WorkloadServiceStub(channel).Report(timeout=60)
+        # It has not come to an end.
+        await call.write(epic_pb2.WorkloadReport(applied=5))
+        assert await call == epic_pb2.WorkloadReportReply()
+
+
+async def test_a_node_has_one_report_at_a_time_until_it_has_ended(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agents, "_PAUSE_SECONDS", 0)
+    async with site.serving(), site.channel(await site.enrol("shop")) as channel:
+        first = epic_pb2_grpc.WorkloadServiceStub(channel).Report(timeout=60)
+        await first.write(epic_pb2.WorkloadReport(applied=5))
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await report(channel, epic_pb2.WorkloadReport(applied=6))
+        assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        await first.done_writing()
+        assert await first == epic_pb2.WorkloadReportReply()
+    assert site.live.applied(Place("shop", "c", "n1"))[0] == 5
 
 
 async def test_a_part_that_is_too_large_is_refused(site: Site) -> None:
