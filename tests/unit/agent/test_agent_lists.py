@@ -148,6 +148,45 @@ def test_what_an_agent_wrote_that_knew_no_versions_is_gone_on_with(tmp_path: Pat
     assert lists.versions(SHOP) == {"7": ""}
 
 
+@pytest.mark.parametrize("key", [("tunnel of " + SHOP, "2"), ("list", SHOP)])
+def test_a_row_that_makes_no_sense_costs_its_own_list_the_word_that_it_is_whole(
+    tmp_path: Path, key: store.Key
+) -> None:
+    lists = opened(tmp_path)
+    lists.expect([SHOP, BANK], complete=True)
+    take(lists, SHOP, 1, 2)
+    take(lists, BANK, 3)
+    lists.close()
+    store.write(tmp_path, {key: ("", b"{}")})
+    for _ in range(2):  # it is no more whole the second time
+        again = opened(tmp_path)
+        again.expect([SHOP, BANK], complete=True)
+        assert {1, 3} <= again.tunnels.keys()
+        assert (again.complete, again.revisions()) == (False, {BANK: 5})
+        again.close()
+    again.update(SHOP, tunnels(4), ["1", "2"])
+    again.mark(SHOP, 6)
+    assert (again.tunnels.keys(), again.complete) == ({3, 4}, True)
+    again.close()
+    last = opened(tmp_path)
+    assert (last.tunnels.keys(), last.revisions()) == ({3, 4}, {SHOP: 6, BANK: 5})
+
+
+def test_a_list_of_which_a_row_makes_no_sense_goes_when_no_manifest_names_it(tmp_path: Path) -> None:
+    lists = opened(tmp_path)
+    lists.expect([SHOP], complete=True)
+    take(lists, SHOP, 1)
+    lists.close()
+    store.write(tmp_path, {("tunnel of " + SHOP, "2"): ("", b"{}")})
+    again = opened(tmp_path)
+    again.expect([], complete=False)
+    assert (again.tunnels.keys(), again.complete) == ({1}, False)
+    again.expect([], complete=True)
+    assert (again.tunnels.keys(), again.complete) == (set(), True)
+    again.close()
+    assert [*store.read(tmp_path, ["list", "tunnel of " + SHOP])] == []
+
+
 def test_a_tunnel_comes_back_from_the_disk_as_it_was() -> None:
     keys = [{"epoch": epoch, "secret": bytes([epoch] * 16).hex()} for epoch in (4, 5)]
     tunnel = plan.read(document(1) | {"keys": keys, "signing-epoch": 4, "endpoints": ["10.0.0.1", "fd00::1"]})

@@ -18,6 +18,7 @@ from epic.cache.store import CachedStore
 from epic.live import Live, Place
 from epic.model.resources import GWEndpointSlice, GWRoute, Node, NodeStatus, Tunnel
 from epic.reconcile.counts.workload_index import Told
+from epic.store.objects import Key, Unreadable
 from epic.tunnels import WorkloadNode
 from epic.workloads import followed
 from epic.workloads.followed import FollowedAccount, FollowedAccounts, News
@@ -271,3 +272,24 @@ async def test_what_is_asked_for_anew_is_not_let_go_of_when_the_time_of_what_was
         with accounts.of("shop") as same:
             assert same is used
         assert accounts._watcher is not None
+
+
+@pytest.mark.parametrize("kind", [Tunnel, GWEndpointSlice])
+async def test_what_cannot_be_read_takes_nothing_from_a_node_that_waits_until_it_can(
+    store: CachedStore, accounts: FollowedAccounts, monkeypatch: pytest.MonkeyPatch, kind: Any
+) -> None:
+    name = "7" if kind is Tunnel else "s1"
+    unreadable = Unreadable(Key(kind.kind, "shop", name), 1, "of another version")
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "unreadable", lambda: [unreadable])
+        with accounts.of("shop") as shop, accounts.of("bank") as bank:
+            async with following(shop) as news, following(bank) as others:
+                waiting = asyncio.create_task(news())
+                assert names((await others()).told) == ["8"]
+                change(store, GWEndpointSlice, "bank", "s1", spec=piece("bank", "10.1.0.9").spec)
+                await others()
+                assert not waiting.done()
+                metadata = store.get(kind, "shop", name).metadata
+                labels = {"labels": {"now": "readable"}}
+                change(store, kind, "shop", name, metadata=metadata.model_copy(update=labels))
+                assert names((await waiting).told) == ["7"]

@@ -17,6 +17,7 @@ from argon2 import PasswordHasher
 from workload_site import PASSWORD, Site, eventually, piece, route, running, tunnel
 
 from epic.agent.control.certificate import CertificateRenewer
+from epic.agent.workload.control import session
 from epic.agent.workload.control.reports import ReportedList, StatusReporter, StatusSample
 from epic.agent.workload.control.session import TunnelIntake, TunnelSession
 from epic.agent.workload.lists import TunnelLists
@@ -180,6 +181,32 @@ async def test_an_agent_that_starts_again_needs_neither_server_nor_another_certi
         with again.running():
             await eventually(lambda: again.lists.tunnels.keys() == {7, 8})
         assert again.certificate == before
+
+
+async def test_a_node_that_hears_nothing_says_so_enrols_anew_and_finds_where_the_server_is_now(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "_LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(session, "_SILENT_SECONDS", 0.1)
+    monkeypatch.setattr(session, "_LONGEST_SILENT_SECONDS", 0.1)
+    async with serving(site) as server:
+        node = Node(site, server)
+        with node.running():
+            await eventually(lambda: node.lists.complete)
+        (address,) = node.directory.glob("identities/*/address")
+        address.write_text("127.0.0.1:1")
+        user = site.store.get(User, "shop", "shop")
+        with site.change() as transaction:
+            transaction.delete(User, "shop", "shop")
+        again = Node(site, server)
+        with again.running():
+            await eventually(lambda: any("nothing is heard" in line for line in again.session.problems))
+            await eventually(lambda: any("refuses user" in line for line in again.session.problems))
+            assert again.certificate == node.certificate
+            site.put(user, tunnel("shop", 8))
+            await eventually(lambda: again.lists.tunnels.keys() == {7, 8})
+            await eventually(lambda: again.session.problems == ())
+    assert address.read_text() == f"127.0.0.1:{site.service.port}"
 
 
 async def test_a_certificate_is_renewed_with_itself_and_shown_by_the_next_connection(site: Site) -> None:

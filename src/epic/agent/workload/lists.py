@@ -46,20 +46,23 @@ class TunnelLists:
         return self._saver.problems
 
     def restore(self) -> None:
-        """Go on with what was written; what cannot be read is as if it had never been."""
+        """Go on with what was written; a list of which something cannot be read is not known to be whole."""
         try:
-            self._lists = storage.load(self._directory)
-        except (store.Damaged, ValueError) as error:
-            path = self._directory / store.FILE
-            log.error("%s: %s; waiting for the servers to list the tunnels again", path, error)
+            self._lists, self._begun, complaints = storage.load(self._directory)
+        except store.Damaged as error:
+            complaints = (str(error),)
             store.remove(self._directory)
+        for complaint in complaints:
+            path = self._directory / store.FILE
+            log.error("%s: %s; waiting for the server to list the tunnels again", path, complaint)
         self._merge()
 
     def expect(self, labels: Collection[str], *, complete: bool) -> None:
         """The manifests name these; unless `complete`, they may name others that cannot be read now."""
-        kept = set(labels) if complete else {*labels, *self._lists}
-        for label in self._lists.keys() - kept:
-            self._save(storage.rows(label, {}, self._lists.pop(label).tunnels))
+        kept = set(labels) if complete else {*labels, *self._lists, *self._begun}
+        for label in (self._lists.keys() | self._begun.keys()) - kept:
+            listed = self._lists.pop(label, None) or self._begun[label]
+            self._save(storage.rows(label, {}, {*listed.tunnels, *listed.stale}))
             self._save(storage.list_row(label, None))
         self._begun = {label: listed for label, listed in self._begun.items() if label in kept}
         self._known.expect([_MANIFESTS, *kept])
@@ -74,6 +77,7 @@ class TunnelLists:
         if listed is None:
             # Not yet known to be whole: it counts, and is written when it is.
             listed = self._begun.setdefault(label, Listed())
+            listed.stale.update(removed)
         else:
             self._save(storage.rows(label, updated, removed))
         listed.tunnels.update(updated)
@@ -85,7 +89,8 @@ class TunnelLists:
         """What the server lists is whole, as of this revision."""
         if label not in self._lists:
             self._lists[label] = listed = self._begun.pop(label, Listed())
-            self._save(storage.rows(label, listed.tunnels))
+            self._save(storage.rows(label, listed.tunnels, listed.stale - listed.tunnels.keys()))
+            listed.stale.clear()
         self._lists[label].revision = revision
         self._save(storage.list_row(label, revision))
         self._known.mark(label)

@@ -30,6 +30,17 @@ class Listed:
 
     tunnels: dict[str, Versioned] = field(default_factory=dict, repr=False)
     revision: int = 0
+    stale: set[str] = field(default_factory=set, repr=False)
+    """Names of rows on disk that are to go once the list is whole."""
+
+
+class Loaded(NamedTuple):
+    """The lists on disk by label, and what of it made no sense."""
+
+    whole: dict[str, Listed]
+    begun: dict[str, Listed]
+    """Those of which a row made no sense, without it."""
+    complaints: tuple[str, ...]
 
 
 def rows(label: str, updated: Mapping[str, Versioned], removed: Iterable[str] = ()) -> store.Rows:
@@ -46,18 +57,30 @@ def list_row(label: str, revision: int | None) -> store.Rows:
     return {(_LIST, label): None if revision is None else (str(revision), b"")}
 
 
-def load(directory: Path) -> dict[str, Listed]:
-    """The last lists by label; raises `store.Damaged` or ValueError."""
-    lists = {
-        row.name: Listed(revision=int(row.version))
-        for _, found in store.read(directory, [_LIST])
-        for row in found
-    }
-    for kind, found in store.read(directory, [f"{_TUNNEL}{label}" for label in lists]):
+def load(directory: Path) -> Loaded:
+    """The last lists; raises `store.Damaged`."""
+    lists: dict[str, Listed] = {}
+    complaints: dict[str, str] = {}
+    for _, found in store.read(directory, [_LIST]):
         for row in found:
-            tunnel = plan.read(json.loads(row.body))
-            lists[kind.removeprefix(_TUNNEL)].tunnels[row.name] = Versioned(row.version, tunnel)
-    return lists
+            lists[row.name] = listed = Listed()
+            try:
+                listed.revision = int(row.version)
+            except ValueError as error:
+                complaints[row.name] = f"{row.name}: {error}"
+    for kind, found in store.read(directory, [f"{_TUNNEL}{label}" for label in lists]):
+        label = kind.removeprefix(_TUNNEL)
+        for row in found:
+            try:
+                tunnel = plan.read(json.loads(row.body))
+            except ValueError as error:
+                lists[label].stale.add(row.name)
+                complaints[label] = f"{label}: {error}"
+            else:
+                lists[label].tunnels[row.name] = Versioned(row.version, tunnel)
+    whole = {label: listed for label, listed in lists.items() if label not in complaints}
+    begun = {label: lists[label] for label in complaints}
+    return Loaded(whole, begun, tuple(complaints.values()))
 
 
 def _text(tunnel: WorkloadTunnel) -> str:

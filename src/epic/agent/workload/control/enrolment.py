@@ -56,14 +56,21 @@ class Enrolment:
         """See that there is a certificate; how long it is valid yet, in seconds. Raises EpicError."""
         left = await self._left()
         if left <= 0:
-            try:
-                await self._enrol()
-            except (RenewalError, OSError, KeyError, ValueError) as error:
-                raise Unavailable(f"this node gets no certificate: {error}") from error
+            await self.enrol()
             left = await self._left()
         if left <= 0:
             raise Unavailable("the certificate that this node got has ended; is its clock right?")
         return left
+
+    async def enrol(self) -> None:
+        """Ask for a certificate, and where and by which authorities the server is known. Raises EpicError.
+
+        What is there stays when the answer is none.
+        """
+        try:
+            await self._enrol()
+        except (RenewalError, OSError, KeyError, ValueError) as error:
+            raise Unavailable(f"this node gets no certificate: {error}") from error
 
     def forget(self) -> None:
         """The server refuses the certificate."""

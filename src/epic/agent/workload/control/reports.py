@@ -39,8 +39,9 @@ class StatusSample:
 
 
 class ReportedList(NamedTuple):
-    """The tunnels that a server listed, and the revision of its list that is carried out whole; 0: none.
+    """The tunnels that a server listed, and the revision up to which all removals are carried out; 0: none.
 
+    A tunnel of that revision that made no sense here was refused, and is what it was before.
     `channel`: where it is told of them; None: nowhere now.
     """
 

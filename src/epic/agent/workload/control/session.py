@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -27,6 +28,10 @@ log = logging.getLogger(__name__)
 
 _FIRST_SECONDS = 0.5
 _LONGEST_SECONDS = 30.0
+_LOOK_SECONDS = 5.0
+# When nothing is heard for so long, the server may have another port or other authorities than it had.
+# Each node comes at a time of its own, and ever more seldom.
+_SILENT_SECONDS, _LONGEST_SILENT_SECONDS = 180.0, 3600.0
 
 
 class TunnelIntake:
@@ -119,7 +124,12 @@ class TunnelSession:
         )
         works: list[asyncio.Task[object]] = [
             asyncio.create_task(work)
-            for work in (client.run(), self._enrolment.renewer.run(), refused.wait())
+            for work in (
+                client.run(),
+                self._enrolment.renewer.run(),
+                self._mind_silence(client),
+                refused.wait(),
+            )
         ]
         try:
             await asyncio.wait(works, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -134,3 +144,26 @@ class TunnelSession:
             if not work.cancelled():
                 work.result()  # what has failed says so
         return client.heard
+
+    async def _mind_silence(self, client: DeltaClient) -> None:
+        """Enrol anew when nothing was heard for minutes; the next connection is made by what is told."""
+        since, patience = time.monotonic(), _spread(_SILENT_SECONDS)
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            now = time.monotonic()
+            if client.heard:
+                self._troubles.report("silence", "")
+                since, patience = now, _spread(_SILENT_SECONDS)
+            elif now - since >= patience:
+                text = f"tunnels of account {self._account}: nothing is heard of the control plane"
+                try:
+                    await self._enrolment.enrol()
+                except EpicError as error:
+                    self._troubles.report("silence", f"{text}, and {error}")
+                else:
+                    self._troubles.report("silence", f"{text}; this node has enrolled anew")
+                since, patience = time.monotonic(), min(2 * patience, _spread(_LONGEST_SILENT_SECONDS))
+
+
+def _spread(seconds: float) -> float:
+    return seconds * random.uniform(0.5, 1)  # noqa: S311 - nodes are to come at different times
