@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from types import ModuleType
 
@@ -33,7 +34,7 @@ from agent_namespaces import Namespace
 from firewall_rules import firewall_rules
 
 import epic.bpf
-from epic.bpf.dataplane import Dataplane
+from epic.bpf.dataplane import Address, Dataplane, Endpoint
 from epic.bpf.packets import wire
 
 ROOT = Path(__file__).parents[3]
@@ -55,16 +56,21 @@ def _instances() -> ModuleType:
     return module
 
 
-class PinnedDataplane(Dataplane):
-    """What is pinned; its descriptors go with it, for tests that wait look hundreds of times."""
-
-    def __del__(self) -> None:
-        self.close()
-
-
 def plane(pins: Path) -> Dataplane:
     """What is pinned there. A new one each time: it remembers what it read, for nobody else should write."""
-    return PinnedDataplane(pins, Path(epic.bpf.__file__).with_name("gue.bpf.o"))
+    return Dataplane(pins, Path(epic.bpf.__file__).with_name("gue.bpf.o"))
+
+
+def endpoints_at(pins: Path) -> dict[tuple[Address, Address], Endpoint]:
+    """The endpoints that are pinned there. Its descriptors go at once: who waits looks hundreds of times."""
+    with closing(plane(pins)) as dataplane:
+        return dataplane.endpoints()
+
+
+def tunnel_ids_at(pins: Path) -> set[int]:
+    """The ids of the tunnels that are pinned there; see `endpoints_at`."""
+    with closing(plane(pins)) as dataplane:
+        return dataplane.tunnel_ids()
 
 
 async def eventually(condition: Callable[[], bool], within: float = 5.0, what: str = "it") -> float:

@@ -16,7 +16,7 @@ from ipaddress import IPv4Address
 
 import pytest
 from agent_control import INSIDE, INTERFACE, PUBLIC, TUNNEL_ID, Gateway, snapshot
-from agent_node import FAR, Node, eventually, plane, say_hello
+from agent_node import FAR, Node, endpoints_at, eventually, plane, say_hello, tunnel_ids_at
 
 from epic.ads.snapshot import ENDPOINT
 from epic.bpf.dataplane import Dataplane, Endpoint
@@ -88,21 +88,21 @@ async def test_a_refused_change_leaves_the_gateway_as_it_was(serving: Node) -> N
 
 
 async def test_endpoints_follow_the_control_plane(serving: Node) -> None:
-    assert dataplane(serving).endpoints() == {(INSIDE, BACKEND): Endpoint(TUNNEL_ID)}
+    assert endpoints_at(serving.pins) == {(INSIDE, BACKEND): Endpoint(TUNNEL_ID)}
     serving.control.publish(snapshot(str(BACKEND), str(OTHER)))
-    await eventually(lambda: len(dataplane(serving).endpoints()) == 2, what="the new endpoint")
+    await eventually(lambda: len(endpoints_at(serving.pins)) == 2, what="the new endpoint")
     serving.control.publish(snapshot(str(OTHER)))
-    await eventually(lambda: dataplane(serving).endpoints() == {(INSIDE, OTHER): Endpoint(TUNNEL_ID)}, 60)
+    await eventually(lambda: endpoints_at(serving.pins) == {(INSIDE, OTHER): Endpoint(TUNNEL_ID)}, 60)
 
 
 async def test_an_endpoint_keeps_its_tunnel_while_envoy_may_use_it(serving: Node) -> None:
     serving.freeze_envoy()
     serving.control.publish(snapshot(str(OTHER)))
-    await eventually(lambda: (INSIDE, OTHER) in dataplane(serving).endpoints())
+    await eventually(lambda: (INSIDE, OTHER) in endpoints_at(serving.pins))
     await asyncio.sleep(0.5)
-    assert (INSIDE, BACKEND) in dataplane(serving).endpoints()
+    assert (INSIDE, BACKEND) in endpoints_at(serving.pins)
     serving.thaw_envoy()
-    await eventually(lambda: (INSIDE, BACKEND) not in dataplane(serving).endpoints(), 60)
+    await eventually(lambda: (INSIDE, BACKEND) not in endpoints_at(serving.pins), 60)
 
 
 async def test_an_endpoint_without_a_tunnel_gets_no_requests(serving: Node) -> None:
@@ -156,13 +156,13 @@ async def test_a_restart_of_the_agent_touches_nothing(serving: Node, how: str) -
             assert serving.get() == "hi\n"
             await asyncio.sleep(0.02)
     assert serving.is_announced()
-    assert dataplane(serving).endpoints() == {(INSIDE, BACKEND): Endpoint(TUNNEL_ID)}
+    assert endpoints_at(serving.pins) == {(INSIDE, BACKEND): Endpoint(TUNNEL_ID)}
 
 
 async def test_a_removed_gateway_leaves_nothing(serving: Node) -> None:
     serving.control.publish({})
     await eventually(lambda: not serving.is_announced())
-    await eventually(lambda: not dataplane(serving).tunnel_ids(), what="the removal of the tunnel")
+    await eventually(lambda: not tunnel_ids_at(serving.pins), what="the removal of the tunnel")
     await eventually(lambda: is_clean(serving), what="the removal of everything")
     serving.remove_instance()
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from agent_control import INSIDE, INSIDE6, TUNNEL_ID, Gateway, snapshot
 from agent_namespaces import Namespace
-from agent_node import FAR, UNDERLAY, UNDERLAY6, Node, eventually, plane
+from agent_node import FAR, UNDERLAY, UNDERLAY6, Node, endpoints_at, eventually, plane
 from agent_workload import ADDRESS, ADDRESS6, Workload, tunnel_list
 
 from epic.bpf.dataplane import Endpoint, Pair
@@ -51,7 +51,7 @@ async def make(node: Node, tmp_path: Path, bpffs: Path) -> AsyncIterator[Make]:
 
 def endpoints(workload: Workload) -> dict[Pair, Endpoint]:
     with workload.namespace:
-        return plane(workload.pins).endpoints()
+        return endpoints_at(workload.pins)
 
 
 def fetch(node: Node, backend: str) -> str:

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import pytest
 from agent_control import INSIDE, KEY, PUBLIC, TUNNEL_ID, Gateway
-from agent_node import Node, eventually, plane
+from agent_node import Node, endpoints_at, eventually, plane, tunnel_ids_at
 from agent_workload import ADDRESS, Workload, tunnel_list
 
 from epic.agent.runtime import store
@@ -178,7 +178,7 @@ async def test_a_request_under_way_to_an_endpoint_that_is_removed_is_answered(
     await eventually(lambda: "no healthy upstream" in node.get(), 60, "a new request that is refused")
     rest, _ = await under_way.communicate()
     assert len(begun) + len(rest) == size
-    await eventually(lambda: not plane(node.pins).endpoints(), 60, "the removal of the endpoint")
+    await eventually(lambda: not endpoints_at(node.pins), 60, "the removal of the endpoint")
 
 
 async def test_a_reboot_without_the_rest_api_changes_nothing(node: Node, workload: Workload) -> None:
@@ -265,7 +265,7 @@ async def test_what_is_listed_no_more_is_removed(node: Node, workload: Workload)
     await eventually(lambda: dataplane_endpoints(workload) == both, what="the second endpoint")
     workload.api.publish(tunnel_list())
     await eventually(lambda: not dataplane_endpoints(workload), 60, "the removal of the endpoints")
-    await eventually(lambda: not dataplane(workload).tunnel_ids() and not route(workload))
+    await eventually(lambda: not tunnel_ids_at(workload.pins) and not route(workload))
 
 
 async def test_a_clean_up_leaves_nothing(node: Node, workload: Workload) -> None:
@@ -281,7 +281,7 @@ async def test_a_clean_up_leaves_nothing(node: Node, workload: Workload) -> None
 
 def dataplane_endpoints(workload: Workload) -> set[tuple[IPv4Address, IPv4Address]]:
     try:
-        return set(dataplane(workload).endpoints())
+        return set(endpoints_at(workload.pins))
     except FileNotFoundError:
         # The programs are not loaded yet.
         return set()
