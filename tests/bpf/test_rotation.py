@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import os
-import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,11 +14,12 @@ import pytest
 from frames import ALL, ETHER, KEY, OLD_KEY, WRONG_KEY, Families, gue, outer, wrapped
 from host import GATEWAY, INSTANCE, Host, gateway_tunnel
 from scapy.layers.inet import TCP, UDP
-from testrun import REDIRECT, SHOT, Program
+from testrun import REDIRECT, SHOT
 
 pytestmark = pytest.mark.root
 
 ROUNDS = 10000
+HAMMER = Path(__file__).with_name("hammer.py")
 KEYS = {0: OLD_KEY, 1: KEY}
 INNER = pytest.mark.parametrize("families", ALL[:2], ids=str)
 
@@ -25,17 +27,23 @@ INNER = pytest.mark.parametrize("families", ALL[:2], ids=str)
 @contextmanager
 def hammering(pin: Path, ifindex: int, frames: list[bytes]) -> Iterator[None]:
     """These frames again and again through the program, on another processor."""
-    child = os.fork()
-    if child == 0:
-        program = Program(pin, ifindex)
-        while True:
-            for frame in frames:
-                program.run(frame)
-    try:
-        yield
-    finally:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(
+        [sys.executable, HAMMER, str(pin), str(ifindex)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    ) as child:
+        try:
+            assert child.stdin is not None
+            assert child.stdout is not None
+            child.stdin.writelines(f"{frame.hex()}\n" for frame in frames)
+            child.stdin.close()
+            assert child.stdout.readline() == "running\n"
+            yield
+        finally:
+            child.kill()
 
 
 @INNER

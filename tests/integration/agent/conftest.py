@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import AsyncIterator, Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import grpc
@@ -36,19 +35,6 @@ def grpc_threads() -> Iterator[None]:
     """gRPC's threads live while a channel does, in the network namespace in which the first was opened."""
     with grpc.insecure_channel("unix:nowhere"):
         yield
-
-
-@pytest.fixture(autouse=True)
-def threads_outside() -> Iterator[None]:
-    """No thread stays in a test's network namespace: another test's connections would begin there."""
-    own = Path("/proc/self/ns/net").readlink()
-    yield
-    inside = []
-    for thread in Path("/proc/self/task").iterdir():
-        with suppress(FileNotFoundError):  # it has ended
-            if (thread / "ns" / "net").readlink() != own:
-                inside.append((thread / "comm").read_text().strip())
-    assert not inside, f"threads in a network namespace of the test: {inside}"
 
 
 @pytest.fixture
