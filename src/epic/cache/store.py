@@ -48,6 +48,8 @@ _IN_TROUBLE_SECONDS = 0.1
 """The same while writes fail anyway."""
 _REACH_SECONDS = 10.0
 """How long after a commit its own process may take to hear of it."""
+_CLOSE_SECONDS = 30.0
+"""How long closing waits for the write that has begun."""
 
 
 class CachedStore(SnapshotReader):
@@ -79,15 +81,25 @@ class CachedStore(SnapshotReader):
             raise
 
     def close(self) -> None:
-        """Finish what is being written and give back all resources; the store must not be used afterwards."""
-        if not self._is_closed:
-            self._is_closed = True
+        """Finish what is being written and give back all resources. Later writes raise NotWritable."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        if not self._lock.acquire(timeout=_CLOSE_SECONDS):
+            # SQLite ends the process when a connection is closed that another thread uses.
+            log.error(
+                "%s is left open: a write has not ended for %.0f s", self.location.title, _CLOSE_SECONDS
+            )
+            return
+        try:
             # What goes on asks the store, which answers nobody any more then.
             try:
                 self._thread.end_work()
             finally:
                 self._thread.call(self._store.close())
                 self._thread.stop()
+        finally:
+            self._lock.release()
 
     @property
     def snapshot(self) -> Snapshot:
@@ -176,6 +188,8 @@ class CachedStore(SnapshotReader):
             self._writes.failed(error)
             raise error
         try:
+            if self._is_closed:
+                raise NotWritable(CANNOT_WRITE, "the store is closed")
             # They may have begun to fail in the meantime.
             yield 0.0 if self._writes.failing else seconds
         finally:

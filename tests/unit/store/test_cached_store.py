@@ -65,6 +65,33 @@ def test_what_another_process_writes_is_seen(reopen: Callable[[], CachedStore]) 
     eventually(lambda: names(one) == ["a", "b"])
 
 
+def test_closing_waits_for_the_write_that_has_begun_and_none_begins_afterwards(
+    reopen: Callable[[], CachedStore],
+) -> None:
+    store = reopen()
+    begun, may_end = threading.Event(), threading.Event()
+
+    def write() -> None:
+        with store.transaction() as transaction:
+            begun.set()
+            may_end.wait(60)
+            transaction.create(account("a"))
+
+    writer, closer = threading.Thread(target=write), threading.Thread(target=store.close)
+    writer.start()
+    assert begun.wait(60)
+    closer.start()
+    closer.join(0.3)
+    assert closer.is_alive()
+    may_end.set()
+    for thread in (writer, closer):
+        thread.join(60)
+    with pytest.raises(NotWritable) as refused:
+        create(store, "b")
+    assert refused.value.detail == "the store is closed"
+    assert names(reopen()) == ["a"]
+
+
 def test_transactions_of_two_processes_do_not_decide_by_what_the_other_changes(
     reopen: Callable[[], CachedStore],
 ) -> None:
