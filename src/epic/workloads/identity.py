@@ -11,7 +11,8 @@ from urllib.parse import quote, unquote
 
 from cryptography import x509
 
-from epic.ads.delta.server import Context, Refusal
+from epic.ads.delta.connection import Refusal
+from epic.ads.delta.kept import Context
 from epic.ads.identity.issuer import Issuer
 from epic.live import Place
 from epic.model.resources import Account, User

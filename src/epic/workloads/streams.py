@@ -17,7 +17,9 @@ import grpc
 from envoy.service.discovery.v3 import ads_pb2_grpc
 from envoy.service.discovery.v3 import discovery_pb2 as pb
 
-from epic.ads.delta.server import Context, DeltaServer, Refusal
+from epic.ads.delta.connection import Refusal
+from epic.ads.delta.kept import Context, KeepLimits
+from epic.ads.delta.server import DeltaServer
 from epic.ads.delta.unpaced import UnpacedStream
 from epic.live import Live, Place
 from epic.log_rate import LogRate
@@ -28,6 +30,7 @@ from epic.supervise import TellOnce
 from epic.tunnels import WorkloadNode
 from epic.workloads.followed import FollowedAccount, FollowedAccounts
 from epic.workloads.identity import WorkloadAuthorizer, WorkloadCaller, workload_caller
+from epic.workloads.memory import keep_refusal
 from epic.workloads.requests import StreamRequests
 from epic.workloads.tunnels import NodeTunnels
 
@@ -53,7 +56,8 @@ class _Fed:
 class WorkloadStreams(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ignore[misc]
     """Serves each workload node what is its own. It belongs to the event loop in which it is used first.
 
-    An account may have twice as many streams as workload nodes, and four of one node, the newest ones.
+    An account may have twice as many streams as workload nodes, and four of one node, the newest ones. What
+    they keep is limited for all of an account together.
     """
 
     def __init__(self, store: Store, live: Live, inside: IPv6Network) -> None:
@@ -71,7 +75,7 @@ class WorkloadStreams(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type:
             self,
             self.authorize,
             new_stream=UnpacedStream,
-            most_remembered=_REMEMBERED_BYTES,
+            keep=KeepLimits(_REMEMBERED_BYTES, _account, self._keep_refusal),
             on_room=self._tell_room,
             client_of=_client,
             most_streams=OF_NODE,
@@ -111,6 +115,12 @@ class WorkloadStreams(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type:
 
     def on_disconnect(self, node_id: str) -> None:
         """Nothing to do: silence is noticed by its reports."""
+
+    def _keep_refusal(self, account: str, kept: int, total: int) -> str | None:
+        found = self._store.find_readable(Account, "", account)
+        limit = (found.spec if found else AccountSpec()).tunnel_limit
+        # Tunnels that an account still has are named after its limit was lowered.
+        return keep_refusal(account, max(limit, AccountSpec().tunnel_limit), kept, total)
 
     def _no_room(self, place: Place) -> str | None:
         account = self._store.find_readable(Account, "", place.account)
@@ -187,6 +197,11 @@ def _client(context: Context) -> str:
     """Whose stream it is: before it may begin, it was asked for a certificate."""
     found = workload_caller(context)
     return found.identity.place.id if found is not None else ""
+
+
+def _account(context: Context) -> str:
+    found = workload_caller(context)
+    return found.identity.account if found is not None else ""
 
 
 async def identified(

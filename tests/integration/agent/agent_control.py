@@ -23,7 +23,8 @@ from envoy.service.discovery.v3 import ads_pb2_grpc
 from google.protobuf.json_format import ParseDict
 from google.protobuf.message import Message
 
-from epic.ads.delta.server import DeltaServer, Refusal
+from epic.ads.delta.connection import Refusal
+from epic.ads.delta.server import DeltaServer
 from epic.ads.snapshot import (
     CLUSTER,
     ENDPOINT,

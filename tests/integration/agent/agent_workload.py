@@ -20,7 +20,8 @@ from agent_namespaces import Namespace
 from agent_node import AGENT_ENVIRONMENT, FAR, UNDERLAY, Node
 from envoy.service.discovery.v3 import ads_pb2_grpc
 
-from epic.ads.delta.server import DeltaServer, Refusal
+from epic.ads.delta.connection import Refusal
+from epic.ads.delta.server import DeltaServer
 from epic.ads.identity.issuer import Issuer
 from epic.ads.snapshot import NODE_STATE, WORKLOAD_TUNNEL, Snapshot, versioned
 from epic.proto import epic_pb2, epic_pb2_grpc

@@ -16,7 +16,8 @@ import pytest
 import yaml
 from envoy.service.discovery.v3 import ads_pb2_grpc
 
-from epic.ads.delta.server import DeltaServer, Refusal
+from epic.ads.delta.connection import Refusal
+from epic.ads.delta.server import DeltaServer
 
 ENVOY = shutil.which("envoy")
 NODE = "epic-root.U1"

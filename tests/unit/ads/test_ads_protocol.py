@@ -98,6 +98,20 @@ def test_what_was_removed_stays_with_the_client_until_it_has_answered() -> None:
     assert not stream.may_have(CLUSTER, "b")
 
 
+def test_what_is_sent_is_remembered_until_it_is_answered_well_or_not() -> None:
+    for answer in (ack, nack):
+        stream = PacedStream()
+        stream.receive(subscribe(CLUSTER))
+        before = stream.remembered
+        (addition,) = stream.advance(snapshot(cds={"a": "1", "b": "2"}))
+        unanswered = stream.remembered
+        assert unanswered > before
+        stream.receive(pb.DeltaDiscoveryRequest(type_url=CLUSTER, response_nonce="another"))
+        assert stream.remembered == unanswered
+        stream.receive(answer(addition))
+        assert stream.remembered == before
+
+
 def test_a_wildcard_subscription_to_nothing_is_answered_once() -> None:
     stream = PacedStream()
     stream.receive(subscribe(LISTENER))

@@ -15,9 +15,10 @@ from envoy.service.discovery.v3 import ads_pb2_grpc
 from envoy.service.discovery.v3 import discovery_pb2 as pb
 from google.protobuf.wrappers_pb2 import StringValue
 
-from epic.ads.delta import server
+from epic.ads.delta import connection
 from epic.ads.delta.client import DeltaClient
-from epic.ads.delta.server import NODE_ACCEPTED, DeltaServer, Refusal
+from epic.ads.delta.connection import NODE_ACCEPTED, Refusal
+from epic.ads.delta.server import DeltaServer
 from epic.ads.delta.unpaced import UnpacedStream
 from epic.ads.snapshot import CLUSTER, LISTENER, Resources, versioned
 
@@ -157,7 +158,7 @@ async def test_a_refusal_reaches_the_listener_and_the_client_keeps_what_it_had(t
 async def test_what_a_client_refuses_to_let_go_of_it_is_asked_to_again_though_nothing_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "_INSIST_SECONDS", 0.01)
+    monkeypatch.setattr(connection, "_INSIST_SECONDS", 0.01)
     heard, handler = Recorder(), Keeping()
     servicer = DeltaServer(heard, everybody, new_stream=UnpacedStream)
     async with serving(tmp_path / "s", servicer), following(tmp_path / "s", "n1", handler):

@@ -18,7 +18,7 @@ from envoy.service.discovery.v3 import ads_pb2_grpc
 from envoy.service.discovery.v3 import discovery_pb2 as pb
 from google.rpc import code_pb2, status_pb2
 
-from epic.ads.delta.server import NODE_ACCEPTED, NODE_REMOVED
+from epic.ads.delta.connection import NODE_ACCEPTED, NODE_REMOVED
 from epic.ads.snapshot import Resources, Versioned
 
 log = logging.getLogger(__name__)

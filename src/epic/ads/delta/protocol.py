@@ -133,12 +133,7 @@ class Stream(ABC):
     def remembered(self) -> int:
         """Bytes that are kept because of what the client said, or has not answered; about."""
         return sum(
-            NAME_BYTES
-            + subscription.named
-            + sum(
-                NAME_BYTES * (1 + len(sent.updated) + len(sent.removed))
-                for sent in subscription.outstanding.values()
-            )
+            NAME_BYTES + subscription.named + subscription.unanswered
             for subscription in self._subscriptions.values()
         )
 
@@ -277,7 +272,7 @@ class PacedStream(Stream):
 
 
 def _answer(subscription: Subscription, request: pb.DeltaDiscoveryRequest) -> Acked | Refused | None:
-    sent = subscription.outstanding.pop(request.response_nonce, None)
+    sent = subscription.answered(request.response_nonce)
     if sent is None:
         return None
     if request.HasField("error_detail"):

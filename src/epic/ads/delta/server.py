@@ -5,50 +5,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, NoReturn, Protocol
+from typing import Any, Protocol
 
 import grpc
 from envoy.service.discovery.v3 import ads_pb2_grpc
 from envoy.service.discovery.v3 import discovery_pb2 as pb
 
+from epic.ads.delta.connection import NODE_ACCEPTED, Connection, Refusal, first_of, held_at_first
+from epic.ads.delta.kept import Context, KeepLimits, Kept
 from epic.ads.delta.protocol import Acked, PacedStream, Refused, Stream
 from epic.ads.snapshot import Differing, Snapshot
 from epic.log_rate import LogRate
 
 log = logging.getLogger(__name__)
 
-Context = grpc.aio.ServicerContext[pb.DeltaDiscoveryRequest, pb.DeltaDiscoveryResponse]
-# Requests that wait because the client does not read our responses; then no more are read from it.
-_WAITING_BYTES = 8 << 20
-_REQUEST_BYTES = 1000
-_INSIST_SECONDS = 10.0
-# Names to take in before others have their turn: a millisecond or two.
-_MOST_AT_ONCE = 1000
 _WORDS = 500
 _NAMES = 5
-NODE_ACCEPTED = "epic-node-accepted"
-"""Initial metadata of a stream that is served, sent before anything else."""
-NODE_REMOVED = "epic-node-removed"
-"""Trailing metadata of a refused call: the node was removed, and is to drop all that it has of EPIC's."""
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """Why a node may not be served; `removed` says that it is not one any more."""
-
-    message: str
-    removed: bool = False
-
-    async def abort(self, context: grpc.aio.ServicerContext[Any, Any]) -> NoReturn:
-        """End the call with it."""
-        metadata = ((NODE_REMOVED, "true"),) if self.removed else ()
-        await context.abort(grpc.StatusCode.PERMISSION_DENIED, self.message, metadata)
-        raise AssertionError("abort raises")
-
 
 Authorize = Callable[[str, Context], Refusal | None]
 """Given the node id and the context: why the node may not be served, or None."""
@@ -70,101 +44,13 @@ class Listener(Protocol):
         """The node's last stream has ended."""
 
 
-class _Connection:
-    """One stream of a node: its state, and the event that something is to be looked at."""
-
-    def __init__(self, context: Context, stream: Stream) -> None:
-        self.context = context
-        self.stream = stream
-        self.refused: asyncio.Future[Refusal] = asyncio.get_running_loop().create_future()
-        self.wake = asyncio.Event()
-        self.ended = False
-        self._requests: deque[tuple[pb.DeltaDiscoveryRequest, int]] = deque()
-        self._waiting = 0
-        self._room = asyncio.Event()
-        self._insist: asyncio.TimerHandle | None = None
-
-    async def read(self, requests: AsyncIterator[pb.DeltaDiscoveryRequest]) -> None:
-        """Take in the client's requests till it ends the stream."""
-        try:
-            async for request in requests:
-                self.add(request)
-                while self._waiting > _WAITING_BYTES:
-                    self._room.clear()
-                    await self._room.wait()
-        finally:
-            self.ended = True
-            self.wake.set()
-
-    def add(self, request: pb.DeltaDiscoveryRequest) -> None:
-        """Have the request answered in its turn."""
-        size = _REQUEST_BYTES + request.ByteSize()
-        self._requests.append((request, size))
-        self._waiting += size
-        self.wake.set()
-
-    def take(self) -> Iterator[pb.DeltaDiscoveryRequest]:
-        """The requests that wait."""
-        while self._requests:
-            request, size = self._requests.popleft()
-            self._waiting -= size
-            self._room.set()
-            yield request
-
-    def insist_later(self) -> None:
-        """If the client has refused to let go of something, ask it again in a while."""
-        if self._insist is None and self.stream.keeps:
-            loop = asyncio.get_running_loop()
-            self._insist = loop.call_later(_INSIST_SECONDS, self._ask_again)
-
-    def refuse(self, refusal: Refusal) -> None:
-        """End it for this reason, unless it ends for another one."""
-        if not self.refused.done():
-            self.refused.set_result(refusal)
-
-    def end(self) -> None:
-        """Nothing is sent any more."""
-        if self._insist is not None:
-            self._insist.cancel()
-
-    def _ask_again(self) -> None:
-        self._insist = None
-        self.stream.insist()
-        self.wake.set()
-
-
-async def _held_at_first(request: pb.DeltaDiscoveryRequest) -> dict[str, str]:
-    """What the client has at the beginning: it may be 100,000 resources."""
-    held: dict[str, str] = {}
-    for number, (name, version) in enumerate(request.initial_resource_versions.items(), 1):
-        held[name] = version
-        if not number % _MOST_AT_ONCE:
-            await asyncio.sleep(0)
-    return held
-
-
-async def _first_of(
-    requests: AsyncIterator[pb.DeltaDiscoveryRequest], refused: asyncio.Future[Refusal]
-) -> pb.DeltaDiscoveryRequest | None:
-    """The first request; None: the client has ended the stream, or it is refused."""
-    reading = asyncio.ensure_future(anext(aiter(requests), None))
-    try:
-        ends: set[asyncio.Future[Any]] = {reading, refused}
-        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-        return reading.result() if reading.done() and not refused.done() else None
-    finally:
-        if not reading.done():
-            reading.cancel()
-            await asyncio.wait([reading])
-
-
 class DeltaServer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ignore[misc]
     """Brings every node's streams to the snapshot that was published for the node.
 
     `new_stream` makes them as the clients need it (see `epic.ads.delta.protocol`): Envoys' are paced. A
-    stream for which more than `most_remembered` bytes would have to be kept is ended. `on_room` is called
-    when a node takes more of which `takes` said that it does not. A client, as `client_of` tells them apart,
-    has `most_streams`: one more ends its oldest.
+    stream for which more would have to be kept than `keep` permits is ended. `on_room` is called when a node
+    takes more of which `takes` said that it does not. A client, as `client_of` tells them apart, has
+    `most_streams`: one more ends its oldest.
     """
 
     def __init__(
@@ -173,23 +59,24 @@ class DeltaServer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ign
         authorize: Authorize,
         *,
         new_stream: Callable[[], Stream] = PacedStream,
-        most_remembered: int | None = None,
+        keep: KeepLimits = KeepLimits(),  # noqa: B008 - it is frozen
         on_room: Callable[[], None] = lambda: None,
         client_of: Callable[[Context], str] = lambda _: "",
         most_streams: int = 8,
     ) -> None:
         self._new_stream = new_stream
-        self._most_remembered = most_remembered
+        self._keep = keep
+        self._kept = Kept(keep.refusal)
         self._on_room = on_room
         self._behind: set[str] = set()
         self._client_of = client_of
         self._most_streams = most_streams
-        self._streams: dict[str, dict[_Connection, None]] = {}
+        self._streams: dict[str, dict[Connection, None]] = {}
         self._log = LogRate(log)
         self._listener = listener
         self._authorize = authorize
         self._snapshots: dict[str, Snapshot] = {}
-        self._connections: dict[str, set[_Connection]] = {}
+        self._connections: dict[str, set[Connection]] = {}
 
     @property
     def nodes(self) -> frozenset[str]:
@@ -263,34 +150,32 @@ class DeltaServer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ign
         self, requests: AsyncIterator[pb.DeltaDiscoveryRequest], context: Context
     ) -> Refusal | None:
         """Serve a stream until its end; returns why it was ended, if it was."""
-        connection = _Connection(context, self._new_stream())
-        with self._counted(self._client_of(context), connection):
-            first = await _first_of(requests, connection.refused)
-            if first is None:
-                return connection.refused.result() if connection.refused.done() else None
-            node_id = first.node.id
-            refusal = self._authorize(node_id, context)
-            if refusal is not None:
-                self._log.warning("refused node %r: %s", node_id[:_WORDS], refusal.message[:_WORDS])
-                return refusal
-            connection.add(first)
-            del first
-            self._connections.setdefault(node_id, set()).add(connection)
-            try:
-                # Only now: what is revoked from here on ends the stream.
-                await context.send_initial_metadata(((NODE_ACCEPTED, "true"),))
-                await self._serve_until_refused(node_id, connection, requests)
-            finally:
-                connection.end()
-                self._drop(node_id, connection)
+        connection = Connection(context, self._new_stream(), self._keep.owner_of(context), self._kept)
+        node_id = client = self._client_of(context)
+        with self._counted(client, connection):
+            first = await first_of(requests, connection)
+            if first is not None:
+                node_id = first.node.id
+                del first
+                refusal = self._authorize(node_id, context)
+                if refusal is not None:
+                    self._log.warning("refused node %r: %s", node_id[:_WORDS], refusal.message[:_WORDS])
+                    return refusal
+                self._connections.setdefault(node_id, set()).add(connection)
+                try:
+                    # Only now: what is revoked from here on ends the stream.
+                    await context.send_initial_metadata(((NODE_ACCEPTED, "true"),))
+                    await self._serve_until_refused(node_id, connection, requests)
+                finally:
+                    self._drop(node_id, connection)
         if not connection.refused.done():
             return None
         refusal = connection.refused.result()
-        self._log.warning("ended the stream of node %r: %s", node_id, refusal.message)
+        self._log.warning("ended the stream of node %r: %s", node_id[:_WORDS], refusal.message)
         return refusal
 
     @contextmanager
-    def _counted(self, client: str, connection: _Connection) -> Iterator[None]:
+    def _counted(self, client: str, connection: Connection) -> Iterator[None]:
         """One stream more: a client that comes often may have left some that nobody knows are dead."""
         streams = self._streams.setdefault(client, {})
         streams[connection] = None
@@ -301,12 +186,13 @@ class DeltaServer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ign
         try:
             yield
         finally:
+            connection.end()
             streams.pop(connection, None)
             if not streams and self._streams.get(client) is streams:
                 del self._streams[client]
 
     async def _serve_until_refused(
-        self, node_id: str, connection: _Connection, requests: AsyncIterator[pb.DeltaDiscoveryRequest]
+        self, node_id: str, connection: Connection, requests: AsyncIterator[pb.DeltaDiscoveryRequest]
     ) -> None:
         reader = asyncio.create_task(connection.read(requests))
         serving = asyncio.create_task(self._serve(node_id, connection))
@@ -321,12 +207,12 @@ class DeltaServer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ign
         if not serving.cancelled():
             serving.result()
 
-    async def _serve(self, node_id: str, connection: _Connection) -> None:
+    async def _serve(self, node_id: str, connection: Connection) -> None:
         while not connection.ended:
             await connection.wake.wait()
             connection.wake.clear()
             for request in connection.take():
-                held = await _held_at_first(request)
+                held = await held_at_first(request)
                 self._tell(node_id, connection.stream.receive(request, held))
                 await asyncio.sleep(0)  # while much was sent, many answers may have come
             connection.insist_later()
@@ -336,16 +222,20 @@ class DeltaServer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ign
             if snapshot is None:
                 continue
             for response in connection.stream.advance(snapshot):
+                if not connection.count():
+                    return
                 if response is None:
                     await asyncio.sleep(0)
                 else:
                     await connection.context.write(response)
             self._tell_of_room(node_id)
 
-    def _is_too_much(self, connection: _Connection) -> bool:
-        if self._most_remembered is None or connection.stream.remembered <= self._most_remembered:
+    def _is_too_much(self, connection: Connection) -> bool:
+        most = self._keep.most_remembered
+        if most is None or connection.stream.remembered <= most:
             return False
-        connection.refuse(Refusal("more was asked for than is kept for one client"))
+        words = "more was asked for than is kept for one client"
+        connection.refuse(Refusal(words, code=grpc.StatusCode.RESOURCE_EXHAUSTED))
         return True
 
     def _tell(self, node_id: str, outcome: Acked | Refused | None) -> None:
@@ -365,7 +255,7 @@ class DeltaServer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ign
         if node_id in self._behind and self.takes(node_id):
             self._on_room()
 
-    def _drop(self, node_id: str, connection: _Connection) -> None:
+    def _drop(self, node_id: str, connection: Connection) -> None:
         connections = self._connections[node_id]
         connections.discard(connection)
         if not connections:

@@ -24,6 +24,11 @@ class Sent:
     updated: Mapping[str, str]
     removed: tuple[str, ...]
 
+    @property
+    def size(self) -> int:
+        """Bytes that it takes, about."""
+        return NAME_BYTES * (1 + len(self.updated) + len(self.removed))
+
 
 @dataclass
 class Subscription:
@@ -45,6 +50,8 @@ class Subscription:
     """Names from a refused response of several; sent one by one to find the culprit."""
     greeted: bool = False
     outstanding: dict[str, Sent] = field(default_factory=dict)
+    unanswered: int = 0
+    """Bytes that what is in `outstanding` takes."""
     named: int = 0
     """Bytes that the names in `names`, and those that the client began with, take."""
     due: set[str] = field(default_factory=set)
@@ -139,6 +146,7 @@ class Subscription:
     def note(self, nonce: str, sent: Sent, resources: Resources) -> None:
         """A response of these resources is sent."""
         self.outstanding[nonce] = sent
+        self.unanswered += sent.size
         self.greeted = True
         self.sent.update(sent.updated)
         self.owed.difference_update(sent.updated, sent.removed)
@@ -150,6 +158,13 @@ class Subscription:
             self.surplus.difference_update(sent.removed)
         else:
             self.touch(sent.updated, sent.removed)
+
+    def answered(self, nonce: str) -> Sent | None:
+        """What was in the response that has this answer; None: there is none that waits for it."""
+        sent = self.outstanding.pop(nonce, None)
+        if sent is not None:
+            self.unanswered -= sent.size
+        return sent
 
     def accept(self, sent: Sent) -> None:
         """The client has taken a response."""

@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 
 from cryptography import x509
 
-from epic.ads.delta.server import Context, Refusal
+from epic.ads.delta.connection import Refusal
+from epic.ads.delta.kept import Context
 from epic.errors import Damaged
 from epic.model.nodes import NodeRevocation
 from epic.pki.certificates import common_name

@@ -19,7 +19,9 @@ import grpc
 from envoy.service.discovery.v3 import ads_pb2_grpc
 from envoy.service.discovery.v3 import discovery_pb2 as pb
 
-from epic.ads.delta.server import Context, DeltaServer, Refusal
+from epic.ads.delta.connection import Refusal
+from epic.ads.delta.kept import Context, KeepLimits
+from epic.ads.delta.server import DeltaServer
 from epic.ads.snapshot import ENVOY_TYPES, Snapshot
 from epic.agent.gateway.envoy.registry import EnvoyRegistry
 from epic.agent.runtime.log_once import LogOnce
@@ -48,7 +50,8 @@ class GatewayServer(DeltaServer):
     """Serves one gateway's Envoy, and tells the registry what it says."""
 
     def __init__(self, gateway: str, registry: EnvoyRegistry) -> None:
-        super().__init__(_Answers(gateway, registry), self._refusal, most_remembered=_MOST_REMEMBERED)
+        keep = KeepLimits(most_remembered=_MOST_REMEMBERED)
+        super().__init__(_Answers(gateway, registry), self._refusal, keep=keep)
         self._pace = Pace(_BURST, _RATE)
         self._gateway = gateway
         self._node_id = GatewayId.parse(gateway).envoy_node_id
