@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import requests
 import yaml
+from conftest import GROUP, PROXIES, condition, ready_instances
 from hosts import CREDENTIAL, Lab, eventually
 
-from conftest import GROUP, PROXIES, condition, ready_instances
 from epic.client import EpicClient
 
 

@@ -10,10 +10,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from conftest import ready_instances
 from hosts import Lab, Target, settled, tally
 from traffic import describe, traffic
 
-from conftest import ready_instances
 from epic.client import EpicClient
 
 # Prints how many next hops a route has, at first and at each change, for ten seconds.

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import pytest
+from conftest import PROXIES, ready_instances
 from hosts import Lab, Target, eventually, settled, tally
 
-from conftest import PROXIES, ready_instances
 from epic.client import EpicClient
 
 SHOP = "/api/epic/accounts/shop"

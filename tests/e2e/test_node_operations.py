@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import ready_instances
 from hosts import CREDENTIAL, Lab, Target, eventually, settled, tally
 from traffic import none_broken, traffic
 
-from conftest import ready_instances
 from epic.client import EpicClient
 
 EPICCTL = Path(sys.executable).parent / "epicctl"

@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from conftest import PROXIES, condition
 from hosts import Lab, eventually, eventually_gone
 
-from conftest import PROXIES, condition
 from epic.client import EpicClient
 
 ROUTES = "/api/epic/accounts/shop/routes"

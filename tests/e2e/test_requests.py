@@ -7,9 +7,9 @@ import re
 import time
 from typing import Any
 
+from conftest import ready_instances
 from hosts import Lab, Target, tally
 
-from conftest import ready_instances
 from epic.client import EpicClient
 
 OUTER = {"172.30.11.2", "172.30.12.2", "172.30.2.2"}

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from conftest import condition, ready_instances
 from hosts import Lab, Target, eventually, settled, tally
 from test_node_operations import epicctl
 
-from conftest import condition, ready_instances
 from epic.client import EpicClient
 
 NODE = "/api/epic/nodes/{}"

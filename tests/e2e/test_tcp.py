@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from conftest import PROXIES
 from hosts import Lab, Target, eventually, settled, tally
 
-from conftest import PROXIES
 from epic.client import EpicClient
 
 ROUTES = "/api/epic/accounts/shop/routes"

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from conftest import ACCOUNT, ready_instances
 from hosts import Lab, Target, eventually, settled, tally
 
-from conftest import ACCOUNT, ready_instances
 from epic.client import EpicClient
 
 NODE = "epic1"

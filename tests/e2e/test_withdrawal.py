@@ -11,10 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from conftest import PROXIES, ready_instances
 from hosts import CommandFailed, Lab, Target, eventually, settled, tally
 from traffic import describe, traffic
 
-from conftest import PROXIES, ready_instances
 from epic.client import EpicClient
 
 # Prints when, after a command, an address was first seen without its flag route, and its port closed.
