@@ -282,6 +282,24 @@ _CONTENT: dict[str, dict[str, Any]] = {
             "nodeAddresses": {"n1": "2001:db8::9"},
         }
     },
+    "LoadBalancer": {
+        "spec": {
+            "display-name": "web",
+            "public-ports": [{"name": "http", "protocol": "UDP", "port": 80, "targetPort": 8080}],
+            "upstream-clusters": ["c1"],
+            "true-ingress": False,
+            "group": "gatewayhttp",
+        }
+    },
+    "RemoteEndpoint": {
+        "spec": {
+            "cluster": "c1",
+            "address": "10.1.2.3",
+            "node-address": "10.0.0.5",
+            "port": {"name": "http", "protocol": "UDP", "port": 8080},
+            "load-balancer": "B1",
+        }
+    },
     "NodeRevocation": {"spec": {"before": TIME}},
     "Quarantine": {
         "spec": {

@@ -15,6 +15,7 @@ from epic.api.access.sessions import Sessions
 from epic.api.account import accounts, groups
 from epic.api.context import Asking, Context
 from epic.api.gateway import members, proxies, routes
+from epic.api.legacy import endpoints, services
 from epic.api.node import nodes, runs, workload_nodes
 from epic.api.replies import PREFIX, install_error_handlers
 from epic.api.tunnel import tunnel_status, tunnels
@@ -41,6 +42,8 @@ _ROUTED = (
     proxies,
     members,
     routes,
+    services,
+    endpoints,
     tunnels,
     tunnel_status,
     workload_nodes,

@@ -142,7 +142,7 @@ def _unknown_fields(kind: Kind[Any], content: dict[str, Any]) -> Iterator[str]:
     yield from unknown_in_object(kind, content.get(key) or content.get(python_key, {}), key)
 
 
-class _Asked(BaseModel):
+class Asked(BaseModel):
     """What only asks for something; nothing of it is passed over."""
 
     @model_validator(mode="before")
@@ -174,7 +174,7 @@ class InputMetadata(Camel):
         return annotations
 
 
-class _Input(BaseModel):
+class Input(BaseModel):
     metadata: InputMetadata = InputMetadata()
 
 
@@ -196,7 +196,7 @@ class ProxySpecInput(Kebab):
     gateway: Annotated[GatewaySpec | None, BeforeValidator(with_class)] = None
 
 
-class ProxyInput(_Input):
+class ProxyInput(Input):
     """A gateway."""
 
     spec: ProxySpecInput
@@ -215,7 +215,7 @@ class MemberSpecInput(ProxySpecInput):
     sharing_key: ObjectName
 
 
-class MemberInput(_Input):
+class MemberInput(Input):
     """A share in a gateway."""
 
     spec: MemberSpecInput
@@ -240,7 +240,7 @@ class RouteSpecInput(GWRouteSpec):
         return self
 
 
-class RouteInput(_Input):
+class RouteInput(Input):
     """A route."""
 
     spec: RouteSpecInput
@@ -287,7 +287,7 @@ class SliceSpecInput(GWEndpointSliceSpec):
         return self
 
 
-class SliceInput(_Input):
+class SliceInput(Input):
     """An EndpointSlice."""
 
     spec: SliceSpecInput
@@ -300,7 +300,7 @@ class SliceBody(Body):
     slice: SliceInput
 
 
-class AccountInput(_Input):
+class AccountInput(Input):
     """An account."""
 
     spec: AccountSpec = AccountSpec()
@@ -313,7 +313,7 @@ class AccountBody(Body):
     account: AccountInput
 
 
-class GroupInput(_Input):
+class GroupInput(Input):
     """A gateway template."""
 
     spec: LBServiceGroupSpec
@@ -326,7 +326,7 @@ class GroupBody(Body):
     group: GroupInput
 
 
-class PrefixInput(_Input):
+class PrefixInput(Input):
     """A pool of public addresses."""
 
     spec: ServicePrefixSpec
@@ -339,7 +339,7 @@ class PrefixBody(Body):
     service_prefix: Annotated[PrefixInput, Field(alias="service-prefix")]
 
 
-class NodeInput(_Input):
+class NodeInput(Input):
     """An EPIC node."""
 
     spec: NodeSpec
@@ -371,7 +371,7 @@ class NodeBody(Body):
     node: NodeInput
 
 
-class MaintenanceInput(_Asked, Kebab):
+class MaintenanceInput(Asked, Kebab):
     """What a node is to do; what is not given stays."""
 
     schedulable: bool = True
@@ -379,20 +379,20 @@ class MaintenanceInput(_Asked, Kebab):
     unheard_ok: bool = False
 
 
-class MaintenanceBody(_Asked, Body):
+class MaintenanceBody(Asked, Body):
     """PUT of a node's maintenance."""
 
     maintenance: MaintenanceInput
 
 
-class UserInput(_Asked):
+class UserInput(Asked):
     """A user; the password is kept only as a hash."""
 
     name: ObjectName
     password: Annotated[SecretStr, Field(min_length=8, max_length=256)]
 
 
-class UserBody(_Asked, Body):
+class UserBody(Asked, Body):
     """POST of a user."""
 
     user: UserInput

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -34,11 +34,15 @@ _HEADER_SHOWN = 4000
 
 
 class Duplicate(AlreadyExists):
-    """A create of an object that exists at `path`; clients go on with that object."""
+    """A create of an object that exists at `path`; clients go on with that object.
 
-    def __init__(self, message: str, path: str) -> None:
+    `existing` is the object by its key, where the original shows it.
+    """
+
+    def __init__(self, message: str, path: str, existing: Mapping[str, Any] | None = None) -> None:
         super().__init__(message)
         self.path = path
+        self.existing = dict(existing or {})
 
 
 def shown(obj: Resource) -> dict[str, Any]:
@@ -97,7 +101,8 @@ async def _on_epic_error(request: Request, error: Exception) -> JSONResponse:
 def epic_error_reply(error: EpicError, *, admin: bool = False) -> JSONResponse:
     """An error of ours; administrators read its detail too, if that is about what they have asked for."""
     if isinstance(error, Duplicate):
-        body = {"message": str(error), "reason": error.reason, "link": {"self": error.path}}
+        link = {"self": error.path}
+        body = {"message": str(error), "reason": error.reason, "link": link, **error.existing}
         return JSONResponse(body, error.status, headers={"Location": error.path})
     # What the host of the control plane is short of is in its log, once.
     own = isinstance(error, Unavailable | Damaged)

@@ -12,13 +12,16 @@ from fastapi import APIRouter, Depends
 
 from epic.api.context import Context, Ctx, admin_only
 from epic.api.gateway.sharing import settle_account
+from epic.api.legacy.balancers import delete_endpoints, remove_balancer
 from epic.api.replies import PREFIX, deleted
 from epic.errors import NotFound
 from epic.ipam.prefixes import pools_of
 from epic.kinds.registry import KINDS
+from epic.lifecycle.balancers import owner_of
 from epic.lifecycle.salvage import salvage
 from epic.lifecycle.tunnels import QUARANTINE
 from epic.model.backlog import TunnelBacklog
+from epic.model.balancers import LoadBalancer, RemoteEndpoint
 from epic.model.base import Metadata, Resource, now
 from epic.model.members import GWMember
 from epic.model.nodes import Quarantine, QuarantineSpec
@@ -30,7 +33,7 @@ from epic.reconcile.siblings import forget_node, relist_gateway
 from epic.reconcile.tunnels.tunnelling import Budget, remember
 from epic.reconcile.world import World
 from epic.store.interface import Change, R, Transaction
-from epic.store.objects import Unreadable
+from epic.store.objects import Key, Unreadable
 from epic.store.queue import enqueue
 
 log = logging.getLogger(__name__)
@@ -111,6 +114,10 @@ def _settle(ctx: Context, transaction: Transaction, world: World, found: Unreada
             world.drop(member)
     elif key.kind == GWMember.kind:
         settle_account(transaction, world, key.account)
+    elif key.kind == LoadBalancer.kind:
+        remove_balancer(transaction, world, key.account, key.name)
+    elif key.kind == RemoteEndpoint.kind:
+        _remove_slice(transaction, world, key)
     elif key.kind == Node.kind:
         forget_node(transaction, key.name)
         revoke(transaction, key.name)
@@ -121,6 +128,13 @@ def _settle(ctx: Context, transaction: Transaction, world: World, found: Unreada
     if key.kind in _OF_TUNNELS:
         names = {*world.names(key.account), key.name}
         remember(transaction, world, key.account, names, Budget())
+
+
+def _remove_slice(transaction: Transaction, world: World, key: Key) -> None:
+    """Remove what was made for an endpoint."""
+    piece = transaction.find_readable(GWEndpointSlice, key.account, key.name)
+    if piece is not None and (balancer := owner_of(piece)):
+        delete_endpoints(transaction, world, key.account, balancer, [key.name])
 
 
 def _let_gateway_go(ctx: Context, transaction: Transaction, world: World, found: Unreadable) -> None:

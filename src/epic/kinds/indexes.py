@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from epic.kinds.kind import IndexValue
+from epic.model.balancers import RemoteEndpoint
 from epic.model.members import GWMember
 from epic.model.nodes import Quarantine
 from epic.model.releases import ReleasedAddress
@@ -130,3 +131,13 @@ def run_state(run: Run) -> Values:
 def run_nodes(run: Run) -> Values:
     """Where it runs."""
     return set(run.spec.nodes)
+
+
+def endpoint_balancer(endpoint: RemoteEndpoint) -> Values:
+    """(account, load balancer) that it is of."""
+    return ((endpoint.account, endpoint.spec.load_balancer),)
+
+
+def endpoint_cluster(endpoint: RemoteEndpoint) -> Values:
+    """(account, load balancer, cluster) that it is of."""
+    return ((endpoint.account, endpoint.spec.load_balancer, endpoint.spec.cluster),)

@@ -10,6 +10,7 @@ from epic.errors import Invalid
 from epic.kinds import checks, indexes
 from epic.kinds.kind import ACCOUNT_NAME, ADDRESS_NAME, NUMBER_NAME, Kind, Rest, T
 from epic.model.backlog import TunnelBacklog
+from epic.model.balancers import LoadBalancer, RemoteEndpoint
 from epic.model.base import Resource
 from epic.model.members import GWMember
 from epic.model.nodes import NodeRevocation, Quarantine
@@ -139,6 +140,32 @@ GW_ENDPOINT_SLICE = Kind(
         }
     ),
     checks=(checks.check_endpoints,),
+)
+LOAD_BALANCER = Kind(
+    LoadBalancer,
+    resource="loadbalancers",
+    plural="load-balancers",
+    singular="load-balancer",
+    scope="account",
+    writer="account",
+    short_names=("lb", "lbs"),
+    rest=Rest("services", "service"),
+    filled_in=frozenset({"group"}),
+    # What EPIC gives is shown in its spec, and may be sent back.
+    known=frozenset({"spec.public-address", "spec.endpoints", "spec.gue-tunnel-endpoints"}),
+)
+REMOTE_ENDPOINT = Kind(
+    RemoteEndpoint,
+    resource="remoteendpoints",
+    plural="remote-endpoints",
+    singular="remote-endpoint",
+    scope="account",
+    writer="account",
+    short_names=("rep", "reps"),
+    rest=Rest("endpoints", "endpoint"),
+    indexes={"load-balancer": indexes.endpoint_balancer, "cluster": indexes.endpoint_cluster},
+    filled_in=frozenset({"load_balancer"}),
+    known=frozenset({"spec.port.appProtocol"}),
 )
 NODE = Kind(
     Node,
@@ -287,6 +314,8 @@ KINDS = Registry(
         GW_MEMBER,
         GW_ROUTE,
         GW_ENDPOINT_SLICE,
+        LOAD_BALANCER,
+        REMOTE_ENDPOINT,
         NODE_REVOCATION,
         QUARANTINE,
         RELEASED_ADDRESS,

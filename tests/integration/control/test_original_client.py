@@ -193,6 +193,47 @@ def test_route_is_announced_changed_and_deleted_by_its_link(
         assert (deleted.status_code, deleted.json()) == (200, {"message": "route deleted"})
 
 
+def test_service_with_a_cluster_and_an_endpoint_is_announced_and_deleted_by_its_links(
+    client: httpx.Client,
+) -> None:
+    """The original's first API: that of PureLB."""
+    path = client.get(_GROUP).json()["link"]["create-service"]
+    ports = [{"name": "http", "protocol": "TCP", "port": 80, "targetPort": 0}]
+    service = {
+        "metadata": {"name": "web", "namespace": ""},
+        "spec": {"display-name": "web", "public-ports": ports, "gue-tunnel-endpoints": None},
+        "status": {},
+    }
+    content = announced(client, path, {"service": service})
+    link, spec = content["link"], content["service"]["spec"]
+    assert link["group"] == _GROUP
+    assert spec["public-address"].startswith("203.0.113.")
+    assert spec["endpoints"][0]["targets"] == [spec["public-address"]]
+    cluster = announced(client, link["create-cluster"], {"cluster-id": "unit-test"})
+    assert announced(client, link["create-cluster"], {"cluster-id": "unit-test"}) == cluster
+    place = {
+        "cluster": "unit-test",
+        "address": "10.42.27.42",
+        "node-address": "192.168.254.101",
+        "port": {"name": "http", "port": 8080, "protocol": "TCP"},
+    }
+    endpoint = announced(client, link["create-endpoint"], {"endpoint": {"spec": place}})
+    assert endpoint["link"]["service"] == link["self"] == cluster["link"]["service"]
+    again = client.post(link["create-endpoint"], json={"endpoint": {"spec": place}})
+    assert (again.status_code, again.json()["endpoint"]["spec"]["address"]) == (409, "10.42.27.42")
+    held = client.delete(link["self"])
+    assert (held.status_code, "unit-test" in held.headers["x-epic-error-message"]) == (409, True)
+    for itself, said in (
+        (endpoint["link"]["self"], "endpoint deleted"),
+        (cluster["link"]["self"], "delete successful"),
+        (link["self"], "delete successful"),
+    ):
+        for _ in range(2):
+            deleted = client.delete(itself)
+            assert (deleted.status_code, deleted.json()) == (200, {"message": said})
+        assert client.get(itself).status_code == 404
+
+
 def test_error_says_why_in_the_header_that_the_client_reads(client: httpx.Client) -> None:
     absent = client.post(f"{_ACCOUNT}/groups/none/proxies", json=proxy())
     assert absent.status_code == 404

@@ -17,6 +17,7 @@ from epic.api.replies import PREFIX, Duplicate, deleted, found, shown
 from epic.api.unreadable import to_replace
 from epic.errors import Conflict
 from epic.kinds.registry import KINDS
+from epic.model.balancers import LoadBalancer, RemoteEndpoint
 from epic.model.base import Metadata
 from epic.model.members import GWMember
 from epic.model.nodes import Quarantine
@@ -37,7 +38,7 @@ from epic.store.interface import Reader, Transaction
 
 router = APIRouter(tags=["accounts"])
 _ADMIN = [Depends(admin_only)]
-_OWNED = (GWMember, GWRoute, GWEndpointSlice, LBServiceGroup, User)
+_OWNED = (GWMember, GWRoute, GWEndpointSlice, RemoteEndpoint, LoadBalancer, LBServiceGroup, User)
 """What goes with its account."""
 
 

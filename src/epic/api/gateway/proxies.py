@@ -13,6 +13,7 @@ from epic.api.access.parsed_aside import described, given
 from epic.api.account.existence import check_account
 from epic.api.bodies import ProxyBody, ProxyInput
 from epic.api.context import Asking, Context, Ctx, Principal
+from epic.api.gateway.attached import refuse_if_of_balancer
 from epic.api.gateway.gateways import (
     GatewaySettings,
     change_gateway,
@@ -96,6 +97,7 @@ def replace(ctx: Ctx, asking: Asking, account: str, name: str, body: _Given, if_
         stored = transaction.get(GWProxy, account, name)
         if_match.check(stored)
         refuse_if_deleting(stored)
+        refuse_if_of_balancer(stored)
         check_version(body.proxy.metadata, stored)
         refuse_if_led(members_of(transaction, stored), stored)
         proxy = change_gateway(transaction, with_sources(body.proxy.metadata, stored), body.proxy.spec)
@@ -111,5 +113,6 @@ def delete(ctx: Ctx, account: str, name: str, if_match: IfMatch) -> dict[str, st
         proxy = transaction.find(GWProxy, account, name)
         if_match.check(proxy)
         if proxy is not None:
+            refuse_if_of_balancer(proxy)
             delete_gateway(transaction, proxy)
     return deleted()

@@ -13,7 +13,6 @@ from fastapi.responses import JSONResponse
 
 from epic.api.access.parsed_aside import described, given
 from epic.api.account.account_limits import (
-    check_room_for_one,
     takes_more,
     within_bytes_limit,
     within_slice_limits,
@@ -22,6 +21,7 @@ from epic.api.account.account_limits import (
 from epic.api.account.existence import check_account
 from epic.api.bodies import Body, InputMetadata, RouteBody, SliceBody
 from epic.api.context import Context, Ctx
+from epic.api.gateway.attached import create_attached, delete_attached, refuse_if_of_balancer
 from epic.api.gateway.workload_addresses import check_node_addresses
 from epic.api.metadata import check_version, with_sources
 from epic.api.pages import Page, Paging, listed
@@ -93,17 +93,11 @@ class _Collection(Generic[_Owned, _Given]):
     def _add(self, ctx: Context, transaction: Transaction, world: World, obj: _Owned) -> _Owned:
         obj = _owned(prepare_for_create(self.kind, obj, now()))
         transaction.get(Account, "", obj.account)
-        check_room_for_one(transaction, world, obj)
         if self.check is not None:
             self.check(ctx, transaction, obj)
-        with within_tunnel_limit(transaction, world, obj.account):
-            with (
-                within_slice_limits(transaction, world, obj.account),
-                within_bytes_limit(transaction, world, obj.account),
-                within_room_for_endpoints(world, obj.account),
-            ):
-                created = world.note(transaction.create(obj))
-            replan(transaction, world, obj.account, self.gateways(world, obj))
+        (created,) = create_attached(
+            transaction, world, obj.account, [obj], lambda: self.gateways(world, obj)
+        )
         return created
 
     def replace(
@@ -123,6 +117,7 @@ class _Collection(Generic[_Owned, _Given]):
                 created = self._add(ctx, transaction, world, with_sources(given, obj))
                 return found(self.path(obj.account, name), self.shown(ctx, created), body.unknown)
             stored = transaction.get(self.kind.model, obj.account, name)
+            refuse_if_of_balancer(stored)
             check_version(given, stored)
             if self.check is not None:
                 self.check(ctx, transaction, obj)
@@ -150,10 +145,8 @@ class _Collection(Generic[_Owned, _Given]):
             stored = transaction.find(self.kind.model, account, name)
             if_match.check(stored)
             if stored is not None:
-                affected = self.gateways(world, stored)
-                transaction.delete(self.kind.model, account, name)
-                world.drop(stored)
-                replan(transaction, world, account, affected)
+                refuse_if_of_balancer(stored)
+                delete_attached(transaction, world, account, [stored], self.gateways(world, stored))
         return deleted(self.deleted)
 
 

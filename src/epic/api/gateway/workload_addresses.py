@@ -25,8 +25,10 @@ _Range = AddressRange | IPv4Network | IPv6Network
 _warnings = LogRate(logging.getLogger(__name__))
 
 
-def check_node_addresses(ctx: Context, reader: Reader, slice_: GWEndpointSlice) -> None:
+def check_node_addresses(ctx: Context, reader: Reader, slice_: GWEndpointSlice, where: str = "") -> None:
     """Raise Invalid for a slice that calls an address of the platform one of the client's nodes.
+
+    `where` is the field in the request, if that is not the slice's own.
 
     The client is told which of its addresses it is. What the platform has there is said in the log, which
     counts refusals that come too often to be written.
@@ -51,8 +53,9 @@ def check_node_addresses(ctx: Context, reader: Reader, slice_: GWEndpointSlice) 
                 *(slice_.name, slice_.account, address, name, owner),
             )
             raise Invalid(
-                f"slice.spec.nodeAddresses.{name}: {address} is an address of the platform and cannot be one "
-                "of your nodes; give the address at which the node is reached from the EPIC nodes"
+                f"{where or f'slice.spec.nodeAddresses.{name}'}: {address} is an address of the platform and "
+                "cannot be one of your nodes; give the address at which the node is reached from the EPIC "
+                "nodes"
             )
 
 

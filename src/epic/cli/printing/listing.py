@@ -13,6 +13,7 @@ from epic.client import PREFIX, EpicClient
 from epic.errors import Denied, Invalid, NotFound
 from epic.kinds import registry
 from epic.kinds.kind import Kind
+from epic.model.balancers import LoadBalancer, RemoteEndpoint
 from epic.model.members import GWMember
 from epic.model.resources import (
     Account,
@@ -174,6 +175,27 @@ _COLUMNS: dict[str, tuple[Column, ...]] = {
         ("TYPE", _field("spec", "addressType")),
         ("READY", _endpoints),
         ("NODES", lambda row: ", ".join(dig(row, "spec", "nodeAddresses") or ()) or "-"),
+        ("AGE", _age),
+    ),
+    LoadBalancer.kind: (
+        _ACCOUNT,
+        _NAME,
+        ("SERVICE", _field("spec", "display-name")),
+        ("ADDRESS", _field("spec", "public-address")),
+        ("PORTS", _ports),
+        ("DNS NAME", _dns),
+        ("CLUSTERS", lambda row: ", ".join(dig(row, "spec", "upstream-clusters") or ()) or "-"),
+        ("AGE", _age),
+    ),
+    RemoteEndpoint.kind: (
+        _ACCOUNT,
+        _NAME,
+        ("SERVICE", _field("spec", "load-balancer")),
+        ("CLUSTER", _field("spec", "cluster")),
+        ("ADDRESS", _field("spec", "address")),
+        ("NODE", _field("spec", "node-address")),
+        ("PORT", _field("spec", "port", "port")),
+        ("ACCEPTED", lambda row: str(condition(row, "Accepted").get("reason") or "-")),
         ("AGE", _age),
     ),
     Node.kind: (
