@@ -11,6 +11,8 @@ from envoy.service.discovery.v3 import ads_pb2_grpc
 
 from epic.ads.agents import AgentService
 from epic.ads.delta.server import DeltaServer
+from epic.ads.identity.admission import Admission
+from epic.ads.identity.authorization import refuse_nameless
 from epic.ads.identity.credentials import ServerFiles, server_credentials
 from epic.proto import epic_pb2_grpc
 
@@ -31,8 +33,8 @@ _OPTIONS = (
 async def listening(
     streams: DeltaServer, agents: AgentService, files: ServerFiles, listen: str, port: int
 ) -> AsyncIterator[int]:
-    """Serve both to agents on this address; yields the port."""
-    server = grpc.aio.server(options=_OPTIONS)
+    """Serve both to agents on this address; yields the port. Of who is no EPIC node nothing is read."""
+    server = grpc.aio.server(interceptors=[Admission(refuse_nameless)], options=_OPTIONS)
     ads_pb2_grpc.add_AggregatedDiscoveryServiceServicer_to_server(streams, server)
     epic_pb2_grpc.add_AgentServiceServicer_to_server(agents, server)
     # gRPC takes [::] for both families

@@ -87,6 +87,13 @@ def workload_caller(context: Context) -> WorkloadCaller | None:
     return _read_certificate(next(iter(shown)))
 
 
+def refuse_others(context: Context) -> Refusal | None:
+    """Why the caller is no workload node at all, or None."""
+    if workload_caller(context) is not None:
+        return None
+    return Refusal("no certificate of a workload node")
+
+
 @lru_cache(maxsize=_REMEMBERED)
 def _read_certificate(pem: bytes) -> WorkloadCaller | None:
     certificate = x509.load_pem_x509_certificate(pem)

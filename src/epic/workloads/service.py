@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import grpc
 from envoy.service.discovery.v3 import ads_pb2_grpc
 
+from epic.ads.identity.admission import Admission
 from epic.ads.identity.credentials import ServerFiles, server_credentials
 from epic.ads.identity.issuer import Issuer
 from epic.ipam.networks import DEFAULT_POOLS, Pools
@@ -16,6 +17,7 @@ from epic.live import Live
 from epic.proto import epic_pb2_grpc
 from epic.store.interface import Store
 from epic.workloads.agents import WorkloadAgents
+from epic.workloads.identity import refuse_others
 from epic.workloads.streams import WorkloadStreams
 
 _OPTIONS = (
@@ -63,7 +65,7 @@ class WorkloadService:
     async def run(self) -> None:
         """Serve until cancelled."""
         settings = self._settings
-        server = grpc.aio.server(options=_OPTIONS)
+        server = grpc.aio.server(interceptors=[Admission(refuse_others)], options=_OPTIONS)
         ads_pb2_grpc.add_AggregatedDiscoveryServiceServicer_to_server(self._streams, server)
         epic_pb2_grpc.add_WorkloadServiceServicer_to_server(self._agents, server)
         # gRPC takes [::] for both families

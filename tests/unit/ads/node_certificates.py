@@ -30,6 +30,18 @@ def issue(directory: Path, name: str, life: timedelta = LIFE, at: datetime | Non
     return node.path
 
 
+def issue_workload(directory: Path, name: str) -> Path:
+    """The identity of a workload node by the same control host, in `directory/NAME`."""
+    node = Pki(directory / name, datetime.now(UTC).replace(microsecond=0))
+    node.path.mkdir()
+    asked = operations.request(node, "workload", renew=True)["request"].encode()
+    made = issuer(directory).issue_workload(f"epic-workload:shop/c/{name}/shop/shop/00", asked)
+    for known in ("ca.crt", "agents.crt"):
+        shutil.copy(directory / "control" / known, node.path / known)
+    operations.install(node, made.certificate)
+    return node.path
+
+
 def issuer(directory: Path, life: timedelta = LIFE) -> Issuer:
     """Who renews certificates for the control host of `directory`."""
     control = directory / "control"

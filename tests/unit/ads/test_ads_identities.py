@@ -18,9 +18,10 @@ from cryptography import x509
 from envoy.config.core.v3 import base_pb2
 from envoy.service.discovery.v3 import ads_pb2_grpc
 from envoy.service.discovery.v3 import discovery_pb2 as pb
-from node_certificates import LIFE, SERVER, issue, issuer
+from node_certificates import LIFE, SERVER, issue, issue_workload, issuer
 from stores import open_store
 
+from epic.ads import listening
 from epic.ads import service as module
 from epic.ads.delta.client import DeltaClient, mtls_channel
 from epic.ads.identity.issuer import Issuer
@@ -38,6 +39,8 @@ from epic.pki.operations import Pki
 from epic.proto import epic_pb2, epic_pb2_grpc
 
 DENIED = grpc.StatusCode.PERMISSION_DENIED
+MOST = 1 << 20
+LARGE = "x" * (2 * MOST)
 
 
 class Site:
@@ -317,3 +320,35 @@ async def test_a_server_certificate_that_cannot_be_read_leaves_the_one_before(si
         before = await shown_serial(site)
         (site.control / "server.crt").unlink()
         assert await shown_serial(site) == before
+
+
+@pytest.fixture
+def small_messages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is larger is answered otherwise, by whoever reads it."""
+    options = {**dict(listening._OPTIONS), "grpc.max_receive_message_length": MOST}
+    monkeypatch.setattr(listening, "_OPTIONS", tuple(options.items()))
+
+
+@pytest.mark.usefixtures("small_messages")
+async def test_nothing_that_a_workload_node_sends_to_the_port_of_epic_nodes_is_read(site: Site) -> None:
+    issue_workload(site.directory, "w1")
+    codes = {}
+    async with site.serving():
+        for node in ("epic1", "w1"):
+            async with site.channel(node) as channel:
+                agents = epic_pb2_grpc.AgentServiceStub(channel)
+                stream = ads_pb2_grpc.AggregatedDiscoveryServiceStub(channel).DeltaAggregatedResources
+                first = pb.DeltaDiscoveryRequest(type_url=INSTANCE, response_nonce=LARGE)
+                calls = {
+                    "report": agents.Report(epic_pb2.NodeReport(node=LARGE), timeout=60),
+                    "renew": agents.RenewCertificate(
+                        epic_pb2.RenewCertificateRequest(request=LARGE.encode()), timeout=60
+                    ),
+                    "stream": stream(iter([first]), timeout=60),
+                }
+                codes[node] = {name: await call.code() for name, call in calls.items()}
+        async with site.channel("epic1") as channel:
+            await report(channel)
+            await open_stream(channel)
+    assert set(codes["w1"].values()) == {DENIED}
+    assert set(codes["epic1"].values()) == {grpc.StatusCode.RESOURCE_EXHAUSTED}, "who is read hears otherwise"

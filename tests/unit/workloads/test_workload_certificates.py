@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import grpc
@@ -19,8 +21,11 @@ from epic.ads.identity.issuer import Issuer
 from epic.live import Place
 from epic.pki import certificates as certs
 from epic.pki import directory as files
+from epic.pki import operations
 from epic.pki.certificates import REQUEST_BYTES
+from epic.pki.operations import Pki
 from epic.proto import epic_pb2, epic_pb2_grpc
+from epic.workloads import service
 
 _SECONDS = 60.0
 # More than the event loop's executor has threads here.
@@ -105,3 +110,33 @@ async def test_a_request_for_a_certificate_that_is_too_long_is_not_read(site: Si
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await renewal(channel, long)
     assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+def identify_epic_node(site: Site) -> Path:
+    """The directory of an EPIC node with its certificate, which is of the same authority."""
+    now = datetime.now(UTC).replace(microsecond=0)
+    control, node = Pki(site.control, now), Pki(site.directory / "e1", now)
+    node.path.mkdir()
+    for known in ("ca.crt", "agents.crt"):
+        shutil.copy(control.path / known, node.path / known)
+    asked = operations.request(node, "e1", renew=True)["request"]
+    signed = operations.sign(control, "e1", asked.encode(), timedelta(hours=1))
+    operations.install(node, signed["certificate"].encode())
+    return node.path
+
+
+async def test_nothing_is_read_of_who_is_no_workload_node(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    most = 1 << 20
+    # What is larger is answered otherwise, by whoever reads it.
+    options = {**dict(service._OPTIONS), "grpc.max_receive_message_length": most}
+    monkeypatch.setattr(service, "_OPTIONS", tuple(options.items()))
+    codes = []
+    async with site.serving():
+        for path in (identify_epic_node(site), await site.enrol("shop")):
+            async with site.channel(path) as channel:
+                with pytest.raises(grpc.aio.AioRpcError) as refused:
+                    await renewal(channel, b"x" * (2 * most))
+                codes.append(refused.value.code())
+    assert codes == [grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.RESOURCE_EXHAUSTED]

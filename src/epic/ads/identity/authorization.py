@@ -43,6 +43,13 @@ def client_name(context: Context) -> str:
     return found.name if found is not None else ""
 
 
+def refuse_nameless(context: Context) -> Refusal | None:
+    """Why the caller is no EPIC node at all, or None; workload nodes have the same authority."""
+    if client_name(context):
+        return None
+    return Refusal("the certificate names no EPIC node; workload nodes are served at cluster_workload_port")
+
+
 class Authorizer:
     """Looks at the store at every question, so that a revocation counts from the moment it is written."""
 
