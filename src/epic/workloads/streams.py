@@ -29,7 +29,7 @@ from epic.store.interface import Store
 from epic.supervise import TellOnce
 from epic.tunnels import WorkloadNode
 from epic.workloads.followed import FollowedAccount, FollowedAccounts
-from epic.workloads.identity import WorkloadAuthorizer, WorkloadCaller, workload_caller
+from epic.workloads.identity import WorkloadAuthorizer, WorkloadCaller, WorkloadIdentity, workload_caller
 from epic.workloads.memory import keep_refusal
 from epic.workloads.requests import StreamRequests
 from epic.workloads.tunnels import NodeTunnels
@@ -47,9 +47,10 @@ _AGAIN_SECONDS = 2.0
 class _Fed:
     """A node that has streams, and the task that publishes for it."""
 
-    def __init__(self, account: str) -> None:
-        self.account = account
+    def __init__(self) -> None:
         self.streams = 0
+        self.accounts: Counter[str] = Counter()
+        """Its own with each stream, and that of the user for whom the stream's certificate was made."""
         self.task: asyncio.Task[None] | None = None
 
 
@@ -95,7 +96,7 @@ class WorkloadStreams(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type:
         if (words := self._no_room(place)) is not None:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, words)
         requests = StreamRequests(request_iterator)
-        async with self._feeding(place):
+        async with self._feeding(found.identity):
             end = (found.until - datetime.now(UTC)).total_seconds() + 1
             loop = asyncio.get_running_loop()
             timer = loop.call_later(end, self._server.reauthorize, place.id)
@@ -135,12 +136,14 @@ class WorkloadStreams(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type:
         )
 
     @asynccontextmanager
-    async def _feeding(self, place: Place) -> AsyncIterator[None]:
+    async def _feeding(self, identity: WorkloadIdentity) -> AsyncIterator[None]:
         """Publish for the node while the block takes, for all its streams at once."""
-        name = place.id
+        place = identity.place
+        name, concerned = place.id, {identity.account, identity.user_account}
         with self._accounts.of(place.account) as followed:
-            fed = self._fed.setdefault(name, _Fed(place.account))
+            fed = self._fed.setdefault(name, _Fed())
             fed.streams += 1
+            fed.accounts.update(concerned)
             count(self._of_account, place.account, 1)
             if fed.task is None:
                 fed.task = asyncio.create_task(self._feed(name, place, followed), name=f"feed {name}")
@@ -148,6 +151,7 @@ class WorkloadStreams(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type:
                 yield
             finally:
                 fed.streams -= 1
+                fed.accounts.subtract(concerned)
                 count(self._of_account, place.account, -1)
                 if not fed.streams:
                     fed.task.cancel()
@@ -189,7 +193,7 @@ class WorkloadStreams(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type:
     def _recheck(self, account: str) -> None:
         """End the streams whose credentials are worth nothing any more; of all accounts, if none is named."""
         for name, fed in list(self._fed.items()):
-            if account in {"", fed.account}:
+            if not account or fed.accounts[account]:
                 self._server.reauthorize(name)
 
 

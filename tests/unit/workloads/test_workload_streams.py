@@ -164,6 +164,23 @@ async def test_a_credential_that_is_gone_is_worth_nothing_from_then_on(site: Sit
     assert "7" in held.tunnels, "it keeps what it has"
 
 
+@pytest.mark.parametrize("account", ["", "bank"])
+async def test_a_stream_ends_with_the_password_of_the_administrator_who_enrolled_the_node(
+    site: Site, account: str
+) -> None:
+    site.put(site.user(account, "root", admin=True))
+    async with site.serving():
+        path = await site.enrol("shop", user="root")
+        ended = asyncio.create_task(end_of_stream(site, path))
+        await eventually(lambda: site.service.nodes)
+        with site.change() as transaction:
+            user = transaction.get(User, account, "root")
+            spec = site.user(account, "root", password="another", admin=True).spec
+            transaction.update(user.model_copy(update={"spec": spec}))
+        async with asyncio.timeout(60):
+            assert await ended == DENIED
+
+
 async def test_a_user_gets_no_certificate_for_another_account(site: Site) -> None:
     reply = await site.ask("bank", "n1", "", of="shop")
     assert reply.status_code == 403
