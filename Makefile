@@ -1,7 +1,7 @@
 # EPIC: the commands of development. `make help` lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-lab setup-etcd check lint types unit golden sanity changelog bpf bundle release lab site demo test e2e e2e-etcd repeat bench bench-transport bench-second-chance bench-agent bench-store bench-core bench-control bench-mirror test-second-chance test-kernels clean-lab clean
+.PHONY: help setup setup-lab setup-etcd check lint types quick slow unit golden sanity changelog bpf bundle release lab site demo test e2e e2e-etcd repeat bench bench-transport bench-second-chance bench-agent bench-store bench-core bench-control bench-mirror test-second-chance test-kernels clean-lab clean
 
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -15,6 +15,8 @@ export ANSIBLE_DEPRECATION_WARNINGS ?= $(if $(filter mitogen%,$(ANSIBLE_STRATEGY
 # Without what Python keeps compiled, each of the many processes of tests and tools would compile EPIC again.
 unexport PYTHONDONTWRITEBYTECODE
 PYTEST := python -m pytest -q
+# Rooms of slow tests only: not even read by `make check`.
+SLOW := ads api control controller reconcile store workloads
 PYTHON := src tests plugins tools/demo tools/repeat
 LAB := inventories/lab/hosts.yml
 
@@ -30,8 +32,8 @@ setup-lab: ## Install what the lab and the root tests need too (root)
 setup-etcd: ## Build the etcd that the store's tests need too (a minute, the first time; Go)
 	@tools/setup --etcd
 
-check: setup ## Lint, types and unit tests: under a minute, without root
-	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint types unit
+check: setup ## Lint, types and the quick unit tests: about a minute, without root
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint types quick
 
 lint:
 	ruff format --check -q $(PYTHON)
@@ -46,8 +48,13 @@ types:
 	mypy
 	cd tools/demo && MYPYPATH=$(CURDIR)/src:. mypy --config-file $(CURDIR)/pyproject.toml *.py
 
-unit:
-	$(PYTEST) -n 2 --dist worksteal tests/unit tests/golden
+quick:
+	$(PYTEST) -n 2 --dist worksteal tests/unit tests/golden -m "not slow" $(addprefix --ignore tests/unit/,$(SLOW))
+
+slow:
+	$(PYTEST) -n 2 --dist worksteal tests/unit -m slow
+
+unit: setup quick slow ## Every unit test (minutes)
 
 sanity: setup ## Run ansible-test sanity on the collection as it is released
 	tools/sanity
@@ -78,7 +85,7 @@ demo: site ## Build everything, publish a gateway and send requests through it
 	@$(BIN)/python tools/demo
 
 test: export EPIC_ETCD := $(if $(or $(shell command -v go),$(wildcard /usr/local/go/bin/go)),required)
-test: setup-lab setup-etcd bpf check sanity ## Run every test, from unit tests to the lab (root)
+test: setup-lab setup-etcd bpf check sanity slow ## Run every test, from unit tests to the lab (root)
 	EPIC_LIFE_SEQUENCES=1000 $(PYTEST) -n 2 tests/unit/test_life_sequences.py
 	EPIC_STORE_SEQUENCES=100 EPIC_STORE_KILLS=50 $(PYTEST) -n 2 --dist load tests/unit/store/test_store_sequences.py tests/unit/store/test_store_kills.py
 	$(PYTEST) -n 2 tests/integration/playbooks

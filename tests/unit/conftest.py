@@ -33,6 +33,35 @@ settings.load_profile("same")
 
 ADMIN = ("admin", "admin-password")
 
+_SLOW = ("ads/", "api/", "control/", "controller/", "reconcile/", "store/", "workloads/")
+_SLOW += ("agent/test_agent_certificate.py", "agent/test_agent_dirty.py", "agent/test_agent_end.py")
+_SLOW += ("agent/test_agent_envoys.py", "agent/test_agent_failures.py", "agent/test_agent_xds.py")
+_SLOW += (
+    "cache/test_cache_feed.py",
+    "cli/test_cli_backup.py",
+    "cli/test_cli_tunnels.py",
+    "cli/test_epicctl.py",
+)
+_SLOW += ("client/test_rest.py", "envoy/test_builders.py", "envoy/test_isolated.py", "envoy/test_validate.py")
+_SLOW += ("gatewayapi/test_translate.py", "ipam/test_ipam_book.py", "ipam/test_ipam_cycles.py")
+_SLOW += ("kinds/test_kinds_limits.py", "kinds/test_kinds_strategy.py", "kinds/test_kinds_unknown_fields.py")
+_SLOW += (
+    "pki/test_epic_pki.py",
+    "plugins/test_node_api.py",
+    "roles/test_flags.py",
+    "runs/test_runs_queue.py",
+)
+_SLOW += ("test_life_sequences.py", "test_overlap.py", "test_placement.py")
+"""Rooms whose tests have a store, servers or processes, and files that take more than two seconds."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what `make check` has no time for."""
+    room = Path(__file__).parent
+    for item in items:
+        if item.path.is_relative_to(room) and str(item.path.relative_to(room)).startswith(_SLOW):
+            item.add_marker(pytest.mark.slow)
+
 
 class _NoEvents:
     async def follow(self, run: str, *, live: bool) -> AsyncIterator[Mapping[str, object]]:
