@@ -12,6 +12,7 @@ from api_requests import ADMIN, API
 from damage import wait_until_unreadable, write_newer
 from life_plant import Plant
 
+from epic.api.legacy import services
 from epic.cache.store import CachedStore
 from epic.model.balancers import LoadBalancer, RemoteEndpoint
 from epic.model.resources import (
@@ -326,6 +327,19 @@ async def test_what_is_made_for_a_service_goes_with_it_and_by_nobody_else(
     plant.settle(turns=30)
     assert (store.list(GWProxy), left_of(store)) == ([], [])
     assert (await tenant.post(SERVICES, json=service_body())).status_code == 302
+
+
+async def test_a_cluster_goes_with_more_endpoints_than_one_transaction_deletes(
+    tenant: httpx.AsyncClient, service: str, store: CachedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(services, "_AT_ONCE", 2)
+    for last in range(1, 6):
+        await announce(tenant, service, endpoint_body(f"10.1.2.{last}"))
+    revision = store.revision
+    assert (await tenant.delete(f"{service}/clusters/c1")).status_code == 200
+    assert store.list(RemoteEndpoint) == store.list(GWEndpointSlice) == []
+    assert store.revision >= revision + 3
+    assert (await tenant.get(service)).json()["service"]["spec"]["upstream-clusters"] == []
 
 
 async def test_a_write_that_is_meant_for_another_version_changes_nothing(

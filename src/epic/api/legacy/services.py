@@ -19,7 +19,7 @@ from epic.api.gateway.names import DNSNames, with_names
 from epic.api.legacy.balancers import create_balancer, delete_endpoints, new_balancer, remove_balancer
 from epic.api.legacy.requests import ClusterBody, ServiceBody, ServiceInput
 from epic.api.pages import Paging, listed
-from epic.api.precondition import IfMatch
+from epic.api.precondition import IfMatch, Precondition
 from epic.api.replies import PREFIX, Duplicate, deleted, found, shown
 from epic.api.unreadable import discard_unreadable
 from epic.errors import AlreadyExists, Conflict, NotFound
@@ -32,6 +32,8 @@ from epic.model.resources import GWProxy
 router = APIRouter(tags=["services"])
 _Given = Annotated[ServiceBody, Depends(given(ServiceBody))]
 _BODY = described(ServiceBody)
+_AT_ONCE = 80
+"""Endpoints that are deleted in one transaction: all others who write wait for that long."""
 _FROM_GATEWAY = {"public_address", "endpoints", "gue_tunnel_endpoints"}
 
 
@@ -159,15 +161,26 @@ def read_cluster(ctx: Ctx, account: str, name: str, cluster: _Cluster) -> dict[s
 @router.delete("/accounts/{account}/services/{name}/clusters/{_:path}")
 def delete_cluster(ctx: Ctx, account: str, name: str, cluster: _Cluster, if_match: IfMatch) -> dict[str, str]:
     """Take a cluster away from the Service, with its endpoints; `If-Match` is of the Service."""
+    while _delete_some(ctx, account, name, cluster, if_match):
+        pass
+    return deleted()
+
+
+def _delete_some(ctx: Context, account: str, name: str, cluster: str, if_match: Precondition) -> bool:
+    """Delete some endpoints of the cluster, and it with the last; returns whether there is more to do."""
     with ctx.current.transaction() as (transaction, world):
         balancer = transaction.find(LoadBalancer, account, name)
         if_match.check(balancer)
-        if balancer is not None and cluster in balancer.spec.upstream_clusters:
-            endpoints = transaction.by(RemoteEndpoint, "cluster", (account, name, cluster))
-            delete_endpoints(transaction, world, account, name, [e.name for e in endpoints])
-            left = tuple(other for other in balancer.spec.upstream_clusters if other != cluster)
-            transaction.update(_with_clusters(balancer, left))
-    return deleted()
+        if balancer is None or cluster not in balancer.spec.upstream_clusters:
+            return False
+        endpoints = transaction.by(RemoteEndpoint, "cluster", (account, name, cluster))
+        some = [endpoint.name for endpoint in endpoints[:_AT_ONCE]]
+        delete_endpoints(transaction, world, account, name, some)
+        if len(endpoints) > len(some):
+            return True
+        left = tuple(other for other in balancer.spec.upstream_clusters if other != cluster)
+        transaction.update(_with_clusters(balancer, left))
+    return False
 
 
 def _with_clusters(balancer: LoadBalancer, clusters: tuple[str, ...]) -> LoadBalancer:
