@@ -101,7 +101,7 @@ def join(left: Namespace, left_name: str, right: Namespace, right_name: str) -> 
         namespace.run(f"ip link set {name} up")
 
 
-def eventually(condition: Callable[[], bool], within: float = 5.0) -> bool:
+def eventually(condition: Callable[[], bool], within: float = 60.0) -> bool:
     """Poll until true; false when the time is over."""
     deadline = time.monotonic() + within
     while time.monotonic() < deadline:

@@ -70,11 +70,17 @@ class Echo:
     def __enter__(self) -> Echo:
         for thread in self._threads:
             thread.start()
-        assert eventually(lambda: self.back > 100)
+        if not eventually(lambda: self.back > 100):
+            # Else they go on without a network, say that it is unreachable, and keep the process for ever.
+            self._end()
+            raise AssertionError(f"sent {self.sent}, answered {self.answered}, back {self.back}")
         return self
 
     def __exit__(self, *_: object) -> None:
         time.sleep(0.2)
+        self._end()
+
+    def _end(self) -> None:
         self._stop.set()
         for thread in self._threads:
             thread.join()
