@@ -40,11 +40,25 @@ RUNNING = re.compile(r"(?:prog/xdp|direct-action.*) id (\d+)")
 PAUSE = 0.0005
 SO_RCVBUFFORCE = 33
 ENDS = ("gateway", "workload")
+CHANGES = (
+    ("endpoints",),
+    ("tunnels",),
+    ("endpoints", "tunnels"),
+    ("endpoints", "tunnels", "settings"),
+    ("drops",),
+    ("slots",),
+)
+"""What has more room in each of the other versions of the programs."""
 
 
 @pytest.fixture
-def network(bpffs: Path, object_file: Path, request: pytest.FixtureRequest) -> Iterator[Network]:
-    """A network whose tunnel is up; it receives as the test's parameter `receive` says."""
+def network(
+    bpffs: Path, object_file: Path, versions: Versions, request: pytest.FixtureRequest
+) -> Iterator[Network]:
+    """A network whose tunnel is up; it receives as the test's parameter `receive` says.
+
+    It is made when all versions are compiled: the NAT forgets a tunnel that is silent for half a minute.
+    """
     parameters = request.node.callspec.params if hasattr(request.node, "callspec") else {}
     built = Network(bpffs, object_file, Plan(receive=parameters.get("receive", "tc")))
     built.program()
@@ -119,24 +133,27 @@ def received(opened: socket.socket, stop: threading.Event) -> Iterator[tuple[byt
 
 
 class Versions:
-    """The programs with more room in some maps; each is compiled once."""
+    """The programs with more room in some maps, as `CHANGES` has them."""
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
+        self._made = {maps: compiled(directory / "-".join(maps), maps) for maps in CHANGES}
 
     def with_other(self, *maps: str) -> Path:
         """These have more room."""
-        directory = self._directory / "-".join(maps)
-        made = directory / "gue.bpf.o"
-        if not made.exists():
-            shutil.copytree(SOURCES, directory)
-            header = directory / "maps.h"
-            text = header.read_text(encoding="utf-8")
-            for name in maps:
-                text = widen(text, name)
-            header.write_text(text, encoding="utf-8")
-            subprocess.run(["make", "-s", "-C", directory, f"OBJECT={made}", made], check=True)
-        return made
+        return self._made[maps]
+
+
+def compiled(directory: Path, maps: tuple[str, ...]) -> Path:
+    """The programs, with more room in these maps."""
+    made = directory / "gue.bpf.o"
+    shutil.copytree(SOURCES, directory)
+    header = directory / "maps.h"
+    text = header.read_text(encoding="utf-8")
+    for name in maps:
+        text = widen(text, name)
+    header.write_text(text, encoding="utf-8")
+    subprocess.run(["make", "-s", "-C", directory, f"OBJECT={made}", made], check=True)
+    return made
 
 
 def widen(text: str, name: str) -> str:
