@@ -14,12 +14,12 @@ from ipaddress import IPv6Network
 from typing import Any
 
 import grpc
-from envoy.service.discovery.v3 import ads_pb2_grpc
 from envoy.service.discovery.v3 import discovery_pb2 as pb
 
 from epic.ads.delta.connection import Refusal
 from epic.ads.delta.kept import Context, KeepLimits
 from epic.ads.delta.server import DeltaServer
+from epic.ads.delta.servicer import DeltaServicer
 from epic.ads.delta.unpaced import UnpacedStream
 from epic.live import Live, Place
 from epic.log_rate import LogRate
@@ -54,7 +54,7 @@ class _Fed:
         self.task: asyncio.Task[None] | None = None
 
 
-class WorkloadStreams(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ignore[misc]
+class WorkloadStreams(DeltaServicer):
     """Serves each workload node what is its own. It belongs to the event loop in which it is used first.
 
     An account may have twice as many streams as workload nodes, and four of one node, the newest ones. What

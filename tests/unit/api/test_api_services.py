@@ -329,6 +329,20 @@ async def test_what_is_made_for_a_service_goes_with_it_and_by_nobody_else(
     assert (await tenant.post(SERVICES, json=service_body())).status_code == 302
 
 
+async def test_nobody_becomes_a_member_of_what_is_made_for_a_service(
+    tenant: httpx.AsyncClient, store: CachedStore
+) -> None:
+    reply = await tenant.post(SERVICES, json=service_body(DNS))
+    name = reply.headers["location"].rpartition("/")[2]
+    before = store.get(GWProxy, "root", name)
+    reference = {"namespace": before.spec.client_ref.namespace, "name": name, "uid": "m1"}
+    spec = {"clientRef": reference, "sharing-key": name, "public-ports": [{"protocol": "TCP", "port": 8443}]}
+    spec["gateway"] = {"gatewayClassName": "a", "listeners": [{"name": "l", "port": 8443, "protocol": "TCP"}]}
+    reply = await tenant.post(f"{ROOT}/groups/gatewayhttp/members", json={"member": {"spec": spec}})
+    assert (reply.status_code, name in reply.text) == (409, True)
+    assert store.get(GWProxy, "root", name) == before
+
+
 async def test_a_cluster_goes_with_more_endpoints_than_one_transaction_deletes(
     tenant: httpx.AsyncClient, service: str, store: CachedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -63,6 +63,17 @@ async def test_a_node_gets_its_own_tunnels_and_then_the_state_that_they_are_of(s
     assert site.live.is_listed(Place("shop", "c", "n1"))
 
 
+async def test_who_asks_for_the_other_protocol_is_told_so_and_writes_no_log(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with site.serving(), site.channel(await site.enrol("shop")) as channel:
+        call = ads_pb2_grpc.AggregatedDiscoveryServiceStub(channel).StreamAggregatedResources()
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await call.read()
+    assert refused.value.code() == grpc.StatusCode.UNIMPLEMENTED
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 async def test_a_change_is_sent_by_the_names_of_what_it_changes(site: Site) -> None:
     site.put(tunnel("shop", 20, proxy="g2"))
     async with site.serving():

@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 import grpc
-from envoy.service.discovery.v3 import ads_pb2_grpc
 from envoy.service.discovery.v3 import discovery_pb2 as pb
 
 from epic.ads.delta.connection import NODE_ACCEPTED, Connection, Refusal, first_of, held_at_first
 from epic.ads.delta.kept import Context, KeepLimits, Kept
 from epic.ads.delta.protocol import Acked, PacedStream, Refused, Stream
+from epic.ads.delta.servicer import DeltaServicer
 from epic.ads.snapshot import Differing, Snapshot
 from epic.log_rate import LogRate
 
@@ -44,7 +44,7 @@ class Listener(Protocol):
         """The node's last stream has ended."""
 
 
-class DeltaServer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ignore[misc]
+class DeltaServer(DeltaServicer):
     """Brings every node's streams to the snapshot that was published for the node.
 
     `new_stream` makes them as the clients need it (see `epic.ads.delta.protocol`): Envoys' are paced. A

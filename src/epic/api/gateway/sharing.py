@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from epic.api.account.account_limits import within_bytes_limit
 from epic.api.bodies import MemberSpecInput, ProxySpecInput
+from epic.api.gateway.attached import refuse_if_of_balancer
 from epic.api.gateway.gateways import (
     GatewaySettings,
     change_gateway,
@@ -62,7 +63,7 @@ def join(
 ) -> GWMember:
     """Make the member, and its gateway if it is the first.
 
-    Raises Forbidden where the template lets nobody else in.
+    Raises Forbidden where the template lets nobody else in, and Conflict where it is a load balancer's.
     """
     filled_in = {"group": group.name, "joined": transaction.next_number("member")}
     member = member.model_copy(update={"spec": member.spec.model_copy(update=filled_in)})
@@ -71,6 +72,7 @@ def join(
         proxy = create_gateway(transaction, world, group, _wish(member), settings, names)
     else:
         refuse_if_deleting(proxy)
+        refuse_if_of_balancer(proxy)
         _check_may_join(transaction, member, proxy, group)
     if leads(member, proxy) and _ENDS_WITH_MEMBERS not in proxy.metadata.labels:
         world.note(transaction.update(_ending_with_members(proxy)))
