@@ -33,25 +33,42 @@ settings.load_profile("same")
 
 ADMIN = ("admin", "admin-password")
 
-_SLOW = ("ads/", "api/", "control/", "controller/", "reconcile/", "store/", "workloads/")
-_SLOW += ("agent/test_agent_certificate.py", "agent/test_agent_dirty.py", "agent/test_agent_end.py")
-_SLOW += ("agent/test_agent_envoys.py", "agent/test_agent_failures.py", "agent/test_agent_xds.py")
-_SLOW += (
+_SLOW = (
+    "ads/",
+    "api/",
+    "control/",
+    "controller/",
+    "reconcile/",
+    "store/",
+    "workloads/",
+    "agent/test_agent_certificate.py",
+    "agent/test_agent_dirty.py",
+    "agent/test_agent_end.py",
+    "agent/test_agent_envoys.py",
+    "agent/test_agent_failures.py",
+    "agent/test_agent_xds.py",
     "cache/test_cache_feed.py",
     "cli/test_cli_backup.py",
     "cli/test_cli_tunnels.py",
     "cli/test_epicctl.py",
-)
-_SLOW += ("client/test_rest.py", "envoy/test_builders.py", "envoy/test_isolated.py", "envoy/test_validate.py")
-_SLOW += ("gatewayapi/test_translate.py", "ipam/test_ipam_book.py", "ipam/test_ipam_cycles.py")
-_SLOW += ("kinds/test_kinds_limits.py", "kinds/test_kinds_strategy.py", "kinds/test_kinds_unknown_fields.py")
-_SLOW += (
+    "client/test_rest.py",
+    "envoy/test_builders.py",
+    "envoy/test_isolated.py",
+    "envoy/test_validate.py",
+    "gatewayapi/test_translate.py",
+    "ipam/test_ipam_book.py",
+    "ipam/test_ipam_cycles.py",
+    "kinds/test_kinds_limits.py",
+    "kinds/test_kinds_strategy.py",
+    "kinds/test_kinds_unknown_fields.py",
     "pki/test_epic_pki.py",
     "plugins/test_node_api.py",
     "roles/test_flags.py",
     "runs/test_runs_queue.py",
+    "test_life_sequences.py",
+    "test_overlap.py",
+    "test_placement.py",
 )
-_SLOW += ("test_life_sequences.py", "test_overlap.py", "test_placement.py")
 """Rooms whose tests have a store, servers or processes, and files that take more than two seconds."""
 
 

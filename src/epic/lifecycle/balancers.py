@@ -13,7 +13,7 @@ from hashlib import blake2b
 from typing import Any
 
 from epic.model.balancers import LoadBalancer, RemoteEndpoint, RemoteEndpointSpec, RemotePort
-from epic.model.base import ClientRef, Condition, Metadata, Resource
+from epic.model.base import ClientRef, Condition, Metadata, Resource, observed
 from epic.model.gatewayapi import (
     BackendRef,
     Endpoint,
@@ -104,12 +104,12 @@ def balancer_conditions(balancer: LoadBalancer, proxy: GWProxy | None) -> list[C
     """Those of its gateway, and that what it asks for besides is not served."""
     if proxy is None:
         text = "its gateway is gone or cannot be read: delete the service, and announce it again"
-        return [_condition(balancer, "Programmed", "False", "NoGateway", text)]
+        return [observed(balancer, "Programmed", "False", "NoGateway", text)]
     found = list(proxy.status.conditions)
     if not balancer.spec.true_ingress:
         text = "true-ingress false is not served: packets reach endpoints through tunnels only"
         others = [condition for condition in found if condition.type != "Accepted"]
-        return [*others, _condition(balancer, "Accepted", "False", "UnsupportedValue", text)]
+        return [*others, observed(balancer, "Accepted", "False", "UnsupportedValue", text)]
     return found
 
 
@@ -129,8 +129,8 @@ def endpoint_condition(endpoint: RemoteEndpoint, balancer: LoadBalancer | None) 
             "name of one of them"
         )
     else:
-        return _condition(endpoint, "Accepted", "True", "Accepted", "")
-    return _condition(endpoint, "Accepted", "False", reason, text)
+        return observed(endpoint, "Accepted", "True", "Accepted")
+    return observed(endpoint, "Accepted", "False", reason, text)
 
 
 def _served_port(ports: Sequence[ServicePort], wanted: RemotePort) -> ServicePort | None:
@@ -155,16 +155,4 @@ def _route(balancer: LoadBalancer, port: ServicePort) -> GWRoute:
     ref = ClientRef(name=balancer.spec.display_name, uid=name)
     return GWRoute(
         metadata=Metadata(name=name, namespace=balancer.account), spec=GWRouteSpec(client_ref=ref, tcp=tcp)
-    )
-
-
-def _condition(obj: Resource, type_: str, status: str, reason: str, message: str) -> Condition:
-    return Condition.model_validate(
-        {
-            "type": type_,
-            "status": status,
-            "reason": reason,
-            "message": message,
-            "observedGeneration": obj.metadata.generation,
-        }
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from epic.lifecycle.addresses import unusable_address
-from epic.model.base import Condition, with_condition
+from epic.model.base import Condition, observed, with_condition
 from epic.model.instances import ProxyInstance, trouble
 from epic.model.resources import GWProxy
 
@@ -48,15 +48,12 @@ def is_same(one: Condition, other: Condition) -> bool:
 
 def placed(proxy: GWProxy) -> Condition:
     """Whether all the instances that the gateway is to have have a node."""
-    generation = proxy.metadata.generation
     missing = proxy.status.unplaced
     if not missing:
-        return Condition(type="Placed", status="True", reason="Placed", observed_generation=generation)
+        return observed(proxy, "Placed", "True", "Placed")
     instances = "one more instance" if missing == 1 else f"{missing} more instances"
     message = f"the platform has no room for {instances} now; its operators can see why"
-    return Condition(
-        type="Placed", status="False", reason="NoRoom", message=message, observed_generation=generation
-    )
+    return observed(proxy, "Placed", "False", "NoRoom", message)
 
 
 def with_connected(proxy: GWProxy, limit: int) -> GWProxy:
@@ -124,15 +121,6 @@ def readiness(proxy: GWProxy) -> Condition:
     troubles = sorted({trouble(i.error) for i in instances if i.error})
     message = "; ".join([f"{serving} of {total} instances serve", *troubles]) + "."
     if not serving:
-        status, reason = "False", "NoInstanceServes"
-    else:
-        status, reason = "True", "AllInstancesServe" if serving == total else "SomeInstancesServe"
-    return Condition.model_validate(
-        {
-            "type": READY,
-            "status": status,
-            "reason": reason,
-            "message": message,
-            "observedGeneration": proxy.metadata.generation,
-        }
-    )
+        return observed(proxy, READY, "False", "NoInstanceServes", message)
+    reason = "AllInstancesServe" if serving == total else "SomeInstancesServe"
+    return observed(proxy, READY, "True", reason, message)

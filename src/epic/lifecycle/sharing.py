@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from epic.model.base import ClientRef, Condition
+from epic.model.base import ClientRef, Condition, observed
 from epic.model.gatewayapi import GatewaySpec
 from epic.model.members import GWMember
 from epic.model.resources import GWProxy, ServicePort
@@ -43,16 +43,16 @@ def member_conditions(member: GWMember, proxy: GWProxy | None) -> tuple[Conditio
     """
     if proxy is None:
         text = f"gateway {member.spec.sharing_key!r} cannot be read"
-        return (_condition(member, "Accepted", "Unknown", "Pending", text),)
-    accepted = _condition(member, "Accepted", "True", "Accepted", "")
+        return (observed(member, "Accepted", "Unknown", "Pending", text),)
+    accepted = observed(member, "Accepted", "True", "Accepted")
     if asks_alike(member, proxy):
-        return accepted, _condition(member, "Conflicted", "False", "NoConflicts", "")
+        return accepted, observed(member, "Conflicted", "False", "NoConflicts")
     first = client_text(proxy.spec.client_ref)
     text = (
         f"{first} asks for other listeners and was first, so those count; its routes are served by the "
         "gateway's listeners: ask for the same, or for another gateway"
     )
-    return accepted, _condition(member, "Conflicted", "True", "ListenersDiffer", text)
+    return accepted, observed(member, "Conflicted", "True", "ListenersDiffer", text)
 
 
 def client_text(ref: ClientRef) -> str:
@@ -65,15 +65,3 @@ def _wish(
 ) -> tuple[frozenset[ServicePort], GatewaySpec | None]:
     named = gateway.model_copy(update={"gateway_class_name": ""}) if gateway is not None else None
     return frozenset(ports), named
-
-
-def _condition(member: GWMember, type_: str, status: str, reason: str, message: str) -> Condition:
-    return Condition.model_validate(
-        {
-            "type": type_,
-            "status": status,
-            "reason": reason,
-            "message": message,
-            "observedGeneration": member.metadata.generation,
-        }
-    )

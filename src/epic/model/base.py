@@ -99,6 +99,19 @@ class Resource(Camel):
         )
 
 
+def observed(
+    obj: Resource, type_: str, status: Literal["True", "False", "Unknown"], reason: str, message: str = ""
+) -> Condition:
+    """A condition of the object as it is now."""
+    return Condition(
+        type=type_,
+        status=status,
+        reason=reason,
+        message=message,
+        observed_generation=obj.metadata.generation,
+    )
+
+
 class ClientRef(Camel):
     """The client's object that this one stands for, and since when the client has it, if that is known."""
 

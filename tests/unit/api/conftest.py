@@ -12,6 +12,7 @@ import pytest
 from api_requests import ADMIN, TENANT, Events
 from argon2 import PasswordHasher
 from life_plant import Clock, Plant, use_clock
+from service_requests import SERVICES, service_body
 from stores import open_store
 
 from epic.api.access import auth
@@ -93,3 +94,19 @@ async def admin(anyone: httpx.AsyncClient) -> httpx.AsyncClient:
 async def tenant(anyone: httpx.AsyncClient) -> httpx.AsyncClient:
     anyone.auth = httpx.BasicAuth(*TENANT)
     return anyone
+
+
+@pytest.fixture
+def shareable(store: CachedStore) -> None:
+    with store.transaction() as transaction:
+        group = transaction.get(LBServiceGroup, "root", "gatewayhttp")
+        spec = group.spec.model_copy(update={"can_be_shared": True})
+        transaction.update(group.model_copy(update={"spec": spec}))
+
+
+@pytest.fixture
+async def service(tenant: httpx.AsyncClient, shareable: None) -> str:
+    """The path of a Service that cluster c1 serves."""
+    reply = await tenant.post(SERVICES, json=service_body(**{"upstream-clusters": ["c1"]}))
+    assert reply.status_code == 302, reply.text
+    return str(reply.headers["location"])

@@ -7,9 +7,11 @@ from collections import Counter
 from dataclasses import dataclass
 from datetime import timedelta
 from ipaddress import IPv4Network
+from typing import Self
 
 from epic.api.account.account_limits import within_tunnel_limit
 from epic.api.bodies import ProxySpecInput
+from epic.api.context import Context
 from epic.api.gateway.names import DNSNames, dns_endpoint
 from epic.api.gateway.ports import ports_and_gateway
 from epic.errors import Conflict, Invalid, NameTaken, NotFound, QuotaExceeded
@@ -49,6 +51,11 @@ class GatewaySettings:
 
     inside_pool: IPv4Network
     address_quarantine: timedelta
+
+    @classmethod
+    def of(cls, ctx: Context) -> Self:
+        """Those of this API."""
+        return cls(ctx.inside_pool, ctx.address_quarantine)
 
 
 def create_gateway(

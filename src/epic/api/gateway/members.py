@@ -43,10 +43,6 @@ def _body(ctx: Context, member: GWMember) -> dict[str, Any]:
     return {"link": link, "member": show_member(ctx, member)}
 
 
-def _settings(ctx: Context) -> GatewaySettings:
-    return GatewaySettings(ctx.inside_pool, ctx.address_quarantine)
-
-
 @router.post("/accounts/{account}/groups/{group}/members", status_code=302, openapi_extra=_BODY)
 def create(ctx: Ctx, account: str, group: str, body: _Given) -> Response:
     """Join the gateway of that sharing key; the first member makes it, from the template."""
@@ -60,7 +56,7 @@ def _create(ctx: Context, account: str, group: str, wanted: MemberInput, names: 
         template = find_group(transaction, account, group)
         if transaction.find(GWMember, account, member.name) is not None:
             raise Duplicate(f"member {member.name!r} exists already", _path(account, member.name))
-        return join(transaction, world, member, template, _settings(ctx), names)
+        return join(transaction, world, member, template, GatewaySettings.of(ctx), names)
 
 
 @router.get("/accounts/{account}/members")
@@ -101,7 +97,12 @@ def _replace(
             group = find_group(transaction, account, stored.spec.group)
             leave(transaction, world, stored)
             return join(
-                transaction, world, with_sources(wanted.metadata, member), group, _settings(ctx), names
+                transaction,
+                world,
+                with_sources(wanted.metadata, member),
+                group,
+                GatewaySettings.of(ctx),
+                names,
             )
         given_ = with_sources(wanted.metadata, stored.model_copy(update={"spec": member.spec}))
         return change(transaction, world, prepare_for_update(GW_MEMBER, given_, stored))

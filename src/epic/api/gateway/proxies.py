@@ -63,7 +63,7 @@ def _create(ctx: Context, account: str, group: str, wanted: ProxyInput, names: D
         if stored is not None:
             refuse_if_deleting(stored)
             raise Duplicate(f"gateway {name!r} exists already", _path(account, name))
-        settings = GatewaySettings(ctx.inside_pool, ctx.address_quarantine)
+        settings = GatewaySettings.of(ctx)
         proxy = create_gateway(transaction, world, template, wanted.spec, settings, names)
         if (named := with_sources(wanted.metadata, proxy)) is not proxy:
             proxy = transaction.update(named)

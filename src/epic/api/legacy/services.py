@@ -85,7 +85,7 @@ def _create(
         if proxy is not None:
             refuse_if_deleting(proxy)
             raise AlreadyExists(f"a gateway {name!r} exists already; give the Service another name")
-        settings = GatewaySettings(ctx.inside_pool, ctx.address_quarantine)
+        settings = GatewaySettings.of(ctx)
         return create_balancer(transaction, world, template, new, settings, names)
 
 
