@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from stores import stores_closed
 
 
 @pytest.fixture(autouse=True)
@@ -21,3 +22,10 @@ def threads_outside() -> Iterator[None]:
             if (thread / "ns" / "net").readlink() != own:
                 inside.append((thread / "comm").read_text().strip())
     assert not inside, f"threads in a network namespace of the test: {inside}"
+
+
+@pytest.fixture(autouse=True)
+def stores() -> Iterator[None]:
+    """No store stays open: its threads would work, and its objects count, in tests that come after."""
+    with stores_closed():
+        yield

@@ -3,12 +3,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from epic.cache.store import CachedStore
 from epic.store.location import StoreLocation
 
+_opened: list[CachedStore] = []
+
 
 def open_store(path: Path) -> CachedStore:
-    """The store in this file; there need not be one yet."""
-    return CachedStore(StoreLocation(sqlite=path))
+    """The store in this file; there need not be one yet. The test that opens it need not close it."""
+    _opened.append(CachedStore(StoreLocation(sqlite=path)))
+    return _opened[-1]
+
+
+@contextmanager
+def stores_closed() -> Iterator[None]:
+    """Close what is opened meanwhile: a store's threads would go on among other tests."""
+    before = len(_opened)
+    yield
+    while len(_opened) > before:
+        _opened.pop().close()

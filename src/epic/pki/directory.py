@@ -70,22 +70,38 @@ def write(path: Path, content: bytes, mode: int, owner: Owner | None = None) -> 
         os.close(directory)
 
 
+def read_file(path: Path) -> bytes | None:
+    """The whole file, or None if there is no such file."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
 def read_certificate(path: Path) -> x509.Certificate | None:
     """The certificate in the file, or None if there is no such file."""
-    if not path.exists():
-        return None
-    try:
-        return x509.load_pem_x509_certificate(path.read_bytes())
-    except ValueError as error:
-        raise PkiError(f"{path} holds no PEM certificate: {error}") from error
+    pem = read_file(path)
+    return None if pem is None else parse_certificate(path, pem)
 
 
 def read_key(path: Path) -> ec.EllipticCurvePrivateKey | None:
     """The elliptic curve key in the file, or None if there is no such file."""
-    if not path.exists():
-        return None
+    pem = read_file(path)
+    return None if pem is None else parse_key(path, pem)
+
+
+def parse_certificate(path: Path, pem: bytes) -> x509.Certificate:
+    """The certificate in what was read of the file; raises PkiError."""
     try:
-        key = load_pem_private_key(path.read_bytes(), password=None)
+        return x509.load_pem_x509_certificate(pem)
+    except ValueError as error:
+        raise PkiError(f"{path} holds no PEM certificate: {error}") from error
+
+
+def parse_key(path: Path, pem: bytes) -> ec.EllipticCurvePrivateKey:
+    """The elliptic curve key in what was read of the file; raises PkiError."""
+    try:
+        key = load_pem_private_key(pem, password=None)
     except ValueError as error:
         raise PkiError(f"{path} holds no PEM key: {error}") from error
     if not isinstance(key, ec.EllipticCurvePrivateKey):

@@ -33,9 +33,11 @@ class Identity:
 
 def read_identity(path: Path) -> Identity | None:
     """The identity in the file, or None if there is no such file; raises PkiError."""
-    key, certificate = files.read_key(path), files.read_certificate(path)
-    if key is None or certificate is None:
+    # At once: it may be replaced meanwhile.
+    pem = files.read_file(path)
+    if pem is None:
         return None
+    key, certificate = files.parse_key(path, pem), files.parse_certificate(path, pem)
     if not certs.is_of(certificate, key.public_key()):
         raise PkiError(f"{path} holds a certificate of another key")
     return Identity(key, certificate)

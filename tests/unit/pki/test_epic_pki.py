@@ -6,15 +6,18 @@ from __future__ import annotations
 import getpass
 import ssl
 import stat
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from cryptography import x509
 
+from epic.ads.identity.credentials import ServerFiles
+from epic.ads.identity.issuer import Issuer
 from epic.pki import operations
 from epic.pki.certificates import RequestError, alternative_names
-from epic.pki.directory import PkiError, read_certificate
+from epic.pki.directory import PkiError, read_certificate, write
 from epic.pki.identity import Identity, read_identity
 from epic.pki.operations import Pki
 
@@ -242,3 +245,50 @@ def test_python_accepts_the_chain(tmp_path: Path) -> None:
         except ssl.SSLWantReadError:
             continue
     assert done == {0, 1}
+
+
+def test_an_identity_is_read_whole_while_it_is_replaced(control: Pki, tmp_path: Path) -> None:
+    node = node_of(control, tmp_path)
+    found = [enrol(control, node, renew=True) for _ in range(2)]
+    path, files = node.path / "agent.pem", [each.pem() for each in found]
+    reading = threading.Event()
+
+    def replace() -> None:
+        for number in range(200):
+            write(path, files[number % 2], 0o600)
+            reading.wait(0.001)
+        reading.set()
+
+    writer = threading.Thread(target=replace)
+    writer.start()
+    seen = 0
+    while not reading.is_set():
+        identity = read_identity(path)
+        assert identity is not None
+        assert identity.pem() in files
+        seen += 1
+    writer.join()
+    assert seen
+
+
+@pytest.mark.parametrize("replaced", ["agents.crt", "agents.key"])
+def test_nothing_is_signed_while_only_one_half_of_the_authority_is_replaced(
+    control: Pki, tmp_path: Path, replaced: str
+) -> None:
+    other = Pki(tmp_path / "other", NOW)
+    operations.control(other, NAMES, group=None, life=LIFE)
+    (control.path / replaced).write_bytes((other.path / replaced).read_bytes())
+    issuer = Issuer(control.path / "agents.crt", control.path / "agents.key", control.path / "ca.crt")
+    request = operations.request(node_of(control, tmp_path), "epic2")["request"]
+    with pytest.raises(PkiError, match="both are being replaced"):
+        issuer.renew("epic2", request.encode())
+
+
+@pytest.mark.parametrize("replaced", ["server.crt", "server.key"])
+def test_a_server_shows_no_certificate_of_another_key(control: Pki, tmp_path: Path, replaced: str) -> None:
+    other = Pki(tmp_path / "other", NOW)
+    operations.control(other, NAMES, group=None, life=LIFE)
+    (control.path / replaced).write_bytes((other.path / replaced).read_bytes())
+    files = ServerFiles(control.path / "server.crt", control.path / "server.key", control.path / "agents.crt")
+    with pytest.raises(PkiError, match="is not of the key in"):
+        files.configuration()

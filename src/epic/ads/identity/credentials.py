@@ -9,6 +9,9 @@ from pathlib import Path
 
 import grpc
 
+from epic.pki import certificates as certs
+from epic.pki.directory import PkiError, parse_certificate, parse_key
+
 log = logging.getLogger(__name__)
 
 Stamps = tuple[tuple[int, int, int], ...]
@@ -28,13 +31,17 @@ class ServerFiles:
         return tuple((status.st_ino, status.st_size, status.st_mtime_ns) for status in found)
 
     def configuration(self) -> grpc.ServerCertificateConfiguration:
-        """What gRPC is to use from now on."""
-        pair = (self.key.read_bytes(), self.certificate.read_bytes())
-        return grpc.ssl_server_certificate_configuration([pair], self.client_ca.read_bytes())
+        """What gRPC is to use from now on; raises OSError, and PkiError while one half is replaced."""
+        key, certificate = self.key.read_bytes(), self.certificate.read_bytes()
+        if not certs.is_of(
+            parse_certificate(self.certificate, certificate), parse_key(self.key, key).public_key()
+        ):
+            raise PkiError(f"{self.certificate} is not of the key in {self.key}")
+        return grpc.ssl_server_certificate_configuration([(key, certificate)], self.client_ca.read_bytes())
 
 
 def server_credentials(files: ServerFiles) -> grpc.ServerCredentials:
-    """Credentials that ask every client for a certificate; raises OSError when a file cannot be read."""
+    """Credentials that ask every client for a certificate; raises OSError and PkiError."""
     seen = files.stamps()
 
     def changed() -> grpc.ServerCertificateConfiguration | None:
@@ -45,7 +52,7 @@ def server_credentials(files: ServerFiles) -> grpc.ServerCredentials:
             if stamps == seen:
                 return None
             configuration = files.configuration()
-        except OSError as error:
+        except (OSError, PkiError) as error:
             log.error("the server's certificate stays as it was: %s", error)
             return None
         seen = stamps

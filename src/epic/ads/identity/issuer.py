@@ -46,6 +46,11 @@ class Issuer:
             raise files.PkiError(
                 f"{self.key} or {self.certificate} is missing; `epic-pki control` makes them"
             )
+        if not certs.is_of(certificate, key.public_key()):
+            # Nobody would accept what is signed now.
+            raise files.PkiError(
+                f"{self.certificate} is not of the key in {self.key}; both are being replaced"
+            )
         return certs.Authority(certificate, key)
 
     def _reply(self, made: x509.Certificate) -> epic_pb2.RenewCertificateReply:
