@@ -14,6 +14,7 @@ from epic.controller.objects import (
     Route,
     Unseen,
 )
+from epic.gatewayapi.namespaces import namespaces_from
 from epic.model.gatewayapi import Listener
 from epic.model.values.labels import LabelSelector, Operator, Requirement
 
@@ -29,11 +30,11 @@ _OPERATORS: dict[object, Operator] = {
 
 def admits(listener: Listener, namespace: str, gateway: Gateway, objects: Objects) -> bool:
     """Whether a listener takes routes of the namespace; by a selector that is not understood none."""
-    rule = (listener.allowed_routes.namespaces if listener.allowed_routes else None) or {}
-    match rule.get("from", "Same"):
+    match namespaces_from(listener):
         case "All":
             return True
         case "Selector":
+            rule = (listener.allowed_routes.namespaces if listener.allowed_routes else None) or {}
             selector = selector_of(rule.get("selector"))
             return selector is not None and selector.matches(_labels(namespace, objects))
         case "Same":
@@ -44,8 +45,7 @@ def admits(listener: Listener, namespace: str, gateway: Gateway, objects: Object
 
 def selects_by_labels(listener: Listener) -> bool:
     """Whether labels of namespaces decide whose routes a listener takes."""
-    rule = (listener.allowed_routes.namespaces if listener.allowed_routes else None) or {}
-    return rule.get("from") == "Selector"
+    return namespaces_from(listener) == "Selector"
 
 
 def selector_of(content: object) -> LabelSelector | None:

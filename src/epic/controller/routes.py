@@ -23,13 +23,14 @@ from epic.controller.objects import (
     Unseen,
 )
 from epic.controller.permissions import admits, may_be_unseen, permits, selects_by_labels
-from epic.gatewayapi.attachment import attach
+from epic.gatewayapi.attachment import UNSUPPORTED, attach
 from epic.gatewayapi.listeners import judge
 from epic.model.base import Metadata
 from epic.model.gatewayapi import BackendRef, ParentReference
 from epic.model.resources import GWRoute, GWRouteSpec
 
 _NOT_ALLOWED = "NotAllowedByListeners"
+_PARENT = f"kind {Gateway.kind} (group {GATEWAY_GROUP})"
 References = Mapping[Ref, Set[EpicConnection]]
 
 
@@ -63,6 +64,7 @@ def translate_route(
 ) -> RouteResult:
     """A route for every account in which it has a Gateway that takes it; `unplaced` Gateways wait."""
     result = RouteResult()
+    _note_other_parents(route, result)
     by_connection: dict[EpicConnection, list[PlacedGateway]] = defaultdict(list)
     for parent in sorted(parents_of(route)):
         if parent in gateways:
@@ -80,6 +82,13 @@ def translate_route(
     if result.unsure:
         result.items, result.held = (), True
     return result
+
+
+def _note_other_parents(route: Route, result: RouteResult) -> None:
+    others = [ref for ref in route.spec.parent_refs if _parent_ref(route, ref) is None]
+    if kinds := sorted({ref.kind or Gateway.kind for ref in others}):
+        text = f"spec.parentRefs: parents of kind {', '.join(kinds)} are not served, only those of {_PARENT}"
+        result.problem(route, UNSUPPORTED, text)
 
 
 def parents_of(route: Route) -> set[Ref]:

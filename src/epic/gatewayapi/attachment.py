@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -74,11 +74,11 @@ class RouteHostnames:
 def attach(
     route: GWRoute, parent: ParentReference, specified: Sequence[Listener], served: Sequence[Served]
 ) -> Attachment:
-    """Judge one reference of a route to a gateway."""
+    """Judge one reference of a route to a gateway of whose listeners none is closed to its namespace."""
     fault = unsupported(route)
     if fault is not None:
         return Attachment(parent, reason=UNSUPPORTED, message=fault)
-    return admit(RouteHostnames(route), parent, specified, served)
+    return admit(RouteHostnames(route), parent, specified, served, {})
 
 
 def admit(
@@ -86,8 +86,12 @@ def admit(
     parent: ParentReference,
     specified: Sequence[Listener],
     served: Sequence[Served],
+    closed: Mapping[str, str],
 ) -> Attachment:
-    """Judge one reference of a route that has nothing unsupported."""
+    """Judge one reference of a route that has nothing unsupported.
+
+    `closed` says why listeners do not take routes of its namespace, by their names.
+    """
     chosen = {listener.name for listener in specified if _selects(parent, listener)}
     if not chosen:
         return Attachment(parent, reason="NoMatchingParent", message=_no_parent(parent, specified))
@@ -100,9 +104,13 @@ def admit(
     if not allowing:
         text = f"No listener of {_some(sorted(chosen))} takes a route of kind {kind}."
         return Attachment(parent, reason="NotAllowedByListeners", message=text)
-    admitting = tuple(listener.name for listener in allowing if hostnames.on(listener))
+    open_ = [listener for listener in allowing if listener.name not in closed]
+    if not open_:
+        text = _told_closed({listener.name: closed[listener.name] for listener in allowing})
+        return Attachment(parent, reason="NotAllowedByListeners", message=text)
+    admitting = tuple(listener.name for listener in open_ if hostnames.on(listener))
     if not admitting:
-        text = f"None of its hostnames is covered by {_some(sorted({x.hostname for x in allowing}))}."
+        text = f"None of its hostnames is covered by {_some(sorted({x.hostname for x in open_}))}."
         return Attachment(parent, reason="NoMatchingListenerHostname", message=text)
     return Attachment(parent, listeners=admitting)
 
@@ -171,6 +179,14 @@ def _no_parent(parent: ParentReference, specified: Sequence[Listener]) -> str:
     wanted = [f"section {parent.section_name!r}"] if parent.section_name is not None else []
     wanted += [f"port {parent.port}"] if parent.port is not None else []
     return f"The gateway has no listener with {' and '.join(wanted) or 'any name'}; its listeners: {names}."
+
+
+def _told_closed(closed: Mapping[str, str]) -> str:
+    """Why each of the listeners is closed, told of all alike at once."""
+    alike: dict[str, list[str]] = {}
+    for name, why in closed.items():
+        alike.setdefault(why, []).append(name)
+    return " ".join(f"Listeners {_some(sorted(names))}: {why}." for why, names in alike.items())
 
 
 def _some(names: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 from epic.gatewayapi.hostnames import ANY, is_hostname
-from epic.model.gatewayapi import Listener
+from epic.model.gatewayapi import AllowedRoutes, Listener
 from epic.model.resources import GWProxySpec
 from epic.model.values.naming import COMPATIBILITY
 
@@ -17,6 +17,9 @@ Protocol = Literal["HTTP", "TCP"]
 
 ROUTE_KINDS: dict[str, str] = {"HTTP": "HTTPRoute", "TCP": "TCPRoute"}
 GROUP = "gateway.networking.k8s.io"
+
+# Where there is no Gateway nobody has said that routes are to be of its namespace.
+_FOR_ALL = AllowedRoutes(namespaces={"from": "All"})
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,9 @@ def specified(spec: GWProxySpec) -> tuple[Listener, ...]:
     if spec.gateway is not None:
         return spec.gateway.listeners
     first = next((p.port for p in spec.public_ports if p.protocol == "TCP"), None)
-    return () if first is None else (Listener(name=COMPATIBILITY, port=first, protocol="HTTP"),)
+    if first is None:
+        return ()
+    return (Listener(name=COMPATIBILITY, port=first, protocol="HTTP", allowed_routes=_FOR_ALL),)
 
 
 def judge(listeners: Iterable[Listener]) -> tuple[tuple[Served, ...], tuple[Fault, ...]]:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cache
 from textwrap import shorten
 from typing import NamedTuple
@@ -17,15 +17,17 @@ from epic.gatewayapi.attachment import (
     unsupported,
 )
 from epic.gatewayapi.backends import backend_refs, is_service
-from epic.gatewayapi.listeners import Fault, judge, specified
+from epic.gatewayapi.listeners import GROUP, Fault, Served, judge, specified
+from epic.gatewayapi.namespaces import AllowedNamespaces
 from epic.gatewayapi.target_ports import ServicePorts, TargetPorts
 from epic.model.base import Condition
-from epic.model.gatewayapi import BackendRef, GatewaySpec, ParentReference
+from epic.model.gatewayapi import BackendRef, GatewaySpec, Listener, ParentReference
 from epic.model.resources import GWProxy, GWRoute
 
 _ACCEPTED = "Accepted"
 _RESOLVED = "ResolvedRefs"
 _BACKEND_NOT_FOUND = "BackendNotFound"
+_NO_GATEWAY = "A parent of kind {kind!r} (group {group!r}) is not served, only Gateways of the Gateway API."
 _LONGEST = 500
 
 
@@ -35,6 +37,19 @@ class _Verdict(NamedTuple):
     holds: bool
     reason: str
     message: str
+
+
+class _Gateway(NamedTuple):
+    """What of a gateway decides on a route: its listeners, those served, and why some are closed to it."""
+
+    wanted: Sequence[Listener]
+    served: Sequence[Served]
+    closed: Mapping[str, str]
+
+    @classmethod
+    def of(cls, proxy: GWProxy, route: GWRoute) -> _Gateway:
+        wanted = specified(proxy.spec)
+        return cls(wanted, judge(wanted)[0], AllowedNamespaces(proxy, wanted).closed_to(route))
 
 
 def accepted(proxy: GWProxy) -> Condition:
@@ -78,19 +93,23 @@ def _told(fault: Fault) -> str:
 def route_parents(
     route: GWRoute, find: Callable[[str], GWProxy | None]
 ) -> list[tuple[ParentReference, Condition]]:
-    """The route's references to gateways, and whether they take it; `find` knows the gateways by name."""
-    refs = [ref for ref in route.spec.parent_refs if is_gateway(ref)]
+    """The route's references, and whether gateways take it; `find` knows the gateways by name."""
+    refs = route.spec.parent_refs
     fault, hostnames = unsupported(route), RouteHostnames(route)
-    wanted = {name: specified(proxy.spec) for name in {r.name for r in refs} if (proxy := find(name))}
-    served = {name: judge(listeners)[0] for name, listeners in wanted.items()}
+    names = {ref.name for ref in refs if is_gateway(ref)}
+    gateways = {name: _Gateway.of(proxy, route) for name in names if (proxy := find(name))}
     found: list[tuple[ParentReference, Condition]] = []
     for ref in refs:
-        if ref.name not in wanted:
+        gateway = gateways.get(ref.name)
+        if not is_gateway(ref):
+            text = _NO_GATEWAY.format(kind=ref.kind or "Gateway", group=ref.group or GROUP)
+            verdict = Attachment(ref, reason=UNSUPPORTED, message=text)
+        elif gateway is None:
             verdict = Attachment(ref, reason="NoMatchingParent", message=f"There is no gateway {ref.name!r}.")
         elif fault is not None:
             verdict = Attachment(ref, reason=UNSUPPORTED, message=fault)
         else:
-            verdict = admit(hostnames, ref, wanted[ref.name], served[ref.name])
+            verdict = admit(hostnames, ref, gateway.wanted, gateway.served, gateway.closed)
         judged = _Verdict(verdict.accepted, verdict.reason, verdict.message)
         found.append((ref, _condition(route, _ACCEPTED, judged)))
     return found

@@ -19,6 +19,7 @@ from epic.gatewayapi.attachment import (
 from epic.gatewayapi.backends import backend_refs, is_service
 from epic.gatewayapi.listeners import Served, judge, specified
 from epic.gatewayapi.names import missing_name
+from epic.gatewayapi.namespaces import AllowedNamespaces
 from epic.gatewayapi.precedence import route_age
 from epic.gatewayapi.routing import (
     Cluster,
@@ -66,8 +67,9 @@ def translate(
         raise ValueError(f"gateway {proxy.id} has no public address")
     wanted = specified(proxy.spec)
     served, faults = judge(wanted)
+    allowed = AllowedNamespaces(proxy, wanted)
     attached = [
-        _attach_all(route, refs, wanted, served)
+        _attach_all(route, refs, wanted, served, allowed)
         for route in sorted(routes, key=route_age)
         if (refs := parents_on(route, proxy.name))
     ]
@@ -92,13 +94,19 @@ def translate(
 
 
 def _attach_all(
-    route: GWRoute, refs: Iterable[ParentReference], wanted: Sequence[Listener], served: Sequence[Served]
+    route: GWRoute,
+    refs: Iterable[ParentReference],
+    wanted: Sequence[Listener],
+    served: Sequence[Served],
+    allowed: AllowedNamespaces,
 ) -> AttachedRoute:
     hostnames, fault = RouteHostnames(route), unsupported(route)
     if fault is not None:
         refused = tuple(Attachment(ref, reason=UNSUPPORTED, message=fault) for ref in refs)
         return AttachedRoute(route, hostnames, refused)
-    return AttachedRoute(route, hostnames, tuple(admit(hostnames, ref, wanted, served) for ref in refs))
+    closed = allowed.closed_to(route)
+    attachments = tuple(admit(hostnames, ref, wanted, served, closed) for ref in refs)
+    return AttachedRoute(route, hostnames, attachments)
 
 
 def _title(ref: BackendRef) -> str:

@@ -44,7 +44,7 @@ Unserved = dict[str, object]
 
 
 class AllowedRoutes(Camel):
-    """Which routes a listener takes. Namespaces are settled by the client controller."""
+    """Which routes a listener takes."""
 
     namespaces: dict[str, object] | None = None
     kinds: Annotated[tuple[dict[str, str], ...] | None, Items(8, "kinds")] = None

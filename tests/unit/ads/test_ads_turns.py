@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from epic.ads.desired.configurations import Configurations, Key, key_of
 from epic.ads.desired.objects import Inputs
 from epic.ads.desired.revisions import Revisions
 from epic.envoy.resources import Bundle
+from epic.model.base import ClientRef
 from epic.model.resources import EnvoyResources
 from epic.model.values.naming import GatewayId
 
@@ -64,3 +66,13 @@ async def test_what_a_configuration_depends_on_is_found_once_each_time_that_it_i
     configurations.want(inputs("modest", "U1"))
     assert len(found) == 1
     await eventually(lambda: bool(settled))
+
+
+def test_a_gateway_that_has_come_to_another_namespace_gets_another_configuration() -> None:
+    """As when the first of those who share it leaves: other routes may be of its namespace now."""
+    before = inputs("modest", "U1")
+    client = ClientRef(namespace="bank")
+    spec = before.proxy.spec.model_copy(update={"client_ref": client})
+    moved = replace(before, proxy=before.proxy.model_copy(update={"spec": spec}))
+    assert key_of(before) == key_of(inputs("modest", "U1"))
+    assert key_of(moved) != key_of(before)

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
-from api_requests import ADMIN, API, PROXIES, proxy_body
+from api_requests import ADMIN, API, PROXIES, proxy_body, route_body
 from damage import wait_until_unreadable, write_newer
 
 from epic.api.gateway import sharing
@@ -120,6 +120,32 @@ async def test_the_firsts_listeners_count_and_the_others_are_told(tenant: httpx.
     assert conditions(changed.json()["member"])["Conflicted"] == ("False", "NoConflicts")
     assert (await gateway(tenant))["spec"]["public-ports"][0]["port"] == 8080
     assert await members(tenant) == [("c1", True, False), ("c2", False, False)]
+
+
+async def test_the_namespace_of_the_first_decides_whose_routes_are_taken(tenant: httpx.AsyncClient) -> None:
+    """A member in another namespace asks the first for `All`; when it is the first itself it has the say."""
+    await join(tenant, "c1")
+    second = member_body("c2")
+    second["member"]["spec"]["clientRef"]["namespace"] = "bank"
+    assert (await tenant.post(JOIN, json=second)).status_code == 302
+    body = route_body("R2", parent="K1")
+    body["route"]["spec"]["clientRef"] |= {"clusterID": "c2", "namespace": "bank"}
+    await tenant.post(f"{ROOT}/routes", json=body)
+
+    async def accepted() -> tuple[str, str]:
+        route = (await tenant.get(f"{ROOT}/routes/R2")).json()["route"]
+        (parent,) = route["status"]["parents"]
+        (found,) = (c for c in parent["conditions"] if c["type"] == "Accepted")
+        return found["status"], found["reason"]
+
+    assert await accepted() == ("False", "NotAllowedByListeners")
+    first = member_body("c1")
+    (listener,) = first["member"]["spec"]["gateway"]["listeners"]
+    listener["allowedRoutes"] = {"namespaces": {"from": "All"}}
+    await tenant.put(f"{ROOT}/members/M-c1", json=first)
+    assert await accepted() == ("True", "Accepted")
+    await leave(tenant, "c1")
+    assert await accepted() == ("True", "Accepted")
 
 
 async def test_when_the_first_leaves_who_came_next_has_the_say(tenant: httpx.AsyncClient) -> None:

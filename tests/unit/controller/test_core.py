@@ -206,6 +206,12 @@ def _set(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
             id="namespace-not-admitted",
         ),
         pytest.param(
+            {"HTTPRoute": _set("spec/parentRefs", [{"name": "web"}, {"name": "web", "kind": "ListenerSet"}])},
+            "UnsupportedValue",
+            "parents of kind ListenerSet are not served, only those of kind Gateway",
+            id="parent-kind",
+        ),
+        pytest.param(
             {"HTTPRoute": _set("spec/rules/0/backendRefs/0/kind", "Bucket")},
             "InvalidKind",
             "Bucket",

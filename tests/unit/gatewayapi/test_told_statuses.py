@@ -83,11 +83,28 @@ def test_a_route_says_of_each_of_its_gateways_whether_it_takes_it() -> None:
         (None, "True", "Accepted"),
         ("db", "False", "NoMatchingParent"),
         (None, "False", "NoMatchingParent"),
+        (None, "False", "UnsupportedValue"),
     ]
     ((_, refused),) = route_parents(route("example.org", {"name": "U1"}), find)
     assert (refused.reason, refused.observed_generation) == ("NoMatchingListenerHostname", 7)
     assert refused.message == "None of its hostnames is covered by *.example.com."
     assert sorted(asked) == ["U1", "U1", "U2"]
+
+
+@pytest.mark.parametrize(
+    ("parent", "named"),
+    [
+        ({"kind": "ListenerSet"}, "'ListenerSet' (group 'gateway.networking.k8s.io')"),
+        ({"kind": "Service", "group": "core"}, "'Service' (group 'core')"),
+        ({"group": "example.org"}, "'Gateway' (group 'example.org')"),
+    ],
+)
+def test_a_parent_that_is_no_gateway_is_said_not_to_be_served(parent: dict[str, Any], named: str) -> None:
+    refs = [{"name": "U1", **parent}, {"name": "U1"}]
+    (_, other), (_, taken) = route_parents(route("a.example.com", *refs), lambda _: gateway(WEB))
+    assert (other.status, other.reason) == ("False", "UnsupportedValue")
+    assert other.message == f"A parent of kind {named} is not served, only Gateways of the Gateway API."
+    assert taken.status == "True"
 
 
 def test_what_is_said_of_a_route_is_short_however_many_listeners_there_are() -> None:

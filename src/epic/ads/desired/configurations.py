@@ -48,7 +48,7 @@ class Key:
     gateway: GatewayId
     spec: GatewaySpec | None
     ports: tuple[object, ...]
-    names: tuple[str, str]
+    names: tuple[str, str, str]
     routes: tuple[GWRoute, ...]
     services: frozenset[str]
     missing: frozenset[Cluster]
@@ -86,7 +86,7 @@ def key_of(inputs: Inputs) -> Key:
         gateway=inputs.proxy.id,
         spec=spec.gateway,
         ports=spec.public_ports,
-        names=(str(spec.public_address), spec.display_name),
+        names=(str(spec.public_address), spec.display_name, spec.client_ref.namespace),
         routes=inputs.routes,
         services=services,
         missing=missing_ports(inputs.routes, ports),

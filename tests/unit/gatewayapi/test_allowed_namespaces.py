@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Listeners take routes of the namespaces that they say, by the names that clients give."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from epic.gatewayapi.statuses import route_parents
+from epic.gatewayapi.translate import translate
+from epic.model.base import Condition
+from epic.model.resources import GWProxy, GWRoute
+from epic.model.values.naming import SOURCES_ANNOTATION
+
+SELECTOR = {"from": "Selector", "selector": {"matchLabels": {"team": "a"}}}
+
+
+def listener(rule: dict[str, Any] | None, **more: Any) -> dict[str, Any]:
+    allowed = {} if rule is None else {"allowedRoutes": {"namespaces": rule}}
+    return {"name": "web", "port": 80, "protocol": "HTTP", **allowed, **more}
+
+
+def gateway(*listeners: dict[str, Any], namespace: str = "shop", **spec: Any) -> GWProxy:
+    content = {
+        "clientRef": {"clusterID": "c1", "namespace": namespace, "name": "web"},
+        "public-address": "203.0.113.1",
+        "gateway": {"gatewayClassName": "epic", "listeners": listeners},
+        **spec,
+    }
+    return GWProxy.model_validate({"metadata": {"name": "U1", "namespace": "root"}, "spec": content})
+
+
+def route(namespace: str, sources: str = "", cluster: str = "c1") -> GWRoute:
+    client = {"clusterID": cluster, "namespace": namespace, "name": "r"}
+    annotations = {SOURCES_ANNOTATION: sources} if sources else {}
+    metadata = {"name": "R1", "namespace": "root", "annotations": annotations}
+    http = {"parentRefs": [{"name": "U1"}], "hostnames": ["a.example.com"]}
+    return GWRoute.model_validate({"metadata": metadata, "spec": {"clientRef": client, "http": http}})
+
+
+def told(proxy: GWProxy, route: GWRoute) -> Condition:
+    """What the route's owner is told, which is what is served."""
+    ((_, condition),) = route_parents(route, lambda _: proxy)
+    (status,) = translate(proxy, [route], []).parents
+    assert (status.accepted, status.reason) == (condition.status == "True", condition.reason)
+    hosts = {
+        host.hostname for port in translate(proxy, [route], []).routing.ports for host in port.virtual_hosts
+    }
+    assert ("a.example.com" in hosts) == status.accepted
+    return condition
+
+
+@pytest.mark.parametrize(
+    ("rule", "namespace", "is_taken"),
+    [
+        (None, "shop", True),
+        (None, "bank", False),
+        ({}, "bank", False),
+        ({"from": None}, "bank", False),
+        ({"from": "Same"}, "shop", True),
+        ({"from": "Same"}, "bank", False),
+        ({"from": "Same"}, "Shop", False),
+        ({"from": "All"}, "bank", True),
+        (SELECTOR, "shop", False),
+        (SELECTOR, "bank", False),
+        ({"from": "None"}, "shop", False),
+        ({"from": ["All"]}, "shop", False),
+    ],
+)
+def test_a_listener_takes_routes_of_the_namespaces_that_it_says(
+    rule: dict[str, Any] | None, namespace: str, is_taken: bool
+) -> None:
+    found = told(gateway(listener(rule)), route(namespace))
+    expected = ("True", "Accepted") if is_taken else ("False", "NotAllowedByListeners")
+    assert (found.status, found.reason) == expected
+
+
+def test_who_is_refused_is_told_why() -> None:
+    same, selector = listener(None), listener(SELECTOR, name="other", hostname="*.example.com")
+    first = "Listeners web: only routes of namespace 'shop' are taken, and this one is of 'bank'"
+    assert told(gateway(same), route("bank")).message.startswith(first)
+    both = told(gateway(same, selector), route("bank")).message
+    assert both.startswith(first)
+    assert "Listeners other: routes are taken by the labels of their namespaces" in both
+    assert "use Same or All" in both
+
+
+def test_one_listener_that_takes_the_route_is_enough_and_the_others_stay_closed() -> None:
+    closed, open_ = listener(None), listener({"from": "All"}, name="open", port=81)
+    proxy = gateway(closed, open_)
+    assert told(proxy, route("bank")).status == "True"
+    ports = {port.number: port.virtual_hosts for port in translate(proxy, [route("bank")], []).routing.ports}
+    assert [host.hostname for host in ports[80]] == ["*"]
+    assert "a.example.com" in {host.hostname for host in ports[81]}
+
+
+@pytest.mark.parametrize(("gateways", "routes"), [("shop", ""), ("", "bank"), ("", "")])
+def test_a_client_that_names_no_namespaces_is_not_kept_apart_by_them(gateways: str, routes: str) -> None:
+    assert told(gateway(listener(None), namespace=gateways), route(routes)).status == "True"
+    # What only labels can tell nobody can.
+    assert told(gateway(listener(SELECTOR), namespace=gateways), route(routes)).status == "False"
+
+
+def test_a_gateway_without_listeners_of_its_own_has_said_nothing_of_namespaces() -> None:
+    ports = [{"name": "http", "port": 80, "protocol": "TCP"}]
+    proxy = gateway(**{"gateway": None, "public-ports": ports})
+    assert told(proxy, route("bank")).status == "True"
+
+
+@pytest.mark.parametrize("rule", [None, SELECTOR])
+def test_what_a_client_controller_has_admitted_stays_admitted(rule: dict[str, Any] | None) -> None:
+    assert told(gateway(listener(rule)), route("bank", sources="c1/host1")).status == "True"
+
+
+def test_a_namespace_is_the_same_whichever_cluster_of_a_shared_gateway_says_it() -> None:
+    proxy = gateway(listener(None))
+    assert told(proxy, route("shop", cluster="c2")).status == "True"
+    assert told(proxy, route("bank", cluster="c2")).reason == "NotAllowedByListeners"
