@@ -166,6 +166,8 @@ def _match_faults(match: HTTPRouteMatch) -> Iterator[str]:
             yield f"a match of header {header.name!r} by a regular expression cannot be served."
         if not _HEADER_NAME.fullmatch(header.name):
             yield f"{header.name!r} is no name of a header."
+        elif "_" in header.name:
+            yield f"header {header.name!r} never comes: a request with `_` in a header's name is refused."
         if any(c in header.value for c in "\r\n\x00"):
             yield f"the value of header {header.name!r} holds a line break or NUL."
 

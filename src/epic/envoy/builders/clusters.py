@@ -5,13 +5,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from envoy.config.cluster.v3.circuit_breaker_pb2 import CircuitBreakers
 from envoy.config.cluster.v3.cluster_pb2 import Cluster as EnvoyCluster
 from envoy.type.v3.percent_pb2 import Percent
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.wrappers_pb2 import UInt32Value
 
 from epic.envoy.builders.shapes import shape_of
 from epic.envoy.builders.sources import ADS, CONNECTION_BUFFER
 from epic.gatewayapi.routing import Cluster
+
+# As many as an Envoy takes connections of clients (its bootstrap): what a gateway takes in its backends get.
+# One that is short of memory refuses clients by itself (overload manager). Envoy's own 1,024 are a mesh's.
+_MOST = UInt32Value(value=100_000)
+_THRESHOLDS = CircuitBreakers.Thresholds(
+    max_connections=_MOST, max_pending_requests=_MOST, max_requests=_MOST
+)
 
 _EVERY = EnvoyCluster(
     type=EnvoyCluster.EDS,
@@ -20,6 +29,7 @@ _EVERY = EnvoyCluster(
     # An endpoint behind a tunnel that is down gets nothing, be it one of few.
     common_lb_config=EnvoyCluster.CommonLbConfig(healthy_panic_threshold=Percent(value=0)),
     per_connection_buffer_limit_bytes=CONNECTION_BUFFER,
+    circuit_breakers=CircuitBreakers(thresholds=[_THRESHOLDS]),
     eds_cluster_config=EnvoyCluster.EdsClusterConfig(eds_config=ADS),
 )
 

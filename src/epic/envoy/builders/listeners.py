@@ -6,6 +6,7 @@ from __future__ import annotations
 from ipaddress import IPv4Address
 
 from envoy.config.core.v3.address_pb2 import Address, SocketAddress
+from envoy.config.core.v3.protocol_pb2 import Http2ProtocolOptions, HttpProtocolOptions
 from envoy.config.listener.v3.listener_components_pb2 import Filter, FilterChain
 from envoy.config.listener.v3.listener_pb2 import Listener
 from envoy.extensions.filters.http.router.v3.router_pb2 import Router
@@ -16,14 +17,30 @@ from envoy.extensions.filters.network.http_connection_manager.v3.http_connection
 )
 from envoy.extensions.filters.network.tcp_proxy.v3.tcp_proxy_pb2 import TcpProxy
 from google.protobuf.any_pb2 import Any
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
-from google.protobuf.wrappers_pb2 import BoolValue
+from google.protobuf.wrappers_pb2 import BoolValue, UInt32Value
 
 from epic.envoy.builders.sources import ADS, CONNECTION_BUFFER
 from epic.gatewayapi.routing import Port, Routing
 
 # No such cluster exists: connections are closed.
 _NOWHERE = "missing/none"
+
+HEADERS_TIMEOUT = Duration(seconds=30)
+"""For a request's headers, from their first byte."""
+STREAM_IDLE = Duration(seconds=300)
+"""Without a byte either way. A stream that moves, be it a WebSocket, goes on for as long as it likes."""
+CONNECTION_IDLE = Duration(seconds=600)
+"""Of a client's connection without a request."""
+
+_TRUE = BoolValue(value=True)
+# As Envoy's documentation has it for an edge: a connection's clients make Envoy keep 1 MiB at most.
+_HTTP2 = Http2ProtocolOptions(
+    max_concurrent_streams=UInt32Value(value=100),
+    initial_stream_window_size=UInt32Value(value=64 << 10),
+    initial_connection_window_size=UInt32Value(value=1 << 20),
+)
 
 
 def build_listeners(routing: Routing) -> dict[str, Listener]:
@@ -49,8 +66,19 @@ def _http(port: Port) -> Filter:
         stat_prefix=port.name,
         rds=Rds(route_config_name=port.name, config_source=ADS),
         server_name="epic-gateway",
-        use_remote_address=BoolValue(value=True),
-        normalize_path=BoolValue(value=True),
+        use_remote_address=_TRUE,
+        # Backends are to see the path by which the route was chosen.
+        normalize_path=_TRUE,
+        merge_slashes=True,
+        path_with_escaped_slashes_action=HttpConnectionManager.UNESCAPE_AND_REDIRECT,
+        common_http_protocol_options=HttpProtocolOptions(
+            idle_timeout=CONNECTION_IDLE,
+            # For many backends `A_B` is `A-B`, which proxies before them may have set or taken out.
+            headers_with_underscores_action=HttpProtocolOptions.REJECT_REQUEST,
+        ),
+        http2_protocol_options=_HTTP2,
+        request_headers_timeout=HEADERS_TIMEOUT,
+        stream_idle_timeout=STREAM_IDLE,
         upgrade_configs=[HttpConnectionManager.UpgradeConfig(upgrade_type="websocket")],
         http_filters=[HttpFilter(name="envoy.filters.http.router", typed_config=_packed(Router()))],
     )
