@@ -16,10 +16,11 @@ _BY_LABELS = (
 _UNKNOWN = "allowedRoutes.namespaces.from is neither Same nor All, and no route is taken"
 
 
-def namespaces_from(listener: Listener) -> object:
-    """`allowedRoutes.namespaces.from` of a listener; `Same` where it is not said."""
+def namespaces_from(listener: Listener) -> str:
+    """`allowedRoutes.namespaces.from` of a listener; `Same` where it is not said, empty if it is no text."""
     rule = (listener.allowed_routes.namespaces if listener.allowed_routes else None) or {}
-    return rule.get("from") or "Same"
+    given = rule.get("from") or "Same"
+    return given if isinstance(given, str) else ""
 
 
 class AllowedNamespaces:
@@ -42,11 +43,12 @@ class AllowedNamespaces:
             return {}
         namespace = route.spec.client_ref.namespace
         if namespace not in self._found:
-            whys = {name: self._why_closed(rule, namespace) for name, rule in self._rules.items()}
-            self._found[namespace] = {name: why for name, why in whys.items() if why}
+            # Listeners of one rule share one text: many routes may each be of a namespace of their own.
+            whys = {rule: self._why_closed(rule, namespace) for rule in set(self._rules.values())}
+            self._found[namespace] = {name: whys[rule] for name, rule in self._rules.items() if whys[rule]}
         return self._found[namespace]
 
-    def _why_closed(self, rule: object, namespace: str) -> str:
+    def _why_closed(self, rule: str, namespace: str) -> str:
         match rule:
             case "All":
                 return ""
