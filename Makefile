@@ -1,7 +1,7 @@
 # EPIC: the commands of development. `make help` lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-lab setup-etcd check lint types quick slow unit golden sanity changelog bpf bundle release lab site demo test e2e e2e-etcd repeat bench bench-transport bench-second-chance bench-agent bench-store bench-core bench-control bench-mirror test-second-chance test-kernels clean-lab clean
+.PHONY: help setup setup-lab setup-etcd check lint types quick slow unit golden sanity changelog bpf bundle release lab site demo test e2e e2e-etcd repeat bench bench-transport bench-second-chance bench-agent bench-store bench-core bench-control bench-mirror test-long test-second-chance test-kernels clean-lab clean
 
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -14,7 +14,7 @@ export ANSIBLE_STRATEGY ?= mitogen_linear
 export ANSIBLE_DEPRECATION_WARNINGS ?= $(if $(filter mitogen%,$(ANSIBLE_STRATEGY)),False,True)
 # Without what Python keeps compiled, each of the many processes of tests and tools would compile EPIC again.
 unexport PYTHONDONTWRITEBYTECODE
-PYTEST := python -m pytest -q
+PYTEST := python -m pytest -q --durations 10 --durations-min 5
 # Rooms of slow tests only: not even read by `make check`.
 SLOW := ads api control controller reconcile store workloads
 PYTHON := src tests plugins tools/demo tools/repeat
@@ -84,11 +84,13 @@ site: lab bundle ## Build the EPIC cluster on the lab's hosts
 demo: site ## Build everything, publish a gateway and send requests through it
 	@$(BIN)/python tools/demo
 
+# How many examples of the random tests; `make test-long` has the long forms.
+test: export EPIC_LIFE_SEQUENCES := 200
+test: export EPIC_STORE_SEQUENCES := 20
+test: export EPIC_STORE_KILLS := 10
 test: export EPIC_ETCD := $(if $(or $(shell command -v go),$(wildcard /usr/local/go/bin/go)),required)
 test: setup-lab setup-etcd bpf check sanity slow ## Run every test, from unit tests to the lab (root)
-	EPIC_LIFE_SEQUENCES=1000 $(PYTEST) -n 2 tests/unit/test_life_sequences.py
-	EPIC_STORE_SEQUENCES=100 EPIC_STORE_KILLS=50 $(PYTEST) -n 2 --dist load tests/unit/store/test_store_sequences.py tests/unit/store/test_store_kills.py
-	$(PYTEST) -n 2 tests/integration/playbooks
+	$(PYTEST) -n 2 --dist worksteal tests/integration/playbooks
 	$(PYTEST) -n 2 --dist loadfile tests/bpf tests/integration --ignore tests/integration/playbooks --ignore tests/bpf/second_chance
 	$(PYTEST) tests/bpf/second_chance
 	$(MAKE) demo
@@ -96,6 +98,12 @@ test: setup-lab setup-etcd bpf check sanity slow ## Run every test, from unit te
 	$(PYTEST) tests/lab/test_decommission.py
 	$(PYTEST) tests/lab --ignore tests/lab/test_decommission.py
 	molecule test
+
+test-long: export EPIC_ETCD := required
+test-long: setup-lab setup-etcd bpf ## Run the long forms of the random tests: 1,000 lives, 100 courses of the store, 50 and 300 kills (an hour)
+	EPIC_LIFE_SEQUENCES=1000 $(PYTEST) -n 2 tests/unit/test_life_sequences.py
+	EPIC_STORE_SEQUENCES=100 EPIC_STORE_KILLS=50 $(PYTEST) -n 2 --dist load tests/unit/store/test_store_sequences.py tests/unit/store/test_store_kills.py
+	EPIC_CONTROL_KILLS=300 $(PYTEST) tests/integration/control/test_control_kills.py --timeout 3600
 
 repeat: ## Run every test ten times, each with its own log (hours, root); ARGS="--times 3 --busy make e2e", ARGS=--help
 	@tools/repeat $(ARGS)

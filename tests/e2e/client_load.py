@@ -2,7 +2,7 @@
 """Load from the host `client`; runs there alone, with nothing but Python's own library.
 
 Arguments: ADDRESS PORT HOST RATE CONNECTIONS. Sends RATE requests a second on connections of their own, and
-two a second on each of CONNECTIONS kept-alive connections, until its input ends, but for five
+one a second on each of CONNECTIONS kept-alive connections, until its input ends, but for five
 seconds at least: what is tried may be over at once. Then prints one JSON line:
 {"sent", "answered", "closed": ends of kept-alive connections that the last answer announced, "dropped": ends
 that came unannounced between two requests, "stalled": seconds in which this process did not run,
@@ -23,7 +23,7 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
 
 PATIENCE = 5.0
-PAUSE = 0.5
+PAUSE = 1.0
 BEAT = 0.05
 STALL = 0.2
 LEAST_SECONDS = 5

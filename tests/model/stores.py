@@ -6,23 +6,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from weakref import WeakSet
 
 from epic.cache.store import CachedStore
 from epic.store.location import StoreLocation
 
-_opened: list[CachedStore] = []
+_opened: WeakSet[CachedStore] = WeakSet()
 
 
 def open_store(path: Path) -> CachedStore:
     """The store in this file; there need not be one yet. The test that opens it need not close it."""
-    _opened.append(CachedStore(StoreLocation(sqlite=path)))
-    return _opened[-1]
+    store = CachedStore(StoreLocation(sqlite=path))
+    _opened.add(store)
+    return store
 
 
 @contextmanager
 def stores_closed() -> Iterator[None]:
     """Close what is opened meanwhile: a store's threads would go on among other tests."""
-    before = len(_opened)
+    before = WeakSet(_opened)
     yield
-    while len(_opened) > before:
-        _opened.pop().close()
+    for store in _opened - before:
+        store.close()
