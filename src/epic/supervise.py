@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 
 from epic.errors import NotWritable
@@ -64,11 +65,16 @@ class TellOnce:
 
 
 async def keep_running(
-    name: str, service: Callable[[], Awaitable[None]], *, first_delay: float = _FIRST_DELAY
+    name: str,
+    service: Callable[[], Awaitable[None]],
+    *,
+    first_delay: float = _FIRST_DELAY,
+    failures: Counter[str] | None = None,
 ) -> None:
     """Run the service until cancelled; after a fault it begins again, ever later while it keeps failing.
 
-    A fault that repeats is told once; that nothing can be written is said by the store, for all.
+    A fault that repeats is told once; that nothing can be written is said by the store, for all. `failures`
+    counts how often it began again, by name.
     """
     delay, told = first_delay, ""
     while True:
@@ -77,6 +83,8 @@ async def keep_running(
             await run_apart(service)
             raise RuntimeError("it ended by itself")
         except Exception as error:
+            if failures is not None:
+                failures[name] += 1
             if time.monotonic() - began > _HEALTHY_AFTER:
                 delay, told = first_delay, ""
             if told != repr(error) and not is_said_by_store(error):

@@ -94,7 +94,7 @@ def test_nor_from_its_inside_address(lab: Lab, web: dict[str, Any], target: tupl
 
 
 def test_no_port_of_management_answers_a_client(lab: Lab) -> None:
-    ports = {"172.30.11.2": (22, 179, 8443, 18000, 18001, 9101), "172.30.12.2": (22, 179, 9101)}
+    ports = {"172.30.11.2": (22, 179, 8443, 18000, 18001, 9101, 9102), "172.30.12.2": (22, 179, 9101)}
     targets = [f"{address}:{port}" for address, of_it in ports.items() for port in of_it]
     assert lab["client"].run(f"python3 - {' '.join(targets)}", stdin=CONNECT) == ""
 

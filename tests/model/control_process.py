@@ -45,6 +45,7 @@ class ControlProcess:
         self.pki = directory / "pki"
         self._process: subprocess.Popen[bytes] | None = None
         self.port, self.ads_port, self.workload_port = _free_port(), _free_port(), _free_port()
+        self.metrics_port = _free_port()
         self._write_files()
 
     @property
@@ -104,6 +105,10 @@ class ControlProcess:
         url = f"https://127.0.0.1:{self.port}"
         return httpx.Client(base_url=url, auth=ADMIN, verify=context, timeout=60)
 
+    def metrics(self) -> list[str]:
+        """The lines of what it shows to Prometheus."""
+        return httpx.get(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=60).text.splitlines()
+
     def log_text(self) -> str:
         """All that it said so far."""
         return self.log.read_text()
@@ -132,6 +137,7 @@ class ControlProcess:
                 **server,
                 **agents,
             },
+            "metrics": {"port": self.metrics_port},
             "envoy_binary": str(envoy),
             "envoy_version": "1",
             "runs": {

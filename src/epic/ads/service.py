@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Set
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -130,11 +131,11 @@ class AdsService:
             silent_since=datetime.now(UTC) - timedelta(seconds=silent),
         )
 
-    async def run(self) -> None:
-        """Serve until cancelled."""
+    async def run(self, failures: Counter[str] | None = None) -> None:
+        """Serve until cancelled; `failures` counts how often it had to begin again."""
         try:
             async with self._listening():
-                await keep_running("xDS", self._follow)
+                await keep_running("xDS", self._follow, failures=failures)
         finally:
             await self._configurations.end()
 

@@ -18,7 +18,7 @@ from epic.cache.views import CachedKind, Delta, Entry, Fault, Snapshot
 from epic.errors import Compacted, Invalid, Unavailable
 from epic.store.objects import Batch, Event, Page, Stored, Unreadable
 from epic.supervise import TellOnce
-from epic.workqueue.limits import Backoff
+from epic.workqueue.backoff import Backoff
 
 log = logging.getLogger(__name__)
 

@@ -111,6 +111,11 @@ class CachedStore(SnapshotReader):
         """The revision of the newest durable change that is known here."""
         return self._snapshot.revision
 
+    @property
+    def is_writable(self) -> bool:
+        """Whether the last write could be done, as far as that was the store's doing."""
+        return not self._writes.failing
+
     @contextmanager
     def transaction(self) -> Iterator[OverlayTransaction]:
         """Begin a write; it commits when the block ends, and nothing is written when the block raises.

@@ -8,6 +8,7 @@ import asyncio
 import json
 import logging
 import sys
+from collections import Counter
 from collections.abc import Set
 from contextlib import closing
 from datetime import timedelta
@@ -22,6 +23,7 @@ from epic.api.context import Context
 from epic.cache.store import CachedStore
 from epic.control.admin import ensure_admin
 from epic.control.check import check
+from epic.control.metrics import ControlMetrics
 from epic.control.readable import STATUS, TooNew, check_readable
 from epic.control.rotate import Rotator
 from epic.control.serve import Service, end_process_soon, serve
@@ -102,13 +104,20 @@ async def control(settings: ControlSettings) -> None:
 
     rotator = Rotator(store, live, settings.tunnels.policy())
     service = ReconcilerService(store, lifecycle)
+    failures: Counter[str] = Counter()
+    metrics = ControlMetrics(store, live.heartbeats, {"lives": service, "siblings": siblings}, failures)
+
+    def kept(name: str, part: Service) -> Service:
+        return partial(keep_running, name, part, failures=failures)
+
     services: dict[str, Service] = {
-        "xDS": ads.run,
+        "xDS": partial(ads.run, failures),
         "workload nodes": workloads.run,
-        "runs": partial(keep_running, "runs", queue.run),
-        "keys": partial(keep_running, "keys", rotator.run),
-        "lives": partial(keep_running, "lives", service.run),
-        "siblings": partial(keep_running, "siblings", siblings.run),
+        "runs": kept("runs", queue.run),
+        "keys": kept("keys", rotator.run),
+        "lives": kept("lives", service.run),
+        "siblings": kept("siblings", siblings.run),
+        "metrics": partial(metrics.serve, settings.metrics),
     }
 
     def on_stop(status: int) -> None:

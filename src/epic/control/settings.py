@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from ipaddress import IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -98,6 +98,13 @@ class TunnelsSection(_Section):
         return Policy(timedelta(minutes=self.key_minutes), timedelta(seconds=self.grace_seconds))
 
 
+class MetricsSettings(_Section):
+    """Where Prometheus finds metrics; port 0 serves none. Agents have theirs at 9101."""
+
+    address: IPv4Address = IPv4Address("127.0.0.1")
+    port: Annotated[int, Field(ge=0, le=65535)] = 9102
+
+
 class ControlSettings(_Section):
     """The whole file."""
 
@@ -116,6 +123,7 @@ class ControlSettings(_Section):
     address_quarantine_seconds: Annotated[int, Field(ge=0, le=86400)] = 300
     runs: RunsSection
     tunnels: TunnelsSection = TunnelsSection()
+    metrics: MetricsSettings = MetricsSettings()
 
     @field_validator("inside_pool6")
     @classmethod

@@ -26,6 +26,7 @@ from epic.reconcile.turn import (
 from epic.reconcile.world import Key, Lives
 from epic.store.interface import Change, Store
 from epic.workqueue.failures import FailureLog
+from epic.workqueue.metrics import QueueMetrics
 from epic.workqueue.queue import WorkQueue
 
 log = logging.getLogger(__name__)
@@ -87,6 +88,10 @@ class Lifecycle:
     def wait(self) -> float | None:
         """Seconds until a key is due; None: there is none."""
         return self.queue.wait()
+
+    def measure(self) -> QueueMetrics:
+        """How much is due, and how it goes."""
+        return self.queue.metrics()
 
     def _try(self, keys: list[Key], *, quiet: bool) -> bool:
         """Do the work of the keys together; one alone that fails is tried again later."""

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import suppress
 from typing import Protocol
 
 from epic.store.interface import Change, Store
+from epic.workqueue.metrics import QueueMetrics
 from epic.workqueue.threads import ThreadPool
 
 _WAIT_MAX = 5.0
@@ -28,6 +30,9 @@ class Reconciler(Protocol):
     def wait(self) -> float | None:
         """Seconds until something is due; None: nothing is."""
 
+    def measure(self) -> QueueMetrics:
+        """How much is due, and how it goes."""
+
 
 class ReconcilerService:
     """Runs a `Reconciler` in a thread of its own, one turn after the other."""
@@ -38,6 +43,14 @@ class ReconcilerService:
         self._thread = ThreadPool(type(reconciler).__name__, 1)
         self._changes: list[Change] = []
         self._wake = asyncio.Event()
+        self._ended = time.monotonic()
+        self.measured = QueueMetrics()
+        """As it was at the end of the last turn."""
+
+    @property
+    def turn_age(self) -> float:
+        """Seconds since the last turn ended, or since the beginning: a turn that hangs makes it grow."""
+        return time.monotonic() - self._ended
 
     def wake(self) -> None:
         """Let it look now: something has come to be due. To be called in the event loop."""
@@ -68,4 +81,6 @@ class ReconcilerService:
     def _turn(self, changes: list[Change]) -> float | None:
         self._reconciler.take_in(changes)
         self._reconciler.work()
+        self.measured = self._reconciler.measure()
+        self._ended = time.monotonic()
         return self._reconciler.wait()

@@ -36,6 +36,7 @@ from epic.siblings.listing import Nodes, dismiss
 from epic.siblings.waiting import awaited, forgotten, is_held, late, release
 from epic.store.interface import Change, Reader, Store, Transaction
 from epic.workqueue.failures import FailureLog
+from epic.workqueue.metrics import QueueMetrics
 from epic.workqueue.queue import WorkQueue
 
 log = logging.getLogger(__name__)
@@ -120,6 +121,10 @@ class SiblingsKeeper:
         turn = max(0.0, self._next_turn - self._clock())
         queued = self.queue.wait()
         return turn if queued is None else min(turn, queued)
+
+    def measure(self) -> QueueMetrics:
+        """How much is due, and how it goes."""
+        return self.queue.metrics()
 
     def work(self) -> None:
         """Do what is to be done for some of the gateways that are due."""

@@ -28,7 +28,7 @@ from epic.runs.results import NodeOutcome, ends_node, node_results, outcome, rea
 from epic.store.interface import Reader, Store
 from epic.store.queue import FINISHED
 from epic.supervise import TellOnce
-from epic.workqueue.limits import Backoff
+from epic.workqueue.backoff import Backoff
 from epic.workqueue.threads import ThreadPool
 
 log = logging.getLogger(__name__)

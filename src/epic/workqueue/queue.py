@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Generic, TypeVar
 
-from epic.workqueue.limits import DEFAULT_BACKOFF, Backoff, TokenBucket
+from epic.workqueue.backoff import DEFAULT_BACKOFF, Backoff
 from epic.workqueue.metrics import QueueMetrics
 
 K = TypeVar("K", bound=Hashable)
@@ -29,11 +29,9 @@ class WorkQueue(Generic[K]):
         self,
         clock: Callable[[], float] = time.monotonic,
         backoff: Backoff = DEFAULT_BACKOFF,
-        retries: TokenBucket | None = None,
     ) -> None:
         self._clock = clock
         self._backoff = backoff
-        self._retries = retries
         self._ready: deque[K] = deque()
         self._ready_since: dict[K, float] = {}
         self._later: dict[K, float] = {}
@@ -82,9 +80,8 @@ class WorkQueue(Generic[K]):
         """Try the key again later; returns how often it has failed in a row."""
         count = self._failures[key] = self._failures.get(key, 0) + 1
         self._metrics.retries += 1
-        now = self._clock()
-        turn = self._retries.reserve(now) if self._retries is not None else 0.0
-        self._schedule(key, now + max(self._backoff.delay(count), turn))
+        # No limit on all together: keys that fail, of one account, would keep those of others waiting.
+        self._schedule(key, self._clock() + self._backoff.delay(count))
         return count
 
     def succeeded(self, key: K) -> bool:

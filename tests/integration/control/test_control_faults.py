@@ -55,6 +55,8 @@ def test_a_part_that_fails_at_all_it_does_keeps_no_other_from_its_work(
         assert client.post(ROUTES, json=route("R", 1)).status_code == 302
         eventually(lambda: f"{part}: begins again" in control.log_text(), f"{part} is not said to fail")
         eventually(lambda: "RuntimeError: out of order" in control.log_text(), "the cause is not named")
+        failures = f'epic_control_part_failures_total{{part="{part}"}} '
+        assert any(line.startswith(failures) for line in control.metrics()), "they are not counted"
         for number in range(2, 5):
             assert client.put(f"{ROUTES}/R", json=route("R", number)).status_code == 302
             assert number_of(client, "R") == number

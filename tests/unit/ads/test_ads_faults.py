@@ -17,7 +17,7 @@ from epic.ads.snapshot import INSTANCE, LISTENER, ROUTE_CONFIGURATION
 from epic.errors import StorageFull
 from epic.model.gatewayapi import GatewayAddress
 from epic.model.resources import GWProxy
-from epic.workqueue.limits import Backoff
+from epic.workqueue.backoff import Backoff
 
 pytestmark = needs_envoy
 

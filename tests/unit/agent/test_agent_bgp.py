@@ -16,8 +16,8 @@ import pytest
 from epic.agent.gateway.bgp import bird
 from epic.agent.gateway.bgp.sessions import Session, carry_on, read_sessions, without_bird
 from epic.agent.gateway.bgp.watch import BgpWatch
-from epic.agent.runtime.exposition import exposition
 from epic.errors import Unavailable
+from epic.exposition import exposition
 
 GREETING = "0001 BIRD 2.0.12 ready.\n"
 RESTRICTED = "0016 Access restricted\n"

@@ -14,13 +14,14 @@ from agent_samples import WEB, A, workload_tunnel
 
 from epic.agent.gateway import metrics as gateway_metrics
 from epic.agent.gateway.control.report import TunnelReport
-from epic.agent.runtime.exposition import Family, exposition, serve
-from epic.agent.settings import MetricsSettings
 from epic.agent.tunnel.health import Health
 from epic.agent.workload import metrics as workload_metrics
 from epic.agent.workload.control.reports import StatusSample
 from epic.bpf.dataplane import SecondChanceCounters, TunnelCounters
+from epic.exposition import Family, exposition, serve
 from epic.proto.epic_pb2 import InstanceStatus, TunnelStatus
+
+LOOPBACK = IPv4Address("127.0.0.1")
 
 
 def test_labels_and_help_are_escaped_and_large_counters_exact() -> None:
@@ -119,7 +120,7 @@ async def test_metrics_are_served_over_http(request_line: str, status: str) -> N
     async def collect() -> str:
         return "m 1\n"
 
-    task = asyncio.create_task(serve(MetricsSettings(port=port), collect))
+    task = asyncio.create_task(serve(LOOPBACK, port, collect))
     reply = await ask(port, request_line)
     task.cancel()
     head, _, content = reply.partition("\r\n\r\n")
@@ -135,7 +136,7 @@ async def test_a_failure_to_collect_is_an_answer_too() -> None:
     async def collect() -> str:
         raise RuntimeError("the maps are gone")
 
-    task = asyncio.create_task(serve(MetricsSettings(port=port), collect))
+    task = asyncio.create_task(serve(LOOPBACK, port, collect))
     assert (await ask(port, "GET /metrics HTTP/1.1")).startswith("HTTP/1.1 500 ")
     task.cancel()
 
@@ -147,6 +148,5 @@ async def test_an_agent_without_its_metrics_port_goes_on() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        settings = MetricsSettings(address=IPv4Address("127.0.0.1"), port=taken.getsockname()[1])
-        await asyncio.wait_for(serve(settings, collect), 60)
-    await asyncio.wait_for(serve(MetricsSettings(port=0), collect), 60)
+        await asyncio.wait_for(serve(LOOPBACK, taken.getsockname()[1], collect), 60)
+    await asyncio.wait_for(serve(LOOPBACK, 0, collect), 60)

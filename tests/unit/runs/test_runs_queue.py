@@ -24,7 +24,7 @@ from epic.runs.events import EventHub
 from epic.runs.inventory import NodePlan
 from epic.runs.queue import RunQueue
 from epic.store.queue import enqueue, forget_old_runs
-from epic.workqueue.limits import Backoff
+from epic.workqueue.backoff import Backoff
 
 
 class Executor:

@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from epic.workqueue.limits import Backoff, TokenBucket
+from epic.workqueue.backoff import Backoff
 from epic.workqueue.queue import WorkQueue
 
 
@@ -90,25 +90,15 @@ def test_failures_come_ever_later_until_one_goes_well(time: Time) -> None:
     assert queue.failed("a") == 1
 
 
-def test_thousands_that_fail_together_are_not_tried_again_together(time: Time) -> None:
-    queue: WorkQueue[int] = WorkQueue(time, Backoff(first=0.1), TokenBucket(rate=10, burst=100))
+def test_a_key_that_fails_does_not_wait_for_thousands_that_fail(time: Time) -> None:
+    queue: WorkQueue[int] = WorkQueue(time, Backoff(first=0.1))
     for key in range(1000):
         queue.add(key)
     for key in queue.take(1000):
         queue.failed(key)
         queue.done(key)
     time.now += 0.1
-    assert len(queue.take(1000)) == 101
-    time.now += 2.0
-    assert len(queue.take(1000)) == 20
-    queue.add(999)
-    assert queue.take(9) == [999], "what has changed does not wait for its turn"
-
-
-def test_tokens_do_not_grow_above_the_burst() -> None:
-    bucket = TokenBucket(rate=1, burst=2)
-    assert [bucket.reserve(1000) for _ in range(4)] == [0, 0, 1, 2]
-    assert [bucket.reserve(9000) for _ in range(3)] == [0, 0, 1]
+    assert len(queue.take(1000)) == 1000
 
 
 def test_keys_are_done_however_their_work_ends(queue: WorkQueue[str]) -> None:

@@ -25,7 +25,7 @@ from epic.model.gatewayapi import GatewaySpec
 from epic.model.resources import EnvoyResources, GWRoute
 from epic.model.values.naming import GatewayId
 from epic.tunnels import proxy_services
-from epic.workqueue.limits import Backoff
+from epic.workqueue.backoff import Backoff
 from epic.workqueue.threads import ThreadPool
 from epic.workqueue.turns import AccountTurns
 

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from epic import exposition
 from epic.ads.delta.client import DeltaClient, mtls_channel
 from epic.ads.snapshot import TYPES
 from epic.agent.control.certificate import CertificateRenewer
@@ -33,7 +34,7 @@ from epic.agent.gateway.moves import Moves
 from epic.agent.gateway.reconcile import Envoys, Reconciler
 from epic.agent.gateway.responder import Responder
 from epic.agent.netlink import monitor
-from epic.agent.runtime import exposition, memory
+from epic.agent.runtime import memory
 from epic.agent.runtime.store import Saver
 from epic.agent.runtime.supervisor import Supervisor
 from epic.agent.runtime.systemd import beat_during
@@ -160,7 +161,8 @@ class GatewayAgent:
         add("reporter", self._report)
         add("certificate", self._renewer.run)
         add("memory", memory.trim_periodically)
-        add("metrics", lambda: exposition.serve(self._settings.metrics, self._metrics))
+        metrics = self._settings.metrics
+        add("metrics", lambda: exposition.serve(metrics.address, metrics.port, self._metrics))
         self._reconciler.wake()
         try:
             await self._supervisor.run(stop)

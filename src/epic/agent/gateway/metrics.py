@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from epic.agent.gateway.control.report import TunnelReport
-from epic.agent.runtime.exposition import Family, exposition
 from epic.agent.runtime.turns import in_turns
 from epic.agent.tunnel.events import Events
 from epic.agent.tunnel.families import (
@@ -20,6 +19,7 @@ from epic.agent.tunnel.families import (
 )
 from epic.agent.tunnel.health import DEAD_SECONDS
 from epic.bpf.dataplane import Address, SecondChanceCounters
+from epic.exposition import Family, exposition
 from epic.proto import epic_pb2
 
 

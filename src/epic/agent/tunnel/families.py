@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from epic import __version__
-from epic.agent.runtime.exposition import Family
 from epic.agent.tunnel.events import Events
+from epic.exposition import Family
 
 TRAFFIC = (
     ("received_packets", "Inner packets from the far end.", "rx_packets"),

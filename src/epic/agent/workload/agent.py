@@ -7,8 +7,9 @@ import asyncio
 import logging
 import time
 
+from epic import exposition
 from epic.agent.netlink import monitor
-from epic.agent.runtime import exposition, memory
+from epic.agent.runtime import memory
 from epic.agent.runtime.log_once import LogOnce
 from epic.agent.runtime.supervisor import Supervisor
 from epic.agent.runtime.systemd import keep_beating
@@ -89,7 +90,8 @@ class WorkloadAgent:
         add("state", self._lists.run)
         add("reporter", self._status_reporter.run)
         add("memory", memory.trim_periodically)
-        add("metrics", lambda: exposition.serve(self._settings.metrics, self._metrics))
+        metrics = self._settings.metrics
+        add("metrics", lambda: exposition.serve(metrics.address, metrics.port, self._metrics))
         await self._supervisor.run(stop)
 
     async def _control(self) -> None:

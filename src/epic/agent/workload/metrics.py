@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from epic.agent.runtime.exposition import Family, exposition
 from epic.agent.runtime.turns import in_turns
 from epic.agent.tunnel.events import Events
 from epic.agent.tunnel.families import (
@@ -18,6 +17,7 @@ from epic.agent.tunnel.families import (
     tunnel_state_families,
 )
 from epic.agent.workload.control.reports import StatusSample
+from epic.exposition import Family, exposition
 
 
 async def render(sample: StatusSample, events: Events, failures: Mapping[str, int], problems: int = 0) -> str:

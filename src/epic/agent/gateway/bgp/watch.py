@@ -12,8 +12,8 @@ from pathlib import Path
 
 from epic.agent.gateway.bgp import bird
 from epic.agent.gateway.bgp.sessions import COMMAND, Session, carry_on, read_sessions, without_bird
-from epic.agent.runtime.exposition import Family
 from epic.errors import Unavailable
+from epic.exposition import Family
 from epic.log_rate import LogRate
 from epic.proto import epic_pb2
 

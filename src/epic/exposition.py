@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-
-from epic.agent.settings import MetricsSettings
+from ipaddress import IPv4Address
+from itertools import accumulate
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,20 @@ class Family:
 
     def add(self, value: float, **labels: str) -> None:
         """Add a sample."""
-        self.lines.append(f"{self.name}{_labels(labels)} {_number(value)}")
+        self._write(self.name, value, labels)
+
+    def add_histogram(
+        self, bounds: Sequence[float], counts: Sequence[int], total: float, **labels: str
+    ) -> None:
+        """Add what was counted up to each bound; `counts` has one more, for what is beyond all of them."""
+        sums = list(accumulate(counts))
+        for bound, count in zip((*map(_number, bounds), "+Inf"), sums, strict=True):
+            self._write(f"{self.name}_bucket", count, {**labels, "le": bound})
+        self._write(f"{self.name}_sum", total, labels)
+        self._write(f"{self.name}_count", sums[-1], labels)
+
+    def _write(self, name: str, value: float, labels: Labels) -> None:
+        self.lines.append(f"{name}{_labels(labels)} {_number(value)}")
 
 
 def exposition(families: Iterable[Family]) -> str:
@@ -57,19 +70,19 @@ def _number(value: float) -> str:
     return str(int(value)) if isinstance(value, int) else repr(float(value))
 
 
-async def serve(settings: MetricsSettings, collect: Callable[[], Awaitable[str]]) -> None:
-    """Answer GET /metrics until cancelled; an agent that cannot listen works without metrics."""
-    if not settings.port:
+async def serve(address: IPv4Address, port: int, collect: Callable[[], Awaitable[str]]) -> None:
+    """Answer GET /metrics until cancelled; return where the port is 0 or cannot be had."""
+    if not port:
         return
     try:
         server = await asyncio.start_server(
             lambda reader, writer: _answer(reader, writer, collect),
-            str(settings.address),
-            settings.port,
+            str(address),
+            port,
             limit=_REQUEST_BYTES,
         )
     except OSError as error:
-        log.error("no metrics: %s port %d cannot be had: %s", settings.address, settings.port, error.strerror)
+        log.error("no metrics: %s port %d cannot be had: %s", address, port, error.strerror)
         return
     async with server:
         await server.serve_forever()
@@ -100,7 +113,7 @@ async def _reply(head: bytes, collect: Callable[[], Awaitable[str]]) -> bytes:
             status, text = "200 OK", await collect()
         except Exception:
             log.exception("metrics cannot be collected")
-            status, text = "500 Internal Server Error", "the log of epic-agent says more\n"
+            status, text = "500 Internal Server Error", "the log says more\n"
     content = text.encode()
     lines = (f"HTTP/1.1 {status}", f"Content-Type: {_CONTENT}", f"Content-Length: {len(content)}")
     return "\r\n".join((*lines, "Connection: close", "", "")).encode() + content
