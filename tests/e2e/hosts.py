@@ -188,6 +188,12 @@ def run_playbook(playbook: str, *options: str, timeout: float = 900) -> subproce
     )
 
 
+def assert_done(done: subprocess.CompletedProcess[str]) -> None:
+    """Fail with what a playbook's run said of what failed, and its end."""
+    fatal = "\n".join(line for line in done.stdout.splitlines() if line.startswith(("fatal:", "failed:")))
+    assert done.returncode == 0, f"{fatal}\n...\n{done.stdout[-3000:]}{done.stderr[-2000:]}"
+
+
 def load_lab() -> Lab:
     """The lab of the inventory."""
     inventory = yaml.safe_load(INVENTORY.read_text())

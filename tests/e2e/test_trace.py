@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from hosts import Lab, Target, run_playbook
+from hosts import Lab, Target, assert_done, run_playbook
 
 NODE = "epic2"
 PLAYBOOK = "playbooks/trace.yml"
@@ -19,10 +19,10 @@ def tracing(lab: Lab) -> Iterator[None]:
     """epic-trace is there, as it is not at first."""
     assert "install ok installed" not in lab[NODE].run(HAVE, check=False)
     done = run_playbook(PLAYBOOK, "--limit", NODE)
-    assert done.returncode == 0, done.stdout[-3000:]
+    assert_done(done)
     yield
     done = run_playbook(PLAYBOOK, "--limit", NODE, "-e", "trace_state=absent")
-    assert done.returncode == 0, done.stdout[-3000:]
+    assert_done(done)
     left = lab[NODE].run(HAVE, check=False)
     assert "epic-trace" not in left
     assert "install ok installed" not in left
@@ -39,5 +39,5 @@ def test_epic_trace_follows_requests_on_a_node_that_was_given_it(lab: Lab, web_t
 
 def test_preflight_finds_the_labs_hosts_fit() -> None:
     done = run_playbook("playbooks/preflight.yml")
-    assert done.returncode == 0, done.stdout[-3000:]
+    assert_done(done)
     assert "changed=0" in done.stdout

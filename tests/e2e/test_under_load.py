@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hosts import CHECKOUT, Lab, Target, eventually, eventually_gone, run_playbook, settled
+from hosts import CHECKOUT, Lab, Target, assert_done, eventually, eventually_gone, run_playbook, settled
 from other_bundle import VERSION, make_other_bundle
 from traffic import RATE, Failure, Seen, describe, none_broken, traffic
 
@@ -22,7 +22,7 @@ BUNDLE = CHECKOUT / "build/bundle"
 def play(playbook: str, *options: str) -> None:
     """Run a playbook of the collection on the lab, where it must not fail."""
     done = run_playbook(f"playbooks/{playbook}.yml", *options)
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+    assert_done(done)
 
 
 def none_failed(seen: Seen) -> None:
