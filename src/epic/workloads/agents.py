@@ -119,8 +119,7 @@ class WorkloadAgents(epic_pb2_grpc.WorkloadServiceServicer):
 def end_of(said: epic_pb2.TunnelStatus) -> End:
     """What a workload node says of its end of a tunnel, as it is kept."""
     trip = said.round_trip
-    is_heard = math.isfinite(said.hello_age) and said.hello_age >= 0
-    is_timed = said.HasField("round_trip") and all(map(math.isfinite, (trip.last, trip.min, trip.avg)))
+    is_timed = said.HasField("round_trip") and all(map(_is_duration, (trip.last, trip.min, trip.avg)))
     is_counted = said.HasField("loss") and 0 <= said.loss <= 1
     return End(
         holds=Holds(frozenset(said.epochs[:_EPOCHS]), said.signing_epoch),
@@ -128,7 +127,11 @@ def end_of(said: epic_pb2.TunnelStatus) -> End:
         rx_bytes=said.rx_bytes,
         tx_packets=said.tx_packets,
         tx_bytes=said.tx_bytes,
-        hello_age=said.hello_age if is_heard else None,
+        hello_age=said.hello_age if _is_duration(said.hello_age) else None,
         round_trip=RoundTrip(trip.last, trip.min, trip.avg) if is_timed else None,
         loss=said.loss if is_counted else None,
     )
+
+
+def _is_duration(seconds: float) -> bool:
+    return math.isfinite(seconds) and seconds >= 0

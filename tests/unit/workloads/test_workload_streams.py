@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from functools import partial
+from math import inf, nan
 from pathlib import Path
 
 import grpc
@@ -248,7 +249,7 @@ async def test_an_account_has_twice_as_many_streams_as_workload_nodes(
 
 async def test_a_report_in_parts_counts_when_all_have_come(site: Site) -> None:
     place = Place("shop", "c", "n1")
-    site.put(*(tunnel("shop", number) for number in range(20, 24)))
+    site.put(*(tunnel("shop", number) for number in range(20, 24)), tunnel("shop", 30, node="n2"))
     parts = [
         epic_pb2.WorkloadReport(
             applied=5,
@@ -257,7 +258,8 @@ async def test_a_report_in_parts_counts_when_all_have_come(site: Site) -> None:
         ),
         epic_pb2.WorkloadReport(
             tunnels=[
-                epic_pb2.TunnelStatus(id=number, hello_age=-1, loss=0.5) for number in (8, *range(20, 24))
+                epic_pb2.TunnelStatus(id=number, hello_age=-1, loss=0.5)
+                for number in (8, *range(20, 24), 30, 999)
             ]
         ),
     ]
@@ -266,14 +268,24 @@ async def test_a_report_in_parts_counts_when_all_have_come(site: Site) -> None:
         async with site.channel(path) as channel:
             await report(channel, *parts)
     assert site.live.applied(place)[0] == 5
-    found = {number: site.live.end(place, number) for number in (7, 8, *range(20, 24))}
-    assert [number for number, heard in found.items() if heard is None] == [8], "another account's"
+    found = {number: site.live.end(place, number) for number in (7, 8, *range(20, 24), 30, 999)}
+    others = [number for number, heard in found.items() if heard is None]
+    assert others == [8, 30, 999], "another account's, another node's, nobody's"
     first, last = found[7], found[20]
     assert first is not None
     assert last is not None
     assert (first.end.rx_packets, first.end.hello_age, first.end.holds.signing) == (9, 2, 1)
     assert (last.end.hello_age, last.end.loss) == (None, 0.5)
     assert site.live.drops([place])[place][0] == {"tag_wrong": 2}
+
+
+@pytest.mark.parametrize("wrong", [-1.0, inf, nan])
+def test_what_cannot_be_measured_is_not_kept(wrong: float) -> None:
+    trip = epic_pb2.RoundTrip(last=wrong, min=0.001, avg=0.001)
+    end = agents.end_of(
+        epic_pb2.TunnelStatus(id=7, rx_packets=9, hello_age=wrong, loss=wrong, round_trip=trip)
+    )
+    assert (end.rx_packets, end.hello_age, end.loss, end.round_trip) == (9, None, None, None)
 
 
 async def test_a_report_of_more_reasons_for_drops_than_there_are_is_refused(site: Site) -> None:
