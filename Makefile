@@ -146,7 +146,6 @@ bench-core: ## Measure the cache and the ADS of 1,000 gateways and 100,000 endpo
 bench-control: setup-etcd ## Measure epic-control at 1,000 gateways and 100,000 endpoints, and what one account makes it do (10 minutes); ARGS=--etcd: on etcd too
 	@$(BIN)/python tests/bench/control.py $(ARGS)
 	@$(BIN)/python tests/bench/api_requests.py
-	@$(BIN)/python tests/bench/workload_streams.py
 	@$(BIN)/python tests/bench/route_links.py
 
 bench-mirror: ## Measure a Linux host's mirror at 10,000 objects (3 minutes)

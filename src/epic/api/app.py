@@ -20,7 +20,7 @@ from epic.api.gateway import members, proxies, routes
 from epic.api.legacy import endpoints, services
 from epic.api.node import nodes, runs, workload_nodes
 from epic.api.replies import PREFIX, install_error_handlers
-from epic.api.tunnel import tunnel_status, tunnels
+from epic.api.tunnel import tunnel_status
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"description": "The request is wrong; `error` says where and what is accepted"},
@@ -46,7 +46,6 @@ _ROUTED = (
     routes,
     services,
     endpoints,
-    tunnels,
     tunnel_status,
     workload_nodes,
     nodes,

@@ -15,7 +15,6 @@ from typing import Annotated, Protocol, cast
 from fastapi import Depends, Request
 
 from epic.api.access.connections import Limits
-from epic.api.tunnel.followed import WorkloadLists
 from epic.errors import Forbidden
 from epic.ipam.networks import DEFAULT_POOLS, Pools
 from epic.live import Live
@@ -67,11 +66,6 @@ class Context:
     def current(self) -> CurrentWorld:
         """What new gateways are planned on: `world`, if somebody has one already."""
         return self.world or CurrentWorld(self.store)
-
-    @cached_property
-    def workload_lists(self) -> WorkloadLists:
-        """What workload nodes are told of their tunnels."""
-        return WorkloadLists(self.store, self.live, self.pools.inside6)
 
 
 # What looks at nothing but the request is a coroutine: FastAPI calls functions in threads, and each time a

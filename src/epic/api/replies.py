@@ -16,7 +16,6 @@ from starlette.exceptions import HTTPException
 from epic.api.access.attempts import TooManyAttempts
 from epic.api.access.body_rate import TooManyBytes
 from epic.api.context import Context, Principal
-from epic.api.tunnel.streams import TooManyStreams
 from epic.errors import AlreadyExists, Damaged, EpicError, Exhausted, Unavailable, reason_of
 from epic.model.base import Resource
 
@@ -107,7 +106,7 @@ def epic_error_reply(error: EpicError, *, admin: bool = False) -> JSONResponse:
     # What the host of the control plane is short of is in its log, once.
     own = isinstance(error, Unavailable | Damaged)
     headers = {"Retry-After": str(_RETRY_AFTER_SECONDS)} if isinstance(error, Unavailable) else {}
-    if isinstance(error, TooManyAttempts | TooManyBytes | TooManyStreams):
+    if isinstance(error, TooManyAttempts | TooManyBytes):
         headers["Retry-After"] = str(error.seconds)
     message = error.whole if admin and not own else str(error)
     return error_reply(error.status, message, headers, reason=error.reason)

@@ -5,15 +5,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
 
 from fastapi.responses import StreamingResponse
 
 _HEARTBEAT_SECONDS = 10.0
-
-Event = bytes | Iterator[bytes]
-"""As it is sent, whole or in pieces: who takes nothing has one piece in memory, and no more."""
 
 
 def event(name: str, data: object) -> bytes:
@@ -22,7 +19,7 @@ def event(name: str, data: object) -> bytes:
 
 
 def event_stream(
-    events: AsyncIterator[Event], closing: asyncio.Event, heartbeat: float = _HEARTBEAT_SECONDS
+    events: AsyncIterator[bytes], closing: asyncio.Event, heartbeat: float = _HEARTBEAT_SECONDS
 ) -> StreamingResponse:
     """The reply that sends the events as they come, and a comment line when there is none for a while.
 
@@ -36,7 +33,7 @@ def event_stream(
 
 
 async def _sent(
-    events: AsyncIterator[Event], closing: asyncio.Event, heartbeat: float
+    events: AsyncIterator[bytes], closing: asyncio.Event, heartbeat: float
 ) -> AsyncGenerator[bytes, None]:
     pending = asyncio.ensure_future(anext(events, None))
     end = asyncio.ensure_future(closing.wait())
@@ -51,8 +48,7 @@ async def _sent(
             item = pending.result()
             if item is None:
                 return
-            for piece in (item,) if isinstance(item, bytes) else item:
-                yield piece
+            yield item
             pending = asyncio.ensure_future(anext(events, None))
     finally:
         end.cancel()

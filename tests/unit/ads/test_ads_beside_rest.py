@@ -25,6 +25,7 @@ from epic.control.rest_server import RestServer
 from epic.control.settings import RestSettings
 from epic.model.base import Metadata
 from epic.model.resources import Account, User, UserSpec
+from epic.model.runs import Run, RunSpec
 from epic.runs.events import EventHub
 
 PASSWORD = "secret-of-a-tenant"
@@ -39,6 +40,9 @@ def site(tmp_path: Path) -> Site:
     for account in ("greedy", "modest"):
         site.put(Account(metadata=Metadata(name=account)))
         site.put(User(metadata=Metadata(name=account, namespace=account), spec=spec))
+    chief = spec.model_copy(update={"admin": True})
+    site.put(User(metadata=Metadata(name="chief", namespace="modest"), spec=chief))
+    site.put(Run(metadata=Metadata(name="1"), spec=RunSpec(nodes=("epic1",))))
     return site
 
 
@@ -54,7 +58,10 @@ class Rest:
         )
         self.limits = settings.limits()
         pool = IPv4Network("100.64.0.0/10")
-        self._context = Context(store=site.store, inside_pool=pool, run_events=EventHub(), limits=self.limits)
+        self.events = EventHub()
+        self._context = Context(
+            store=site.store, inside_pool=pool, run_events=self.events, limits=self.limits
+        )
         self.server = RestServer(create_app(self._context), settings)
 
     @asynccontextmanager
@@ -66,9 +73,9 @@ class Rest:
         self.server.should_exit = True
         await serving
 
-    def client(self, account: str) -> httpx.AsyncClient:
+    def client(self, user: str) -> httpx.AsyncClient:
         url = f"https://127.0.0.1:{self.port}"
-        return httpx.AsyncClient(base_url=url, auth=(account, PASSWORD), verify=self.trust)
+        return httpx.AsyncClient(base_url=url, auth=(user, PASSWORD), verify=self.trust)
 
     async def connect(self, *, tls: bool = True) -> asyncio.StreamWriter:
         """As the client that floods."""
@@ -102,11 +109,11 @@ async def flood(rest: Rest, count: int) -> AsyncIterator[None]:
 async def test_others_and_nodes_are_answered_while_a_client_floods_the_api(site: Site) -> None:
     rest = Rest(site)
     held = Held()
-    async with site.serving(), rest.serving(), rest.client("modest") as modest:
-        stream = f"{PREFIX}/accounts/modest/tunnels?cluster=c1&node=n1&watch=true"
-        async with modest.stream("GET", stream, timeout=30) as watch:
+    async with site.serving(), rest.serving(), rest.client("chief") as chief:
+        await rest.events.publish("1", {"event": "started"})
+        async with chief.stream("GET", f"{PREFIX}/runs/1/events", timeout=30) as watch:
             news = watch.aiter_raw()
-            assert (await anext(news)).startswith(b"event: tunnels")
+            assert (await anext(news)).startswith(b"event: started")
             async with flood(rest, EACH), rest.client("modest") as other:
                 assert len(rest.server.connections) <= rest.limits.unknown + rest.limits.account + 1
                 assert (await other.get(f"{PREFIX}/healthz")).status_code == 200

@@ -225,12 +225,6 @@ async def test_bad_input_is_400_with_the_place_and_what_is_accepted(
     assert reply.headers["x-epic-error-message"]
 
 
-async def test_malformed_json_is_400_whatever_its_content_type(tenant: httpx.AsyncClient) -> None:
-    reply = await tenant.post(PROXIES, content="{", headers={"content-type": "text/plain"})
-    assert reply.status_code == 400
-    assert reply.json()["error"].startswith("the body is not JSON: ")
-
-
 @pytest.mark.parametrize("unnamed", [{"gatewayClassName": ""}, {}])
 async def test_gateway_without_a_class_is_of_the_default_one(
     tenant: httpx.AsyncClient, unnamed: dict[str, Any]

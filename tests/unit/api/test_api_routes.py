@@ -8,14 +8,15 @@ from typing import Any
 import httpx
 import pytest
 from api_requests import API, PROXIES, proxy_body, route_body, slice_body
+from node_tunnels import tunnels_of
 
 from epic.cache.store import CachedStore
 from epic.ipam.networks import DEFAULT_POOLS
 from epic.model.resources import GWProxy, Tunnel
 from epic.model.runs import Run
+from epic.proto import epic_pb2
 
 ROUTES, SLICES = f"{API}/accounts/root/routes", f"{API}/accounts/root/slices"
-TUNNELS = f"{API}/accounts/root/tunnels"
 
 
 @pytest.mark.parametrize(
@@ -161,40 +162,51 @@ async def test_gateway_after_its_routes_gets_its_tunnels_too(
     assert len(store.list(Tunnel)) == 2
 
 
-async def test_workload_node_reads_its_tunnels_with_keys_and_endpoints(
+async def test_a_workload_node_is_told_its_tunnels_with_keys_and_endpoints(
     tenant: httpx.AsyncClient, store: CachedStore
 ) -> None:
     await publish(tenant, ("n1", "n2"))
-    reply = await tenant.get(TUNNELS, params={"cluster": "c1", "node": "n2"})
-    tunnels = reply.json()["tunnels"]
-    assert [t["epic-address"] for t in tunnels] == ["192.0.2.1", "192.0.2.2"]
-    stored = store.get(Tunnel, "root", str(tunnels[0]["id"]))
-    assert tunnels[0] == {
-        "id": int(stored.name),
-        "gateway": "root.U1",
-        "service": 1,
-        "inside-address": str(stored.spec.inside_address),
-        "inside-address6": str(DEFAULT_POOLS.inside6.network_address + int(stored.spec.inside_address)),
-        "epic-address": "192.0.2.1",
-        "epic-port": 6080,
-        "keys": [{"epoch": 1, "secret": stored.spec.keys[0].secret.get_secret_value()}],
-        "signing-epoch": 1,
-        "endpoints": ["10.1.2.2"],
-    }
-    assert len(tunnels[0]["keys"][0]["secret"]) == 32
+    tunnels = await tunnels_of(store, "n2")
+    assert [tunnel.epic_address for tunnel in tunnels] == ["192.0.2.1", "192.0.2.2"]
+    stored = store.get(Tunnel, "root", str(tunnels[0].id))
+    secret = bytes.fromhex(stored.spec.keys[0].secret.get_secret_value())
+    assert tunnels[0] == epic_pb2.WorkloadTunnel(
+        id=int(stored.name),
+        gateway="root.U1",
+        service=1,
+        inside_address=str(stored.spec.inside_address),
+        inside_address6=str(DEFAULT_POOLS.inside6.network_address + int(stored.spec.inside_address)),
+        epic_address="192.0.2.1",
+        epic_port=6080,
+        keys=[epic_pb2.Key(epoch=1, secret=secret)],
+        signing_epoch=1,
+        endpoints=["10.1.2.2"],
+    )
+    assert len(secret) == 16
 
 
-async def test_other_clusters_and_nodes_have_no_tunnels(tenant: httpx.AsyncClient) -> None:
+async def test_other_clusters_and_nodes_have_no_tunnels(
+    tenant: httpx.AsyncClient, store: CachedStore
+) -> None:
     await publish(tenant)
-    for query in ({"cluster": "c2", "node": "n1"}, {"cluster": "c1", "node": "n2"}):
-        assert (await tenant.get(TUNNELS, params=query)).json()["tunnels"] == []
-    assert (await tenant.get(TUNNELS)).status_code == 400
+    for cluster, node in (("c2", "n1"), ("c1", "n2")):
+        assert await tunnels_of(store, node, cluster) == []
 
 
-async def test_keys_are_in_no_other_reply(tenant: httpx.AsyncClient, store: CachedStore) -> None:
+async def test_keys_are_in_no_reply(tenant: httpx.AsyncClient, store: CachedStore) -> None:
     await publish(tenant)
     secret = store.list(Tunnel)[0].spec.keys[0].secret.get_secret_value()
-    for path in ("proxies", "proxies/U1", "routes", "slices", ""):
+    of_a_node = "tunnels?cluster=c1&node=n1"
+    for path in (
+        "proxies",
+        "proxies/U1",
+        "routes",
+        "slices",
+        "tunnels/status",
+        of_a_node,
+        "workload-nodes",
+        "",
+    ):
         assert secret not in (await tenant.get(f"{API}/accounts/root/{path}".rstrip("/"))).text
 
 
@@ -214,9 +226,9 @@ async def test_ipv6_endpoints_on_ipv6_nodes_are_reached_from_the_ipv6_inside_add
     assert (await tenant.get(f"{SLICES}/E1")).json()["slice"]["spec"]["nodeAddresses"] == {
         "n1": "2001:db8:1::1"
     }
-    (first, _) = (await tenant.get(TUNNELS, params={"cluster": "c1", "node": "n1"})).json()["tunnels"]
-    assert first["endpoints"] == ["2001:db8::1"]
-    assert first["inside-address6"] == "fd65:7069:6300::6440:1"
+    (first, _) = await tunnels_of(store, "n1")
+    assert list(first.endpoints) == ["2001:db8::1"]
+    assert first.inside_address6 == "fd65:7069:6300::6440:1"
     assert {str(tunnel.spec.node_address) for tunnel in store.list(Tunnel)} == {"2001:db8:1::1"}
 
 
@@ -229,6 +241,5 @@ async def test_the_first_cluster_behind_a_gateway_keeps_its_addresses_for_ever(
     await tenant.post(SLICES, json=other)
     await tenant.delete(f"{SLICES}/E1")
     assert store.get(GWProxy, "root", "U1").status.unmapped_cluster == "c1"
-    reply = await tenant.get(TUNNELS, params={"cluster": "a-later-one", "node": "n1"})
-    (first, _) = reply.json()["tunnels"]
-    assert first["endpoints"] == ["10.1.2.1"], "workload nodes know real addresses only"
+    (first, _) = await tunnels_of(store, "n1", "a-later-one")
+    assert list(first.endpoints) == ["10.1.2.1"], "workload nodes know real addresses only"

@@ -22,8 +22,9 @@ from epic.model.base import Metadata
 from epic.model.resources import Account, User, UserSpec
 from epic.model.runs import Run, RunSpec
 
-WATCH = f"{API}/accounts/root/tunnels"
-QUERY = b"cluster=c1&node=n1&watch=true"
+EVENTS = f"{API}/runs/1/events"
+CHIEF = ("chief", "password-of-a-chief")
+"""An administrator of an account."""
 
 
 class Endless(Events):
@@ -35,9 +36,9 @@ class Endless(Events):
 
 
 class Stream:
-    """A request for events, as a server passes it to the application."""
+    """A request for a run's events, as a server passes it to the application."""
 
-    def __init__(self, store: CachedStore, path: str, credential: tuple[str, str]) -> None:
+    def __init__(self, store: CachedStore, credential: tuple[str, str]) -> None:
         context = Context(store=store, inside_pool=IPv4Network("100.64.0.0/10"), run_events=Endless())
         self.app = create_app(context)
         basic = base64.b64encode(":".join(credential).encode())
@@ -47,9 +48,9 @@ class Stream:
             "http_version": "1.1",
             "method": "GET",
             "scheme": "https",
-            "path": path,
-            "raw_path": path.encode(),
-            "query_string": QUERY,
+            "path": EVENTS,
+            "raw_path": EVENTS.encode(),
+            "query_string": b"",
             "root_path": "",
             "headers": [(b"authorization", b"Basic " + basic)],
             "client": ("192.0.2.9", 1),
@@ -83,6 +84,12 @@ class Stream:
         await asyncio.wait([task])
 
 
+@pytest.fixture(autouse=True)
+def run(store: CachedStore) -> None:
+    with store.transaction() as transaction:
+        transaction.create(Run(metadata=Metadata(name="1"), spec=RunSpec(nodes=("epic1",))))
+
+
 def change_password(store: CachedStore, account: str, name: str) -> None:
     with store.transaction() as transaction:
         user = transaction.get(User, account, name)
@@ -96,37 +103,26 @@ def delete_user(store: CachedStore, account: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("act", [change_password, delete_user])
-async def test_an_open_watch_of_tunnels_ends(
+async def test_the_open_events_of_a_run_end(
     store: CachedStore, act: Callable[[CachedStore, str, str], None]
 ) -> None:
-    stream = Stream(store, WATCH, TENANT)
+    stream = Stream(store, ADMIN)
     async with stream.open() as task:
         assert stream.status == 200
-        act(store, "root", TENANT[0])
+        act(store, "", ADMIN[0])
         async with asyncio.timeout(1):
             await task
     assert stream.ended, "properly, for the client is to try again and be refused"
 
 
-async def test_the_open_events_of_a_run_end(store: CachedStore) -> None:
-    with store.transaction() as transaction:
-        transaction.create(Run(metadata=Metadata(name="1"), spec=RunSpec(nodes=("epic1",))))
-    stream = Stream(store, f"{API}/runs/1/events", ADMIN)
-    async with stream.open() as task:
-        change_password(store, "", ADMIN[0])
-        async with asyncio.timeout(1):
-            await task
-    assert stream.ended
-
-
 async def test_other_users_streams_go_on(store: CachedStore) -> None:
     with store.transaction() as transaction:
         spec = UserSpec(password_hash=auth.hash_password("other-password"))
-        transaction.create(User(metadata=Metadata(name=TENANT[0], namespace="other"), spec=spec))
-    stream = Stream(store, WATCH, TENANT)
+        transaction.create(User(metadata=Metadata(name=ADMIN[0], namespace="other"), spec=spec))
+    stream = Stream(store, ADMIN)
     async with stream.open() as task:
-        delete_user(store, "other", TENANT[0])
-        change_password(store, "", ADMIN[0])
+        delete_user(store, "other", ADMIN[0])
+        change_password(store, "root", TENANT[0])
         with store.transaction() as transaction:
             transaction.create(Account(metadata=Metadata(name="more")))
         await asyncio.sleep(0.2)
@@ -140,18 +136,18 @@ async def test_a_user_that_is_deleted_as_the_stream_begins_gets_none_that_lasts(
 
     def verify_and_delete(password_hash: str, password: str) -> bool:
         good = verify(password_hash, password)
-        delete_user(store, "root", TENANT[0])
+        delete_user(store, "", ADMIN[0])
         return good
 
     monkeypatch.setattr(auth, "verify_password", verify_and_delete)
-    stream = Stream(store, WATCH, TENANT)
+    stream = Stream(store, ADMIN)
     async with stream.open() as task, asyncio.timeout(1):
         await task
     assert stream.status == 401
 
 
 async def test_a_stream_that_the_server_gives_up_is_cancelled_as_ever(store: CachedStore) -> None:
-    stream = Stream(store, WATCH, TENANT)
+    stream = Stream(store, ADMIN)
     async with stream.open() as task:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -159,7 +155,7 @@ async def test_a_stream_that_the_server_gives_up_is_cancelled_as_ever(store: Cac
 
 
 async def test_nothing_is_followed_while_no_stream_is_open(store: CachedStore) -> None:
-    async with Stream(store, WATCH, TENANT).open():
+    async with Stream(store, ADMIN).open():
         assert [task for task in asyncio.all_tasks() if task.get_name() == "sessions"]
     await asyncio.sleep(0)
     assert not [task for task in asyncio.all_tasks() if task.get_name() == "sessions"]
@@ -170,15 +166,18 @@ async def test_after_the_end_the_old_credential_is_refused(
 ) -> None:
     assert (await tenant.get(f"{API}/accounts/root")).status_code == 200
     change_password(store, "root", TENANT[0])
-    assert (await tenant.get(WATCH, params={"cluster": "c1", "node": "n1"})).status_code == 401
+    assert (await tenant.get(f"{API}/accounts/root")).status_code == 401
 
 
 async def test_an_account_has_so_many_streams_and_others_have_theirs(
     store: CachedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Limits, "streams", 2)
-    first = Stream(store, WATCH, TENANT)
-    second, late, others = (Stream(store, WATCH, who) for who in (TENANT, TENANT, ADMIN))
+    with store.transaction() as transaction:
+        spec = UserSpec(password_hash=auth.hash_password(CHIEF[1]), admin=True)
+        transaction.create(User(metadata=Metadata(name=CHIEF[0], namespace="root"), spec=spec))
+    first = Stream(store, CHIEF)
+    second, late, others = (Stream(store, who) for who in (CHIEF, CHIEF, ADMIN))
     for stream in (second, late, others):
         stream.app = first.app
     async with first.open():
@@ -190,7 +189,7 @@ async def test_an_account_has_so_many_streams_and_others_have_theirs(
                 assert others.status == 200
             task.cancel()
             await asyncio.wait({task})
-        again = Stream(store, WATCH, TENANT)
+        again = Stream(store, CHIEF)
         again.app = first.app
         async with again.open():
             assert again.status == 200

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 from epic.api.sse import event, event_stream
 
@@ -12,11 +12,6 @@ from epic.api.sse import event, event_stream
 async def silent() -> AsyncIterator[bytes]:
     yield event("first", {"a": 1})
     await asyncio.sleep(3600)
-
-
-async def in_pieces() -> AsyncIterator[Iterator[bytes]]:
-    yield iter((b"1", b"2"))
-    yield iter((b"3",))
 
 
 async def two() -> AsyncIterator[bytes]:
@@ -35,11 +30,6 @@ async def test_a_silent_stream_gets_comment_lines() -> None:
 async def test_a_stream_ends_with_its_events() -> None:
     body = event_stream(two(), asyncio.Event()).body_iterator
     assert [part async for part in body] == [b"1", b"2"]
-
-
-async def test_what_comes_in_pieces_is_sent_one_by_one() -> None:
-    body = event_stream(in_pieces(), asyncio.Event()).body_iterator
-    assert [part async for part in body] == [b"1", b"2", b"3"]
 
 
 async def test_a_stream_ends_when_the_process_does() -> None:

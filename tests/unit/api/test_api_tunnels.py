@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How tunnels are, over REST: what ends said, who may say and see it."""
+"""How tunnels are, over REST: what ends said, and who may see it."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any
 import httpx
 import pytest
 from api_requests import ADMIN, API, PROXIES, TENANT, proxy_body, route_body, slice_body
+from node_tunnels import tunnels_of
 
 from epic.api.tunnel.rotating import advance
 from epic.cache.store import CachedStore
 from epic.control.rotate import Rotator
-from epic.live import End, Live, Place, SecondChance, epic_place, workload_place
+from epic.live import End, Live, Place, RoundTrip, SecondChance, epic_place, workload_place
 from epic.model.resources import Tunnel
 from epic.rotation import Holds, Policy, Step
 
 STATUS = f"{API}/accounts/root/tunnels/status"
-NODE = {"cluster": "c1", "node": "n1"}
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -31,10 +31,10 @@ async def tunnel(tenant: httpx.AsyncClient, store: CachedStore) -> Tunnel:
     return store.list(Tunnel)[0]
 
 
-def said(tunnel: Tunnel, **more: Any) -> dict[str, Any]:
-    trip = {"last": 0.002, "min": 0.001, "avg": 0.0015}
-    measured = {"id": int(tunnel.name), "epochs": [1], "signing-epoch": 1, "hello-age": 1.0}
-    return {"tunnels": [{**measured, "rx-packets": 9, "round-trip": trip, "loss": 0.25, **more}]}
+def workload_end(live: Live, tunnel: Tunnel) -> None:
+    trip = RoundTrip(last=0.002, min=0.001, avg=0.0015)
+    end = End(holds=Holds(frozenset({1}), 1), hello_age=1.0, rx_packets=9, round_trip=trip, loss=0.25)
+    live.take(workload_place(tunnel), {int(tunnel.name): end}, {"tag_wrong": 2})
 
 
 async def shown(client: httpx.AsyncClient, tunnel: Tunnel) -> dict[str, Any]:
@@ -58,8 +58,7 @@ async def test_a_tunnel_that_nobody_spoke_of_is_shown_as_unknown(
 
 
 async def test_both_ends_are_shown(tenant: httpx.AsyncClient, tunnel: Tunnel, live: Live) -> None:
-    reply = await tenant.put(STATUS, params=NODE, json={**said(tunnel), "drops": {"tag_wrong": 2}})
-    assert (reply.status_code, reply.json()) == (200, {"tunnels": 1})
+    workload_end(live, tunnel)
     epic_end(live, tunnel)
     found = await shown(tenant, tunnel)
     assert found["state"] == "up"
@@ -74,7 +73,7 @@ async def test_both_ends_are_shown(tenant: httpx.AsyncClient, tunnel: Tunnel, li
 async def test_a_tunnel_is_down_when_an_end_hears_nothing(
     tenant: httpx.AsyncClient, tunnel: Tunnel, live: Live
 ) -> None:
-    await tenant.put(STATUS, params=NODE, json=said(tunnel))
+    workload_end(live, tunnel)
     epic_end(live, tunnel, age=17)
     assert (await shown(tenant, tunnel))["state"] == "down"
 
@@ -86,75 +85,12 @@ async def test_without_nat_the_observed_address_is_the_declared_one(
     assert (await shown(tenant, tunnel))["nat"] is False
 
 
-async def test_an_account_speaks_only_of_its_own_tunnels(
-    anyone: httpx.AsyncClient, tunnel: Tunnel, live: Live
-) -> None:
-    anyone.auth = httpx.BasicAuth(*TENANT)
-    elsewhere = await anyone.put(STATUS, params={**NODE, "node": "n9"}, json=said(tunnel))
-    assert elsewhere.json() == {"tunnels": 0}
-    unknown = await anyone.put(STATUS, params=NODE, json=said(tunnel, id=999))
-    assert unknown.json() == {"tunnels": 0}
-    assert (await anyone.put(STATUS.replace("root", "other"), params=NODE, json={})).status_code == 403
-    assert (await anyone.get(f"{API}/tunnels")).status_code == 403
-    anyone.auth = httpx.BasicAuth(*ADMIN)
-    other = f"{API}/accounts/other/tunnels/status"
-    assert (await anyone.put(other, params=NODE, json=said(tunnel))).json() == {"tunnels": 0}
-    assert live.ends(tunnel) == (None, None)
-
-
-@pytest.mark.parametrize("wrong", [{"loss": 2}, {"hello-age": -1}, {"rx-packets": -1}, {"id": 0}])
-async def test_measurements_that_cannot_be_are_refused(
-    tenant: httpx.AsyncClient, tunnel: Tunnel, wrong: dict[str, Any]
-) -> None:
-    reply = await tenant.put(STATUS, params=NODE, json=said(tunnel, **wrong))
-    assert reply.status_code == 400
-    assert "tunnels.0" in reply.json()["error"]
-
-
-@pytest.mark.parametrize(
-    "wrong", [{"epochs": [2**32]}, {"signing-epoch": 2**32}, {"signing-epoch": -1}, {"epochs": [10**4000]}]
-)
-async def test_epochs_have_32_bits(tenant: httpx.AsyncClient, tunnel: Tunnel, wrong: dict[str, Any]) -> None:
-    reply = await tenant.put(STATUS, params=NODE, json=said(tunnel, **wrong))
-    assert reply.status_code == 400
-    assert len(reply.text) < 1000
-
-
-async def test_the_revision_that_is_carried_out_has_63_bits(
-    tenant: httpx.AsyncClient, tunnel: Tunnel
-) -> None:
-    reply = await tenant.put(STATUS, params=NODE, json={**said(tunnel), "applied": 2**63})
-    assert (reply.status_code, "applied" in reply.json()["error"]) == (400, True)
-
-
-async def test_of_many_wrong_measurements_the_first_is_told(tenant: httpx.AsyncClient) -> None:
-    for body in (
-        {"tunnels": [{}] * 20_000},
-        {"tunnels": [{"id": "x" * 60, "rx-packets": -1, "loss": 2}] * 20_000},
-        {"tunnels": [], "drops": {f"{n}": "x" for n in range(20_000)}},
-        {"tunnels": [], "drops": {"x" * 1_000_000: 1}},
-    ):
-        reply = await tenant.put(STATUS, params=NODE, json=body)
-        assert reply.status_code == 400
-        assert len(reply.text) < 2000
-        assert len(reply.headers["x-epic-error-message"]) < 2000
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"[" * 100_000,
-        b'{"tunnels": ' + b"9" * 5000 + b"}",
-        b"\xff",
-        b"{",
-        b'{"tunnels": [], "applied": 1' + b"0" * 5000,
-    ],
-    ids=["nested", "digits", "no text", "cut off", "digits and cut off"],
-)
-async def test_what_cannot_be_read_as_json_is_refused(tenant: httpx.AsyncClient, content: bytes) -> None:
-    headers = {"Content-Type": "application/json"}
-    reply = await tenant.put(STATUS, params=NODE, content=content, headers=headers)
-    assert (reply.status_code, "JSON" in reply.json()["error"]) == (400, True)
+async def test_an_account_sees_only_its_own_tunnels(anyone: httpx.AsyncClient, tunnel: Tunnel) -> None:
+    other = STATUS.replace("root", "other")
+    for path in (other, f"{API}/tunnels"):
+        assert (await anyone.get(path, auth=TENANT)).status_code == 403
+    assert (await anyone.get(other, auth=ADMIN)).json()["items"] == []
+    assert (await anyone.get(STATUS, auth=TENANT)).json()["items"]
 
 
 async def test_administrators_see_all_tunnels_and_what_nodes_drop(
@@ -218,7 +154,7 @@ async def test_workload_nodes_are_silent_since_they_reported_last_or_have_tunnel
         with store.transaction() as transaction:
             transaction.update(each.model_copy(update={"spec": older}))
     assert (await node())["silent"] == 1000
-    assert (await anyone.put(STATUS, params=NODE, json=said(tunnel), auth=TENANT)).status_code == 200
+    workload_end(live, tunnel)
     at += 70
     assert (await node())["silent"] == 70
 
@@ -254,9 +190,8 @@ async def test_an_administrator_rotates_keys_and_sees_who_holds_it_up(
     assert (await shown(admin, tunnel))["key"]["waits-for"] == [epic.node, "c1/n1"]
     admin.auth = httpx.BasicAuth(*TENANT)
     assert (await shown(admin, tunnel))["key"]["waits-for"] == ["EPIC", "c1/n1"]
-    listed = (await admin.get(f"{API}/accounts/root/tunnels", params=NODE)).json()["tunnels"]
-    ours = next(item for item in listed if item["id"] == int(tunnel.name))
-    assert ([key["epoch"] for key in ours["keys"]], ours["signing-epoch"]) == ([1, 2], 1)
+    ours = next(told for told in await tunnels_of(store, "n1") if told.id == int(tunnel.name))
+    assert ([key.epoch for key in ours.keys], ours.signing_epoch) == ([1, 2], 1)
     confirm(live, begun, (epic,))
     assert (await shown(admin, tunnel))["key"]["waits-for"] == ["c1/n1"]
 
@@ -307,19 +242,3 @@ async def test_the_service_rotates_by_itself(tunnel: Tunnel, store: CachedStore,
             confirm(live, store.get(Tunnel, "root", tunnel.name), places)
             await asyncio.sleep(0.005)
     task.cancel()
-
-
-async def test_node_that_is_given_a_list_with_tunnels_may_have_them_from_then_on(
-    tenant: httpx.AsyncClient, live: Live
-) -> None:
-    live.remember_listings(newest=0)
-    await tenant.post(PROXIES, json=proxy_body())
-    await tenant.post(f"{API}/accounts/root/routes", json=route_body())
-    await tenant.post(f"{API}/accounts/root/slices", json=slice_body())
-    place = Place("root", "c1", "n1")
-    assert not live.may_have(place, 1)
-    for node in ("n1", "n2"):
-        await tenant.get(f"{API}/accounts/root/tunnels?cluster=c1&node={node}")
-    assert live.may_have(place, 1)
-    # Who asks for nodes that have no tunnels fills no memory.
-    assert not live.may_have(Place("root", "c1", "n2"), 1)

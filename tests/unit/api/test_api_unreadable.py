@@ -13,11 +13,13 @@ import httpx
 import pytest
 from api_requests import ADMIN, API, PROXIES, TENANT, Events, proxy_body, route_body, slice_body
 from damage import damage, wait_until_unreadable, write_newer
+from node_tunnels import tunnels_of
 from stores import open_store
 
 from epic.api.app import create_app
 from epic.api.context import Context
 from epic.cache.store import CachedStore
+from epic.errors import Unavailable
 from epic.model.backlog import TunnelBacklog, TunnelBacklogSpec
 from epic.model.base import Metadata, Resource
 from epic.model.nodes import NodeRevocation, Quarantine
@@ -32,7 +34,9 @@ from epic.model.resources import (
     Tunnel,
     User,
 )
+from epic.reconcile.counts.workload_index import Told, WorkloadIndex
 from epic.reconcile.revocation import revoke
+from epic.tunnels import WorkloadNode
 
 ROUTES = f"{API}/accounts/root/routes"
 SLICES = f"{API}/accounts/root/slices"
@@ -208,7 +212,7 @@ async def test_a_node_whose_revocation_cannot_be_read_is_revoked_anew(
     assert store.find(NodeRevocation, "", "epic2") is not None
 
 
-async def test_of_an_account_that_cannot_be_read_nodes_are_heard_and_all_is_shown(
+async def test_of_an_account_that_cannot_be_read_nodes_are_told_theirs_and_all_is_shown(
     made: CachedStore, reopened: Reopen
 ) -> None:
     await asyncio.to_thread(damage, made, made.get(Account, "", "root"))
@@ -217,10 +221,7 @@ async def test_of_an_account_that_cannot_be_read_nodes_are_heard_and_all_is_show
         for shown in ("proxies", "routes", "slices", "groups", "tunnels/status", "workload-nodes"):
             reply = await client.get(f"{API}/accounts/root/{shown}", auth=TENANT)
             assert reply.status_code in {200, 404, 405}, f"{shown}: {reply.text}"
-        tunnels = await client.get(f"{API}/accounts/root/tunnels?cluster=c&node=n1", auth=TENANT)
-        assert tunnels.status_code == 200, tunnels.text
-        measured = f"{API}/accounts/root/tunnels/status?cluster=c&node=n1"
-        assert (await client.put(measured, json={"tunnels": []}, auth=TENANT)).status_code == 200
+        assert len(await tunnels_of(store, "n1")) == 2
         refused = await client.post(ROUTES, json=route_body("R2"), auth=TENANT)
         assert (refused.status_code, refused.json()["reason"]) == (500, "Damaged"), "its limits are not known"
 
@@ -249,39 +250,40 @@ async def test_a_user_that_cannot_be_read_any_more_is_nobody_from_then_on(
         assert (await client.get(ROUTES)).status_code == 200
 
 
-LIST = f"{API}/accounts/root/tunnels?cluster=c1&node=n1"
-
-
-def tells(reply: httpx.Response) -> list[dict[str, object]]:
-    tunnels: list[dict[str, object]] = reply.json()["tunnels"]
-    return tunnels
-
-
 @pytest.mark.parametrize("kind", [Node, GWRoute, LBServiceGroup, GWProxy])
 async def test_a_workload_node_is_told_the_same_as_before(
     made: CachedStore, reopened: Reopen, kind: type[Resource]
 ) -> None:
-    async with client_of(made) as client:
-        before = tells(await client.get(LIST))
-        assert len(before) == 2
-        assert all(tunnel["endpoints"] for tunnel in before)
-        await asyncio.to_thread(damage, made, made.list(kind)[0])
-        assert tells(await client.get(LIST)) == before
+    before = await tunnels_of(made, "n1")
+    assert len(before) == 2
+    assert all(tunnel.endpoints for tunnel in before)
+    await asyncio.to_thread(damage, made, made.list(kind)[0])
+    assert await tunnels_of(made, "n1") == before
     store = await asyncio.to_thread(reopened, made)
-    async with client_of(store) as client:
-        assert tells(await client.get(LIST)) == before
+    assert await tunnels_of(store, "n1") == before
 
 
 @pytest.mark.parametrize("kind", [GWEndpointSlice, Tunnel])
 async def test_a_workload_node_is_told_nothing_while_that_cannot_be_read_what_it_is_to_have(
-    made: CachedStore, reopened: Reopen, kind: type[Resource]
+    made: CachedStore, reopened: Reopen, kind: type[Resource], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = made.list(kind)[0]
     await asyncio.to_thread(damage, made, broken)
     store = await asyncio.to_thread(reopened, made)
-    async with client_of(store) as client:
-        reply = await client.get(LIST)
-        assert (reply.status_code, reply.json()["reason"]) == (503, "Unavailable")
+    refused, told = asyncio.Event(), WorkloadIndex.told
+
+    def noted(index: WorkloadIndex, workload: WorkloadNode) -> Told:
+        try:
+            return told(index, workload)
+        except Unavailable:
+            refused.set()
+            raise
+
+    monkeypatch.setattr(WorkloadIndex, "told", noted)
+    async with client_of(store) as client, asyncio.timeout(60):
+        waiting = asyncio.create_task(tunnels_of(store, "n1"))
+        await refused.wait()
         path = f"{API}/unreadable/{kind.kind}/{broken.account}/{broken.name}"
         assert (await client.delete(path)).status_code == 200
-        assert (await client.get(LIST)).status_code == 200
+        ids = {tunnel.id for tunnel in await waiting}
+    assert ids == {int(t.name) for t in store.list(Tunnel) if not t.deleting}

@@ -7,6 +7,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack, aclosing, asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -170,13 +171,18 @@ async def test_a_pod_that_moves_wakes_nobody_but_its_nodes(
             assert endpoints((await waiting).told) == {"10.0.0.1"}
 
 
-async def test_what_epic_nodes_report_wakes_nobody(store: CachedStore, accounts: FollowedAccounts) -> None:
+async def test_reports_of_epic_nodes_and_tunnels_of_other_nodes_wake_nobody(
+    store: CachedStore, accounts: FollowedAccounts
+) -> None:
+    put(store, other := tunnel("shop", 20, node="n2"))
     with accounts.of("shop") as shop, accounts.of("bank") as bank:
         async with following(shop) as news, following(bank) as later:
             await news()
             await later()
             waiting = asyncio.create_task(news())
             change(store, Node, "", "e1", status=NodeStatus(problems=("a problem",)))
+            since = {"signing_since": other.spec.signing_since + timedelta(minutes=1)}
+            change(store, Tunnel, "shop", "20", spec=other.spec.model_copy(update=since))
             change(store, GWEndpointSlice, "bank", "s1", spec=piece("bank", "10.1.0.9").spec)
             await later()
             assert not waiting.done()
@@ -258,6 +264,46 @@ async def test_what_a_node_is_told_first_is_read_after_it_is_noted_that_it_may_b
     with accounts.of("shop") as shop:
         async with following(shop) as news:
             assert names((await news()).told) == ["7"]
+
+
+async def test_who_is_not_ready_is_told_the_newest_then_and_nothing_of_in_between(
+    store: CachedStore, accounts: FollowedAccounts
+) -> None:
+    free = asyncio.Event()
+    free.set()
+
+    async def is_free() -> None:
+        await free.wait()
+
+    async def change_and_take_in(number: int) -> None:
+        change(store, GWEndpointSlice, "shop", "s1", spec=piece("shop", f"10.0.0.{number}").spec)
+        change(store, GWEndpointSlice, "bank", "s1", spec=piece("bank", f"10.1.0.{number}").spec)
+        assert endpoints((await later()).told) == {f"10.1.0.{number}"}
+
+    with accounts.of("shop") as shop, accounts.of("bank") as bank:
+        async with following(bank) as later, aclosing(shop.news(N1, is_free)) as news, asyncio.timeout(60):
+            await later()
+            await anext(news)
+            free.clear()
+            waiting = asyncio.create_task(anext(news))
+            for number in (2, 3, 4):
+                await change_and_take_in(number)
+            assert not waiting.done()
+            free.set()
+            assert endpoints((await waiting).told) == {"10.0.0.4"}
+            waiting = asyncio.create_task(anext(news))
+            await change_and_take_in(5)
+            assert endpoints((await waiting).told) == {"10.0.0.5"}
+
+
+async def test_of_a_node_without_tunnels_it_is_not_noted_that_it_may_have_some(
+    live: Live, accounts: FollowedAccounts
+) -> None:
+    with accounts.of("shop") as shop:
+        for node, is_listed in ((N1, True), (N2, False)):
+            async with following(shop, node) as news:
+                await news()
+            assert live.is_listed(Place("shop", node.cluster_id, node.name)) == is_listed
 
 
 async def test_what_is_asked_for_anew_is_not_let_go_of_when_the_time_of_what_was_before_is_up(

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
@@ -13,15 +12,11 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from fastapi import Request
-from starlette.types import Message
 from stores import open_store
 
 from epic.ads.agents import AgentService, Service
 from epic.ads.statuses import Statuses
 from epic.api.access.auth import Authenticator, Credentials, hash_password
-from epic.api.access.parsed_aside import parsed_aside
-from epic.api.tunnel.tunnel_status import EndsBody
 from epic.model.base import Metadata
 from epic.model.resources import User, UserSpec
 from epic.model.values.naming import GatewayId
@@ -93,22 +88,12 @@ async def password(directory: Path) -> None:
     assert user is not None
 
 
-async def body(_: Path) -> None:
-    content = json.dumps({"tunnels": [{"id": 7}]}).encode()
-
-    async def receive() -> Message:
-        return {"type": "http.request", "body": content, "more_body": False}
-
-    found = await parsed_aside(EndsBody)(Request({"type": "http", "headers": []}, receive))
-    assert found.tunnels[0].id == 7
-
-
 async def anything(_: Path) -> None:
     assert await asyncio.to_thread(lambda: 7) == 7
 
 
 @pytest.mark.parametrize("hanging", [hanging_statuses, hanging_renewals])
-@pytest.mark.parametrize("others", [password, body, anything])
+@pytest.mark.parametrize("others", [password, anything])
 async def test_who_does_something_else_does_not_wait_for_what_hangs(
     hanging: Callable[[], AbstractAsyncContextManager[None]],
     others: Callable[[Path], Awaitable[None]],

@@ -21,7 +21,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from epic.api.access.attempts import Attempts, SourceTurns, TooManyAttempts
-from epic.api.access.body_limit import MEASUREMENTS_BYTES, MOST_BYTES, body_length, limited, read_whole
+from epic.api.access.body_limit import body_length, limited, read_whole
 from epic.api.access.body_rate import BodyRate, TooManyBytes
 from epic.api.access.connections import STATE, Connection, origin_of
 from epic.api.access.sessions import Sessions
@@ -45,8 +45,6 @@ _NAME_SHOWN = 64
 _PATH_SHOWN = 300
 _CHALLENGE = {"WWW-Authenticate": 'Basic realm="epicauth", charset="UTF-8"'}
 _OPEN = {f"{PREFIX}/healthz"}
-# Workload nodes put these every few seconds; they change nothing that lasts.
-_MEASUREMENTS = "/tunnels/status"
 _FOR_EVERY_USER = {PREFIX, f"{PREFIX}/openapi.json"}
 
 _hasher = PasswordHasher()
@@ -229,8 +227,7 @@ class Gate:
             )
             return await error_reply(401, message, _CHALLENGE)(scope, receive, send)
         principal = Principal(user.name, user.account, user.spec.admin, fingerprint(user))
-        most = MEASUREMENTS_BYTES if _are_measurements(scope) else MOST_BYTES
-        refusal = await self._refusal(scope, principal, body_length(headers, most))
+        refusal = await self._refusal(scope, principal, body_length(headers))
         if refusal is not None:
             return await refusal(scope, receive, send)
         scope.setdefault("state", {})["principal"] = principal
@@ -238,7 +235,7 @@ class Gate:
         if not principal.admin:
             send = self._rate.counting(principal.account, send)
         try:
-            return await self._serve(_as_json(scope), limited(receive, most), send, user)
+            return await self._serve(_as_json(scope), limited(receive), send, user)
         except TooManyWaiting:
             refusal = too_many("requests", principal.account)
         except TooManyBytes as error:
@@ -247,8 +244,6 @@ class Gate:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, user: User) -> None:
         """Let the application answer when it is the account's turn. Raises TooManyBytes, TooManyWaiting."""
-        if _are_measurements(scope):
-            return await self._sessions.serve(self._app, scope, receive, send, user)
         account = "" if user.spec.admin else user.account
         async with AsyncExitStack() as stack:
             if _changes_something(scope):
@@ -307,13 +302,7 @@ def _noted(scope: Scope, principal: Principal, send: Send) -> Send:
 
 
 def _changes_something(scope: Scope) -> bool:
-    return scope["method"] not in {"GET", "HEAD"} and not _are_measurements(scope)
-
-
-def _are_measurements(scope: Scope) -> bool:
-    path: str = scope["path"]
-    # Who reads them may be answered much, and takes a place as all who read.
-    return scope["method"] == "PUT" and path.endswith(_MEASUREMENTS)
+    return scope["method"] not in {"GET", "HEAD"}
 
 
 def account_of(path: str) -> str | None:

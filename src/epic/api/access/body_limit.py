@@ -9,28 +9,26 @@ from starlette.types import Message, Receive
 
 MOST_BYTES = 2 << 20
 """Of a body: objects have at most 786,432 bytes, and some clients write characters as six."""
-MEASUREMENTS_BYTES = 8 << 20
-"""Of the measurements of workload nodes, which may have thousands of tunnels."""
 
 
-def body_length(headers: Headers, most: int) -> int:
-    """How many bytes a request's body may have by its headers, of `most` that are read."""
+def body_length(headers: Headers) -> int:
+    """How many bytes a request's body may have by its headers, of those that are read."""
     if "transfer-encoding" in headers:
-        return most
+        return MOST_BYTES
     said = headers.get("content-length", "")
-    return min(int(said), most) if said.isdecimal() else 0
+    return min(int(said), MOST_BYTES) if said.isdecimal() else 0
 
 
-def limited(receive: Receive, most: int = MOST_BYTES) -> Receive:
-    """`receive` for one request, which raises a 413 when the body is longer than `most` bytes."""
+def limited(receive: Receive) -> Receive:
+    """`receive` for one request, which raises a 413 when the body is longer than may be."""
     taken = 0
 
     async def receiving() -> Message:
         nonlocal taken
         message = await receive()
         taken += len(message.get("body", b""))
-        if taken > most:
-            raise HTTPException(413, f"the body has more than {most} bytes")
+        if taken > MOST_BYTES:
+            raise HTTPException(413, f"the body has more than {MOST_BYTES} bytes")
         return message
 
     return receiving

@@ -8,15 +8,12 @@ import time
 from dataclasses import dataclass
 from math import ceil
 
-from starlette.datastructures import Headers
 from starlette.types import Message, Send
 
 from epic.errors import TooManyRequests
 from epic.model.resources import Account, AccountSpec
 from epic.store.interface import Store
 
-EVENT_STREAM = "text/event-stream"
-"""What such a stream is called in HTTP."""
 _LEAST = AccountSpec().bytes_limit
 # Of the bytes that the account's objects may have: a quarter at once, and all of them in a minute.
 _AT_ONCE = 1 / 4
@@ -24,7 +21,7 @@ _A_SECOND = 1 / 64
 LEAST_BYTES = 4 << 10
 """Of a request: to know who asks, and to find what is asked for, takes time whatever is sent."""
 _OF_A_NODE = int(LEAST_BYTES / _A_SECOND)
-"""Each workload node reports: the account may have a request a second for it."""
+"""Each workload node comes for its certificate: the account may have a request a second for it."""
 _OF_REPLIES = 1 / 4
 """Of a reply's bytes: they are written faster than those of a body are read and checked."""
 _LONGEST_SECONDS = 5.0
@@ -75,16 +72,10 @@ class BodyRate:
         return wait
 
     def counting(self, account: str, send: Send) -> Send:
-        """`send` that counts what the account is answered, but for event streams, which have their limit."""
-        counts = True
+        """`send` that counts what the account is answered."""
 
         async def sending(message: Message) -> None:
-            nonlocal counts
-            if message["type"] == "http.response.start":
-                kind = Headers(raw=message.get("headers", [])).get("content-type", "")
-                counts = not kind.startswith(EVENT_STREAM)
-            elif counts:
-                self.add_reply(account, len(message.get("body", b"")))
+            self.add_reply(account, len(message.get("body", b"")))
             await send(message)
 
         return sending
@@ -102,10 +93,10 @@ class BodyRate:
         return sent
 
     def _limit(self, name: str) -> int:
-        """Who may have more may send more; who may have less sends measurements still."""
+        """Who may have more may send more; who may have less changes and deletes still."""
         account = self._store.find_readable(Account, "", name)
         if account is None:
             return _LEAST
         spec = account.spec
-        # Both: an account whose every node reports has its own rate for what it changes still.
+        # Both: an account whose every node comes has its own rate for what it changes still.
         return max(_LEAST, spec.bytes_limit) + spec.workload_node_limit * _OF_A_NODE

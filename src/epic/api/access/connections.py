@@ -34,7 +34,7 @@ class Limits:
 
     @property
     def account(self) -> int:
-        """Connections of one account; workload nodes have two each."""
+        """Connections of one account."""
         return self.connections // 4
 
     @property

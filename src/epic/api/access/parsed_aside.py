@@ -4,30 +4,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 
-from epic.workqueue.threads import ThreadPool
-
 B = TypeVar("B", bound=BaseModel)
-_threads = ThreadPool("bodies", 2)
-
-
-def parsed_aside(model: type[B]) -> Callable[[Request], Awaitable[B]]:
-    """A dependency that gives a request's body; what is wrong with it is told as it is of any other."""
-
-    async def parse(request: Request) -> B:
-        return await _threads.run(_parse, model, await request.body())
-
-    return parse
 
 
 def given(model: type[B]) -> Callable[..., B]:
-    """The same for what has one of the places for requests: it is parsed in the threads of these."""
+    """A dependency that gives a request's body; what is wrong with it is told as it is of any other."""
 
     def parse(content: Annotated[bytes, Depends(_content)]) -> B:
         return _parse(model, content)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from epic.api.access.body_rate import EVENT_STREAM
 from epic.api.replies import too_many
 from epic.model.resources import User
 from epic.store.interface import Store
@@ -20,6 +19,7 @@ from epic.supervise import TellOnce
 
 log = logging.getLogger(__name__)
 
+_EVENT_STREAM = "text/event-stream"
 _PAUSE_SECONDS = 1.0
 
 
@@ -123,7 +123,7 @@ def _noticing(send: Send, begin: Callable[[], bool]) -> Send:
     async def noticing(message: Message) -> None:
         if message["type"] == "http.response.start":
             kind = Headers(raw=message.get("headers", [])).get("content-type", "")
-            if kind.startswith(EVENT_STREAM) and not begin():
+            if kind.startswith(_EVENT_STREAM) and not begin():
                 # Until the task is cancelled, which it was told to be.
                 await asyncio.get_running_loop().create_future()
         await send(message)

@@ -5,96 +5,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
-from typing import Annotated, Any
+from typing import Any
 
 from fastapi import APIRouter, Depends, Response
-from pydantic import FailFast, Field
 from pydantic_core import to_json
 
-from epic.api.access.parsed_aside import described, parsed_aside
 from epic.api.account.existence import check_account
-from epic.api.bodies import Body
 from epic.api.context import Asking, Context, Ctx, admin_only
 from epic.api.tunnel.rotating import advance, both_ends
 from epic.api.views import show_second_chance, show_tunnel
 from epic.ipam.networks import inside6
-from epic.live import End, Heard, Live, Place, RoundTrip, epic_place, holds, workload_place
-from epic.model.base import Kebab, now
+from epic.live import Heard, Live, Place, epic_place, holds, workload_place
+from epic.model.base import now
 from epic.model.resources import Node, Tunnel
 from epic.model.values.naming import GatewayId
-from epic.rotation import Holds, Policy, Step, is_rotating, waits_for
+from epic.rotation import Policy, Step, is_rotating, waits_for
 
 router = APIRouter(tags=["tunnels"])
 DEAD_SECONDS = 16.0
 """Three hellos without an answer."""
-
-_Count = Annotated[int, Field(ge=0, lt=2**64)]
-_Epoch = Annotated[int, Field(ge=0, lt=2**32)]
-_Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-
-
-class RoundTripInput(Kebab):
-    """Seconds from a hello to its answer."""
-
-    last: _Seconds
-    min: _Seconds
-    avg: _Seconds
-
-
-class EndInput(Kebab):
-    """What a workload node says of its end of a tunnel."""
-
-    id: Annotated[int, Field(ge=1, lt=2**32)]
-    epochs: Annotated[tuple[_Epoch, ...], Field(max_length=2)] = ()
-    signing_epoch: _Epoch = 0
-    rx_packets: _Count = 0
-    rx_bytes: _Count = 0
-    tx_packets: _Count = 0
-    tx_bytes: _Count = 0
-    hello_age: _Seconds | None = None
-    round_trip: RoundTripInput | None = None
-    loss: Annotated[float, Field(ge=0, le=1)] | None = None
-
-    def end(self) -> End:
-        """The same as kept."""
-        trip = self.round_trip
-        return End(
-            holds=Holds(frozenset(self.epochs), self.signing_epoch),
-            rx_packets=self.rx_packets,
-            rx_bytes=self.rx_bytes,
-            tx_packets=self.tx_packets,
-            tx_bytes=self.tx_bytes,
-            hello_age=self.hello_age,
-            round_trip=RoundTrip(trip.last, trip.min, trip.avg) if trip else None,
-            loss=self.loss,
-        )
-
-
-class EndsBody(Body):
-    """PUT of a workload node's measurements."""
-
-    # Of what is wrong only the first is told: an error takes kilobytes, and a node can make a million.
-    tunnels: Annotated[tuple[EndInput, ...], Field(max_length=20000), FailFast()]
-    drops: Annotated[
-        dict[Annotated[str, Field(max_length=64)], _Count], Field(max_length=200), FailFast()
-    ] = {}
-    applied: Annotated[int | None, Field(ge=0, lt=2**63)] = None
-    """The revision of the newest list of tunnels that is carried out whole."""
-
-
-_Ends = Annotated[EndsBody, Depends(parsed_aside(EndsBody))]
-
-
-@router.put("/accounts/{account}/tunnels/status", openapi_extra=described(EndsBody))
-def take(ctx: Ctx, account: str, cluster: str, node: str, body: _Ends) -> dict[str, int]:
-    """Take in what a workload node measured; tunnels that do not end there are passed over."""
-    check_account(ctx.store, account)
-    place = Place(account, cluster, node)
-    own = {int(t.name) for t in ctx.store.by(Tunnel, "workload-node", (account, cluster, node))}
-    ends = {said.id: said.end() for said in body.tunnels if said.id in own}
-    if own:
-        ctx.live.take(place, ends, body.drops, body.applied)
-    return {"tunnels": len(ends)}
 
 
 @router.get("/accounts/{account}/tunnels/status")
