@@ -105,21 +105,15 @@ def _turns(reconcilers: Mapping[str, ReconcilerService]) -> Iterator[Family]:
 
 def queue_families(queues: Mapping[str, QueueMetrics]) -> Iterator[Family]:
     """The same measurements of each queue, by the name of its reconciler."""
-    gauges = (
-        ("depth", "How many keys are due."),
-        ("waiting", "How many keys will be due later."),
+    numbers = (
+        ("depth", "gauge", "How many keys are due."),
+        ("waiting", "gauge", "How many keys will be due later."),
+        ("adds", "counter", "How often a key was added."),
+        ("retries", "counter", "How often a key failed and was put back."),
     )
-    for attribute, text in gauges:
-        family = Family(f"epic_control_queue_{attribute}", "gauge", text)
-        for name, metrics in queues.items():
-            family.add(getattr(metrics, attribute), reconciler=name)
-        yield family
-    counters = (
-        ("adds", "How often a key was added."),
-        ("retries", "How often a key failed and was put back."),
-    )
-    for attribute, text in counters:
-        family = Family(f"epic_control_queue_{attribute}_total", "counter", text)
+    for attribute, kind, text in numbers:
+        total = "_total" if kind == "counter" else ""
+        family = Family(f"epic_control_queue_{attribute}{total}", kind, text)
         for name, metrics in queues.items():
             family.add(getattr(metrics, attribute), reconciler=name)
         yield family
