@@ -21,6 +21,7 @@ UV = """#!/bin/sh
 # makes what uv would, or fails in the middle as with a full disk, or waits there
 for last; do :; done
 echo "$1" >>"${0%/*}/calls"
+nice >>"${0%/*}/niceness"
 case $1 in
 venv) mkdir -p "$last/bin"; echo new >"$last/bin/epic-agent" ;;
 pip) [ ! -e "${0%/*}/full" ] || { echo "No space left on device" >&2; exit 1; }
@@ -88,6 +89,11 @@ def test_a_new_version_comes_beside_the_one_that_runs(host: Host) -> None:
     assert host.versions == ["0.1.0-a", "0.2.0-b"]
     assert (host.opt / "0.2.0-b/.complete").exists()
     assert (host.opt / "current").readlink() == Path("0.1.0-a"), "switching is another step"
+
+
+def test_what_serves_on_the_host_goes_first(host: Host) -> None:
+    assert host.install("0.2.0-b").returncode == 0
+    assert set((host.wheels / "niceness").read_text().split()) == {"19"}
 
 
 def test_a_failure_in_the_middle_leaves_what_runs(host: Host) -> None:
