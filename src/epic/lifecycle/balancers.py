@@ -113,8 +113,10 @@ def balancer_conditions(balancer: LoadBalancer, proxy: GWProxy | None) -> list[C
     return found
 
 
-def endpoint_condition(endpoint: RemoteEndpoint, balancer: LoadBalancer | None) -> Condition:
-    """Whether the endpoint is served, and if not why."""
+def endpoint_condition(
+    endpoint: RemoteEndpoint, balancer: LoadBalancer | None, *, has_slice: bool
+) -> Condition:
+    """Whether the endpoint is served, and if not why; `has_slice`: what is served of it is there."""
     port = endpoint.spec.port
     served = _served_port(balancer.spec.public_ports if balancer else (), port)
     if endpoint.spec.node_address is None:
@@ -128,6 +130,9 @@ def endpoint_condition(endpoint: RemoteEndpoint, balancer: LoadBalancer | None) 
             f"none of the service's public ports is that of port {port.name!r} ({port.port}): give it the "
             "name of one of them"
         )
+    elif not has_slice:
+        reason = "NoSlice"
+        text = "what is served of it is gone or cannot be read: delete the endpoint, and announce it again"
     else:
         return observed(endpoint, "Accepted", "True", "Accepted")
     return observed(endpoint, "Accepted", "False", reason, text)

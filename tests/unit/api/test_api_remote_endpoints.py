@@ -112,6 +112,19 @@ async def test_an_endpoint_that_is_not_served_says_so_and_gets_no_tunnel(
     assert store.list(Tunnel) == []
 
 
+async def test_an_endpoint_whose_slice_is_gone_says_so_until_it_is_announced_anew(
+    tenant: httpx.AsyncClient, service: str, store: CachedStore
+) -> None:
+    content = await announce(tenant, service, endpoint_body())
+    path, name = content["link"]["self"], content["endpoint"]["metadata"]["name"]
+    with store.transaction() as transaction:
+        transaction.delete(GWEndpointSlice, "root", name)
+    assert condition((await tenant.get(path)).json()["endpoint"]) == ("False", "NoSlice")
+    assert (await tenant.delete(path)).status_code == 200
+    content = await announce(tenant, service, endpoint_body())
+    assert condition(content["endpoint"]) == ("True", "Accepted")
+
+
 @pytest.mark.parametrize(
     ("port", "public"),
     [({"name": "https", "port": 8443}, 443), ({"port": 80}, 80), ({"name": "other", "port": 443}, 443)],

@@ -123,6 +123,7 @@ class Connection:
         if self._insist is not None:
             self._insist.cancel()
         self._sums.change(self._owner, self._kept, 0)
+        self._kept = 0
 
     def _ask_again(self) -> None:
         self._insist = None

@@ -24,6 +24,7 @@ from epic.errors import NotFound
 from epic.kinds.registry import REMOTE_ENDPOINT
 from epic.lifecycle.balancers import endpoint_condition, slice_of
 from epic.model.balancers import LoadBalancer, RemoteEndpoint
+from epic.model.resources import GWEndpointSlice
 
 router = APIRouter(tags=["services"])
 _Given = Annotated[EndpointBody, Depends(given(EndpointBody))]
@@ -39,10 +40,9 @@ def _path(endpoint: RemoteEndpoint) -> str:
 def _show(ctx: Context, endpoint: RemoteEndpoint) -> dict[str, Any]:
     """An endpoint, and whether it is served."""
     balancer = ctx.store.find_readable(LoadBalancer, endpoint.account, endpoint.spec.load_balancer)
-    return {
-        **shown(endpoint),
-        "status": {"conditions": [_judged_now(endpoint_condition(endpoint, balancer).wire())]},
-    }
+    has_slice = ctx.store.find_readable(GWEndpointSlice, endpoint.account, endpoint.name) is not None
+    condition = endpoint_condition(endpoint, balancer, has_slice=has_slice)
+    return {**shown(endpoint), "status": {"conditions": [_judged_now(condition.wire())]}}
 
 
 def _judged_now(condition: dict[str, Any]) -> dict[str, Any]:
