@@ -17,21 +17,26 @@ _PAUSE_SECONDS = 10.0
 async def follow_certificate(
     context: ssl.SSLContext, rest: RestSettings, pause: float = _PAUSE_SECONDS
 ) -> None:
-    """Give the context what the files hold, each time that they changed, until cancelled."""
-    seen = _stamps(rest)
+    """Give the context what the files hold, each time that they changed, until cancelled.
+
+    What cannot be taken is tried again: both may have been replaced between the trial and its repetition.
+    """
+    seen, told = _stamps(rest), ""
     while True:
         await asyncio.sleep(pause)
         stamps = _stamps(rest)
         if stamps == seen or stamps is None:
             continue
-        seen = stamps
         try:
             # Tried elsewhere first: a context that fails to load them has lost those before.
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(rest.certificate, rest.key)
             context.load_cert_chain(rest.certificate, rest.key)
         except OSError as error:
-            log.error("the server's certificate stays as it was: %s", error)
+            if told != str(error):
+                log.error("the server's certificate stays as it was: %s", error)
+            told = str(error)
             continue
+        seen, told = stamps, ""
         log.info("the server's certificate was read anew from %s", rest.certificate)
 
 

@@ -104,10 +104,12 @@ async def control(settings: ControlSettings) -> None:
 
     rotator = Rotator(store, live, settings.tunnels.policy())
     service = ReconcilerService(store, lifecycle)
-    failures: Counter[str] = Counter()
+    failures = Counter({"xDS": 0})
     metrics = ControlMetrics(store, live.heartbeats, {"lives": service, "siblings": siblings}, failures)
 
     def kept(name: str, part: Service) -> Service:
+        # From 0 on: else a first failure would be no increase.
+        failures[name] = 0
         return partial(keep_running, name, part, failures=failures)
 
     services: dict[str, Service] = {
@@ -117,7 +119,7 @@ async def control(settings: ControlSettings) -> None:
         "keys": kept("keys", rotator.run),
         "lives": kept("lives", service.run),
         "siblings": kept("siblings", siblings.run),
-        "metrics": partial(metrics.serve, settings.metrics),
+        "metrics": kept("metrics", partial(metrics.serve, settings.metrics)),
     }
 
     def on_stop(status: int) -> None:

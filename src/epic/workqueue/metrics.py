@@ -27,14 +27,11 @@ class Histogram:
 class QueueMetrics:
     """Of one queue, since it began. `depth` are keys that are due, `waiting` those that are due later.
 
-    `latency` is from being due to being taken, `work` from there to being done; `longest_work` is of a key
-    that is being worked on, 0 without any.
+    `latency` is from being due to being taken, `work` from there to being done.
     """
 
     depth: int = 0
     waiting: int = 0
-    working: int = 0
-    longest_work: float = 0.0
     adds: int = 0
     retries: int = 0
     latency: Histogram = field(default_factory=Histogram)

@@ -98,15 +98,8 @@ class WorkQueue(Generic[K]):
 
     def metrics(self) -> QueueMetrics:
         """The measurements until now."""
-        now = self._clock()
-        self._ripen(now)
-        return replace(
-            self._metrics,
-            depth=len(self._ready),
-            waiting=len(self._later) + len(self._again),
-            working=len(self._working),
-            longest_work=now - min(self._working.values(), default=now),
-        )
+        self._ripen(self._clock())
+        return replace(self._metrics, depth=len(self._ready), waiting=len(self._later) + len(self._again))
 
     def _schedule(self, key: K, at: float) -> None:
         if key in self._working:

@@ -72,7 +72,7 @@ async def test_who_may_have_more_may_send_more_and_who_may_have_less_no_less_tha
 ) -> None:
     with store.transaction() as transaction:
         account = transaction.get(Account, "", "root")
-        spec = account.spec.model_copy(update={"bytes_limit": limit, "workload_node_limit": 0})
+        spec = account.spec.model_copy(update={"bytes_limit": limit, "workload_node_limit": 10_000})
         transaction.update(account.model_copy(update={"spec": spec}))
     rate = BodyRate(store)
     await rate.take("root", 76 * MIB)
@@ -80,38 +80,6 @@ async def test_who_may_have_more_may_send_more_and_who_may_have_less_no_less_tha
         await rate.take("root", 1)
     assert clock.now == 100
     assert refusal is None or refusal.value.seconds == seconds
-
-
-async def test_each_workload_node_that_an_account_may_have_may_send_a_request_a_second(
-    clock: Clock, store: CachedStore
-) -> None:
-    with store.transaction() as transaction:
-        account = transaction.get(Account, "", "root")
-        spec = account.spec.model_copy(update={"workload_node_limit": 2000})
-        transaction.update(account.model_copy(update={"spec": spec}))
-    rate = BodyRate(store)
-    for _ in range(30):
-        for _ in range(2000):
-            await rate.take("root", 1000)
-        clock.now += 1
-    assert clock.now == 130
-
-
-async def test_what_workload_nodes_may_send_comes_to_what_the_account_may(
-    clock: Clock, store: CachedStore
-) -> None:
-    with store.transaction() as transaction:
-        account = transaction.get(Account, "", "root")
-        spec = account.spec.model_copy(update={"bytes_limit": 64 * MIB, "workload_node_limit": 256})
-        transaction.update(account.model_copy(update={"spec": spec}))
-    rate = BodyRate(store)
-    await rate.take("root", 30 * MIB)
-    for _ in range(30):
-        for _ in range(256):
-            await rate.take("root", 0)
-        await rate.take("root", MIB)
-        clock.now += 1
-    assert clock.now == 130
 
 
 async def test_a_request_without_a_body_counts_too(clock: Clock, store: CachedStore) -> None:

@@ -14,6 +14,7 @@ from stores import open_store
 
 from epic.cache.store import CachedStore
 from epic.control.metrics import ControlMetrics, queue_families
+from epic.errors import NotWritable, StorageFull
 from epic.exposition import exposition
 from epic.heartbeats import Heartbeats
 from epic.lifecycle.tunnels import Evidence
@@ -22,6 +23,7 @@ from epic.model.resources import Account, Node
 from epic.reconcile.lifecycle import Lifecycle
 from epic.reconcile.service import ReconcilerService
 from epic.reconcile.turn import LifecycleSettings
+from epic.store.embedded.direct import DirectWriter
 from epic.workqueue.backoff import Backoff
 from epic.workqueue.queue import WorkQueue
 
@@ -47,6 +49,15 @@ def store(tmp_path: Path) -> CachedStore:
         node = {"metadata": {"name": "epic1"}, "spec": {"address": "192.0.2.1"}}
         transaction.create(Node.model_validate(node))
     return store
+
+
+def full(*_: object) -> None:
+    raise StorageFull("the disk is full")
+
+
+def lifecycle(store: CachedStore) -> Lifecycle:
+    settings = LifecycleSettings(IPv4Network("100.64.0.0/24"), "1")
+    return Lifecycle(store, settings, lambda _: NOTHING, Heartbeats())
 
 
 def lines_of(metrics: ControlMetrics) -> list[str]:
@@ -78,6 +89,29 @@ def test_objects_that_cannot_be_read_are_counted_apart(store: CachedStore) -> No
     assert 'epic_control_unreadable_objects{kind="Account"} 1' in lines
 
 
+def test_a_write_that_the_store_could_not_do_is_shown_until_one_can(
+    store: CachedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metrics = ControlMetrics(store, Heartbeats(), {}, Counter())
+    monkeypatch.setattr(DirectWriter, "commit", full)
+    with pytest.raises(NotWritable), store.transaction() as transaction:
+        transaction.create(Account(metadata=Metadata(name="c")))
+    assert "epic_control_store_writable 0" in lines_of(metrics)
+    monkeypatch.undo()
+    with store.transaction() as transaction:
+        transaction.create(Account(metadata=Metadata(name="c")))
+    assert "epic_control_store_writable 1" in lines_of(metrics)
+
+
+def test_a_turn_that_hangs_grows_older(store: CachedStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    time = Time()
+    monkeypatch.setattr("time.monotonic", time)
+    service = ReconcilerService(store, lifecycle(store))
+    metrics = ControlMetrics(store, Heartbeats(), {"lives": service}, Counter())
+    time.now += 61
+    assert 'epic_control_turn_age_seconds{reconciler="lives"} 61.0' in lines_of(metrics)
+
+
 def test_a_queue_shows_what_is_due_how_long_it_waits_and_what_is_repeated() -> None:
     time = Time()
     queue: WorkQueue[str] = WorkQueue(time, Backoff(first=0.5))
@@ -106,8 +140,7 @@ def test_a_queue_shows_what_is_due_how_long_it_waits_and_what_is_repeated() -> N
 
 
 async def test_what_a_reconciler_measured_is_shown_turn_by_turn(store: CachedStore) -> None:
-    settings = LifecycleSettings(IPv4Network("100.64.0.0/24"), "1")
-    service = ReconcilerService(store, Lifecycle(store, settings, lambda _: NOTHING, Heartbeats()))
+    service = ReconcilerService(store, lifecycle(store))
     metrics = ControlMetrics(store, Heartbeats(), {"lives": service}, Counter())
     task = asyncio.create_task(service.run())
     async with asyncio.timeout(60):

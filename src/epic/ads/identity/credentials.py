@@ -42,20 +42,23 @@ class ServerFiles:
 
 def server_credentials(files: ServerFiles) -> grpc.ServerCredentials:
     """Credentials that ask every client for a certificate; raises OSError and PkiError."""
-    seen = files.stamps()
+    seen, told = files.stamps(), ""
 
     def changed() -> grpc.ServerCertificateConfiguration | None:
         # Asked by gRPC at each handshake; None: as before.
-        nonlocal seen
+        nonlocal seen, told
         try:
             stamps = files.stamps()
             if stamps == seen:
                 return None
             configuration = files.configuration()
         except (OSError, PkiError) as error:
-            log.error("the server's certificate stays as it was: %s", error)
+            # Each handshake comes here, also of who has no certificate.
+            if told != str(error):
+                log.error("the server's certificate stays as it was: %s", error)
+            told = str(error)
             return None
-        seen = stamps
+        seen, told = stamps, ""
         log.info("the server's certificate was read anew from %s", files.certificate)
         return configuration
 

@@ -20,8 +20,6 @@ _AT_ONCE = 1 / 4
 _A_SECOND = 1 / 64
 LEAST_BYTES = 4 << 10
 """Of a request: to know who asks, and to find what is asked for, takes time whatever is sent."""
-_OF_A_NODE = int(LEAST_BYTES / _A_SECOND)
-"""Each workload node comes for its certificate: the account may have a request a second for it."""
 _OF_REPLIES = 1 / 4
 """Of a reply's bytes: they are written faster than those of a body are read and checked."""
 _LONGEST_SECONDS = 5.0
@@ -97,6 +95,4 @@ class BodyRate:
         account = self._store.find_readable(Account, "", name)
         if account is None:
             return _LEAST
-        spec = account.spec
-        # Both: an account whose every node comes has its own rate for what it changes still.
-        return max(_LEAST, spec.bytes_limit) + spec.workload_node_limit * _OF_A_NODE
+        return max(_LEAST, account.spec.bytes_limit)
