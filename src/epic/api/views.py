@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache, partial
 from typing import Any
 
@@ -27,7 +28,7 @@ def show_gateway(ctx: Context, proxy: GWProxy, principal: Principal) -> dict[str
     if not principal.admin:
         instances = wire["status"]["instances"]
         wire["status"]["instances"] = [_show_instance(instance) for instance in instances]
-    members = in_order(ctx.store.by(GWMember, "gateway", (proxy.account, proxy.name)))
+    members = in_order(_members(ctx, proxy))
     if members:
         wire["status"]["members"] = [
             {
@@ -53,6 +54,10 @@ def show_member(ctx: Context, member: GWMember) -> dict[str, Any]:
     return {**shown(member), "status": status}
 
 
+def _members(ctx: Context, proxy: GWProxy) -> Sequence[GWMember]:
+    return ctx.store.by(GWMember, "gateway", (proxy.account, proxy.name))
+
+
 def _show_instance(instance: dict[str, Any]) -> dict[str, Any]:
     """An instance as its owner sees it: no name of a node, no agent's words."""
     seen = {name: value for name, value in instance.items() if name not in {"node", "awaits"}}
@@ -68,7 +73,9 @@ def show_route(ctx: Context, route: GWRoute) -> dict[str, Any]:
 
     It is found out when it is asked for; lists do without, for there may be thousands.
     """
-    judged = route_parents(route, lambda name: ctx.store.find_readable(GWProxy, route.account, name))
+    judged = route_parents(
+        route, lambda name: ctx.store.find_readable(GWProxy, route.account, name), partial(_members, ctx)
+    )
     resolved = resolved_refs(route, cache(partial(_target_ports, ctx, route.account)))
     parents = [
         {

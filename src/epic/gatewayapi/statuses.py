@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from textwrap import shorten
 from typing import NamedTuple
@@ -22,6 +22,7 @@ from epic.gatewayapi.namespaces import AllowedNamespaces
 from epic.gatewayapi.target_ports import ServicePorts, TargetPorts
 from epic.model.base import Condition
 from epic.model.gatewayapi import BackendRef, GatewaySpec, Listener, ParentReference
+from epic.model.members import GWMember
 from epic.model.resources import GWProxy, GWRoute
 
 _ACCEPTED = "Accepted"
@@ -47,9 +48,10 @@ class _Gateway(NamedTuple):
     closed: Mapping[str, str]
 
     @classmethod
-    def of(cls, proxy: GWProxy, route: GWRoute) -> _Gateway:
+    def of(cls, proxy: GWProxy, members: Iterable[GWMember], route: GWRoute) -> _Gateway:
         wanted = specified(proxy.spec)
-        return cls(wanted, judge(wanted)[0], AllowedNamespaces(proxy, wanted).closed_to(route))
+        closed = AllowedNamespaces(proxy, wanted, members).closed_to(route)
+        return cls(wanted, judge(wanted)[0], closed)
 
 
 def accepted(proxy: GWProxy) -> Condition:
@@ -91,13 +93,15 @@ def _told(fault: Fault) -> str:
 
 
 def route_parents(
-    route: GWRoute, find: Callable[[str], GWProxy | None]
+    route: GWRoute,
+    find: Callable[[str], GWProxy | None],
+    members_of: Callable[[GWProxy], Iterable[GWMember]],
 ) -> list[tuple[ParentReference, Condition]]:
     """The route's references, and whether gateways take it; `find` knows the gateways by name."""
     refs = route.spec.parent_refs
     fault, hostnames = unsupported(route), RouteHostnames(route)
     names = {ref.name for ref in refs if is_gateway(ref)}
-    gateways = {name: _Gateway.of(proxy, route) for name in names if (proxy := find(name))}
+    gateways = {name: _Gateway.of(proxy, members_of(proxy), route) for name in names if (proxy := find(name))}
     found: list[tuple[ParentReference, Condition]] = []
     for ref in refs:
         gateway = gateways.get(ref.name)

@@ -31,6 +31,7 @@ from epic.gatewayapi.routing import (
 )
 from epic.gatewayapi.virtual_hosts import AttachedRoute, Backends, build_virtual_hosts, plan_virtual_hosts
 from epic.model.gatewayapi import BackendRef, Listener, ParentReference
+from epic.model.members import GWMember
 from epic.model.resources import GWProxy, GWRoute
 
 Exists = Callable[[BackendRef], bool]
@@ -57,17 +58,19 @@ def translate(
     routes: Iterable[GWRoute],
     services: Collection[str],
     missing: Collection[Cluster] = frozenset(),
+    members: Iterable[GWMember] = (),
 ) -> Translation:
     """Translate a gateway that has its address.
 
-    `services` are the UIDs of the Services that exist, `missing` the ports that some of these do not have.
+    `services` are the UIDs of the Services that exist, `missing` the ports that some of these do not have;
+    `members` are all who share the gateway.
     Raises Invalid when the routes make more of it than a gateway may be.
     """
     if proxy.spec.public_address is None:
         raise ValueError(f"gateway {proxy.id} has no public address")
     wanted = specified(proxy.spec)
     served, faults = judge(wanted)
-    allowed = AllowedNamespaces(proxy, wanted)
+    allowed = AllowedNamespaces(proxy, wanted, members)
     attached = [
         _attach_all(route, refs, wanted, served, allowed)
         for route in sorted(routes, key=route_age)

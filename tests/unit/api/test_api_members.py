@@ -122,30 +122,34 @@ async def test_the_firsts_listeners_count_and_the_others_are_told(tenant: httpx.
     assert await members(tenant) == [("c1", True, False), ("c2", False, False)]
 
 
-async def test_the_namespace_of_the_first_decides_whose_routes_are_taken(tenant: httpx.AsyncClient) -> None:
-    """A member in another namespace asks the first for `All`; when it is the first itself it has the say."""
-    await join(tenant, "c1")
-    second = member_body("c2")
-    second["member"]["spec"]["clientRef"]["namespace"] = "bank"
-    assert (await tenant.post(JOIN, json=second)).status_code == 302
-    body = route_body("R2", parent="K1")
-    body["route"]["spec"]["clientRef"] |= {"clusterID": "c2", "namespace": "bank"}
-    await tenant.post(f"{ROOT}/routes", json=body)
+async def test_a_members_routes_are_taken_from_its_own_namespace(tenant: httpx.AsyncClient) -> None:
+    """By `Same`, also beside members in other namespaces, and whoever has the say about listeners."""
 
-    async def accepted() -> tuple[str, str]:
-        route = (await tenant.get(f"{ROOT}/routes/R2")).json()["route"]
+    async def joins(cluster: str, namespace: str) -> None:
+        body = member_body(cluster)
+        body["member"]["spec"]["clientRef"]["namespace"] = namespace
+        assert (await tenant.post(JOIN, json=body)).status_code == 302
+
+    async def accepted(cluster: str, namespace: str) -> tuple[str, str]:
+        uid = f"R-{cluster}-{namespace}"
+        body = route_body(uid, parent="K1")
+        body["route"]["spec"]["clientRef"] |= {"clusterID": cluster, "namespace": namespace}
+        await tenant.post(f"{ROOT}/routes", json=body)
+        route = (await tenant.get(f"{ROOT}/routes/{uid}")).json()["route"]
         (parent,) = route["status"]["parents"]
         (found,) = (c for c in parent["conditions"] if c["type"] == "Accepted")
         return found["status"], found["reason"]
 
-    assert await accepted() == ("False", "NotAllowedByListeners")
-    first = member_body("c1")
-    (listener,) = first["member"]["spec"]["gateway"]["listeners"]
-    listener["allowedRoutes"] = {"namespaces": {"from": "All"}}
-    await tenant.put(f"{ROOT}/members/M-c1", json=first)
-    assert await accepted() == ("True", "Accepted")
+    taken, refused = ("True", "Accepted"), ("False", "NotAllowedByListeners")
+    await joins("c1", "shop")
+    assert await accepted("c2", "bank") == refused
+    await joins("c2", "bank")
+    await joins("c3", "shop")
+    assert await accepted("c2", "bank") == taken
+    assert await accepted("c2", "shop") == refused
     await leave(tenant, "c1")
-    assert await accepted() == ("True", "Accepted")
+    assert await accepted("c3", "shop") == taken
+    assert await accepted("c3", "bank") == refused
 
 
 async def test_when_the_first_leaves_who_came_next_has_the_say(tenant: httpx.AsyncClient) -> None:

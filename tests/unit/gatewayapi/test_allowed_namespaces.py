@@ -10,6 +10,7 @@ import pytest
 from epic.gatewayapi.statuses import route_parents
 from epic.gatewayapi.translate import translate
 from epic.model.base import Condition
+from epic.model.members import GWMember
 from epic.model.resources import GWProxy, GWRoute
 from epic.model.values.naming import SOURCES_ANNOTATION
 
@@ -39,14 +40,21 @@ def route(namespace: str, sources: str = "", cluster: str = "c1") -> GWRoute:
     return GWRoute.model_validate({"metadata": metadata, "spec": {"clientRef": client, "http": http}})
 
 
-def told(proxy: GWProxy, route: GWRoute) -> Condition:
+def member(cluster: str, namespace: str) -> GWMember:
+    client = {"clusterID": cluster, "namespace": namespace, "name": "web"}
+    name = f"M-{cluster}-{namespace}"
+    return GWMember.model_validate(
+        {"metadata": {"name": name, "namespace": "root"}, "spec": {"clientRef": client, "sharing-key": "U1"}}
+    )
+
+
+def told(proxy: GWProxy, route: GWRoute, *members: GWMember) -> Condition:
     """What the route's owner is told, which is what is served."""
-    ((_, condition),) = route_parents(route, lambda _: proxy)
-    (status,) = translate(proxy, [route], []).parents
+    ((_, condition),) = route_parents(route, lambda _: proxy, lambda _: members)
+    translation = translate(proxy, [route], [], members=members)
+    (status,) = translation.parents
     assert (status.accepted, status.reason) == (condition.status == "True", condition.reason)
-    hosts = {
-        host.hostname for port in translate(proxy, [route], []).routing.ports for host in port.virtual_hosts
-    }
+    hosts = {host.hostname for port in translation.routing.ports for host in port.virtual_hosts}
     assert ("a.example.com" in hosts) == status.accepted
     return condition
 
@@ -113,7 +121,53 @@ def test_what_a_client_controller_has_admitted_stays_admitted(rule: dict[str, An
     assert told(gateway(listener(rule)), route("bank", sources="c1/host1")).status == "True"
 
 
-def test_a_namespace_is_the_same_whichever_cluster_of_a_shared_gateway_says_it() -> None:
+@pytest.mark.parametrize(
+    ("cluster", "namespace", "is_taken"),
+    [
+        ("c1", "shop", True),
+        ("c1", "bank", False),
+        ("c2", "bank", True),
+        ("c2", "shop", False),
+        # Of a cluster without a member, by the gateway's.
+        ("c3", "shop", True),
+        ("c3", "bank", False),
+    ],
+)
+def test_of_a_shared_gateway_the_same_namespace_is_that_of_the_members_own_cluster(
+    cluster: str, namespace: str, is_taken: bool
+) -> None:
+    members = [member("c1", "shop"), member("c2", "bank")]
+    found = told(gateway(listener(None)), route(namespace, cluster=cluster), *members)
+    assert (found.status == "True") == is_taken
+
+
+def test_who_is_refused_by_a_shared_gateway_is_told_the_namespace_of_its_own_cluster() -> None:
+    members = [member("c1", "shop"), member("c2", "bank")]
+    found = told(gateway(listener(None)), route("shop", cluster="c2"), *members)
+    assert "only routes of namespace 'bank' are taken, and this one is of 'shop'" in found.message
+
+
+def test_a_cluster_may_share_a_gateway_with_several_of_its_namespaces() -> None:
+    members = [member("c1", "shop"), member("c2", "bank"), member("c2", "fair")]
     proxy = gateway(listener(None))
-    assert told(proxy, route("shop", cluster="c2")).status == "True"
-    assert told(proxy, route("bank", cluster="c2")).reason == "NotAllowedByListeners"
+    for namespace, status in (("bank", "True"), ("fair", "True"), ("shop", "False")):
+        assert told(proxy, route(namespace, cluster="c2"), *members).status == status
+    refused = told(proxy, route("shop", cluster="c2"), *members).message
+    assert "only routes of namespaces 'bank', 'fair' are taken" in refused
+
+
+def test_who_has_the_say_changes_nothing_for_the_others() -> None:
+    """The first has left, and the gateway stands for the second's Gateway now."""
+    members = [member("c2", "bank"), member("c3", "shop")]
+    proxy = gateway(listener(None), namespace="bank")
+    spec = proxy.spec.model_copy(
+        update={"client_ref": proxy.spec.client_ref.model_copy(update={"cluster_id": "c2"})}
+    )
+    proxy = proxy.model_copy(update={"spec": spec})
+    assert told(proxy, route("shop", cluster="c3"), *members).status == "True"
+    assert told(proxy, route("bank", cluster="c3"), *members).status == "False"
+
+
+def test_a_member_that_names_no_namespace_has_none_to_keep_apart() -> None:
+    members = [member("c1", "shop"), member("c2", "")]
+    assert told(gateway(listener(None)), route("bank", cluster="c2"), *members).status == "True"

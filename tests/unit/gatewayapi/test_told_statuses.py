@@ -10,11 +10,16 @@ import pytest
 from epic.gatewayapi.statuses import accepted, resolved_refs, route_parents
 from epic.gatewayapi.target_ports import TargetPorts
 from epic.model.gatewayapi import EndpointPort
+from epic.model.members import GWMember
 from epic.model.resources import GWProxy, GWRoute
 
 WEB = {"name": "web", "port": 80, "protocol": "HTTP", "hostname": "*.example.com"}
 SECURE = {"name": "secure", "port": 443, "protocol": "HTTPS"}
 NOT_SERVED = "Listener 'secure' is not served: Protocol 'HTTPS' is not supported; supported are HTTP, TCP."
+
+
+def no_members(_: GWProxy) -> list[GWMember]:
+    return []
 
 
 def gateway(*listeners: dict[str, Any]) -> GWProxy:
@@ -77,7 +82,7 @@ def test_a_route_says_of_each_of_its_gateways_whether_it_takes_it() -> None:
     refs = [{"name": "U1"}, {"name": "U1", "sectionName": "db"}, {"name": "U2"}, service]
     found = [
         (ref.section_name, c.status, c.reason)
-        for ref, c in route_parents(route("a.example.com", *refs), find)
+        for ref, c in route_parents(route("a.example.com", *refs), find, no_members)
     ]
     assert found == [
         (None, "True", "Accepted"),
@@ -85,7 +90,7 @@ def test_a_route_says_of_each_of_its_gateways_whether_it_takes_it() -> None:
         (None, "False", "NoMatchingParent"),
         (None, "False", "UnsupportedValue"),
     ]
-    ((_, refused),) = route_parents(route("example.org", {"name": "U1"}), find)
+    ((_, refused),) = route_parents(route("example.org", {"name": "U1"}), find, no_members)
     assert (refused.reason, refused.observed_generation) == ("NoMatchingListenerHostname", 7)
     assert refused.message == "None of its hostnames is covered by *.example.com."
     assert sorted(asked) == ["U1", "U1", "U2"]
@@ -101,7 +106,7 @@ def test_a_route_says_of_each_of_its_gateways_whether_it_takes_it() -> None:
 )
 def test_a_parent_that_is_no_gateway_is_said_not_to_be_served(parent: dict[str, Any], named: str) -> None:
     refs = [{"name": "U1", **parent}, {"name": "U1"}]
-    (_, other), (_, taken) = route_parents(route("a.example.com", *refs), lambda _: gateway(WEB))
+    (_, other), (_, taken) = route_parents(route("a.example.com", *refs), lambda _: gateway(WEB), no_members)
     assert (other.status, other.reason) == ("False", "UnsupportedValue")
     assert other.message == f"A parent of kind {named} is not served, only Gateways of the Gateway API."
     assert taken.status == "True"
@@ -111,14 +116,14 @@ def test_what_is_said_of_a_route_is_short_however_many_listeners_there_are() -> 
     hosts = ({"hostname": f"h{number}", "name": f"listener-{number}"} for number in range(64))
     listeners = [{"port": 80, "protocol": "HTTP", **host} for host in hosts]
     many = [{"name": "U1", "sectionName": f"none-{number}"} for number in range(32)]
-    found = route_parents(route("h1", *many), lambda _: gateway(*listeners))
+    found = route_parents(route("h1", *many), lambda _: gateway(*listeners), no_members)
     assert len(found) == 32
     assert max(len(condition.message) for _, condition in found) <= 500
 
 
 def test_of_many_listeners_the_first_are_named() -> None:
     listeners = [{"port": 80 + n, "protocol": "HTTP", "name": f"l{n}"} for n in range(64)]
-    found = route_parents(route("h1", {"name": "U1", "port": 1}), lambda _: gateway(*listeners))
+    found = route_parents(route("h1", {"name": "U1", "port": 1}), lambda _: gateway(*listeners), no_members)
     assert found[0][1].message == (
         "The gateway has no listener with port 1; its listeners: "
         "l0 (port 80), l1 (port 81), l2 (port 82), l3 (port 83), l4 (port 84), 59 more."

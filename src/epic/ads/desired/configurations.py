@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -18,6 +18,7 @@ from epic.envoy.resources import Bundle, assemble
 from epic.envoy.templating import Task, tasks
 from epic.errors import EpicError, Invalid
 from epic.gatewayapi.backends import missing_ports
+from epic.gatewayapi.namespaces import own_namespaces
 from epic.gatewayapi.routing import Cluster, Routing
 from epic.gatewayapi.target_ports import TargetPorts
 from epic.gatewayapi.translate import translate
@@ -49,6 +50,7 @@ class Key:
     spec: GatewaySpec | None
     ports: tuple[object, ...]
     names: tuple[str, str, str]
+    own_namespaces: Mapping[str, frozenset[str]]
     routes: tuple[GWRoute, ...]
     services: frozenset[str]
     missing: frozenset[Cluster]
@@ -87,6 +89,7 @@ def key_of(inputs: Inputs) -> Key:
         spec=spec.gateway,
         ports=spec.public_ports,
         names=(str(spec.public_address), spec.display_name, spec.client_ref.namespace),
+        own_namespaces=own_namespaces(inputs.proxy, inputs.members),
         routes=inputs.routes,
         services=services,
         missing=missing_ports(inputs.routes, ports),
@@ -267,5 +270,5 @@ class _Translator:
 
 def _translation(inputs: Inputs, key: Key) -> tuple[Routing, list[Task]]:
     """The gateway's routing, and the templates to be rendered for it."""
-    routing = translate(inputs.proxy, inputs.routes, key.services, key.missing).routing
+    routing = translate(inputs.proxy, inputs.routes, key.services, key.missing, inputs.members).routing
     return routing, tasks(routing, inputs.templates)

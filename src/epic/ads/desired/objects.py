@@ -13,6 +13,7 @@ from epic.gatewayapi.target_ports import TargetPorts
 from epic.kinds import indexes
 from epic.kinds.index import Index
 from epic.model.base import Resource
+from epic.model.members import GWMember
 from epic.model.resources import (
     EnvoyResources,
     GWEndpointSlice,
@@ -26,7 +27,15 @@ from epic.model.values.naming import GatewayId
 from epic.store.interface import Change
 from epic.tunnels import proxy_services, route_parents
 
-KINDS: tuple[type[Resource], ...] = (GWProxy, GWRoute, GWEndpointSlice, Tunnel, LBServiceGroup, Node)
+KINDS: tuple[type[Resource], ...] = (
+    GWProxy,
+    GWMember,
+    GWRoute,
+    GWEndpointSlice,
+    Tunnel,
+    LBServiceGroup,
+    Node,
+)
 """What is looked at; other kinds do not matter here."""
 
 
@@ -45,6 +54,8 @@ class Inputs:
     """Services of the configuration that is kept while it is not known to which ones the routes lead."""
     unseen: frozenset[str] = frozenset()
     """Services of which not all slices can be read."""
+    members: tuple[GWMember, ...] = ()
+    """Who shares the gateway."""
 
     @cached_property
     def services(self) -> frozenset[str]:
@@ -62,6 +73,7 @@ class ObjectIndex:
 
     def __init__(self) -> None:
         self._proxies = Index(GWProxy, indexes.proxy_group)
+        self._members = Index(GWMember, indexes.member_gateway)
         self._routes = Index(GWRoute, indexes.route_gateways)
         self._backends = Index(GWRoute, indexes.route_backends)
         self._slices = Index(GWEndpointSlice, indexes.slice_service)
@@ -70,6 +82,7 @@ class ObjectIndex:
         self._nodes = Index(Node)
         self._of_kind: dict[str, tuple[Index[Any], ...]] = {
             GWProxy.kind: (self._proxies,),
+            GWMember.kind: (self._members,),
             GWRoute.kind: (self._routes, self._backends),
             GWEndpointSlice.kind: (self._slices,),
             Tunnel.kind: (self._tunnels,),
@@ -122,6 +135,7 @@ class ObjectIndex:
             templates=_templates(self._groups.find(account, proxy.spec.group)),
             ports={s.name: self._ports[account, s.name] for s in slices},
             kept=kept,
+            members=tuple(self._members.of(gateway)),
         )
 
     def apply(self, change: Change) -> set[GatewayId]:
@@ -149,18 +163,23 @@ class ObjectIndex:
             self._ports.pop((change.account, change.name), None)
 
     def _touched(self, obj: Resource) -> Iterable[str]:
-        if isinstance(obj, GWProxy):
-            return [obj.name]
-        if isinstance(obj, GWRoute):
-            return route_parents(obj)
-        if isinstance(obj, Tunnel):
-            return [obj.spec.proxy]
-        if isinstance(obj, GWEndpointSlice):
-            routes = self._backends.of((obj.account, obj.spec.parent_ref.uid))
-            return {name for route in routes for name in route_parents(route)}
-        if isinstance(obj, LBServiceGroup):
-            return [proxy.name for proxy in self._proxies.of((obj.account, obj.name))]
-        return []
+        match obj:
+            case GWProxy():
+                names: Iterable[str] = [obj.name]
+            case GWMember():
+                names = [obj.spec.sharing_key]
+            case GWRoute():
+                names = route_parents(obj)
+            case Tunnel():
+                names = [obj.spec.proxy]
+            case GWEndpointSlice():
+                routes = self._backends.of((obj.account, obj.spec.parent_ref.uid))
+                names = {name for route in routes for name in route_parents(route)}
+            case LBServiceGroup():
+                names = [proxy.name for proxy in self._proxies.of((obj.account, obj.name))]
+            case _:
+                names = []
+        return names
 
 
 def _templates(group: LBServiceGroup | None) -> EnvoyResources:

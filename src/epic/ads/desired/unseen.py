@@ -12,6 +12,7 @@ from epic.ads.desired.objects import KINDS, Inputs, ObjectIndex
 from epic.ads.snapshot import ENDPOINT, LOAD_ASSIGNMENT, SIBLINGS, TUNNEL
 from epic.errors import EpicError
 from epic.model.base import Resource
+from epic.model.members import GWMember
 from epic.model.resources import GWEndpointSlice, GWProxy, GWRoute, LBServiceGroup, Node, Tunnel
 from epic.model.siblings import Siblings
 from epic.model.values.naming import GatewayId
@@ -85,7 +86,10 @@ class Unseen:
             return False
         if self.has(LBServiceGroup, proxy.account, proxy.spec.group):
             return True
-        if any(self._may_attach(found, proxy.id, objects) for found in self._of(GWRoute, proxy.account)):
+        routes, members = self._of(GWRoute, proxy.account), self._of(GWMember, proxy.account)
+        if any(self._may_be_of(u, _gateways_of(u.value), proxy.id, objects) for u in routes):
+            return True
+        if any(self._may_be_of(u, _shared_by(u.value), proxy.id, objects) for u in members):
             return True
         return bool(self.services(inputs, objects))
 
@@ -99,16 +103,17 @@ class Unseen:
             hidden |= inputs.services & {uid} if known else inputs.services
         return frozenset(hidden)
 
-    def _may_attach(self, route: Unreadable, gateway: GatewayId, objects: ObjectIndex) -> bool:
-        """Whether the route may be one of the gateway's.
+    def _may_be_of(
+        self, found: Unreadable, named: frozenset[str], gateway: GatewayId, objects: ObjectIndex
+    ) -> bool:
+        """Whether an object that names these gateways may be one of this gateway's.
 
         The names in damaged bytes may be damaged: they are believed if all are of gateways that there are.
         """
         account = gateway.account
-        named = _gateways_of(route.value)
         if not named or gateway.proxy in named:
             return True
-        return not route.newer and any(
+        return not found.newer and any(
             objects.proxy(GatewayId(account, name)) is None and not self.has(GWProxy, account, name)
             for name in named
         )
@@ -155,6 +160,15 @@ def _gateways_of(value: bytes) -> frozenset[str]:
     except (ValueError, KeyError, TypeError, AttributeError):
         return frozenset()
     return frozenset(names) if all(isinstance(name, str) for name in names) else frozenset()
+
+
+def _shared_by(value: bytes) -> frozenset[str]:
+    """The name of the gateway that a member shares, by its stored bytes; none: they do not tell."""
+    try:
+        name = _spec(value)["sharing-key"]
+    except (ValueError, KeyError, TypeError):
+        return frozenset()
+    return frozenset({name}) if isinstance(name, str) else frozenset()
 
 
 def _spec(value: bytes) -> Any:
