@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Iterator
+from typing import Any, Literal, NamedTuple
 
 from epic.client import EpicClient
 from epic.controller.desired import Collection, Item, body_key
@@ -24,6 +25,20 @@ _SPECS: dict[Collection, tuple[type[_Spec], set[str] | None]] = {
 }
 
 
+class Refusal(NamedTuple):
+    """Why one of a route's gateways does not take it: the Gateway API's word, and EPIC's text."""
+
+    reason: str
+    message: str
+
+
+class Written(NamedTuple):
+    """What was done with an object, and what is not served of it all the same."""
+
+    action: Action
+    refusals: tuple[Refusal, ...] = ()
+
+
 class BeingDeleted(EpicError):
     """The object's name is not free yet: an earlier object of that name is on its way out."""
 
@@ -31,7 +46,7 @@ class BeingDeleted(EpicError):
     reason = "BeingDeleted"
 
 
-def write_item(client: EpicClient, item: Item) -> Action:
+def write_item(client: EpicClient, item: Item) -> Written:
     """Create the object or change it; nothing is written when it is as desired.
 
     One that is being deleted is no object of ours any more, and raises BeingDeleted.
@@ -40,8 +55,8 @@ def write_item(client: EpicClient, item: Item) -> Action:
     if existing is None:
         if item.gateway != item.address:
             _refuse_if_going(client, item)
-        client.post(item.create_path, item.body)
-        return "created"
+        reply = client.post(item.create_path, item.body)
+        return Written("created", refusals(reply.get(body_key(item.collection), {})))
     if is_being_deleted(existing, item.collection):
         raise BeingDeleted("it is being deleted; it is created anew when that is done")
     spec = _spec(existing, item.collection)
@@ -52,15 +67,31 @@ def write_item(client: EpicClient, item: Item) -> Action:
             "delete it and create it anew"
         )
     if normal_spec(item.collection, spec) == normal_spec(item.collection, item.spec):
-        return "unchanged"
-    client.put(item.address.path, item.body)
-    return "configured"
+        return Written("unchanged", refusals(existing.get(body_key(item.collection), {})))
+    reply = client.put(item.address.path, item.body)
+    return Written("configured", refusals(reply.get(body_key(item.collection), {})))
 
 
 def remove(client: EpicClient, owned: Owned) -> Action:
     """Delete the object."""
     client.delete(owned.address.path)
     return "deleted"
+
+
+def refusals(shown: dict[str, Any]) -> tuple[Refusal, ...]:
+    """Which gateways do not take the route, as the API shows it in the reply to a read or write of it alone.
+
+    None of another object, and of a route in a list, which is shown without.
+    """
+    return tuple(_refusals(shown))
+
+
+def _refusals(shown: dict[str, Any]) -> Iterator[Refusal]:
+    for parent in shown.get("status", {}).get("parents", ()):
+        for condition in parent["conditions"]:
+            if (condition["type"], condition["status"]) == ("Accepted", "False"):
+                text = f"gateway {parent['parentRef']['name']!r} does not take it: {condition['message']}"
+                yield Refusal(condition["reason"], text)
 
 
 def is_being_deleted(body: dict[str, Any], collection: Collection) -> bool:

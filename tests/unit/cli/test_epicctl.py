@@ -167,6 +167,28 @@ def test_the_servers_message_is_shown(epicctl: Epicctl, shop: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_a_route_that_epic_does_not_take_fails_the_command_each_time(epicctl: Epicctl, shop: Path) -> None:
+    """The manifests' Namespace has the label, which EPIC does not know."""
+    epicctl("apply", "-f", str(shop / "platform.yaml"))
+    objects = list(yaml.safe_load_all((shop / "gateway.yaml").read_text()))
+    (gateway,) = (o for o in objects if o["kind"] == "Gateway")
+    selector = {"from": "Selector", "selector": {"matchLabels": {"team": "web"}}}
+    for listener in gateway["spec"]["listeners"]:
+        listener["allowedRoutes"] = {"namespaces": selector}
+    labels = {"name": "shop", "labels": {"team": "web"}}
+    objects.append({"apiVersion": "v1", "kind": "Namespace", "metadata": labels})
+    (shop / "gateway.yaml").write_text(yaml.safe_dump_all(objects))
+    for action in ("created", "unchanged"):
+        done = epicctl("apply", "-f", str(shop / "gateway.yaml"))
+        assert (done.returncode, f"httproute/shop/web {action}" in done.stdout) == (1, True), done
+        assert "httproute/shop/web: EPIC does not serve it" in done.stderr
+        assert "NotAllowedByListeners" in done.stderr
+    gateway["spec"]["listeners"][0]["allowedRoutes"] = {"namespaces": {"from": "All"}}
+    (shop / "gateway.yaml").write_text(yaml.safe_dump_all(objects))
+    done = epicctl("apply", "-f", str(shop / "gateway.yaml"))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("file", ["gateway.yaml", "platform.yaml"])
 def test_an_account_that_contradicts_the_manifests_is_refused_and_nothing_written(
     epicctl: Epicctl, shop: Path, live_api: Any, file: str

@@ -56,6 +56,49 @@ def _mirror(tmp_path: Path, cluster: str, host: str = "node1") -> Mirror:
     )
 
 
+def test_a_route_that_the_shared_gateway_does_not_take_is_said_until_it_does(
+    tmp_path: Path, wish: Desire
+) -> None:
+    """The listeners are the first's, and the second's route is for another of its own."""
+
+    def at_port(found: Desired, port: int) -> Desired:
+        (route,) = found.routes
+        (parent,) = route.spec["http"]["parentRefs"]
+        http = {**route.spec["http"], "parentRefs": [{**parent, "port": port}]}
+        return replace(found, routes=(replace(route, spec={**route.spec, "http": http}),))
+
+    def said(outcomes: list[Outcome]) -> list[tuple[str, str]]:
+        return [(o.action, o.reason) for o in outcomes if o.address.collection == "routes"]
+
+    first, second = _mirror(tmp_path, "a"), _mirror(tmp_path, "b")
+    first.reconcile(wish("a"))
+    asked = at_port(wish("b", port=8080), 8080)
+    found = second.reconcile(asked)
+    assert said(found) == [("created", ""), ("warned", "NoMatchingParent")]
+    (text,) = (o.message for o in found if o.reason == "NoMatchingParent")
+    assert text.startswith("gateway 'web' does not take it: The gateway has no listener with port 8080")
+    assert said(second.reconcile(asked)) == [("warned", "NoMatchingParent")]
+    first.reconcile(wish("a", port=8080))
+    second.expire()
+    assert said(second.reconcile(asked)) == []
+
+
+def test_a_route_that_waits_for_its_gateways_listener_is_said_until_that_is_written(
+    tmp_path: Path, wish: Desire
+) -> None:
+    mirror, before, after = _mirror(tmp_path, "a"), wish("a", key=""), wish("a", port=8080, key="")
+    (route,) = before.routes
+    (parent,) = route.spec["http"]["parentRefs"]
+    http = {**route.spec["http"], "parentRefs": [{**parent, "port": 8080}]}
+    # A translation that has nothing new to say of the route gives the same item.
+    routes = (replace(route, spec={**route.spec, "http": http}),)
+    found = mirror.reconcile(replace(before, routes=routes))
+    assert [o.reason for o in found if o.action == "warned"] == ["NoMatchingParent"]
+    wanted = replace(after, routes=routes)
+    mirror.reconcile(wanted)
+    assert mirror.reconcile(wanted) == []
+
+
 def _actions(outcomes: list[Outcome]) -> dict[str, str]:
     return {o.address.collection: o.action for o in outcomes}
 

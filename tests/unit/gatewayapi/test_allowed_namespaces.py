@@ -15,6 +15,7 @@ from epic.model.resources import GWProxy, GWRoute
 from epic.model.values.naming import SOURCES_ANNOTATION
 
 SELECTOR = {"from": "Selector", "selector": {"matchLabels": {"team": "a"}}}
+NAME = "kubernetes.io/metadata.name"
 
 
 def listener(rule: dict[str, Any] | None, **more: Any) -> dict[str, Any]:
@@ -82,6 +83,62 @@ def test_a_listener_takes_routes_of_the_namespaces_that_it_says(
     found = told(gateway(listener(rule)), route(namespace))
     expected = ("True", "Accepted") if is_taken else ("False", "NotAllowedByListeners")
     assert (found.status, found.reason) == expected
+
+
+def expression(operator: str, *values: str, key: str = NAME) -> dict[str, Any]:
+    return {"key": key, "operator": operator, **({"values": list(values)} if values else {})}
+
+
+@pytest.mark.parametrize(
+    ("selector", "is_taken"),
+    [
+        ({"matchLabels": {NAME: "bank"}}, True),
+        ({"matchLabels": {NAME: "shop"}}, False),
+        ({"matchExpressions": [expression("In", "bank", "fair")]}, True),
+        ({"matchExpressions": [expression("NotIn", "shop")]}, True),
+        ({"matchExpressions": [expression("NotIn", "bank")]}, False),
+        ({"matchExpressions": [expression("Exists")]}, True),
+        ({"matchExpressions": [expression("DoesNotExist")]}, False),
+        ({"matchLabels": {NAME: "bank"}, "matchExpressions": [expression("NotIn", "bank")]}, False),
+        # One of another label is enough that nobody can tell.
+        ({"matchLabels": {NAME: "bank", "team": "a"}}, False),
+        ({"matchLabels": {NAME: "bank"}, "matchExpressions": [expression("Exists", key="team")]}, False),
+        ({"matchLabels": {"team": "a"}}, False),
+        # By Kubernetes' rule an empty one selects every namespace.
+        ({}, True),
+        ({"matchLabels": {}, "matchExpressions": []}, True),
+        # None at all, and some that are not understood.
+        (None, False),
+        ("bank", False),
+        ({"matchNames": ["bank"]}, False),
+        ({"matchExpressions": [expression("Like", "bank")]}, False),
+    ],
+)
+def test_namespaces_that_a_selector_names_are_taken_and_no_others(selector: object, is_taken: bool) -> None:
+    rule = {"from": "Selector"} if selector is None else {"from": "Selector", "selector": selector}
+    found = told(gateway(listener(rule)), route("bank"))
+    expected = ("True", "Accepted") if is_taken else ("False", "NotAllowedByListeners")
+    assert (found.status, found.reason) == expected
+
+
+def test_a_selector_by_name_says_which_namespace_it_does_not_select() -> None:
+    rule = {"from": "Selector", "selector": {"matchLabels": {NAME: "shop"}}}
+    text = told(gateway(listener(rule)), route("bank")).message
+    assert text.startswith("Listeners web: namespace 'bank' is not selected by the names of namespaces")
+
+
+def test_a_selector_by_name_takes_no_route_of_a_client_that_names_no_namespace() -> None:
+    rule = {"from": "Selector", "selector": {"matchExpressions": [expression("NotIn", "shop")]}}
+    assert told(gateway(listener(rule)), route("")).status == "False"
+
+
+def test_listeners_may_select_other_namespaces_each() -> None:
+    rules = {
+        name: {"from": "Selector", "selector": {"matchLabels": {NAME: name}}} for name in ("shop", "bank")
+    }
+    shop, bank = listener(rules["shop"], name="shop"), listener(rules["bank"], name="bank", port=81)
+    translation = translate(gateway(shop, bank), [route("bank")], [])
+    assert {status.name: status.attached_routes for status in translation.listeners} == {"shop": 0, "bank": 1}
 
 
 def test_who_is_refused_is_told_why() -> None:

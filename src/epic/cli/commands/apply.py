@@ -13,7 +13,7 @@ from epic.cli.commands.owners import hosts_of, other_routes, shown
 from epic.cli.commands.parents import find_parents
 from epic.cli.printing.output import say, warn
 from epic.client import EpicClient
-from epic.controller.apply import BeingDeleted, is_being_deleted, remove, write_item
+from epic.controller.apply import BeingDeleted, Written, is_being_deleted, remove, write_item
 from epic.controller.classes import CoreSettings
 from epic.controller.core import IGNORED, ignored_fields, translate
 from epic.controller.desired import Address, Desired, Item
@@ -114,7 +114,10 @@ def apply(
     for item in items:
         what = _title(item)
         try:
-            report.done(what, _written(client, item, what, report))
+            written = _written(client, item, what, report)
+            report.done(what, written.action)
+            for reason, message in written.refusals:
+                report.failed(f"{what}: EPIC does not serve it ({reason}): {message}")
             _warn_as_server(client, what, ignored, report)
         except EpicError as error:
             report.failed(f"{what}: {error}")
@@ -179,7 +182,7 @@ def _reason_to_leave(client: EpicClient, item: Item, given: set[Address], confir
     return f"{others}; delete them first, or: epicctl delete gateway {item.uid}"
 
 
-def _written(client: EpicClient, item: Item, what: str, report: Report) -> str:
+def _written(client: EpicClient, item: Item, what: str, report: Report) -> Written:
     """Write an item; one of an earlier object of that name is waited for."""
     try:
         return write_item(client, item)

@@ -12,7 +12,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from epic.client import EpicClient
-from epic.controller.apply import normal_spec
+from epic.controller.apply import Refusal, normal_spec, refusals
 from epic.controller.desired import Address, Collection, EpicConnection, body_key
 from epic.model.values.naming import SOURCES_ANNOTATION
 
@@ -44,6 +44,8 @@ class Observed:
         self._client_of = client_of
         self._seen: dict[Address, Seen] = {}
         self._doubtful: set[Address] = set()
+        self.refused: dict[Address, tuple[Refusal, ...]] = {}
+        """Routes that gateways did not take when they were written or looked at last."""
 
     def find(self, address: Address) -> Seen | None:
         """The object as it was seen last; asks again for one that is doubted."""
@@ -59,12 +61,17 @@ class Observed:
 
     def note(self, address: Address, reply: dict[str, Any]) -> Seen:
         """Take in the reply to a read or a write of the object."""
-        return self._set(address, reply.get(body_key(address.collection), {}))
+        item = reply.get(body_key(address.collection), {})
+        self.refused.pop(address, None)
+        if found := refusals(item):
+            self.refused[address] = found
+        return self._set(address, item)
 
     def forget(self, address: Address) -> None:
         """The object is not there."""
         self._doubtful.discard(address)
         self._seen.pop(address, None)
+        self.refused.pop(address, None)
 
     def look(self, connection: EpicConnection, address: Address) -> Seen | None:
         """Ask the API for one object."""

@@ -115,6 +115,10 @@ class Mirror:
 
     def _warned(self, desired: Desired) -> Iterator[Outcome]:
         """What the server said of objects that it took, where the client has not said so itself."""
+        refused = self.observed.refused
+        for item in desired.routes if refused else ():
+            for reason, message in refused.get(item.address, ()):
+                yield Outcome(str(item.ref), item.address, "warned", message, reason)
         told = {problem.object for problem in desired.problems if problem.reason == IGNORED}
         warnings = self._writer.warnings
         for item in desired.items if warnings else ():
@@ -150,6 +154,7 @@ class Mirror:
         outcomes: list[Outcome] = []
         accounts = {(c.server, c.account): c for c in self.state.logins.values()}
         accounts |= {(c.server, c.account): c for c in desired.connections}
+        moved: set[tuple[str, str]] = set()
         for account, connection in accounts.items():
             for collection in COLLECTIONS:
                 if self._clock() < self._due.get((*account, collection), float("-inf")):
@@ -158,7 +163,10 @@ class Mirror:
                     self._set_due(account, collection)
                     continue
                 try:
-                    self._unsettle(self.observed.list(connection, collection))
+                    changed = self.observed.list(connection, collection)
+                    self._unsettle(changed)
+                    if changed and collection in _OF_GATEWAYS:
+                        moved.add(account)
                 except EpicError as error:
                     if (*account, collection) not in self._listed:
                         unlisted[account] = str(error)
@@ -169,6 +177,8 @@ class Mirror:
                     outcomes.append(Outcome(what, where, "failed", str(error), error.reason))
                 self._listed.add((*account, collection))
                 self._set_due(account, collection)
+        # A list of routes, which says nothing of gateways, would take the doubt away.
+        self._doubt_refused(moved)
         return unlisted, outcomes
 
     def _shares(self, account: tuple[str, str], desired: Desired) -> bool:
@@ -186,6 +196,13 @@ class Mirror:
         if addresses:
             self._unsettled |= {key for key, item in self._last.items() if item.address in addresses}
 
+    def _doubt_refused(self, accounts: set[tuple[str, str]]) -> None:
+        """Gateways of these are others than before: what they did not take they may take now."""
+        refused = {a for a in self.observed.refused if (a.server, a.account) in accounts}
+        for address in refused:
+            self.observed.doubt(address)
+        self._unsettle(refused)
+
     def _write(self, item: Item, moves: Moves, unlisted: dict[tuple[str, str], str]) -> Outcome | None:
         written = item
 
@@ -200,6 +217,8 @@ class Mirror:
             return outcome
         if written is item:
             self._unsettled.discard(id(item))
+        if outcome.action != "unchanged" and item.collection in _OF_GATEWAYS:
+            self._doubt_refused({(item.address.server, item.address.account)})
         return outcome if outcome.action != "unchanged" else None
 
     def _prune(
