@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from epic.controller.objects import (
     GATEWAY_GROUP,
@@ -14,18 +14,8 @@ from epic.controller.objects import (
     Route,
     Unseen,
 )
-from epic.gatewayapi.namespaces import namespaces_from
+from epic.gatewayapi.namespaces import NAME_LABEL, namespaces_from, selector_of
 from epic.model.gatewayapi import Listener
-from epic.model.values.labels import LabelSelector, Operator, Requirement
-
-_NAME_LABEL = "kubernetes.io/metadata.name"
-"""The one label that every namespace has, also where there is no Namespace object."""
-_OPERATORS: dict[object, Operator] = {
-    "In": "in",
-    "NotIn": "notin",
-    "Exists": "exists",
-    "DoesNotExist": "absent",
-}
 
 
 def admits(listener: Listener, namespace: str, gateway: Gateway, objects: Objects) -> bool:
@@ -34,8 +24,7 @@ def admits(listener: Listener, namespace: str, gateway: Gateway, objects: Object
         case "All":
             return True
         case "Selector":
-            rule = (listener.allowed_routes.namespaces if listener.allowed_routes else None) or {}
-            selector = selector_of(rule.get("selector"))
+            selector = selector_of(listener)
             return selector is not None and selector.matches(_labels(namespace, objects))
         case "Same":
             return namespace == gateway.metadata.namespace
@@ -46,16 +35,6 @@ def admits(listener: Listener, namespace: str, gateway: Gateway, objects: Object
 def selects_by_labels(listener: Listener) -> bool:
     """Whether labels of namespaces decide whose routes a listener takes."""
     return namespaces_from(listener) == "Selector"
-
-
-def selector_of(content: object) -> LabelSelector | None:
-    """A selector as Kubernetes writes it in objects; None: it is none."""
-    if not isinstance(content, Mapping) or content.keys() - {"matchLabels", "matchExpressions"}:
-        return None
-    try:
-        return LabelSelector(tuple(_requirements(content)))
-    except (ValueError, TypeError, AttributeError):
-        return None
 
 
 def permits(objects: Objects, route: Route, target: Ref) -> bool:
@@ -94,27 +73,4 @@ def namespace_ref(name: str) -> Ref:
 
 def _labels(namespace: str, objects: Objects) -> dict[str, str]:
     found = objects.find(Namespace, "", namespace)
-    return {**(found.metadata.labels if found is not None else {}), _NAME_LABEL: namespace}
-
-
-def _requirements(content: Mapping[str, object]) -> Iterator[Requirement]:
-    for label, value in _mapping(content.get("matchLabels", {})).items():
-        yield Requirement(label, "in", frozenset({str(value)}))
-    expressions = content.get("matchExpressions", [])
-    if not isinstance(expressions, list):
-        raise TypeError("matchExpressions is no list")
-    for each in map(_mapping, expressions):
-        operator = _OPERATORS.get(each.get("operator"))
-        values = each.get("values") or []
-        key = each.get("key")
-        if operator is None or not isinstance(key, str) or not isinstance(values, list):
-            raise ValueError("a requirement is not understood")
-        if bool(values) != (operator in {"in", "notin"}):
-            raise ValueError(f"{each.get('operator')} takes other values")
-        yield Requirement(key, operator, frozenset(map(str, values)))
-
-
-def _mapping(value: object) -> Mapping[str, object]:
-    if not isinstance(value, Mapping):
-        raise TypeError("it is no mapping")
-    return value
+    return {**(found.metadata.labels if found is not None else {}), NAME_LABEL: namespace}

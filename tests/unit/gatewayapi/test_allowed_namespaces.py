@@ -100,6 +100,11 @@ def expression(operator: str, *values: str, key: str = NAME) -> dict[str, Any]:
         ({"matchExpressions": [expression("Exists")]}, True),
         ({"matchExpressions": [expression("DoesNotExist")]}, False),
         ({"matchLabels": {NAME: "bank"}, "matchExpressions": [expression("NotIn", "bank")]}, False),
+        ({"matchExpressions": [expression("In", "bank", "fair"), expression("In", "bank", "shop")]}, True),
+        ({"matchExpressions": [expression("In", "bank", "fair"), expression("In", "fair", "shop")]}, False),
+        ({"matchExpressions": [expression("NotIn", "shop"), expression("NotIn", "fair")]}, True),
+        ({"matchExpressions": [expression("NotIn", "shop"), expression("NotIn", "bank")]}, False),
+        ({"matchLabels": {NAME: "bank"}, "matchExpressions": [expression("DoesNotExist")]}, False),
         # One of another label is enough that nobody can tell.
         ({"matchLabels": {NAME: "bank", "team": "a"}}, False),
         ({"matchLabels": {NAME: "bank"}, "matchExpressions": [expression("Exists", key="team")]}, False),
@@ -148,7 +153,7 @@ def test_who_is_refused_is_told_why() -> None:
     both = told(gateway(same, selector), route("bank")).message
     assert both.startswith(first)
     assert "Listeners other: routes are taken by the labels of their namespaces" in both
-    assert "use Same or All" in both
+    assert "use Same, All, or a selector of label kubernetes.io/metadata.name" in both
 
 
 def test_one_listener_that_takes_the_route_is_enough_and_the_others_stay_closed() -> None:
