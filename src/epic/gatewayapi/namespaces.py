@@ -25,12 +25,14 @@ _BY_LABELS = (
     f"EPIC does not know; use Same, All, or a selector of label {NAME_LABEL} only"
 )
 _NO_SELECTOR = "allowedRoutes.namespaces.selector is missing or not understood, and no route is taken"
-_UNKNOWN = "allowedRoutes.namespaces.from is neither Same nor All, and no route is taken"
+_UNKNOWN = "allowedRoutes.namespaces.from is none of Same, All and Selector, and no route is taken"
 
 
 def namespaces_from(listener: Listener) -> str:
     """`allowedRoutes.namespaces.from` of a listener; `Same` where it is not said, empty if it is no text."""
-    given = _rule(listener).get("from") or "Same"
+    given = _rule(listener).get("from")
+    if given is None:
+        return "Same"
     return given if isinstance(given, str) else ""
 
 

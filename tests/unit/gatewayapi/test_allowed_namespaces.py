@@ -75,6 +75,10 @@ def told(proxy: GWProxy, route: GWRoute, *members: GWMember) -> Condition:
         (SELECTOR, "bank", False),
         ({"from": "None"}, "shop", False),
         ({"from": ["All"]}, "shop", False),
+        ({"from": ""}, "shop", False),
+        ({"from": False}, "shop", False),
+        ({"from": 0}, "shop", False),
+        ({"from": []}, "shop", False),
     ],
 )
 def test_a_listener_takes_routes_of_the_namespaces_that_it_says(
