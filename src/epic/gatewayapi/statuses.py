@@ -106,7 +106,8 @@ def route_parents(
     for ref in refs:
         gateway = gateways.get(ref.name)
         if not is_gateway(ref):
-            text = _NO_GATEWAY.format(kind=ref.kind or "Gateway", group=ref.group or GROUP)
+            group = GROUP if ref.group is None else ref.group
+            text = _NO_GATEWAY.format(kind=ref.kind or "Gateway", group=group)
             verdict = Attachment(ref, reason=UNSUPPORTED, message=text)
         elif gateway is None:
             verdict = Attachment(ref, reason="NoMatchingParent", message=f"There is no gateway {ref.name!r}.")

@@ -100,7 +100,8 @@ def test_a_route_says_of_each_of_its_gateways_whether_it_takes_it() -> None:
     ("parent", "named"),
     [
         ({"kind": "ListenerSet"}, "'ListenerSet' (group 'gateway.networking.k8s.io')"),
-        ({"kind": "Service", "group": "core"}, "'Service' (group 'core')"),
+        ({"kind": "Service", "group": ""}, "'Service' (group '')"),
+        ({"kind": "Service"}, "'Service' (group 'gateway.networking.k8s.io')"),
         ({"group": "example.org"}, "'Gateway' (group 'example.org')"),
     ],
 )
