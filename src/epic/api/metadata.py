@@ -31,13 +31,17 @@ def check_name(given: InputMetadata, name: str, where: str) -> None:
         raise Invalid(f"{where}.metadata.name: {given.name!r} is not the name {name!r} in the path")
 
 
-def with_sources(given: InputMetadata, obj: _Stored) -> _Stored:
-    """The object with those who ask for it, where the client names them; else as it is."""
-    if SOURCES_ANNOTATION not in given.annotations:
+def with_sources(given: InputMetadata, obj: _Stored, *, keeps: bool = True) -> _Stored:
+    """The object with those who ask for it, where the client names them; else as it is.
+
+    Unless it `keeps` those that it has: they asked for something else.
+    """
+    if SOURCES_ANNOTATION not in given.annotations and (
+        keeps or SOURCES_ANNOTATION not in obj.metadata.annotations
+    ):
         return obj
-    annotations = {
-        **obj.metadata.annotations,
-        SOURCES_ANNOTATION: given.annotations[SOURCES_ANNOTATION],
-    }
+    others = {name: value for name, value in obj.metadata.annotations.items() if name != SOURCES_ANNOTATION}
+    named = {name: value for name, value in given.annotations.items() if name == SOURCES_ANNOTATION}
+    annotations = {**others, **named}
     metadata = obj.metadata.model_copy(update={"annotations": annotations})
     return obj.model_copy(update={"metadata": metadata})

@@ -14,6 +14,7 @@ from epic.cache.store import CachedStore
 from epic.ipam.networks import DEFAULT_POOLS
 from epic.model.resources import GWProxy, Tunnel
 from epic.model.runs import Run
+from epic.model.values.naming import SOURCES_ANNOTATION
 from epic.proto import epic_pb2
 
 ROUTES, SLICES = f"{API}/accounts/root/routes", f"{API}/accounts/root/slices"
@@ -124,6 +125,37 @@ async def test_hostnames_are_echoed_and_put_replaces_the_whole_spec(tenant: http
 async def publish(client: httpx.AsyncClient, nodes: tuple[str, ...] = ("n1",)) -> None:
     for path, body in ((PROXIES, proxy_body()), (ROUTES, route_body()), (SLICES, slice_body(nodes=nodes))):
         assert (await client.post(path, json=body)).status_code == 302
+
+
+@pytest.mark.parametrize(
+    ("change", "stays"),
+    [
+        ({"http": {"hostnames": ["c.d"]}}, True),
+        ({"http": {"parentRefs": [{"name": "U1"}, {"name": "U2"}]}}, False),
+        ({"http": {"parentRefs": [{"name": "U1", "sectionName": "http"}]}}, False),
+        ({"clientRef": {"namespace": "bank"}}, False),
+        ({"clientRef": {"clusterID": "c2"}}, False),
+    ],
+)
+async def test_what_a_host_has_admitted_another_client_cannot_lead_elsewhere_in_its_name(
+    tenant: httpx.AsyncClient, change: dict[str, dict[str, Any]], stays: bool
+) -> None:
+    body = route_body()
+    body["route"]["metadata"] = {"annotations": {SOURCES_ANNOTATION: "c1/h1"}}
+    await tenant.post(ROUTES, json=body)
+
+    async def sources_after_put(body: dict[str, Any]) -> str | None:
+        shown = (await tenant.put(f"{ROUTES}/R1", json=body)).json()["route"]
+        return shown["metadata"].get("annotations", {}).get(SOURCES_ANNOTATION)
+
+    assert await sources_after_put(route_body()) == "c1/h1"
+    changed = route_body()
+    for part, fields in change.items():
+        changed["route"]["spec"][part] |= fields
+    assert await sources_after_put(changed) == ("c1/h1" if stays else None)
+    # The host says that it is still so, or so now.
+    changed["route"]["metadata"] = {"annotations": {SOURCES_ANNOTATION: "c1/h1"}}
+    assert await sources_after_put(changed) == "c1/h1"
 
 
 async def test_slices_make_tunnels_without_a_run(tenant: httpx.AsyncClient, store: CachedStore) -> None:

@@ -51,7 +51,7 @@ class _Collection(Generic[_Owned, _Given]):
     """Objects of one kind at `/accounts/ACCOUNT/COLLECTION`, named by the UIDs of the client's objects.
 
     `gateways` are those whose tunnels an object decides on, `ends` what of it decides; `check` raises Invalid
-    for one that must not be written.
+    for one that must not be written. `admitted_as` is what of an object its sources have judged.
     """
 
     kind: Kind[_Owned]
@@ -62,6 +62,7 @@ class _Collection(Generic[_Owned, _Given]):
     ends: Callable[[_Owned], object]
     deleted: str
     check: Callable[[Context, Transaction, _Owned], None] | None = None
+    admitted_as: Callable[[_Owned], object] = lambda _: None
     show: Callable[[Context, _Owned], dict[str, Any]] = lambda _, obj: shown(obj)
 
     def path(self, account: str, name: str = "") -> str:
@@ -121,7 +122,8 @@ class _Collection(Generic[_Owned, _Given]):
             check_version(given, stored)
             if self.check is not None:
                 self.check(ctx, transaction, obj)
-            wanted = with_sources(given, stored.model_copy(update={"spec": obj.spec}))
+            keeps = self.admitted_as(obj) == self.admitted_as(stored)
+            wanted = with_sources(given, stored.model_copy(update={"spec": obj.spec}), keeps=keeps)
             changed = prepare_for_update(self.kind, wanted, stored)
             # Most changes, such as a pod that moves, need other tunnels for nobody, and nothing more.
             more = takes_more(stored, changed)
@@ -163,6 +165,12 @@ def _route(account: str, body: RouteBody) -> GWRoute:
             udp=spec.udp,
         ),
     )
+
+
+def _admitted_as(route: GWRoute) -> object:
+    """Where it comes from and which listeners it is for, by which its client's Gateways were asked."""
+    client = route.spec.client_ref
+    return client.cluster_id, client.namespace, client.name, route.spec.parent_refs
 
 
 def _slice(account: str, body: SliceBody) -> GWEndpointSlice:
@@ -222,6 +230,7 @@ router.include_router(
             gateways=lambda _, route: route_parents(route),
             ends=lambda route: (route_parents(route), route_services(route)),
             deleted="route deleted",
+            admitted_as=_admitted_as,
             show=show_route,
         ),
         "a route",
