@@ -30,6 +30,7 @@ from epic.model.gatewayapi import BackendRef, ParentReference
 from epic.model.resources import GWRoute, GWRouteSpec
 
 _NOT_ALLOWED = "NotAllowedByListeners"
+_GATEWAY_GROUPS = (GATEWAY_GROUP, "gateway.networking.x-k8s.io")
 _PARENT = f"kind {Gateway.kind} (group {GATEWAY_GROUP})"
 References = Mapping[Ref, Set[EpicConnection]]
 
@@ -88,7 +89,13 @@ def _note_other_parents(route: Route, result: RouteResult) -> None:
     others = [ref for ref in route.spec.parent_refs if _parent_ref(route, ref) is None]
     if kinds := sorted({ref.kind or Gateway.kind for ref in others}):
         text = f"spec.parentRefs: parents of kind {', '.join(kinds)} are not served, only those of {_PARENT}"
-        result.problem(route, UNSUPPORTED, text)
+        is_of_mesh = len(others) < len(route.spec.parent_refs) and not any(map(_is_of_gateway_api, others))
+        result.problems.append(route.problem(UNSUPPORTED, text)._replace(is_warning=is_of_mesh))
+
+
+def _is_of_gateway_api(ref: ParentReference) -> bool:
+    """Whether its kind is one that gateways are asked for by, and not, as a Service, a mesh."""
+    return ref.group is None or ref.group in _GATEWAY_GROUPS
 
 
 def parents_of(route: Route) -> set[Ref]:

@@ -157,6 +157,16 @@ def test_a_problem_is_told_and_fails_the_command_but_not_the_rest(epicctl: Epicc
     assert "there is no Gateway shop/wbe" in done.stderr
 
 
+def test_a_parent_for_a_mesh_beside_a_gateway_is_told_and_no_failure(epicctl: Epicctl, shop: Path) -> None:
+    objects = list(yaml.safe_load_all((shop / "gateway.yaml").read_text()))
+    (route,) = (o for o in objects if o["kind"] == "HTTPRoute")
+    route["spec"]["parentRefs"].append({"group": "", "kind": "Service", "name": "web", "port": 80})
+    (shop / "gateway.yaml").write_text(yaml.safe_dump_all(objects))
+    done = epicctl("apply", "-f", str(shop / "platform.yaml"), "-f", str(shop / "gateway.yaml"))
+    assert (done.returncode, "httproute/shop/web created" in done.stdout) == (0, True), done
+    assert "parents of kind Service are not served" in done.stderr
+
+
 def test_the_servers_message_is_shown(epicctl: Epicctl, shop: Path) -> None:
     epicctl("apply", "-f", str(shop / "platform.yaml"))
     text = (shop / "gateway.yaml").read_text().replace("gateway-template: http", "gateway-template: nonsense")

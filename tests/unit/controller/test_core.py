@@ -16,6 +16,7 @@ from epic.controller.core import Translator
 from epic.controller.desired import EpicConnection
 from epic.controller.objects import Document, EpicParameters, Objects, Problem, Ref, Unseen, parse
 
+X_GROUP = "gateway.networking.x-k8s.io"
 SERVICE_UID = object_uid("lab", Ref("Service", "shop", "web"))
 GATEWAY_UID = object_uid("lab", Ref("Gateway", "shop", "web"))
 
@@ -257,7 +258,26 @@ def _set(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
 )
 def test_problems_are_named(changes: dict[str, Any], reason: str, words: str) -> None:
     found = translated(shop(**changes)).problems
-    assert [p for p in found if p.reason == reason and words in p.message], found
+    assert [p for p in found if p.reason == reason and words in p.message and not p.is_warning], found
+
+
+@pytest.mark.parametrize(
+    ("parents", "is_warning"),
+    [
+        ([{"name": "web"}, {"name": "web", "kind": "Service", "group": ""}], True),
+        ([{"name": "web"}, {"name": "mesh", "kind": "Mesh", "group": "example.org"}], True),
+        # Of the Gateway API itself: what it asks for is not done.
+        ([{"name": "web"}, {"name": "more", "kind": "ListenerSet"}], False),
+        ([{"name": "web"}, {"name": "more", "kind": "XListenerSet", "group": X_GROUP}], False),
+        # Nothing of the route is served.
+        ([{"name": "web", "kind": "Service", "group": ""}], False),
+    ],
+)
+def test_a_parent_that_is_for_a_mesh_beside_a_gateway_is_no_fault(
+    parents: list[dict[str, Any]], is_warning: bool
+) -> None:
+    (problem,) = translated(shop(HTTPRoute=_set("spec/parentRefs", parents))).problems
+    assert (problem.reason, problem.is_warning) == ("UnsupportedValue", is_warning)
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,18 @@ def _reason(host: HostSettings, name: str) -> str:
     return str(condition["reason"])
 
 
+async def test_an_object_of_which_something_is_for_others_is_mirrored_and_says_so(
+    host: HostSettings, controller: LinuxController
+) -> None:
+    mesh = "{group: '', kind: Service, name: web, port: 80}"
+    text = SHOP.replace("parentRefs: [{name: web}]", f"parentRefs: [{{name: web}}, {mesh}]")
+    (host.manifests / "shop.yaml").write_text(text)
+    assert await controller._resync(None)
+    (condition,) = _status(host, "HTTPRoute.shop.web.json")["status"]["conditions"]
+    assert (condition["status"], condition["reason"]) == ("True", "UnsupportedValue")
+    assert "parents of kind Service are not served" in condition["message"]
+
+
 async def test_each_object_has_a_file_and_a_gateways_has_its_address(
     host: HostSettings, controller: LinuxController
 ) -> None:

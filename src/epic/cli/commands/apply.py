@@ -57,7 +57,9 @@ def understood(
     """
     desired = translate(Objects(objects), settings)
     for problem in desired.problems:
-        if problem.reason != IGNORED:
+        if problem.is_warning:
+            report.warn(str(problem))
+        elif problem.reason != IGNORED:
             report.failed(str(problem))
     named = {item.address.account: item for item in desired.items if item.address.account != account}
     if account and named:

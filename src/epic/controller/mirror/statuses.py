@@ -142,15 +142,16 @@ def _said(problems: Iterable[Problem], outcomes: Iterable[Outcome]) -> dict[str,
         where = (
             f"{problem.source}: document {problem.document}: " if problem.document else f"{problem.source}: "
         )
-        found[name].append(_condition(problem.reason, where + problem.message))
+        status = "True" if problem.is_warning else "False"
+        found[name].append(_condition(problem.reason, where + problem.message, status))
     for outcome in outcomes:
         if outcome.action in {"failed", "left", "warned"}:
             found[outcome.object].append(_condition(outcome.reason, outcome.message))
     return dict(found)
 
 
-def _condition(reason: str, message: str) -> dict[str, str]:
-    return {"type": CONDITION, "status": "False", "reason": reason, "message": message}
+def _condition(reason: str, message: str, status: str = "False") -> dict[str, str]:
+    return {"type": CONDITION, "status": status, "reason": reason, "message": message}
 
 
 def _ref(name: str) -> Ref | None:

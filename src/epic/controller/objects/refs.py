@@ -29,13 +29,17 @@ class Document(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """What is wrong with an object, and the Gateway API's word for it; document 0 is the whole source."""
+    """What is wrong with an object, and the Gateway API's word for it; document 0 is the whole source.
+
+    A warning is of something for others than EPIC, which has all of the object that is for it.
+    """
 
     source: str
     object: str
     reason: str
     message: str
     document: int = 0
+    is_warning: bool = False
 
     def __str__(self) -> str:
         where = f"{self.source}: document {self.document}" if self.document else self.source
