@@ -44,7 +44,7 @@ class Limits:
 
     @property
     def streams(self) -> int:
-        """Event streams of one account."""
+        """Event streams (of runs) of the administrators of one account, or of those of none."""
         return self.connections // 8
 
 

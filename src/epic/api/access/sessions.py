@@ -40,7 +40,7 @@ class _Session:
 
 
 class Sessions:
-    """Follows the store's users while streams are open; an account may have `most` of them."""
+    """Follows the store's users while streams are open; users of one account, or of none, may have `most`."""
 
     def __init__(self, store: Store, most: int) -> None:
         self._store = store
