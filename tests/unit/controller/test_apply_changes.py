@@ -122,7 +122,8 @@ def test_a_refused_object_does_not_stop_the_others(
     wanted = desired()
     broken = replace(wanted.proxies[0], group="nonsense")
     outcomes = mirror.reconcile(replace(wanted, proxies=(broken,)))
-    assert [o.action for o in outcomes] == ["failed", "created", "created"]
+    assert [o.action for o in outcomes] == ["failed", "created", "created", "warned"]
+    assert "There is no gateway" in outcomes[-1].message
     assert "nonsense" in outcomes[0].message
 
 
