@@ -8,7 +8,7 @@ seconds at least: what is tried may be over at once. Then prints one JSON line:
 that came unannounced between two requests, "stalled": seconds in which this process did not run,
 "failures": [{"port", "opened", "at", "kind", "kept", "text"}]}. A failure is an answer other than 200 or
 none, on the connection from `port` (0: none came to be) that was begun at `opened`, given up at `at`;
-`kept`: the connection had answered before.
+`kept`: the connection had answered before; `text` ends with what the kernel knows of the connection.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from __future__ import annotations
 import asyncio
 import json
 import resource
+import socket
+import struct
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -43,7 +45,8 @@ class Tally:
     def fail(self, line: Line, kind: str, text: object) -> None:
         """Note a request without a 200."""
         ends = {"port": line.port, "opened": line.opened, "at": time.time()}
-        self.failures.append(ends | {"kind": kind, "kept": line.kept, "text": str(text)[:200]})
+        said = f"{str(text)[:200]} {line.describe()}".strip()
+        self.failures.append(ends | {"kind": kind, "kept": line.kept, "text": said})
 
 
 class Patience:
@@ -89,12 +92,31 @@ class Line:
     writer: asyncio.StreamWriter | None = None
     port: int = 0
     kept: bool = False
+    connected: float = 0.0
 
     async def open(self, target: Target) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Connect."""
         reader, self.writer = await asyncio.open_connection(target.address, target.port)
+        self.connected = time.time()
         self.port = self.writer.get_extra_info("sockname")[1]
         return reader, self.writer
+
+    def describe(self) -> str:
+        """When it was established, and what of it arrived on the other side, by the kernel's `tcp_info`."""
+        if self.writer is None:
+            return ""
+        known = self.writer.get_extra_info("socket")
+        try:
+            info = known.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 144)
+        except OSError as error:
+            return f"connected={self.connected:.2f} {error}"
+        state, (sent_ms, _, received_ms) = info[0], struct.unpack_from("3I", info, 44)
+        (retransmitted,) = struct.unpack_from("I", info, 100)
+        acknowledged, received, _, segments = struct.unpack_from("QQII", info, 120)
+        return (
+            f"connected={self.connected:.2f} state={state} acknowledged={acknowledged} received={received} "
+            f"segments={segments} retransmitted={retransmitted} sent={sent_ms}ms received={received_ms}ms ago"
+        )
 
     def close(self) -> None:
         """End it, if it came to be."""

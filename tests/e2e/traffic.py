@@ -6,6 +6,8 @@ from __future__ import annotations
 import json
 import shlex
 import subprocess
+import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -48,6 +50,8 @@ class Seen:
     failures: list[Failure] = field(default_factory=list)
     next_hops: list[tuple[float, int]] = field(default_factory=list)
     moved: list[Moved] = field(default_factory=list)
+    logs: str = ""
+    """What the EPIC nodes' Envoys and agents said meanwhile, where something failed."""
 
     @property
     def rehashed(self) -> list[Failure]:
@@ -64,6 +68,7 @@ def _is_of(moved: Moved, failure: Failure) -> bool:
 def traffic(lab: Lab, target: Target, rate: int = RATE, connections: int = 200) -> Iterator[Seen]:
     """Requests for as long as the block runs."""
     seen = Seen()
+    begun = time.time()
     watch = _start(lab, "router", WATCH, target.address)
     load = _start(lab, "client", LOAD, f"{target.address} {target.port} {target.host} {rate} {connections}")
     try:
@@ -76,6 +81,14 @@ def traffic(lab: Lab, target: Target, rate: int = RATE, connections: int = 200) 
         seen.failures = [Failure(**failure) for failure in said["failures"]]
         seen.next_hops = [(at, count) for at, count in watched["next_hops"]]
         seen.moved = [Moved(**moved) for moved in watched["moved"]]
+        if seen.failures or seen.dropped:
+            seen.logs = _logs(lab, begun)
+
+
+def _logs(lab: Lab, since: float) -> str:
+    units = "-u 'epic-envoy@*' -u 'epic-netns@*' -u epic-agent -u bird"
+    command = f"journalctl -q -o short-unix --since @{since:.0f} --no-pager {units} | tail -n 60"
+    return "".join(f"-- {node}\n{lab[node].run(command, check=False)}" for node in ("epic1", "epic2"))
 
 
 def _start(lab: Lab, host: str, script: Path, arguments: str) -> subprocess.Popen[str]:
@@ -99,6 +112,7 @@ def none_broken(seen: Seen) -> None:
 
 def describe(seen: Seen) -> str:
     """For assertion messages."""
+    kinds = dict(Counter(f.kind for f in seen.failures))
     hops = " ".join(f"{at:.2f}:{count}" for at, count in seen.next_hops)
     rows = "\n".join(
         f"{f.at:.2f} {f.kind} port={f.port} opened={f.opened:.2f} kept={f.kept} {f.text}"
@@ -108,7 +122,7 @@ def describe(seen: Seen) -> str:
         f"{seen.sent} sent, {seen.answered} answered, {seen.closed} closed and {seen.dropped} dropped "
         f"by the server, "
         f"the client did not run for {seen.stalled:.1f} s, "
-        f"{len(seen.moved)} connections led elsewhere by the router; {len(seen.failures)} failures, "
+        f"{len(seen.moved)} connections led elsewhere by the router; {len(seen.failures)} failures {kinds}, "
         f"{len(seen.rehashed)} of those connections; "
-        f"next hops {hops}\n{rows}"
+        f"next hops {hops}\n{rows}\n{seen.logs}"
     )
