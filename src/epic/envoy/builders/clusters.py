@@ -15,9 +15,9 @@ from epic.envoy.builders.shapes import shape_of
 from epic.envoy.builders.sources import ADS, CONNECTION_BUFFER
 from epic.gatewayapi.routing import Cluster
 
-# As many as an Envoy takes connections of clients (its bootstrap): what a gateway takes in its backends get.
-# One that is short of memory refuses clients by itself (overload manager). Envoy's own 1,024 are a mesh's.
-_MOST = UInt32Value(value=100_000)
+# Ten times Envoy's own, which is a mesh's. Each that hangs costs an Envoy 44 to 74 KB: one backend that
+# hangs must not take all of its memory (1 GB where nothing else is said), for then everybody is refused.
+_MOST = UInt32Value(value=10_000)
 _THRESHOLDS = CircuitBreakers.Thresholds(
     max_connections=_MOST, max_pending_requests=_MOST, max_requests=_MOST
 )
