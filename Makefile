@@ -85,7 +85,8 @@ demo: site ## Build everything, publish a gateway and send requests through it
 	@$(BIN)/python tools/demo
 
 # How many examples of the random tests; `make test-long` has the long forms.
-test: export EPIC_LIFE_SEQUENCES := 200
+test: export EPIC_LIFE_SEQUENCES := 120
+test: export EPIC_ADS_SEQUENCES := 15
 test: export EPIC_STORE_SEQUENCES := 20
 test: export EPIC_STORE_KILLS := 10
 test: export EPIC_ETCD := $(if $(or $(shell command -v go),$(wildcard /usr/local/go/bin/go)),required)
@@ -100,8 +101,9 @@ test: setup-lab setup-etcd bpf check sanity slow ## Run every test, from unit te
 	molecule test
 
 test-long: export EPIC_ETCD := required
-test-long: setup-lab setup-etcd bpf ## Run the long forms of the random tests: 1,000 lives, 100 courses of the store, 50 and 300 kills (an hour)
+test-long: setup-lab setup-etcd bpf ## Run the long forms of the random tests: 1,000 lives and courses of ADS, 100 of the store, 50 and 300 kills (hours)
 	EPIC_LIFE_SEQUENCES=1000 $(PYTEST) -n 2 tests/unit/test_life_sequences.py
+	EPIC_ADS_SEQUENCES=1000 $(PYTEST) -n 3 --timeout 10800 tests/unit/ads/test_ads_publication_sequences.py tests/unit/ads/test_ads_stream_sequences.py tests/unit/ads/test_ads_order_sequences.py
 	EPIC_STORE_SEQUENCES=100 EPIC_STORE_KILLS=50 $(PYTEST) -n 2 --dist load tests/unit/store/test_store_sequences.py tests/unit/store/test_store_kills.py
 	EPIC_CONTROL_KILLS=300 $(PYTEST) tests/integration/control/test_control_kills.py --timeout 3600
 
