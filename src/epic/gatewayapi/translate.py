@@ -3,24 +3,14 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from epic.errors import Invalid
-from epic.gatewayapi.attachment import (
-    UNSUPPORTED,
-    Attachment,
-    RouteHostnames,
-    admit,
-    parents_on,
-    unsupported,
-)
+from epic.gatewayapi.attached.routes import AttachedRoute, attach_routes
 from epic.gatewayapi.backends import backend_refs, is_service
 from epic.gatewayapi.listeners import Served, judge, specified
 from epic.gatewayapi.names import missing_name
-from epic.gatewayapi.namespaces import AllowedNamespaces
-from epic.gatewayapi.precedence import route_age
 from epic.gatewayapi.routing import (
     Cluster,
     ListenerStatus,
@@ -29,19 +19,13 @@ from epic.gatewayapi.routing import (
     Routing,
     WeightedCluster,
 )
-from epic.gatewayapi.virtual_hosts import AttachedRoute, Backends, build_virtual_hosts, plan_virtual_hosts
-from epic.model.gatewayapi import BackendRef, Listener, ParentReference
+from epic.gatewayapi.virtual_hosts import Backends, build_virtual_hosts, plan_virtual_hosts
+from epic.model.gatewayapi import BackendRef
 from epic.model.members import GWMember
 from epic.model.resources import GWProxy, GWRoute
 
 Exists = Callable[[BackendRef], bool]
 """Whether there is what a backendRef refers to."""
-
-MOST_PORTS_OF_SERVICE = 32
-"""That a gateway's routes may name: each is a cluster with all of the Service's endpoints."""
-
-MOST_CLUSTERS = 5_000
-"""Ports of Services that a gateway's routes may name in all: each instance has its own of these clusters."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +35,8 @@ class Translation:
     routing: Routing
     listeners: tuple[ListenerStatus, ...]
     parents: tuple[ParentStatus, ...]
+    left_out: int
+    """Routes that the gateway has no room for."""
 
 
 def translate(
@@ -63,19 +49,13 @@ def translate(
     """Translate a gateway that has its address.
 
     `services` are the UIDs of the Services that exist, `missing` the ports that some of these do not have;
-    `members` are all who share the gateway.
-    Raises Invalid when the routes make more of it than a gateway may be.
+    `members` are all who share the gateway. Routes that the gateway has no room for are left out of it.
     """
     if proxy.spec.public_address is None:
         raise ValueError(f"gateway {proxy.id} has no public address")
     wanted = specified(proxy.spec)
     served, faults = judge(wanted)
-    allowed = AllowedNamespaces(proxy, wanted, members)
-    attached = [
-        _attach_all(route, refs, wanted, served, allowed)
-        for route in sorted(routes, key=route_age)
-        if (refs := parents_on(route, proxy.name))
-    ]
+    attached = attach_routes(proxy, routes, members)
 
     def exists(ref: BackendRef) -> bool:
         return is_service(ref) and ref.name in services and Cluster(ref.name, ref.port) not in missing
@@ -93,23 +73,8 @@ def translate(
     states = {f.listener: ListenerStatus(f.listener, False, f.reason, f.message, 0) for f in faults}
     states |= {name: ListenerStatus(name, True, "Accepted", "", count) for name, count in counts.items()}
     parents = [status for a in attached for status in _parent_statuses(a, exists)]
-    return Translation(routing, tuple(states[listener.name] for listener in wanted), tuple(parents))
-
-
-def _attach_all(
-    route: GWRoute,
-    refs: Iterable[ParentReference],
-    wanted: Sequence[Listener],
-    served: Sequence[Served],
-    allowed: AllowedNamespaces,
-) -> AttachedRoute:
-    hostnames, fault = RouteHostnames(route), unsupported(route)
-    if fault is not None:
-        refused = tuple(Attachment(ref, reason=UNSUPPORTED, message=fault) for ref in refs)
-        return AttachedRoute(route, hostnames, refused)
-    closed = allowed.closed_to(route)
-    attachments = tuple(admit(hostnames, ref, wanted, served, closed) for ref in refs)
-    return AttachedRoute(route, hostnames, attachments)
+    left_out = sum(bool(a.left_out) for a in attached)
+    return Translation(routing, tuple(states[each.name] for each in wanted), tuple(parents), left_out)
 
 
 def _title(ref: BackendRef) -> str:
@@ -120,16 +85,6 @@ def _title(ref: BackendRef) -> str:
 def _clusters(routes: Iterable[GWRoute], exists: Exists) -> tuple[Cluster, ...]:
     """A cluster for each port of an existing Service that a route names."""
     found = {Cluster(ref.name, ref.port) for route in routes for ref in backend_refs(route) if exists(ref)}
-    if len(found) > MOST_CLUSTERS:
-        raise Invalid(
-            f"The routes name {len(found)} ports of Services in all; at most {MOST_CLUSTERS} are possible"
-        )
-    for service, count in Counter(cluster.service for cluster in found).items():
-        if count > MOST_PORTS_OF_SERVICE:
-            raise Invalid(
-                f"The routes name {count} ports of Service {service!r}; "
-                f"at most {MOST_PORTS_OF_SERVICE} are possible"
-            )
     return tuple(sorted(found, key=lambda cluster: (cluster.service, cluster.port or 0)))
 
 
@@ -155,7 +110,6 @@ def _ports(served: Sequence[Served], attached: Sequence[AttachedRoute], weights:
     for listener in served:
         by_port[listener.port].append(listener)
     numbers = sorted(number for number, sharing in by_port.items() if sharing[0].protocol == "HTTP")
-    # What is refused is not built first.
     planned = dict(zip(numbers, plan_virtual_hosts([by_port[n] for n in numbers], attached), strict=True))
     for number in sorted(by_port):
         if number in planned:

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from epic.envoy.builders import routes as builder
-from epic.envoy.builders.routes import LARGEST, RoutePieces, build_route, encode_route
+from epic.envoy.builders.routes import RoutePieces, build_route, encode_host, encode_route
 from epic.errors import Invalid
+from epic.gatewayapi.attached.sizes import LARGEST, action_size, host_size, match_size
 from epic.gatewayapi.routing import Header, HTTPRoute, Port, VirtualHost, WeightedCluster
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
@@ -56,6 +57,21 @@ def test_every_route_is_there_in_its_order(ports: tuple[Port, ...]) -> None:
     assert [list(host.routes) for host in found.virtual_hosts] == [
         [build_route(each) for each in host.routes] for host in ports[0].virtual_hosts
     ]
+
+
+@given(ROUTES)
+def test_how_large_a_route_becomes_is_known_before(routes: tuple[HTTPRoute, ...]) -> None:
+    for each in routes:
+        reckoned = match_size(each.name, each.path, each.headers, action_size(each.backends))
+        assert reckoned == len(encode_route(each).encoded)
+
+
+@given(HOSTS)
+def test_a_virtual_host_is_not_larger_than_was_known_before(hosts: list[VirtualHost]) -> None:
+    for host in hosts:
+        routes = [encode_route(each) for each in host.routes]
+        known = host_size(host.hostname) + sum(len(each.encoded) for each in routes)
+        assert known - 2 <= len(encode_host(host, routes).encoded) <= known
 
 
 def test_a_change_builds_the_changed_route_alone(monkeypatch: pytest.MonkeyPatch) -> None:

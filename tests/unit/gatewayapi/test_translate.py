@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from epic.errors import Invalid
 from epic.gatewayapi import attachment, virtual_hosts
-from epic.gatewayapi import translate as translation
+from epic.gatewayapi.attached import routes as attached
 from epic.gatewayapi.routing import HTTPRoute, VirtualHost
 from epic.gatewayapi.translate import translate
 from epic.model.resources import GWProxy, GWRoute
@@ -141,19 +140,6 @@ def test_a_gateway_without_address_cannot_be_translated() -> None:
         translate(bare, [], set())
 
 
-def test_hostnames_times_matches_are_refused_before_they_are_built() -> None:
-    many = [{"path": {"type": "Exact", "value": f"/{number}"}} for number in range(64)]
-    rules = [{"matches": many, "backendRefs": [{"name": "s1", "port": 80}]}] * 2
-    wide = [route(f"wide{number}", 0, [], rules) for number in range(10)]
-    named = [route(f"r{n}", 0, [f"h{n}-{i}.example.com" for i in range(16)], []) for n in range(10)]
-    assert len(hosts(proxy(), [*wide, *named[:2]])) == 33
-    with (
-        patch.object(virtual_hosts, "HTTPRoute", side_effect=AssertionError("built")),
-        pytest.raises(Invalid, match="more than 100000 matches"),
-    ):
-        translate(proxy(), [*wide, *named], {"s1", "s2"})
-
-
 def test_a_match_is_built_once_however_many_listeners_and_hostnames_it_is_for() -> None:
     names = [f"h{n}.example.com" for n in range(8)]
     gateway = proxy(None, "*.example.com", "*.org")
@@ -169,30 +155,6 @@ def test_a_route_is_looked_at_once_however_many_references_it_has() -> None:
     assert http is not None
     many = http.model_copy(update={"parent_refs": http.parent_refs * 32})
     found = found.model_copy(update={"spec": found.spec.model_copy(update={"http": many})})
-    with patch.object(translation, "unsupported", return_value=None) as looked:
+    with patch.object(attached, "unsupported", return_value=None) as looked:
         assert len(translate(proxy(), [found], {"s1"}).parents) == 32
     looked.assert_called_once()
-
-
-def test_a_service_has_only_so_many_ports() -> None:
-    def named(ports: range) -> list[GWRoute]:
-        backends = [{"name": "s1", "port": port} for port in ports]
-        return [route(f"r{port['port']}", 0, [], [{"backendRefs": [port]}]) for port in backends]
-
-    assert len(translate(proxy(), named(range(1, 33)), {"s1"}).routing.clusters) == 32
-    with pytest.raises(Invalid, match="33 ports of Service 's1'; at most 32 are possible"):
-        translate(proxy(), named(range(1, 34)), {"s1"})
-
-
-def test_a_gateway_has_only_so_many_ports_of_services(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(translation, "MOST_CLUSTERS", 3)
-
-    def named(count: int) -> list[GWRoute]:
-        return [
-            route(f"r{n}", 0, [], [{"backendRefs": [{"name": f"s{n}", "port": 80}]}]) for n in range(count)
-        ]
-
-    services = {f"s{n}" for n in range(4)}
-    assert len(translate(proxy(), named(3), services).routing.clusters) == 3
-    with pytest.raises(Invalid, match="4 ports of Services in all; at most 3 are possible"):
-        translate(proxy(), named(4), services)

@@ -27,10 +27,9 @@ from google.protobuf.wrappers_pb2 import BoolValue, UInt32Value
 
 from epic.envoy.builders.shapes import shape_of
 from epic.errors import Invalid
+from epic.gatewayapi.attached.sizes import LARGEST
 from epic.gatewayapi.routing import HTTPRoute, Port, VirtualHost
 
-LARGEST = 1 << 20
-"""Bytes that a port's virtual hosts may have when they are encoded."""
 _TOO_MUCH = f"The virtual hosts of a port have more than {LARGEST} bytes; use fewer hostnames or matches"
 
 # Envoy's constraints of RouteMatch.path_separated_prefix, of HeaderMatcher.name and of VirtualHost.domains.
