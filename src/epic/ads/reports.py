@@ -149,9 +149,12 @@ def _session(said: epic_pb2.BgpSession) -> BGPSession:
     )
 
 
-def configured(proxy: GWProxy, revision: str, problem: EpicError | None) -> GWProxy:
-    """The gateway with the revision that is served and, if a newer one was refused, why."""
-    condition = unsupported_address(proxy) or accepted(proxy)
+def configured(proxy: GWProxy, revision: str, problem: EpicError | None, left_out: int = 0) -> GWProxy:
+    """The gateway with the revision that is served and, if a newer one was refused, why.
+
+    `left_out` is how many routes the gateway has no room for.
+    """
+    condition = unsupported_address(proxy) or accepted(proxy, left_out)
     if problem is not None:
         condition = Condition(
             type=ACCEPTED,

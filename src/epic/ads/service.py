@@ -304,8 +304,9 @@ class AdsService:
         parts = self._parts.of(gateway)
         revision = accepted.bundle.revision if accepted else inputs.proxy.status.revision if keeps else ""
         problem = self._configurations.problem(gateway) or (parts.problem if parts else None)
-        if configured(inputs.proxy, revision, problem) != inputs.proxy:
-            self._saver.note(gateway, revision, problem)
+        left_out = accepted.left_out if accepted else 0
+        if configured(inputs.proxy, revision, problem, left_out) != inputs.proxy:
+            self._saver.note(gateway, revision, problem, left_out)
 
     def _kept(self, inputs: Inputs, accepted: Accepted | None) -> Inputs:
         """What there is to tell of a gateway that keeps its configuration."""
@@ -369,8 +370,10 @@ class AdsService:
     async def _validate(self, bundle: Bundle) -> None:
         await self._judge.judge(bundle)
 
-    async def _save_status(self, gateway: GatewayId, revision: str, problem: EpicError | None) -> None:
-        await self._statuses.configured(gateway, revision, problem)
+    async def _save_status(
+        self, gateway: GatewayId, revision: str, problem: EpicError | None, left_out: int
+    ) -> None:
+        await self._statuses.configured(gateway, revision, problem, left_out)
 
     @asynccontextmanager
     async def _listening(self) -> AsyncIterator[None]:

@@ -11,8 +11,11 @@ from epic.model.values.naming import GatewayId
 from epic.supervise import TellOnce
 from epic.workqueue.gateways import WaitingGateways
 
-Save = Callable[[GatewayId, str, EpicError | None], Awaitable[None]]
-"""Writes down which revision a gateway has, and why not a newer one. Raises NotWritable."""
+Save = Callable[[GatewayId, str, EpicError | None, int], Awaitable[None]]
+"""Writes down which revision a gateway has, why not a newer one, and how many routes are left out of it.
+
+Raises NotWritable.
+"""
 
 
 class StatusSaver:
@@ -24,13 +27,13 @@ class StatusSaver:
         self._fault = fault
         self._tell = tell
         self._again = again
-        self._unsaved: dict[GatewayId, tuple[str, EpicError | None]] = {}
+        self._unsaved: dict[GatewayId, tuple[str, EpicError | None, int]] = {}
         self._waiting = WaitingGateways()
         self._wake = asyncio.Event()
 
-    def note(self, gateway: GatewayId, revision: str, problem: EpicError | None) -> None:
+    def note(self, gateway: GatewayId, revision: str, problem: EpicError | None, left_out: int) -> None:
         """Have it saved."""
-        self._unsaved[gateway] = (revision, problem)
+        self._unsaved[gateway] = (revision, problem, left_out)
         self._waiting.add([gateway])
         self._wake.set()
 

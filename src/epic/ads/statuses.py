@@ -31,9 +31,11 @@ class Statuses:
         self._store = store
         self._threads = ThreadPool("statuses", _THREADS)
 
-    async def configured(self, gateway: GatewayId, revision: str, problem: EpicError | None) -> None:
-        """Note which revision a gateway has and whether a newer one was refused."""
-        await self._change([gateway], lambda proxy: configured(proxy, revision, problem))
+    async def configured(
+        self, gateway: GatewayId, revision: str, problem: EpicError | None, left_out: int
+    ) -> None:
+        """Note a gateway's revision, whether a newer one was refused, and how many routes are left out."""
+        await self._change([gateway], lambda proxy: configured(proxy, revision, problem, left_out))
 
     async def silent(self, gateways: Iterable[GatewayId], node: str) -> None:
         """Note that a node is not heard of."""

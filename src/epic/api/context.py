@@ -15,6 +15,7 @@ from typing import Annotated, Protocol, cast
 from fastapi import Depends, Request
 
 from epic.api.access.connections import Limits
+from epic.api.gateway.left_out import LeftOutRoutes
 from epic.errors import Forbidden
 from epic.ipam.networks import DEFAULT_POOLS, Pools
 from epic.live import Live
@@ -56,6 +57,7 @@ class Context:
     live: Live = field(default_factory=Live)
     world: CurrentWorld | None = None
     limits: Limits = field(default_factory=Limits)
+    left_out: LeftOutRoutes = field(default_factory=LeftOutRoutes)
     no_room: LogOnChange = field(default_factory=lambda: LogOnChange(log))
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the process ends: event streams end with it."""

@@ -74,7 +74,10 @@ def show_route(ctx: Context, route: GWRoute) -> dict[str, Any]:
     It is found out when it is asked for; lists do without, for there may be thousands.
     """
     judged = route_parents(
-        route, lambda name: ctx.store.find_readable(GWProxy, route.account, name), partial(_members, ctx)
+        route,
+        lambda name: ctx.store.find_readable(GWProxy, route.account, name),
+        partial(_members, ctx),
+        partial(ctx.left_out.of, ctx.store),
     )
     resolved = resolved_refs(route, cache(partial(_target_ports, ctx, route.account)))
     parents = [

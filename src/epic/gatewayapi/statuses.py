@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cache
 from textwrap import shorten
 from typing import NamedTuple
 
+from epic.gatewayapi.attached.routes import no_room
 from epic.gatewayapi.attachment import (
     UNSUPPORTED,
     Attachment,
@@ -24,6 +25,8 @@ from epic.model.base import Condition
 from epic.model.gatewayapi import BackendRef, GatewaySpec, Listener, ParentReference
 from epic.model.members import GWMember
 from epic.model.resources import GWProxy, GWRoute
+
+ROUTES_LEFT_OUT = "RoutesLeftOut"
 
 _ACCEPTED = "Accepted"
 _RESOLVED = "ResolvedRefs"
@@ -43,27 +46,33 @@ class _Verdict(NamedTuple):
 class _Gateway(NamedTuple):
     """What of a gateway decides on a route: its listeners, those served, and why some are closed to it."""
 
+    proxy: GWProxy
+    members: Sequence[GWMember]
     wanted: Sequence[Listener]
     served: Sequence[Served]
     closed: Mapping[str, str]
 
     @classmethod
-    def of(cls, proxy: GWProxy, members: Iterable[GWMember], route: GWRoute) -> _Gateway:
+    def of(cls, proxy: GWProxy, members: Sequence[GWMember], route: GWRoute) -> _Gateway:
         wanted = specified(proxy.spec)
         closed = AllowedNamespaces(proxy, wanted, members).closed_to(route)
-        return cls(wanted, judge(wanted)[0], closed)
+        return cls(proxy, members, wanted, judge(wanted)[0], closed)
 
 
-def accepted(proxy: GWProxy) -> Condition:
+def accepted(proxy: GWProxy, left_out: int = 0) -> Condition:
     """Whether the gateway's listeners can be served; with some that cannot it still is accepted.
 
-    So it is with fields that are not served, but for parameters, of which nobody knows what they ask for.
-    The reasons are those of GatewayConditionAccepted of the Gateway API, and UnsupportedValue.
+    So it is with fields that are not served, but for parameters, of which nobody knows what they ask for, and
+    with routes that are left out. The reasons are those of GatewayConditionAccepted of the Gateway API, and
+    UnsupportedValue and RoutesLeftOut.
     """
     served, faults = judge(specified(proxy.spec))
     texts = [*_unserved_fields(proxy.spec.gateway), *map(_told, faults)]
     has_parameters = _has_parameters(proxy.spec.gateway)
     reason = "ListenersNotValid" if faults else UNSUPPORTED if texts else _ACCEPTED
+    if left_out:
+        texts.insert(0, _told_left_out(left_out))
+        reason = ROUTES_LEFT_OUT if reason == _ACCEPTED else reason
     return Condition(
         type=_ACCEPTED,
         status="True" if (served or not faults) and not has_parameters else "False",
@@ -84,6 +93,11 @@ def _unserved_fields(gateway: GatewaySpec | None) -> Iterator[str]:
         yield from (f"Field spec.{name} is not served." for name, value in given.items() if value)
 
 
+def _told_left_out(number: int) -> str:
+    routes = "1 route is left out, for" if number == 1 else f"{number} routes are left out, for"
+    return f"{routes} the gateway has no room beside older ones; the condition Accepted of each says of what."
+
+
 def _has_parameters(gateway: GatewaySpec | None) -> bool:
     return gateway is not None and bool((gateway.infrastructure or {}).get("parametersRef"))
 
@@ -95,9 +109,14 @@ def _told(fault: Fault) -> str:
 def route_parents(
     route: GWRoute,
     find: Callable[[str], GWProxy | None],
-    members_of: Callable[[GWProxy], Iterable[GWMember]],
+    members_of: Callable[[GWProxy], Sequence[GWMember]],
+    left_out: Callable[[GWProxy, Sequence[GWMember]], Mapping[str, str]],
 ) -> list[tuple[ParentReference, Condition]]:
-    """The route's references, and whether gateways take it; `find` knows the gateways by name."""
+    """The route's references, and whether gateways take it.
+
+    `find` knows the gateways by name, `members_of` who shares one, and `left_out` the routes that one with
+    these members has no room for, and why.
+    """
     refs = route.spec.parent_refs
     fault, hostnames = unsupported(route), RouteHostnames(route)
     names = {ref.name for ref in refs if is_gateway(ref)}
@@ -115,6 +134,8 @@ def route_parents(
             verdict = Attachment(ref, reason=UNSUPPORTED, message=fault)
         else:
             verdict = admit(hostnames, ref, gateway.wanted, gateway.served, gateway.closed)
+            if verdict.accepted and (why := left_out(gateway.proxy, gateway.members).get(route.name)):
+                verdict = no_room(ref, why)
         judged = _Verdict(verdict.accepted, verdict.reason, verdict.message)
         found.append((ref, _condition(route, _ACCEPTED, judged)))
     return found

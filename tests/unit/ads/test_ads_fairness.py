@@ -68,7 +68,7 @@ class Saved:
         self.newest: dict[GatewayId, str] = {}
         self.tried = 0
 
-    async def save(self, gateway: GatewayId, revision: str, _: EpicError | None) -> None:
+    async def save(self, gateway: GatewayId, revision: str, _: EpicError | None, left_out: int) -> None:
         self.tried += 1
         await asyncio.sleep(0)
         if self.full:
@@ -85,7 +85,7 @@ async def test_the_status_of_a_gateway_waits_for_one_of_each_other_account() -> 
     saved = Saved()
     saver = saver_of(saved)
     for gateway in [*GREEDY, MODEST]:
-        saver.note(gateway, "1", None)
+        saver.note(gateway, "1", None, 0)
     async with running(asyncio.create_task(saver.run())):
         await eventually(lambda: len(saved.order) == len(GREEDY) + 1)
     assert saved.order.index(MODEST) == 1
@@ -96,10 +96,10 @@ async def test_statuses_are_saved_when_something_can_be_written_again_the_newest
     saved.full = True
     saver = saver_of(saved)
     for gateway in [*GREEDY, MODEST]:
-        saver.note(gateway, "1", None)
+        saver.note(gateway, "1", None, 0)
     async with running(asyncio.create_task(saver.run())):
         await eventually(lambda: saved.tried > 2)
-        saver.note(GREEDY[0], "2", None)
+        saver.note(GREEDY[0], "2", None, 0)
         saved.full = False
         await eventually(lambda: len(saved.newest) == len(GREEDY) + 1)
         await eventually(lambda: saved.newest[GREEDY[0]] == "2")

@@ -108,6 +108,13 @@ def test_a_refused_configuration_is_told(problem: EpicError | None, outcome: tup
     assert condition(found, "Accepted") == outcome
 
 
+def test_what_is_left_out_is_told_unless_all_is_refused() -> None:
+    assert condition(configured(proxy(), "r1", None, 2), "Accepted")[:2] == ("True", "RoutesLeftOut")
+    refused = configured(proxy(), "r1", Invalid("bad"), 2)
+    assert condition(refused, "Accepted") == ("False", "InvalidConfiguration", "bad")
+    assert condition(configured(refused, "r1", None, 0), "Accepted") == ("True", "Accepted", "")
+
+
 def test_a_report_that_says_nothing_new_is_not_noted() -> None:
     start = datetime(2026, 1, 1, tzinfo=UTC)
     node = Node.model_validate({"metadata": {"name": "epic1"}, "spec": {"address": "192.0.2.1"}})

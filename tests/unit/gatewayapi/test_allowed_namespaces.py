@@ -51,7 +51,7 @@ def member(cluster: str, namespace: str) -> GWMember:
 
 def told(proxy: GWProxy, route: GWRoute, *members: GWMember) -> Condition:
     """What the route's owner is told, which is what is served."""
-    ((_, condition),) = route_parents(route, lambda _: proxy, lambda _: members)
+    ((_, condition),) = route_parents(route, lambda _: proxy, lambda _: members, lambda *_: {})
     translation = translate(proxy, [route], [], members=members)
     (status,) = translation.parents
     assert (status.accepted, status.reason) == (condition.status == "True", condition.reason)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -32,6 +33,10 @@ def route(hostname: str, *parents: dict[str, Any]) -> GWRoute:
     http = {"parentRefs": parents, "hostnames": [hostname], "rules": [{"backendRefs": [{"name": "s1"}]}]}
     metadata = {"name": "R1", "namespace": "shop", "generation": 7}
     return GWRoute.model_validate({"metadata": metadata, "spec": {"http": http}})
+
+
+def all_fit(_: GWProxy, __: Sequence[GWMember]) -> dict[str, str]:
+    return {}
 
 
 @pytest.mark.parametrize(
@@ -71,6 +76,37 @@ def test_a_gateway_says_which_fields_are_not_served(
     assert found.message == ("" if reason == "Accepted" else f"Field spec.{field} is not served.")
 
 
+def test_a_gateway_says_how_many_routes_are_left_out_and_is_accepted() -> None:
+    def said(number: int, *listeners: dict[str, Any]) -> tuple[str, str, str]:
+        found = accepted(gateway(*listeners), number)
+        return found.status, found.reason, found.message
+
+    words = "for the gateway has no room beside older ones; the condition Accepted of each says of what."
+    assert said(0, WEB) == ("True", "Accepted", "")
+    assert said(1, WEB) == ("True", "RoutesLeftOut", f"1 route is left out, {words}")
+    many = f"7 routes are left out, {words}"
+    assert said(7, WEB) == ("True", "RoutesLeftOut", many)
+    assert said(7, WEB, SECURE) == ("True", "ListenersNotValid", f"{many} {NOT_SERVED}")
+
+
+def test_a_route_that_is_left_out_says_so_where_it_would_be_attached() -> None:
+    refs = [{"name": "U1"}, {"name": "U1", "sectionName": "db"}]
+    found = route_parents(
+        route("a.example.com", *refs),
+        lambda _: gateway(WEB),
+        no_members,
+        lambda *_: {"R1": "it is too large"},
+    )
+    assert [(c.status, c.reason, c.message) for _, c in found] == [
+        ("False", "UnsupportedValue", "The gateway has no room for it: it is too large."),
+        (
+            "False",
+            "NoMatchingParent",
+            "The gateway has no listener with section 'db'; its listeners: web (port 80).",
+        ),
+    ]
+
+
 def test_a_route_says_of_each_of_its_gateways_whether_it_takes_it() -> None:
     asked: list[str] = []
 
@@ -82,7 +118,7 @@ def test_a_route_says_of_each_of_its_gateways_whether_it_takes_it() -> None:
     refs = [{"name": "U1"}, {"name": "U1", "sectionName": "db"}, {"name": "U2"}, service]
     found = [
         (ref.section_name, c.status, c.reason)
-        for ref, c in route_parents(route("a.example.com", *refs), find, no_members)
+        for ref, c in route_parents(route("a.example.com", *refs), find, no_members, all_fit)
     ]
     assert found == [
         (None, "True", "Accepted"),
@@ -90,7 +126,7 @@ def test_a_route_says_of_each_of_its_gateways_whether_it_takes_it() -> None:
         (None, "False", "NoMatchingParent"),
         (None, "False", "UnsupportedValue"),
     ]
-    ((_, refused),) = route_parents(route("example.org", {"name": "U1"}), find, no_members)
+    ((_, refused),) = route_parents(route("example.org", {"name": "U1"}), find, no_members, all_fit)
     assert (refused.reason, refused.observed_generation) == ("NoMatchingListenerHostname", 7)
     assert refused.message == "None of its hostnames is covered by *.example.com."
     assert sorted(asked) == ["U1", "U1", "U2"]
@@ -107,7 +143,9 @@ def test_a_route_says_of_each_of_its_gateways_whether_it_takes_it() -> None:
 )
 def test_a_parent_that_is_no_gateway_is_said_not_to_be_served(parent: dict[str, Any], named: str) -> None:
     refs = [{"name": "U1", **parent}, {"name": "U1"}]
-    (_, other), (_, taken) = route_parents(route("a.example.com", *refs), lambda _: gateway(WEB), no_members)
+    (_, other), (_, taken) = route_parents(
+        route("a.example.com", *refs), lambda _: gateway(WEB), no_members, all_fit
+    )
     assert (other.status, other.reason) == ("False", "UnsupportedValue")
     assert other.message == f"A parent of kind {named} is not served, only Gateways of the Gateway API."
     assert taken.status == "True"
@@ -117,14 +155,16 @@ def test_what_is_said_of_a_route_is_short_however_many_listeners_there_are() -> 
     hosts = ({"hostname": f"h{number}", "name": f"listener-{number}"} for number in range(64))
     listeners = [{"port": 80, "protocol": "HTTP", **host} for host in hosts]
     many = [{"name": "U1", "sectionName": f"none-{number}"} for number in range(32)]
-    found = route_parents(route("h1", *many), lambda _: gateway(*listeners), no_members)
+    found = route_parents(route("h1", *many), lambda _: gateway(*listeners), no_members, all_fit)
     assert len(found) == 32
     assert max(len(condition.message) for _, condition in found) <= 500
 
 
 def test_of_many_listeners_the_first_are_named() -> None:
     listeners = [{"port": 80 + n, "protocol": "HTTP", "name": f"l{n}"} for n in range(64)]
-    found = route_parents(route("h1", {"name": "U1", "port": 1}), lambda _: gateway(*listeners), no_members)
+    found = route_parents(
+        route("h1", {"name": "U1", "port": 1}), lambda _: gateway(*listeners), no_members, all_fit
+    )
     assert found[0][1].message == (
         "The gateway has no listener with port 1; its listeners: "
         "l0 (port 80), l1 (port 81), l2 (port 82), l3 (port 83), l4 (port 84), 59 more."

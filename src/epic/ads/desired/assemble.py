@@ -54,6 +54,8 @@ class Accepted:
 
     routing: Routing
     bundle: Bundle
+    left_out: int = 0
+    """Routes that the gateway has no room for; not known of one that was read from a file."""
 
     @cached_property
     def shared(self) -> Snapshot:

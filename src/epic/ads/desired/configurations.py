@@ -19,9 +19,9 @@ from epic.envoy.templating import Task, tasks
 from epic.errors import EpicError, Invalid
 from epic.gatewayapi.backends import missing_ports
 from epic.gatewayapi.namespaces import own_namespaces
-from epic.gatewayapi.routing import Cluster, Routing
+from epic.gatewayapi.routing import Cluster
 from epic.gatewayapi.target_ports import TargetPorts
-from epic.gatewayapi.translate import translate
+from epic.gatewayapi.translate import Translation, translate
 from epic.model.gatewayapi import GatewaySpec
 from epic.model.resources import EnvoyResources, GWRoute
 from epic.model.values.naming import GatewayId
@@ -261,14 +261,15 @@ class _Translator:
             raise Invalid("The gateway has no public address yet")
         account, templates = inputs.proxy.account, inputs.templates
         async with self._turns.turn(account):
-            routing, work = await self._threads.run(_translation, inputs, key)
+            translation, work = await self._threads.run(_translation, inputs, key)
+        routing = translation.routing
         rendered = await documents(work)
         async with self._turns.turn(account):
             bundle = await self._threads.run(assemble, routing, templates, rendered, pieces)
-        return Accepted(routing, bundle)
+        return Accepted(routing, bundle, translation.left_out)
 
 
-def _translation(inputs: Inputs, key: Key) -> tuple[Routing, list[Task]]:
+def _translation(inputs: Inputs, key: Key) -> tuple[Translation, list[Task]]:
     """The gateway's routing, and the templates to be rendered for it."""
-    routing = translate(inputs.proxy, inputs.routes, key.services, key.missing, inputs.members).routing
-    return routing, tasks(routing, inputs.templates)
+    translation = translate(inputs.proxy, inputs.routes, key.services, key.missing, inputs.members)
+    return translation, tasks(translation.routing, inputs.templates)

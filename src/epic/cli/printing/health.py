@@ -14,7 +14,7 @@ from epic.cli.printing.phases import counted, instances, is_true, leaving, phase
 _SILENT = timedelta(seconds=45)
 _MESSAGE_SHOWN = 300
 _CONDITIONS = ("Accepted", "Placed", "Programmed", "Ready")
-_NOT_SERVED = frozenset({"ListenersNotValid", "UnsupportedValue"})
+_NOT_SERVED = frozenset({"ListenersNotValid", "RoutesLeftOut", "UnsupportedValue"})
 """Of the reasons why a gateway is accepted those that say that not all of it is served."""
 _ASKED_FOR = frozenset({"UnsupportedAddress", "AddressNotUsable", "InvalidParameters"}) | _NOT_SERVED
 """Of the reasons why a gateway is not as it is to be those that its owner has chosen."""
@@ -110,7 +110,7 @@ def gateway_line(proxy: dict[str, Any], now: datetime) -> Line:
     chance = condition(proxy, "SecondChance")
     wrong += [chance] if chance.get("reason") in _CHANCE_FAILS else []
     listeners = condition(proxy, "Accepted")
-    # With some listeners, or fields, that cannot be served it is accepted all the same.
+    # With some listeners, fields or routes that cannot be served it is accepted all the same.
     wrong += [listeners] if listeners.get("reason") in _NOT_SERVED and listeners not in wrong else []
     problem = "; ".join(f"{c['type']}: {c.get('message') or c.get('reason')}" for c in wrong)
     # those of a node that is drained are not meant to serve
