@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
+from epic.gatewayapi.attached.needs import Load, Need
 from epic.gatewayapi.attached.sizes import LARGEST, host_size
 from epic.gatewayapi.hostnames import covering, most_specific
 from epic.gatewayapi.listeners import Served
@@ -31,20 +32,38 @@ _ADVICE = "use fewer hostnames or matches, in it or in older routes, or another 
 _NOT_LOOKED_AT = f"so many older routes do not fit that it is not looked at: {_ADVICE}"
 
 
-class Load(NamedTuple):
-    """What a route is in each virtual host that it is for: entries, and bytes."""
-
-    entries: int
-    size: int
-
-
 class Demand(NamedTuple):
-    """What a route needs: listeners that take it, its hostnames on one, its load, the ports that it names."""
+    """What a route asks for: by listeners that take it, with its hostnames on one."""
 
     listeners: frozenset[str]
     hostnames: Callable[[Served], Collection[str]]
-    load: Load
-    clusters: frozenset[Cluster]
+    need: Need
+
+
+def surely_fit(served: Iterable[Served], needs: Iterable[Need]) -> bool:
+    """Whether there is room for routes that need this, wherever they attach, without a look at how.
+
+    So it mostly is, and it costs little; if it is not so there may be room all the same.
+    """
+    own = [listener.hostname for listener in served if listener.protocol == "HTTP"]
+    hosts = Load(len(own), sum(map(host_size, own)))
+    narrow = wide = Load(0, 0)
+    clusters: set[Cluster] = set()
+    for need in needs:
+        clusters |= need.clusters
+        hosts = _sum((hosts, _times(len(own), need.hosts)))
+        if need.is_wide:
+            wide = _sum((wide, need.load))
+        else:
+            narrow = _sum((narrow, _times(len(own) * need.hosts.entries, need.load)))
+    most = _sum((hosts, narrow, _times(hosts.entries, wide)))
+    ports = Counter(cluster.service for cluster in clusters)
+    return (
+        most.entries <= MOST_ENTRIES
+        and most.size <= LARGEST
+        and len(clusters) <= MOST_CLUSTERS
+        and max(ports.values(), default=0) <= MOST_PORTS_OF_SERVICE
+    )
 
 
 class Room:
@@ -63,9 +82,10 @@ class Room:
 
     def take(self, demand: Demand) -> str:
         """Take in a route; returns why it does not fit, and then everything is as it was."""
-        fault = self._cluster_fault(demand.clusters) or self._host_fault(demand)
+        clusters = demand.need.clusters
+        fault = self._cluster_fault(clusters) or self._host_fault(demand)
         if not fault:
-            new = demand.clusters - self._clusters
+            new = clusters - self._clusters
             self._clusters |= new
             self._of_service.update(cluster.service for cluster in new)
         return fault
@@ -88,7 +108,7 @@ class Room:
         return ""
 
     def _host_fault(self, demand: Demand) -> str:
-        if self._wasted > MOST_LOOKED_AT and demand.load.entries:
+        if self._wasted > MOST_LOOKED_AT and demand.need.load.entries:
             return _NOT_LOOKED_AT
         found: list[tuple[_Port, list[_Added], Load]] = []
         entries = 0
@@ -103,7 +123,7 @@ class Room:
         if not fault:
             self._entries += entries
             for port, added, more in found:
-                port.take(added, demand.load, more)
+                port.take(added, demand.need.load, more)
                 self._wasted -= sum(len(each.hostnames) for each in added)
         return fault
 
@@ -148,7 +168,7 @@ class _Port:
     def added(self, demand: Demand) -> list[_Added]:
         """What the route would add to each of the listeners that take it."""
         return [
-            listener.added(self._owned(listener.served, demand), demand.load)
+            listener.added(self._owned(listener.served, demand), demand.need.load)
             for listener in self._listeners
             if listener.served.name in demand.listeners
         ]
@@ -189,8 +209,7 @@ class _Listener:
         times = sum(self._below[hostname] for hostname in widest) + len(new)
         inherited = [self._load[wide] for host in new for wide in covering(host) if wide in self._load]
         hosts = Load(len(new), sum(map(host_size, new)))
-        mine = Load(times * load.entries, times * load.size)
-        return _Added(self, hostnames, new, widest, _sum((hosts, mine, *inherited)))
+        return _Added(self, hostnames, new, widest, _sum((hosts, _times(times, load), *inherited)))
 
     def take(self, added: _Added, load: Load) -> None:
         """Take in a route that adds this."""
@@ -206,7 +225,11 @@ class _Listener:
 
 def _sum(loads: Iterable[Load]) -> Load:
     entries = size = 0
-    for load in loads:
-        entries += load.entries
-        size += load.size
+    for more in loads:
+        entries += more[0]
+        size += more[1]
     return Load(entries, size)
+
+
+def _times(number: int, load: Load) -> Load:
+    return Load(number * load.entries, number * load.size)

@@ -11,9 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from epic.gatewayapi.attached.matches import match_name, matches_of
-from epic.gatewayapi.attached.room import Demand, Load, Room
-from epic.gatewayapi.attached.sizes import action_size, heaviest, match_size
+from epic.gatewayapi.attached.needs import need_of
+from epic.gatewayapi.attached.room import Demand, Room, surely_fit
 from epic.gatewayapi.attachment import (
     UNSUPPORTED,
     Attachment,
@@ -22,11 +21,9 @@ from epic.gatewayapi.attachment import (
     parents_on,
     unsupported,
 )
-from epic.gatewayapi.backends import backend_refs, is_service
 from epic.gatewayapi.listeners import Served, judge, specified
 from epic.gatewayapi.namespaces import AllowedNamespaces
-from epic.gatewayapi.precedence import match_headers, match_path, route_age
-from epic.gatewayapi.routing import Cluster
+from epic.gatewayapi.precedence import route_age
 from epic.model.gatewayapi import Listener, ParentReference
 from epic.model.members import GWMember
 from epic.model.resources import GWProxy, GWRoute
@@ -54,16 +51,22 @@ def attach_routes(
     """Those of the routes that refer to the gateway, the oldest first; `members` are all who share it."""
     wanted = specified(proxy.spec)
     served, _ = judge(wanted)
-    allowed, room = AllowedNamespaces(proxy, wanted, members), Room(served)
-    return [
-        _fit(_attach_all(route, refs, wanted, served, allowed), room)
+    allowed = AllowedNamespaces(proxy, wanted, members)
+    attached = [
+        _attach_all(route, refs, wanted, served, allowed)
         for route in sorted(routes, key=route_age)
         if (refs := parents_on(route, proxy.name))
     ]
+    if surely_fit(served, (need_of(each.route) for each in attached)):
+        return attached
+    room = Room(served)
+    return [_fit(each, room) for each in attached]
 
 
-def left_out(proxy: GWProxy, routes: Iterable[GWRoute], members: Iterable[GWMember]) -> Mapping[str, str]:
+def left_out(proxy: GWProxy, routes: Sequence[GWRoute], members: Iterable[GWMember]) -> Mapping[str, str]:
     """The routes that the gateway, which the members share, has no room for, by name, and why."""
+    if surely_fit(judge(specified(proxy.spec))[0], map(need_of, routes)):
+        return {}
     attached = attach_routes(proxy, routes, members)
     return {each.route.name: each.left_out for each in attached if each.left_out}
 
@@ -91,33 +94,10 @@ def _attach_all(
 
 def _fit(each: AttachedRoute, room: Room) -> AttachedRoute:
     """It as it is if there is room for it, which it takes then; otherwise attached nowhere."""
-    why = room.take(_demand(each)) if each.listeners else ""
+    why = ""
+    if each.listeners:
+        why = room.take(Demand(each.listeners, each.hostnames.on, need_of(each.route)))
     if not why:
         return each
     attachments = tuple(no_room(a.parent, why) if a.accepted else a for a in each.attachments)
     return replace(each, attachments=attachments, left_out=why)
-
-
-def _demand(each: AttachedRoute) -> Demand:
-    return Demand(
-        listeners=each.listeners,
-        hostnames=each.hostnames.on,
-        load=_load(each.route),
-        clusters=frozenset(
-            Cluster(ref.name, ref.port) for ref in backend_refs(each.route) if is_service(ref)
-        ),
-    )
-
-
-def _load(route: GWRoute) -> Load:
-    """What it is in each of its virtual hosts; without rules it takes room, too, for what is made of it."""
-    if route.spec.http is None:
-        return Load(0, 0)
-    entries = size = 0
-    for number, rule in enumerate(route.spec.http.rules):
-        action = action_size(heaviest(rule.backend_refs))
-        for position, match in enumerate(matches_of(rule)):
-            name = match_name(route, number, position)
-            entries += 1
-            size += match_size(name, match_path(match), match_headers(match), action)
-    return Load(max(entries, 1), size)
