@@ -56,6 +56,15 @@ def test_workload_nodes_that_have_stopped_reporting_are_named() -> None:
     assert "password" in problem
 
 
+def test_a_gateway_that_leaves_routes_out_is_its_accounts_to_mend() -> None:
+    gateway = _gateway(2, Ready="True")
+    text = "2 routes are left out"
+    left_out = {"type": "Accepted", "status": "True", "reason": "RoutesLeftOut", "message": text}
+    gateway["status"]["conditions"].append(left_out)
+    health = judge([_node(**AWAKE)], proxies=[gateway], runs=[], now=NOW)
+    assert (health.problems, health.of_accounts) == ([], [f"shop/web: Accepted: {text}"])
+
+
 ASKS_FOR_ANOTHER = {"type": "Programmed", "status": "False", "reason": "AddressNotUsable", "message": "no"}
 
 
