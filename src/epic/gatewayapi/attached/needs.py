@@ -25,12 +25,12 @@ class Load(NamedTuple):
     size: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Need:
     """What a route needs."""
 
     load: Load
-    clusters: frozenset[Cluster]
+    clusters: tuple[Cluster, ...]
     """The ports of Services that it names, whether these exist or not."""
     hosts: Load
     """The virtual hosts of its own hostnames, without routes."""
@@ -57,7 +57,7 @@ def _need(route: GWRoute) -> Need:
     hostnames = {name.lower() for name in http.hostnames} if http else set()
     return Need(
         load=_load(route),
-        clusters=frozenset(Cluster(ref.name, ref.port) for ref in backend_refs(route) if is_service(ref)),
+        clusters=tuple({Cluster(ref.name, ref.port) for ref in backend_refs(route) if is_service(ref)}),
         hosts=Load(len(hostnames), sum(map(host_size, hostnames))),
         is_wide=not hostnames or any(name.startswith("*") for name in hostnames),
     )

@@ -50,7 +50,7 @@ def surely_fit(served: Iterable[Served], needs: Iterable[Need]) -> bool:
     narrow = wide = Load(0, 0)
     clusters: set[Cluster] = set()
     for need in needs:
-        clusters |= need.clusters
+        clusters.update(need.clusters)
         hosts = _sum((hosts, _times(len(own), need.hosts)))
         if need.is_wide:
             wide = _sum((wide, need.load))
@@ -82,7 +82,7 @@ class Room:
 
     def take(self, demand: Demand) -> str:
         """Take in a route; returns why it does not fit, and then everything is as it was."""
-        clusters = demand.need.clusters
+        clusters = frozenset(demand.need.clusters)
         fault = self._cluster_fault(clusters) or self._host_fault(demand)
         if not fault:
             new = clusters - self._clusters
