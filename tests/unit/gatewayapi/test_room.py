@@ -272,6 +272,15 @@ def test_a_gateway_has_only_so_many_ports_of_services() -> None:
         assert len(translate(proxy(), routes, {f"s{n}" for n in range(4)}).routing.clusters) == 3
 
 
+def test_a_route_counts_once_for_a_hostname_that_another_one_of_its_covers() -> None:
+    """Three virtual hosts with the listener's own, of which two have both routes' matches, 2 and 1."""
+    names = ["*.example.com", "a.example.com"]
+    routes = [route(0, hostnames=names, paths=["/", "/b"]), route(1, hostnames=names)]
+    for most, refused in ((9, []), (8, ["r1"]), (6, ["r0"])):
+        with limits(MOST_ENTRIES=most):
+            assert list(left_out(proxy(), routes, ())) == refused
+
+
 def test_thousands_of_routes_fit() -> None:
     routes = [route(n, {"name": f"s{n}", "port": 80}, paths=[f"/{n}"]) for n in range(3000)]
     assert not left_out(proxy(), routes, ())
