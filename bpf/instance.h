@@ -36,7 +36,7 @@ static __always_inline int instance_send(struct __sk_buff *skb, struct inner *in
 	return encapsulate(skb, inner, tunnel, &context, six);
 }
 
-/* What is not from the inside address to an endpoint: is it the public address, or a mistake? */
+/* What is not from the inside address to an endpoint: is it a public address, or a mistake? */
 static __always_inline int instance_other(struct __sk_buff *skb, const struct inner *inner,
 					  const bool six)
 {
@@ -48,7 +48,8 @@ static __always_inline int instance_other(struct __sk_buff *skb, const struct in
 	if (six ? address_equal(&inner->flow.source, &instance->inside6)
 		: address_ipv4(&inner->flow.source) == instance->inside)
 		return drop(DROP_ENDPOINT_UNKNOWN);
-	if (!six && address_ipv4(&inner->flow.source) == instance->public)
+	if (six ? address_equal(&inner->flow.source, &instance->public6)
+		: address_ipv4(&inner->flow.source) == instance->public)
 		return NOT_OURS;
 	return drop(DROP_INSTANCE_SOURCE);
 }

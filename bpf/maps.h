@@ -108,8 +108,9 @@ struct real_key {
 
 struct instance {
 	__be32 inside;
-	__be32 public;
+	__be32 public; /* 0: it has none of IPv4 */
 	union address inside6;
+	union address public6; /* 0: it has none of IPv6 */
 	char name[IFNAME_LENGTH];
 };
 

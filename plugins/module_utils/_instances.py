@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from ipaddress import IPv4Address, IPv6Address
@@ -22,6 +23,8 @@ MAX_CONNECTIONS = 100_000
 _GATEWAY = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\.[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 _INTERFACE = re.compile(r"epg[0-9a-f]{12}")
 _VERSION = re.compile(r"[0-9A-Za-z][-+.0-9A-Za-z]*")
+_SHORTEST = "in its shortest form, without a zone"
+_PUBLICS = f"an IPv4 address, an IPv6 address {_SHORTEST}, or one of each"
 
 
 class InstanceError(ValueError):
@@ -35,7 +38,7 @@ class Instance:
     gateway: str
     account: str
     node_id: str
-    public_address: str
+    public_addresses: list[str]
     inside_address: str
     inside_address6: str
     interface: str
@@ -44,9 +47,9 @@ class Instance:
     concurrency: int
 
     @property
-    def network(self) -> tuple[str, str, str, str, int]:
+    def network(self) -> tuple[list[str], str, str, str, int]:
         """What the network namespace is made from; a change of it needs a new one."""
-        return (self.public_address, self.inside_address, self.inside_address6, self.interface, self.mtu)
+        return (self.public_addresses, self.inside_address, self.inside_address6, self.interface, self.mtu)
 
     @property
     def admin_socket(self) -> str:
@@ -101,11 +104,11 @@ def parse(values: dict[str, Any]) -> Instance:
     checks = {
         "gateway": (_GATEWAY.fullmatch(gateway), "ACCOUNT.PROXY, for example root.web"),
         "interface": (_INTERFACE.fullmatch(instance.interface), "epg and twelve hexadecimal digits"),
-        "public_address": (_is(IPv4Address, instance.public_address), "an IPv4 address"),
+        "public_addresses": (_are_publics(instance.public_addresses), _PUBLICS),
         "inside_address": (_is(IPv4Address, instance.inside_address), "an IPv4 address"),
         "inside_address6": (
             _is(IPv6Address, instance.inside_address6),
-            "an IPv6 address in its shortest form, without a zone",
+            f"an IPv6 address {_SHORTEST}",
         ),
         "envoy_version": (_VERSION.fullmatch(instance.envoy_version), "an Envoy version, for example 1.40.0"),
         "mtu": (576 <= instance.mtu <= 65535, "between 576 and 65535"),
@@ -132,12 +135,13 @@ def parse_all(items: list[dict[str, Any]]) -> tuple[dict[str, Instance], dict[st
             instances.append(parse(item))
         except InstanceError as error:
             errors[item["gateway"]] = str(error)
-    for option in ("gateway", "interface", "public_address", "inside_address", "inside_address6"):
-        values = [getattr(instance, option) for instance in instances]
+    for option in ("gateway", "interface", "public_addresses", "inside_address", "inside_address6"):
+        found = {id(instance): _values(instance, option) for instance in instances}
+        counts = Counter(value for values in found.values() for value in values)
         for instance in instances:
-            value = getattr(instance, option)
-            if values.count(value) > 1:
-                errors[instance.gateway] = f"{option} {value} is given to more than one instance"
+            for value in found[id(instance)]:
+                if counts[value] > 1:
+                    errors[instance.gateway] = f"{option} {value} is given to more than one instance"
     return {i.gateway: i for i in instances if i.gateway not in errors}, errors
 
 
@@ -249,7 +253,7 @@ def _connection_limit() -> dict[str, Any]:
 
 def _environment(instance: Instance) -> str:
     values = {
-        "PUBLIC": instance.public_address,
+        "PUBLIC": " ".join(instance.public_addresses),
         "INSIDE": instance.inside_address,
         "INSIDE6": instance.inside_address6,
         "INTERFACE": instance.interface,
@@ -262,6 +266,17 @@ def _environment(instance: Instance) -> str:
 
 def _json(value: dict[str, Any]) -> str:
     return json.dumps(value, indent=2) + "\n"
+
+
+def _values(instance: Instance, option: str) -> list[str]:
+    value: str | list[str] = getattr(instance, option)
+    return [value] if isinstance(value, str) else value
+
+
+def _are_publics(texts: list[str]) -> bool:
+    """One address, or one of each family."""
+    families = [kind for text in texts for kind in (IPv4Address, IPv6Address) if _is(kind, text)]
+    return len(families) == len(texts) == len(set(families)) > 0
 
 
 def _is(kind: type[IPv4Address] | type[IPv6Address], text: str) -> bool:

@@ -87,7 +87,7 @@ def _instance(number: int) -> epic_pb2.Instance:
         gateway=f"shop.g{number}",
         account="shop",
         service=number + 1,
-        public_address=f"203.0.113.{number + 1}",
+        public_addresses=[f"203.0.113.{number + 1}"],
         inside_address=str(inside(number)),
         inside_address6=str(inside6(DEFAULT_POOLS.inside6, inside(number))),
         interface=instance_interface(f"shop.g{number}", inside(number)),

@@ -42,7 +42,7 @@ def _siblings(number: int, version: int = 0) -> Resources:
     ]
     message = epic_pb2.Siblings(
         gateway=f"shop.g{number}",
-        public_address=str(IPv4Address("203.0.112.0") + number + 1),
+        public_addresses=[str(IPv4Address("203.0.112.0") + number + 1)],
         siblings=siblings,
         keys=[epic_pb2.Key(epoch=1, secret=number.to_bytes(16, "big"))],
         signing_epoch=1,

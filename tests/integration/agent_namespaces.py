@@ -64,9 +64,9 @@ class Namespace:
             output = done.stdout
         return output
 
-    def sysctl(self, name: str, value: int) -> None:
+    def sysctl(self, name: str, value: int, family: str = "ipv4") -> None:
         with self:
-            Path(f"/proc/sys/net/ipv4/{name}").write_text(str(value), encoding="ascii")
+            Path(f"/proc/sys/net/{family}/{name}").write_text(str(value), encoding="ascii")
 
     def veth(self, name: str, other: Namespace, other_name: str) -> None:
         """A pair of interfaces, both up."""

@@ -112,7 +112,7 @@ class EpicNode:
         instances = {name: epic_pb2.Instance.FromString(r.body.value) for name, r in held[INSTANCE].items()}
         for public, gateway in list(self.announced.items()):
             wanted = instances.get(gateway)
-            if wanted is None or wanted.public_address != public:
+            if wanted is None or public not in wanted.public_addresses:
                 del self.announced[public]
         if not self.stuck:
             self.tunnels, self.plumbing = {}, {}
@@ -129,13 +129,13 @@ class EpicNode:
             if not ready or instance.draining:
                 self._withdraw(name)
             elif not self._is_held(instance, time):
-                self.announced[instance.public_address] = name
+                self.announced[instance.public_addresses[0]] = name
                 self.first_announced.setdefault(name, time)
         self.held_since = {name: t for name, t in self.held_since.items() if name in instances}
         self.siblings = held[SIBLINGS]
 
     def _is_held(self, instance: epic_pb2.Instance, time: float) -> bool:
-        announced = instance.public_address in self.announced
+        announced = instance.public_addresses[0] in self.announced
         if not instance.hold:
             self.held_since.pop(instance.gateway, None)
             return instance.unconnected and not announced
@@ -191,7 +191,7 @@ class EpicNode:
             return "deferred", ""
         if unit is not None:
             self._stop(gateway)
-        self.units[gateway] = Unit(gateway, inside, str(instance["public_address"]), version)
+        self.units[gateway] = Unit(gateway, inside, str(instance["public_addresses"][0]), version)
         return "create" if unit is None else "update", ""
 
     def _stop(self, gateway: str) -> None:

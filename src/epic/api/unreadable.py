@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from ipaddress import IPv4Address
 from typing import Any
 
 from fastapi import APIRouter, Depends
@@ -27,6 +26,7 @@ from epic.model.members import GWMember
 from epic.model.nodes import Quarantine, QuarantineSpec
 from epic.model.resources import GWEndpointSlice, GWProxy, GWRoute, Node, ServicePrefix, Tunnel
 from epic.model.siblings import Siblings
+from epic.model.values.addresses import Address, order
 from epic.model.values.naming import GatewayId
 from epic.reconcile.revocation import revoke
 from epic.reconcile.siblings import forget_node, relist_gateway
@@ -148,13 +148,13 @@ def _let_gateway_go(ctx: Context, transaction: Transaction, world: World, found:
     nodes = nodes & world.nodes.keys() or set(world.nodes)
     enqueue(transaction, nodes)
     pools = [pool for p in transaction.list(ServicePrefix) for pool in pools_of(p.name, p.spec)]
-    for address in sorted(salvage(found.value).addresses):
+    for address in sorted(salvage(found.value).addresses, key=order):
         if address in ctx.inside_pool or any(address in pool.range for pool in pools):
             _quarantine(transaction, world, gateway, min(nodes, default=""), address)
 
 
 def _quarantine(
-    transaction: Transaction, world: World, gateway: GatewayId, node: str, address: IPv4Address
+    transaction: Transaction, world: World, gateway: GatewayId, node: str, address: Address
 ) -> None:
     """Keep an address from others while nodes may have it still: whether it is public is not known."""
     spec = QuarantineSpec(

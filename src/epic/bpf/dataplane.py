@@ -150,14 +150,17 @@ class Dataplane:
         return self._links.holds(index)
 
     def attach_instance(
-        self, interface: str, inside: IPv4Address, inside6: IPv6Address | None, public: IPv4Address
+        self, interface: str, inside: IPv4Address, inside6: IPv6Address | None, publics: Iterable[Address]
     ) -> None:
         """Guard what an instance sends by the host side of its veth."""
         with Filters() as filters:
             link = _pair(filters, interface)
             self._forget_instance(interface, keep=link.index)
             six = inside6.packed if inside6 else bytes(16)
-            record = records.INSTANCE.pack(inside.packed, public.packed, six, interface.encode())
+            public = {address.version: address.packed for address in publics}
+            record = records.INSTANCE.pack(
+                inside.packed, public.get(4, bytes(4)), six, public.get(6, bytes(16)), interface.encode()
+            )
             self._maps.insides.set(inside.packed, records.ID.pack(link.index))
             if inside6 is not None:
                 self._maps.insides6.set(inside6.packed, records.ID.pack(link.index))

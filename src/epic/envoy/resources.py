@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
@@ -151,14 +152,18 @@ def _typed(messages: Mapping[str, Message], kind: type[M]) -> dict[str, M]:
 
 
 def _check_addresses(routing: Routing, listeners: Mapping[str, Listener]) -> None:
-    allowed = {(str(routing.public_address), port.number) for port in routing.ports}
+    allowed = {(str(host), port.number) for host in routing.addresses for port in routing.ports}
     for name, listener in listeners.items():
         addresses = [listener.address, *(extra.address for extra in listener.additional_addresses)]
         for address in addresses:
             bound = (address.socket_address.address, address.socket_address.port_value)
             if bound not in allowed:
-                wanted = ", ".join(f"{host}:{port}" for host, port in sorted(allowed))
-                raise Invalid(f"Listener {name!r} binds {bound[0]}:{bound[1]}; it may bind only {wanted}")
+                wanted = ", ".join(itertools.starmap(_socket, sorted(allowed)))
+                raise Invalid(f"Listener {name!r} binds {_socket(*bound)}; it may bind only {wanted}")
+
+
+def _socket(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _own_names(routing: Routing) -> dict[Kind, set[str]]:

@@ -15,7 +15,7 @@ from epic.model.resources import EnvoyResources, Template
 Kind = Literal["cluster", "listener", "route"]
 Variables = Mapping[str, object]
 
-_COMMON = frozenset({"ServiceNamespace", "ServiceName", "PureLBServiceName", "PublicAddress"})
+_COMMON = frozenset({"ServiceNamespace", "ServiceName", "PureLBServiceName", "PublicAddress", "AltAddress"})
 _OF_PORT = frozenset({"PortName", "Port", "Protocol", "GatewayProtocol", "Clusters", "VirtualHosts"})
 VARIABLES: Mapping[Kind, frozenset[str]] = {
     "cluster": _COMMON | {"ClusterName"},
@@ -40,7 +40,8 @@ def tasks(routing: Routing, templates: EnvoyResources) -> list[Task]:
         "ServiceNamespace": routing.gateway.account,
         "ServiceName": routing.gateway.proxy,
         "PureLBServiceName": routing.display_name,
-        "PublicAddress": str(routing.public_address),
+        "PublicAddress": str(routing.addresses[0]),
+        "AltAddress": str(routing.addresses[1]) if len(routing.addresses) > 1 else "",
     }
     found: list[Task] = []
     if templates.clusters:

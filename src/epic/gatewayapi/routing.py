@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv4Address
 from typing import Literal
 
 from epic.gatewayapi.names import cluster_name, host_name, port_name
+from epic.model.values.addresses import Address
 from epic.model.values.naming import GatewayId
 
 
@@ -86,7 +86,8 @@ class Routing:
 
     gateway: GatewayId
     display_name: str
-    public_address: IPv4Address
+    addresses: tuple[Address, ...]
+    """Its public addresses: one, or one of each family."""
     ports: tuple[Port, ...]
     clusters: tuple[Cluster, ...]
 

@@ -51,7 +51,7 @@ def translate(
     `services` are the UIDs of the Services that exist, `missing` the ports that some of these do not have;
     `members` are all who share the gateway. Routes that the gateway has no room for are left out of it.
     """
-    if proxy.spec.public_address is None:
+    if not proxy.addresses:
         raise ValueError(f"gateway {proxy.id} has no public address")
     wanted = specified(proxy.spec)
     served, faults = judge(wanted)
@@ -65,7 +65,7 @@ def translate(
     routing = Routing(
         gateway=proxy.id,
         display_name=proxy.spec.display_name,
-        public_address=proxy.spec.public_address,
+        addresses=proxy.addresses,
         ports=tuple(ports),
         clusters=clusters,
     )

@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from ipaddress import IPv4Address
+from collections.abc import Iterable, Sequence
 
 from epic.errors import AddressNotUsable, Conflict, Exhausted, Invalid, UnsupportedAddress
 from epic.ipam.book import AddressBook, Pool
@@ -55,14 +54,14 @@ def check_kept(name: str, spec: ServicePrefixSpec, proxies: Iterable[GWProxy]) -
     """Raise Conflict when gateways that have addresses of this prefix would be outside its pools."""
     pools = pools_of(name, spec)
     for proxy in proxies:
-        address = proxy.spec.public_address
-        if proxy.spec.service_prefix != name or address is None:
+        if proxy.spec.service_prefix != name:
             continue
-        if not any(address in pool.range for pool in pools):
-            raise Conflict(
-                f"address pool {name!r}: gateway {proxy.id} has the address {address}, which would be in no "
-                "pool; delete the gateway first, or keep the address in public-pool or alt-pool"
-            )
+        for address in proxy.addresses:
+            if not any(address in pool.range for pool in pools):
+                raise Conflict(
+                    f"address pool {name!r}: gateway {proxy.id} has the address {address}, which would be in "
+                    "no pool; delete the gateway first, or keep the address in public-pool or alt-pool"
+                )
 
 
 def check_node_addresses(spec: NodeSpec, prefixes: Iterable[ServicePrefix]) -> None:
@@ -77,33 +76,44 @@ def check_node_addresses(spec: NodeSpec, prefixes: Iterable[ServicePrefix]) -> N
                 )
 
 
-def choose_address(
+def choose_addresses(
     prefix: ServicePrefix,
     book: AddressBook,
     releases: Releases,
     requested: Iterable[GatewayAddress],
     asker: Asker,
-) -> IPv4Address:
-    """A free address for a gateway: the one it asks for, else the lowest that nobody had of late.
+) -> tuple[Address, ...]:
+    """Free addresses for a gateway, one of each family that the prefix has, that of its public pool first.
 
-    Where there is none of these, the one that was released first. Who released more than a few itself, which
-    are kept from others for that, gets the first of them. Raises Exhausted, Conflict when somebody has the
-    address asked for, or had it a moment ago, and Invalid when it cannot be had.
+    Of each family the one that it asks for, else the lowest that nobody had of late. Where there is none of
+    these, the one that was released first. Who released more than a few itself, which are kept from others
+    for that, gets the first of them. Raises Exhausted, Conflict when somebody has an address asked for, or
+    had it a moment ago, and Invalid when it cannot be had.
     """
     pools = pools_of(prefix.name, prefix.spec)
-    wanted = requested_address(requested)
-    if wanted is not None:
-        release = releases.find(wanted)
-        left = release is not None and _is_left(book, wanted) and asker.may_have(release)
-        book.check_requested(pools, wanted, released=left)
-        return wanted
+    wanted = requested_addresses(requested)
+    for address in wanted.values():
+        release = releases.find(address)
+        left = release is not None and _is_left(book, address) and asker.may_have(release)
+        book.check_requested(pools, address, released=left)
+    families = dict.fromkeys(pool.range.first.version for pool in pools)
+    return tuple(
+        wanted.get(family)
+        or _free_address(
+            [pool for pool in pools if pool.range.first.version == family], book, releases, asker
+        )
+        for family in families
+    )
+
+
+def _free_address(pools: Sequence[Pool], book: AddressBook, releases: Releases, asker: Asker) -> Address:
     shortages: list[Exhausted] = []
     for pool in pools:
         own = releases.withheld(pool.range, asker)
         found = next((a for a in own if _is_left(book, a)), None) if len(own) >= _FEW else None
         found = found or _lowest(book, pool, shortages)
         found = found or next((a for a in releases.within(pool.range, asker) if _is_left(book, a)), None)
-        if isinstance(found, IPv4Address):
+        if found is not None:
             return found
     resting = sum(releases.count(pool.range) for pool in pools)
     detail = "; ".join(error.detail for error in shortages)
@@ -123,24 +133,23 @@ def _is_left(book: AddressBook, address: Address) -> bool:
     return len(book.holders(address)) == 1
 
 
-def requested_address(requested: Iterable[GatewayAddress]) -> IPv4Address | None:
-    """The address that a Gateway asks for; None: any. Raises Invalid for what a gateway cannot have."""
-    found: list[Address] = []
+def requested_addresses(requested: Iterable[GatewayAddress]) -> dict[int, Address]:
+    """The addresses that a Gateway asks for, by family. Raises Invalid for what a gateway cannot have."""
+    found: dict[int, Address] = {}
     for i, address in enumerate(requested):
         if address.type != "IPAddress":
             raise UnsupportedAddress(
                 f"{_WHERE}.{i}.type: {address.type!r} is not served; expected 'IPAddress'"
             )
-        if address.value:
-            found.append(_parse(f"{_WHERE}.{i}.value", address.value))
-    if len(found) > 1:
-        raise AddressNotUsable(f"{_WHERE}: {len(found)} addresses are asked for; a gateway has one")
-    if not found:
-        return None
-    (wanted,) = found
-    if not isinstance(wanted, IPv4Address):
-        raise AddressNotUsable(f"{_WHERE}: {wanted} is not served; gateways have IPv4 addresses")
-    return wanted
+        if not address.value:
+            continue
+        wanted = _parse(f"{_WHERE}.{i}.value", address.value)
+        if found.setdefault(wanted.version, wanted) != wanted:
+            raise AddressNotUsable(
+                f"{_WHERE}: {found[wanted.version]} and {wanted} are asked for; "
+                "a gateway has one address of a family"
+            )
+    return found
 
 
 def _parse(where: str, text: str) -> Address:

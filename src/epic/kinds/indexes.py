@@ -41,10 +41,9 @@ def proxy_nodes(proxy: GWProxy) -> Values:
 
 
 def proxy_addresses(proxy: GWProxy) -> Values:
-    """Its public address and its instances' inside addresses."""
-    public = proxy.spec.public_address
+    """Its public addresses and its instances' inside addresses."""
     inside = (str(instance.inside_address) for instance in proxy.status.instances)
-    return (*inside, str(public)) if public is not None else tuple(inside)
+    return (*inside, *map(str, proxy.addresses))
 
 
 def proxy_dns_names(proxy: GWProxy) -> Values:

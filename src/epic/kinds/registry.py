@@ -88,7 +88,9 @@ GW_PROXY = Kind(
         "address": indexes.proxy_addresses,
         "dns-name": indexes.proxy_dns_names,
     },
-    filled_in=frozenset({"group", "service_prefix", "public_address", "endpoints", "gue_tunnel_endpoints"}),
+    filled_in=frozenset(
+        {"group", "service_prefix", "public_address", "alt_address", "endpoints", "gue_tunnel_endpoints"}
+    ),
     checks=(checks.check_listeners, checks.check_unserved),
 )
 GW_MEMBER = Kind(

@@ -1,18 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Addresses that a gateway asks for and has not got, as conditions of the Gateway API's. Pure.
 
-A gateway keeps the address that it got when it was made. It may ask for others later, with whatever else
+A gateway keeps the addresses that it got when it was made. It may ask for others later, with whatever else
 changes in it: the rest of it is served as it is wanted, and the conditions say what is not.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ipaddress import IPv4Address, ip_address
+from ipaddress import ip_address
 
 from epic.model.base import Condition
 from epic.model.gatewayapi import GatewayAddress
 from epic.model.resources import GWProxy
+from epic.model.values.addresses import Address
 
 _SERVED = "IPAddress"
 
@@ -33,8 +34,8 @@ def unsupported_address(proxy: GWProxy) -> Condition | None:
 
 
 def unusable_address(proxy: GWProxy) -> Condition | None:
-    """That the gateway asks for an address other than the one that it has."""
-    has = proxy.spec.public_address
+    """That the gateway asks for an address other than those that it has."""
+    has = proxy.addresses
     others = [a.value for a in _requested(proxy) if a.type == _SERVED and a.value and not _is(a.value, has)]
     if not others:
         return None
@@ -50,15 +51,15 @@ def _requested(proxy: GWProxy) -> Sequence[GatewayAddress]:
     return proxy.spec.gateway.addresses if proxy.spec.gateway is not None else ()
 
 
-def _is(text: str, address: IPv4Address | None) -> bool:
+def _is(text: str, addresses: Sequence[Address]) -> bool:
     try:
-        return ip_address(text) == address
+        return ip_address(text) in addresses
     except ValueError:
         return False
 
 
 def _what_it_has(proxy: GWProxy) -> str:
-    has = proxy.spec.public_address
-    if has is None:
+    if not proxy.addresses:
         return "it has none yet"
-    return f"it has {has}, which stays with it: ask for that or for none, or make the gateway anew"
+    has = " and ".join(map(str, proxy.addresses))
+    return f"it has {has} for good: ask for that or for none, or make the gateway anew"

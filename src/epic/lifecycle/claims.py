@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import ip_address
 
 from epic.ipam.book import AddressBook, Holdings
 from epic.ipam.releases import Release, Releases
@@ -14,6 +14,7 @@ from epic.model.base import Resource
 from epic.model.nodes import Quarantine
 from epic.model.releases import ReleasedAddress
 from epic.model.resources import GWProxy, Tunnel
+from epic.model.values.addresses import Address, both
 from epic.model.values.naming import GatewayId
 
 _HOLDING = frozenset(kind.kind for kind in (GWProxy, Quarantine, ReleasedAddress, Tunnel))
@@ -24,8 +25,8 @@ class _Claim:
     """What one object holds, and for which account."""
 
     account: str = ""
-    public: Iterable[IPv4Address] = ()
-    inside: Iterable[IPv4Address] = ()
+    public: Iterable[Address] = ()
+    inside: Iterable[Address] = ()
     dns_names: Iterable[str] = ()
 
 
@@ -48,7 +49,7 @@ class Claims:
         self.inside.hold(holder, claim.inside)
         self._dns_names.hold(holder, claim.dns_names)
         if kind == ReleasedAddress.kind:
-            self._apply_release(IPv4Address(name), obj)
+            self._apply_release(ip_address(name), obj)
         self._accounts.pop(holder, None)
         if claim.dns_names:
             self._accounts[holder] = claim.account
@@ -59,14 +60,14 @@ class Claims:
             return
         holder = (kind, account, name)
         found = salvage(value)
-        own = {IPv4Address(name)} if kind == ReleasedAddress.kind else set()
+        own = {ip_address(name)} if kind == ReleasedAddress.kind else set()
         self.public.hold(holder, found.addresses | own)
         self.inside.hold(holder, found.addresses)
         self._dns_names.hold(holder, found.dns_names)
         if found.dns_names:
             self._accounts[holder] = account
 
-    def _apply_release(self, address: IPv4Address, obj: Resource | None) -> None:
+    def _apply_release(self, address: Address, obj: Resource | None) -> None:
         self.releases.forget(address)
         if isinstance(obj, ReleasedAddress):
             self.releases.note(address, Release(obj.spec.account, obj.spec.released))
@@ -81,19 +82,19 @@ def _claim(obj: Resource | None) -> _Claim:
         case GWProxy(spec=spec, status=status):
             return _Claim(
                 account=obj.account,
-                public=() if spec.public_address is None else (spec.public_address,),
+                public=obj.addresses,
                 inside=[instance.inside_address for instance in status.instances],
                 dns_names=[endpoint.dns_name for endpoint in spec.endpoints],
             )
         case Quarantine(spec=held):
             return _Claim(
                 account=GatewayId.parse(held.gateway).account,
-                public=() if held.public_address is None else (held.public_address,),
+                public=both(held.public_address, held.alt_address),
                 inside=(held.inside_address,),
                 dns_names=held.dns_names,
             )
         case ReleasedAddress():
-            return _Claim(public=(IPv4Address(obj.name),))
+            return _Claim(public=(ip_address(obj.name),))
         case Tunnel(spec=tunnel):
             return _Claim(inside=(tunnel.inside_address,))
         case _:

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import ip_address
+
+from epic.model.values.addresses import Address
 
 # Everything in quotes that looks so, whatever the field: another version may call it otherwise.
-_ADDRESS = re.compile(rb'"(\d{1,3}(?:\.\d{1,3}){3})"')
+_ADDRESS = re.compile(rb'"(\d{1,3}(?:\.\d{1,3}){3}|[0-9A-Fa-f]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*)"')
 _DNS_NAME = re.compile(rb'"((?:[A-Za-z0-9_-]{1,63}\.)+[A-Za-z0-9-]{1,63})"')
 
 
@@ -16,7 +18,7 @@ _DNS_NAME = re.compile(rb'"((?:[A-Za-z0-9_-]{1,63}\.)+[A-Za-z0-9-]{1,63})"')
 class Salvaged:
     """Addresses and DNS names that are in an object."""
 
-    addresses: frozenset[IPv4Address]
+    addresses: frozenset[Address]
     dns_names: frozenset[str]
 
 
@@ -27,8 +29,8 @@ def salvage(value: bytes) -> Salvaged:
     return Salvaged(frozenset(addresses), frozenset(names))
 
 
-def _address(text: str) -> IPv4Address | None:
+def _address(text: str) -> Address | None:
     try:
-        return IPv4Address(text)
+        return ip_address(text)
     except ValueError:
         return None

@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 from datetime import datetime
-from ipaddress import IPv4Address
 from typing import ClassVar, Literal
 
 from epic.model.base import Condition, Kebab, Resource
+from epic.model.values.addresses import AnyAddress
 
 NodePhase = Literal["Joining", "Ready", "Cordoned", "Draining", "Removing"]
 
@@ -90,8 +90,9 @@ class QuarantineSpec(Kebab):
 
     gateway: str
     node: str
-    inside_address: IPv4Address
-    public_address: IPv4Address | None = None
+    inside_address: AnyAddress
+    public_address: AnyAddress | None = None
+    alt_address: AnyAddress | None = None
     dns_names: tuple[str, ...] = ()
     until: datetime
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -13,6 +13,7 @@ from epic.model.base import Camel, ClientRef, Condition, Kebab, Resource
 from epic.model.gatewayapi import (
     Endpoint,
     EndpointPort,
+    GatewayAddress,
     GatewaySpec,
     GRPCRouteSpec,
     HTTPRouteSpec,
@@ -24,7 +25,7 @@ from epic.model.gatewayapi import (
 )
 from epic.model.instances import ProxyInstance
 from epic.model.nodes import NodeStatus
-from epic.model.values.addresses import AnyAddress
+from epic.model.values.addresses import Address, AnyAddress, both
 from epic.model.values.keys import EpochKey
 from epic.model.values.limits import Items, Text
 from epic.model.values.naming import GUE_PORT, GatewayId, ObjectName
@@ -71,12 +72,16 @@ class AddressPool(Kebab):
     """Public addresses: `pool` is a CIDR or `FIRST-LAST`, inside `subnet`."""
 
     pool: str
-    subnet: IPv4Network
+    subnet: IPv4Network | IPv6Network
     aggregation: str = "default"
 
 
 class ServicePrefixSpec(Kebab):
-    """A ServicePrefix's pools; `alt_pool` is used when `public_pool` has no free address."""
+    """A ServicePrefix's pools.
+
+    An `alt_pool` of the same family is used when `public_pool` has no free address; of one of the other
+    family each gateway gets a second address.
+    """
 
     public_pool: AddressPool
     alt_pool: AddressPool | None = None
@@ -114,7 +119,10 @@ class EnvoyTemplate(Camel):
 
 
 class EndpointTemplate(Camel):
-    """How a gateway's DNS name is formed (Jinja2)."""
+    """How a gateway's DNS name is formed (Jinja2).
+
+    `record_type` decides nothing: there is a record for each address, of the type that its family has.
+    """
 
     dns_name: Annotated[str, Text(1000)] = (
         "{{ ClusterServiceName }}-{{ ClusterServiceNS }}-{{ Account }}{{ Distinct }}.example.net"
@@ -185,7 +193,10 @@ class NodeTunnelEndpoints(Kebab):
 
 
 class GWProxySpec(Kebab):
-    """A gateway. The client gives the first four fields; EPIC fills in the others."""
+    """A gateway. The client gives the first four fields; EPIC fills in the others.
+
+    `alt_address` is its second public address, of the other family, where its pool has both.
+    """
 
     client_ref: Annotated[ClientRef, Field(alias="clientRef")] = ClientRef()
     display_name: str = ""
@@ -193,13 +204,15 @@ class GWProxySpec(Kebab):
     gateway: GatewaySpec | None = None
     group: str = ""
     service_prefix: str = ""
-    public_address: IPv4Address | None = None
+    public_address: AnyAddress | None = None
+    alt_address: AnyAddress | None = None
     endpoints: tuple[DNSEndpoint, ...] = ()
     gue_tunnel_endpoints: dict[str, NodeTunnelEndpoints] = {}
 
 
 class GWProxyStatus(Kebab):
-    """Where a gateway runs and how it is. `service` is its number in the tunnel header.
+    """Where a gateway runs and how it is. `service` is its number in the tunnel header, `addresses` are its
+    public ones as the Gateway API lists them.
 
     Envoy knows the endpoints of `unmapped_cluster` by their own addresses, those of other clusters by
     mapped ones; it is the first cluster that had endpoints behind the gateway, and never changes.
@@ -209,6 +222,7 @@ class GWProxyStatus(Kebab):
     """
 
     service: int = 0
+    addresses: tuple[GatewayAddress, ...] = ()
     unmapped_cluster: str | None = None
     instances: tuple[ProxyInstance, ...] = ()
     unplaced: Annotated[int, Field(ge=0)] = 0
@@ -229,6 +243,11 @@ class GWProxy(Resource):
     def id(self) -> GatewayId:
         """The gateway id."""
         return GatewayId(self.account, self.name)
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """Its public addresses: none yet, one, or one of each family."""
+        return both(self.spec.public_address, self.spec.alt_address)
 
 
 AnyRouteSpec = HTTPRouteSpec | TCPRouteSpec | UDPRouteSpec | TLSRouteSpec | GRPCRouteSpec

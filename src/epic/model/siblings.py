@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from datetime import datetime
-from ipaddress import IPv4Address
 from typing import Annotated, ClassVar
 
 from pydantic import Field
@@ -64,7 +63,8 @@ class SiblingsSpec(Kebab):
     are those that nodes may have, the newest last.
     """
 
-    public_address: IPv4Address
+    public_address: AnyAddress
+    alt_address: AnyAddress | None = None
     siblings: tuple[Sibling, ...] = ()
     former: tuple[FormerSibling, ...] = ()
     keys: tuple[EpochKey, ...]

@@ -27,7 +27,7 @@ class Instance(_message.Message):
     GATEWAY_FIELD_NUMBER: _builtins.int
     ACCOUNT_FIELD_NUMBER: _builtins.int
     SERVICE_FIELD_NUMBER: _builtins.int
-    PUBLIC_ADDRESS_FIELD_NUMBER: _builtins.int
+    PUBLIC_ADDRESSES_FIELD_NUMBER: _builtins.int
     INSIDE_ADDRESS_FIELD_NUMBER: _builtins.int
     INTERFACE_FIELD_NUMBER: _builtins.int
     PORTS_FIELD_NUMBER: _builtins.int
@@ -41,8 +41,6 @@ class Instance(_message.Message):
     account: _builtins.str
     service: _builtins.int
     """Number of the gateway in the tunnel header."""
-    public_address: _builtins.str
-    """Shared by all instances of the gateway (anycast)."""
     inside_address: _builtins.str
     """Unique to this instance; source of its upstream connections."""
     interface: _builtins.str
@@ -64,6 +62,10 @@ class Instance(_message.Message):
     stays so.
     """
     @_builtins.property
+    def public_addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Shared by all instances of the gateway (anycast): one, or one of each family."""
+
+    @_builtins.property
     def ports(self) -> _containers.RepeatedCompositeFieldContainer[Global___Port]: ...
     def __init__(
         self,
@@ -71,7 +73,7 @@ class Instance(_message.Message):
         gateway: _builtins.str = ...,
         account: _builtins.str = ...,
         service: _builtins.int = ...,
-        public_address: _builtins.str = ...,
+        public_addresses: _abc.Iterable[_builtins.str] | None = ...,
         inside_address: _builtins.str = ...,
         interface: _builtins.str = ...,
         ports: _abc.Iterable[Global___Port] | None = ...,
@@ -84,7 +86,7 @@ class Instance(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "drain_seconds", b"drain_seconds", "draining", b"draining", "gateway", b"gateway", "hold", b"hold", "inside_address", b"inside_address", "inside_address6", b"inside_address6", "interface", b"interface", "ports", b"ports", "public_address", b"public_address", "revision", b"revision", "service", b"service", "unconnected", b"unconnected"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "drain_seconds", b"drain_seconds", "draining", b"draining", "gateway", b"gateway", "hold", b"hold", "inside_address", b"inside_address", "inside_address6", b"inside_address6", "interface", b"interface", "ports", b"ports", "public_addresses", b"public_addresses", "revision", b"revision", "service", b"service", "unconnected", b"unconnected"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -99,14 +101,17 @@ class Siblings(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     GATEWAY_FIELD_NUMBER: _builtins.int
-    PUBLIC_ADDRESS_FIELD_NUMBER: _builtins.int
+    PUBLIC_ADDRESSES_FIELD_NUMBER: _builtins.int
     SIBLINGS_FIELD_NUMBER: _builtins.int
     KEYS_FIELD_NUMBER: _builtins.int
     SIGNING_EPOCH_FIELD_NUMBER: _builtins.int
     gateway: _builtins.str
-    public_address: _builtins.str
     signing_epoch: _builtins.int
     """Epoch of the key that signs; all keys verify."""
+    @_builtins.property
+    def public_addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """As the instances have them."""
+
     @_builtins.property
     def siblings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Sibling]:
         """In the order in which a packet without a known owner tries them: draining ones first, newcomers last. The
@@ -123,14 +128,14 @@ class Siblings(_message.Message):
         self,
         *,
         gateway: _builtins.str = ...,
-        public_address: _builtins.str = ...,
+        public_addresses: _abc.Iterable[_builtins.str] | None = ...,
         siblings: _abc.Iterable[Global___Sibling] | None = ...,
         keys: _abc.Iterable[Global___Key] | None = ...,
         signing_epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["gateway", b"gateway", "keys", b"keys", "public_address", b"public_address", "siblings", b"siblings", "signing_epoch", b"signing_epoch"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gateway", b"gateway", "keys", b"keys", "public_addresses", b"public_addresses", "siblings", b"siblings", "signing_epoch", b"signing_epoch"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -3,25 +3,25 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address
-
 from epic.model.base import Metadata, now
 from epic.model.releases import ReleasedAddress, ReleaseSpec
 from epic.model.resources import GWProxy
+from epic.model.values.addresses import Address
 from epic.store.interface import Transaction
 
 
-def release_address(transaction: Transaction, proxy: GWProxy) -> ReleasedAddress | None:
-    """Note who had the address of a gateway that is gone; None: it had none."""
-    address = proxy.spec.public_address
-    if address is None:
-        return None
-    take_address(transaction, address)
+def release_addresses(transaction: Transaction, proxy: GWProxy) -> list[ReleasedAddress]:
+    """Note who had the addresses of a gateway that is gone."""
     spec = ReleaseSpec(account=proxy.account, released=now())
-    return transaction.create(ReleasedAddress(metadata=Metadata(name=str(address)), spec=spec))
+    for address in proxy.addresses:
+        take_address(transaction, address)
+    return [
+        transaction.create(ReleasedAddress(metadata=Metadata(name=str(address)), spec=spec))
+        for address in proxy.addresses
+    ]
 
 
-def take_address(transaction: Transaction, address: IPv4Address) -> None:
+def take_address(transaction: Transaction, address: Address) -> None:
     """Forget the release of the address: a gateway has it now."""
     if transaction.exists(ReleasedAddress, "", str(address)):
         transaction.delete(ReleasedAddress, "", str(address))

@@ -32,10 +32,10 @@ def relisted(proxy: GWProxy, spec: SiblingsSpec | None, nodes: Nodes) -> Sibling
     `nodes` are at least those of its instances, its siblings and its former siblings that exist.
     """
     here = living(proxy.status.instances, nodes, spec.siblings if spec is not None else ())
-    public, time = proxy.spec.public_address, now()
-    if public is None or (spec is None and not here):
+    time = now()
+    if not proxy.addresses or (spec is None and not here):
         return spec
-    before = spec if spec is not None else begin(public, time, new_secret())
+    before = spec if spec is not None else begin(proxy.addresses, time, new_secret())
     standing = [name for name, node in nodes.items() if stands(node)]
     return stamped(proxy.id, relist(before, here, standing, time, new_secret()))
 

@@ -23,7 +23,7 @@ from epic.model.nodes import Quarantine, QuarantineSpec
 from epic.model.resources import GWProxy, LBServiceGroup, Node, Tunnel
 from epic.model.values.naming import GatewayId
 from epic.reconcile.allocation import new_instances
-from epic.reconcile.releases import release_address
+from epic.reconcile.releases import release_addresses
 from epic.reconcile.revocation import revoke
 from epic.reconcile.siblings import delete_siblings, forget_node, release_node, relist_gateway
 from epic.reconcile.tunnels.tunnelling import Budget, work_off
@@ -160,8 +160,7 @@ class Turn:
             delete_siblings(self._transaction, gateway)
             proxy = self._world.proxies[gateway]
             self._delete(proxy)
-            released = release_address(self._transaction, proxy)
-            if released is not None:
+            for released in release_addresses(self._transaction, proxy):
                 self._world.note(released)
             log.info("gateway %s is gone", gateway)
 
@@ -217,6 +216,7 @@ class Turn:
             node=instance.node,
             inside_address=instance.inside_address,
             public_address=proxy.spec.public_address,
+            alt_address=proxy.spec.alt_address,
             dns_names=tuple(endpoint.dns_name for endpoint in proxy.spec.endpoints),
             until=now() + QUARANTINE,
         )

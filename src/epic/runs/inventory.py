@@ -103,7 +103,7 @@ def _instance(
         "gateway": str(proxy.id),
         "account": proxy.account,
         "node_id": proxy.id.envoy_node_id,
-        "public_address": str(proxy.spec.public_address),
+        "public_addresses": [str(address) for address in proxy.addresses],
         "inside_address": str(ipv4),
         "inside_address6": str(ipv6),
         "interface": instance_interface(str(proxy.id), ipv4),

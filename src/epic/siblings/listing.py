@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from ipaddress import IPv4Address
 
 from pydantic import SecretStr
 
@@ -70,11 +69,15 @@ def passes_on(node: Node) -> bool:
     return node.status.second_chance and not node.status.lost
 
 
-def begin(public: IPv4Address, time: datetime, secret: str) -> SiblingsSpec:
-    """A list with nobody in it; `secret` is its first key, 32 hexadecimal digits."""
+def begin(addresses: Sequence[Address], time: datetime, secret: str) -> SiblingsSpec:
+    """A list with nobody in it, of a gateway with these one or two public addresses.
+
+    `secret` is its first key, 32 hexadecimal digits.
+    """
     key = EpochKey(epoch=1, secret=SecretStr(secret))
     return SiblingsSpec(
-        public_address=public,
+        public_address=addresses[0],
+        alt_address=next(iter(addresses[1:]), None),
         keys=(key,),
         signing_epoch=1,
         signing_since=time,

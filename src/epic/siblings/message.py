@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from epic.model.siblings import SiblingsSpec
+from epic.model.values.addresses import both
 from epic.model.values.naming import GatewayId
 from epic.proto import epic_pb2
 from epic.siblings.listing import in_order
@@ -13,7 +14,7 @@ def message(gateway: GatewayId, spec: SiblingsSpec) -> epic_pb2.Siblings:
     """The list for all nodes in it: it is the same for each."""
     return epic_pb2.Siblings(
         gateway=str(gateway),
-        public_address=str(spec.public_address),
+        public_addresses=map(str, both(spec.public_address, spec.alt_address)),
         siblings=[
             epic_pb2.Sibling(
                 node=s.node,

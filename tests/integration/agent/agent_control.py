@@ -46,6 +46,7 @@ from epic.proto import epic_pb2, epic_pb2_grpc
 NODE = "epic1"
 GATEWAY = "shop.web"
 PUBLIC, INSIDE = IPv4Address("203.0.113.7"), IPv4Address("100.64.0.1")
+PUBLIC6 = IPv6Address("2001:db8::7")
 INSIDE6 = IPv6Address("fd65:7069:6300::6440:1")
 INTERFACE = instance_interface(GATEWAY, INSIDE)
 TUNNEL_ID, SERVICE, KEY = 7, 3, bytes(range(16))
@@ -71,6 +72,7 @@ class Gateway:
     """Of a gateway that is being drained."""
     keys: Keys = ((1, KEY),)
     signing: int = 1
+    publics: tuple[IPv4Address | IPv6Address, ...] = (PUBLIC,)
     declared: str = "192.168.50.11"
     """Address of the tunnel's far end."""
 
@@ -86,7 +88,7 @@ class Gateway:
             ENDPOINT: {f"{self.id}/{e.address}": versioned(e) for e in endpoints},
             CLUSTER: {f"{self.id}/backend": versioned(_cluster())},
             LOAD_ASSIGNMENT: {f"{self.id}/backend": versioned(_assignment(backends))},
-            LISTENER: {f"{self.id}/http": versioned(_listener(self.broken, self.port))},
+            LISTENER: {f"{self.id}/http": versioned(_listener(self.publics, self.broken, self.port))},
             ROUTE_CONFIGURATION: {f"{self.id}/http": versioned(_route(self.forward))},
         }
 
@@ -95,7 +97,7 @@ class Gateway:
             gateway=self.id,
             account="shop",
             service=SERVICE,
-            public_address=str(PUBLIC),
+            public_addresses=map(str, self.publics),
             inside_address=str(INSIDE),
             inside_address6=str(INSIDE6),
             interface=instance_interface(self.id, INSIDE),
@@ -124,11 +126,16 @@ def snapshot(*backends: str) -> Snapshot:
     return Gateway().snapshot(*backends)
 
 
-def with_siblings(content: Snapshot, *nodes: str, keys: Keys = ((1, KEY),)) -> Snapshot:
+def with_siblings(
+    content: Snapshot,
+    *nodes: str,
+    keys: Keys = ((1, KEY),),
+    publics: tuple[IPv4Address | IPv6Address, ...] = (PUBLIC,),
+) -> Snapshot:
     """The same, with siblings on these nodes, each `NAME ADDRESS`, in this order and with these indexes."""
     siblings = epic_pb2.Siblings(
         gateway=GATEWAY,
-        public_address=str(PUBLIC),
+        public_addresses=map(str, publics),
         siblings=[
             epic_pb2.Sibling(node=name, index=index, address=address)
             for index, (name, address) in enumerate(node.split() for node in nodes)
@@ -169,7 +176,7 @@ def _assignment(backends: tuple[str, ...]) -> Message:
     return ParseDict(data, endpoint_pb2.ClusterLoadAssignment())
 
 
-def _listener(broken: bool, port: int) -> Message:
+def _listener(publics: tuple[IPv4Address | IPv6Address, ...], broken: bool, port: int) -> Message:
     manager = {
         "@type": f"{_EXTENSIONS}.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "http",
@@ -183,10 +190,12 @@ def _listener(broken: bool, port: int) -> Message:
     }
     chain = {"filters": [{"name": "http", "typed_config": manager}]}
     # An address that the instance does not have: no socket can be bound to it.
-    address = "198.51.100.1" if broken else str(PUBLIC)
+    hosts = ["198.51.100.1"] if broken else list(map(str, publics))
+    first, *more = [{"socket_address": {"address": host, "port_value": port}} for host in hosts]
     data = {
         "name": "http",
-        "address": {"socket_address": {"address": address, "port_value": port}},
+        "address": first,
+        "additional_addresses": [{"address": address} for address in more],
         "filter_chains": [chain],
     }
     return ParseDict(data, listener_pb2.Listener())

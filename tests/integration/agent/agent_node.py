@@ -26,6 +26,7 @@ from agent_control import (
     KEY,
     NODE,
     PUBLIC,
+    PUBLIC6,
     TUNNEL_ID,
     Control,
     write_certificates,
@@ -44,6 +45,7 @@ ADS_PORT = 18000
 AGENT_ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT / "src")}
 UNDERLAY, FAR = "172.30.11.2", "172.30.11.1"
 UNDERLAY6, FAR6 = "fd00:11::2", "fd00:11::1"
+CLIENTS6 = "2001:db8:20::"
 
 
 def _instances() -> ModuleType:
@@ -151,16 +153,27 @@ class Node:
         except AssertionError:
             return False
 
+    def add_ipv6(self) -> None:
+        """The client has IPv6, and the node forwards it (gateway_node_forward_ipv6)."""
+        self.node.sysctl("conf/all/forwarding", 1, "ipv6")
+        self.node.run(f"ip addr add {CLIENTS6}1/64 dev cl0 nodad")
+        self.client.run(
+            f"ip addr add {CLIENTS6}2/64 dev up0 nodad", f"ip -6 route add default via {CLIENTS6}1"
+        )
+
     def add_instance(self) -> None:
         """What the unit epic-netns@ does."""
         self.node.veth(INTERFACE, self.instance, "eth0")
         self.node.run(
+            f"ip link set {INTERFACE} address 02:00:00:00:00:01",
             f"ip addr add 169.254.0.1/32 dev {INTERFACE}",
             f"ip route replace {PUBLIC}/32 dev {INTERFACE} proto 50 table 200",
             f"ip route replace {INSIDE}/32 dev {INTERFACE} proto 50 table 200",
         )
         self.instance.run(
+            "ip link set eth0 address 02:00:00:00:00:02",
             f"ip addr replace {PUBLIC}/32 dev lo",
+            f"ip addr replace {PUBLIC6}/128 dev lo",
             f"ip addr add {INSIDE}/32 dev eth0",
             "ip route add default via 169.254.0.1 dev eth0 onlink",
             "ip link set eth0 mtu 1432",
@@ -198,7 +211,7 @@ class Node:
         """Start the instance's Envoy with the bootstrap that playbook runs write."""
         module = _instances()
         instance = module.Instance(
-            *(GATEWAY, "shop", f"epic-{GATEWAY}", str(PUBLIC), str(INSIDE), str(INSIDE6), INTERFACE),
+            *(GATEWAY, "shop", f"epic-{GATEWAY}", [str(PUBLIC)], str(INSIDE), str(INSIDE6), INTERFACE),
             *(1432, "1.40.0", 1),
         )
         text = json.dumps(module.bootstrap(instance))
@@ -235,9 +248,14 @@ class Node:
         """Whether the flag route stands."""
         return f"blackhole {PUBLIC} proto 50" in self.node.run("ip route show table main")
 
-    def ports(self) -> str:
+    def is_announced6(self) -> bool:
+        """The same of IPv6."""
+        found = self.node.run("ip -6 route show table main proto 50")
+        return f"blackhole {PUBLIC6} " in found
+
+    def ports(self, table: str = "gateway_ports") -> str:
         """The set of open ports, as nft prints it."""
-        return self.node.run("nft list set inet epic gateway_ports")
+        return self.node.run(f"nft list set inet epic {table}")
 
     def filters(self) -> str:
         """The programs on the instance's interface."""
@@ -254,7 +272,14 @@ class Node:
 
     def get(self) -> str:
         """The body of the reply to a request from the client; empty when there is none."""
-        command = ["curl", "-sS", "--max-time", "2", f"http://{PUBLIC}/"]
+        return self._get(str(PUBLIC))
+
+    def get6(self) -> str:
+        """The same by IPv6."""
+        return self._get(f"[{PUBLIC6}]")
+
+    def _get(self, host: str) -> str:
+        command = ["curl", "-sS", "--max-time", "2", "--globoff", f"http://{host}/"]
         with self.client:
             return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 

@@ -72,6 +72,41 @@ def test_an_instance_has_one_ipv6_address_and_asks_nobody_for_its_next_hop() -> 
     assert ipv6(host(unit("up"), *STATE)) == WHOLE
 
 
+def test_what_comes_for_its_public_addresses_reaches_it_and_asks_nobody() -> None:
+    """IPv6, too: whoever sends to an address of it needs no answer to be found on the link."""
+    public6, client6 = "2001:db8::7", "2001:db8:1::1"
+    ask = f"ping -c 1 -W 5 -I {client6} {public6} >/dev/null && echo 1"
+    found = host(
+        "ip link set lo up",
+        f"ip address add {client6}/128 dev lo",
+        "ip -6 rule add pref 100 lookup 200",
+        unit("up"),
+        ask,
+        "ip -j route show table 200 | tr -d '\\n'; echo",
+        "ip -6 -j route show table 200 | tr -d '\\n'; echo",
+        unit("down"),
+        "ip -6 -j route show table 200 | tr -d '\\n'; echo",
+        PUBLIC=f"{PUBLIC} {public6}",
+    )
+    assert found[0] == 1
+    assert [{route["dst"] for route in routes} for routes in found[1:]] == [
+        {PUBLIC, INSIDE},
+        {public6},
+        set(),
+    ]
+
+
+def test_a_link_too_small_for_its_ipv6_address_is_refused_with_the_reason() -> None:
+    found = host(
+        f"! {unit('up')} 2>/run/refusal",
+        "grep -c 'MTU of 1200 is too small for the IPv6 address' /run/refusal",
+        "ip -j link show type veth",
+        PUBLIC="2001:db8::7",
+        MTU="1200",
+    )
+    assert found == [1, []]
+
+
 def test_no_router_and_no_neighbour_can_give_it_another_address() -> None:
     settings = ("accept_ra", "autoconf", "router_solicitations", "dad_transmits", "disable_ipv6")
     read = [f"ip netns exec epic-{GATEWAY} cat /proc/sys/net/ipv6/conf/eth0/{name}" for name in settings]

@@ -54,10 +54,10 @@ class Admin(threading.Thread):
                 client.sendall(b"HTTP/1.1 200 OK\r\n\r\nOK\n")
 
 
-def withdraw(node: Namespace, socket_path: Path) -> float:
+def withdraw(node: Namespace, socket_path: Path, *addresses: str) -> float:
     """Run epic-withdraw; the seconds it took."""
     begin = time.monotonic()
-    node.run(f"python3 -IS {ROLE / 'epic-withdraw'} {PUBLIC} {socket_path}")
+    node.run(f"python3 -IS {ROLE / 'epic-withdraw'} {socket_path} {' '.join(addresses or (PUBLIC,))}")
     return time.monotonic() - begin
 
 
@@ -151,3 +151,15 @@ def test_what_the_unit_runs_after_envoy_removes_just_the_gateways_route(node: Na
         node.run(command.replace("${PUBLIC}", shlex.quote(PUBLIC)))
     assert announced(node) == {OTHER}
     assert node.run("ip route show proto static") != ""
+
+
+def test_all_addresses_of_a_gateway_go(node: Namespace, tmp_path: Path) -> None:
+    node.run(
+        "ip -6 route add blackhole 2001:db8::7 proto 50", "ip -6 route add blackhole 2001:db8::8 proto 50"
+    )
+    admin = Admin(tmp_path / "admin.sock")
+    withdraw(node, admin.path, PUBLIC, "2001:db8::7")
+    assert admin.requests == ["POST /healthcheck/fail HTTP/1.1"]
+    assert announced(node) == {OTHER}
+    left = node.run("ip -6 route show proto 50").splitlines()
+    assert [line.split()[1] for line in left] == ["2001:db8::8"]

@@ -22,7 +22,7 @@ INSTANCE = {
     "gateway": "root.web",
     "account": "root",
     "node_id": "epic-root.web",
-    "public_address": "203.0.113.7",
+    "public_addresses": ["203.0.113.7"],
     "inside_address": "100.64.0.1",
     "inside_address6": "fd65:7069:6300::6440:1",
     "interface": "epg644000012b86",

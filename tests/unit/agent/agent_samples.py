@@ -19,7 +19,7 @@ from epic.model.values.naming import instance_interface
 from epic.proto import epic_pb2
 
 KEY = bytes(range(16))
-PUBLIC = IPv4Address("203.0.113.7")
+PUBLIC, PUBLIC6 = IPv4Address("203.0.113.7"), IPv6Address("2001:db8::7")
 INSIDE, INSIDE6 = IPv4Address("100.64.0.1"), IPv6Address("fd65:7069:6300::6440:1")
 A, B = IPv4Address("192.168.50.11"), IPv4Address("192.168.50.12")
 C = IPv6Address("fd00:10::12")
@@ -45,7 +45,7 @@ def six_of(inside: IPv4Address) -> IPv6Address:
 def instance(gateway: str = WEB, inside: IPv4Address = INSIDE, public: IPv4Address = PUBLIC) -> Instance:
     ports = frozenset({Element(public, "tcp", 80)})
     interface = instance_interface(gateway, inside)
-    return Instance(gateway, public, inside, six_of(inside), interface, ports, "r1")
+    return Instance(gateway, (public,), inside, six_of(inside), interface, ports, "r1")
 
 
 def tunnel(id_: int = 7, gateway: str = WEB, inside: IPv4Address = INSIDE) -> Tunnel:
@@ -88,7 +88,7 @@ def instance_message(**changes: object) -> epic_pb2.Instance:
         "gateway": WEB,
         "account": "shop",
         "service": 3,
-        "public_address": str(PUBLIC),
+        "public_addresses": [str(PUBLIC)],
         "inside_address": str(INSIDE),
         "inside_address6": str(INSIDE6),
         "interface": INTERFACE,
@@ -128,7 +128,7 @@ def siblings_message(**changes: object) -> epic_pb2.Siblings:
     """Three siblings; this node is epic1, and epic3 drains."""
     fields: dict[str, object] = {
         "gateway": WEB,
-        "public_address": str(PUBLIC),
+        "public_addresses": [str(PUBLIC)],
         "siblings": SIBLINGS,
         "keys": [epic_pb2.Key(epoch=3, secret=KEY)],
         "signing_epoch": 3,

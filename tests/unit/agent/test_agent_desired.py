@@ -222,7 +222,7 @@ GARBAGE = Versioned("1", CLUSTER, b"\xff\xff")
     [
         pytest.param(INSTANCE, named(x=instance_message()), "must be shop.web", id="other name"),
         pytest.param(
-            INSTANCE, of_web(instance_message(public_address="")), "Instance shop.web", id="address"
+            INSTANCE, of_web(instance_message(public_addresses=[""])), "Instance shop.web", id="address"
         ),
         pytest.param(
             INSTANCE, of_web(instance_message(inside_address6="")), "Instance shop.web", id="no IPv6 address"

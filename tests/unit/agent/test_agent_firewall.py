@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import stat
 import subprocess
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, ip_address
 from pathlib import Path
 
 import pytest
@@ -28,6 +28,14 @@ def test_changes_are_one_script_that_deletes_before_it_adds() -> None:
     assert commands([new], [old]) == (
         "delete element inet epic gateway_ports { 203.0.113.1 . tcp . 80 }\n"
         "add element inet epic gateway_ports { 203.0.113.1 . tcp . 81 }\n"
+    )
+
+
+def test_elements_of_each_family_are_in_a_set_of_their_own() -> None:
+    both = [Element(ip_address(text), "tcp", 80) for text in ("2001:db8::1", "203.0.113.1")]
+    assert commands(both, []) == (
+        "add element inet epic gateway_ports { 203.0.113.1 . tcp . 80 }\n"
+        "add element inet epic gateway_ports6 { 2001:db8::1 . tcp . 80 }\n"
     )
 
 

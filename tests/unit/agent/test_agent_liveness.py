@@ -163,7 +163,7 @@ def beating(*gateways: str) -> tuple[Heartbeat, Sent, SecondChance]:
     """The heartbeat of epic1, with the siblings epic2 and epic3 of each gateway."""
     chance = SecondChance(None, "epic1")  # type: ignore[arg-type]
     lists = [read_siblings(siblings_message(gateway=gateway), "v1") for gateway in gateways]
-    chance._wanted.change({s.gateway: replace(s, public=PUBLIC + n) for n, s in enumerate(lists)})
+    chance._wanted.change({s.gateway: replace(s, publics=(PUBLIC + n,)) for n, s in enumerate(lists)})
     chance.applied = dict.fromkeys(gateways, "v1")
     sent = Sent()
     return Heartbeat("epic1", chance, sent.send, sent.changed), sent, chance

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from agent_samples import PUBLIC, WEB, instance
+from agent_samples import PUBLIC, PUBLIC6, WEB, instance
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 
@@ -80,7 +80,7 @@ def test_an_envoy_that_died_starts_anew() -> None:
     assert not is_announced(step(replace(dead, ready=True, connected=True), 201, "r1"), 201)
 
 
-ADDRESSES = {WEB: PUBLIC}
+ADDRESSES = {WEB: (PUBLIC,)}
 PROGRAMMED = Preconditions(programmed={WEB})
 
 
@@ -90,6 +90,14 @@ def planned(envoy: Envoy, preconditions: Preconditions = PROGRAMMED, *, stands: 
         ADDRESSES, {WEB: envoy}, preconditions, {PUBLIC} if stands else set(), 100
     )
     return "add" if add else "remove" if remove else ""
+
+
+def test_of_two_addresses_the_one_that_does_not_stand_is_announced_and_both_go_together() -> None:
+    addresses = {WEB: (PUBLIC, PUBLIC6)}
+    serving = plan_announcements(addresses, {WEB: SERVING}, PROGRAMMED, {PUBLIC}, 100)
+    assert serving == ({PUBLIC6}, set())
+    dead = plan_announcements(addresses, {WEB: Envoy(asked=True)}, PROGRAMMED, {PUBLIC, PUBLIC6}, 100)
+    assert dead == (set(), {PUBLIC, PUBLIC6})
 
 
 def test_a_serving_gateway_is_announced_when_it_is_programmed() -> None:

@@ -19,6 +19,7 @@ from agent_samples import (
     INTERFACE,
     KEY,
     PUBLIC,
+    PUBLIC6,
     SIBLINGS,
     WEB,
     instance,
@@ -94,7 +95,7 @@ def siblings(version: str = "v1", **changes: object) -> Siblings:
     return read_siblings(siblings_message(**changes), version)
 
 
-BANK = siblings(gateway="bank.web", public_address=str(OTHER))
+BANK = siblings(gateway="bank.web", public_addresses=[str(OTHER)])
 
 
 def test_the_programs_get_the_siblings_in_the_order_of_the_control_plane() -> None:
@@ -185,7 +186,7 @@ def test_of_gateways_that_nothing_was_said_of_nothing_is_looked_at() -> None:
 def test_many_gateways_are_set_in_parts() -> None:
     node = Node()
     names = {f"shop.g{n}": str(OTHER + n) for n in range(100)}
-    many = {name: siblings(gateway=name, public_address=public) for name, public in names.items()}
+    many = {name: siblings(gateway=name, public_addresses=[public]) for name, public in names.items()}
     node.chance.take(many, {}, whole=True, may_delete=True)
     assert node.chance.work()
     assert 0 < len(node.calls()) < 50
@@ -262,6 +263,21 @@ def test_the_version_that_is_told_is_the_one_that_the_programs_have() -> None:
     node.programs.refuses.clear()
     assert node.sync(siblings("v2", siblings=SIBLINGS[1:]))
     assert (node.chance.applied, node.chance.problems) == ({WEB: "v2"}, ())
+
+
+def test_a_gateway_with_two_addresses_is_known_by_both_and_to_be_so_when_both_are_set() -> None:
+    node = Node()
+    both = siblings(public_addresses=[str(PUBLIC), str(PUBLIC6)])
+    node.programs.refuses.add(PUBLIC6)
+    assert not node.sync(both)
+    assert node.chance.applied == {WEB: "unknown"}
+    node.programs.refuses.clear()
+    assert node.sync(both)
+    assert node.programs.entries.keys() == {PUBLIC, PUBLIC6}
+    assert node.programs.entries[PUBLIC] == node.programs.entries[PUBLIC6]
+    assert node.chance.applied == {WEB: "v1"}
+    node.sync(siblings("v2"))
+    assert (node.programs.entries.keys(), node.chance.applied) == ({PUBLIC}, {WEB: "v2"})
 
 
 def test_one_gateway_that_cannot_be_set_stops_no_other() -> None:

@@ -22,7 +22,7 @@ from epic.proto import epic_pb2
     ("message", "why"),
     [
         (siblings_message(gateway="no gateway"), "gateway"),
-        (siblings_message(public_address="web"), "web"),
+        (siblings_message(public_addresses=["web"]), "web"),
         (siblings_message(siblings=[SIBLINGS[0], SIBLINGS[0]]), "the same index"),
         (
             siblings_message(siblings=[epic_pb2.Sibling(node="a", index=16, address="192.0.2.1")]),

@@ -168,7 +168,7 @@ async def test_ports_count_once_for_each_that_is_open(tenant: httpx.AsyncClient)
         (
             {"envoy-template": {"envoyResources": {"routes": [{"name": "a", "value": "{{ nope }}: ["}]}}},
             "group.spec.envoy-template.envoyResources.routes.0: template 'a': there is no nope; it may use "
-            "Clusters, GatewayProtocol, Port, PortName, Protocol, PublicAddress, PureLBServiceName, "
+            "AltAddress, Clusters, GatewayProtocol, Port, PortName, Protocol, PublicAddress, PureLBServiceName, "
             "ServiceName, ServiceNamespace, VirtualHosts",
         ),
         (

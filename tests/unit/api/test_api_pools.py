@@ -8,9 +8,11 @@ from typing import Any
 import httpx
 import pytest
 from api_requests import API, PROXIES, proxy_body
+from life_plant import Plant
 
 from epic.cache.store import CachedStore
 from epic.model.gatewayapi import GatewayAddress
+from epic.model.releases import ReleasedAddress
 from epic.model.resources import GWProxy
 
 DEFAULT = f"{API}/service-prefixes/default"
@@ -122,6 +124,48 @@ async def test_an_address_that_it_cannot_have_keeps_nothing_else_from_being_chan
     body["proxy"]["spec"]["gateway"]["addresses"] = []
     found = (await tenant.put(path, json=body)).json()["proxy"]
     assert conditions(found)["Programmed"] == ("Unknown", "Pending")
+
+
+DUAL = {
+    "public-pool": {"pool": "203.0.113.10-203.0.113.13", "subnet": "203.0.113.0/24"},
+    "alt-pool": {"pool": "2001:db8::10-2001:db8::ffff", "subnet": "2001:db8::/64", "aggregation": "/128"},
+}
+
+
+async def test_gateway_of_a_pool_with_both_families_gets_an_address_of_each(
+    admin: httpx.AsyncClient, store: CachedStore, plant: Plant
+) -> None:
+    pool = f"{API}/service-prefixes/default"
+    assert (await admin.put(pool, json={"service-prefix": {"spec": DUAL}})).status_code == 302
+    created = await admin.post(PROXIES, json=asking("U1", "2001:db8::77"))
+    found = created.json()["proxy"]
+    assert (found["spec"]["public-address"], found["spec"]["alt-address"]) == ("203.0.113.10", "2001:db8::77")
+    assert found["status"]["addresses"] == [
+        {"type": "IPAddress", "value": "203.0.113.10"},
+        {"type": "IPAddress", "value": "2001:db8::77"},
+    ]
+    name = found["spec"]["endpoints"][0]["dnsName"]
+    assert [(e["dnsName"], e["recordType"], e["targets"]) for e in found["spec"]["endpoints"]] == [
+        (name, "A", ["203.0.113.10"]),
+        (name, "AAAA", ["2001:db8::77"]),
+    ]
+    taken = await admin.post(PROXIES, json=asking("U2", "2001:db8::77"))
+    assert (taken.status_code, taken.json()["reason"]) == (409, "AddressNotUsable")
+    refused = await admin.put(pool, json={"service-prefix": {"spec": {"public-pool": DUAL["public-pool"]}}})
+    assert (refused.status_code, "has the address 2001:db8::77" in refused.json()["error"]) == (409, True)
+    plant.settle()
+    await admin.delete(created.headers["location"])
+    plant.settle(turns=30)
+    assert {released.name for released in store.list(ReleasedAddress)} == {"203.0.113.10", "2001:db8::77"}
+
+
+async def test_gateway_may_have_an_ipv6_address_only(admin: httpx.AsyncClient) -> None:
+    pool = f"{API}/service-prefixes/default"
+    await admin.put(pool, json={"service-prefix": {"spec": {"public-pool": DUAL["alt-pool"]}}})
+    found = (await admin.post(PROXIES, json=proxy_body())).json()["proxy"]["spec"]
+    assert found["public-address"] == "2001:db8::10"
+    assert "alt-address" not in found or found["alt-address"] is None
+    assert [(e["recordType"], e["targets"]) for e in found["endpoints"]] == [("AAAA", ["2001:db8::10"])]
 
 
 def conditions(proxy: dict[str, Any]) -> dict[str, tuple[str, str]]:

@@ -18,7 +18,7 @@ from epic.model.values.naming import GatewayId
 ROUTING = Routing(
     gateway=GatewayId("root", "U1"),
     display_name="",
-    public_address=IPv4Address("203.0.113.1"),
+    addresses=(IPv4Address("203.0.113.1"),),
     ports=(Port(80, "HTTP"),),
     clusters=(Cluster("svc", 80),),
 )

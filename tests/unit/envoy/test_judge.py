@@ -35,8 +35,8 @@ def bundle(
 ) -> Bundle:
     http = Port(80, "HTTP", virtual_hosts=(VirtualHost("*", routes),))
     ports = (http, Port(81, "TCP", backends=SHARE)) if tcp else (http,)
-    address = IPv4Address("203.0.113.1")
-    routing = Routing(GatewayId("root", name), "", address, ports, (Cluster("svc", 80),))
+    addresses = (IPv4Address("203.0.113.1"),)
+    routing = Routing(GatewayId("root", name), "", addresses, ports, (Cluster("svc", 80),))
     return build(routing, templates or EnvoyResources())
 
 
@@ -114,7 +114,7 @@ def test_of_hostnames_with_nothing_new_none_is_shown() -> None:
     hosts = [VirtualHost(f"h{number}.example", (route("/a"),)) for number in range(9)]
     hosts[4] = VirtualHost("h4.example", (route("/a"), HTTPRoute("none", "Exact", "/b", (), ())))
     ports = (Port(80, "HTTP", virtual_hosts=tuple(hosts)),)
-    routing = Routing(GatewayId("root", "U1"), "", IPv4Address("203.0.113.1"), ports, ())
+    routing = Routing(GatewayId("root", "U1"), "", (IPv4Address("203.0.113.1"),), ports, ())
     (found,) = sample(build(routing, EnvoyResources())).routes.values()
     assert [(host.name, len(host.routes)) for host in found.virtual_hosts] == [
         ("host/h0.example", 1),

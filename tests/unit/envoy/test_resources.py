@@ -30,7 +30,7 @@ def routing(path: str = "/", address: str = "203.0.113.1") -> Routing:
     return Routing(
         gateway=GatewayId("root", "U1"),
         display_name="",
-        public_address=IPv4Address(address),
+        addresses=(IPv4Address(address),),
         ports=(Port(80, "HTTP", virtual_hosts=(VirtualHost("*", (route,)),)),),
         clusters=(Cluster("svc", 80),),
     )

@@ -67,10 +67,10 @@ def test_flags_and_what_is_in_a_map_count() -> None:
 
 
 def test_what_is_packed_counts_too() -> None:
-    address, share = IPv4Address("203.0.113.1"), WeightedCluster("a", 1)
+    addresses, share = (IPv4Address("203.0.113.1"),), WeightedCluster("a", 1)
 
     def of(port: Port) -> str:
-        return shape_of(build_listener(port, address))
+        return shape_of(build_listener(port, addresses))
 
     assert of(Port(80, "HTTP")) == of(Port(81, "HTTP"))
     assert of(Port(80, "HTTP")) != of(Port(80, "TCP"))

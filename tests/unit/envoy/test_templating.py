@@ -67,8 +67,8 @@ def test_a_faulty_template_is_refused_with_its_name(text: str, fault: str) -> No
 
 
 def test_templates_may_use_just_what_they_are_given() -> None:
-    address = IPv4Address("203.0.113.1")
-    routing = Routing(GatewayId("shop", "gw"), "shop", address, (Port(80, "HTTP"),), (Cluster("web", 80),))
+    addresses = (IPv4Address("203.0.113.1"),)
+    routing = Routing(GatewayId("shop", "gw"), "shop", addresses, (Port(80, "HTTP"),), (Cluster("web", 80),))
     mine = (Template(name="mine", value=""),)
     templates = EnvoyResources(clusters=mine, listeners=mine, routes=mine)
     given = {task.kind: task.variables.keys() for task in tasks(routing, templates)}
@@ -80,7 +80,7 @@ def test_templates_may_use_just_what_they_are_given() -> None:
     [
         ("name: {{ ClusterName", "in line 1"),
         ("a\nb: {% nonsense %}", "unknown tag 'nonsense'. in line 2"),
-        ("name: {{ PortName }}", "there is no PortName; it may use ClusterName, PublicAddress"),
+        ("name: {{ PortName }}", "there is no PortName; it may use AltAddress, ClusterName, PublicAddress"),
     ],
 )
 def test_what_is_no_template_is_found_without_rendering_it(text: str, fault: str) -> None:
@@ -97,7 +97,7 @@ def test_a_route_that_is_for_many_hostnames_has_its_variables_once() -> None:
     found = HTTPRoute("r", "Exact", "/", (), ())
     hosts = (VirtualHost("a", (found,)), VirtualHost("b", (found,)))
     ports = (Port(80, "HTTP", virtual_hosts=hosts),)
-    routing = Routing(GatewayId("shop", "gw"), "shop", IPv4Address("203.0.113.1"), ports, ())
+    routing = Routing(GatewayId("shop", "gw"), "shop", (IPv4Address("203.0.113.1"),), ports, ())
     (task,) = tasks(routing, EnvoyResources(routes=(Template(name="mine", value=""),)))
     rendered = task.variables["VirtualHosts"]
     assert isinstance(rendered, list)

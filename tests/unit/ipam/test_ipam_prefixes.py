@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, ip_network
 
 import pytest
 
 from epic.errors import Conflict, Exhausted, Invalid
 from epic.ipam.book import AddressBook
 from epic.ipam.networks import DEFAULT_POOLS, PlatformNetworks
-from epic.ipam.prefixes import check_kept, check_node_addresses, check_prefix, choose_address
+from epic.ipam.prefixes import check_kept, check_node_addresses, check_prefix, choose_addresses
 from epic.ipam.ranges import parse_range
 from epic.ipam.releases import Asker, Releases
 from epic.model.gatewayapi import GatewayAddress
@@ -34,7 +34,8 @@ ASKER = Asker("a", datetime(2026, 1, 1, tzinfo=UTC))
 
 def prefix(name: str, pool: str, alt: str = "", aggregation: str = "default") -> ServicePrefix:
     def written(text: str) -> dict[str, str]:
-        subnet = str(IPv4Network(f"{text.partition('-')[0].partition('/')[0]}/24", strict=False))
+        first = text.partition("-")[0].partition("/")[0]
+        subnet = str(ip_network(f"{first}/{64 if ':' in first else 24}", strict=False))
         return {"pool": text, "subnet": subnet, "aggregation": aggregation}
 
     spec = {"public-pool": written(pool)} | ({"alt-pool": written(alt)} if alt else {})
@@ -121,11 +122,11 @@ def test_alternative_pool_is_used_when_the_first_is_full() -> None:
     book, pools = AddressBook(), prefix("p", "203.0.113.1/32", "203.0.113.9/32")
     got = []
     for gateway in range(2):
-        got.append(choose_address(pools, book, Releases(), (), ASKER))
+        got += choose_addresses(pools, book, Releases(), (), ASKER)
         book.hold(gateway, got[-1:])
     assert [str(address) for address in got] == ["203.0.113.1", "203.0.113.9"]
     with pytest.raises(Exhausted, match="address pool 'p'"):
-        choose_address(pools, book, Releases(), (), ASKER)
+        choose_addresses(pools, book, Releases(), (), ASKER)
 
 
 def ask(*values: str, type_: str = "IPAddress") -> list[GatewayAddress]:
@@ -134,23 +135,68 @@ def ask(*values: str, type_: str = "IPAddress") -> list[GatewayAddress]:
 
 def test_gateway_gets_the_address_that_it_asks_for() -> None:
     book, pools = AddressBook(), prefix("p", "203.0.113.0/28", "198.51.100.7/32")
-    assert choose_address(pools, book, Releases(), ask("198.51.100.7"), ASKER) == IPv4Address("198.51.100.7")
-    assert choose_address(pools, book, Releases(), ask(""), ASKER) == IPv4Address("203.0.113.0")
+    assert choose(pools, book, ask("198.51.100.7")) == ["198.51.100.7"]
+    assert choose(pools, book, ask("")) == ["203.0.113.0"]
     book.hold("g", [IPv4Address("203.0.113.5")])
     with pytest.raises(Conflict, match=r"203\.0\.113\.5 is not free"):
-        choose_address(pools, book, Releases(), ask("203.0.113.5"), ASKER)
+        choose(pools, book, ask("203.0.113.5"))
 
 
 @pytest.mark.parametrize(
     ("requested", "why"),
     [
         (ask("192.0.2.1"), r"does not have the address 192\.0\.2\.1"),
-        (ask("203.0.113.1", "203.0.113.2"), "a gateway has one"),
-        (ask("2001:db8::1"), "gateways have IPv4 addresses"),
+        (ask("203.0.113.1", "203.0.113.2"), r"203\.0\.113\.1 and 203\.0\.113\.2 .* one address of a family"),
+        (ask("2001:db8::1"), r"does not have the address 2001:db8::1"),
         (ask("nonsense"), r"addresses\.0\.value: 'nonsense' is not"),
         (ask("x.example", type_="Hostname"), "'Hostname' is not served"),
     ],
 )
 def test_what_cannot_be_had_is_refused(requested: list[GatewayAddress], why: str) -> None:
     with pytest.raises(Invalid, match=why):
-        choose_address(prefix("p", "203.0.113.0/28"), AddressBook(), Releases(), requested, ASKER)
+        choose(prefix("p", "203.0.113.0/28"), AddressBook(), requested)
+
+
+def choose(pools: ServicePrefix, book: AddressBook, requested: list[GatewayAddress]) -> list[str]:
+    return [str(address) for address in choose_addresses(pools, book, Releases(), requested, ASKER)]
+
+
+DUAL = prefix("p", "2001:db8::/64", "203.0.113.0/28")
+
+
+def test_gateway_gets_an_address_of_each_family_that_of_the_public_pool_first() -> None:
+    book = AddressBook()
+    assert choose(DUAL, book, []) == ["2001:db8::", "203.0.113.0"]
+    assert choose(prefix("p", "203.0.113.0/28", "2001:db8::/64"), book, []) == ["203.0.113.0", "2001:db8::"]
+    assert choose(prefix("p", "2001:db8::/64"), book, []) == ["2001:db8::"]
+
+
+def test_it_may_ask_for_both_or_for_one_of_them() -> None:
+    book = AddressBook()
+    both = ask("203.0.113.7", "2001:db8::7:7")
+    assert choose(DUAL, book, both) == ["2001:db8::7:7", "203.0.113.7"]
+    assert choose(DUAL, book, ask("203.0.113.7")) == ["2001:db8::", "203.0.113.7"]
+
+
+def test_it_gets_neither_where_one_family_is_used_up() -> None:
+    book = AddressBook()
+    small = prefix("p", "2001:db8::/64", "203.0.113.0/32")
+    book.hold("g", [IPv4Address("203.0.113.0")])
+    with pytest.raises(Exhausted, match="the alt-pool of address pool 'p' has not enough"):
+        choose(small, book, [])
+
+
+def test_an_ipv6_pool_does_not_move_away_from_under_the_second_addresses() -> None:
+    spec = {"service-prefix": "p", "public-address": "203.0.113.5", "alt-address": "2001:db8::5"}
+    gateway = GWProxy.model_validate({"metadata": {"name": "g", "namespace": "a"}, "spec": spec})
+    check_kept("p", DUAL.spec, [gateway])
+    with pytest.raises(Conflict, match=r"gateway a\.g has the address 2001:db8::5"):
+        check_kept("p", prefix("p", "203.0.113.0/28").spec, [gateway])
+
+
+def test_an_ipv6_pool_overlaps_no_other_and_none_of_the_platforms_networks() -> None:
+    check_prefix("new", prefix("new", "2001:db8:0:1::/64", aggregation="/128").spec, [DUAL], PLATFORM)
+    with pytest.raises(Invalid, match=r"public-pool\.pool: .* overlaps address pool 'p'"):
+        check_prefix("new", prefix("new", "2001:db8::ffff/128").spec, [DUAL], PLATFORM)
+    with pytest.raises(Invalid, match="the pool of IPv6 mapped addresses"):
+        check_prefix("new", prefix("new", "fd65:7069:6301::/80").spec, [], PLATFORM)

@@ -10,7 +10,7 @@ from ipaddress import IPv4Address
 import pytest
 
 from epic.errors import Conflict, Exhausted, Invalid
-from epic.ipam.prefixes import choose_address
+from epic.ipam.prefixes import choose_addresses
 from epic.ipam.ranges import parse_range
 from epic.ipam.releases import Asker, Release, Releases
 from epic.lifecycle.claims import Claims
@@ -41,7 +41,9 @@ class Site:
     def choose(self, account: str, wanted: str | None = None) -> str:
         asker = Asker(account, self.time - QUARANTINE)
         requested = [GatewayAddress(value=wanted)] if wanted else []
-        return str(choose_address(self.prefix, self.claims.public, self.claims.releases, requested, asker))
+        book, releases = self.claims.public, self.claims.releases
+        (address,) = choose_addresses(self.prefix, book, releases, requested, asker)
+        return str(address)
 
     def create(self, account: str, wanted: str | None = None) -> str:
         address = self.choose(account, wanted)

@@ -21,7 +21,7 @@ WEB = Instance(
     gateway="root.web",
     account="root",
     node_id="epic-root.web",
-    public_address="203.0.113.7",
+    public_addresses=["203.0.113.7"],
     inside_address="100.64.0.1",
     inside_address6="fd65:7069:6300::6440:1",
     interface="epg64400001b78a",
@@ -30,7 +30,7 @@ WEB = Instance(
     concurrency=1,
 )
 OTHERS = {
-    "public_address": "203.0.113.8",
+    "public_addresses": ["203.0.113.8"],
     "inside_address": "100.64.0.2",
     "inside_address6": "fd65:7069:6300::6440:2",
 }
@@ -146,7 +146,7 @@ def test_envoy_takes_everything_from_the_agent() -> None:
             id="socket path too long",
         ),
         pytest.param(
-            {"public_address": "203.0.113.7/24"}, "public_address is '203.0.113.7/24'", id="network"
+            {"public_addresses": ["203.0.113.7/24"]}, "public_addresses is ['203.0.113.7/24']", id="network"
         ),
         pytest.param({"inside_address": "::1"}, "it must be an IPv4 address", id="IPv6"),
         pytest.param({"inside_address6": "100.64.0.1"}, "it must be an IPv6 address", id="IPv4"),
@@ -168,10 +168,29 @@ def test_a_bad_option_is_refused(values: dict[str, Any], message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "option", ["gateway", "interface", "public_address", "inside_address", "inside_address6"]
+    "option", ["gateway", "interface", "public_addresses", "inside_address", "inside_address6"]
 )
 def test_instances_share_nothing(option: str) -> None:
     other = options(gateway="root.api", interface="epg64400002458f", **OTHERS)
     wanted, errors = parse_all([options(), {**other, option: options()[option]}])
     assert wanted == {}
-    assert all(f"{option} {options()[option]} is given to more than one" in e for e in errors.values())
+    shared = options()[option]
+    value = shared[0] if isinstance(shared, list) else shared
+    assert all(f"{option} {value} is given to more than one" in error for error in errors.values())
+
+
+@pytest.mark.parametrize(
+    ("addresses", "good"),
+    [
+        (["203.0.113.7"], True),
+        (["2001:db8::7"], True),
+        (["203.0.113.7", "2001:db8::7"], True),
+        ([], False),
+        (["203.0.113.7", "203.0.113.8"], False),
+        (["2001:DB8::7"], False),
+        (["203.0.113.7", "x y"], False),
+    ],
+)
+def test_an_instance_has_one_address_or_one_of_each_family(addresses: list[str], good: bool) -> None:
+    wanted, _ = parse_all([options(public_addresses=addresses)])
+    assert bool(wanted) == good

@@ -202,7 +202,7 @@ def test_gateways_of_all_accounts_are_looked_at(api: Api, store: CachedStore) ->
             "account": "shop",
             "name": "U1",
             "display_name": "web",
-            "public_address": "203.0.113.1",
+            "public_addresses": ["203.0.113.1"],
             "deleted": False,
             "envoy_version": "1.2.3",
             "instances": [{"node": "epic1", "phase": "Serving", "envoy_version": "1.2.3"}],

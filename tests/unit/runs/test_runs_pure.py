@@ -67,7 +67,7 @@ def test_inventory_lists_all_instances_of_each_node() -> None:
                 "gateway": "root.U1",
                 "account": "root",
                 "node_id": "epic-root.U1",
-                "public_address": "203.0.113.1",
+                "public_addresses": ["203.0.113.1"],
                 "inside_address": "100.64.0.1",
                 "inside_address6": "fd65:7069:6300::6440:1",
                 "interface": "epg64400001298c",

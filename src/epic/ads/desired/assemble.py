@@ -125,7 +125,7 @@ def gateway_parts(inputs: Inputs, accepted: Accepted | None, pools: Pools) -> Ga
 
 def parts_basis(inputs: Inputs, accepted: Accepted | None) -> tuple[object, ...]:
     """What `gateway_parts` depends on: the gateway's own reports, for example, do not matter."""
-    spec, status = inputs.proxy.spec, inputs.proxy.status
+    status = inputs.proxy.status
     places = tuple(
         (i.node, i.inside_address, i.draining, i.drain_seconds, bool(i.hold), i.waits_for_tunnels)
         for i in status.instances
@@ -134,7 +134,7 @@ def parts_basis(inputs: Inputs, accepted: Accepted | None) -> tuple[object, ...]
     revision = accepted.bundle.revision if accepted else ""
     return (
         revision,
-        spec.public_address,
+        inputs.proxy.addresses,
         status.service,
         status.unmapped_cluster,
         places,
@@ -210,7 +210,7 @@ def _instance(
         gateway=str(proxy.id),
         account=proxy.account,
         service=proxy.status.service,
-        public_address=str(proxy.spec.public_address or ""),
+        public_addresses=map(str, proxy.addresses),
         inside_address=str(inside.ipv4),
         inside_address6=str(inside.ipv6),
         interface=instance_interface(str(proxy.id), inside.ipv4),

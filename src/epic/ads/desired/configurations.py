@@ -49,7 +49,7 @@ class Key:
     gateway: GatewayId
     spec: GatewaySpec | None
     ports: tuple[object, ...]
-    names: tuple[str, str, str]
+    names: tuple[str, ...]
     own_namespaces: Mapping[str, frozenset[str]]
     routes: tuple[GWRoute, ...]
     services: frozenset[str]
@@ -88,7 +88,7 @@ def key_of(inputs: Inputs) -> Key:
         gateway=inputs.proxy.id,
         spec=spec.gateway,
         ports=spec.public_ports,
-        names=(str(spec.public_address), spec.display_name, spec.client_ref.namespace),
+        names=(*map(str, inputs.proxy.addresses), spec.display_name, spec.client_ref.namespace),
         own_namespaces=own_namespaces(inputs.proxy, inputs.members),
         routes=inputs.routes,
         services=services,
@@ -257,7 +257,7 @@ class _Translator:
 
     async def translate(self, inputs: Inputs, key: Key, pieces: RoutePieces) -> Accepted:
         """The configuration of these inputs, not validated yet. Raises Invalid."""
-        if inputs.proxy.spec.public_address is None:
+        if not inputs.proxy.addresses:
             raise Invalid("The gateway has no public address yet")
         account, templates = inputs.proxy.account, inputs.templates
         async with self._turns.turn(account):

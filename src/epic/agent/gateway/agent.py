@@ -19,7 +19,7 @@ from epic.agent.gateway import metrics
 from epic.agent.gateway.announcement import Announcer, Hold
 from epic.agent.gateway.bgp.watch import BgpWatch
 from epic.agent.gateway.chance.heartbeat import Heartbeat
-from epic.agent.gateway.chance.second_chance import SecondChance, find_refusal
+from epic.agent.gateway.chance.second_chance import SecondChance, by_gateway, find_refusal
 from epic.agent.gateway.control import report, storage
 from epic.agent.gateway.control.intake import Intake
 from epic.agent.gateway.control.resource_cache import ResourceCache
@@ -325,7 +325,7 @@ class GatewayAgent:
             del self._events[key]
         drops = await self._worker.run(self._dataplane.drop_counters)
         chances = await self._worker.collect(self._second_chance.counters(), _PART)
-        return report.TunnelReport(statuses, drops, dict(chances))
+        return report.TunnelReport(statuses, drops, by_gateway(chances))
 
     def _count(self, event: events.Event) -> None:
         if event.what == "moved":

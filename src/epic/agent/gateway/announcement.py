@@ -7,7 +7,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping
-from ipaddress import IPv4Address
 from typing import Protocol, TypeVar
 
 from epic.agent.gateway.control.resource_cache import ResourceCache
@@ -16,6 +15,7 @@ from epic.agent.gateway.envoy.readiness import Envoy, Preconditions, plan_announ
 from epic.agent.netlink.objects import Netlink
 from epic.agent.runtime.log_once import LogOnce
 from epic.agent.runtime.worker import Worker
+from epic.model.values.addresses import Address, order
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -37,14 +37,14 @@ class Announcer:
         self._worker = Worker("flags")
         self._netlink: Netlink | None = None
         self._lock = asyncio.Lock()
-        self._standing: frozenset[IPv4Address] = frozenset()
-        self._lost: dict[IPv4Address, float] = {}
+        self._standing: frozenset[Address] = frozenset()
+        self._lost: dict[Address, float] = {}
         self._suspected = 0.0
         self._asked: float | None = None
         self._troubles = LogOnce(log)
 
     @property
-    def standing(self) -> frozenset[IPv4Address]:
+    def standing(self) -> frozenset[Address]:
         """Addresses that are announced."""
         return self._standing
 
@@ -70,7 +70,7 @@ class Announcer:
         """Somebody has removed a flag route just now."""
         self._suspected = time.monotonic()
 
-    def lost_at(self, address: IPv4Address) -> float:
+    def lost_at(self, address: Address) -> float:
         """When somebody else removed this flag route; 0 when nobody did.
 
         It may have been the unit of its Envoy, which is to stop: who makes it again asks the Envoy first.
@@ -88,7 +88,7 @@ class Announcer:
 
     async def sync(
         self,
-        instances: Mapping[str, IPv4Address],
+        instances: Mapping[str, tuple[Address, ...]],
         envoys: Mapping[str, Envoy],
         preconditions: Preconditions,
     ) -> bool:
@@ -100,9 +100,9 @@ class Announcer:
             if not add and not remove:
                 return False
             await self._ask(self._change, add, remove)
-        for address in sorted(remove - self._standing):
+        for address in sorted(remove - self._standing, key=order):
             log.info("withdrew %s", address)
-        for address in sorted(add):
+        for address in sorted(add, key=order):
             if address in self._standing:
                 log.info("announced %s", address)
             self._troubles.report(
@@ -133,7 +133,7 @@ class Announcer:
             if (waited := time.monotonic() - begun) >= _SLOW_SECONDS:
                 log.warning("the kernel let those wait who ask for flag routes: %.1f s", waited)
 
-    def _change(self, add: Collection[IPv4Address], remove: Collection[IPv4Address]) -> None:
+    def _change(self, add: Collection[Address], remove: Collection[Address]) -> None:
         netlink = self._opened()
         for address in remove:
             try:

@@ -1,27 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Delivery to instances: the routes of table 200, where `RULE` has the kernel look first."""
+"""Delivery to instances: the routes of table 200, where `RULES` have the kernel look first."""
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Iterable
-from ipaddress import IPv4Address
+from ipaddress import ip_address
+from pathlib import Path
 
 from epic.agent.netlink import rtnetlink as rt
-from epic.agent.netlink.objects import PROTOCOL
+from epic.agent.netlink.objects import PROTOCOL, Netlink
 from epic.agent.netlink.rules import Rule
+from epic.bpf.dataplane import Address
+from epic.errors import Unavailable
 
 TABLE = 200
-RULE = Rule(socket.AF_INET, 100, TABLE)
-_UNICAST, _LINK_SCOPE = 1, 253
+RULES = (Rule(socket.AF_INET, 100, TABLE), Rule(socket.AF_INET6, 100, TABLE))
+INSTANCE_MAC = bytes.fromhex("020000000002")
+"""Of the interface in an instance's network namespace: nobody there answers for its IPv6 addresses."""
+_FORWARDING6 = Path("/proc/sys/net/ipv6/conf/all/forwarding")
+_FAMILIES = ((socket.AF_INET, 32), (socket.AF_INET6, 128))
+_UNICAST, _UNIVERSE, _LINK_SCOPE = 1, 0, 253
 _RTA_DST, _RTA_OIF, _RTA_TABLE = 1, 4, 15
 
 
 class Delivery:
-    """Netlink in the network namespace of the thread that makes it. Methods block and raise OSError."""
+    """Netlink in the network namespace of the thread that makes it. Methods block.
+
+    They raise OSError, or EpicError with what would be right.
+    """
 
     def __init__(self) -> None:
         self._channel = rt.Channel()
+        self._netlink = Netlink()
 
     @property
     def port(self) -> int:
@@ -29,36 +40,47 @@ class Delivery:
         return self._channel.port
 
     def close(self) -> None:
-        """Close the socket; the routes stay."""
+        """Close the sockets; the routes stay."""
         self._channel.close()
+        self._netlink.close()
 
-    def routes(self) -> dict[IPv4Address, int]:
+    def routes(self) -> dict[Address, int]:
         """Where the addresses of instances are delivered to: the index of the interface."""
         table = rt.attribute(_RTA_TABLE, TABLE.to_bytes(4, "little"))
-        request = rt.ROUTE.pack(socket.AF_INET, 0, 0, 0, 0, 0, 0, 0, 0) + table
-        found: dict[IPv4Address, int] = {}
-        for body in self._channel.dump(rt.GETROUTE, request):
-            values = rt.attributes(body, rt.ROUTE.size)
-            if (
-                body[1] == 32
-                and body[7] == _UNICAST
-                and rt.table(body, values) == TABLE
-                and _RTA_OIF in values
-            ):
-                found[IPv4Address(values[_RTA_DST])] = int.from_bytes(values[_RTA_OIF], "little")
+        found: dict[Address, int] = {}
+        for family, bits in _FAMILIES:
+            request = rt.ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0) + table
+            for body in self._channel.dump(rt.GETROUTE, request):
+                values = rt.attributes(body, rt.ROUTE.size)
+                ours = body[1] == bits and body[7] == _UNICAST and rt.table(body, values) == TABLE
+                if ours and _RTA_OIF in values:
+                    found[ip_address(values[_RTA_DST])] = int.from_bytes(values[_RTA_OIF], "little")
         return found
 
-    def deliver(self, addresses: Iterable[IPv4Address], index: int) -> None:
+    def deliver(self, addresses: Iterable[Address], index: int) -> None:
         """Route these addresses to the interface, wherever they were routed to before."""
+        addresses = tuple(addresses)
+        for address in addresses:
+            if address.version == 6:
+                _check_forwarding6()
+                self._netlink.set_neighbour(index, address, INSTANCE_MAC)
         requests = [rt.Request(rt.NEWROUTE, rt.REPLACE, _route(address, index)) for address in addresses]
         for error in self._channel.change_all(requests):
             if error is not None:
                 raise error
 
 
-def _route(address: IPv4Address, index: int) -> bytes:
+def _check_forwarding6() -> None:
+    """To announce an address and pass on nothing that is sent to it would be worse."""
+    if _FORWARDING6.read_text().strip() == "0":
+        raise Unavailable("the kernel forwards no IPv6: set gateway_node_forward_ipv6 for this node")
+
+
+def _route(address: Address, index: int) -> bytes:
+    family, scope = (socket.AF_INET, _LINK_SCOPE) if address.version == 4 else (socket.AF_INET6, _UNIVERSE)
+    bits = len(address.packed) * 8
     return (
-        rt.ROUTE.pack(socket.AF_INET, 32, 0, 0, TABLE, PROTOCOL, _LINK_SCOPE, _UNICAST, 0)
+        rt.ROUTE.pack(family, bits, 0, 0, TABLE, PROTOCOL, scope, _UNICAST, 0)
         + rt.attribute(_RTA_DST, address.packed)
         + rt.attribute(_RTA_OIF, index.to_bytes(4, "little"))
     )

@@ -19,7 +19,7 @@ from epic.ads.snapshot import (
     ROUTE_CONFIGURATION,
     Versioned,
 )
-from epic.agent.gateway.chance.siblings import Siblings, read_siblings
+from epic.agent.gateway.chance.siblings import Siblings, read_publics, read_siblings
 from epic.agent.tunnel.endpoints import EndpointKey
 from epic.agent.tunnel.keys import key_slots
 from epic.bpf.dataplane import Address, Endpoint
@@ -38,9 +38,9 @@ _ENVOY_MESSAGES: dict[str, type[Message]] = {
 
 @dataclass(frozen=True, order=True)
 class Element:
-    """An element of the nft set `gateway_ports`."""
+    """An element of the nft sets of gateways' ports: `gateway_ports`, and `gateway_ports6` for IPv6."""
 
-    address: IPv4Address
+    address: Address
     protocol: str
     port: int
 
@@ -50,7 +50,8 @@ class Instance:
     """One Envoy of a gateway on this node."""
 
     gateway: str
-    public: IPv4Address
+    publics: tuple[Address, ...]
+    """One, or one of each family."""
     inside: IPv4Address
     inside6: IPv6Address
     interface: str
@@ -67,6 +68,11 @@ class Instance:
     def insides(self) -> tuple[Address, ...]:
         """Its inside addresses."""
         return self.inside, self.inside6
+
+    @property
+    def delivered(self) -> tuple[Address, ...]:
+        """The addresses whose packets routes of this node bring to it."""
+        return *self.publics, self.inside
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,14 +189,16 @@ def _parse(name: str, resource: Versioned, kind: type[M]) -> M:
 def _instance(message: epic_pb2.Instance, name: str) -> Instance:
     _check_name(name, message.gateway)
     GatewayId.parse(message.gateway)
-    public, inside = IPv4Address(message.public_address), IPv4Address(message.inside_address)
+    publics, inside = read_publics(message.public_addresses), IPv4Address(message.inside_address)
     interface = instance_interface(message.gateway, inside)
     if message.interface != interface:
         raise ValueError(f"interface {message.interface!r}; it must be {interface}")
-    elements = frozenset(Element(public, _protocol(p.protocol), _port(p.number)) for p in message.ports)
+    elements = frozenset(
+        Element(public, _protocol(p.protocol), _port(p.number)) for public in publics for p in message.ports
+    )
     return Instance(
         gateway=message.gateway,
-        public=public,
+        publics=publics,
         inside=inside,
         inside6=IPv6Address(message.inside_address6),
         interface=message.interface,

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The firewall of gateways: its rules are in force, and the ports of this node's gateways are open in it.
 
-The rules, and the set `inet epic gateway_ports`, come from a file of the role; the set's elements are ours.
-We keep them in a file, too, which that of the role includes: who loads the rules opens the ports at once.
+The rules, and the sets `gateway_ports` and `gateway_ports6` of the table `inet epic`, come from a file of the
+role; the sets' elements are ours. We keep them in a file, too, which that of the role includes: who loads the
+rules opens the ports at once.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import logging
 import subprocess
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
-from ipaddress import IPv4Address
+from ipaddress import ip_address
 from pathlib import Path
 
 from epic.agent.gateway.desired import Element
@@ -27,7 +28,8 @@ from epic.errors import EpicError, Unavailable
 log = logging.getLogger(__name__)
 
 TABLE = "epic"
-SET = "gateway_ports"
+SETS = {4: "gateway_ports", 6: "gateway_ports6"}
+"""By the family of the addresses."""
 RESYNC_SECONDS = 5.0
 _RETRY_SECONDS = 0.5
 # Rules that somebody took away are back after so long, or count as missing.
@@ -35,6 +37,7 @@ _ALARM_SECONDS = 0.8
 _NFT_SECONDS = 10
 # By name or by number: nft looks names up in /etc/protocols, which a small host may lack.
 _PROTOCOLS = {"6": "tcp", "17": "udp"}
+_NOT_THERE = "No such file or directory"
 _NONE: frozenset[Element] = frozenset()
 # Processes of ours: nft's messages name them as their sender.
 _own: collections.deque[int] = collections.deque(maxlen=32)
@@ -89,7 +92,7 @@ class Firewall:
 
     async def run(self) -> None:
         """Keep it right until cancelled: after each change of anybody's, and every few seconds."""
-        unwatch = nftables.monitor(TABLE, SET, self._hear, _own)
+        unwatch = nftables.monitor(TABLE, SETS.values(), self._hear, _own)
         try:
             while True:
                 self._wake.clear()
@@ -183,7 +186,7 @@ class Firewall:
             log.error("the firewall's rules stay as they are: %s", error)
         rules = read_rules()
         if not rules:
-            raise RulesMissing(f"{self._file} makes no table inet {TABLE} with a set {SET} and rules")
+            raise RulesMissing(f"{self._file} makes no table inet {TABLE} with a set {SETS[4]} and rules")
         return rules
 
     def _load_file(self) -> None:
@@ -202,7 +205,7 @@ def read_rules() -> str:
     """The rules and chains that are in force, as text that changes with them; empty when they are not."""
     done = _nft(["--stateless", "--terse", "--json", "list", "table", "inet", TABLE])
     if done.returncode != 0:
-        if "No such file or directory" in done.stderr:
+        if _NOT_THERE in done.stderr:
             return ""
         raise Unavailable(f"nft cannot list table inet {TABLE}: {_first_line(done.stderr)}")
     return rules_of(done.stdout)
@@ -213,7 +216,7 @@ def rules_of(listing: str) -> str:
     found = [_without_handle(kind, item) for o in json.loads(listing)["nftables"] for kind, item in o.items()]
     kinds = {kind for kind, _ in found}
     names = {item.get("name") for kind, item in found if kind == "set"}
-    if not {"chain", "rule"} <= kinds or SET not in names:
+    if not {"chain", "rule"} <= kinds or SETS[4] not in names:
         return ""
     return json.dumps([pair for pair in found if pair[0] != "metainfo"])
 
@@ -224,8 +227,15 @@ def _without_handle(kind: str, item: dict[str, object]) -> tuple[str, dict[str, 
 
 
 def read_elements() -> frozenset[Element]:
-    """The ports that are open; Unavailable when there is no such set."""
-    return frozenset(parse(_run(["--json", "list", "set", "inet", TABLE, SET])))
+    """The ports that are open; Unavailable when there are no such sets."""
+    found = list(parse(_run(["--json", "list", "set", "inet", TABLE, SETS[4]])))
+    done = _nft(["--json", "list", "set", "inet", TABLE, SETS[6]])
+    # In an upgrade an agent may be newer than the rules, which know of no IPv6 yet.
+    if done.returncode == 0:
+        found += parse(done.stdout)
+    elif _NOT_THERE not in done.stderr:
+        raise Unavailable(f"nft cannot list set {SETS[6]}: {_first_line(done.stderr)}")
+    return frozenset(found)
 
 
 def change_elements(*, add: Collection[Element] = (), delete: Collection[Element] = ()) -> None:
@@ -236,9 +246,10 @@ def change_elements(*, add: Collection[Element] = (), delete: Collection[Element
 def commands(add: Collection[Element], delete: Collection[Element]) -> str:
     """The script for nft."""
     lines = [
-        f"{verb} element inet {TABLE} {SET} {{ {', '.join(_text(e) for e in sorted(elements))} }}\n"
-        for verb, elements in (("delete", delete), ("add", add))
-        if elements
+        f"{verb} element inet {TABLE} {name} {{ {', '.join(_text(e) for e in sorted(elements))} }}\n"
+        for verb, all_ in (("delete", delete), ("add", add))
+        for version, name in SETS.items()
+        if (elements := [element for element in all_ if element.address.version == version])
     ]
     return "".join(lines)
 
@@ -249,7 +260,7 @@ def parse(listing: str) -> Iterator[Element]:
         for element in item.get("set", {}).get("elem", ()):
             value = element.get("elem", {}).get("val", element) if "elem" in element else element
             address, protocol, port = value["concat"]
-            yield Element(IPv4Address(address), _PROTOCOLS.get(str(protocol), str(protocol)), int(port))
+            yield Element(ip_address(address), _PROTOCOLS.get(str(protocol), str(protocol)), int(port))
 
 
 def _text(element: Element) -> str:

@@ -5,12 +5,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterable, Mapping
-from ipaddress import IPv4Address
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from epic.agent.gateway.delivery import RULE, Delivery
+from epic.agent.gateway.delivery import RULES, Delivery
 from epic.agent.gateway.desired import Tunnel
 from epic.agent.gateway.plans import plan
 from epic.agent.gateway.plans.failures import Failure
@@ -22,6 +21,7 @@ from epic.agent.settings import UnderlaySettings
 from epic.agent.tunnel.endpoints import EndpointKey, batches
 from epic.agent.tunnel.underlay import Underlay
 from epic.bpf import dataplane as bpf
+from epic.bpf.dataplane import Address
 from epic.errors import EpicError
 from epic.log_rate import LogRate
 from epic.model.values.naming import GUE_PORT, INSTANCE_INTERFACE, instance_interface
@@ -46,7 +46,7 @@ class KernelState(NamedTuple):
     links: Mapping[str, int]
     """The interfaces that are up."""
     attached: Mapping[str, plan.Attachment | None]
-    delivered: Mapping[IPv4Address, int]
+    delivered: Mapping[Address, int]
     namespaces: Mapping[str, int]
     """The ids of the network namespaces behind interfaces, also of those that are down."""
     gaps: tuple[str, ...]
@@ -73,13 +73,13 @@ class GatewayKernel:
         self._underlay = Underlay(dataplane, self._netlink, underlay, "gateway")
         self._route_cache = RouteCache(self._netlink)
         self._delivery = Delivery()
-        self._rules = Rules([RULE])
+        self._rules = Rules(RULES)
         self._links: Mapping[str, Link] = {}
         self._attached: dict[str, plan.Attachment | None] = {}
         self._ids: set[int] = set()
         self._made: dict[int, _Made] = {}
         self._suspect: dict[int, None] = {}
-        self._delivered: dict[IPv4Address, int] = {}
+        self._delivered: dict[Address, int] = {}
         self._rule_gap = ""
         self.pending = Pending()
         self.idle = False
@@ -245,7 +245,7 @@ class GatewayKernel:
         match action:
             case plan.AttachInstance(instance, link):
                 self._dataplane.attach_instance(
-                    instance.interface, instance.inside, instance.inside6, instance.public
+                    instance.interface, instance.inside, instance.inside6, instance.publics
                 )
                 self._attached[instance.interface] = plan.attachment(instance, link)
             case plan.DetachInstance(interface):
@@ -264,9 +264,8 @@ class GatewayKernel:
             case plan.DeleteEndpoints(keys):
                 self._dataplane.delete_endpoints(keys)
             case plan.DeliverTo(instance, link):
-                addresses = (instance.public, instance.inside)
-                self._delivery.deliver(addresses, link)
-                self._delivered.update(dict.fromkeys(addresses, link))
+                self._delivery.deliver(instance.delivered, link)
+                self._delivered.update(dict.fromkeys(instance.delivered, link))
 
     def _set_tunnel(self, wanted: Tunnel, tunnel: bpf.Tunnel) -> None:
         links = self._links_of(tunnel)

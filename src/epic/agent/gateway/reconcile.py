@@ -136,7 +136,7 @@ class Reconciler:
         """
         standing, attached = self._routes.standing, self._kernel.found
         instances = self._cache.instances.items()
-        return [g for g, i in instances if i.public in standing and i.interface in attached]
+        return [g for g, i in instances if not standing.isdisjoint(i.publics) and i.interface in attached]
 
     def _want_ports(self) -> None:
         elements = (i.elements for i in self._cache.instances.values())
@@ -209,14 +209,14 @@ class Reconciler:
             for g in self._programmed
             if g in instances
             and instances[g].elements <= ports
-            and self._routes.lost_at(instances[g].public) <= self._registry.answered_at(g)
+            and max(map(self._routes.lost_at, instances[g].publics)) <= self._registry.answered_at(g)
         }
         preconditions = readiness.Preconditions(
             programmed=set() if self.hold_new else programmed,
             cut_off=instances.keys() if self._firewall.broken else self._cut_off | self._drainer.withdrawn,
             leaving=self._drainer.draining | self._newcomers.held(instances, time.monotonic()),
         )
-        addresses = {g: i.public for g, i in instances.items()}
+        addresses = {g: i.publics for g, i in instances.items()}
         return await self._routes.sync(addresses, self._registry.envoys, preconditions)
 
     async def round(self) -> bool:
@@ -301,7 +301,7 @@ class Reconciler:
         tunnels = self._cache.tunnels.keys() | endpoints.kept(insides)
         surplus = await self._worker.run(self._kernel.surplus, interfaces, tunnels)
         elements = frozenset[Element]().union(*(i.elements for i in instances.values()))
-        standing = self._routes.standing - {i.public for i in instances.values()}
+        standing = self._routes.standing.difference(*(i.publics for i in instances.values()))
         ours = [
             what
             for what, found in (

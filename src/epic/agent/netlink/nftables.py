@@ -29,10 +29,10 @@ _RECEIVE_BYTES = 1 << 17
 Change = Literal["rules", "elements"]
 
 
-def change(message: rt.Message, table: str, elements: str) -> Change | None:
+def change(message: rt.Message, table: str, elements: Collection[str]) -> Change | None:
     """What of the table `inet TABLE` was removed or replaced, if anything was.
 
-    Of elements only those of the set `elements` count: other sets' come and go by themselves.
+    Of elements only those of the sets `elements` count: other sets' come and go by themselves.
     """
     subsystem, kind = message.kind >> 8, message.kind & 0xFF
     if subsystem != _SUBSYSTEM_NFTABLES or kind not in _RULES | {_ELEMENT}:
@@ -44,11 +44,11 @@ def change(message: rt.Message, table: str, elements: str) -> Change | None:
         return None
     if kind in _RULES:
         return "rules"
-    return "elements" if _name(values.get(_SET_NAME, b"")) == elements else None
+    return "elements" if _name(values.get(_SET_NAME, b"")) in elements else None
 
 
 def monitor(
-    table: str, elements: str, changed: Callable[[Change], None], own: Collection[int] = ()
+    table: str, elements: Collection[str], changed: Callable[[Change], None], own: Collection[int] = ()
 ) -> Callable[[], None]:
     """Call `changed` in the running loop after changes by others; the result ends it.
 

@@ -9,7 +9,6 @@ import socket
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
 from typing import NamedTuple
 
 from epic.agent.netlink import rtnetlink as rt
@@ -104,15 +103,16 @@ class Netlink:
         """Our filters on an interface: where, and which program."""
         return frozenset((hook, name) for hook in HOOKS for name in self._filters(index, hook))
 
-    def flag_routes(self) -> frozenset[IPv4Address]:
+    def flag_routes(self) -> frozenset[Address]:
         """Addresses that have a flag route."""
         return frozenset(
             address
-            for address, kind, _ in self._ours(socket.AF_INET)
-            if kind == _BLACKHOLE and isinstance(address, IPv4Address)
+            for family in (socket.AF_INET, socket.AF_INET6)
+            for address, kind, _ in self._ours(family)
+            if kind == _BLACKHOLE
         )
 
-    def add_flag_route(self, address: IPv4Address) -> None:
+    def add_flag_route(self, address: Address) -> None:
         """Make the flag route of `address`, which the routing daemon announces.
 
         There may be one, or somebody else's route to the same address: then there is none afterwards either.
@@ -120,7 +120,7 @@ class Netlink:
         with suppress(FileExistsError):
             self._channel.change(rt.Request(rt.NEWROUTE, rt.CREATE, _route(address, _BLACKHOLE)))
 
-    def remove_flag_route(self, address: IPv4Address) -> None:
+    def remove_flag_route(self, address: Address) -> None:
         """Remove the flag route of `address`; there need be none."""
         self._remove([rt.Request(rt.DELROUTE, 0, _route(address, _BLACKHOLE))])
 

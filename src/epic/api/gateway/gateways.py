@@ -12,10 +12,10 @@ from typing import Self
 from epic.api.account.account_limits import within_tunnel_limit
 from epic.api.bodies import ProxySpecInput
 from epic.api.context import Context
-from epic.api.gateway.names import DNSNames, dns_endpoint
+from epic.api.gateway.names import DNSNames, dns_endpoints
 from epic.api.gateway.ports import ports_and_gateway
 from epic.errors import Conflict, Invalid, NameTaken, NotFound, QuotaExceeded
-from epic.ipam.prefixes import choose_address
+from epic.ipam.prefixes import choose_addresses
 from epic.ipam.releases import Asker
 from epic.kinds.registry import GW_PROXY
 from epic.kinds.validation import refuse_invalid
@@ -23,6 +23,7 @@ from epic.lifecycle.addresses import unusable_address
 from epic.lifecycle.claims import Claims
 from epic.lifecycle.conditions import with_instances, with_proxy_condition
 from epic.model.base import Condition, Metadata, now
+from epic.model.gatewayapi import GatewayAddress
 from epic.model.members import GWMember
 from epic.model.resources import (
     Account,
@@ -66,7 +67,7 @@ def create_gateway(
     settings: GatewaySettings,
     names: DNSNames,
 ) -> GWProxy:
-    """A new gateway with address, name, instances and tunnels, and its run queued."""
+    """A new gateway with addresses, name, instances and tunnels, and its run queued."""
     ports, gateway = ports_and_gateway(spec)
     _check_quota(transaction, group.account, world.count_gateways(group.account))
     proxy = GWProxy(
@@ -91,13 +92,18 @@ def create_gateway(
     prefix = transaction.get(ServicePrefix, "", group.spec.service_prefix)
     asker = Asker(group.account, now() - settings.address_quarantine)
     claims = world.claims
-    address = choose_address(prefix, claims.public, claims.releases, gateway.addresses, asker)
-    take_address(transaction, address)
-    proxy = proxy.model_copy(update={"spec": proxy.spec.model_copy(update={"public_address": address})})
-    name = dns_endpoint(group, proxy, names)
-    _check_name(transaction, proxy, name.dns_name, claims)
-    status = GWProxyStatus(service=transaction.next_number("service"))
-    spec_with_name = proxy.spec.model_copy(update={"endpoints": (name,)})
+    addresses = choose_addresses(prefix, claims.public, claims.releases, gateway.addresses, asker)
+    for address in addresses:
+        take_address(transaction, address)
+    chosen_addresses = dict(zip(("public_address", "alt_address"), addresses, strict=False))
+    proxy = proxy.model_copy(update={"spec": proxy.spec.model_copy(update=chosen_addresses)})
+    records = dns_endpoints(group, proxy, names)
+    _check_name(transaction, proxy, records[0].dns_name, claims)
+    status = GWProxyStatus(
+        service=transaction.next_number("service"),
+        addresses=tuple(GatewayAddress(value=str(address)) for address in addresses),
+    )
+    spec_with_name = proxy.spec.model_copy(update={"endpoints": records})
     proxy = proxy.model_copy(update={"spec": spec_with_name, "status": status})
     unplaced = group.spec.envoy_replica_count - len(chosen)
     proxy = with_instances(proxy, new_instances(chosen, claims, settings.inside_pool), unplaced)

@@ -73,10 +73,12 @@ def _key(template: str, variables: Mapping[str, str]) -> tuple[str, tuple[tuple[
     return template, tuple((name, variables[name]) for name in sorted(used & variables.keys()))
 
 
-def dns_endpoint(group: LBServiceGroup, proxy: GWProxy, names: DNSNames) -> DNSEndpoint:
-    """The DNS record of a gateway; raises Invalid when the template's result is no DNS name."""
+def dns_endpoints(group: LBServiceGroup, proxy: GWProxy, names: DNSNames) -> tuple[DNSEndpoint, ...]:
+    """The DNS records of a gateway, one for each address, all of one name.
+
+    Raises Invalid when the template's result is no DNS name.
+    """
     template = group.spec.endpoint_template
-    address = str(proxy.spec.public_address)
     display_name, namespace = proxy.spec.display_name, proxy.spec.client_ref.namespace
     variables = {
         "LBName": proxy.name,
@@ -85,7 +87,7 @@ def dns_endpoint(group: LBServiceGroup, proxy: GWProxy, names: DNSNames) -> DNSE
         "ClusterServiceNS": namespace,
         "Account": proxy.account,
         "Distinct": _distinct(display_name, namespace, proxy.account),
-        "IPAddress": re.sub(r"[.:/]", "-", address),
+        "IPAddress": re.sub(r"[.:/]", "-", str(proxy.spec.public_address)),
     }
     name = names.of(template.dns_name, variables)
     if not _DNS_NAME.fullmatch(name):
@@ -93,11 +95,14 @@ def dns_endpoint(group: LBServiceGroup, proxy: GWProxy, names: DNSNames) -> DNSE
             f"the DNS name {name!r} made by template {template.dns_name!r} of group {group.name!r} is not "
             "valid; use only letters, digits and inner '-' in display-name and clientRef.namespace"
         )
-    return DNSEndpoint(
-        dns_name=name.lower(),
-        targets=(address,),
-        record_type=template.record_type,
-        record_ttl=template.record_ttl,
+    return tuple(
+        DNSEndpoint(
+            dns_name=name.lower(),
+            targets=(str(address),),
+            record_type="A" if address.version == 4 else "AAAA",
+            record_ttl=template.record_ttl,
+        )
+        for address in proxy.addresses
     )
 
 

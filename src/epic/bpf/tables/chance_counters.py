@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Final
 
 CHANCE_COUNTERS: Final[tuple[tuple[str, str], ...]] = (
@@ -45,3 +45,6 @@ class SecondChanceCounters:
     fragments: int
     unreadable: int
     no_route: int
+
+    def __add__(self, other: SecondChanceCounters) -> SecondChanceCounters:
+        return SecondChanceCounters(*map(int.__add__, astuple(self), astuple(other)))

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address
+from collections.abc import Sequence
 
 from envoy.config.core.v3.address_pb2 import Address, SocketAddress
 from envoy.config.core.v3.protocol_pb2 import Http2ProtocolOptions, HttpProtocolOptions
 from envoy.config.listener.v3.listener_components_pb2 import Filter, FilterChain
-from envoy.config.listener.v3.listener_pb2 import Listener
+from envoy.config.listener.v3.listener_pb2 import AdditionalAddress, Listener
 from envoy.extensions.filters.http.router.v3.router_pb2 import Router
 from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import (
     HttpConnectionManager,
@@ -23,6 +23,7 @@ from google.protobuf.wrappers_pb2 import BoolValue, UInt32Value
 
 from epic.envoy.builders.sources import ADS, CONNECTION_BUFFER
 from epic.gatewayapi.routing import Port, Routing
+from epic.model.values.addresses import Address as IPAddress
 
 # No such cluster exists: connections are closed.
 _NOWHERE = "missing/none"
@@ -45,17 +46,21 @@ _HTTP2 = Http2ProtocolOptions(
 
 def build_listeners(routing: Routing) -> dict[str, Listener]:
     """Them by name, in order; each asks for the route configuration of its own name."""
-    found = {port.name: build_listener(port, routing.public_address) for port in routing.ports}
+    found = {port.name: build_listener(port, routing.addresses) for port in routing.ports}
     return dict(sorted(found.items()))
 
 
-def build_listener(port: Port, address: IPv4Address) -> Listener:
-    """The listener of a port on the gateway's public address."""
-    socket = SocketAddress(address=str(address), port_value=port.number)
+def build_listener(port: Port, publics: Sequence[IPAddress]) -> Listener:
+    """The listener of a port on the gateway's public addresses, of which there is one at least."""
+    first, *others = (
+        Address(socket_address=SocketAddress(address=str(public), port_value=port.number))
+        for public in publics
+    )
     chain = FilterChain(filters=[_http(port) if port.protocol == "HTTP" else _tcp(port)])
     return Listener(
         name=port.name,
-        address=Address(socket_address=socket),
+        address=first,
+        additional_addresses=[AdditionalAddress(address=other) for other in others],
         per_connection_buffer_limit_bytes=CONNECTION_BUFFER,
         filter_chains=[chain],
     )

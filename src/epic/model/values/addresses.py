@@ -61,6 +61,11 @@ def order(address: Address) -> tuple[int, int]:
     return address.version, int(address)
 
 
+def both(*addresses: Address | None) -> tuple[Address, ...]:
+    """Those of a gateway's two public addresses that there are."""
+    return tuple(address for address in addresses if address is not None)
+
+
 def _parsed(value: object) -> object:
     return parse_address(value) if isinstance(value, str) else value
 

@@ -123,7 +123,7 @@ class Heartbeat:
         nonce = secrets.randbits(64)
         self._liveness.ask(address, nonce)
         if own is not None and key is not None:
-            probe = Probe(own.index, other.index, siblings.public, nonce)
+            probe = Probe(own.index, other.index, siblings.publics[0], nonce)
             self._send(encode(probe, key, own.address, address), own.address, address)
 
     def _conclude(self) -> None:

@@ -78,7 +78,7 @@ class SecondChance:
             self._troubles.report("programs", f"the siblings that programs have cannot be read: {error}")
             return
         self.lost = self._lost = lost_in(self._there.values())
-        there = {g: self._there[s.public] for g, s in wanted.items() if s.public in self._there}
+        there = {g: self._there[p] for g, s in wanted.items() for p in s.publics if p in self._there}
         self._namespaces = {g: entry.netns for g, entry in there.items() if entry.netns is not None}
         self._note_applied({public: self._entry(public) for public in self._there})
         self._touch(self._wanted.publics)
@@ -156,7 +156,7 @@ class SecondChance:
             self._dirty[public] = None
 
     def counters(self) -> Iterator[tuple[str, bpf.SecondChanceCounters]]:
-        """What became of the packets of each gateway; blocks for each a little."""
+        """What became of the packets of each gateway, by public address; blocks for each a little."""
         try:
             for public, counts in self._dataplane.second_chance_counters():
                 gateway = self._wanted.owner(public)
@@ -174,7 +174,7 @@ class SecondChance:
         else:
             self._namespaces[gateway] = namespace
         if gateway in self._wanted.all:
-            self._touch([self._wanted.all[gateway].public])
+            self._touch(self._wanted.all[gateway].publics)
 
     def _entry(self, public: Address) -> bpf.Siblings | None:
         gateway = self._wanted.owner(public)
@@ -209,18 +209,28 @@ class SecondChance:
         for gateway in self._gone - wanted.keys():
             found.pop(gateway, None)
         self._gone.clear()
-        for public, entry in entries.items():
-            owner, there = self._wanted.owner(public), self._there.get(public)
-            if owner is None:
-                continue
-            if there is None:
+        for owner in {owner for public in entries if (owner := self._wanted.owner(public)) is not None}:
+            publics = [public for public in wanted[owner].publics if self._wanted.owner(public) == owner]
+            there = [self._there.get(public) for public in publics]
+            meant = [entries[p] if p in entries else self._entry(p) for p in publics]
+            if not any(there):
                 found.pop(owner, None)
-            elif there == entry:
+            elif there == meant:
                 found[owner] = wanted[owner].version
             else:
                 found.setdefault(owner, _UNKNOWN)
         if found != self.applied:
             self.applied = found
+
+
+def by_gateway(
+    counters: Iterable[tuple[str, bpf.SecondChanceCounters]],
+) -> dict[str, bpf.SecondChanceCounters]:
+    """The counts of each gateway: the sums over its public addresses."""
+    found: dict[str, bpf.SecondChanceCounters] = {}
+    for gateway, counts in counters:
+        found[gateway] = found[gateway] + counts if gateway in found else counts
+    return found
 
 
 def namespaces_of(interfaces: Iterable[tuple[str, str]], links: Mapping[str, int]) -> dict[str, int]:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, KeysView, Mapping
+from collections.abc import Collection, Iterable, KeysView, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from ipaddress import ip_address
@@ -37,7 +37,7 @@ class Siblings:
     """The siblings of one gateway in the order in which they are tried."""
 
     gateway: str
-    public: Address
+    publics: tuple[Address, ...]
     siblings: tuple[Sibling, ...]
     keys: tuple[bytes | None, bytes | None] = field(repr=False)
     active: int
@@ -74,7 +74,7 @@ class SiblingsIndex:
 
     def at(self, node: Address) -> list[Address]:
         """The public addresses of the gateways that have a sibling at this node's address."""
-        return [self.all[gateway].public for gateway in self._at.get(node, ())]
+        return [public for gateway in self._at.get(node, ()) for public in self.all[gateway].publics]
 
     def change(self, wanted: Mapping[str, Siblings | None]) -> list[Address]:
         """These gateways have these siblings now, None: none; returns the public addresses concerned."""
@@ -84,32 +84,44 @@ class SiblingsIndex:
             if before is siblings:
                 continue
             if before is not None:
-                touched.append(before.public)
+                touched += before.publics
                 self._forget(before)
                 if siblings is None:
                     del now[gateway]
             if siblings is not None:
-                touched.append(siblings.public)
+                touched += siblings.publics
                 self._note(siblings)
                 now[gateway] = siblings
         self.all = now
         return touched
 
     def _note(self, siblings: Siblings) -> None:
-        self._owners.setdefault(siblings.public, {})[siblings.gateway] = None
+        for public in siblings.publics:
+            self._owners.setdefault(public, {})[siblings.gateway] = None
         for sibling in siblings.siblings:
             self._at.setdefault(sibling.address, set()).add(siblings.gateway)
 
     def _forget(self, siblings: Siblings) -> None:
-        owners = self._owners[siblings.public]
-        del owners[siblings.gateway]
-        if not owners:
-            del self._owners[siblings.public]
+        for public in siblings.publics:
+            owners = self._owners[public]
+            del owners[siblings.gateway]
+            if not owners:
+                del self._owners[public]
         for sibling in siblings.siblings:
             gateways = self._at[sibling.address]
             gateways.discard(siblings.gateway)
             if not gateways:
                 del self._at[sibling.address]
+
+
+def read_publics(texts: Sequence[str]) -> tuple[Address, ...]:
+    """A gateway's public addresses; ValueError unless they are one, or one of each family."""
+    found = tuple(map(ip_address, texts))
+    if not found or len({address.version for address in found}) < len(found):
+        raise ValueError(
+            f"public addresses {', '.join(texts) or 'none'}; there is one, or one of each family"
+        )
+    return found
 
 
 def read_siblings(message: epic_pb2.Siblings, version: str) -> Siblings:
@@ -133,7 +145,7 @@ def read_siblings(message: epic_pb2.Siblings, version: str) -> Siblings:
     keys = key_slots([(k.epoch, k.secret) for k in message.keys], message.signing_epoch)
     return Siblings(
         gateway=message.gateway,
-        public=ip_address(message.public_address),
+        publics=read_publics(message.public_addresses),
         siblings=siblings,
         keys=keys.slots,
         active=keys.signing % 2,

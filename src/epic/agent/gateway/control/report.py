@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
 from typing import Any
 
 import grpc
@@ -16,7 +15,7 @@ from epic import __version__
 from epic.agent.gateway.desired import Instance, Tunnel
 from epic.agent.gateway.envoy.readiness import Envoy
 from epic.agent.runtime.turns import in_turns
-from epic.bpf.dataplane import Dataplane, SecondChanceCounters
+from epic.bpf.dataplane import Address, Dataplane, SecondChanceCounters
 from epic.proto import epic_pb2, epic_pb2_grpc
 
 log = logging.getLogger(__name__)
@@ -40,7 +39,7 @@ class TunnelReport:
 def instance_statuses(
     instances: Mapping[str, Instance],
     envoys: Mapping[str, Envoy],
-    standing: Collection[IPv4Address],
+    standing: Set[Address],
     drained: Collection[str] = (),
     leaving: Iterable[str] = (),
     siblings: Mapping[str, str] | None = None,
@@ -56,9 +55,9 @@ def instance_statuses(
             gateway=gateway,
             ready=envoy.ready,
             serving_revision=envoy.revision,
-            announced=instances[gateway].public in standing,
+            announced=set(instances[gateway].publics) <= standing,
             error=envoy.error,
-            drained=gateway in drained and instances[gateway].public not in standing,
+            drained=gateway in drained and standing.isdisjoint(instances[gateway].publics),
             applied_siblings=applied.get(gateway, ""),
             kernel_error=refused.get(gateway, ""),
         )

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from ipaddress import IPv4Address
 
 from envoy.config.cluster.v3 import cluster_pb2
 
 from epic.ads.snapshot import CLUSTER, ENVOY_TYPES, LISTENER, LOAD_ASSIGNMENT, Snapshot
+from epic.model.values.addresses import Address
 
 HELD_BACK_SECONDS = 5.0
 """How long a connected Envoy may take to acknowledge a change before its node is no longer announced."""
@@ -136,12 +136,12 @@ class Preconditions:
 
 
 def plan_announcements(
-    instances: Mapping[str, IPv4Address],
+    instances: Mapping[str, tuple[Address, ...]],
     envoys: Mapping[str, Envoy],
     preconditions: Preconditions,
-    standing: Collection[IPv4Address],
+    standing: Collection[Address],
     now: float,
-) -> tuple[set[IPv4Address], set[IPv4Address]]:
+) -> tuple[set[Address], set[Address]]:
     """Addresses whose flag route is to be made, and those whose is to go.
 
     `instances` are the public addresses of the wanted ones. Of an Envoy that has not been asked yet, a route
@@ -151,5 +151,6 @@ def plan_announcements(
     good = {g for g in here if g in envoys and is_announced(envoys[g], now)}
     unknown = {g for g in here if g in envoys and envoys[g].served and not envoys[g].asked}
     ready = good & set(preconditions.programmed) - set(preconditions.leaving)
-    keep = {instances[g] for g in good | unknown}
-    return {instances[g] for g in ready} - set(standing), set(standing) - keep
+    keep = {address for g in good | unknown for address in instances[g]}
+    wanted = {address for g in ready for address in instances[g]}
+    return wanted - set(standing), set(standing) - keep

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Set
 from dataclasses import dataclass
-from ipaddress import IPv4Address
 from typing import NamedTuple
 
 from epic.agent.gateway.desired import Desired, Instance, Tunnel
@@ -18,12 +17,12 @@ class Attachment(NamedTuple):
 
     link: int
     insides: tuple[Address, ...]
-    public: IPv4Address
+    publics: tuple[Address, ...]
 
 
 def attachment(instance: Instance, link: int) -> Attachment:
     """What an instance needs at its interface."""
-    return Attachment(link, instance.insides, instance.public)
+    return Attachment(link, instance.insides, instance.publics)
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Observed:
     attached: Mapping[str, Attachment | None]
     tunnels: Mapping[int, Tunnel | None]
     endpoints: Mapping[EndpointKey, Endpoint]
-    delivered: Mapping[IPv4Address, int]
+    delivered: Mapping[Address, int]
     """Where packets to public and inside addresses are delivered: the index of the interface."""
 
 
@@ -134,7 +133,7 @@ def additions(desired: Desired, observed: Observed) -> list[Action]:
             continue
         if observed.attached.get(instance.interface) != attachment(instance, link):
             actions.append(AttachInstance(instance, link))
-        if any(observed.delivered.get(a) != link for a in (instance.public, instance.inside)):
+        if any(observed.delivered.get(address) != link for address in instance.delivered):
             actions.append(DeliverTo(instance, link))
     plugged = {g for g, i in desired.instances.items() if i.interface in observed.links}
     for id_, tunnel in sorted(desired.tunnels.items()):
