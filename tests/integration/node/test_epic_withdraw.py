@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
 import socket
 import subprocess
@@ -144,12 +143,15 @@ def test_what_is_withdrawn_already_is_looked_at_once_and_leaves_envoy_alone(
 
 def test_what_the_unit_runs_after_envoy_removes_just_the_gateways_route(node: Namespace) -> None:
     unit = (ROLE / "epic-envoy@.service").read_text(encoding="utf-8")
+    node.run("ip -6 route add blackhole 2001:db8::7 proto 50")
     (line,) = [line for line in unit.splitlines() if line.startswith("ExecStopPost=")]
     prefix, entered, command = line.partition("--net=/proc/1/ns/net ")
     assert (prefix, entered) == ("ExecStopPost=-+/usr/bin/nsenter ", "--net=/proc/1/ns/net ")
     for _ in range(2):
-        node.run(command.replace("${PUBLIC}", shlex.quote(PUBLIC)))
+        # As systemd makes words of it.
+        node.run(command.replace("$$", "$").replace("$PUBLIC", f"{PUBLIC} 2001:db8::7"))
     assert announced(node) == {OTHER}
+    assert node.run("ip -6 route show proto 50") == ""
     assert node.run("ip route show proto static") != ""
 
 

@@ -83,7 +83,7 @@ async def test_a_list_comes_after_the_instance_under_the_version_that_is_stored(
         resource = held.resources[SIBLINGS][str(GATEWAY)]
         assert resource.version == site.store.get(Siblings, "root", "U1").spec.version
         got = epic_pb2.Siblings.FromString(resource.body.value)
-        assert (got.public_address, [s.node for s in got.siblings]) == ("203.0.113.1", ["epic1", "epic2"])
+        assert (got.public_addresses, [s.node for s in got.siblings]) == (["203.0.113.1"], ["epic1", "epic2"])
         assert (got.keys[0].secret, got.signing_epoch) == (bytes(16), 1)
 
 

@@ -66,10 +66,10 @@ class Node:
 def test_an_instance_says_why_the_node_does_not_have_what_it_needs() -> None:
     instances = {WEB: instance()}
     told = report.instance_statuses(
-        instances, {WEB: Envoy()}, (), failures={WEB: "its tunnels cannot be set"}
+        instances, {WEB: Envoy()}, frozenset(), failures={WEB: "its tunnels cannot be set"}
     )
     assert [status.kernel_error for status in told] == ["its tunnels cannot be set"]
-    assert report.instance_statuses(instances, {WEB: Envoy()}, ())[0].kernel_error == ""
+    assert report.instance_statuses(instances, {WEB: Envoy()}, frozenset())[0].kernel_error == ""
 
 
 @asynccontextmanager

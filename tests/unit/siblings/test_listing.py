@@ -31,7 +31,7 @@ def lists(
     *states: tuple[Living, ...], spec: SiblingsSpec | None = None, standing: frozenset[str] = ALL
 ) -> SiblingsSpec:
     """The list after each of these in turn."""
-    spec = spec or begin(PUBLIC, TIME, "00" * 16)
+    spec = spec or begin((PUBLIC,), TIME, "00" * 16)
     for number, state in enumerate(states, spec.generation + 1):
         spec = relist(spec, state, standing, TIME + timedelta(seconds=number), f"{number:02x}" * 16)
     return spec
