@@ -36,6 +36,16 @@ static __always_inline int instance_send(struct __sk_buff *skb, struct inner *in
 	return encapsulate(skb, inner, tunnel, &context, six);
 }
 
+/* A gateway that has no address of the family has none of its own to send from: 0 is nobody's. */
+static __always_inline bool is_public(const struct inner *inner, const struct instance *instance,
+				      const bool six)
+{
+	if (six)
+		return address_known(&instance->public6) &&
+		       address_equal(&inner->flow.source, &instance->public6);
+	return instance->public && address_ipv4(&inner->flow.source) == instance->public;
+}
+
 /* What is not from the inside address to an endpoint: is it a public address, or a mistake? */
 static __always_inline int instance_other(struct __sk_buff *skb, const struct inner *inner,
 					  const bool six)
@@ -48,8 +58,7 @@ static __always_inline int instance_other(struct __sk_buff *skb, const struct in
 	if (six ? address_equal(&inner->flow.source, &instance->inside6)
 		: address_ipv4(&inner->flow.source) == instance->inside)
 		return drop(DROP_ENDPOINT_UNKNOWN);
-	if (six ? address_equal(&inner->flow.source, &instance->public6)
-		: address_ipv4(&inner->flow.source) == instance->public)
+	if (is_public(inner, instance, six))
 		return NOT_OURS;
 	return drop(DROP_INSTANCE_SOURCE);
 }

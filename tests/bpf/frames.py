@@ -22,6 +22,7 @@ Address = IPv4Address | IPv6Address
 
 INSIDE, PUBLIC = IPv4Address("100.64.0.1"), IPv4Address("203.0.113.1")
 INSIDE6 = IPv6Address("fd65:7069:6300::6440:1")
+PUBLIC6 = IPv6Address("2001:db8:113::1")
 ENDPOINT, ENDPOINT6 = IPv4Address("192.168.50.11"), IPv6Address("fd00:50::11")
 MAPPED, MAPPED6 = IPv4Address("240.1.2.3"), IPv6Address("fd65:7069:6301::1203")
 STRANGER, STRANGER6 = IPv4Address("198.51.100.77"), IPv6Address("2001:db8:77::77")

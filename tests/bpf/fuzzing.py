@@ -22,6 +22,7 @@ from frames import (
     NAT_PORT,
     OLD_KEY,
     PUBLIC,
+    PUBLIC6,
     SERVICE,
     STRANGER,
     STRANGER6,
@@ -74,7 +75,7 @@ def world(role: str, over: int) -> World:
         tunnels={TUNNEL: Side(SERVICE, (KEY, OLD_KEY), insides, local, far)},
         pairs=pairs,
         locals={address.packed for address in LOCALS},
-        public=PUBLIC.packed,
+        publics={PUBLIC.packed, PUBLIC6.packed},
         generation=GENERATION,
         seen=seen,
         lanes={TUNNEL: 1},
@@ -149,6 +150,7 @@ def sent(role: str) -> list[bytes]:
     found += [
         ETHER / ARP(),
         ETHER / ip(PUBLIC, ENDPOINT) / TCP(),
+        ETHER / ip(PUBLIC6, ENDPOINT6) / TCP(),
         ETHER / IPv6(src="fe80::1", dst="ff02::1") / ICMPv6ND_NS(),
     ]
     return [bytes(frame) for frame in found]

@@ -25,6 +25,7 @@ from frames import (
     OTHER_TUNNEL,
     POD_INTERFACE,
     PUBLIC,
+    PUBLIC6,
     SERVICE,
     TUNNEL,
     Address,
@@ -107,7 +108,7 @@ class Host:
                     plane.delete_tunnel(id_)
                 plane.delete_endpoints(list(plane.endpoints()))
                 plane.forget_insides()
-            self.gateway.attach_instance(INSTANCE_INTERFACE, INSIDE, INSIDE6, PUBLIC)
+            self.gateway.attach_instance(INSTANCE_INTERFACE, INSIDE, INSIDE6, (PUBLIC, PUBLIC6))
             self.gateway.set_tunnel(gateway_tunnel())
             self.workload.set_tunnel(workload_tunnel(over))
             for plane in self._planes.values():

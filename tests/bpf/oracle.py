@@ -71,7 +71,7 @@ class World:
     """Of the counters: hellos of others are taken, each once, but teach nothing."""
     strays: dict[int, int] = field(default_factory=dict)
     """The highest counter of such hellos, by tunnel."""
-    public: bytes = b""
+    publics: set[bytes] = field(default_factory=set)
     received: list[int] = field(default_factory=lambda: [0, 0])
     """Packets and bytes."""
     sent: list[int] = field(default_factory=lambda: [0, 0])

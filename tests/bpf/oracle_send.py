@@ -40,7 +40,7 @@ def instance_sends(frame: bytes, world: World) -> Outcome:  # noqa: PLR0911 (one
         (side,) = world.tunnels.values()
         if source == side.insides[version]:
             return DROPPED, frame, "endpoint_unknown"
-        return (NOT_OURS, frame, "") if source == world.public else (DROPPED, frame, "instance_source")
+        return (NOT_OURS, frame, "") if source in world.publics else (DROPPED, frame, "instance_source")
     side = world.tunnels[pair.tunnel]
     too_big = _too_big(frame, version, side, world.mtu)
     if too_big:

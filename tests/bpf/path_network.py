@@ -70,7 +70,7 @@ class Network:
             self.gateway.load()
             for link in range(plan.links):
                 self.gateway.attach_underlay(f"up{link}", "gateway", plan.receive)
-            self.gateway.attach_instance(INSTANCE_INTERFACE, INSIDE, INSIDE6, PUBLIC)
+            self.gateway.attach_instance(INSTANCE_INTERFACE, INSIDE, INSIDE6, (PUBLIC,))
         with self.node:
             self.workload.load()
             self.workload.attach_underlay("up0", "workload", plan.receive)

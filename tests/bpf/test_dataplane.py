@@ -27,7 +27,7 @@ def test_load_and_attach_again_changes_nothing(plane: Dataplane, namespace: Name
     def bring_up() -> str:
         plane.load()
         plane.attach_underlay("up0", "gateway")
-        plane.attach_instance(INSTANCE, INSIDE, INSIDE6, PUBLIC)
+        plane.attach_instance(INSTANCE, INSIDE, INSIDE6, (PUBLIC,))
         return filters(namespace, "up0") + filters(namespace, INSTANCE)
 
     first = bring_up()
@@ -87,7 +87,7 @@ def test_the_file_of_programs_may_be_replaced_while_they_run(
     plane = Dataplane(bpffs / "replaced", installed)
     plane.load()
     installed.write_bytes(object_file.read_bytes())
-    plane.attach_instance(INSTANCE, INSIDE, INSIDE6, PUBLIC)
+    plane.attach_instance(INSTANCE, INSIDE, INSIDE6, (PUBLIC,))
     assert not plane.due
     plane.unload()
 
@@ -108,7 +108,7 @@ def test_the_role_of_an_underlay_can_change(plane: Dataplane, namespace: Namespa
 
 
 def test_an_instance_whose_interface_is_gone_can_be_detached(plane: Dataplane, namespace: Namespace) -> None:
-    plane.attach_instance(INSTANCE, INSIDE, INSIDE6, PUBLIC)
+    plane.attach_instance(INSTANCE, INSIDE, INSIDE6, (PUBLIC,))
     namespace.run(f"ip link del {INSTANCE}")
     plane.detach_instance(INSTANCE)
     plane.detach_instance(INSTANCE)
@@ -116,9 +116,9 @@ def test_an_instance_whose_interface_is_gone_can_be_detached(plane: Dataplane, n
 
 
 def test_a_recreated_interface_takes_the_place_of_the_old_one(plane: Dataplane, namespace: Namespace) -> None:
-    plane.attach_instance(INSTANCE, INSIDE, INSIDE6, PUBLIC)
+    plane.attach_instance(INSTANCE, INSIDE, INSIDE6, (PUBLIC,))
     namespace.run(f"ip link del {INSTANCE}", f"ip link add {INSTANCE} type veth peer name peer0")
-    plane.attach_instance(INSTANCE, INSIDE, INSIDE6, PUBLIC)
+    plane.attach_instance(INSTANCE, INSIDE, INSIDE6, (PUBLIC,))
     plane.detach_instance(INSTANCE)
     assert "clsact" not in namespace.run(f"tc qdisc show dev {INSTANCE}")
 
@@ -206,7 +206,7 @@ def test_a_driver_that_cannot_run_xdp_is_named(plane: Dataplane, namespace: Name
 def test_only_pairs_of_interfaces_can_be_instances_and_pods(plane: Dataplane, namespace: Namespace) -> None:
     namespace.run("ip link add bridge0 type bridge")
     with pytest.raises(Invalid, match="bridge0 is bridge"):
-        plane.attach_instance("bridge0", INSIDE, INSIDE6, PUBLIC)
+        plane.attach_instance("bridge0", INSIDE, INSIDE6, (PUBLIC,))
     with pytest.raises(Invalid, match="bridge0 is bridge"):
         plane.attach_pod("bridge0")
 
@@ -223,7 +223,7 @@ def test_a_pods_interface_is_taken_and_left(plane: Dataplane, namespace: Namespa
 
 def test_instances_are_known_by_name(plane: Dataplane) -> None:
     assert plane.instances() == set()
-    plane.attach_instance(INSTANCE, INSIDE, None, PUBLIC)
+    plane.attach_instance(INSTANCE, INSIDE, None, (PUBLIC,))
     assert plane.instances() == {INSTANCE}
 
 

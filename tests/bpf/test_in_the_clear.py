@@ -120,7 +120,7 @@ def test_inside_addresses_are_guarded_as_long_as_the_instances_interface_is_ther
 def test_inside_addresses_of_interfaces_that_are_gone_are_forgotten(
     plane: Dataplane, namespace: Namespace, bpffs: Path
 ) -> None:
-    plane.attach_instance(INSTANCE, INSIDE, INSIDE6, PUBLIC)
+    plane.attach_instance(INSTANCE, INSIDE, INSIDE6, (PUBLIC,))
     assert guarded(bpffs) == {INSIDE.packed, INSIDE6.packed}
     plane.detach_instance(INSTANCE)
     assert guarded(bpffs) == {INSIDE.packed, INSIDE6.packed}

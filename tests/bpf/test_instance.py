@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from ipaddress import IPv4Address
 from typing import Any
 
 import pytest
@@ -11,13 +12,17 @@ from frames import (
     ALL,
     ETHER,
     FAMILIES,
+    INSIDE,
+    INSIDE6,
     INSTANCE_INTERFACE,
     KEY,
     OLD_KEY,
     OTHER_INTERFACE,
     OTHER_TUNNEL,
     PUBLIC,
+    PUBLIC6,
     TUNNEL,
+    Address,
     Families,
     hello,
     ip,
@@ -197,11 +202,30 @@ def test_what_only_looks_like_neighbour_discovery_goes_nowhere(host: Host, packe
         pytest.param(ETHER / ARP(psrc="100.64.0.1", pdst="169.254.0.1"), id="ARP"),
         pytest.param(ETHER / ip(PUBLIC, "198.51.100.1") / TCP(), id="public source"),
         pytest.param(ETHER / ip(PUBLIC, ALL[0].endpoint) / TCP(), id="public source to endpoint"),
+        pytest.param(ETHER / ip(PUBLIC6, "2001:db8:198::1") / TCP(), id="public IPv6 source"),
+        pytest.param(ETHER / ip(PUBLIC6, ALL[1].endpoint) / TCP(), id="public IPv6 source to endpoint"),
     ],
 )
 def test_what_is_not_for_the_tunnel_goes_to_the_stack_untouched(host: Host, packet: Packet) -> None:
     assert host.dropped(INSTANCE, packet) is None
     assert host.run(INSTANCE, packet) == (PASS, bytes(packet))
+
+
+@pytest.mark.parametrize(
+    ("publics", "sources"),
+    [
+        pytest.param((PUBLIC,), ("::", str(PUBLIC6)), id="IPv4 only"),
+        pytest.param((PUBLIC6,), (str(IPv4Address(0)), str(PUBLIC)), id="IPv6 only"),
+    ],
+)
+def test_of_a_family_without_a_public_address_nothing_goes_to_the_stack(
+    host: Host, publics: tuple[Address, ...], sources: tuple[str, ...]
+) -> None:
+    with host.namespace:
+        host.gateway.attach_instance(INSTANCE_INTERFACE, INSIDE, INSIDE6, publics)
+    for source in sources:
+        packet = ETHER / ip(source, "2001:db8:198::1" if ":" in source else "198.51.100.1") / TCP()
+        assert host.dropped(INSTANCE, packet) == "instance_source"
 
 
 @FAMILIES

@@ -186,7 +186,7 @@ class Agents:
         network, receive = self.network, self.network.plan.receive
         with network.epic:
             network.gateway.attach_underlay("up0", "gateway", receive)
-            network.gateway.attach_instance(INSTANCE_INTERFACE, INSIDE, INSIDE6, PUBLIC)
+            network.gateway.attach_instance(INSTANCE_INTERFACE, INSIDE, INSIDE6, (PUBLIC,))
         with network.node:
             network.workload.attach_underlay("up0", "workload", receive)
         network.program()
