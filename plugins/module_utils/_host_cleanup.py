@@ -22,6 +22,7 @@ NAMESPACES = "run/netns/epic-*"
 TABLES = {"epic", "epic_management"}
 ROUTE_PROTOCOL = "50"
 RULE = ("pref", "100", "lookup", "200")
+FAMILIES = {"-4": "IPv4", "-6": "IPv6"}
 KEY_COMMENT = " epic-runs"
 
 PATHS = (
@@ -61,7 +62,7 @@ class Remains:
     namespaces: tuple[str, ...] = ()
     links: tuple[str, ...] = ()
     tables: tuple[str, ...] = ()
-    rule: bool = False
+    rules: tuple[str, ...] = ()
     routes: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
     users: tuple[str, ...] = ()
@@ -76,7 +77,7 @@ class Remains:
             *(f"network namespace {name}" for name in self.namespaces),
             *(f"link {name}" for name in self.links),
             *(f"nftables table {name}" for name in self.tables),
-            *([f"routing rule {' '.join(RULE)}"] if self.rule else []),
+            *(f"routing rule {' '.join(RULE)} of {FAMILIES[family]}" for family in self.rules),
             *(f"route {route}" for route in self.routes),
             *(f"key of the runs in {path}" for path in self.keys),
             *(f"user {name}" for name in self.users),
@@ -114,7 +115,7 @@ def find(host: Host) -> Remains:
         namespaces=tuple(sorted(path.name for path in host.root.glob(NAMESPACES))),
         links=tuple(_links(host)),
         tables=tuple(_tables(host)),
-        rule=bool(_output(host, "ip", "-4", "rule", "show", *RULE)),
+        rules=tuple(family for family in FAMILIES if _output(host, "ip", family, "rule", "show", *RULE)),
         routes=tuple(_routes(host)),
         keys=tuple(path for path in host.key_files if _keys(host.at(path))),
         users=tuple(_known(host, "passwd", "epic")),
@@ -138,9 +139,9 @@ def remove(host: Host, remains: Remains) -> list[str]:
         host.do("ip", "link", "delete", name)
     for table in left.tables:
         host.do("nft", "delete", "table", *table.split())
-    if left.rule:
-        host.do("ip", "-4", "rule", "delete", *RULE)
-    for family in ("-4", "-6") if left.routes else ():
+    for family in left.rules:
+        host.do("ip", family, "rule", "delete", *RULE)
+    for family in FAMILIES if left.routes else ():
         host.do("ip", family, "route", "flush", "table", "all", "protocol", ROUTE_PROTOCOL)
     for path in left.keys:
         _drop_keys(host.at(path))
@@ -213,7 +214,7 @@ def _tables(host: Host) -> Iterator[str]:
 
 
 def _routes(host: Host) -> Iterator[str]:
-    for family in ("-4", "-6"):
+    for family in FAMILIES:
         listed = _output(host, "ip", family, "route", "show", "table", "all", "protocol", ROUTE_PROTOCOL)
         yield from (line.strip() for line in listed.splitlines())
 

@@ -40,6 +40,7 @@ ip netns list
 ip -o link show | grep epg
 ip route show table all protocol 50
 ip rule show pref 100
+ip -6 rule show pref 100
 nft list tables | grep epic
 tc filter show dev up0 ingress
 tc filter show dev up0 egress
