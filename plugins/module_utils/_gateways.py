@@ -17,6 +17,7 @@ def shown(proxy: Object, template_versions: dict[str, str]) -> Object:
         "name": metadata.get("name", ""),
         "display_name": spec.get("display-name", ""),
         "public_address": spec.get("public-address") or "",
+        "alt_address": spec.get("alt-address") or "",
         "deleted": bool(metadata.get("deletionTimestamp")),
         "envoy_version": template_versions.get(spec.get("group", "")) or "",
         "instances": instances,

@@ -46,6 +46,7 @@ gateways:
     name: {description: "The gateway's name, the UID of the client's object.", type: str}
     display_name: {description: The name that people know it by., type: str}
     public_address: {description: Its address., type: str}
+    alt_address: {description: Its address of the other family; empty where it has one only., type: str}
     deleted: {description: Whether it is being deleted., type: bool}
     envoy_version:
       description: The Envoy version that its template asks for; empty when it takes the cluster's.
@@ -62,6 +63,7 @@ gateways:
       name: 6f1c
       display_name: web
       public_address: 203.0.113.1
+      alt_address: 2001:db8::1
       deleted: false
       envoy_version: ""
       instances: [{node: epic1, phase: Serving, envoy_version: 1.40.0}]

@@ -42,12 +42,13 @@ def show_gateway(ctx: Context, proxy: GWProxy, principal: Principal) -> dict[str
 
 
 def show_member(ctx: Context, member: GWMember) -> dict[str, Any]:
-    """A member with what it is told, and its gateway's address, names and conditions."""
+    """A member with what it is told, and its gateway's addresses, names and conditions."""
     proxy = ctx.store.find_readable(GWProxy, member.account, member.spec.sharing_key)
     status: dict[str, Any] = {"conditions": [_judged_now(c) for c in member_conditions(member, proxy)]}
     if proxy is not None:
         status["gateway"] = {
             "public-address": str(proxy.spec.public_address or ""),
+            "alt-address": str(proxy.spec.alt_address or ""),
             "endpoints": [endpoint.wire() for endpoint in proxy.spec.endpoints],
             "conditions": [condition.wire() for condition in proxy.status.conditions],
         }

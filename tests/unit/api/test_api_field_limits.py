@@ -168,8 +168,8 @@ async def test_ports_count_once_for_each_that_is_open(tenant: httpx.AsyncClient)
         (
             {"envoy-template": {"envoyResources": {"routes": [{"name": "a", "value": "{{ nope }}: ["}]}}},
             "group.spec.envoy-template.envoyResources.routes.0: template 'a': there is no nope; it may use "
-            "AltAddress, Clusters, GatewayProtocol, Port, PortName, Protocol, PublicAddress, PureLBServiceName, "
-            "ServiceName, ServiceNamespace, VirtualHosts",
+            "AltAddress, Clusters, GatewayProtocol, Port, PortName, Protocol, PublicAddress, "
+            "PureLBServiceName, ServiceName, ServiceNamespace, VirtualHosts",
         ),
         (
             {"envoy-template": {"envoyResources": {"routes": [{"name": "a", "value": "b"}] * 17}}},

@@ -74,6 +74,7 @@ async def test_the_first_member_makes_the_gateway_and_the_second_shares_it(
     (proxy,) = store.list(GWProxy)
     assert (proxy.name, proxy.spec.group, proxy.spec.client_ref.cluster_id) == ("K1", "gatewayhttp", "c1")
     assert second["status"]["gateway"]["public-address"] == str(proxy.spec.public_address)
+    assert second["status"]["gateway"]["alt-address"] == ""
     assert second["status"]["gateway"]["endpoints"] == first["status"]["gateway"]["endpoints"]
     assert await members(tenant) == [("c1", True, False), ("c2", False, False)]
     names = [item["metadata"]["name"] for item in (await tenant.get(f"{ROOT}/members")).json()["items"]]

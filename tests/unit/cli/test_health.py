@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from epic.cli.printing.fields import age
-from epic.cli.printing.health import judge
+from epic.cli.printing.health import gateway_line, judge
 
 AWAKE = {"last-report": "2024-01-01T11:59:50Z"}
 DRAINED = {"type": "Drained", "status": "True"}
@@ -63,6 +63,12 @@ def test_a_gateway_that_leaves_routes_out_is_its_accounts_to_mend() -> None:
     gateway["status"]["conditions"].append(left_out)
     health = judge([_node(**AWAKE)], proxies=[gateway], runs=[], now=NOW)
     assert (health.problems, health.of_accounts) == ([], [f"shop/web: Accepted: {text}"])
+
+
+def test_a_gateway_is_shown_with_all_its_addresses() -> None:
+    gateway = _gateway(2, Ready="True")
+    gateway["spec"]["alt-address"] = "2001:db8::1"
+    assert gateway_line(gateway, NOW).details == "203.0.113.1, 2001:db8::1, U1"
 
 
 ASKS_FOR_ANOTHER = {"type": "Programmed", "status": "False", "reason": "AddressNotUsable", "message": "no"}

@@ -12,6 +12,7 @@ from manifests import SHOP
 
 from epic.client import EpicClient
 from epic.controller.linux import CONFIRMATION, HostSettings, LinuxController
+from epic.controller.mirror.observed import seen_of
 from epic.controller.mirror.statuses import file_name
 
 
@@ -71,6 +72,13 @@ async def test_each_object_has_a_file_and_a_gateways_has_its_address(
     assert {c["type"] for c in gateway["status"]["epic"]["status"]["conditions"]}
     assert _reason(host, "HTTPRoute.shop.web.json") == "Mirrored"
     assert "secret" not in "".join(path.read_text() for path in host.statuses.iterdir())
+
+
+def test_a_gateways_second_address_is_told_too() -> None:
+    addresses = {"public-address": "203.0.113.0", "alt-address": "2001:db8::1"}
+    assert seen_of("proxies", {"spec": addresses}).answer["spec"] == addresses
+    shared = {"status": {"gateway": {**addresses, "alt-address": ""}}}
+    assert seen_of("members", shared).answer["spec"] == {"public-address": "203.0.113.0"}
 
 
 async def test_a_bad_document_is_named_and_its_file_goes_when_it_is_right_again(

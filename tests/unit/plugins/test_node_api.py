@@ -184,9 +184,10 @@ def test_an_account_that_is_gone_has_no_gateways(api: Api) -> None:
 def test_gateways_of_all_accounts_are_looked_at(api: Api, store: CachedStore) -> None:
     assert gateway_info.fetch(api, None) == []
     instance = {"node": "epic1", "inside-address": "100.64.0.1", "phase": "Serving", "envoy-version": "1.2.3"}
+    addresses = {"public-address": "203.0.113.1", "alt-address": "2001:db8::1"}
     proxy = {
         "metadata": {"name": "U1", "namespace": "shop"},
-        "spec": {"display-name": "web", "group": "http", "public-address": "203.0.113.1"},
+        "spec": {"display-name": "web", "group": "http", **addresses},
         "status": {"instances": [instance]},
     }
     template = {
@@ -202,7 +203,8 @@ def test_gateways_of_all_accounts_are_looked_at(api: Api, store: CachedStore) ->
             "account": "shop",
             "name": "U1",
             "display_name": "web",
-            "public_addresses": ["203.0.113.1"],
+            "public_address": "203.0.113.1",
+            "alt_address": "2001:db8::1",
             "deleted": False,
             "envoy_version": "1.2.3",
             "instances": [{"node": "epic1", "phase": "Serving", "envoy_version": "1.2.3"}],

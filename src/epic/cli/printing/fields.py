@@ -33,6 +33,11 @@ def span(seconds: float) -> str:
     return f"{max(seconds, 0)}s"
 
 
+def addresses(gateway: Row) -> list[str]:
+    """A gateway's public addresses, of its spec or of what a member is told of it."""
+    return [address for key in ("public-address", "alt-address") if (address := gateway.get(key))]
+
+
 def route_spec(row: Row) -> tuple[str, Row]:
     """A route's type, such as http, and its spec; empty ones where it has none that is known."""
     spec = dig(row, "spec") or {}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from epic.cli.printing.fields import age, condition, dig, span
+from epic.cli.printing.fields import addresses, age, condition, dig, span
 from epic.cli.printing.phases import counted, instances, is_true, leaving, phase, sessions, waits_for, worries
 
 _SILENT = timedelta(seconds=45)
@@ -118,7 +118,7 @@ def gateway_line(proxy: dict[str, Any], now: datetime) -> Line:
     serving = sum(bool(i.get("announced")) for i in meant)
     if not problem and serving < len(meant):
         problem = f"{serving} of {len(meant)} instances serve"
-    details = f"{dig(proxy, 'spec', 'public-address') or '-'}, {metadata['name']}"
+    details = f"{', '.join(addresses(dig(proxy, 'spec') or {})) or '-'}, {metadata['name']}"
     theirs = bool(wrong) and all(c.get("reason") in _ASKED_FOR for c in wrong) and serving == len(meant)
     return Line(name, ", ".join(states), details, problem, theirs)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from epic.cli.printing import phases
-from epic.cli.printing.fields import Row, age, condition, dig, route_spec
+from epic.cli.printing.fields import Row, addresses, age, condition, dig, route_spec
 from epic.client import PREFIX, EpicClient
 from epic.errors import Denied, Invalid, NotFound
 from epic.kinds import registry
@@ -48,8 +48,13 @@ def _second_chance(row: Row) -> str:
     return "yes" if found.get("status") == "True" else str(found.get("reason") or "-")
 
 
+def _addresses(*keys: str) -> Callable[[Row], str]:
+    return lambda row: ", ".join(addresses(dig(row, *keys) or {})) or "-"
+
+
 def _dns(row: Row) -> str:
-    return ", ".join(e["dnsName"] for e in dig(row, "spec", "endpoints") or ()) or "-"
+    # a record for each address, all of one name
+    return ", ".join(dict.fromkeys(e["dnsName"] for e in dig(row, "spec", "endpoints") or ())) or "-"
 
 
 def _nodes(row: Row) -> str:
@@ -126,6 +131,7 @@ _COLUMNS: dict[str, tuple[Column, ...]] = {
         _NAME,
         ("POOL", _field("spec", "public-pool", "pool")),
         ("SUBNET", _field("spec", "public-pool", "subnet")),
+        ("ALT POOL", _field("spec", "alt-pool", "pool")),
         ("AGE", _age),
     ),
     LBServiceGroup.kind: (
@@ -139,7 +145,7 @@ _COLUMNS: dict[str, tuple[Column, ...]] = {
         _ACCOUNT,
         _NAME,
         ("GATEWAY", _field("spec", "display-name")),
-        ("ADDRESS", _field("spec", "public-address")),
+        ("ADDRESS", _addresses("spec")),
         ("PORTS", _ports),
         ("MEMBERS", _members),
         ("DNS NAME", _dns),
@@ -154,7 +160,7 @@ _COLUMNS: dict[str, tuple[Column, ...]] = {
         ("CLIENT OBJECT", _client),
         ("GATEWAY", _field("spec", "sharing-key")),
         ("PORTS", _ports),
-        ("ADDRESS", _field("status", "gateway", "public-address")),
+        ("ADDRESS", _addresses("status", "gateway")),
         ("CONFLICT", _conflict),
         ("AGE", _age),
     ),

@@ -18,6 +18,8 @@ from epic.model.values.naming import SOURCES_ANNOTATION
 
 ClientOf = Callable[[EpicConnection], EpicClient]
 
+_TOLD = ("public-address", "alt-address", "endpoints")
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -34,7 +36,7 @@ class Seen:
     gateway: str
     sources: tuple[str, ...]
     answer: dict[str, Any] = field(compare=False, hash=False)
-    """Of gateways and members, what is told to the client: address, names and conditions."""
+    """Of gateways and members, what is told to the client: addresses, names and conditions."""
 
 
 class Observed:
@@ -152,7 +154,7 @@ def seen_of(collection: Collection, item: dict[str, Any]) -> Seen:
 
 
 def _answer(gateway: dict[str, Any], conditions: list[Any]) -> dict[str, Any]:
-    told = {key: gateway[key] for key in ("public-address", "endpoints") if gateway.get(key)}
+    told = {key: gateway[key] for key in _TOLD if gateway.get(key)}
     return {"spec": told, "status": {"conditions": conditions}}
 
 
