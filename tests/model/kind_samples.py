@@ -233,6 +233,7 @@ _CONTENT: dict[str, dict[str, Any]] = {
             "group": "gatewayhttp",
             "service-prefix": "default",
             "public-address": "203.0.113.9",
+            "alt-address": "2001:db8::9",
             "endpoints": [
                 {
                     "dnsName": "web.example.net",
@@ -245,6 +246,7 @@ _CONTENT: dict[str, dict[str, Any]] = {
         },
         "status": {
             "service": 7,
+            "addresses": [{"type": "Hostname", "value": "203.0.113.9"}],
             "unmapped-cluster": "c1",
             "instances": [_INSTANCE],
             "unplaced": 1,
@@ -307,6 +309,7 @@ _CONTENT: dict[str, dict[str, Any]] = {
             "node": "epic1",
             "inside-address": "100.64.0.9",
             "public-address": "203.0.113.9",
+            "alt-address": "2001:db8::9",
             "dns-names": ["web.example.net"],
             "until": TIME,
         }
@@ -330,6 +333,7 @@ _CONTENT: dict[str, dict[str, Any]] = {
     "Siblings": {
         "spec": {
             "public-address": "203.0.113.9",
+            "alt-address": "2001:db8::9",
             "siblings": [_SIBLING],
             "former": [{"node": "epic2", "index": 4, "left": 2, "epoch": 1, "dismissed": True}],
             "keys": [_KEY],

@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="ne
 def host(*commands: str) -> subprocess.CompletedProcess[str]:
     """Run commands on a host of their own until one fails."""
     return subprocess.run(
-        ["unshare", "--net", "sh", "-e", "-c", "\n".join(commands)],
+        ["unshare", "--net", "--mount", "sh", "-e", "-c", "\n".join(commands)],
         capture_output=True,
         text=True,
         timeout=30,
@@ -38,9 +38,19 @@ UP, CHECK = f"sh {SCRIPT} up", f"sh {SCRIPT} check"
 
 
 def test_with_both_it_starts_at_once(load: str) -> None:
-    done = host(load, UP, UP, CHECK, "ip rule show pref 100")
+    done = host(load, UP, UP, CHECK, "ip -4 rule show pref 100", "ip -6 rule show pref 100")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "100:\tfrom all lookup 200\n"
+    assert done.stdout == 2 * "100:\tfrom all lookup 200\n"
+
+
+def test_a_kernel_without_ipv6_needs_no_rule_of_it(load: str) -> None:
+    done = host(load, "mount -t tmpfs none /proc/sys/net", UP, CHECK, "ip -6 rule show pref 100")
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", "")
+
+
+def test_gateways_with_ipv4_addresses_do_not_wait_for_the_rule_of_ipv6(load: str) -> None:
+    done = host(load, UP, "ip -6 rule del pref 100", CHECK)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_without_firewall_it_does_not_start(load: str) -> None:

@@ -51,7 +51,7 @@ KEEPS = ("False", "NotValidated")
 def siblings() -> Siblings:
     living = [Living("epic1", IPv4Address("172.30.11.2"))]
     spec = relist(
-        begin(IPv4Address("203.0.113.1"), TIME, new_secret()), living, ["epic1"], TIME, new_secret()
+        begin([IPv4Address("203.0.113.1")], TIME, new_secret()), living, ["epic1"], TIME, new_secret()
     )
     spec = stamped(GatewayId("root", "U1"), spec)
     return Siblings(metadata=Metadata(name="U1", namespace="root"), spec=spec)

@@ -166,7 +166,7 @@ def test_indexes_are_by_what_is_looked_for() -> None:
         return set(kind.indexes[index](sample(kind)))
 
     assert values(GW_PROXY, "node") == {"epic1"}
-    assert values(GW_PROXY, "address") == {"203.0.113.9", "100.64.0.9"}
+    assert values(GW_PROXY, "address") == {"203.0.113.9", "2001:db8::9", "100.64.0.9"}
     assert values(GW_PROXY, "group") == {("root", "gatewayhttp")}
     assert values(GW_ROUTE, "gateway") == {("root", "U1")}
     assert values(GW_ROUTE, "service") == {("root", "S1")}

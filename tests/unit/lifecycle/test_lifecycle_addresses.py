@@ -13,7 +13,7 @@ from epic.lifecycle.conditions import with_instances
 from epic.model.resources import GWProxy
 
 HAS = "203.0.113.7"
-GOES_ON = f"it has {HAS}, which stays with it: ask for that or for none, or make the gateway anew"
+GOES_ON = f"it has {HAS} for good: ask for that or for none, or make the gateway anew"
 DONE = {"node": "e1", "inside-address": "100.64.0.1", "unit": "current", "phase": "Serving"}
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Delivery to instances: the routes of table 200, where `RULES` have the kernel look first."""
+"""Delivery to instances: the routes of table 200, where `rules()` have the kernel look first."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from epic.bpf.dataplane import Address
 from epic.errors import Unavailable
 
 TABLE = 200
-RULES = (Rule(socket.AF_INET, 100, TABLE), Rule(socket.AF_INET6, 100, TABLE))
 INSTANCE_MAC = bytes.fromhex("020000000002")
 """Of the interface in an instance's network namespace: nobody there answers for its IPv6 addresses."""
 _FORWARDING6 = Path("/proc/sys/net/ipv6/conf/all/forwarding")
@@ -68,6 +67,12 @@ class Delivery:
         for error in self._channel.change_all(requests):
             if error is not None:
                 raise error
+
+
+def rules() -> tuple[Rule, ...]:
+    """One for each family that the kernel has."""
+    families = (socket.AF_INET, socket.AF_INET6) if _FORWARDING6.exists() else (socket.AF_INET,)
+    return tuple(Rule(family, 100, TABLE) for family in families)
 
 
 def _check_forwarding6() -> None:

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from epic.agent.gateway.delivery import RULES, Delivery
+from epic.agent.gateway.delivery import Delivery, rules
 from epic.agent.gateway.desired import Tunnel
 from epic.agent.gateway.plans import plan
 from epic.agent.gateway.plans.failures import Failure
@@ -73,7 +73,7 @@ class GatewayKernel:
         self._underlay = Underlay(dataplane, self._netlink, underlay, "gateway")
         self._route_cache = RouteCache(self._netlink)
         self._delivery = Delivery()
-        self._rules = Rules(RULES)
+        self._rules = Rules(rules())
         self._links: Mapping[str, Link] = {}
         self._attached: dict[str, plan.Attachment | None] = {}
         self._ids: set[int] = set()
