@@ -139,7 +139,7 @@ class GueNetwork(Network):
         with self.epic:
             self.gateway.load()
             self.gateway.attach_underlay("up0", "gateway", self.receive)
-            self.gateway.attach_instance(PROXY_PORT, INSIDE, None, PUBLIC)
+            self.gateway.attach_instance(PROXY_PORT, INSIDE, None, (PUBLIC,))
             self.gateway.set_tunnel(_tunnel(None, NODE, PROXY_PORT))
             self.gateway.set_endpoint(INSIDE, POD, Endpoint(TUNNEL))
         with self.workload:

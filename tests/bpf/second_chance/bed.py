@@ -83,29 +83,29 @@ class Node:
     def _wire_instance(self) -> None:
         self.instance.sysctl("ipv4/tcp_congestion_control", CONGESTION_CONTROL)
         join(self.space, self.interface, self.instance, "eth0")
-        join(self.space, "six0", self.instance, "eth1")
+        self.space.run(f"ip link set {self.interface} address 02:00:00:00:00:01")
+        self.instance.run("ip link set eth0 address 02:00:00:00:00:02")
         self.space.run(
             f"ip addr add 169.254.0.1/32 dev {self.interface}",
             f"ip route add {self.inside} dev {self.interface}",
             f"ip route add {PUBLIC} dev {self.interface}",
-            # A link of its own, for the guard of instances lets no public IPv6 address pass.
-            "ip addr add fe80::1/64 dev six0 nodad",
-            f"ip route add {PUBLIC6} dev six0",
+            f"ip neigh replace {PUBLIC6} lladdr 02:00:00:00:00:02 dev {self.interface} nud permanent",
+            f"ip route add {PUBLIC6} dev {self.interface}",
         )
         self.instance.run(
             f"ip link set eth0 mtu {self._plan.instance_mtu}",
-            f"ip link set eth1 mtu {self._plan.instance_mtu}",
             f"ip addr add {PUBLIC}/32 dev lo",
-            f"ip addr add {PUBLIC6}/128 dev eth1 nodad",
+            f"ip addr add {PUBLIC6}/128 dev lo",
             f"ip addr add {self.inside}/32 dev eth0",
             "ip route add default via 169.254.0.1 dev eth0 onlink",
-            "ip route add default via fe80::1 dev eth1",
+            "ip neigh replace fe80::1 lladdr 02:00:00:00:00:01 dev eth0 nud permanent",
+            "ip route add default via fe80::1 dev eth0",
         )
 
     def open_tunnel(self) -> None:
         """The node's end of that from the instance to the backends; of a new instance once more."""
         with self.space:
-            self.plane.attach_instance(self.interface, self.inside, None, PUBLIC)
+            self.plane.attach_instance(self.interface, self.inside, None, (PUBLIC, PUBLIC6))
             self.plane.set_tunnel(_tunnel(self, interface=self.interface))
             self.plane.set_endpoint(self.inside, BACKEND, Endpoint(self.index + 1))
 
@@ -113,7 +113,7 @@ class Node:
         """With another namespace; nothing runs in the old one any more."""
         with self.space:
             self.plane.detach_instance(self.interface)
-        self.space.run(f"ip link del {self.interface}", "ip link del six0")
+        self.space.run(f"ip link del {self.interface}")
         self.instance.close()
         self.instance = Namespace(ipv6=True)
         self._wire_instance()
