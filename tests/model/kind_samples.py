@@ -246,7 +246,6 @@ _CONTENT: dict[str, dict[str, Any]] = {
         },
         "status": {
             "service": 7,
-            "addresses": [{"type": "Hostname", "value": "203.0.113.9"}],
             "unmapped-cluster": "c1",
             "instances": [_INSTANCE],
             "unplaced": 1,

@@ -13,7 +13,6 @@ from epic.model.base import Camel, ClientRef, Condition, Kebab, Resource
 from epic.model.gatewayapi import (
     Endpoint,
     EndpointPort,
-    GatewayAddress,
     GatewaySpec,
     GRPCRouteSpec,
     HTTPRouteSpec,
@@ -211,8 +210,7 @@ class GWProxySpec(Kebab):
 
 
 class GWProxyStatus(Kebab):
-    """Where a gateway runs and how it is. `service` is its number in the tunnel header, `addresses` are its
-    public ones as the Gateway API lists them.
+    """Where a gateway runs and how it is. `service` is its number in the tunnel header.
 
     Envoy knows the endpoints of `unmapped_cluster` by their own addresses, those of other clusters by
     mapped ones; it is the first cluster that had endpoints behind the gateway, and never changes.
@@ -222,7 +220,6 @@ class GWProxyStatus(Kebab):
     """
 
     service: int = 0
-    addresses: tuple[GatewayAddress, ...] = ()
     unmapped_cluster: str | None = None
     instances: tuple[ProxyInstance, ...] = ()
     unplaced: Annotated[int, Field(ge=0)] = 0

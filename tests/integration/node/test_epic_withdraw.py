@@ -56,7 +56,7 @@ class Admin(threading.Thread):
 def withdraw(node: Namespace, socket_path: Path, *addresses: str) -> float:
     """Run epic-withdraw; the seconds it took."""
     begin = time.monotonic()
-    node.run(f"python3 -IS {ROLE / 'epic-withdraw'} {socket_path} {' '.join(addresses or (PUBLIC,))}")
+    node.run(f"python3 -IS {ROLE / 'epic-withdraw'} {' '.join(addresses or (PUBLIC,))} {socket_path}")
     return time.monotonic() - begin
 
 

@@ -23,7 +23,6 @@ from epic.lifecycle.addresses import unusable_address
 from epic.lifecycle.claims import Claims
 from epic.lifecycle.conditions import with_instances, with_proxy_condition
 from epic.model.base import Condition, Metadata, now
-from epic.model.gatewayapi import GatewayAddress
 from epic.model.members import GWMember
 from epic.model.resources import (
     Account,
@@ -99,10 +98,7 @@ def create_gateway(
     proxy = proxy.model_copy(update={"spec": proxy.spec.model_copy(update=chosen_addresses)})
     records = dns_endpoints(group, proxy, names)
     _check_name(transaction, proxy, records[0].dns_name, claims)
-    status = GWProxyStatus(
-        service=transaction.next_number("service"),
-        addresses=tuple(GatewayAddress(value=str(address)) for address in addresses),
-    )
+    status = GWProxyStatus(service=transaction.next_number("service"))
     spec_with_name = proxy.spec.model_copy(update={"endpoints": records})
     proxy = proxy.model_copy(update={"spec": spec_with_name, "status": status})
     unplaced = group.spec.envoy_replica_count - len(chosen)
