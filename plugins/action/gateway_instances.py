@@ -40,14 +40,22 @@ class ActionModule(ActionBase):
 
     def _command(self):
         _validated, options = self.validate_argument_spec(argument_spec=SPEC)
-        # mostly there is nothing to keep, and then nodes of any version take it
-        options = {name: value for name, value in options.items() if name != "keep" or value}
-        request = {**options, "check_mode": self._task.check_mode, "diff": self._task.diff}
+        request = {**_lean(options), "check_mode": self._task.check_mode, "diff": self._task.diff}
         # without sudoable there is no terminal, and standard input is the request alone
         code, out, err = self._connection.exec_command(
             COMMAND, in_data=json.dumps(request).encode(), sudoable=False
         )
         return _reply(code, out, err)
+
+
+def _lean(options):
+    """Without what mostly there is none of: nodes of any version take the rest."""
+    instances = [
+        {name: value for name, value in instance.items() if name != "alt_address" or value}
+        for instance in options["instances"]
+    ]
+    kept = {"keep": options["keep"]} if options["keep"] else {}
+    return {"instances": instances, **kept}
 
 
 def _reply(code, out, err):

@@ -33,7 +33,7 @@ MAX_TEXT = 255
 
 _LOCK_SECONDS = 60.0
 _READ_SECONDS = 30
-_PLAIN = {"str": str, "int": int, "bool": bool, "list": list}
+_PLAIN = {"str": str, "int": int, "bool": bool}
 _SHOWN = 200
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 
@@ -110,10 +110,7 @@ def _value(place: str, name: str, item: dict[str, Any]) -> object:
     # True is an integer to Python
     if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
         raise RequestError(f"{place} must be of type {option['type']}")
-    if isinstance(value, list) and not all(isinstance(text, str) for text in value):
-        raise RequestError(f"{place} must be a list of texts")
-    texts = value if isinstance(value, list) else [value]
-    if any(isinstance(text, str) and len(text) > MAX_TEXT for text in texts):
+    if isinstance(value, str) and len(value) > MAX_TEXT:
         raise RequestError(f"{place} has more than {MAX_TEXT} characters")
     return value
 

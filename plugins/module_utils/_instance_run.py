@@ -21,6 +21,7 @@ _TEXTS = (
     "gateway",
     "account",
     "node_id",
+    "public_address",
     "inside_address",
     "inside_address6",
     "interface",
@@ -28,7 +29,7 @@ _TEXTS = (
 )
 INSTANCE_OPTIONS: dict[str, dict[str, Any]] = {
     **{name: {"type": "str", "required": True} for name in _TEXTS},
-    "public_addresses": {"type": "list", "elements": "str", "required": True},
+    "alt_address": {"type": "str", "default": ""},
     "mtu": {"type": "int", "required": True},
     "concurrency": {"type": "int", "default": 1},
     "may_restart": {"type": "bool", "default": True},

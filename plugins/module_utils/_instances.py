@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from ipaddress import IPv4Address, IPv6Address
+from itertools import product
 from typing import Any
 
 CONFIGURATION = "/etc/epic/gateways"
@@ -23,8 +24,14 @@ MAX_CONNECTIONS = 100_000
 _GATEWAY = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\.[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 _INTERFACE = re.compile(r"epg[0-9a-f]{12}")
 _VERSION = re.compile(r"[0-9A-Za-z][-+.0-9A-Za-z]*")
-_SHORTEST = "in its shortest form, without a zone"
-_PUBLICS = f"an IPv4 address, an IPv6 address {_SHORTEST}, or one of each"
+_UNIQUE = (
+    ("gateway",),
+    ("interface",),
+    ("public_address", "alt_address"),
+    ("inside_address",),
+    ("inside_address6",),
+)
+_ADDRESS6 = "an IPv6 address in its shortest form, without a zone"
 
 
 class InstanceError(ValueError):
@@ -38,13 +45,19 @@ class Instance:
     gateway: str
     account: str
     node_id: str
-    public_addresses: list[str]
+    public_address: str
     inside_address: str
     inside_address6: str
     interface: str
     mtu: int
     envoy_version: str
     concurrency: int
+    alt_address: str = ""
+    """The gateway's address of the other family, if it has one."""
+
+    @property
+    def public_addresses(self) -> list[str]:
+        return [address for address in (self.public_address, self.alt_address) if address]
 
     @property
     def network(self) -> tuple[list[str], str, str, str, int]:
@@ -59,7 +72,7 @@ class Instance:
         """The instance's files: path and text."""
         description, configuration, environment, user = paths(self.gateway)
         return {
-            description: _json(asdict(self)),
+            description: _json(_description(self)),
             configuration: _json(bootstrap(self)),
             environment: _environment(self),
             # else all instances of the template share a dynamic user; the interface's name is this one's own
@@ -104,12 +117,10 @@ def parse(values: dict[str, Any]) -> Instance:
     checks = {
         "gateway": (_GATEWAY.fullmatch(gateway), "ACCOUNT.PROXY, for example root.web"),
         "interface": (_INTERFACE.fullmatch(instance.interface), "epg and twelve hexadecimal digits"),
-        "public_addresses": (_are_publics(instance.public_addresses), _PUBLICS),
+        "public_address": (_family(instance.public_address), f"an IPv4 address, or {_ADDRESS6}"),
+        "alt_address": (_is_alternative(instance), "an address of the family that public_address is not of"),
         "inside_address": (_is(IPv4Address, instance.inside_address), "an IPv4 address"),
-        "inside_address6": (
-            _is(IPv6Address, instance.inside_address6),
-            f"an IPv6 address {_SHORTEST}",
-        ),
+        "inside_address6": (_is(IPv6Address, instance.inside_address6), _ADDRESS6),
         "envoy_version": (_VERSION.fullmatch(instance.envoy_version), "an Envoy version, for example 1.40.0"),
         "mtu": (576 <= instance.mtu <= 65535, "between 576 and 65535"),
         "concurrency": (1 <= instance.concurrency <= 256, "between 1 and 256"),
@@ -135,13 +146,12 @@ def parse_all(items: list[dict[str, Any]]) -> tuple[dict[str, Instance], dict[st
             instances.append(parse(item))
         except InstanceError as error:
             errors[item["gateway"]] = str(error)
-    for option in ("gateway", "interface", "public_addresses", "inside_address", "inside_address6"):
-        found = {id(instance): _values(instance, option) for instance in instances}
-        counts = Counter(value for values in found.values() for value in values)
-        for instance in instances:
-            for value in found[id(instance)]:
-                if counts[value] > 1:
-                    errors[instance.gateway] = f"{option} {value} is given to more than one instance"
+    for options in _UNIQUE:
+        given = Counter(getattr(instance, option) for instance, option in product(instances, options))
+        for instance, option in product(instances, options):
+            value = getattr(instance, option)
+            if value and given[value] > 1:
+                errors[instance.gateway] = f"{option} {value} is given to more than one instance"
     return {i.gateway: i for i in instances if i.gateway not in errors}, errors
 
 
@@ -264,19 +274,25 @@ def _environment(instance: Instance) -> str:
     return "".join(f"{name}={value}\n" for name, value in values.items())
 
 
+def _description(instance: Instance) -> dict[str, Any]:
+    # without a second address as nodes have it that know of none: a change of the text restarts the Envoy
+    return {name: value for name, value in asdict(instance).items() if name != "alt_address" or value}
+
+
 def _json(value: dict[str, Any]) -> str:
     return json.dumps(value, indent=2) + "\n"
 
 
-def _values(instance: Instance, option: str) -> list[str]:
-    value: str | list[str] = getattr(instance, option)
-    return [value] if isinstance(value, str) else value
+def _is_alternative(instance: Instance) -> bool:
+    family = _family(instance.alt_address)
+    return not instance.alt_address or (family != 0 and family != _family(instance.public_address))
 
 
-def _are_publics(texts: list[str]) -> bool:
-    """One address, or one of each family."""
-    families = [kind for text in texts for kind in (IPv4Address, IPv6Address) if _is(kind, text)]
-    return len(families) == len(texts) == len(set(families)) > 0
+def _family(text: str) -> int:
+    """4 or 6; 0 for what is no address."""
+    if _is(IPv4Address, text):
+        return 4
+    return 6 if _is(IPv6Address, text) else 0
 
 
 def _is(kind: type[IPv4Address] | type[IPv6Address], text: str) -> bool:

@@ -32,11 +32,8 @@ options:
       gateway: {description: "The gateway's id, C(ACCOUNT.PROXY).", type: str, required: true}
       account: {description: The account; Envoy's C(node.cluster)., type: str, required: true}
       node_id: {description: Envoy's C(node.id)., type: str, required: true}
-      public_addresses:
-        description: The gateway's address, or one of each family.
-        type: list
-        elements: str
-        required: true
+      public_address: {description: The gateway's address., type: str, required: true}
+      alt_address: {description: Its address of the other family if it has one., type: str, default: ""}
       inside_address: {description: The instance's own address to the tunnels., type: str, required: true}
       inside_address6: {description: The same for IPv6., type: str, required: true}
       interface: {description: Name of the interface on the host's side., type: str, required: true}
@@ -63,7 +60,8 @@ EXAMPLES = r"""
       - gateway: root.web
         account: root
         node_id: epic-root.web
-        public_addresses: [203.0.113.7, "2001:db8::7"]
+        public_address: 203.0.113.7
+        alt_address: "2001:db8::7"
         inside_address: 100.64.0.1
         inside_address6: fd65:7069:6300::6440:1
         interface: epg64400001b78a

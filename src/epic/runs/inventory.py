@@ -99,11 +99,14 @@ def _instance(
     proxy: GWProxy, inside: tuple[IPv4Address, IPv6Address], node: Node, version: str
 ) -> dict[str, Any]:
     ipv4, ipv6 = inside
+    # Nodes of a version that knows no second address take gateways that have none.
+    alt = {} if proxy.spec.alt_address is None else {"alt_address": str(proxy.spec.alt_address)}
     return {
         "gateway": str(proxy.id),
         "account": proxy.account,
         "node_id": proxy.id.envoy_node_id,
-        "public_addresses": [str(address) for address in proxy.addresses],
+        "public_address": str(proxy.spec.public_address),
+        **alt,
         "inside_address": str(ipv4),
         "inside_address6": str(ipv6),
         "interface": instance_interface(str(proxy.id), ipv4),

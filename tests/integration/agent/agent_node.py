@@ -211,7 +211,7 @@ class Node:
         """Start the instance's Envoy with the bootstrap that playbook runs write."""
         module = _instances()
         instance = module.Instance(
-            *(GATEWAY, "shop", f"epic-{GATEWAY}", [str(PUBLIC)], str(INSIDE), str(INSIDE6), INTERFACE),
+            *(GATEWAY, "shop", f"epic-{GATEWAY}", str(PUBLIC), str(INSIDE), str(INSIDE6), INTERFACE),
             *(1432, "1.40.0", 1),
         )
         text = json.dumps(module.bootstrap(instance))

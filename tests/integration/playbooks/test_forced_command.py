@@ -22,7 +22,7 @@ INSTANCE = {
     "gateway": "root.web",
     "account": "root",
     "node_id": "epic-root.web",
-    "public_addresses": ["203.0.113.7"],
+    "public_address": "203.0.113.7",
     "inside_address": "100.64.0.1",
     "inside_address6": "fd65:7069:6300::6440:1",
     "interface": "epg644000012b86",
@@ -45,13 +45,13 @@ class Node:
         script.write_text("#!/bin/sh\n" + asked + "\n".join(answer) + "\n")
         script.chmod(0o755)
 
-    def run(self, *options: str) -> dict[str, Any]:
+    def run(self, *options: str, instance: dict[str, Any] = INSTANCE) -> dict[str, Any]:
         """The result of a run of the playbook `gateways`."""
         hosts = {
             "ansible_host": "192.0.2.1",
             "ansible_ssh_executable": str(self.directory / "ssh"),
             "epic_forced_command": True,
-            "epic_instances": [INSTANCE],
+            "epic_instances": [instance],
         }
         inventory = self.directory / "hosts.json"
         inventory.write_text(json.dumps({"all": {"hosts": {"epic1": hosts}}}))
@@ -100,6 +100,14 @@ def test_the_options_arrive_and_the_answer_is_the_result(node: Node) -> None:
         "check_mode": True,
         "diff": False,
     }
+
+
+def test_a_second_address_arrives_and_nodes_of_any_version_take_gateways_without(node: Node) -> None:
+    """The test before has none, and nothing of one arrives."""
+    node.has(f"cat > {node.request}", "echo '{\"changed\": false}'")
+    node.run(instance={**INSTANCE, "alt_address": "2001:db8::7"})
+    (arrived,) = json.loads(node.request.read_text())["instances"]
+    assert arrived["alt_address"] == "2001:db8::7"
 
 
 def test_the_command_itself_answers(node: Node) -> None:

@@ -71,7 +71,7 @@ async def running(directory: Path, resources: Snapshot) -> AsyncIterator[EnvoyRe
         gateway=EVIL,
         account="evil",
         node_id=f"epic-{EVIL}",
-        public_addresses=["127.0.0.1"],
+        public_address="127.0.0.1",
         inside_address="127.0.0.1",
         inside_address6="::1",
         interface="epg64400001298c",

@@ -22,13 +22,14 @@ INSTANCE: dict[str, Any] = {
     "gateway": "root.web",
     "account": "root",
     "node_id": "epic-root.web",
-    "public_addresses": ["203.0.113.7"],
+    "public_address": "203.0.113.7",
     "inside_address": "100.64.0.1",
     "inside_address6": "fd65:7069:6300::6440:1",
     "interface": "epg64400001",
     "mtu": 1452,
     "envoy_version": "1.40.0",
 }
+DEFAULTS = {"alt_address": "", "concurrency": 1, "may_restart": True}
 
 
 def request(*instances: object, **others: object) -> dict[str, object]:
@@ -41,7 +42,7 @@ def without(name: str) -> dict[str, object]:
 
 def test_options_that_are_left_out_have_the_modules_defaults() -> None:
     parsed = parse_request(json.dumps(request(INSTANCE)).encode())
-    assert parsed["instances"] == [{**INSTANCE, "concurrency": 1, "may_restart": True}]
+    assert parsed["instances"] == [{**INSTANCE, **DEFAULTS}]
 
 
 @pytest.mark.parametrize(
@@ -109,7 +110,7 @@ def test_a_list_of_instances_is_carried_out(session: Session) -> None:
     status, answer = session.asks(json.dumps(request(INSTANCE, check_mode=True)))
     assert (status, answer) == (0, {"changed": False, "instances": []})
     ((asked, check),) = session.runs
-    assert (asked["instances"], check) == ([{**INSTANCE, "concurrency": 1, "may_restart": True}], True)
+    assert (asked["instances"], check) == ([{**INSTANCE, **DEFAULTS}], True)
     assert asked["keep"] == []
 
 

@@ -47,7 +47,7 @@ def wanted(name: str, number: int, envoy: str) -> dict[str, Any]:
         "gateway": f"shop.{name}",
         "account": "shop",
         "node_id": f"epic-shop.{name}",
-        "public_addresses": [f"203.0.113.{number}"],
+        "public_address": f"203.0.113.{number}",
         "inside_address": f"100.64.0.{number}",
         "inside_address6": f"fd65:7069:6300::6440:{number}",
         "interface": f"epg64400000000{number}",

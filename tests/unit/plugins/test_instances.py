@@ -21,7 +21,7 @@ WEB = Instance(
     gateway="root.web",
     account="root",
     node_id="epic-root.web",
-    public_addresses=["203.0.113.7"],
+    public_address="203.0.113.7",
     inside_address="100.64.0.1",
     inside_address6="fd65:7069:6300::6440:1",
     interface="epg64400001b78a",
@@ -30,7 +30,7 @@ WEB = Instance(
     concurrency=1,
 )
 OTHERS = {
-    "public_addresses": ["203.0.113.8"],
+    "public_address": "203.0.113.8",
     "inside_address": "100.64.0.2",
     "inside_address6": "fd65:7069:6300::6440:2",
 }
@@ -146,7 +146,7 @@ def test_envoy_takes_everything_from_the_agent() -> None:
             id="socket path too long",
         ),
         pytest.param(
-            {"public_addresses": ["203.0.113.7/24"]}, "public_addresses is ['203.0.113.7/24']", id="network"
+            {"public_address": "203.0.113.7/24"}, "public_address is '203.0.113.7/24'", id="network"
         ),
         pytest.param({"inside_address": "::1"}, "it must be an IPv4 address", id="IPv6"),
         pytest.param({"inside_address6": "100.64.0.1"}, "it must be an IPv6 address", id="IPv4"),
@@ -168,29 +168,50 @@ def test_a_bad_option_is_refused(values: dict[str, Any], message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "option", ["gateway", "interface", "public_addresses", "inside_address", "inside_address6"]
+    "option", ["gateway", "interface", "public_address", "alt_address", "inside_address", "inside_address6"]
 )
 def test_instances_share_nothing(option: str) -> None:
+    web = options(alt_address="2001:db8::7")
     other = options(gateway="root.api", interface="epg64400002458f", **OTHERS)
-    wanted, errors = parse_all([options(), {**other, option: options()[option]}])
+    wanted, errors = parse_all([web, {**other, option: web[option]}])
     assert wanted == {}
-    shared = options()[option]
-    value = shared[0] if isinstance(shared, list) else shared
-    assert all(f"{option} {value} is given to more than one" in error for error in errors.values())
+    assert all(f"{option} {web[option]} is given to more than one" in e for e in errors.values())
+
+
+def test_the_second_address_of_one_is_not_the_first_of_another() -> None:
+    other = options(gateway="root.api", interface="epg64400002458f", **OTHERS)
+    wanted, errors = parse_all(
+        [options(alt_address="2001:db8::7"), {**other, "public_address": "2001:db8::7"}]
+    )
+    assert wanted == {}
+    assert errors.keys() == {"root.web", "root.api"}
 
 
 @pytest.mark.parametrize(
-    ("addresses", "good"),
+    ("public", "alt", "wrong"),
     [
-        (["203.0.113.7"], True),
-        (["2001:db8::7"], True),
-        (["203.0.113.7", "2001:db8::7"], True),
-        ([], False),
-        (["203.0.113.7", "203.0.113.8"], False),
-        (["2001:DB8::7"], False),
-        (["203.0.113.7", "x y"], False),
+        ("203.0.113.7", "", None),
+        ("2001:db8::7", "", None),
+        ("203.0.113.7", "2001:db8::7", None),
+        ("2001:db8::7", "203.0.113.7", None),
+        ("", "2001:db8::7", "public_address"),
+        ("203.0.113.7", "203.0.113.8", "alt_address"),
+        ("203.0.113.7", "2001:DB8::7", "alt_address"),
+        ("203.0.113.7", "x y", "alt_address"),
     ],
 )
-def test_an_instance_has_one_address_or_one_of_each_family(addresses: list[str], good: bool) -> None:
-    wanted, _ = parse_all([options(public_addresses=addresses)])
-    assert bool(wanted) == good
+def test_an_instance_has_one_address_or_one_of_each_family(public: str, alt: str, wrong: str | None) -> None:
+    wanted, errors = parse_all([options(public_address=public, alt_address=alt)])
+    assert (list(wanted), list(errors)) == (([], ["root.web"]) if wrong else (["root.web"], []))
+    assert not wrong or f"{wrong} is " in errors["root.web"]
+
+
+def test_its_namespace_and_its_units_know_both_addresses() -> None:
+    dual = replace(WEB, alt_address="2001:db8::7")
+    assert "PUBLIC=203.0.113.7 2001:db8::7\n" in dual.files()[DIRECTORY + "netns.env"]
+    assert actions([dual], {"root.web": UP}) == {"root.web": "replace"}
+    assert actions([dual], {"root.web": replace(UP, files=dual.files())}) == {"root.web": "none"}
+
+
+def test_an_instance_with_one_address_is_described_as_ever_for_its_envoy_must_not_restart() -> None:
+    assert "alt_address" not in json.loads(WEB.files()[DIRECTORY + "instance.json"])

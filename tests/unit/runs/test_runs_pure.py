@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ def test_inventory_lists_all_instances_of_each_node() -> None:
                 "gateway": "root.U1",
                 "account": "root",
                 "node_id": "epic-root.U1",
-                "public_addresses": ["203.0.113.1"],
+                "public_address": "203.0.113.1",
                 "inside_address": "100.64.0.1",
                 "inside_address6": "fd65:7069:6300::6440:1",
                 "interface": "epg64400001298c",
@@ -78,6 +78,15 @@ def test_inventory_lists_all_instances_of_each_node() -> None:
             }
         ],
     }
+
+
+def test_a_second_address_is_named_where_there_is_one() -> None:
+    """Nodes of a version that knows of none take gateways without."""
+    dual = proxy("e1")
+    spec = dual.spec.model_copy(update={"alt_address": IPv6Address("2001:db8::1")})
+    dual = dual.model_copy(update={"spec": spec})
+    (described,) = plan_nodes([node("e1")], [dual], [], "1.40.0", POOL6)["e1"].instances
+    assert (described["public_address"], described["alt_address"]) == ("203.0.113.1", "2001:db8::1")
 
 
 def test_a_run_does_not_make_again_what_another_has_removed() -> None:
