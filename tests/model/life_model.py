@@ -61,10 +61,11 @@ class Model(Plant):
         """Nodes removed by force, and when they are switched off at the latest."""
         self._made = 0
         with self.store.transaction() as transaction:
-            pool = {"pool": "203.0.113.0/29", "subnet": "203.0.113.0/24"}
-            transaction.create(
-                ServicePrefix.model_validate({"metadata": {"name": "p"}, "spec": {"public-pool": pool}})
-            )
+            pools = {
+                "public-pool": {"pool": "203.0.113.0/29", "subnet": "203.0.113.0/24"},
+                "alt-pool": {"pool": "2001:db8::/125", "subnet": "2001:db8::/64"},
+            }
+            transaction.create(ServicePrefix.model_validate({"metadata": {"name": "p"}, "spec": pools}))
             for account in ACCOUNTS:
                 transaction.create(Account(metadata=Metadata(name=account)))
                 transaction.create(
@@ -192,20 +193,21 @@ class Model(Plant):
     def check(self) -> None:
         """At every moment: nothing of one gateway's leads to another's."""
         proxies = self.store.list(GWProxy)
-        public = {str(p.spec.public_address): str(p.id) for p in proxies}
+        public = {str(address): str(p.id) for p in proxies for address in p.addresses}
         inside = {str(i.inside_address): str(p.id) for p in proxies for i in p.status.instances}
-        assert len(public) == len(proxies), "an address was given twice"
+        assert len(public) == 2 * len(proxies), "an address was given twice"
         assert len(inside) == sum(len(p.status.instances) for p in proxies), (
             "an inside address was given twice"
         )
-        names = [endpoint.dns_name for p in proxies for endpoint in p.spec.endpoints]
+        # The records of a gateway's two addresses have one name.
+        names = [name for p in proxies for name in {endpoint.dns_name for endpoint in p.spec.endpoints}]
         assert len(names) == len(set(names)), "a DNS name was given twice"
         life_siblings.check(self)
         for node in self.epic.values():
             for address, gateway in node.announced.items():
                 unit = node.units.get(gateway)
                 assert unit is not None, f"{node.name} announces {address} without an Envoy"
-                assert (unit.public, unit.running) == (address, True)
+                assert (address in unit.publics, unit.running) == (True, True)
                 owner = public.get(address, gateway)
                 assert owner == gateway, f"{address} of {owner} leads to {gateway} on {node.name}"
             for unit in node.units.values():

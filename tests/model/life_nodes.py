@@ -17,7 +17,7 @@ class Unit:
 
     gateway: str
     inside: str
-    public: str
+    publics: tuple[str, ...]
     version: str
     running: bool = True
 
@@ -129,13 +129,13 @@ class EpicNode:
             if not ready or instance.draining:
                 self._withdraw(name)
             elif not self._is_held(instance, time):
-                self.announced[instance.public_addresses[0]] = name
+                self.announced |= dict.fromkeys(instance.public_addresses, name)
                 self.first_announced.setdefault(name, time)
         self.held_since = {name: t for name, t in self.held_since.items() if name in instances}
         self.siblings = held[SIBLINGS]
 
     def _is_held(self, instance: epic_pb2.Instance, time: float) -> bool:
-        announced = instance.public_addresses[0] in self.announced
+        announced = set(instance.public_addresses) <= self.announced.keys()
         if not instance.hold:
             self.held_since.pop(instance.gateway, None)
             return instance.unconnected and not announced
@@ -191,7 +191,8 @@ class EpicNode:
             return "deferred", ""
         if unit is not None:
             self._stop(gateway)
-        self.units[gateway] = Unit(gateway, inside, str(instance["public_addresses"][0]), version)
+        publics = tuple(str(instance[name]) for name in ("public_address", "alt_address") if name in instance)
+        self.units[gateway] = Unit(gateway, inside, publics, version)
         return "create" if unit is None else "update", ""
 
     def _stop(self, gateway: str) -> None:
