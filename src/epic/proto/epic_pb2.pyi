@@ -731,13 +731,14 @@ class InstanceStatus(_message.Message):
     LEAVING_FIELD_NUMBER: _builtins.int
     APPLIED_SIBLINGS_FIELD_NUMBER: _builtins.int
     KERNEL_ERROR_FIELD_NUMBER: _builtins.int
+    ADDRESS_ERROR_FIELD_NUMBER: _builtins.int
     gateway: _builtins.str
     ready: _builtins.bool
     """The unit's Envoy answers "ready"."""
     serving_revision: _builtins.str
     """Revision whose resources the Envoy has acknowledged, all of them."""
     announced: _builtins.bool
-    """The flag route stands."""
+    """The flag routes stand, of all addresses that can be announced from the node."""
     error: _builtins.str
     """Envoy's words when it refused the last resources; empty otherwise."""
     drained: _builtins.bool
@@ -748,6 +749,8 @@ class InstanceStatus(_message.Message):
     """Version of the Siblings that the programs have, as it came; empty: they have none."""
     kernel_error: _builtins.str
     """Why the node does not have what the instance needs (tunnels, interface, delivery); empty: it has."""
+    address_error: _builtins.str
+    """Why one of the two addresses cannot be announced from the node, while the other is announced; empty otherwise."""
     def __init__(
         self,
         *,
@@ -760,10 +763,11 @@ class InstanceStatus(_message.Message):
         leaving: _builtins.bool = ...,
         applied_siblings: _builtins.str = ...,
         kernel_error: _builtins.str = ...,
+        address_error: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["announced", b"announced", "applied_siblings", b"applied_siblings", "drained", b"drained", "error", b"error", "gateway", b"gateway", "kernel_error", b"kernel_error", "leaving", b"leaving", "ready", b"ready", "serving_revision", b"serving_revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address_error", b"address_error", "announced", b"announced", "applied_siblings", b"applied_siblings", "drained", b"drained", "error", b"error", "gateway", b"gateway", "kernel_error", b"kernel_error", "leaving", b"leaving", "ready", b"ready", "serving_revision", b"serving_revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -65,13 +65,34 @@ async def test_what_others_remove_comes_back(node: Node) -> None:
     await eventually(lambda: node.get6() == "hi\n", 60, "an answer")
 
 
-async def test_a_node_that_forwards_no_ipv6_does_not_announce_it_and_says_why(node: Node) -> None:
+async def test_a_node_that_forwards_no_ipv6_serves_the_ipv4_address_and_says_why_no_more(node: Node) -> None:
     node.control.publish(DUAL.snapshot(BACKEND))
+    node.start_agent()
+    node.add_instance()
+    node.start_envoy()
+    report = await node.control.report(lambda r: r.instances and r.instances[0].announced, 60)
+    assert "forwards no IPv6: set gateway_node_forward_ipv6" in report.instances[0].address_error
+    assert report.instances[0].kernel_error == ""
+    assert any("forwards no IPv6" in problem for problem in report.problems)
+    assert (node.get(), node.is_announced6()) == ("hi\n", False)
+    node.add_ipv6()
+    await eventually(node.is_announced6, 60, "the announcement")
+    assert node.get6() == "hi\n"
+    node.node.sysctl("conf/all/forwarding", 0, "ipv6")
+    await eventually(lambda: not node.is_announced6(), 60, "the withdrawal")
+    assert node.is_announced()
+
+
+async def test_a_gateway_with_an_ipv6_address_alone_is_not_announced_where_ipv6_is_not_forwarded(
+    node: Node,
+) -> None:
+    node.control.publish(Gateway(publics=(PUBLIC6,)).snapshot(BACKEND))
     node.start_agent()
     node.add_instance()
     node.start_envoy()
     report = await node.control.report(lambda r: r.instances and r.instances[0].kernel_error, 60)
     assert "forwards no IPv6: set gateway_node_forward_ipv6" in report.instances[0].kernel_error
+    assert not report.instances[0].announced
     assert not node.is_announced6()
     node.add_ipv6()
     await eventually(node.is_announced6, 60, "the announcement")

@@ -77,6 +77,19 @@ def test_a_node_that_cannot_set_tunnels_says_so_before_what_an_envoy_refuses() -
     assert condition(found, "Ready")[2] == f"1 of 2 instances serve; {message}."
 
 
+def test_an_instance_that_serves_at_one_address_only_counts_and_says_so() -> None:
+    state = InstanceStatus(
+        gateway="root.U1", ready=True, announced=True, address_error="the kernel forwards no IPv6"
+    )
+    found = reported(serving(proxy(), "epic1"), "epic2", {"root.U1": state})
+    assert found.status.instances[1].error == "IPv6NotAnnounced: the kernel forwards no IPv6"
+    message = "a node serves the IPv4 address only; the platform's operators can see why"
+    assert condition(found, "Ready") == ("True", "AllInstancesServe", f"2 of 2 instances serve; {message}.")
+    state.error = "refused"
+    found = reported(found, "epic2", {"root.U1": state})
+    assert found.status.instances[1].error == "ConfigurationRefused: refused"
+
+
 def test_a_gateway_with_an_instance_that_no_node_has_room_for_does_not_serve_with_all() -> None:
     before = proxy()
     before = with_instances(before, before.status.instances, unplaced=1)

@@ -10,7 +10,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from agent_samples import INSIDE, INSIDE6, INTERFACE, PUBLIC, VIA, WEB, A, B, C, instance, tunnel, wanted
+from agent_samples import (
+    INSIDE,
+    INSIDE6,
+    INTERFACE,
+    PUBLIC,
+    PUBLIC6,
+    VIA,
+    WEB,
+    A,
+    B,
+    C,
+    instance,
+    tunnel,
+    wanted,
+)
 
 from epic.agent.gateway.desired import EMPTY
 from epic.agent.gateway.plans.plan import (
@@ -23,16 +37,20 @@ from epic.agent.gateway.plans.plan import (
     SetEndpoints,
     SetTunnel,
     additions,
+    announceable,
     attachment,
     cut_off,
     leaving,
     removals,
+    unforwarded,
     unprogrammed,
 )
 from epic.bpf.dataplane import Endpoint
 
 NOTHING = Observed({INTERFACE: 9}, {}, {}, {}, {})
 DELIVERED = {PUBLIC: 9, INSIDE: 9}
+ADDRESSES = (PUBLIC, INSIDE)
+DUAL = replace(instance(), publics=(PUBLIC, PUBLIC6))
 ATTACHED = {INTERFACE: attachment(instance(), 9)}
 DONE = Observed({INTERFACE: 9}, ATTACHED, {7: tunnel()}, {(INSIDE, A): VIA}, DELIVERED)
 
@@ -40,7 +58,7 @@ DONE = Observed({INTERFACE: 9}, ATTACHED, {7: tunnel()}, {(INSIDE, A): VIA}, DEL
 def test_a_new_gateway_gets_everything_in_order() -> None:
     assert additions(wanted(A), NOTHING) == [
         AttachInstance(instance(), 9),
-        DeliverTo(instance(), 9),
+        DeliverTo(instance(), 9, ADDRESSES),
         SetTunnel(tunnel()),
         SetEndpoints(WEB, {(INSIDE, A): VIA}),
     ]
@@ -54,7 +72,7 @@ def test_nothing_is_done_when_all_is_there() -> None:
 def test_an_interface_that_was_made_anew_is_attached_again() -> None:
     assert additions(wanted(A), replace(DONE, links={INTERFACE: 12})) == [
         AttachInstance(instance(), 12),
-        DeliverTo(instance(), 12),
+        DeliverTo(instance(), 12, ADDRESSES),
     ]
 
 
@@ -123,14 +141,34 @@ def test_a_gateway_with_a_failed_addition_is_not_programmed() -> None:
 
 def test_a_lost_route_to_an_instance_is_made_again() -> None:
     for lost in ({PUBLIC: 9}, {PUBLIC: 8, INSIDE: 9}):
-        assert additions(wanted(A), replace(DONE, delivered=lost)) == [DeliverTo(instance(), 9)]
+        assert additions(wanted(A), replace(DONE, delivered=lost)) == [DeliverTo(instance(), 9, ADDRESSES)]
+
+
+def test_a_node_that_forwards_no_ipv6_delivers_and_announces_ipv4_alone() -> None:
+    desired = replace(wanted(A), instances={WEB: DUAL})
+    dual = replace(DONE, attached={INTERFACE: attachment(DUAL, 9)})
+    assert additions(desired, dual) == [DeliverTo(DUAL, 9, (PUBLIC, PUBLIC6, INSIDE))]
+    without = replace(dual, forwards6=False)
+    assert additions(desired, without) == []
+    assert additions(desired, replace(without, delivered={})) == [DeliverTo(DUAL, 9, ADDRESSES)]
+    assert unprogrammed(desired, without, []) == set()
+    assert announceable(DUAL, True) == (PUBLIC, PUBLIC6)
+    assert announceable(DUAL, False) == (PUBLIC,)
+    assert announceable(replace(DUAL, publics=(PUBLIC6,)), False) == ()
+
+
+def test_a_node_that_forwards_no_ipv6_says_so_when_a_gateway_needs_it() -> None:
+    gateways = {WEB: DUAL, "shop.api": instance()}
+    assert unforwarded(gateways, False).startswith("the IPv6 addresses of 1 gateways are not announced: ")
+    assert unforwarded(gateways, True) == ""
+    assert unforwarded({WEB: instance()}, False) == ""
 
 
 def test_a_gateway_is_cut_off_when_packets_do_not_reach_its_envoy_or_pass_the_programs_by() -> None:
     assert cut_off(wanted(A), DONE, []) == set()
     assert cut_off(wanted(A), replace(DONE, links={}), []) == {WEB}
     assert cut_off(wanted(A), DONE, [AttachInstance(instance(), 9)]) == {WEB}
-    assert cut_off(wanted(A), DONE, [DeliverTo(instance(), 9)]) == {WEB}
+    assert cut_off(wanted(A), DONE, [DeliverTo(instance(), 9, ADDRESSES)]) == {WEB}
     # One tunnel's trouble is not the gateway's.
     assert cut_off(wanted(A), DONE, [SetTunnel(tunnel())]) == set()
 

@@ -10,17 +10,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from ipaddress import IPv4Address
 from typing import Any
 
 import grpc
 import pytest
-from agent_samples import WEB, instance, tunnel
+from agent_samples import PUBLIC, PUBLIC6, WEB, instance, tunnel
 
 from epic.agent.gateway.control import report
-from epic.agent.gateway.control.report import Reporter, TunnelReport, second_chance_statuses, tunnel_statuses
+from epic.agent.gateway.control.report import (
+    Made,
+    Reporter,
+    TunnelReport,
+    second_chance_statuses,
+    tunnel_statuses,
+)
 from epic.agent.gateway.envoy.readiness import Envoy
-from epic.bpf.dataplane import Peer, SecondChanceCounters, TunnelCounters
+from epic.agent.gateway.plans.plan import NOT_FORWARDED
+from epic.bpf.dataplane import Address, Peer, SecondChanceCounters, TunnelCounters
 from epic.bpf.tables.chance_counters import CHANCE_COUNTERS
 from epic.proto.epic_pb2 import InstanceStatus, NodeReport, SecondChanceStatus, TunnelStatus
 
@@ -66,10 +74,30 @@ class Node:
 def test_an_instance_says_why_the_node_does_not_have_what_it_needs() -> None:
     instances = {WEB: instance()}
     told = report.instance_statuses(
-        instances, {WEB: Envoy()}, frozenset(), failures={WEB: "its tunnels cannot be set"}
+        instances, {WEB: Envoy()}, frozenset(), made=Made(failures={WEB: "its tunnels cannot be set"})
     )
     assert [status.kernel_error for status in told] == ["its tunnels cannot be set"]
     assert report.instance_statuses(instances, {WEB: Envoy()}, frozenset())[0].kernel_error == ""
+
+
+def test_an_instance_serves_at_the_addresses_that_its_node_can_announce_and_speaks_of_the_other() -> None:
+    instances, envoys = {WEB: replace(instance(), publics=(PUBLIC, PUBLIC6))}, {WEB: Envoy()}
+
+    def told(standing: set[Address], *here: Address) -> tuple[bool, str]:
+        (status,) = report.instance_statuses(instances, envoys, standing, made=Made(addresses={WEB: here}))
+        return status.announced, status.address_error
+
+    assert told({PUBLIC}, PUBLIC) == (True, NOT_FORWARDED)
+    assert told(set(), PUBLIC) == (False, ""), "why it serves nowhere is another matter"
+    assert told({PUBLIC}, PUBLIC, PUBLIC6) == (False, "")
+    assert told({PUBLIC, PUBLIC6}, PUBLIC, PUBLIC6) == (True, "")
+    assert told(set()) == (False, "")
+
+
+def test_an_instance_that_is_announced_at_one_address_still_is_not_drained() -> None:
+    instances = {WEB: replace(instance(), publics=(PUBLIC, PUBLIC6))}
+    (status,) = report.instance_statuses(instances, {WEB: Envoy()}, {PUBLIC}, drained=(WEB,))
+    assert (status.announced, status.drained) == (False, False)
 
 
 @asynccontextmanager

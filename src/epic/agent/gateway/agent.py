@@ -275,8 +275,7 @@ class GatewayAgent:
             self._routes.standing,
             self._drainer.ended,
             self._reconciler.leaving,
-            self._second_chance.applied,
-            self._reconciler.failures,
+            report.Made(self._second_chance.applied, self._reconciler.failures, self._reconciler.addresses),
         )
 
     def _state(self) -> epic_pb2.NodeReport:

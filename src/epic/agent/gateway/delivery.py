@@ -12,7 +12,6 @@ from epic.agent.netlink import rtnetlink as rt
 from epic.agent.netlink.objects import PROTOCOL, Netlink
 from epic.agent.netlink.rules import Rule
 from epic.bpf.dataplane import Address
-from epic.errors import Unavailable
 
 TABLE = 200
 INSTANCE_MAC = bytes.fromhex("020000000002")
@@ -24,10 +23,7 @@ _RTA_DST, _RTA_OIF, _RTA_TABLE = 1, 4, 15
 
 
 class Delivery:
-    """Netlink in the network namespace of the thread that makes it. Methods block.
-
-    They raise OSError, or EpicError with what would be right.
-    """
+    """Netlink in the network namespace of the thread that makes it. Methods block and raise OSError."""
 
     def __init__(self) -> None:
         self._channel = rt.Channel()
@@ -61,7 +57,6 @@ class Delivery:
         addresses = tuple(addresses)
         for address in addresses:
             if address.version == 6:
-                _check_forwarding6()
                 self._netlink.set_neighbour(index, address, INSTANCE_MAC)
         requests = [rt.Request(rt.NEWROUTE, rt.REPLACE, _route(address, index)) for address in addresses]
         for error in self._channel.change_all(requests):
@@ -75,10 +70,12 @@ def rules() -> tuple[Rule, ...]:
     return tuple(Rule(family, 100, TABLE) for family in families)
 
 
-def _check_forwarding6() -> None:
-    """To announce an address and pass on nothing that is sent to it would be worse."""
-    if _FORWARDING6.read_text().strip() == "0":
-        raise Unavailable("the kernel forwards no IPv6: set gateway_node_forward_ipv6 for this node")
+def forwards6() -> bool:
+    """Whether the kernel passes IPv6 packets on."""
+    try:
+        return _FORWARDING6.read_text(encoding="ascii").strip() != "0"
+    except FileNotFoundError:
+        return False
 
 
 def _route(address: Address, index: int) -> bytes:

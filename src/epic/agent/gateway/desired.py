@@ -69,11 +69,6 @@ class Instance:
         """Its inside addresses."""
         return self.inside, self.inside6
 
-    @property
-    def delivered(self) -> tuple[Address, ...]:
-        """The addresses whose packets routes of this node bring to it."""
-        return *self.publics, self.inside
-
 
 @dataclass(frozen=True, slots=True)
 class NodeState:

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from epic.agent.gateway.delivery import Delivery, rules
+from epic.agent.gateway.delivery import Delivery, forwards6, rules
 from epic.agent.gateway.desired import Tunnel
 from epic.agent.gateway.plans import plan
 from epic.agent.gateway.plans.failures import Failure
@@ -47,6 +47,7 @@ class KernelState(NamedTuple):
     """The interfaces that are up."""
     attached: Mapping[str, plan.Attachment | None]
     delivered: Mapping[Address, int]
+    forwards6: bool
     namespaces: Mapping[str, int]
     """The ids of the network namespaces behind interfaces, also of those that are down."""
     gaps: tuple[str, ...]
@@ -132,7 +133,8 @@ class GatewayKernel:
         links = {name: link.index for name, link in self._links.items() if link.up}
         gaps = tuple(gap for gap in (self._underlay.gap, self._rule_gap) if gap)
         namespaces = {n: link.namespace for n, link in self._links.items() if link.namespace is not None}
-        return KernelState(links, dict(self._attached), dict(self._delivered), namespaces, gaps)
+        delivered = dict(self._delivered)
+        return KernelState(links, dict(self._attached), delivered, forwards6(), namespaces, gaps)
 
     def check_routes(self) -> bool:
         """Find out which of some tunnels are `stale` after what `observe` saw; whether more are left.
@@ -263,9 +265,9 @@ class GatewayKernel:
                     self._dataplane.set_endpoints(batch)
             case plan.DeleteEndpoints(keys):
                 self._dataplane.delete_endpoints(keys)
-            case plan.DeliverTo(instance, link):
-                self._delivery.deliver(instance.delivered, link)
-                self._delivered.update(dict.fromkeys(instance.delivered, link))
+            case plan.DeliverTo(_, link, addresses):
+                self._delivery.deliver(addresses, link)
+                self._delivered.update(dict.fromkeys(addresses, link))
 
     def _set_tunnel(self, wanted: Tunnel, tunnel: bpf.Tunnel) -> None:
         links = self._links_of(tunnel)

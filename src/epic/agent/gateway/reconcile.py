@@ -31,6 +31,7 @@ from epic.agent.gateway.plans.parts import carry_out
 from epic.agent.runtime.log_once import LogOnce
 from epic.agent.runtime.resync import Resync
 from epic.agent.runtime.worker import Worker
+from epic.model.values.addresses import Address
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +99,7 @@ class Reconciler:
         self._timer: asyncio.TimerHandle | None = None
         self._newcomers = Newcomers()
         self._namespaces: Mapping[str, int] = {}
+        self._forwards6 = True
         self._programmed: set[str] = set()
         self._cut_off: set[str] = set()
         self._troubles = LogOnce(log)
@@ -150,7 +152,13 @@ class Reconciler:
     @property
     def failures(self) -> Mapping[str, str]:
         """Why gateways do not have what they need on this node, by gateway."""
-        return self._failures.by_gateway
+        nowhere = {gateway: plan.NOT_FORWARDED for gateway, found in self.addresses.items() if not found}
+        return {**nowhere, **self._failures.by_gateway}
+
+    @property
+    def addresses(self) -> dict[str, tuple[Address, ...]]:
+        """The public addresses that can be announced from here, by gateway."""
+        return {g: plan.announceable(i, self._forwards6) for g, i in self._cache.instances.items()}
 
     def set_down(self, down: frozenset[int]) -> None:
         """These tunnels are down: Envoys are told that the endpoints behind them are unhealthy."""
@@ -216,8 +224,7 @@ class Reconciler:
             cut_off=instances.keys() if self._firewall.broken else self._cut_off | self._drainer.withdrawn,
             leaving=self._drainer.draining | self._newcomers.held(instances, time.monotonic()),
         )
-        addresses = {g: i.publics for g, i in instances.items()}
-        return await self._routes.sync(addresses, self._registry.envoys, preconditions)
+        return await self._routes.sync(self.addresses, self._registry.envoys, preconditions)
 
     async def round(self) -> bool:
         """Look at what may not be right and make it so; True when tunnels were set or deleted."""
@@ -230,6 +237,8 @@ class Reconciler:
             self._resync.begin()
             await self._routes.observe()
         kernel = await self._worker.run(self._kernel.observe, whole)
+        self._forwards6 = kernel.forwards6
+        self._troubles.report("forwarding", plan.unforwarded(self._cache.instances, kernel.forwards6))
         await self._worker.repeat(self._kernel.check_routes)
         passes_on = await self._sync_siblings(kernel, whole)
         await self._endpoints.refresh(self._worker, self._kernel)
@@ -349,7 +358,9 @@ class Reconciler:
         dirty.tunnels = {id_ for id_ in dirty.tunnels if known.get(id_) != tunnels.get(id_)}
         return _View(
             wanted=Desired(dict(cache.instances), known, wanted),
-            observed=plan.Observed(kernel.links, kernel.attached, tunnels, there, kernel.delivered),
+            observed=plan.Observed(
+                kernel.links, kernel.attached, tunnels, there, kernel.delivered, kernel.forwards6
+            ),
             parts={gateway: cache.parts.get(gateway) for gateway in dirty.gateways},
         )
 

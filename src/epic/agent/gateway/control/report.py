@@ -14,6 +14,7 @@ import grpc
 from epic import __version__
 from epic.agent.gateway.desired import Instance, Tunnel
 from epic.agent.gateway.envoy.readiness import Envoy
+from epic.agent.gateway.plans import plan
 from epic.agent.runtime.turns import in_turns
 from epic.bpf.dataplane import Address, Dataplane, SecondChanceCounters
 from epic.proto import epic_pb2, epic_pb2_grpc
@@ -36,34 +37,49 @@ class TunnelReport:
     """What became of gateways' packets, by gateway."""
 
 
+@dataclass(frozen=True)
+class Made:
+    """What the kernel has for gateways, by gateway."""
+
+    siblings: Mapping[str, str] = field(default_factory=dict)
+    """The versions of siblings that the programs have."""
+    failures: Mapping[str, str] = field(default_factory=dict)
+    """What was refused."""
+    addresses: Mapping[str, tuple[Address, ...]] = field(default_factory=dict)
+    """The public addresses that can be announced from here; all, if nothing is said."""
+
+
+NOTHING_SAID = Made()
+
+
 def instance_statuses(
     instances: Mapping[str, Instance],
     envoys: Mapping[str, Envoy],
     standing: Set[Address],
     drained: Collection[str] = (),
     leaving: Iterable[str] = (),
-    siblings: Mapping[str, str] | None = None,
-    failures: Mapping[str, str] | None = None,
+    made: Made = NOTHING_SAID,
 ) -> list[epic_pb2.InstanceStatus]:
-    """The state of each instance, by name, and of what is not to be one any more but is not gone.
-
-    `siblings` are the versions that the programs have, by gateway; `failures` say what the kernel refused.
-    """
-    applied, refused = siblings or {}, failures or {}
-    found = [
-        epic_pb2.InstanceStatus(
+    """The state of each instance, by name, and of what is not to be one any more but is not gone."""
+    found = []
+    for gateway, envoy in sorted(envoys.items()):
+        if gateway not in instances:
+            continue
+        publics = instances[gateway].publics
+        here = made.addresses.get(gateway, publics)
+        announced = bool(here) and set(here) <= standing
+        status = epic_pb2.InstanceStatus(
             gateway=gateway,
             ready=envoy.ready,
             serving_revision=envoy.revision,
-            announced=set(instances[gateway].publics) <= standing,
+            announced=announced,
             error=envoy.error,
-            drained=gateway in drained and standing.isdisjoint(instances[gateway].publics),
-            applied_siblings=applied.get(gateway, ""),
-            kernel_error=refused.get(gateway, ""),
+            drained=gateway in drained and standing.isdisjoint(publics),
+            applied_siblings=made.siblings.get(gateway, ""),
+            kernel_error=made.failures.get(gateway, ""),
+            address_error=plan.NOT_FORWARDED if announced and here != publics else "",
         )
-        for gateway, envoy in sorted(envoys.items())
-        if gateway in instances
-    ]
+        found.append(status)
     return found + [epic_pb2.InstanceStatus(gateway=gateway, leaving=True) for gateway in leaving]
 
 

@@ -11,6 +11,8 @@ from epic.agent.gateway.desired import Desired, Instance, Tunnel
 from epic.agent.tunnel.endpoints import EndpointKey
 from epic.bpf.dataplane import Address, Endpoint
 
+NOT_FORWARDED = "the kernel forwards no IPv6: set gateway_node_forward_ipv6 for this node"
+
 
 class Attachment(NamedTuple):
     """An interface that is attached, and for whom."""
@@ -23,6 +25,20 @@ class Attachment(NamedTuple):
 def attachment(instance: Instance, link: int) -> Attachment:
     """What an instance needs at its interface."""
     return Attachment(link, instance.insides, instance.publics)
+
+
+def announceable(instance: Instance, forwards6: bool) -> tuple[Address, ...]:
+    """Those of its public addresses whose packets the node passes on to it.
+
+    To announce an address and pass on nothing that is sent to it would be worse than not to announce it.
+    """
+    return tuple(public for public in instance.publics if forwards6 or public.version == 4)
+
+
+def unforwarded(instances: Mapping[str, Instance], forwards6: bool) -> str:
+    """What is wrong with the node when not all of these gateways' addresses can be announced; or empty."""
+    count = sum(announceable(instance, forwards6) != instance.publics for instance in instances.values())
+    return f"the IPv6 addresses of {count} gateways are not announced: {NOT_FORWARDED}" if count else ""
 
 
 @dataclass(frozen=True)
@@ -40,6 +56,8 @@ class Observed:
     endpoints: Mapping[EndpointKey, Endpoint]
     delivered: Mapping[Address, int]
     """Where packets to public and inside addresses are delivered: the index of the interface."""
+    forwards6: bool = True
+    """Whether the kernel passes IPv6 packets on."""
 
 
 @dataclass(frozen=True)
@@ -110,10 +128,11 @@ def _addresses(keys: Collection[EndpointKey]) -> str:
 
 @dataclass(frozen=True)
 class DeliverTo:
-    """Route an instance's addresses to its interface."""
+    """Route addresses of an instance to its interface."""
 
     instance: Instance
     link: int
+    addresses: tuple[Address, ...]
 
     def __str__(self) -> str:
         return f"deliver packets of gateway {self.instance.gateway} to {self.instance.interface}"
@@ -133,8 +152,9 @@ def additions(desired: Desired, observed: Observed) -> list[Action]:
             continue
         if observed.attached.get(instance.interface) != attachment(instance, link):
             actions.append(AttachInstance(instance, link))
-        if any(observed.delivered.get(address) != link for address in instance.delivered):
-            actions.append(DeliverTo(instance, link))
+        addresses = (*announceable(instance, observed.forwards6), instance.inside)
+        if any(observed.delivered.get(address) != link for address in addresses):
+            actions.append(DeliverTo(instance, link, addresses))
     plugged = {g for g, i in desired.instances.items() if i.interface in observed.links}
     for id_, tunnel in sorted(desired.tunnels.items()):
         if tunnel.gateway in plugged and observed.tunnels.get(id_) != tunnel:
