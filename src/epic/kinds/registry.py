@@ -154,7 +154,9 @@ LOAD_BALANCER = Kind(
     rest=Rest("services", "service"),
     filled_in=frozenset({"group"}),
     # What EPIC gives is shown in its spec, and may be sent back.
-    known=frozenset({"spec.public-address", "spec.endpoints", "spec.gue-tunnel-endpoints"}),
+    known=frozenset(
+        {"spec.public-address", "spec.alt-address", "spec.endpoints", "spec.gue-tunnel-endpoints"}
+    ),
 )
 REMOTE_ENDPOINT = Kind(
     RemoteEndpoint,

@@ -29,9 +29,11 @@ from epic.cache.store import CachedStore
 from epic.model.balancers import LoadBalancer, RemoteEndpoint
 from epic.model.resources import (
     Account,
+    AddressPool,
     GWEndpointSlice,
     GWProxy,
     GWRoute,
+    ServicePrefix,
     Tunnel,
 )
 
@@ -59,6 +61,22 @@ async def test_a_service_is_found_by_the_groups_link_and_has_an_address_and_a_na
     assert (spec["true-ingress"], spec["gue-tunnel-endpoints"]) == (True, {})
     listed = (await tenant.get(f"{ROOT}/services")).json()["items"]
     assert [item["spec"]["public-address"] for item in listed] == ["203.0.113.10"]
+
+
+async def test_a_service_shows_the_addresses_of_both_families(
+    tenant: httpx.AsyncClient, store: CachedStore
+) -> None:
+    with store.transaction() as transaction:
+        (prefix,) = transaction.list(ServicePrefix)
+        pool = AddressPool.model_validate({"pool": "2001:db8::/125", "subnet": "2001:db8::/64"})
+        spec = prefix.spec.model_copy(update={"alt_pool": pool})
+        transaction.update(prefix.model_copy(update={"spec": spec}))
+    path = (await tenant.post(SERVICES, json=service_body())).headers["location"]
+    content = (await tenant.get(path)).json()
+    spec = content["service"]["spec"]
+    assert (spec["public-address"], spec["alt-address"]) == ("203.0.113.10", "2001:db8::")
+    again = await tenant.post(SERVICES, json=service_body(name="again", **{"alt-address": "2001:db8::"}))
+    assert "warning" not in again.headers, "what is shown may be sent back"
 
 
 async def test_each_announces_its_own_service_unless_the_template_lets_them_share(

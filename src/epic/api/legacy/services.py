@@ -34,7 +34,7 @@ _Given = Annotated[ServiceBody, Depends(given(ServiceBody))]
 _BODY = described(ServiceBody)
 _AT_ONCE = 80
 """Endpoints that are deleted in one transaction: all others who write wait for that long."""
-_FROM_GATEWAY = {"public_address", "endpoints", "gue_tunnel_endpoints"}
+_FROM_GATEWAY = {"public_address", "alt_address", "endpoints", "gue_tunnel_endpoints"}
 
 
 def service_path(account: str, name: str = "") -> str:

@@ -187,7 +187,7 @@ _COLUMNS: dict[str, tuple[Column, ...]] = {
         _ACCOUNT,
         _NAME,
         ("SERVICE", _field("spec", "display-name")),
-        ("ADDRESS", _field("spec", "public-address")),
+        ("ADDRESS", _addresses("spec")),
         ("PORTS", _ports),
         ("DNS NAME", _dns),
         ("CLUSTERS", lambda row: ", ".join(dig(row, "spec", "upstream-clusters") or ()) or "-"),
