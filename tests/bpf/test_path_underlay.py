@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
-import time
 from collections.abc import Iterator
+from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
+from typing import Any
 
 import pytest
 from foreign import Counter
@@ -27,6 +29,7 @@ OVER = pytest.mark.parametrize("over", [4, 6])
 SECOND_EPIC = IPv4Address("172.30.3.2")
 POD = IPv4Address("10.8.0.5")
 SMALL = bytes(1000)
+SO_RCVBUFFORCE = 33
 
 
 @pytest.fixture
@@ -177,45 +180,48 @@ class Stream:
     def __init__(self, network: Network) -> None:
         self._client = udp_socket(network.instance, INSIDE, 1000)
         self._server = udp_socket(network.node, NODE, 2000)
-        self._stop = threading.Event()
+        for opened in (self._client, self._server):
+            opened.settimeout(0.2)
+            # A test that waits for the processor must not lose packets itself.
+            opened.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 24)
+        self._sent_all, self._stop = threading.Event(), threading.Event()
         self.sent = 0
         self.back: set[int] = set()
-        self._threads = [threading.Thread(target=run) for run in (self._send, self._echo, self._take)]
+        self._sender = threading.Thread(target=self._send)
+        self._receivers = [threading.Thread(target=run) for run in (self._echo, self._take)]
 
     def __enter__(self) -> Stream:
-        for thread in self._threads:
+        for thread in (self._sender, *self._receivers):
             thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        time.sleep(0.1)
+        self._sent_all.set()
+        self._sender.join()
+        eventually(lambda: len(self.back) == self.sent)
         self._stop.set()
-        for thread in self._threads:
+        for thread in self._receivers:
             thread.join()
         self._client.close()
         self._server.close()
 
     def _send(self) -> None:
-        while not self._stop.wait(0.001):
+        while not self._sent_all.wait(0.001):
             self._client.sendto(self.sent.to_bytes(4, "big"), (str(NODE), 2000))
             self.sent += 1
 
     def _echo(self) -> None:
-        self._server.settimeout(0.3)
-        while True:
-            try:
-                data, source = self._server.recvfrom(100)
-            except TimeoutError:
-                return
+        for data, source in self._received(self._server):
             self._server.sendto(data, source)
 
     def _take(self) -> None:
-        self._client.settimeout(0.5)
-        while True:
-            try:
-                self.back.add(int.from_bytes(self._client.recv(100), "big"))
-            except TimeoutError:
-                return
+        for data, _ in self._received(self._client):
+            self.back.add(int.from_bytes(data, "big"))
+
+    def _received(self, opened: socket.socket) -> Iterator[tuple[bytes, Any]]:
+        while not self._stop.is_set():
+            with suppress(TimeoutError):
+                yield opened.recvfrom(100)
 
 
 @pytest.mark.parametrize("receive", ["tc", "xdp"])

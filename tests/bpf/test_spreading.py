@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import struct
+import time
 from collections import defaultdict
 from collections.abc import Callable
 
@@ -50,15 +51,36 @@ def ports(
     return {next(iter(ways)) for ways in found.values()}
 
 
+def silence(host: Host, lane: int, role: str = "gateway") -> None:
+    """As if the lane's last control packet were long ago."""
+    _set_seen(host, lane, role, 1)
+
+
+def hear_for_long(host: Host, lane: int, role: str = "gateway") -> None:
+    """As if control packets went on for an hour: many flows can take longer than a lane may be silent."""
+    _set_seen(host, lane, role, time.monotonic_ns() + 3600 * 10**9)
+
+
+def _set_seen(host: Host, lane: int, role: str, seen_ns: int) -> None:
+    slot = host.slot(role)
+    peers = host.map(role, "peers")
+    value = bytearray(peers.get(slot))
+    size = (len(value) - PEER_LANES_OFFSET) // 4
+    struct.pack_into("=Q", value, PEER_LANES_OFFSET + lane * size + 8, seen_ns)
+    peers.set(slot, bytes(value))
+
+
 def learn_lanes(host: Host, families: Families, lanes: int, heard: int | None = None) -> None:
     for lane in range(lanes if heard is None else heard):
         assert host.dropped(GATEWAY, hello(families, 50, lane=lane, lanes=lanes, sport=7000 + lane)) is None
+        hear_for_long(host, lane)
 
 
 def answer_lanes(host: Host, families: Families, lanes: int, answered: int | None = None) -> None:
     for lane in range(lanes if answered is None else answered):
         packet = acknowledgement(families, 50, lane=lane, lanes=lanes, dport=6080 + lane)
         assert host.dropped(WORKLOAD, packet) is None
+        hear_for_long(host, lane, role="workload")
 
 
 def test_without_lanes_there_is_one_port(host: Host) -> None:
@@ -147,16 +169,6 @@ def test_a_lane_that_fell_silent_is_not_sent_to(host: Host, families: Families) 
     silence(host, lane=1)
     seen = ports(host, families, INSTANCE, lambda inner, _: bytes(wrapped(families, inner, port=7000)))
     assert len(seen) == 1
-
-
-def silence(host: Host, lane: int, role: str = "gateway") -> None:
-    """As if the lane's last control packet were long ago."""
-    slot = host.slot(role)
-    peers = host.map(role, "peers")
-    value = bytearray(peers.get(slot))
-    size = (len(value) - PEER_LANES_OFFSET) // 4
-    struct.pack_into("=Q", value, PEER_LANES_OFFSET + lane * size + 8, 1)
-    peers.set(slot, bytes(value))
 
 
 @FAMILIES
