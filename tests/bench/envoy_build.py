@@ -42,7 +42,7 @@ def routing(count: int, path: str) -> Routing:
     routes[0] = replace(routes[0], path=path)
     hosts = tuple(VirtualHost(f"h{number}.example.net", (routes[number],)) for number in range(count))
     ports = (Port(80, "HTTP", virtual_hosts=hosts),)
-    return Routing(GatewayId("root", "g"), "", IPv4Address("203.0.113.1"), ports, tuple(clusters))
+    return Routing(GatewayId("root", "g"), "", (IPv4Address("203.0.113.1"),), ports, tuple(clusters))
 
 
 def timed(calls: list[Callable[[], object]]) -> float:
