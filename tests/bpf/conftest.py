@@ -13,10 +13,12 @@ from chance_bed import Bed
 from frames import GENERATION
 from fuzzing import COUNT, SEED
 from host import Host
+from lent_programs import LOAD, programs_lent
 from namespaces import Namespace
 from planes import INSTANCE
 
 from epic.bpf.dataplane import Dataplane
+from epic.bpf.programs.loader import Loader
 
 OBJECT = Path(__file__).parents[2] / "src/epic/bpf/gue.bpf.o"
 
@@ -30,7 +32,8 @@ def bpffs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         pytest.skip(f"{OBJECT} is not compiled: make bpf")
     directory = tmp_path_factory.mktemp("bpffs")
     subprocess.run(["mount", "-t", "bpf", "bpf", directory], check=True)
-    yield directory
+    with programs_lent(directory / "lent", OBJECT):
+        yield directory
     subprocess.run(["umount", directory], check=True)
 
 
@@ -48,6 +51,12 @@ def inside_addresses_are_left_at_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("epic.bpf.tables.left_insides.KEPT_SECONDS", 0.0)
         yield
+
+
+@pytest.fixture
+def own_programs(bpffs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs that the test loads are its own, and gone when it has unloaded them."""
+    monkeypatch.setattr(Loader, "_bpftool", LOAD)
 
 
 @pytest.fixture(scope="session")

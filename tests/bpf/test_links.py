@@ -139,6 +139,7 @@ def test_an_interface_that_is_given_up_has_no_link(
     assert (pins(bpffs), plane.is_linked(index(namespace))) == ([], False)
 
 
+@pytest.mark.usefixtures("own_programs")
 def test_with_everything_else_links_go(plane: Dataplane, bpffs: Path) -> None:
     plane.attach_underlay("up0", "workload")
     (pin,) = pins(bpffs)
