@@ -121,6 +121,7 @@ def route_parents(
     fault, hostnames = unsupported(route), RouteHostnames(route)
     names = {ref.name for ref in refs if is_gateway(ref)}
     gateways = {name: _Gateway.of(proxy, members_of(proxy), route) for name in names if (proxy := find(name))}
+    without_room = cache(lambda name: left_out(gateways[name].proxy, gateways[name].members))
     found: list[tuple[ParentReference, Condition]] = []
     for ref in refs:
         gateway = gateways.get(ref.name)
@@ -134,7 +135,7 @@ def route_parents(
             verdict = Attachment(ref, reason=UNSUPPORTED, message=fault)
         else:
             verdict = admit(hostnames, ref, gateway.wanted, gateway.served, gateway.closed)
-            if verdict.accepted and (why := left_out(gateway.proxy, gateway.members).get(route.name)):
+            if verdict.accepted and (why := without_room(ref.name).get(route.name)):
                 verdict = no_room(ref, why)
         judged = _Verdict(verdict.accepted, verdict.reason, verdict.message)
         found.append((ref, _condition(route, _ACCEPTED, judged)))

@@ -3,17 +3,24 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 from typing import Any
 
 import httpx
 import pytest
 from api_requests import API, PROXIES, proxy_body, route_body, slice_body
+from damage import wait_until_unreadable, write_newer
 
 from epic.api.gateway import left_out as api
 from epic.cache.store import CachedStore
 from epic.gatewayapi.attached import room
 from epic.model.base import ClientRef, Metadata
 from epic.model.members import GWMember, GWMemberSpec
+from epic.model.resources import GWProxy, GWRoute
+from epic.model.values.naming import GatewayId
 
 ROUTES, SLICES = f"{API}/accounts/root/routes", f"{API}/accounts/root/slices"
 
@@ -118,3 +125,53 @@ async def test_what_fits_is_reckoned_when_something_changed_and_not_when_somebod
     await tenant.post(ROUTES, json=route_body("R2"))
     await tenant.get(f"{ROUTES}/R1")
     assert reckoned == 2
+
+
+def test_one_reckons_for_all_who_ask_at_once(store: CachedStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    reckoning, may_end, reckoned = Event(), Event(), []
+
+    def slow(*_: Any) -> dict[str, str]:
+        reckoned.append(1)
+        reckoning.set()
+        assert may_end.wait(60)
+        return {"R1": "no room"}
+
+    monkeypatch.setattr(api, "left_out", slow)
+    routes, proxy = (
+        api.LeftOutRoutes(),
+        GWProxy.model_validate(
+            {"metadata": {"name": "U1", "namespace": "root"}, "spec": {"public-address": "203.0.113.1"}}
+        ),
+    )
+    with ThreadPoolExecutor(5) as threads:
+        first = threads.submit(routes.of, store, proxy, ())
+        assert reckoning.wait(60)
+        others = [threads.submit(routes.of, store, proxy, ()) for _ in range(4)]
+        elsewhere = threads.submit(lambda: routes._gateway(GatewayId("root", "U2")).lock.acquire(timeout=60))
+        may_end.set()
+        assert [found.result(60) for found in (first, *others)] == [{"R1": "no room"}] * 5
+        assert elsewhere.result(60)
+    assert len(reckoned) == 1
+
+
+async def test_routes_that_are_gone_are_not_kept(tenant: httpx.AsyncClient, store: CachedStore) -> None:
+    await tenant.post(PROXIES, json=proxy_body())
+    await tenant.post(ROUTES, json=route_body())
+    assert (await tenant.get(f"{ROUTES}/R1")).status_code == 200
+    kept = weakref.ref(store.get(GWRoute, "root", "R1"))
+    assert kept() is not None
+    await tenant.delete(f"{ROUTES}/R1")
+    gc.collect()
+    assert kept() is None
+
+
+async def test_a_route_that_replaces_one_that_cannot_be_read_says_whether_there_is_room(
+    tenant: httpx.AsyncClient, store: CachedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await tenant.post(PROXIES, json=proxy_body())
+    await tenant.post(ROUTES, json=route_body())
+    write_newer(store, store.get(GWRoute, "root", "R1"))
+    wait_until_unreadable(store, GWRoute)
+    monkeypatch.setattr(room, "LARGEST", 10)
+    reply = await tenant.put(f"{ROUTES}/R1", json=route_body())
+    assert accepted(reply.json()["route"])["status"] == "False"

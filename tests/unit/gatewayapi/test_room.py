@@ -243,12 +243,12 @@ def test_what_does_not_fit_is_not_looked_at_for_ever() -> None:
         for n in range(10)
     ]
     with (
-        limits(MOST_ENTRIES=40, MOST_LOOKED_AT=40),
+        limits(MOST_ENTRIES=40, MOST_LOOKED_AT=120, SMALL=10),
         patch.object(room, "host_size", wraps=host_size) as sized,
     ):
         found = left_out(proxy(), many, ())
     assert len(found) == 10
-    assert found["r9"].startswith("so many older routes do not fit that it is not looked at")
+    assert found["r9"].startswith("it and older routes have so many hostnames that it is not looked at")
     assert sized.call_count <= 3 + 3 * 16
 
 
@@ -284,3 +284,21 @@ def test_a_route_counts_once_for_a_hostname_that_another_one_of_its_covers() -> 
 def test_thousands_of_routes_fit() -> None:
     routes = [route(n, {"name": f"s{n}", "port": 80}, paths=[f"/{n}"]) for n in range(3000)]
     assert not left_out(proxy(), routes, ())
+
+
+def test_large_routes_do_not_keep_small_ones_from_being_looked_at() -> None:
+    names = [f"{n}.{'x.' * 20}example.com" for n in range(4)]
+    large = [route(n, hostnames=names, paths=["/" + "p" * 900]) for n in range(8)]
+    small = route(9, hostnames=["a.example.com"])
+    with limits(LARGEST=4000, MOST_LOOKED_AT=200, SMALL=8):
+        found = left_out(proxy(), [*large, small], ())
+    assert "r9" not in found
+    assert "it is not looked at" in found["r7"]
+    assert "would have" in found["r1"]
+
+
+def test_routes_on_many_ports_are_seen_to_fit_at_a_glance() -> None:
+    gateway = proxy(*((port, None) for port in range(8000, 8040)))
+    served, _ = judge(specified(gateway.spec))
+    routes = [route(n, hostnames=[f"a{n}.example.com"], section=f"l{n % 40}") for n in range(400)]
+    assert surely_fit(served, map(need_of, routes))

@@ -24,32 +24,49 @@ _KEPT = 256
 """Gateways; those that were asked for last."""
 
 
+_Version = tuple[str, int]
+"""Of a route: the objects themselves are not kept, they may be large and gone."""
+
+
 class _Known(NamedTuple):
     basis: tuple[object, ...]
-    routes: tuple[GWRoute, ...]
+    routes: tuple[_Version, ...]
     left_out: Mapping[str, str]
 
 
+class _Gateway:
+    """What is known of one gateway. One thread at a time reckons it: those who wait take what it found."""
+
+    def __init__(self) -> None:
+        self.lock = Lock()
+        self.known: _Known | None = None
+
+
 class LeftOutRoutes:
-    """The routes that gateways have no room for. May be asked from any thread."""
+    """The routes that gateways have no room for. May be asked from any thread, in no transaction."""
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._known: OrderedDict[GatewayId, _Known] = OrderedDict()
+        self._gateways: OrderedDict[GatewayId, _Gateway] = OrderedDict()
 
     def of(self, store: Reader, proxy: GWProxy, members: Sequence[GWMember]) -> Mapping[str, str]:
         """Those of a gateway that the members share, by name, and why there is no room for them."""
-        routes = tuple(store.by(GWRoute, "gateway", (proxy.account, proxy.name)))
         spec = proxy.spec
         basis = (spec.gateway, spec.public_ports, spec.client_ref.namespace, own_namespaces(proxy, members))
+        gateway = self._gateway(proxy.id)
+        with gateway.lock:
+            # Read when it is our turn: whoever was before us may have reckoned what we have written, too.
+            routes = store.by(GWRoute, "gateway", (proxy.account, proxy.name))
+            versions = tuple((route.name, route.metadata.resource_version) for route in routes)
+            known = gateway.known
+            if known is None or known.basis != basis or known.routes != versions:
+                known = gateway.known = _Known(basis, versions, left_out(proxy, routes, members))
+            return known.left_out
+
+    def _gateway(self, name: GatewayId) -> _Gateway:
         with self._lock:
-            known = self._known.get(proxy.id)
-        # What is the same object is not compared.
-        if known is None or known.basis != basis or known.routes != routes:
-            known = _Known(basis, routes, left_out(proxy, routes, members))
-        with self._lock:
-            self._known[proxy.id] = known
-            self._known.move_to_end(proxy.id)
-            while len(self._known) > _KEPT:
-                self._known.popitem(last=False)
-        return known.left_out
+            gateway = self._gateways.setdefault(name, _Gateway())
+            self._gateways.move_to_end(name)
+            while len(self._gateways) > _KEPT:
+                self._gateways.popitem(last=False)
+            return gateway

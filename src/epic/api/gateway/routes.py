@@ -115,30 +115,42 @@ class _Collection(Generic[_Owned, _Given]):
             stored = to_replace(transaction, self.kind.model, obj.account, name)
             if_match.check(stored)
             if stored is None and is_there:
-                created = self._add(ctx, transaction, world, with_sources(given, obj))
-                return found(self.path(obj.account, name), self.shown(ctx, created), body.unknown)
-            stored = transaction.get(self.kind.model, obj.account, name)
-            refuse_if_of_balancer(stored)
-            check_version(given, stored)
-            if self.check is not None:
-                self.check(ctx, transaction, obj)
-            keeps = self.admitted_as(obj) == self.admitted_as(stored)
-            wanted = with_sources(given, stored.model_copy(update={"spec": obj.spec}), keeps=keeps)
-            changed = prepare_for_update(self.kind, wanted, stored)
-            # Most changes, such as a pod that moves, need other tunnels for nobody, and nothing more.
-            more = takes_more(stored, changed)
-            moves = self.ends(changed) != self.ends(stored)
-            with within_tunnel_limit(transaction, world, obj.account) if moves else nullcontext():
-                before = self.gateways(world, stored)
-                with (
-                    within_slice_limits(transaction, world, obj.account) if more else nullcontext(),
-                    within_bytes_limit(transaction, world, obj.account),
-                    within_room_for_endpoints(world, obj.account),
-                ):
-                    updated = world.note(transaction.update(changed))
-                if moves:
-                    replan(transaction, world, obj.account, before | self.gateways(world, updated))
+                updated = self._add(ctx, transaction, world, with_sources(given, obj))
+            else:
+                stored = transaction.get(self.kind.model, obj.account, name)
+                updated = self._change(ctx, transaction, world, stored, given, obj)
         return found(self.path(obj.account, name), self.shown(ctx, updated), body.unknown)
+
+    def _change(
+        self,
+        ctx: Context,
+        transaction: Transaction,
+        world: World,
+        stored: _Owned,
+        given: InputMetadata,
+        obj: _Owned,
+    ) -> _Owned:
+        refuse_if_of_balancer(stored)
+        check_version(given, stored)
+        if self.check is not None:
+            self.check(ctx, transaction, obj)
+        keeps = self.admitted_as(obj) == self.admitted_as(stored)
+        wanted = with_sources(given, stored.model_copy(update={"spec": obj.spec}), keeps=keeps)
+        changed = prepare_for_update(self.kind, wanted, stored)
+        # Most changes, such as a pod that moves, need other tunnels for nobody, and nothing more.
+        more = takes_more(stored, changed)
+        moves = self.ends(changed) != self.ends(stored)
+        with within_tunnel_limit(transaction, world, obj.account) if moves else nullcontext():
+            before = self.gateways(world, stored)
+            with (
+                within_slice_limits(transaction, world, obj.account) if more else nullcontext(),
+                within_bytes_limit(transaction, world, obj.account),
+                within_room_for_endpoints(world, obj.account),
+            ):
+                updated = world.note(transaction.update(changed))
+            if moves:
+                replan(transaction, world, obj.account, before | self.gateways(world, updated))
+        return updated
 
     def delete(self, ctx: Context, account: str, name: str, if_match: Precondition) -> dict[str, str]:
         if not if_match.is_given and discard_unreadable(ctx, self.kind.model, account, name):

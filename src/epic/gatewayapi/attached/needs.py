@@ -34,6 +34,8 @@ class Need:
     """The ports of Services that it names, whether these exist or not."""
     hosts: Load
     """The virtual hosts of its own hostnames, without routes."""
+    labels: int
+    """Of its hostnames: what a look at it on one listener costs."""
     is_wide: bool
     """Whether it is also for virtual hosts of other hostnames than its own."""
 
@@ -59,6 +61,7 @@ def _need(route: GWRoute) -> Need:
         load=_load(route),
         clusters=tuple({Cluster(ref.name, ref.port) for ref in backend_refs(route) if is_service(ref)}),
         hosts=Load(len(hostnames), sum(map(host_size, hostnames))),
+        labels=sum(name.count(".") + 1 for name in hostnames) or 1,
         is_wide=not hostnames or any(name.startswith("*") for name in hostnames),
     )
 

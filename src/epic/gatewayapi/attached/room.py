@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from epic.gatewayapi.attached.needs import Load, Need
@@ -25,11 +26,14 @@ MOST_PORTS_OF_SERVICE = 32
 MOST_CLUSTERS = 5_000
 """Ports of Services that a gateway's routes may name in all: each instance has its own of these clusters."""
 
-MOST_LOOKED_AT = 100_000
-"""Hostnames of routes on listeners that are looked at for nothing: thousands of routes may not fit."""
+MOST_LOOKED_AT = 400_000
+"""Labels of routes' hostnames, counted for each listener, that are looked at, whether routes fit or not."""
+
+SMALL = 512
+"""A route with so many is looked at in any case: others' large ones do not keep it from its place."""
 
 _ADVICE = "use fewer hostnames or matches, in it or in older routes, or another gateway"
-_NOT_LOOKED_AT = f"so many older routes do not fit that it is not looked at: {_ADVICE}"
+_NOT_LOOKED_AT = f"it and older routes have so many hostnames that it is not looked at: {_ADVICE}"
 
 
 class Demand(NamedTuple):
@@ -45,25 +49,41 @@ def surely_fit(served: Iterable[Served], needs: Iterable[Need]) -> bool:
 
     So it mostly is, and it costs little; if it is not so there may be room all the same.
     """
-    own = [listener.hostname for listener in served if listener.protocol == "HTTP"]
-    hosts = Load(len(own), sum(map(host_size, own)))
-    narrow = wide = Load(0, 0)
+    hosts = narrow = wide = Load(0, 0)
     clusters: set[Cluster] = set()
     for need in needs:
         clusters.update(need.clusters)
-        hosts = _sum((hosts, _times(len(own), need.hosts)))
+        hosts = _sum((hosts, need.hosts))
         if need.is_wide:
             wide = _sum((wide, need.load))
         else:
-            narrow = _sum((narrow, _times(len(own) * need.hosts.entries, need.load)))
-    most = _sum((hosts, narrow, _times(hosts.entries, wide)))
-    ports = Counter(cluster.service for cluster in clusters)
+            narrow = _sum((narrow, _times(need.hosts.entries, need.load)))
+    on_ports = [_most(own, hosts, narrow, wide) for own in _hostnames_by_port(served)]
+    of_services = Counter(cluster.service for cluster in clusters)
     return (
-        most.entries <= MOST_ENTRIES
-        and most.size <= LARGEST
+        sum(most.entries for most in on_ports) <= MOST_ENTRIES
+        and max((most.size for most in on_ports), default=0) <= LARGEST
         and len(clusters) <= MOST_CLUSTERS
-        and max(ports.values(), default=0) <= MOST_PORTS_OF_SERVICE
+        and max(of_services.values(), default=0) <= MOST_PORTS_OF_SERVICE
     )
+
+
+def _hostnames_by_port(served: Iterable[Served]) -> Collection[Sequence[str]]:
+    found: defaultdict[int, list[str]] = defaultdict(list)
+    for listener in served:
+        if listener.protocol == "HTTP":
+            found[listener.port].append(listener.hostname)
+    return found.values()
+
+
+def _most(own: Sequence[str], hosts: Load, narrow: Load, wide: Load) -> Load:
+    """What a port with listeners of these hostnames has at most if all routes are on each of them.
+
+    `hosts` are the routes' own virtual hosts, `narrow` is what routes are in these alone, and `wide` what
+    routes are in each virtual host.
+    """
+    all_hosts = _sum((Load(len(own), sum(map(host_size, own))), _times(len(own), hosts)))
+    return _sum((all_hosts, _times(len(own), narrow), _times(all_hosts.entries, wide)))
 
 
 class Room:
@@ -78,7 +98,7 @@ class Room:
                 by_port[listener.port].append(listener)
         self._ports = [_Port(number, listeners) for number, listeners in sorted(by_port.items())]
         self._entries = sum(port.used.entries for port in self._ports)
-        self._wasted = 0
+        self._looked_at = 0
 
     def take(self, demand: Demand) -> str:
         """Take in a route; returns why it does not fit, and then everything is as it was."""
@@ -108,13 +128,14 @@ class Room:
         return ""
 
     def _host_fault(self, demand: Demand) -> str:
-        if self._wasted > MOST_LOOKED_AT and demand.need.load.entries:
+        labels = len(demand.listeners) * demand.need.labels
+        self._looked_at += labels
+        if self._looked_at > MOST_LOOKED_AT and labels > SMALL and demand.need.load.entries:
             return _NOT_LOOKED_AT
         found: list[tuple[_Port, list[_Added], Load]] = []
         entries = 0
         for port in self._ports:
             added = port.added(demand)
-            self._wasted += sum(len(each.hostnames) for each in added)
             if added:
                 more = _sum(each.more for each in added)
                 entries += more.entries
@@ -124,7 +145,6 @@ class Room:
             self._entries += entries
             for port, added, more in found:
                 port.take(added, demand.need.load, more)
-                self._wasted -= sum(len(each.hostnames) for each in added)
         return fault
 
     def _fault(self, found: Iterable[tuple[_Port, list[_Added], Load]], entries: int) -> str:
@@ -148,7 +168,6 @@ class _Added(NamedTuple):
     """What a route adds to a listener: itself under its hostnames, and new ones among these."""
 
     listener: _Listener
-    hostnames: Sequence[str]
     new: Sequence[str]
     widest: Sequence[str]
     """Those of its hostnames that none of the others covers: a virtual host is below one of them at most."""
@@ -203,13 +222,12 @@ class _Listener:
 
     def added(self, hostnames: Sequence[str], load: Load) -> _Added:
         """What a route with these hostnames would add."""
-        own = set(hostnames)
         new = [hostname for hostname in hostnames if hostname not in self._hosts]
-        widest = [h for h in hostnames if sum(wide in own for wide in covering(h)) == 1]
+        widest = _widest(tuple(hostnames))
         times = sum(self._below[hostname] for hostname in widest) + len(new)
         inherited = [self._load[wide] for host in new for wide in covering(host) if wide in self._load]
         hosts = Load(len(new), sum(map(host_size, new)))
-        return _Added(self, hostnames, new, widest, _sum((hosts, _times(times, load), *inherited)))
+        return _Added(self, new, widest, _sum((hosts, _times(times, load), *inherited)))
 
     def take(self, added: _Added, load: Load) -> None:
         """Take in a route that adds this."""
@@ -221,6 +239,13 @@ class _Listener:
     def _add_host(self, hostname: str) -> None:
         self._hosts.add(hostname)
         self._below.update(covering(hostname))
+
+
+@lru_cache(maxsize=64)
+def _widest(hostnames: tuple[str, ...]) -> Sequence[str]:
+    """Those that none of the others covers; a route has the same ones on many listeners."""
+    own = set(hostnames)
+    return [hostname for hostname in hostnames if sum(wide in own for wide in covering(hostname)) == 1]
 
 
 def _sum(loads: Iterable[Load]) -> Load:
