@@ -191,7 +191,7 @@ _CONTENT: dict[str, dict[str, Any]] = {
             "bytesLimit": 9,
         },
     },
-    "User": {"spec": {"password-hash": "$argon2id$x", "admin": True}},
+    "User": {"spec": {"password-hash": "$argon2id$x", "admin": True, "cluster-ids": ["c1"]}},
     "ServicePrefix": {"spec": {"public-pool": _POOL, "alt-pool": _POOL}},
     "LBServiceGroup": {
         "spec": {

@@ -47,6 +47,7 @@ from epic.model.resources import (
     ENDPOINTS,
     NODE_ADDRESSES,
     AccountSpec,
+    ClusterIDs,
     GWEndpointSliceSpec,
     GWRouteSpec,
     LBServiceGroupSpec,
@@ -386,10 +387,14 @@ class MaintenanceBody(Asked, Body):
 
 
 class UserInput(Asked):
-    """A user; the password is kept only as a hash."""
+    """A user; the password is kept only as a hash.
+
+    Who exists keeps what is not given: the password, and the clusters that he speaks for (none: all).
+    """
 
     name: ObjectName
-    password: Annotated[SecretStr, Field(min_length=8, max_length=256)]
+    password: Annotated[SecretStr, Field(min_length=8, max_length=256)] | None = None
+    cluster_ids: ClusterIDs | None = Field(default=None, alias="clusterIDs")
 
 
 class UserBody(Asked, Body):

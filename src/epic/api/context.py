@@ -36,6 +36,8 @@ class Principal:
     admin: bool
     credential: str = ""
     """The fingerprint of the password that was shown."""
+    cluster_ids: frozenset[str] = frozenset()
+    """The clusters that the user speaks for; none: all."""
 
 
 class RunEvents(Protocol):

@@ -9,7 +9,8 @@ from typing import Any
 
 from fastapi import APIRouter, Depends
 
-from epic.api.context import Context, Ctx, admin_only
+from epic.api.access.clusters import refuse_unknown_owner
+from epic.api.context import Context, Ctx, Principal, admin_only
 from epic.api.gateway.sharing import settle_account
 from epic.api.legacy.balancers import delete_endpoints, remove_balancer
 from epic.api.replies import PREFIX, deleted
@@ -77,10 +78,17 @@ def discard(ctx: Ctx, kind: str, account: str, name: str) -> dict[str, str]:
     return deleted()
 
 
-def discard_unreadable(ctx: Context, kind: type[Resource], account: str, name: str) -> bool:
-    """Remove the object if it cannot be read; False: it can, or is not there."""
+def discard_unreadable(
+    ctx: Context, kind: type[Resource], account: str, name: str, asking: Principal | None = None
+) -> bool:
+    """Remove the object if it cannot be read; False: it can, or is not there.
+
+    Raises Forbidden where who asks may not know whose it is.
+    """
     if not _find(ctx.store.unreadable(kind, account), name):
         return False
+    if asking is not None:
+        refuse_unknown_owner(asking, f"{kind.kind} {name!r}")
     with ctx.current.transaction() as (transaction, world):
         found = _find(transaction.unreadable(kind, account), name)
         if found is None:

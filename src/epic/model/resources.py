@@ -53,11 +53,19 @@ class Account(Resource):
     spec: AccountSpec = AccountSpec()
 
 
+ClusterIDs = Annotated[tuple[Annotated[str, Text(253)], ...], Items(64, "clusters")]
+"""Of clusters of an account's clients."""
+
+
 class UserSpec(Kebab):
-    """Who may speak for an account. `account` is empty for the platform's administrators."""
+    """Who may speak for an account; of `cluster_ids` only, where there are any.
+
+    `account` is empty for the platform's administrators.
+    """
 
     password_hash: str
     admin: bool = False
+    cluster_ids: ClusterIDs = ()
 
 
 class User(Resource):

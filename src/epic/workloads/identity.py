@@ -128,4 +128,6 @@ class WorkloadAuthorizer:
             )
         if user.account != identity.account and not user.spec.admin:
             return Refusal(f"user {identity.user!r} does not belong to account {identity.account!r}")
+        if user.spec.cluster_ids and identity.cluster not in user.spec.cluster_ids:
+            return Refusal(f"user {identity.user!r} does not speak for cluster {identity.cluster!r}")
         return None

@@ -134,7 +134,6 @@ async def publish(client: httpx.AsyncClient, nodes: tuple[str, ...] = ("n1",)) -
         ({"http": {"parentRefs": [{"name": "U1"}, {"name": "U2"}]}}, False),
         ({"http": {"parentRefs": [{"name": "U1", "sectionName": "http"}]}}, False),
         ({"clientRef": {"namespace": "bank"}}, False),
-        ({"clientRef": {"clusterID": "c2"}}, False),
     ],
 )
 async def test_what_a_host_has_admitted_another_client_cannot_lead_elsewhere_in_its_name(

@@ -431,7 +431,7 @@ def test_what_a_manifest_has_besides_its_spec_is_warned_about(epicctl: Epicctl, 
     assert warnings == [
         "Spec is not known and ignored",
         "metadata.labels.team is not known and ignored",
-        "spec.admin is not known and ignored; known are password-file",
+        "spec.admin is not known and ignored; known are cluster-ids, password-file",
     ]
 
 

@@ -153,7 +153,7 @@ async def test_names_with_slashes_are_nobody_elses(site: Site) -> None:
         assert await end_of_stream(site, path, "shop/c%2Fn1/") == DENIED
 
 
-@pytest.mark.parametrize("gone", ["user", "account", "password"])
+@pytest.mark.parametrize("gone", ["user", "account", "password", "cluster"])
 async def test_a_credential_that_is_gone_is_worth_nothing_from_then_on(site: Site, gone: str) -> None:
     async with site.serving():
         path = await site.enrol("shop")
@@ -169,6 +169,8 @@ async def test_a_credential_that_is_gone_is_worth_nothing_from_then_on(site: Sit
                 else:
                     user = transaction.get(User, "shop", "shop")
                     spec = site.user("shop", password="another").spec
+                    if gone == "cluster":
+                        spec = user.spec.model_copy(update={"cluster_ids": ("another",)})
                     transaction.update(user.model_copy(update={"spec": spec}))
             assert await ended == DENIED
             async with site.channel(path) as channel:
@@ -203,6 +205,18 @@ async def test_a_stream_ends_with_the_password_of_the_administrator_who_enrolled
 async def test_a_user_gets_no_certificate_for_another_account(site: Site) -> None:
     reply = await site.ask("bank", "n1", "", of="shop")
     assert reply.status_code == 403
+
+
+@pytest.mark.parametrize("cluster", ["c", "another"])
+async def test_a_user_gets_certificates_for_nodes_of_the_clusters_that_it_speaks_for(
+    site: Site, cluster: str
+) -> None:
+    with site.change() as transaction:
+        user = transaction.get(User, "shop", "shop")
+        spec = user.spec.model_copy(update={"cluster_ids": ("c",)})
+        transaction.update(user.model_copy(update={"spec": spec}))
+    reply = await site.ask("shop", "n1", "-----BEGIN", cluster=cluster)
+    assert reply.status_code == (400 if cluster == "c" else 403)
 
 
 async def test_a_request_that_makes_no_sense_is_refused_with_words(site: Site) -> None:

@@ -226,7 +226,8 @@ class Gate:
                 else "HTTP basic authentication is needed: user name and password of the account"
             )
             return await error_reply(401, message, _CHALLENGE)(scope, receive, send)
-        principal = Principal(user.name, user.account, user.spec.admin, fingerprint(user))
+        clusters = frozenset(user.spec.cluster_ids)
+        principal = Principal(user.name, user.account, user.spec.admin, fingerprint(user), clusters)
         refusal = await self._refusal(scope, principal, body_length(headers))
         if refusal is not None:
             return await refusal(scope, receive, send)

@@ -15,7 +15,7 @@ from epic.api.pages import Paging, listed
 from epic.api.precondition import IfMatch
 from epic.api.replies import PREFIX, Duplicate, deleted, found, shown
 from epic.api.unreadable import to_replace
-from epic.errors import Conflict
+from epic.errors import Conflict, Invalid
 from epic.kinds.registry import KINDS
 from epic.model.balancers import LoadBalancer, RemoteEndpoint
 from epic.model.base import Metadata
@@ -141,7 +141,8 @@ def _delete_unreadable(transaction: Transaction, account: str) -> None:
 
 
 def _user(user: User) -> dict[str, Any]:
-    return {"metadata": shown(user)["metadata"], "spec": {"admin": user.spec.admin}}
+    spec = {"admin": user.spec.admin, "cluster-ids": [*user.spec.cluster_ids]}
+    return {"metadata": shown(user)["metadata"], "spec": spec}
 
 
 def _user_path(account: str, name: str) -> str:
@@ -161,15 +162,23 @@ def list_users(ctx: Ctx, account: str, page: Paging) -> Response:
 
 @router.post("/accounts/{account}/users", status_code=302, dependencies=_ADMIN)
 def put_user(ctx: Ctx, account: str, body: UserBody) -> Response:
-    """Create a user of the account; one that exists gets the new password."""
-    name = body.user.name
-    spec = UserSpec(password_hash=hash_password(body.user.password.get_secret_value()))
+    """Create a user of the account; one that exists gets the new password, or other clusters to speak for."""
+    name, asked = body.user.name, body.user
+    given: dict[str, Any] = {}
+    if asked.password is not None:
+        given["password_hash"] = hash_password(asked.password.get_secret_value())
+    if asked.cluster_ids is not None:
+        given["cluster_ids"] = asked.cluster_ids
     with ctx.store.transaction() as transaction:
         transaction.get(Account, "", account)
         stored = to_replace(transaction, User, account, name)
+        if stored is None and asked.password is None:
+            raise Invalid("user.password: a new user needs one")
         if stored is None:
-            user = transaction.create(User(metadata=Metadata(name=name, namespace=account), spec=spec))
+            user = User(metadata=Metadata(name=name, namespace=account), spec=UserSpec(**given))
+            user = transaction.create(user)
         else:
+            spec = stored.spec.model_copy(update=given)
             user = transaction.update(stored.model_copy(update={"spec": spec}))
     return found(_user_path(account, name), _user_body(user))
 

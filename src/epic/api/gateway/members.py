@@ -9,10 +9,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Response
 from fastapi.responses import JSONResponse
 
+from epic.api.access.clusters import refuse_cluster, refuse_sources
 from epic.api.access.parsed_aside import described, given
 from epic.api.account.existence import check_account
 from epic.api.bodies import MemberBody, MemberInput
-from epic.api.context import Context, Ctx
+from epic.api.context import Asking, Context, Ctx, Principal
 from epic.api.gateway.gateways import GatewaySettings, find_group
 from epic.api.gateway.names import DNSNames, with_names
 from epic.api.gateway.sharing import change, join, leave, member_of
@@ -44,8 +45,10 @@ def _body(ctx: Context, member: GWMember) -> dict[str, Any]:
 
 
 @router.post("/accounts/{account}/groups/{group}/members", status_code=302, openapi_extra=_BODY)
-def create(ctx: Ctx, account: str, group: str, body: _Given) -> Response:
+def create(ctx: Ctx, asking: Asking, account: str, group: str, body: _Given) -> Response:
     """Join the gateway of that sharing key; the first member makes it, from the template."""
+    _refuse_other_clusters(asking, body.member.spec.client_ref.cluster_id, body.member.spec.client_ref.uid)
+    refuse_sources(asking, body.member.metadata.annotations, None)
     member = with_names(partial(_create, ctx, account, group, body.member))
     return found(_path(account, member.name), _body(ctx, member), body.unknown)
 
@@ -73,24 +76,31 @@ def read(ctx: Ctx, account: str, name: str) -> Response:
 
 
 @router.put("/accounts/{account}/members/{name}", status_code=302, openapi_extra=_BODY)
-def replace(ctx: Ctx, account: str, name: str, body: _Given, if_match: IfMatch) -> Response:
+def replace(ctx: Ctx, asking: Asking, account: str, name: str, body: _Given, if_match: IfMatch) -> Response:
     """Change what a member asks for; with another sharing key it leaves its gateway and joins another."""
     uid = body.member.spec.client_ref.uid
     if uid != name:
         raise Invalid(
             f"member.spec.clientRef.uid: {uid!r} is not the member's name {name!r}, which cannot change"
         )
-    member = with_names(partial(_replace, ctx, account, body.member, if_match))
+    member = with_names(partial(_replace, ctx, asking, account, body.member, if_match))
     return found(_path(account, name), _body(ctx, member), body.unknown)
 
 
 def _replace(
-    ctx: Context, account: str, wanted: MemberInput, if_match: Precondition, names: DNSNames
+    ctx: Context,
+    asking: Principal,
+    account: str,
+    wanted: MemberInput,
+    if_match: Precondition,
+    names: DNSNames,
 ) -> GWMember:
     member = member_of(account, wanted.spec)
     with ctx.current.transaction() as (transaction, world):
         stored = transaction.get(GWMember, account, member.name)
         if_match.check(stored)
+        _refuse_other_clusters(asking, stored.spec.client_ref.cluster_id, stored.name)
+        refuse_sources(asking, wanted.metadata.annotations, stored)
         check_version(wanted.metadata, stored)
         _refuse_another_client(member, stored)
         if stored.spec.sharing_key != member.spec.sharing_key:
@@ -108,6 +118,10 @@ def _replace(
         return change(transaction, world, prepare_for_update(GW_MEMBER, given_, stored))
 
 
+def _refuse_other_clusters(asking: Principal, cluster: str, name: str) -> None:
+    refuse_cluster(asking, cluster, f"member {name!r}")
+
+
 def _refuse_another_client(member: GWMember, stored: GWMember) -> None:
     theirs = stored.spec.client_ref
     if not is_same_client(member.spec.client_ref, theirs):
@@ -118,13 +132,14 @@ def _refuse_another_client(member: GWMember, stored: GWMember) -> None:
 
 
 @router.delete("/accounts/{account}/members/{name}")
-def delete(ctx: Ctx, account: str, name: str, if_match: IfMatch) -> dict[str, str]:
+def delete(ctx: Ctx, asking: Asking, account: str, name: str, if_match: IfMatch) -> dict[str, str]:
     """Leave the gateway; it goes with its last member."""
-    if not if_match.is_given and discard_unreadable(ctx, GWMember, account, name):
+    if not if_match.is_given and discard_unreadable(ctx, GWMember, account, name, asking):
         return deleted()
     with ctx.current.transaction() as (transaction, world):
         member = transaction.find(GWMember, account, name)
         if_match.check(member)
         if member is not None:
+            _refuse_other_clusters(asking, member.spec.client_ref.cluster_id, name)
             leave(transaction, world, member)
     return deleted()

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Response
 from fastapi.responses import JSONResponse
 
+from epic.api.access.clusters import refuse_another_cluster, refuse_cluster, refuse_sources
 from epic.api.access.parsed_aside import described, given
 from epic.api.account.existence import check_account
 from epic.api.bodies import ProxyBody, ProxyInput
@@ -31,11 +32,16 @@ from epic.api.replies import PREFIX, Duplicate, deleted, found
 from epic.api.unreadable import discard_unreadable
 from epic.api.views import show_gateway
 from epic.errors import Invalid
+from epic.model.base import ClientRef
 from epic.model.resources import GWProxy
 
 router = APIRouter(tags=["gateways"])
 _Given = Annotated[ProxyBody, Depends(given(ProxyBody))]
 _BODY = described(ProxyBody)
+
+
+def _refuse_other_clusters(asking: Principal, cluster: str, name: str) -> None:
+    refuse_cluster(asking, cluster, f"gateway {name!r}")
 
 
 def _path(account: str, name: str) -> str:
@@ -51,6 +57,8 @@ def _body(ctx: Context, proxy: GWProxy, principal: Principal) -> dict[str, Any]:
 @router.post("/accounts/{account}/groups/{group}/proxies", status_code=302, openapi_extra=_BODY)
 def create(ctx: Ctx, asking: Asking, account: str, group: str, body: _Given) -> Response:
     """Create a gateway from a template; its name is the client Gateway's UID."""
+    _refuse_other_clusters(asking, body.proxy.spec.client_ref.cluster_id, body.proxy.spec.client_ref.uid)
+    refuse_sources(asking, body.proxy.metadata.annotations, None)
     proxy = with_names(partial(_create, ctx, account, group, body.proxy))
     return found(_path(account, proxy.name), _body(ctx, proxy, asking), body.unknown)
 
@@ -93,11 +101,16 @@ def replace(ctx: Ctx, asking: Asking, account: str, name: str, body: _Given, if_
         raise Invalid(
             f"proxy.spec.clientRef.uid: {uid!r} is not the gateway's name {name!r}, which cannot change"
         )
+    given_ref = ClientRef(**vars(body.proxy.spec.client_ref))
+    _refuse_other_clusters(asking, given_ref.cluster_id, name)
     with ctx.store.transaction() as transaction:
         stored = transaction.get(GWProxy, account, name)
         if_match.check(stored)
         refuse_if_deleting(stored)
         refuse_if_of_balancer(stored)
+        _refuse_other_clusters(asking, stored.spec.client_ref.cluster_id, name)
+        refuse_another_cluster(given_ref, stored.spec.client_ref, f"gateway {name!r}")
+        refuse_sources(asking, body.proxy.metadata.annotations, stored)
         check_version(body.proxy.metadata, stored)
         refuse_if_led(members_of(transaction, stored), stored)
         proxy = change_gateway(transaction, with_sources(body.proxy.metadata, stored), body.proxy.spec)
@@ -105,14 +118,15 @@ def replace(ctx: Ctx, asking: Asking, account: str, name: str, body: _Given, if_
 
 
 @router.delete("/accounts/{account}/proxies/{name}")
-def delete(ctx: Ctx, account: str, name: str, if_match: IfMatch) -> dict[str, str]:
+def delete(ctx: Ctx, asking: Asking, account: str, name: str, if_match: IfMatch) -> dict[str, str]:
     """Delete a gateway, for all who share it; it is shown with a deletionTimestamp until it is gone."""
-    if not if_match.is_given and discard_unreadable(ctx, GWProxy, account, name):
+    if not if_match.is_given and discard_unreadable(ctx, GWProxy, account, name, asking):
         return deleted()
     with ctx.store.transaction() as transaction:
         proxy = transaction.find(GWProxy, account, name)
         if_match.check(proxy)
         if proxy is not None:
             refuse_if_of_balancer(proxy)
+            _refuse_other_clusters(asking, proxy.spec.client_ref.cluster_id, name)
             delete_gateway(transaction, proxy)
     return deleted()

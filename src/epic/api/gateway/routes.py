@@ -11,6 +11,12 @@ from typing import Annotated, Any, Generic, TypeVar
 from fastapi import APIRouter, Depends, Response
 from fastapi.responses import JSONResponse
 
+from epic.api.access.clusters import (
+    refuse_another_cluster,
+    refuse_cluster,
+    refuse_sources,
+    refuse_unknown_owner,
+)
 from epic.api.access.parsed_aside import described, given
 from epic.api.account.account_limits import (
     takes_more,
@@ -20,7 +26,7 @@ from epic.api.account.account_limits import (
 )
 from epic.api.account.existence import check_account
 from epic.api.bodies import Body, InputMetadata, RouteBody, SliceBody
-from epic.api.context import Context, Ctx
+from epic.api.context import Asking, Context, Ctx, Principal
 from epic.api.gateway.attached import create_attached, delete_attached, refuse_if_of_balancer
 from epic.api.gateway.workload_addresses import check_node_addresses
 from epic.api.metadata import check_version, with_sources
@@ -81,10 +87,12 @@ class _Collection(Generic[_Owned, _Given]):
         check_account(ctx.store, account)
         return listed(self.path(account), ctx.store.list(self.kind.model, account), page)
 
-    def create(self, ctx: Context, account: str, body: _Given) -> Response:
+    def create(self, ctx: Context, asking: Principal, account: str, body: _Given) -> Response:
         given, obj = self.metadata_of(body), self.made_of(account, body)
         path = self.path(obj.account, obj.name)
         refuse_invalid(self.kind, obj, self.kind.in_rest.key)
+        _refuse_other_clusters(asking, obj)
+        refuse_sources(asking, given.annotations, None)
         with ctx.current.transaction() as (transaction, world):
             if to_replace(transaction, self.kind.model, obj.account, obj.name) is not None:
                 raise Duplicate(f"{obj.kind} {obj.name!r} exists already", path)
@@ -102,7 +110,7 @@ class _Collection(Generic[_Owned, _Given]):
         return created
 
     def replace(
-        self, ctx: Context, account: str, name: str, body: _Given, if_match: Precondition
+        self, ctx: Context, asking: Principal, account: str, name: str, body: _Given, if_match: Precondition
     ) -> Response:
         given, obj = self.metadata_of(body), self.made_of(account, body)
         if obj.name != name:
@@ -110,14 +118,18 @@ class _Collection(Generic[_Owned, _Given]):
                 f"clientRef.uid: {obj.name!r} is not the name {name!r} in the path, which cannot change"
             )
         refuse_invalid(self.kind, obj, self.kind.in_rest.key)
+        _refuse_other_clusters(asking, obj)
         with ctx.current.transaction() as (transaction, world):
             is_there = transaction.exists(self.kind.model, obj.account, name)
             stored = to_replace(transaction, self.kind.model, obj.account, name)
             if_match.check(stored)
             if stored is None and is_there:
+                refuse_unknown_owner(asking, f"{obj.kind} {name!r}")
                 updated = self._add(ctx, transaction, world, with_sources(given, obj))
             else:
                 stored = transaction.get(self.kind.model, obj.account, name)
+                _refuse_other_clusters(asking, stored)
+                refuse_sources(asking, given.annotations, stored)
                 updated = self._change(ctx, transaction, world, stored, given, obj)
         return found(self.path(obj.account, name), self.shown(ctx, updated), body.unknown)
 
@@ -131,6 +143,7 @@ class _Collection(Generic[_Owned, _Given]):
         obj: _Owned,
     ) -> _Owned:
         refuse_if_of_balancer(stored)
+        refuse_another_cluster(obj.spec.client_ref, stored.spec.client_ref, f"{obj.kind} {obj.name!r}")
         check_version(given, stored)
         if self.check is not None:
             self.check(ctx, transaction, obj)
@@ -152,16 +165,23 @@ class _Collection(Generic[_Owned, _Given]):
                 replan(transaction, world, obj.account, before | self.gateways(world, updated))
         return updated
 
-    def delete(self, ctx: Context, account: str, name: str, if_match: Precondition) -> dict[str, str]:
-        if not if_match.is_given and discard_unreadable(ctx, self.kind.model, account, name):
+    def delete(
+        self, ctx: Context, asking: Principal, account: str, name: str, if_match: Precondition
+    ) -> dict[str, str]:
+        if not if_match.is_given and discard_unreadable(ctx, self.kind.model, account, name, asking):
             return deleted(self.deleted)
         with ctx.current.transaction() as (transaction, world):
             stored = transaction.find(self.kind.model, account, name)
             if_match.check(stored)
             if stored is not None:
                 refuse_if_of_balancer(stored)
+                _refuse_other_clusters(asking, stored)
                 delete_attached(transaction, world, account, [stored], self.gateways(world, stored))
         return deleted(self.deleted)
+
+
+def _refuse_other_clusters(asking: Principal, obj: GWRoute | GWEndpointSlice) -> None:
+    refuse_cluster(asking, obj.spec.client_ref.cluster_id, f"{obj.kind} {obj.name!r}")
 
 
 def _route(account: str, body: RouteBody) -> GWRoute:
@@ -203,8 +223,8 @@ def _served(collection: _Collection[_Owned, _Given], title: str) -> APIRouter:
     name = collection.kind.in_rest.collection
     router = APIRouter(prefix=f"/accounts/{{account}}/{name}", tags=[name])
 
-    def create(ctx: Ctx, account: str, body: Any) -> Response:
-        return collection.create(ctx, account, body)
+    def create(ctx: Ctx, asking: Asking, account: str, body: Any) -> Response:
+        return collection.create(ctx, asking, account, body)
 
     def list_all(ctx: Ctx, account: str, page: Paging) -> Response:
         return collection.list(ctx, account, page)
@@ -212,11 +232,11 @@ def _served(collection: _Collection[_Owned, _Given], title: str) -> APIRouter:
     def read(ctx: Ctx, account: str, name: str) -> Response:
         return JSONResponse(collection.read(ctx, account, name))
 
-    def replace(ctx: Ctx, account: str, name: str, body: Any, if_match: IfMatch) -> Response:
-        return collection.replace(ctx, account, name, body, if_match)
+    def replace(ctx: Ctx, asking: Asking, account: str, name: str, body: Any, if_match: IfMatch) -> Response:
+        return collection.replace(ctx, asking, account, name, body, if_match)
 
-    def delete(ctx: Ctx, account: str, name: str, if_match: IfMatch) -> dict[str, str]:
-        return collection.delete(ctx, account, name, if_match)
+    def delete(ctx: Ctx, asking: Asking, account: str, name: str, if_match: IfMatch) -> dict[str, str]:
+        return collection.delete(ctx, asking, account, name, if_match)
 
     for handler in (create, replace):
         # FastAPI reads from here where the body comes from; a type checker takes no variable for a type.

@@ -9,9 +9,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Response
 from fastapi.responses import JSONResponse
 
+from epic.api.access.clusters import refuse_cluster
 from epic.api.access.parsed_aside import described, given
 from epic.api.account.existence import check_account
-from epic.api.context import Context, Ctx
+from epic.api.context import Asking, Context, Ctx
 from epic.api.gateway.workload_addresses import check_node_addresses
 from epic.api.legacy.balancers import create_endpoint, delete_endpoints, new_endpoint
 from epic.api.legacy.requests import EndpointBody
@@ -56,8 +57,9 @@ def _body(ctx: Context, endpoint: RemoteEndpoint) -> dict[str, Any]:
 
 
 @router.post("/accounts/{account}/services/{service}/endpoints", status_code=302, openapi_extra=_BODY)
-def create(ctx: Ctx, account: str, service: str, body: _Given) -> Response:
+def create(ctx: Ctx, asking: Asking, account: str, service: str, body: _Given) -> Response:
     """Announce an endpoint of one of the Service's clusters."""
+    refuse_cluster(asking, body.endpoint.spec.cluster, "the endpoint")
     with ctx.current.transaction() as (transaction, world):
         balancer = transaction.get(LoadBalancer, account, service)
         endpoint = new_endpoint(balancer, body.endpoint.spec)
@@ -81,9 +83,11 @@ def read(ctx: Ctx, account: str, service: str, name: str) -> Response:
 
 
 @router.delete("/accounts/{account}/services/{service}/endpoints/{name}")
-def delete(ctx: Ctx, account: str, service: str, name: str, if_match: IfMatch) -> dict[str, str]:
+def delete(
+    ctx: Ctx, asking: Asking, account: str, service: str, name: str, if_match: IfMatch
+) -> dict[str, str]:
     """Delete an endpoint of the Service."""
-    if not if_match.is_given and discard_unreadable(ctx, RemoteEndpoint, account, name):
+    if not if_match.is_given and discard_unreadable(ctx, RemoteEndpoint, account, name, asking):
         return deleted(_DELETED)
     with ctx.current.transaction() as (transaction, world):
         endpoint = transaction.find(RemoteEndpoint, account, name)
@@ -91,6 +95,7 @@ def delete(ctx: Ctx, account: str, service: str, name: str, if_match: IfMatch) -
             endpoint = None
         if_match.check(endpoint)
         if endpoint is not None:
+            refuse_cluster(asking, endpoint.spec.cluster, f"endpoint {name!r}")
             delete_endpoints(transaction, world, account, service, [name])
     return deleted(_DELETED)
 

@@ -11,9 +11,10 @@ from urllib.parse import quote_plus, unquote_plus
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
 
+from epic.api.access.clusters import refuse_cluster
 from epic.api.access.parsed_aside import described, given
 from epic.api.account.existence import check_account
-from epic.api.context import Context, Ctx
+from epic.api.context import Asking, Context, Ctx
 from epic.api.gateway.gateways import GatewaySettings, find_group, refuse_if_deleting
 from epic.api.gateway.names import DNSNames, with_names
 from epic.api.legacy.balancers import create_balancer, delete_endpoints, new_balancer, remove_balancer
@@ -103,9 +104,9 @@ def read(ctx: Ctx, account: str, name: str) -> Response:
 
 
 @router.delete("/accounts/{account}/services/{name}")
-def delete(ctx: Ctx, account: str, name: str, if_match: IfMatch) -> dict[str, str]:
+def delete(ctx: Ctx, asking: Asking, account: str, name: str, if_match: IfMatch) -> dict[str, str]:
     """Delete a Service that no cluster serves any more."""
-    if not if_match.is_given and discard_unreadable(ctx, LoadBalancer, account, name):
+    if not if_match.is_given and discard_unreadable(ctx, LoadBalancer, account, name, asking):
         return deleted()
     with ctx.current.transaction() as (transaction, world):
         balancer = transaction.find(LoadBalancer, account, name)
@@ -135,9 +136,12 @@ def _cluster_body(account: str, name: str, cluster: str) -> dict[str, Any]:
 
 
 @router.post("/accounts/{account}/services/{name}/clusters", status_code=302)
-def create_cluster(ctx: Ctx, account: str, name: str, body: ClusterBody, if_match: IfMatch) -> Response:
+def create_cluster(
+    ctx: Ctx, asking: Asking, account: str, name: str, body: ClusterBody, if_match: IfMatch
+) -> Response:
     """Announce a cluster that is to serve the Service."""
     cluster = body.cluster_id
+    refuse_cluster(asking, cluster, "what is to serve the Service")
     path = _cluster_path(account, name, cluster)
     with ctx.store.transaction() as transaction:
         balancer = transaction.get(LoadBalancer, account, name)
@@ -159,8 +163,11 @@ def read_cluster(ctx: Ctx, account: str, name: str, cluster: _Cluster) -> dict[s
 
 
 @router.delete("/accounts/{account}/services/{name}/clusters/{_:path}")
-def delete_cluster(ctx: Ctx, account: str, name: str, cluster: _Cluster, if_match: IfMatch) -> dict[str, str]:
+def delete_cluster(
+    ctx: Ctx, asking: Asking, account: str, name: str, cluster: _Cluster, if_match: IfMatch
+) -> dict[str, str]:
     """Take a cluster away from the Service, with its endpoints; `If-Match` is of the Service."""
+    refuse_cluster(asking, cluster, "what serves the Service")
     while _delete_some(ctx, account, name, cluster, if_match):
         pass
     return deleted()

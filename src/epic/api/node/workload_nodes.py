@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query
 from pydantic import Field
 
+from epic.api.access.clusters import refuse_cluster
 from epic.api.account.existence import check_account
 from epic.api.bodies import Body
 from epic.api.context import Asking, Ctx, admin_only
@@ -43,6 +44,7 @@ async def certify(
     It counts as long as the password that this was asked with, and is renewed at that port.
     """
     check_account(ctx.store, account)
+    refuse_cluster(asking, cluster, f"node {node!r}")
     if ctx.enrolment is None:
         raise Unavailable("workload nodes get no certificates here")
     identity = WorkloadIdentity(account, cluster, node, asking.account, asking.name, asking.credential)

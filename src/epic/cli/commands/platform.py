@@ -28,7 +28,7 @@ Action = Literal["created", "configured", "unchanged", "deleted", "not found"]
 ORDER = tuple(kind.name for kind in KINDS if kind.writer == "platform")
 """What the platform's administrators write, in the order in which it is made."""
 USER = User.kind
-_OF_USER = frozenset({"password-file"})
+_OF_USER = frozenset({"password-file", "cluster-ids"})
 
 Prompt = Callable[[str], str]
 Warn = Callable[[str], None]
@@ -151,19 +151,28 @@ def _write_user(client: EpicClient, obj: PlatformObject, prompt: Prompt) -> Acti
     if "password" in obj.spec:
         raise Invalid(f"{obj.source}: {obj}: no passwords in manifests; name a file by spec.password-file")
     existing = client.find(obj.path)
+    wanted: dict[str, Any] = {}
+    password = _wanted_password(obj, prompt, is_new=existing is None)
+    if password is not None and (existing is None or not _is_password(client, obj, password)):
+        wanted["password"] = password
+    # What a manifest does not say of clusters stays.
+    clusters = obj.spec.get("cluster-ids")
+    if clusters is not None and (existing is None or clusters != existing["user"]["spec"]["cluster-ids"]):
+        wanted["clusterIDs"] = clusters
+    if not wanted:
+        return "unchanged"
+    users = f"{PREFIX}/{KINDS[USER].path(obj.account)}"
+    client.post(users, {"user": {"name": obj.name, **wanted}})
+    return "created" if existing is None else "configured"
+
+
+def _wanted_password(obj: PlatformObject, prompt: Prompt, *, is_new: bool) -> str | None:
+    """The password that a manifest or somebody gives; None: who has one keeps it."""
     file = obj.spec.get("password-file")
     if file is not None:
         directory = Path(obj.source).parent if Path(obj.source).is_file() else Path()
-        password = read_secret(directory / Path(str(file)).expanduser())
-    elif existing is not None:
-        return "unchanged"
-    else:
-        password = prompt(f"Password of the new user {obj.account}/{obj.name}")
-    if existing is not None and _is_password(client, obj, password):
-        return "unchanged"
-    users = f"{PREFIX}/{KINDS[USER].path(obj.account)}"
-    client.post(users, {"user": {"name": obj.name, "password": password}})
-    return "created" if existing is None else "configured"
+        return read_secret(directory / Path(str(file)).expanduser())
+    return prompt(f"Password of the new user {obj.account}/{obj.name}") if is_new else None
 
 
 def _is_password(client: EpicClient, obj: PlatformObject, password: str) -> bool:

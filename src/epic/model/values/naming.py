@@ -92,3 +92,8 @@ SOURCES_ANNOTATION = "puregw.epic-gateway.org/sources"
 """Which hosts of a client ask for an object, CLUSTER/HOST by commas; what the first wants counts."""
 SOURCES_PATTERN = r"(?:[\w.:@-]+/[\w.:@-]+(?:,[\w.:@-]+/[\w.:@-]+)*)?"
 SOURCES_MAX = 8192
+
+
+def sources_of(annotation: str) -> frozenset[str]:
+    """The hosts that the annotation names, as CLUSTER/HOST."""
+    return frozenset(filter(None, annotation.split(",")))
