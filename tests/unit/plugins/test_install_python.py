@@ -21,7 +21,7 @@ UV = """#!/bin/sh
 # makes what uv would, or fails in the middle as with a full disk, or waits there
 for last; do :; done
 echo "$1" >>"${0%/*}/calls"
-nice >>"${0%/*}/niceness"
+echo "$(nice) $UV_CONCURRENT_INSTALLS" >>"${0%/*}/share"
 case $1 in
 venv) mkdir -p "$last/bin"; echo new >"$last/bin/epic-agent" ;;
 pip) [ ! -e "${0%/*}/full" ] || { echo "No space left on device" >&2; exit 1; }
@@ -93,7 +93,8 @@ def test_a_new_version_comes_beside_the_one_that_runs(host: Host) -> None:
 
 def test_what_serves_on_the_host_goes_first(host: Host) -> None:
     assert host.install("0.2.0-b").returncode == 0
-    assert set((host.wheels / "niceness").read_text().split()) == {"19"}
+    quarter = -(-len(os.sched_getaffinity(0)) // 4)
+    assert set((host.wheels / "share").read_text().splitlines()) == {f"19 {quarter}"}
 
 
 def test_a_failure_in_the_middle_leaves_what_runs(host: Host) -> None:
