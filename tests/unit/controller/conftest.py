@@ -3,17 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from counted_client import ACCOUNT, CountedClient
 from manifests import shop, translated
 
 from epic.client import EpicClient
 from epic.controller.desired import Desired, EpicConnection
-
-ACCOUNT = "/api/epic/accounts/shop"
 
 
 @pytest.fixture
@@ -25,6 +24,13 @@ def admin(live_api: Any) -> EpicClient:
     client.put(f"{ACCOUNT}/groups/http", {"group": {"spec": {"service-prefix": "default"}}})
     client.post(f"{ACCOUNT}/users", {"user": {"name": "shop", "password": "shop-password"}})
     return client
+
+
+@pytest.fixture
+def client(live_api: Any, admin: EpicClient) -> Iterator[CountedClient]:
+    with CountedClient(live_api.url, "shop", "shop-password") as found:
+        found.requests = []
+        yield found
 
 
 @pytest.fixture

@@ -3,52 +3,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pytest
+from counted_client import ACCOUNT, CountedClient, taken
 
 from epic.client import EpicClient
 from epic.controller.desired import Desired, EpicConnection, Item
 from epic.controller.mirror import Mirror, MirrorSettings, failures
 from epic.controller.objects import Problem, Unseen
 from epic.controller.state import Place, StateFile
-from epic.errors import Unavailable
 
-ACCOUNT = "/api/epic/accounts/shop"
 Desire = Callable[..., Desired]
-
-
-class CountedClient(EpicClient):
-    """Notes its requests; some may get no answer."""
-
-    requests: list[str]
-    lost: frozenset[str] = frozenset()
-
-    def _json(self, method: str, path: str, body: Mapping[str, object] | None = None, **more: Any) -> Any:
-        self.requests.append(f"{method} {path.removeprefix(ACCOUNT).removesuffix('?limit=500')}")
-        if method in self.lost:
-            raise Unavailable(f"{method}: no answer")
-        return super()._json(method, path, body, **more)
-
-
-@pytest.fixture
-def client(live_api: Any, admin: EpicClient) -> Iterator[CountedClient]:
-    with CountedClient(live_api.url, "shop", "shop-password") as found:
-        found.requests = []
-        yield found
 
 
 def _mirror(tmp_path: Path, client: CountedClient, source: str = "lab/node1", **settings: Any) -> Mirror:
     state = StateFile(tmp_path / source.replace("/", "-") / "made.json")
     return Mirror(state, lambda _: client, MirrorSettings(source, **settings))
-
-
-def _taken(client: CountedClient) -> list[str]:
-    found, client.requests = client.requests, []
-    return found
 
 
 def _many(desired: Desired, count: int) -> Desired:
@@ -94,31 +67,31 @@ def test_a_pass_lists_once_and_then_asks_for_nothing(
 ) -> None:
     mirror, wanted = _mirror(tmp_path, client), _many(desired(), 20)
     mirror.reconcile(wanted)
-    assert sum(r.startswith("GET") for r in _taken(client)) == 3
+    assert sum(r.startswith("GET") for r in taken(client)) == 3
     mirror.reconcile(wanted)
     mirror.reconcile(_many(desired(), 20))
-    assert _taken(client) == []
+    assert taken(client) == []
 
 
 def test_one_changed_object_costs_one_request(tmp_path: Path, client: CountedClient, desired: Desire) -> None:
     mirror, wanted = _mirror(tmp_path, client), _many(desired(), 20)
     mirror.reconcile(wanted)
-    _taken(client)
+    taken(client)
     changed = replace(wanted, slices=(*wanted.slices[:-1], _moved(wanted.slices[-1])))
     assert _actions(mirror.reconcile(changed)) == [("EndpointSlice shop/more19", "configured")]
-    assert _taken(client) == ["PUT /slices/more19"]
+    assert taken(client) == ["PUT /slices/more19"]
     mirror.reconcile(wanted := replace(changed, slices=changed.slices[:-1]))
-    assert _taken(client) == ["DELETE /slices/more19"]
+    assert taken(client) == ["DELETE /slices/more19"]
     mirror.reconcile(wanted)
-    assert _taken(client) == []
+    assert taken(client) == []
 
 
 def test_a_restart_costs_the_listing_alone(tmp_path: Path, client: CountedClient, desired: Desire) -> None:
     wanted = _many(desired(), 20)
     _mirror(tmp_path, client).reconcile(wanted)
-    _taken(client)
+    taken(client)
     assert _mirror(tmp_path, client).reconcile(wanted) == []
-    assert _taken(client) == ["GET /proxies", "GET /slices", "GET /routes"]
+    assert taken(client) == ["GET /proxies", "GET /slices", "GET /routes"]
 
 
 def test_what_others_took_away_or_changed_is_repaired_at_the_next_listing(
@@ -144,10 +117,10 @@ def test_what_is_not_as_it_was_seen_is_looked_at_and_written_in_the_same_pass(
     admin.delete(wanted.slices[1].address.path)
     new = _many(desired(), 2)
     admin.post(new.slices[2].create_path, new.slices[2].body)
-    _taken(client)
+    taken(client)
     changed = replace(new, slices=(new.slices[0], _moved(new.slices[1]), new.slices[2]))
     assert _actions(mirror.reconcile(changed)) == [("EndpointSlice shop/more0", "created")]
-    assert _taken(client) == [
+    assert taken(client) == [
         "PUT /slices/more0",
         "GET /slices/more0",
         "POST /slices",
@@ -168,12 +141,10 @@ def test_an_account_that_cannot_be_listed_loses_nothing(
     assert "refuses user 'shop'" in failures(outcomes)[0]
     admin.post(f"{ACCOUNT}/users", {"user": {"name": "shop", "password": "shop-password"}})
     assert len(admin.get(f"{ACCOUNT}/routes")["items"]) == 1
-    _taken(client)
+    taken(client)
     outcomes = _mirror(tmp_path, client).reconcile(replace(wanted, routes=()))
     assert _actions(outcomes) == [("HTTPRoute shop/web", "deleted")]
-    assert [r for r in _taken(client) if not r.startswith("GET")] == [
-        f"DELETE /routes/{wanted.routes[0].uid}"
-    ]
+    assert [r for r in taken(client) if not r.startswith("GET")] == [f"DELETE /routes/{wanted.routes[0].uid}"]
 
 
 def test_objects_of_an_unreadable_file_stay_and_those_of_others_go(
@@ -195,11 +166,11 @@ def test_more_than_half_at_once_is_held_until_it_is_confirmed(
 ) -> None:
     mirror, wanted = _mirror(tmp_path, client), _many(desired(), 17)
     mirror.reconcile(wanted)
-    _taken(client)
+    taken(client)
     for _ in range(2):
         assert mirror.reconcile(Desired()) == []
     assert mirror.held.startswith("20 of 20 objects are there no more (")
-    assert _taken(client) == []
+    assert taken(client) == []
     assert len(mirror.reconcile(replace(wanted, slices=wanted.slices[:8]))) == 10
     assert mirror.held == ""
     assert len(mirror.reconcile(Desired(), confirmed=True)) == 10
@@ -232,7 +203,7 @@ def test_a_server_that_answers_no_write_is_left_after_three(
     client.lost = frozenset({"POST"})
     outcomes = _mirror(tmp_path, client).reconcile(_many(desired(), 20))
     assert len(outcomes) == 23
-    assert sum(request.startswith("POST") for request in _taken(client)) == 3
+    assert sum(request.startswith("POST") for request in taken(client)) == 3
 
 
 def test_an_object_that_is_refused_stops_no_other(
@@ -268,7 +239,7 @@ def test_a_listing_that_fails_later_takes_nothing_from_what_is_known(
     wanted = _many(desired(), 5)
     mirror.reconcile(wanted)
     now[0] = 10_000
-    _taken(client)
+    taken(client)
     client.lost = frozenset({"GET"})
     changed = replace(wanted, slices=(*wanted.slices[:-1], _moved(wanted.slices[-1])))
     outcomes = mirror.reconcile(changed)
@@ -279,9 +250,9 @@ def test_a_listing_that_fails_later_takes_nothing_from_what_is_known(
         ("EndpointSlice shop/more4", "configured"),
     ]
     client.lost = frozenset()
-    _taken(client)
+    taken(client)
     assert mirror.reconcile(changed) == []
-    assert _taken(client) == []
+    assert taken(client) == []
 
 
 def test_everything_is_listed_again_by_and_by_and_gateways_more_often(
@@ -292,10 +263,10 @@ def test_everything_is_listed_again_by_and_by_and_gateways_more_often(
     settings = MirrorSettings("lab/node1", list_seconds=600, gateway_list_seconds=30)
     mirror, wanted = Mirror(state, lambda _: client, settings, clock=lambda: now[0]), desired()
     mirror.reconcile(wanted)
-    _taken(client)
+    taken(client)
     now[0] = 36.1
     mirror.reconcile(wanted)
-    assert _taken(client) == ["GET /proxies"]
+    assert taken(client) == ["GET /proxies"]
     now[0] = 720.1
     mirror.reconcile(wanted)
-    assert _taken(client) == ["GET /proxies", "GET /slices", "GET /routes"]
+    assert taken(client) == ["GET /proxies", "GET /slices", "GET /routes"]

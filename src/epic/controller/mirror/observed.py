@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
@@ -25,7 +25,8 @@ _TOLD = ("public-address", "alt-address", "endpoints")
 class Seen:
     """An object as the API showed it.
 
-    `members` are a shared gateway's: cluster, namespace and name; `gateway` is what a member shares.
+    `members` are a shared gateway's: cluster, namespace and name; `gateway` is what a member shares;
+    `parents` are the gateways that a route names.
     """
 
     version: str
@@ -34,6 +35,7 @@ class Seen:
     group: str
     members: frozenset[tuple[str, str, str]]
     gateway: str
+    parents: tuple[str, ...]
     sources: tuple[str, ...]
     answer: dict[str, Any] = field(compare=False, hash=False)
     """Of gateways and members, what is told to the client: addresses, names and conditions."""
@@ -46,6 +48,8 @@ class Observed:
         self._client_of = client_of
         self._seen: dict[Address, Seen] = {}
         self._doubtful: set[Address] = set()
+        self._unjudged: set[Address] = set()
+        self._rejudging: set[Address] = set()
         self.refused: dict[Address, tuple[Refusal, ...]] = {}
         """Routes that gateways did not take when they were written or looked at last."""
 
@@ -55,15 +59,29 @@ class Observed:
 
     def is_doubtful(self, address: Address) -> bool:
         """Whether what is known of it may be wrong."""
-        return address in self._doubtful
+        return address in self._doubtful or address in self._unjudged
 
     def doubt(self, address: Address) -> None:
         """Something else than expected was heard of it."""
         self._doubtful.add(address)
 
+    def doubt_verdicts(self, routes: Iterable[Address]) -> set[Address]:
+        """Of these routes, those of which gateways that have changed since the last call may say otherwise.
+
+        They are refused ones of gateways in which something is another that decides on routes. A list of
+        routes does not say what gateways make of them: they are doubtful until each has been looked at.
+        """
+        gateways, self._rejudging = self._rejudging, set()
+        if not gateways:
+            return set()
+        found = {route for route in routes if self._may_be_judged_otherwise(route, gateways)}
+        self._unjudged |= found
+        return found
+
     def note(self, address: Address, reply: dict[str, Any]) -> Seen:
         """Take in the reply to a read or a write of the object."""
         item = reply.get(body_key(address.collection), {})
+        self._unjudged.discard(address)
         self.refused.pop(address, None)
         if found := refusals(item):
             self.refused[address] = found
@@ -72,7 +90,8 @@ class Observed:
     def forget(self, address: Address) -> None:
         """The object is not there."""
         self._doubtful.discard(address)
-        self._seen.pop(address, None)
+        self._unjudged.discard(address)
+        self._compare(address, self._seen.pop(address, None), None)
         self.refused.pop(address, None)
 
     def look(self, connection: EpicConnection, address: Address) -> Seen | None:
@@ -114,7 +133,36 @@ class Observed:
         if before is not None and _is_as(before, address.collection, item):
             return before
         seen = self._seen[address] = seen_of(address.collection, item)
+        self._compare(address, before, seen)
         return seen
+
+    def _compare(self, address: Address, before: Seen | None, after: Seen | None) -> None:
+        # Who shares a gateway is seen in it, too, and each change once.
+        if address.collection == "proxies" and _deciding(before) != _deciding(after):
+            self._rejudging.add(address)
+
+    def _may_be_judged_otherwise(self, route: Address, gateways: set[Address]) -> bool:
+        seen = self._seen.get(route)
+        return (
+            seen is not None
+            and route in self.refused
+            and any(Address(*route[:2], "proxies", name) in gateways for name in seen.parents)
+        )
+
+
+def _deciding(gateway: Seen | None) -> tuple[object, ...] | None:
+    """What of a gateway decides on which routes it takes; its version is another with each node's report."""
+    if gateway is None:
+        return None
+    return gateway.digest, gateway.deleting, gateway.members, _accepted(gateway)
+
+
+def _accepted(gateway: Seen) -> tuple[str, str, str]:
+    """Status, reason and message of its condition Accepted."""
+    for condition in gateway.answer["status"]["conditions"]:
+        if condition["type"] == "Accepted":
+            return condition["status"], condition["reason"], condition["message"]
+    return "", "", ""
 
 
 def _is_as(before: Seen, collection: Collection, item: dict[str, Any]) -> bool:
@@ -148,9 +196,15 @@ def seen_of(collection: Collection, item: dict[str, Any]) -> Seen:
         group=str(spec.get("group", "")),
         members=_members(item),
         gateway=str(spec.get("sharing-key", "")) if collection == "members" else "",
+        parents=_parents(spec) if collection == "routes" else (),
         sources=tuple(filter(None, (part.strip() for part in sources.split(",")))),
         answer=answer,
     )
+
+
+def _parents(spec: dict[str, Any]) -> tuple[str, ...]:
+    sections = (section for section in spec.values() if isinstance(section, dict))
+    return tuple({str(ref.get("name", "")): None for each in sections for ref in each.get("parentRefs", ())})
 
 
 def _answer(gateway: dict[str, Any], conditions: list[Any]) -> dict[str, Any]:

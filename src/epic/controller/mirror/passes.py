@@ -154,7 +154,6 @@ class Mirror:
         outcomes: list[Outcome] = []
         accounts = {(c.server, c.account): c for c in self.state.logins.values()}
         accounts |= {(c.server, c.account): c for c in desired.connections}
-        moved: set[tuple[str, str]] = set()
         for account, connection in accounts.items():
             for collection in COLLECTIONS:
                 if self._clock() < self._due.get((*account, collection), float("-inf")):
@@ -163,10 +162,7 @@ class Mirror:
                     self._set_due(account, collection)
                     continue
                 try:
-                    changed = self.observed.list(connection, collection)
-                    self._unsettle(changed)
-                    if changed and collection in _OF_GATEWAYS:
-                        moved.add(account)
+                    self._unsettle(self.observed.list(connection, collection))
                 except EpicError as error:
                     if (*account, collection) not in self._listed:
                         unlisted[account] = str(error)
@@ -177,8 +173,7 @@ class Mirror:
                     outcomes.append(Outcome(what, where, "failed", str(error), error.reason))
                 self._listed.add((*account, collection))
                 self._set_due(account, collection)
-        # A list of routes, which says nothing of gateways, would take the doubt away.
-        self._doubt_refused(moved)
+        self._unsettle(self.observed.doubt_verdicts(item.address for item in desired.routes))
         return unlisted, outcomes
 
     def _shares(self, account: tuple[str, str], desired: Desired) -> bool:
@@ -196,13 +191,6 @@ class Mirror:
         if addresses:
             self._unsettled |= {key for key, item in self._last.items() if item.address in addresses}
 
-    def _doubt_refused(self, accounts: set[tuple[str, str]]) -> None:
-        """Gateways of these are others than before: what they did not take they may take now."""
-        refused = {a for a in self.observed.refused if (a.server, a.account) in accounts}
-        for address in refused:
-            self.observed.doubt(address)
-        self._unsettle(refused)
-
     def _write(self, item: Item, moves: Moves, unlisted: dict[tuple[str, str], str]) -> Outcome | None:
         written = item
 
@@ -217,8 +205,9 @@ class Mirror:
             return outcome
         if written is item:
             self._unsettled.discard(id(item))
-        if outcome.action != "unchanged" and item.collection in _OF_GATEWAYS:
-            self._doubt_refused({(item.address.server, item.address.account)})
+        if outcome.action != "unchanged" and item.collection == "members":
+            # The reply does not say what the gateway is now that it shares.
+            self._due.pop((item.address.server, item.address.account, "proxies"), None)
         return outcome if outcome.action != "unchanged" else None
 
     def _prune(
