@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cache
 from textwrap import shorten
@@ -32,6 +33,7 @@ _ACCEPTED = "Accepted"
 _RESOLVED = "ResolvedRefs"
 _BACKEND_NOT_FOUND = "BackendNotFound"
 _NO_GATEWAY = "A parent of kind {kind!r} (group {group!r}) is not served, only Gateways of the Gateway API."
+_LEFT_OUT = re.compile(r"(\d+) routes? (?:is|are) left out")
 _LONGEST = 500
 
 
@@ -96,6 +98,12 @@ def _unserved_fields(gateway: GatewaySpec | None) -> Iterator[str]:
 def _told_left_out(number: int) -> str:
     routes = "1 route is left out, for" if number == 1 else f"{number} routes are left out, for"
     return f"{routes} the gateway has no room beside older ones; the condition Accepted of each says of what."
+
+
+def told_left_out(message: str) -> int:
+    """How many routes a gateway leaves out, by the message of its condition Accepted, for whatever reason."""
+    found = _LEFT_OUT.match(message)
+    return int(found[1]) if found else 0
 
 
 def _has_parameters(gateway: GatewaySpec | None) -> bool:

@@ -16,6 +16,7 @@ from epic.client import EpicClient
 from epic.controller.desired import Desired, Item
 from epic.controller.mirror import Mirror, MirrorSettings, Outcome
 from epic.controller.state import StateFile
+from epic.gatewayapi.attached import room
 from epic.lifecycle.conditions import with_proxy_condition
 from epic.model.base import Condition
 from epic.model.resources import GWProxy
@@ -154,3 +155,85 @@ def test_what_becomes_of_a_gateway_by_its_members_own_write_is_seen_in_the_next_
     taken(client)
     assert _said(mirror.reconcile(changed)) == {}
     assert taken(client) == ["GET /proxies", "GET /routes/refused"]
+
+
+def _full(desired: Desired, monkeypatch: pytest.MonkeyPatch) -> Desired:
+    """Of two routes of gateway `one` there is room for either; `two` has one of its own."""
+    monkeypatch.setattr(room, "LARGEST", 1000)
+    site, (route,) = _site(desired), desired.routes
+    mine = _route(route, "mine", "one", path=f"/{'m' * 500}")
+    return replace(site, routes=(mine, _route(route, "elsewhere", "two")))
+
+
+def _older(item: Item, admin: EpicClient) -> Item:
+    """Makes another host's route that is older than this one, at the same gateway."""
+    older = _route(item, "older", "one", path=f"/{'o' * 500}")
+    client_ref = {**older.spec["clientRef"], "creationTimestamp": "2001-01-01T00:00:00Z"}
+    older = replace(older, spec={**older.spec, "clientRef": client_ref})
+    admin.create(older.create_path, older.body)
+    return older
+
+
+def test_a_route_that_is_pushed_out_says_so_until_there_is_room_and_costs_a_request_each_time(
+    tmp_path: Path,
+    client: CountedClient,
+    desired: Desire,
+    admin: EpicClient,
+    judge: Judge,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mirror, wish = _mirror(tmp_path, client), _full(desired(), monkeypatch)
+    mirror.reconcile(wish)
+    judge("one")
+    judge("two")
+    assert _asked(mirror, client, wish) == []
+    older = _older(wish.routes[0], admin)
+    judge("one", left_out=1)
+    assert _asked(mirror, client, wish) == ["mine"]
+    assert _said(mirror.reconcile(wish)) == {"mine": "UnsupportedValue"}
+    judge("one", left_out=1)
+    assert _asked(mirror, client, wish) == []
+    judge("one", left_out=2)
+    assert _asked(mirror, client, wish) == ["mine"]
+    admin.delete(older.address.path)
+    judge("one")
+    assert _asked(mirror, client, wish) == ["mine"]
+    assert mirror.reconcile(wish) == []
+    assert _asked(mirror, client, wish) == []
+
+
+def test_after_a_restart_routes_of_a_gateway_that_leaves_some_out_are_asked_for(
+    tmp_path: Path,
+    client: CountedClient,
+    desired: Desire,
+    admin: EpicClient,
+    judge: Judge,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wish = _full(desired(), monkeypatch)
+    _mirror(tmp_path, client).reconcile(wish)
+    _older(wish.routes[0], admin)
+    judge("one", left_out=1)
+    mirror = _mirror(tmp_path, client)
+    assert _asked(mirror, client, wish) == ["mine"]
+    assert _said(mirror.reconcile(wish)) == {"mine": "UnsupportedValue"}
+
+
+def test_a_route_of_which_no_answer_came_is_asked_for_again(
+    tmp_path: Path,
+    client: CountedClient,
+    desired: Desire,
+    admin: EpicClient,
+    judge: Judge,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mirror, wish = _mirror(tmp_path, client), _full(desired(), monkeypatch)
+    mirror.reconcile(wish)
+    _older(wish.routes[0], admin)
+    judge("one", left_out=1)
+    client.lost = frozenset({"GET /routes/mine"})
+    assert _asked(mirror, client, wish) == ["mine"]
+    client.lost = frozenset()
+    # A list of routes, which does not say what gateways make of them, answers nothing.
+    assert _asked(mirror, client, wish) == ["mine"]
+    assert _said(mirror.reconcile(wish)) == {"mine": "UnsupportedValue"}

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from epic.gatewayapi.statuses import accepted, resolved_refs, route_parents
+from epic.gatewayapi.statuses import accepted, resolved_refs, route_parents, told_left_out
 from epic.gatewayapi.target_ports import TargetPorts
 from epic.model.gatewayapi import EndpointPort
 from epic.model.members import GWMember
@@ -79,6 +79,7 @@ def test_a_gateway_says_which_fields_are_not_served(
 def test_a_gateway_says_how_many_routes_are_left_out_and_is_accepted() -> None:
     def said(number: int, *listeners: dict[str, Any]) -> tuple[str, str, str]:
         found = accepted(gateway(*listeners), number)
+        assert told_left_out(found.message) == number
         return found.status, found.reason, found.message
 
     words = "for the gateway has no room beside older ones; the condition Accepted of each says of what."

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from epic.client import EpicClient
 from epic.controller.apply import Refusal, normal_spec, refusals
 from epic.controller.desired import Address, Collection, EpicConnection, body_key
+from epic.gatewayapi.statuses import told_left_out
 from epic.model.values.naming import SOURCES_ANNOTATION
 
 ClientOf = Callable[[EpicConnection], EpicClient]
@@ -49,7 +50,8 @@ class Observed:
         self._seen: dict[Address, Seen] = {}
         self._doubtful: set[Address] = set()
         self._unjudged: set[Address] = set()
-        self._rejudging: set[Address] = set()
+        # Gateways that have changed; True: in how many routes they leave out.
+        self._rejudging: dict[Address, bool] = {}
         self.refused: dict[Address, tuple[Refusal, ...]] = {}
         """Routes that gateways did not take when they were written or looked at last."""
 
@@ -68,10 +70,11 @@ class Observed:
     def doubt_verdicts(self, routes: Iterable[Address]) -> set[Address]:
         """Of these routes, those of which gateways that have changed since the last call may say otherwise.
 
-        They are refused ones of gateways in which something is another that decides on routes. A list of
-        routes does not say what gateways make of them: they are doubtful until each has been looked at.
+        They are refused ones of gateways in which something is another that decides on routes, and all of
+        gateways that leave out another number of them. A list of routes does not say what gateways make of
+        them: they are doubtful until each has been looked at.
         """
-        gateways, self._rejudging = self._rejudging, set()
+        gateways, self._rejudging = self._rejudging, {}
         if not gateways:
             return set()
         found = {route for route in routes if self._may_be_judged_otherwise(route, gateways)}
@@ -139,15 +142,13 @@ class Observed:
     def _compare(self, address: Address, before: Seen | None, after: Seen | None) -> None:
         # Who shares a gateway is seen in it, too, and each change once.
         if address.collection == "proxies" and _deciding(before) != _deciding(after):
-            self._rejudging.add(address)
+            is_every_route = _left_out(before) != _left_out(after)
+            self._rejudging[address] = is_every_route or self._rejudging.get(address, False)
 
-    def _may_be_judged_otherwise(self, route: Address, gateways: set[Address]) -> bool:
+    def _may_be_judged_otherwise(self, route: Address, gateways: dict[Address, bool]) -> bool:
         seen = self._seen.get(route)
-        return (
-            seen is not None
-            and route in self.refused
-            and any(Address(*route[:2], "proxies", name) in gateways for name in seen.parents)
-        )
+        parents = (Address(*route[:2], "proxies", name) for name in (seen.parents if seen else ()))
+        return any(gateways[gateway] or route in self.refused for gateway in parents if gateway in gateways)
 
 
 def _deciding(gateway: Seen | None) -> tuple[object, ...] | None:
@@ -155,6 +156,10 @@ def _deciding(gateway: Seen | None) -> tuple[object, ...] | None:
     if gateway is None:
         return None
     return gateway.digest, gateway.deleting, gateway.members, _accepted(gateway)
+
+
+def _left_out(gateway: Seen | None) -> int:
+    return told_left_out(_accepted(gateway)[2]) if gateway is not None else 0
 
 
 def _accepted(gateway: Seen) -> tuple[str, str, str]:
