@@ -127,9 +127,14 @@ def _why_not_selected(selector: LabelSelector | None, namespace: str) -> str:
 
 
 def _merged(selector: LabelSelector | None) -> LabelSelector | None:
-    """The same for names in at most four requirements, however many there are: each namespace is measured."""
-    if selector is None or any(r.key != NAME_LABEL for r in selector.requirements):
-        return selector
+    """The same in at most four requirements, however many there are: each namespace is measured.
+
+    One of another label is enough that nobody can tell.
+    """
+    if selector is None:
+        return None
+    if unknown := next((r for r in selector.requirements if r.key != NAME_LABEL), None):
+        return LabelSelector((unknown,))
     named = [r.values for r in selector.requirements if r.operator == "in"]
     others = [r.values for r in selector.requirements if r.operator == "notin"]
     merged = {r for r in selector.requirements if r.operator in {"exists", "absent"}}

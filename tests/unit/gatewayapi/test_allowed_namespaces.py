@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 
+from epic.gatewayapi.listeners import specified
+from epic.gatewayapi.namespaces import AllowedNamespaces
 from epic.gatewayapi.statuses import route_parents
 from epic.gatewayapi.translate import translate
 from epic.model.base import Condition
 from epic.model.members import GWMember
 from epic.model.resources import GWProxy, GWRoute
+from epic.model.values.labels import Requirement
 from epic.model.values.naming import SOURCES_ANNOTATION
 
 SELECTOR = {"from": "Selector", "selector": {"matchLabels": {"team": "a"}}}
@@ -128,6 +131,33 @@ def test_namespaces_that_a_selector_names_are_taken_and_no_others(selector: obje
     found = told(gateway(listener(rule)), route("bank"))
     expected = ("True", "Accepted") if is_taken else ("False", "NotAllowedByListeners")
     assert (found.status, found.reason) == expected
+
+
+@pytest.mark.parametrize("first", [NAME, "team"])
+def test_many_requirements_of_a_selector_cost_no_more_for_each_namespace_than_few(
+    first: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = 0
+
+    def counted(requirement: Requirement) -> int:
+        nonlocal measured
+        measured += 1
+        return hash((requirement.key, requirement.operator))
+
+    def measured_of(number: int) -> int:
+        nonlocal measured
+        expressions = [expression("NotIn", "bank", key=first)]
+        expressions += [
+            expression("NotIn", f"n{i}", key=NAME if first == NAME else f"l{i}") for i in range(number)
+        ]
+        proxy = gateway(listener({"from": "Selector", "selector": {"matchExpressions": expressions}}))
+        allowed, measured = AllowedNamespaces(proxy, specified(proxy.spec), ()), 0
+        for name in ("bank", "fair"):
+            allowed.closed_to(route(name))
+        return measured
+
+    monkeypatch.setattr(Requirement, "__hash__", counted)
+    assert measured_of(100) == measured_of(1) > 0
 
 
 def test_a_selector_by_name_says_which_namespace_it_does_not_select() -> None:
