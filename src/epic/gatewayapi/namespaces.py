@@ -151,7 +151,7 @@ def _rule(listener: Listener) -> Mapping[str, object]:
 
 def _requirements(content: Mapping[str, object]) -> Iterator[Requirement]:
     for label, value in _mapping(content.get("matchLabels", {})).items():
-        yield Requirement(label, "in", frozenset({str(value)}))
+        yield Requirement(label, "in", frozenset({_text(value)}))
     expressions = content.get("matchExpressions", [])
     if not isinstance(expressions, list):
         raise TypeError("matchExpressions is no list")
@@ -163,7 +163,13 @@ def _requirements(content: Mapping[str, object]) -> Iterator[Requirement]:
             raise ValueError("a requirement is not understood")
         if bool(values) != (operator in {"in", "notin"}):
             raise ValueError(f"{each.get('operator')} takes other values")
-        yield Requirement(key, operator, frozenset(map(str, values)))
+        yield Requirement(key, operator, frozenset(map(_text, values)))
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError("it is no text")
+    return value
 
 
 def _mapping(value: object) -> Mapping[str, object]:

@@ -152,11 +152,12 @@ def namespace(**labels: str) -> dict[str, Any]:
         ({"matchExpressions": [{"key": "team", "operator": "Like", "values": ["m"]}]}, False),
         ({"matchExpressions": [{"key": "team", "operator": "Exists", "values": ["m"]}]}, False),
         ({"matchNames": ["bank"]}, False),
+        ({"matchLabels": {"rich": True}}, False),
     ],
 )
 def test_a_selector_of_a_listener_goes_by_the_labels_of_namespaces(selector: object, admitted: bool) -> None:
     contents = shop(Gateway=selecting(selector), HTTPRoute=from_elsewhere)
-    desired = asked(*contents, namespace(team="money"))
+    desired = asked(*contents, namespace(team="money", rich="True"))
     assert len(desired.routes) == admitted
     assert ("NotAllowedByListeners" in reasons(desired)) == (not admitted)
 

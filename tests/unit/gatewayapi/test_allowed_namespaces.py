@@ -133,6 +133,17 @@ def test_namespaces_that_a_selector_names_are_taken_and_no_others(selector: obje
     assert (found.status, found.reason) == expected
 
 
+@pytest.mark.parametrize("value", [True, 7, None, ["bank"], {"bank": ""}])
+def test_a_selector_with_a_value_that_is_no_text_is_not_understood(value: object) -> None:
+    for selector in (
+        {"matchLabels": {NAME: value}},
+        {"matchExpressions": [{"key": NAME, "operator": "In", "values": [value]}]},
+    ):
+        rule = {"from": "Selector", "selector": selector}
+        text = told(gateway(listener(rule)), route(str(value))).message
+        assert "allowedRoutes.namespaces.selector is missing or not understood" in text
+
+
 @pytest.mark.parametrize("first", [NAME, "team"])
 def test_many_requirements_of_a_selector_cost_no_more_for_each_namespace_than_few(
     first: str, monkeypatch: pytest.MonkeyPatch
