@@ -19,7 +19,7 @@ _AT_ONCE = 2
 
 
 def account_key(account: int) -> bytes:
-    """Where the budget is of an account's gateways: no gateway has an address whose second half is 0."""
+    """Where the budget is of an account's gateways: gateways get no address whose second half is 0."""
     return records.COUNT.pack(account) + _HALF
 
 
@@ -36,7 +36,9 @@ class Budgets:
         """By the gateway's public address, packed."""
         self._gateways = Counter(self._accounts.values())
         there = {key for key, _ in held.items() if key.endswith(_HALF) and key != NODE}
-        self._left = deque(there - {account_key(account) for account in self._gateways})
+        needed = {account_key(account) for account in self._gateways}
+        # What a gateway has is no account's, whatever its address.
+        self._left = deque(there - needed - set(self._accounts))
 
     def put(self, gateway: bytes, account: int, *, renewed: bool) -> None:
         """The gateway has a budget, `renewed` or as it is, and shares that of its account."""
