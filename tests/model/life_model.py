@@ -63,7 +63,7 @@ class Model(Plant):
         with self.store.transaction() as transaction:
             pools = {
                 "public-pool": {"pool": "203.0.113.0/29", "subnet": "203.0.113.0/24"},
-                "alt-pool": {"pool": "2001:db8::/125", "subnet": "2001:db8::/64"},
+                "alt-pool": {"pool": "2001:db8::8/125", "subnet": "2001:db8::/64"},
             }
             transaction.create(ServicePrefix.model_validate({"metadata": {"name": "p"}, "spec": pools}))
             for account in ACCOUNTS:

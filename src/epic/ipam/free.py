@@ -7,7 +7,7 @@ import heapq
 from collections.abc import Callable, Iterable, Iterator
 from ipaddress import IPv4Address, IPv6Address
 
-from epic.ipam.ranges import AddressRange
+from epic.ipam.ranges import AddressRange, count_routers, is_routers
 from epic.model.values.addresses import Address
 
 
@@ -17,6 +17,7 @@ class FreeAddresses:
     Below the frontier all addresses are held or released ones that wait in a heap; from the frontier on
     only single ones are held. So the cost is that of the addresses that were ever held, whatever the
     range's size. To look at what is free gives nothing away: an address is taken by its being held.
+    Subnet-Router anycast addresses are not free, whoever holds them.
     """
 
     def __init__(
@@ -28,16 +29,17 @@ class FreeAddresses:
         self._frontier = int(range_.first)
         self._released: list[int] = []
         self._waiting: set[int] = set()
-        self.held = sum(address in range_ for address in held)
+        self._usable = range_.size - count_routers(range_)
+        self.held = sum(map(self._counts, held))
 
     def take(self, address: Address) -> None:
         """Note that the address, which was free, is held now."""
-        if address in self.range:
+        if self._counts(address):
             self.held += 1
 
     def release(self, address: Address) -> None:
         """Note that nobody holds the address any more."""
-        if address not in self.range:
+        if not self._counts(address):
             return
         self.held -= 1
         number = int(address)
@@ -47,7 +49,7 @@ class FreeAddresses:
 
     def lowest(self, count: int) -> list[Address]:
         """The lowest `count` free addresses, or all if there are fewer."""
-        count = min(count, self.range.size - self.held)
+        count = min(count, self._usable - self.held)
         found = self._lowest_released(count)
         above = self._above_frontier()
         while len(found) < count:
@@ -69,9 +71,15 @@ class FreeAddresses:
 
     def _above_frontier(self) -> Iterator[Address]:
         last = int(self.range.last)
-        while self._frontier <= last and self._is_held(self._make(self._frontier)):
+        while self._frontier <= last and not self._is_free(self._make(self._frontier)):
             self._frontier += 1
         for number in range(self._frontier, last + 1):
             address = self._make(number)
-            if not self._is_held(address):
+            if self._is_free(address):
                 yield address
+
+    def _counts(self, address: Address) -> bool:
+        return address in self.range and not is_routers(address)
+
+    def _is_free(self, address: Address) -> bool:
+        return not is_routers(address) and not self._is_held(address)

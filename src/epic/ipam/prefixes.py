@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from epic.errors import AddressNotUsable, Conflict, Exhausted, Invalid, UnsupportedAddress
 from epic.ipam.book import AddressBook, Pool
 from epic.ipam.networks import PlatformNetworks, node_addresses
-from epic.ipam.ranges import public_range
+from epic.ipam.ranges import is_routers, public_range
 from epic.ipam.releases import Asker, Releases
 from epic.model.gatewayapi import GatewayAddress
 from epic.model.resources import AddressPool, GWProxy, NodeSpec, ServicePrefix, ServicePrefixSpec
@@ -154,9 +154,15 @@ def requested_addresses(requested: Iterable[GatewayAddress]) -> dict[int, Addres
 
 def _parse(where: str, text: str) -> Address:
     try:
-        return parse_address(text)
+        found = parse_address(text)
     except ValueError as error:
         raise AddressNotUsable(f"{where}: {error}") from None
+    if is_routers(found):
+        raise AddressNotUsable(
+            f"{where}: {found} is the Subnet-Router anycast address of its /64, that of the subnet's "
+            "routers; ask for another one, or leave it to EPIC to choose"
+        )
+    return found
 
 
 def _check_aggregation(where: str, pool: AddressPool) -> None:

@@ -10,6 +10,10 @@ from epic.errors import Invalid
 from epic.model.resources import AddressPool
 from epic.model.values.addresses import Address
 
+_INTERFACES = 1 << 64
+"""So many addresses has an IPv6 subnet of hosts."""
+_POINT_TO_POINT = 127
+
 
 @dataclass(frozen=True)
 class AddressRange:
@@ -59,11 +63,38 @@ def range_of(network: IPv4Network | IPv6Network) -> AddressRange:
 
 
 def public_range(pool: AddressPool) -> AddressRange:
-    """The range of a ServicePrefix's pool; raises Invalid when it is not inside its subnet."""
+    """The range of a ServicePrefix's pool, without the address of its subnet's routers at its beginning.
+
+    Raises Invalid when it is not inside its subnet, or nothing but that address.
+    """
     found = parse_range(pool.pool)
     if found.first not in pool.subnet or found.last not in pool.subnet:
         raise Invalid(f"pool {pool.pool!r} is not inside its subnet {pool.subnet}")
-    return found
+    if not (is_routers(found.first) or found.first == _routers(pool.subnet)):
+        return found
+    if found.size == 1:
+        raise Invalid(
+            f"pool {pool.pool!r} has no address but {found.first}, which is that of its subnet's routers "
+            "(Subnet-Router anycast); choose others"
+        )
+    return AddressRange(found.first + 1, found.last)
+
+
+def is_routers(address: Address) -> bool:
+    """Whether it is the Subnet-Router anycast address of a /64 (RFC 4291, 2.6.1): no gateway can have it."""
+    return address.version == 6 and not int(address) & (_INTERFACES - 1)
+
+
+def count_routers(addresses: AddressRange) -> int:
+    """How many addresses there are of which `is_routers` says so."""
+    if addresses.first.version == 4:
+        return 0
+    return int(addresses.last) // _INTERFACES - (int(addresses.first) - 1) // _INTERFACES
+
+
+def _routers(subnet: IPv4Network | IPv6Network) -> Address | None:
+    """The Subnet-Router anycast address; a link of two hosts and a host alone have none (RFC 6164)."""
+    return subnet[0] if subnet.version == 6 and subnet.prefixlen < _POINT_TO_POINT else None
 
 
 def inside_range(network: IPv4Network) -> AddressRange:

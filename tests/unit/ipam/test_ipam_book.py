@@ -20,7 +20,7 @@ SIZE = 12
 BASE = IPv4Address("203.0.113.100")
 FIRST = Pool("pool 'a'", AddressRange(BASE, BASE + SIZE - 1))
 SECOND = Pool("pool 'b'", AddressRange(BASE + 40, BASE + 42))
-HUGE = Pool("pool 'six'", parse_range("2001:db8::/64"))
+HUGE = Pool("pool 'six'", parse_range("2001:db8::1-2001:db8::ffff:ffff:ffff:ffff"))
 ADDRESSES = [BASE - 1, *(BASE + n for n in range(SIZE)), BASE + SIZE, *(BASE + n for n in (40, 41, 42))]
 
 holders = st.integers(0, 5)
@@ -107,7 +107,7 @@ def test_ten_thousand_gateways_that_come_fail_and_go_lose_no_address() -> None:
 
 def test_pool_of_any_size_answers_alike() -> None:
     book = AddressBook()
-    first = IPv6Address("2001:db8::")
+    first = IPv6Address("2001:db8::1")
     assert book.propose([HUGE], 2) == [first, first + 1]
     book.hold("far", [IPv6Address("2001:db8::ffff:ffff:ffff:ffff")])
     for n in range(1000):
@@ -115,6 +115,24 @@ def test_pool_of_any_size_answers_alike() -> None:
     assert book.propose([HUGE]) == [first + 1000]
     book.hold(7, ())
     assert book.propose([HUGE], 2) == [first + 7, first + 1000]
+
+
+def test_addresses_of_routers_in_a_pool_are_passed_over() -> None:
+    book = AddressBook()
+    pool = Pool("p", parse_range("2001:db8:0:1:ffff:ffff:ffff:fffe-2001:db8:0:2::1"))
+    addresses = [
+        IPv6Address(f"2001:db8:0:{end}") for end in ("1:ffff:ffff:ffff:fffe", "1:ffff:ffff:ffff:ffff", "2::1")
+    ]
+    assert book.propose([pool], 3) == addresses
+    # What is held of an object that cannot be read may be any.
+    book.hold("unreadable", [IPv6Address("2001:db8:0:2::")])
+    assert book.propose([pool], 3) == addresses
+    book.hold("unreadable", [])
+    book.hold("g", addresses)
+    with pytest.raises(Exhausted):
+        book.propose([pool])
+    book.hold("g", [])
+    assert book.propose([pool], 3) == addresses
 
 
 def test_pool_that_grows_or_moves_is_seen_as_it_is() -> None:

@@ -166,16 +166,24 @@ DUAL = prefix("p", "2001:db8::/64", "203.0.113.0/28")
 
 def test_gateway_gets_an_address_of_each_family_that_of_the_public_pool_first() -> None:
     book = AddressBook()
-    assert choose(DUAL, book, []) == ["2001:db8::", "203.0.113.0"]
-    assert choose(prefix("p", "203.0.113.0/28", "2001:db8::/64"), book, []) == ["203.0.113.0", "2001:db8::"]
-    assert choose(prefix("p", "2001:db8::/64"), book, []) == ["2001:db8::"]
+    assert choose(DUAL, book, []) == ["2001:db8::1", "203.0.113.0"]
+    assert choose(prefix("p", "203.0.113.0/28", "2001:db8::/64"), book, []) == ["203.0.113.0", "2001:db8::1"]
+    assert choose(prefix("p", "2001:db8::/64"), book, []) == ["2001:db8::1"]
 
 
 def test_it_may_ask_for_both_or_for_one_of_them() -> None:
     book = AddressBook()
     both = ask("203.0.113.7", "2001:db8::7:7")
     assert choose(DUAL, book, both) == ["2001:db8::7:7", "203.0.113.7"]
-    assert choose(DUAL, book, ask("203.0.113.7")) == ["2001:db8::", "203.0.113.7"]
+    assert choose(DUAL, book, ask("203.0.113.7")) == ["2001:db8::1", "203.0.113.7"]
+
+
+@pytest.mark.parametrize("asked", ["2001:db8::", "2001:db8:0:7::"])
+def test_it_does_not_get_the_address_of_a_subnets_routers(asked: str) -> None:
+    pools = {"public-pool": {"pool": "2001:db8::/48", "subnet": "2001:db8::/48"}}
+    wide = ServicePrefix.model_validate({"metadata": {"name": "p"}, "spec": pools})
+    with pytest.raises(Invalid, match=rf"addresses\.0\.value: {asked} is the Subnet-Router anycast address"):
+        choose(wide, AddressBook(), ask(asked))
 
 
 def test_it_gets_neither_where_one_family_is_used_up() -> None:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address, ip_network
 
 import pytest
 from hypothesis import given
@@ -63,6 +63,28 @@ def test_inside_pool_leaves_out_the_addresses_of_its_network() -> None:
 def test_pool_outside_its_subnet_is_refused() -> None:
     pool = AddressPool(pool="203.0.113.250-203.0.114.2", subnet=IPv4Network("203.0.113.0/24"))
     with pytest.raises(Invalid, match=r"not inside its subnet 203\.0\.113\.0/24"):
+        public_range(pool)
+
+
+@pytest.mark.parametrize(
+    ("pool", "subnet", "first"),
+    [
+        ("2001:db8::/64", "2001:db8::/64", "2001:db8::1"),
+        ("2001:db8::-2001:db8::9", "2001:db8::/64", "2001:db8::1"),
+        ("2001:db8::/112", "2001:db8::/48", "2001:db8::1"),
+        ("2001:db8::7:0/112", "2001:db8::7:0/112", "2001:db8::7:1"),
+        ("2001:db8::7:0/112", "2001:db8::/64", "2001:db8::7:0"),
+        ("2001:db8::7:0/127", "2001:db8::7:0/127", "2001:db8::7:0"),
+        ("203.0.113.0/24", "203.0.113.0/24", "203.0.113.0"),
+    ],
+)
+def test_the_address_of_a_subnets_routers_is_no_gateways(pool: str, subnet: str, first: str) -> None:
+    assert public_range(AddressPool(pool=pool, subnet=ip_network(subnet))).first == ip_address(first)
+
+
+def test_pool_of_nothing_but_the_address_of_its_routers_is_refused() -> None:
+    pool = AddressPool(pool="2001:db8::/128", subnet=IPv6Network("2001:db8::/64"))
+    with pytest.raises(Invalid, match=r"'2001:db8::/128' has no address but 2001:db8::, .* routers"):
         public_range(pool)
 
 

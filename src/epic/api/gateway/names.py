@@ -87,7 +87,7 @@ def dns_endpoints(group: LBServiceGroup, proxy: GWProxy, names: DNSNames) -> tup
         "ClusterServiceNS": namespace,
         "Account": proxy.account,
         "Distinct": _distinct(display_name, namespace, proxy.account),
-        "IPAddress": re.sub(r"[.:/]", "-", str(proxy.spec.public_address)),
+        "IPAddress": _of_label(str(proxy.spec.public_address)),
     }
     name = names.of(template.dns_name, variables)
     if not _DNS_NAME.fullmatch(name):
@@ -104,6 +104,11 @@ def dns_endpoints(group: LBServiceGroup, proxy: GWProxy, names: DNSNames) -> tup
         )
         for address in proxy.addresses
     )
+
+
+def _of_label(address: str) -> str:
+    # No label ends with `-`.
+    return re.sub(r"[.:/]", "-", f"{address}0" if address.endswith("::") else address)
 
 
 def _distinct(*parts: str) -> str:
