@@ -89,7 +89,11 @@ def test_an_instance_serves_at_the_addresses_that_its_node_can_announce_and_spea
 
     assert told({PUBLIC}, PUBLIC) == (True, NOT_FORWARDED)
     assert told(set(), PUBLIC) == (False, ""), "why it serves nowhere is another matter"
-    assert told({PUBLIC}, PUBLIC, PUBLIC6) == (False, "")
+    assert told({PUBLIC}, PUBLIC, PUBLIC6) == (True, "2001:db8::7 is not announced: it has no flag route")
+    assert told({PUBLIC6}, PUBLIC, PUBLIC6) == (
+        True,
+        "203.0.113.7 is not announced: it has no flag route",
+    )
     assert told({PUBLIC, PUBLIC6}, PUBLIC, PUBLIC6) == (True, "")
     assert told(set()) == (False, "")
 
@@ -97,7 +101,7 @@ def test_an_instance_serves_at_the_addresses_that_its_node_can_announce_and_spea
 def test_an_instance_that_is_announced_at_one_address_still_is_not_drained() -> None:
     instances = {WEB: replace(instance(), publics=(PUBLIC, PUBLIC6))}
     (status,) = report.instance_statuses(instances, {WEB: Envoy()}, {PUBLIC}, drained=(WEB,))
-    assert (status.announced, status.drained) == (False, False)
+    assert (status.announced, status.drained) == (True, False)
 
 
 @asynccontextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Set
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,8 +66,8 @@ def instance_statuses(
         if gateway not in instances:
             continue
         publics = instances[gateway].publics
-        here = made.addresses.get(gateway, publics)
-        announced = bool(here) and set(here) <= standing
+        missing = [public for public in publics if public not in standing]
+        announced = len(missing) < len(publics)
         status = epic_pb2.InstanceStatus(
             gateway=gateway,
             ready=envoy.ready,
@@ -77,10 +77,18 @@ def instance_statuses(
             drained=gateway in drained and standing.isdisjoint(publics),
             applied_siblings=made.siblings.get(gateway, ""),
             kernel_error=made.failures.get(gateway, ""),
-            address_error=plan.NOT_FORWARDED if announced and here != publics else "",
+            address_error=_address_error(missing, made.addresses.get(gateway, publics)) if announced else "",
         )
         found.append(status)
     return found + [epic_pb2.InstanceStatus(gateway=gateway, leaving=True) for gateway in leaving]
+
+
+def _address_error(missing: Sequence[Address], here: Collection[Address]) -> str:
+    """Why an instance is not announced at these addresses; `here` are those at which it can be."""
+    if not missing:
+        return ""
+    first = missing[0]
+    return f"{first} is not announced: it has no flag route" if first in here else plan.NOT_FORWARDED
 
 
 def tunnel_statuses(
