@@ -10,7 +10,8 @@ from ipaddress import ip_address
 from epic.model.values.addresses import Address
 
 # Everything in quotes that looks so, whatever the field: another version may call it otherwise.
-_ADDRESS = re.compile(rb'"(\d{1,3}(?:\.\d{1,3}){3}|[0-9A-Fa-f]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*)"')
+# It has no two ways to take the same bytes: what is stored is its owner's choice, and may be long.
+_ADDRESS = re.compile(rb'"([0-9A-Fa-f]{0,4}[.:][0-9A-Fa-f.:]{1,43})"')
 _DNS_NAME = re.compile(rb'"((?:[A-Za-z0-9_-]{1,63}\.)+[A-Za-z0-9-]{1,63})"')
 
 
