@@ -68,6 +68,8 @@ class Nft:
         self.trouble: Exception | None = None
         self.unreadable: Path | None = None
         self.broken = False
+        self.knows_ipv6 = True
+        self.scripts: list[str] = []
 
     def __call__(self, arguments: list[str], script: str | None = None) -> subprocess.CompletedProcess[str]:
         if self.trouble is not None:
@@ -77,8 +79,10 @@ class Nft:
                 return self._done(1)
             self.there |= self.loads
             return self._done(0 if self.loads else 1)
-        if not self.there:
+        needs_ipv6 = arguments[-1] == "gateway_ports6" or "gateway_ports6" in (script or "")
+        if not self.there or (needs_ipv6 and not self.knows_ipv6):
             return self._done(1, "", "Error: No such file or directory")
+        self.scripts += [script] if script else []
         return self._done(0, "{" if self.broken else listing(SET_EMPTY, CHAIN, RULE))
 
     @staticmethod
@@ -154,6 +158,23 @@ async def test_kept_ports_that_nft_cannot_read_do_not_keep_the_rules_out(nft: Nf
     assert await firewall._mend(alarmed=True)
     assert (firewall.broken, firewall.open) == (False, {HTTP})
     assert "203.0.113.1" in (tmp_path / "ports.nft").read_text()
+
+
+async def test_older_rules_without_a_set_of_ipv6_open_the_ports_of_ipv4(nft: Nft, tmp_path: Path) -> None:
+    nft.knows_ipv6 = False
+    firewall = await kept(nft, tmp_path)
+    second, six = Element(HTTP.address, "tcp", 443), Element(ip_address("2001:db8::1"), "tcp", 443)
+    firewall.want(frozenset({HTTP, second, six}), may_close=True)
+    await firewall._mend(alarmed=False)
+    assert "203.0.113.1 . tcp . 443" in nft.scripts[-1]
+    assert (firewall.open, firewall.broken) == ({HTTP, second}, False)
+    assert firewall.problems == (
+        "the firewall's rules have no set gateway_ports6: 1 ports of IPv6 addresses stay closed, and "
+        "their gateways are not announced; run site.yml for this node",
+    )
+    nft.knows_ipv6 = True
+    assert await firewall._mend(alarmed=False)
+    assert (firewall.open, firewall.problems) == ({HTTP, second, six}, ())
 
 
 @pytest.mark.parametrize("trouble", [subprocess.TimeoutExpired("nft", 10), OSError("no room"), None])

@@ -125,9 +125,10 @@ class Firewall:
 
     async def _mend(self, alarmed: bool) -> bool:
         trouble, broken = "", False
-        found = self.open
+        found, wanted = self.open, self._wanted
         try:
-            found = await self._worker.run(self._look_and_change, self._wanted, self._may_close)
+            found = await self._worker.run(self._look_and_change, wanted, self._may_close)
+            self._troubles.report("sets", _without_set(wanted - found))
         except RulesMissing as error:
             trouble, broken = f"the firewall is not in force, nothing is announced: {error}", True
         except _FAILURES as error:
@@ -165,8 +166,10 @@ class Firewall:
         if not rules or rules != self._rules:
             rules = self._load(rules)
         self._rules = rules
-        found = read_elements()
-        missing, surplus = wanted - found, (found - wanted) if may_close else _NONE
+        sets = read_sets()
+        found = _NONE.union(*sets.values())
+        missing = frozenset(element for element in wanted - found if element.address.version in sets)
+        surplus = (found - wanted) if may_close else _NONE
         if missing or surplus:
             change_elements(add=missing, delete=surplus)
         return (found | missing) - surplus
@@ -228,14 +231,29 @@ def _without_handle(kind: str, item: dict[str, object]) -> tuple[str, dict[str, 
 
 def read_elements() -> frozenset[Element]:
     """The ports that are open; Unavailable when there are no such sets."""
-    found = list(parse(_run(["--json", "list", "set", "inet", TABLE, SETS[4]])))
+    return _NONE.union(*read_sets().values())
+
+
+def read_sets() -> dict[int, frozenset[Element]]:
+    """The ports that are open, by the family of the addresses; without IPv6 where the rules know none."""
+    found = {4: frozenset(parse(_run(["--json", "list", "set", "inet", TABLE, SETS[4]])))}
     done = _nft(["--json", "list", "set", "inet", TABLE, SETS[6]])
-    # In an upgrade an agent may be newer than the rules, which know of no IPv6 yet.
+    # In an upgrade an agent may be newer than the rules.
     if done.returncode == 0:
-        found += parse(done.stdout)
+        found[6] = frozenset(parse(done.stdout))
     elif _NOT_THERE not in done.stderr:
         raise Unavailable(f"nft cannot list set {SETS[6]}: {_first_line(done.stderr)}")
-    return frozenset(found)
+    return found
+
+
+def _without_set(closed: Collection[Element]) -> str:
+    """What is wrong when these are closed after all that could be opened was."""
+    if not closed:
+        return ""
+    return (
+        f"the firewall's rules have no set {SETS[6]}: {len(closed)} ports of IPv6 addresses stay closed, and "
+        "their gateways are not announced; run site.yml for this node"
+    )
 
 
 def change_elements(*, add: Collection[Element] = (), delete: Collection[Element] = ()) -> None:
