@@ -237,7 +237,8 @@ class Reconciler:
             self._resync.begin()
             await self._routes.observe()
         kernel = await self._worker.run(self._kernel.observe, whole)
-        self._forwards6 = kernel.forwards6
+        # From now on none is announced that is not passed on; one that is, when it is delivered.
+        self._forwards6 &= kernel.forwards6
         self._troubles.report("forwarding", plan.unforwarded(self._cache.instances, kernel.forwards6))
         await self._worker.repeat(self._kernel.check_routes)
         passes_on = await self._sync_siblings(kernel, whole)
@@ -248,6 +249,7 @@ class Reconciler:
         self._failures.begin()
         actions = plan.additions(view.wanted, view.observed)
         failed = await self._apply(view, actions)
+        self._forwards6 = kernel.forwards6
         if whole and self._synced and not failed:
             # Second chance was tried before: what failed of it must not keep the node on old programs.
             await self._worker.run(self._kernel.release_old_programs)
