@@ -42,7 +42,11 @@ _SPECIAL = {
     ip_network("255.255.255.255/32"): "the broadcast address",
     ip_network("::/127"): "the unspecified and the loopback address",
     ip_network("::ffff:0:0/96"): "IPv4-mapped addresses",
+    ip_network("::/8"): "reserved by the IETF, with those that are translated to IPv4",
+    ip_network("100::/64"): "addresses whose packets are discarded",
+    ip_network("2002::/16"): "6to4 addresses",
     ip_network("fe80::/10"): "link-local addresses",
+    ip_network("fec0::/10"): "site-local addresses, which are no more",
     ip_network("ff00::/8"): "multicast addresses",
 }
 

@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import AddressValueError, IPv4Network, IPv6Network, NetmaskValueError, ip_address, ip_network
+from ipaddress import AddressValueError, IPv4Network, IPv6Network, NetmaskValueError, ip_network
 
 from epic.errors import Invalid
 from epic.model.resources import AddressPool
-from epic.model.values.addresses import Address
+from epic.model.values.addresses import Address, parse_address
 
 _INTERFACES = 1 << 64
 """So many addresses has an IPv6 subnet of hosts."""
@@ -44,7 +44,7 @@ def parse_range(text: str) -> AddressRange:
     try:
         if "-" not in text:
             return range_of(ip_network(text))
-        first, last = (ip_address(part.strip()) for part in text.split("-", 1))
+        first, last = (parse_address(part.strip()) for part in text.split("-", 1))
     except (AddressValueError, NetmaskValueError, ValueError) as error:
         raise Invalid(
             f"pool {text!r}: {error}; write a network such as 203.0.113.0/24 "

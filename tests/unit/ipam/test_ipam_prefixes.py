@@ -62,7 +62,16 @@ def test_the_platforms_own_addresses_are_refused_with_the_reason(pool: str, why:
 
 @pytest.mark.parametrize(
     ("pool", "why"),
-    [("::1-::9", "loopback"), ("fe80::/64", "link-local"), ("fd65:7069:6300::/112", "IPv6 inside addresses")],
+    [
+        ("::1-::9", "loopback"),
+        ("fe80::/64", "link-local"),
+        ("fd65:7069:6300::/112", "IPv6 inside addresses"),
+        ("::10.0.0.0/120", "reserved by the IETF"),
+        ("64:ff9b::203.0.113.0/120", "reserved by the IETF, with those that are translated to IPv4"),
+        ("100::/64", "discarded"),
+        ("2002:cb00:7100::/48", "6to4"),
+        ("fec0::/64", "site-local"),
+    ],
 )
 def test_of_ipv6_too(pool: str, why: str) -> None:
     with pytest.raises(Invalid, match=why):

@@ -43,6 +43,11 @@ def test_anything_else_is_refused_with_what_is_accepted(text: str) -> None:
         parse_range(text)
 
 
+def test_a_range_of_one_hosts_addresses_is_refused() -> None:
+    with pytest.raises(Invalid, match="'2001:db8::1%eth0' has a zone id"):
+        parse_range("2001:db8::1%eth0-2001:db8::5%eth0")
+
+
 def test_reversed_range_is_refused_with_the_right_order() -> None:
     with pytest.raises(Invalid, match=r"write 203\.0\.113\.1-203\.0\.113\.9"):
         parse_range("203.0.113.9-203.0.113.1")
