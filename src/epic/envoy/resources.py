@@ -153,6 +153,7 @@ def _typed(messages: Mapping[str, Message], kind: type[M]) -> dict[str, M]:
 
 def _check_addresses(routing: Routing, listeners: Mapping[str, Listener]) -> None:
     allowed = {(str(host), port.number) for host in routing.addresses for port in routing.ports}
+    taken = set()
     for name, listener in listeners.items():
         addresses = [listener.address, *(extra.address for extra in listener.additional_addresses)]
         for address in addresses:
@@ -160,6 +161,15 @@ def _check_addresses(routing: Routing, listeners: Mapping[str, Listener]) -> Non
             if bound not in allowed:
                 wanted = ", ".join(itertools.starmap(_socket, sorted(allowed)))
                 raise Invalid(f"Listener {name!r} binds {_socket(*bound)}; it may bind only {wanted}")
+            taken.add(bound)
+    served = {number for _, number in taken}
+    left = sorted(bound for bound in allowed - taken if bound[1] in served)
+    if left:
+        # Its clients would be reset, and nobody told.
+        raise Invalid(
+            f"no Listener binds {_socket(*left[0])}, but one binds port {left[0][1]} of the gateway's other "
+            "address; bind both PublicAddress and AltAddress, by additional_addresses"
+        )
 
 
 def _socket(host: str, port: int) -> str:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 
 import pytest
@@ -56,6 +58,26 @@ def to_agent(action: str) -> EnvoyResources:
     """A route whose action has these fields."""
     host = f"{{name: a, domains: ['*'], routes: [{{match: {{prefix: /}}, route: {{{action}}}}}]}}"
     return templates("routes", f"name: port/80\nvirtual_hosts: [{host}]")
+
+
+BOTH = replace(routing(), addresses=(IPv4Address("203.0.113.1"), IPv6Address("2001:db8::1")))
+SIX = "{socket_address: {address: '2001:db8::1', port_value: 80}}"
+
+
+def test_listeners_of_templates_bind_all_addresses_of_a_port() -> None:
+    built = build(BOTH, listener(f"additional_addresses: [{{address: {SIX}}}]"))
+    assert built.listeners.keys() == {"l"}
+    one = listener("").listeners[0].value
+    built = build(BOTH, templates("listeners", one, f"name: six\naddress: {SIX}"))
+    assert built.listeners.keys() == {"l", "six"}
+
+
+@pytest.mark.parametrize(
+    ("bound", "left"), [("203.0.113.1", "[2001:db8::1]:80"), ("'2001:db8::1'", "203.0.113.1:80")]
+)
+def test_a_listener_that_leaves_an_address_of_its_gateway_out_is_refused(bound: str, left: str) -> None:
+    with pytest.raises(Invalid, match=re.escape(f"no Listener binds {left}, but one binds port 80")):
+        build(BOTH, listener("", address=bound))
 
 
 def test_equal_inputs_have_the_same_revision_and_others_another() -> None:
