@@ -14,7 +14,7 @@ from epic.lifecycle.conditions import readiness, with_proxy_condition
 from epic.lifecycle.nodes import is_silent
 from epic.live import End, SecondChance
 from epic.model.base import Condition
-from epic.model.instances import CONFIGURATION_REFUSED, IPV6_NOT_ANNOUNCED, NODE_SILENT, NOT_PROGRAMMED
+from epic.model.instances import ADDRESS_NOT_ANNOUNCED, CONFIGURATION_REFUSED, NODE_SILENT, NOT_PROGRAMMED
 from epic.model.nodes import BGPSession, BGPStatus
 from epic.model.resources import GWProxy, Node
 from epic.model.values.naming import GatewayId
@@ -55,7 +55,7 @@ def _error(state: epic_pb2.InstanceStatus) -> str:
         return f"{NOT_PROGRAMMED}: {state.kernel_error[:_PROBLEM_MAX]}"
     if state.error:
         return f"{CONFIGURATION_REFUSED}: {state.error[:_ERROR_MAX]}"
-    return f"{IPV6_NOT_ANNOUNCED}: {state.address_error[:_PROBLEM_MAX]}" if state.address_error else ""
+    return f"{ADDRESS_NOT_ANNOUNCED}: {state.address_error[:_PROBLEM_MAX]}" if state.address_error else ""
 
 
 def applied_siblings(report: epic_pb2.NodeReport, gateways: Iterable[GatewayId]) -> dict[GatewayId, str]:

@@ -19,12 +19,12 @@ Unconnected = Literal["", "pending", "no-room"]
 NODE_SILENT = "NodeSilent"
 CONFIGURATION_REFUSED = "ConfigurationRefused"
 NOT_PROGRAMMED = "NotProgrammed"
-IPV6_NOT_ANNOUNCED = "IPv6NotAnnounced"
+ADDRESS_NOT_ANNOUNCED = "AddressNotAnnounced"
 WAITS_FOR_AGENTS = "WaitsForAgents"
 _TROUBLES = {
     NODE_SILENT: "a node does not report",
     NOT_PROGRAMMED: "a node cannot set up all of its tunnels; the platform's operators can see why",
-    IPV6_NOT_ANNOUNCED: "a node serves the IPv4 address only; the platform's operators can see why",
+    ADDRESS_NOT_ANNOUNCED: "a node serves one of two addresses only; the platform's operators can see why",
     CONFIGURATION_REFUSED: "an Envoy refused the configuration; the platform's operators can see why",
 }
 

@@ -82,8 +82,8 @@ def test_an_instance_that_serves_at_one_address_only_counts_and_says_so() -> Non
         gateway="root.U1", ready=True, announced=True, address_error="the kernel forwards no IPv6"
     )
     found = reported(serving(proxy(), "epic1"), "epic2", {"root.U1": state})
-    assert found.status.instances[1].error == "IPv6NotAnnounced: the kernel forwards no IPv6"
-    message = "a node serves the IPv4 address only; the platform's operators can see why"
+    assert found.status.instances[1].error == "AddressNotAnnounced: the kernel forwards no IPv6"
+    message = "a node serves one of two addresses only; the platform's operators can see why"
     assert condition(found, "Ready") == ("True", "AllInstancesServe", f"2 of 2 instances serve; {message}.")
     state.error = "refused"
     found = reported(found, "epic2", {"root.U1": state})

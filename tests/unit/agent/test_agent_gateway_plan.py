@@ -42,7 +42,8 @@ from epic.agent.gateway.plans.plan import (
     cut_off,
     leaving,
     removals,
-    unforwarded,
+    say_unforwarded,
+    undelivered,
     unprogrammed,
 )
 from epic.bpf.dataplane import Endpoint
@@ -147,7 +148,7 @@ def test_a_lost_route_to_an_instance_is_made_again() -> None:
 def test_a_node_that_forwards_no_ipv6_delivers_and_announces_ipv4_alone() -> None:
     desired = replace(wanted(A), instances={WEB: DUAL})
     dual = replace(DONE, attached={INTERFACE: attachment(DUAL, 9)})
-    assert additions(desired, dual) == [DeliverTo(DUAL, 9, (PUBLIC, PUBLIC6, INSIDE))]
+    assert additions(desired, dual) == [DeliverTo(DUAL, 9, (PUBLIC6,))]
     without = replace(dual, forwards6=False)
     assert additions(desired, without) == []
     assert additions(desired, replace(without, delivered={})) == [DeliverTo(DUAL, 9, ADDRESSES)]
@@ -159,9 +160,9 @@ def test_a_node_that_forwards_no_ipv6_delivers_and_announces_ipv4_alone() -> Non
 
 def test_a_node_that_forwards_no_ipv6_says_so_when_a_gateway_needs_it() -> None:
     gateways = {WEB: DUAL, "shop.api": instance()}
-    assert unforwarded(gateways, False).startswith("the IPv6 addresses of 1 gateways are not announced: ")
-    assert unforwarded(gateways, True) == ""
-    assert unforwarded({WEB: instance()}, False) == ""
+    assert say_unforwarded(gateways, False).startswith("the IPv6 addresses of 1 gateways are not announced: ")
+    assert say_unforwarded(gateways, True) == ""
+    assert say_unforwarded({WEB: instance()}, False) == ""
 
 
 def test_a_gateway_is_cut_off_when_packets_do_not_reach_its_envoy_or_pass_the_programs_by() -> None:
@@ -171,6 +172,24 @@ def test_a_gateway_is_cut_off_when_packets_do_not_reach_its_envoy_or_pass_the_pr
     assert cut_off(wanted(A), DONE, [DeliverTo(instance(), 9, ADDRESSES)]) == {WEB}
     # One tunnel's trouble is not the gateway's.
     assert cut_off(wanted(A), DONE, [SetTunnel(tunnel())]) == set()
+
+
+def test_trouble_with_an_ipv6_address_does_not_cost_the_ipv4_address() -> None:
+    desired = replace(wanted(A), instances={WEB: DUAL})
+    new = replace(DONE, attached={INTERFACE: attachment(DUAL, 9)}, delivered={})
+    four, six = additions(desired, new)
+    assert (four, six) == (DeliverTo(DUAL, 9, ADDRESSES), DeliverTo(DUAL, 9, (PUBLIC6,)))
+    assert undelivered([four, six]) == {PUBLIC6}
+    assert (unprogrammed(desired, new, [six]), cut_off(desired, new, [six])) == (set(), set())
+    assert (unprogrammed(desired, new, [four]), cut_off(desired, new, [four])) == ({WEB}, {WEB})
+
+
+def test_a_gateway_of_ipv6_alone_is_cut_off_by_it() -> None:
+    alone = replace(instance(), publics=(PUBLIC6,))
+    desired = replace(wanted(A), instances={WEB: alone})
+    new = replace(DONE, attached={INTERFACE: attachment(alone, 9)}, delivered={INSIDE: 9})
+    (six,) = additions(desired, new)
+    assert (undelivered([six]), cut_off(desired, new, [six])) == (set(), {WEB})
 
 
 def test_logs_show_no_keys() -> None:

@@ -105,3 +105,18 @@ async def test_an_address_is_announced_after_packets_to_it_are_delivered(kernel:
     await reconciler.round()
     assert kernel.meanwhile[0] == (PUBLIC,)
     assert reconciler.addresses == {WEB: (PUBLIC, PUBLIC6)}
+
+
+async def test_a_node_that_cannot_deliver_to_the_ipv6_address_serves_at_the_other(kernel: Kernel) -> None:
+    reconciler, kernel.takes_ipv6 = kernel.reconciler, False
+    await reconciler.round()
+    assert reconciler.addresses == {WEB: (PUBLIC,)}
+    assert reconciler.failures == {}
+    assert reconciler.withheld == {WEB: "packets to its IPv6 address cannot be delivered: Permission denied"}
+    assert any("Permission denied" in problem for problem in reconciler.problems)
+    assert (reconciler._programmed, reconciler._cut_off) == ({WEB}, set())
+    kernel.takes_ipv6 = True
+    reconciler.wake()
+    await reconciler.round()
+    assert reconciler.addresses == {WEB: (PUBLIC, PUBLIC6)}
+    assert (reconciler.withheld, reconciler.problems) == ({}, ())

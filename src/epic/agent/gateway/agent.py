@@ -275,7 +275,7 @@ class GatewayAgent:
             self._routes.standing,
             self._drainer.ended,
             self._reconciler.leaving,
-            report.Made(self._second_chance.applied, self._reconciler.failures, self._reconciler.addresses),
+            report.Made(self._second_chance.applied, self._reconciler.failures, self._reconciler.withheld),
         )
 
     def _state(self) -> epic_pb2.NodeReport:

@@ -100,6 +100,7 @@ class Reconciler:
         self._newcomers = Newcomers()
         self._namespaces: Mapping[str, int] = {}
         self._forwards6 = True
+        self._undelivered: frozenset[Address] = frozenset()
         self._programmed: set[str] = set()
         self._cut_off: set[str] = set()
         self._troubles = LogOnce(log)
@@ -158,7 +159,14 @@ class Reconciler:
     @property
     def addresses(self) -> dict[str, tuple[Address, ...]]:
         """The public addresses that can be announced from here, by gateway."""
-        return {g: plan.announceable(i, self._forwards6) for g, i in self._cache.instances.items()}
+        instances, left_out = self._cache.instances.items(), self._undelivered
+        return {gateway: plan.announceable(i, self._forwards6, left_out) for gateway, i in instances}
+
+    @property
+    def withheld(self) -> Mapping[str, str]:
+        """Why gateways are to be announced at one of their two addresses only, by gateway."""
+        unforwarded = plan.unforwarded(self._cache.instances, self._forwards6)
+        return {**dict.fromkeys(unforwarded, plan.NOT_FORWARDED), **self._failures.of_second_family}
 
     def set_down(self, down: frozenset[int]) -> None:
         """These tunnels are down: Envoys are told that the endpoints behind them are unhealthy."""
@@ -237,9 +245,8 @@ class Reconciler:
             self._resync.begin()
             await self._routes.observe()
         kernel = await self._worker.run(self._kernel.observe, whole)
-        # From now on none is announced that is not passed on; one that is, when it is delivered.
-        self._forwards6 &= kernel.forwards6
-        self._troubles.report("forwarding", plan.unforwarded(self._cache.instances, kernel.forwards6))
+        self._forwards6 &= kernel.forwards6  # What is passed on anew is announced when delivered.
+        self._troubles.report("forwarding", plan.say_unforwarded(self._cache.instances, kernel.forwards6))
         await self._worker.repeat(self._kernel.check_routes)
         passes_on = await self._sync_siblings(kernel, whole)
         await self._endpoints.refresh(self._worker, self._kernel)
@@ -249,18 +256,12 @@ class Reconciler:
         self._failures.begin()
         actions = plan.additions(view.wanted, view.observed)
         failed = await self._apply(view, actions)
-        self._forwards6 = kernel.forwards6
+        self._forwards6, self._undelivered = kernel.forwards6, plan.undelivered(failed)
         if whole and self._synced and not failed:
             # Second chance was tried before: what failed of it must not keep the node on old programs.
             await self._worker.run(self._kernel.release_old_programs)
         broken = plan.unprogrammed(view.wanted, view.observed, failed)
-        # Those whose new endpoints have no tunnels yet are not told; what is not there itself is left out.
-        unready = {
-            g
-            for action in failed
-            if not isinstance(action, plan.SetEndpoints) and (g := plan.gateway_of(action)) is not None
-        }
-        await self._publisher.publish(view.parts, view.wanted.instances, unready)
+        await self._publisher.publish(view.parts, view.wanted.instances, plan.unready(failed))
         if self._synced:
             removals = self._removals(view)
             failed += await self._apply(view, removals)

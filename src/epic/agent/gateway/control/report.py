@@ -14,7 +14,6 @@ import grpc
 from epic import __version__
 from epic.agent.gateway.desired import Instance, Tunnel
 from epic.agent.gateway.envoy.readiness import Envoy
-from epic.agent.gateway.plans import plan
 from epic.agent.runtime.turns import in_turns
 from epic.bpf.dataplane import Address, Dataplane, SecondChanceCounters
 from epic.proto import epic_pb2, epic_pb2_grpc
@@ -45,8 +44,8 @@ class Made:
     """The versions of siblings that the programs have."""
     failures: Mapping[str, str] = field(default_factory=dict)
     """What was refused."""
-    addresses: Mapping[str, tuple[Address, ...]] = field(default_factory=dict)
-    """The public addresses that can be announced from here; all, if nothing is said."""
+    withheld: Mapping[str, str] = field(default_factory=dict)
+    """Why one of two public addresses is not to be announced."""
 
 
 NOTHING_SAID = Made()
@@ -77,18 +76,17 @@ def instance_statuses(
             drained=gateway in drained and standing.isdisjoint(publics),
             applied_siblings=made.siblings.get(gateway, ""),
             kernel_error=made.failures.get(gateway, ""),
-            address_error=_address_error(missing, made.addresses.get(gateway, publics)) if announced else "",
+            address_error=_address_error(missing, made.withheld.get(gateway)) if announced else "",
         )
         found.append(status)
     return found + [epic_pb2.InstanceStatus(gateway=gateway, leaving=True) for gateway in leaving]
 
 
-def _address_error(missing: Sequence[Address], here: Collection[Address]) -> str:
-    """Why an instance is not announced at these addresses; `here` are those at which it can be."""
+def _address_error(missing: Sequence[Address], withheld: str | None) -> str:
+    """Why an instance is not announced at these addresses; `withheld`: on purpose."""
     if not missing:
         return ""
-    first = missing[0]
-    return f"{first} is not announced: it has no flag route" if first in here else plan.NOT_FORWARDED
+    return withheld or f"{missing[0]} is not announced: it has no flag route"
 
 
 def tunnel_statuses(

@@ -31,9 +31,10 @@ class Failure(NamedTuple):
 class Failures:
     """Those of one round after the other.
 
-    Tunnels, and what is sent through them, are many and fail for long: they are tried again at once when a
-    tunnel has made room or the node has changed, else after growing times. What has not failed as it is now
-    never waits. A round is: `begin`; `due` and `note` for what is to be done; `conclude`.
+    Tunnels, what is sent through them, and delivery to second addresses are many and fail for long: they are
+    tried again at once when a tunnel has made room or the node has changed, else after growing times. What
+    has not failed as it is now never waits. A round is: `begin`; `due` and `note` for what is to be done;
+    `conclude`.
     """
 
     def __init__(self, log: logging.Logger, clock: Callable[[], float] = time.monotonic) -> None:
@@ -51,6 +52,8 @@ class Failures:
         """What fails now, a few lines."""
         self.by_gateway: Mapping[str, str] = {}
         """Why gateways do not have what they need on this node."""
+        self.of_second_family: Mapping[str, str] = {}
+        """Why gateways that are served at their IPv4 addresses are not at the others."""
 
     def try_again(self) -> None:
         """The node is another: what failed may succeed."""
@@ -99,13 +102,16 @@ class Failures:
 
     def _say(self) -> None:
         gateways: dict[str, str] = {}
+        second: dict[str, str] = {}
         groups: dict[tuple[type, str], list[plan.Action]] = {}
         for action, reason in self._round:
             groups.setdefault((type(action), reason), []).append(action)
             gateway = plan.gateway_of(action)
-            if gateway is not None and type(action) in _WHAT:
+            if gateway is not None and plan.is_of_second_family(action):
+                second[gateway] = f"packets to its IPv6 address cannot be delivered: {reason}"
+            elif gateway is not None and type(action) in _WHAT:
                 gateways.setdefault(gateway, f"{_WHAT[type(action)]}: {reason}")
-        self.by_gateway = gateways
+        self.by_gateway, self.of_second_family = gateways, second
         # While most of them wait, the numbers alone are not worth saying.
         if self._holding and groups.keys() == self._groups:
             return
@@ -127,6 +133,8 @@ def _key(action: plan.Action) -> Hashable:
             return tunnel.id
         case plan.SetEndpoints(gateway):
             return gateway
+        case plan.DeliverTo(instance) if plan.is_of_second_family(action):
+            return instance.interface
         case _:
             return None
 

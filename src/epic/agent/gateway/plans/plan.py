@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Set
+from collections.abc import Collection, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -27,17 +27,25 @@ def attachment(instance: Instance, link: int) -> Attachment:
     return Attachment(link, instance.insides, instance.publics)
 
 
-def announceable(instance: Instance, forwards6: bool) -> tuple[Address, ...]:
-    """Those of its public addresses whose packets the node passes on to it.
+def announceable(
+    instance: Instance, forwards6: bool, left_out: Collection[Address] = ()
+) -> tuple[Address, ...]:
+    """Those of its public addresses, but for those `left_out`, whose packets the node passes on to it.
 
     To announce an address and pass on nothing that is sent to it would be worse than not to announce it.
     """
-    return tuple(public for public in instance.publics if forwards6 or public.version == 4)
+    here = (public for public in instance.publics if forwards6 or public.version == 4)
+    return tuple(public for public in here if public not in left_out)
 
 
-def unforwarded(instances: Mapping[str, Instance], forwards6: bool) -> str:
-    """What is wrong with the node when not all of these gateways' addresses can be announced; or empty."""
-    count = sum(announceable(instance, forwards6) != instance.publics for instance in instances.values())
+def unforwarded(instances: Mapping[str, Instance], forwards6: bool) -> list[str]:
+    """Those of these gateways that have an address which cannot be announced for want of forwarding."""
+    return [g for g, instance in instances.items() if announceable(instance, forwards6) != instance.publics]
+
+
+def say_unforwarded(instances: Mapping[str, Instance], forwards6: bool) -> str:
+    """What is wrong with the node when there are such gateways; or empty."""
+    count = len(unforwarded(instances, forwards6))
     return f"the IPv6 addresses of {count} gateways are not announced: {NOT_FORWARDED}" if count else ""
 
 
@@ -128,7 +136,7 @@ def _addresses(keys: Collection[EndpointKey]) -> str:
 
 @dataclass(frozen=True)
 class DeliverTo:
-    """Route addresses of an instance to its interface."""
+    """Route addresses of one family of an instance to its interface."""
 
     instance: Instance
     link: int
@@ -152,9 +160,11 @@ def additions(desired: Desired, observed: Observed) -> list[Action]:
             continue
         if observed.attached.get(instance.interface) != attachment(instance, link):
             actions.append(AttachInstance(instance, link))
-        addresses = (*announceable(instance, observed.forwards6), instance.inside)
-        if any(observed.delivered.get(address) != link for address in addresses):
-            actions.append(DeliverTo(instance, link, addresses))
+        here = (*announceable(instance, observed.forwards6), instance.inside)
+        for version in (4, 6):
+            addresses = tuple(address for address in here if address.version == version)
+            if any(observed.delivered.get(address) != link for address in addresses):
+                actions.append(DeliverTo(instance, link, addresses))
     plugged = {g for g, i in desired.instances.items() if i.interface in observed.links}
     for id_, tunnel in sorted(desired.tunnels.items()):
         if tunnel.gateway in plugged and observed.tunnels.get(id_) != tunnel:
@@ -226,13 +236,42 @@ def gateway_of(action: Action) -> str | None:
             return None
 
 
+def is_of_second_family(action: Action) -> bool:
+    """Whether a gateway is served at its IPv4 address all the same when this fails."""
+    return (
+        isinstance(action, DeliverTo)
+        and action.addresses[0].version == 6
+        and any(public.version == 4 for public in action.instance.publics)
+    )
+
+
+def undelivered(failed: Iterable[Action]) -> frozenset[Address]:
+    """Addresses that are not announced, though their gateways are at others, after these failed."""
+    return frozenset(
+        address
+        for action in failed
+        if isinstance(action, DeliverTo) and is_of_second_family(action)
+        for address in action.addresses
+    )
+
+
+def unready(failed: Iterable[Action]) -> set[str]:
+    """Gateways whose Envoys are not told of new endpoints, for these have no tunnels yet.
+
+    Endpoints that are not there themselves are left out of what Envoys are told.
+    """
+    lacking = (a for a in failed if not (isinstance(a, SetEndpoints) or is_of_second_family(a)))
+    return {gateway for action in lacking if (gateway := gateway_of(action)) is not None}
+
+
 def unprogrammed(desired: Desired, observed: Observed, failed: Collection[Action]) -> set[str]:
     """Gateways that must not be announced yet: without interface, or with an addition that failed."""
-    mine = {gateway_of(action) for action in failed}
+    mine = {gateway_of(action) for action in failed if not is_of_second_family(action)}
     return {g for g, i in desired.instances.items() if i.interface not in observed.links or g in mine}
 
 
 def cut_off(desired: Desired, observed: Observed, failed: Collection[Action]) -> set[str]:
     """Gateways that cannot serve at all: packets do not reach their Envoys, or pass our programs by."""
-    mine = {gateway_of(a) for a in failed if isinstance(a, AttachInstance | DeliverTo)}
+    cutting = (a for a in failed if isinstance(a, AttachInstance | DeliverTo) and not is_of_second_family(a))
+    mine = {gateway_of(action) for action in cutting}
     return {g for g, i in desired.instances.items() if i.interface not in observed.links or g in mine}
