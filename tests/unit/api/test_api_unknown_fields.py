@@ -170,7 +170,7 @@ async def test_an_unknown_field_of_a_user_is_refused_and_no_password_is_shown(
 ) -> None:
     user = {"name": "u9", "password": "secret-password", "Password": "secret-too"}
     refused = await admin.post(f"{ACCOUNT_ROOT}/users", json={"user": user})
-    wrong = "user: there is no field 'Password' here; use name, password"
+    wrong = "user: there is no field 'Password' here; use clusterIDs, name, password"
     assert (refused.status_code, refused.json()["error"]) == (400, wrong)
     assert store.find(User, "root", "u9") is None
 
