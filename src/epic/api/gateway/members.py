@@ -47,7 +47,8 @@ def _body(ctx: Context, member: GWMember) -> dict[str, Any]:
 @router.post("/accounts/{account}/groups/{group}/members", status_code=302, openapi_extra=_BODY)
 def create(ctx: Ctx, asking: Asking, account: str, group: str, body: _Given) -> Response:
     """Join the gateway of that sharing key; the first member makes it, from the template."""
-    _refuse_other_clusters(asking, body.member.spec.client_ref.cluster_id, body.member.spec.client_ref.uid)
+    ref = body.member.spec.client_ref
+    refuse_cluster(asking, ref.cluster_id, f"member {ref.uid!r}")
     refuse_sources(asking, body.member.metadata.annotations, None)
     member = with_names(partial(_create, ctx, account, group, body.member))
     return found(_path(account, member.name), _body(ctx, member), body.unknown)
@@ -99,7 +100,7 @@ def _replace(
     with ctx.current.transaction() as (transaction, world):
         stored = transaction.get(GWMember, account, member.name)
         if_match.check(stored)
-        _refuse_other_clusters(asking, stored.spec.client_ref.cluster_id, stored.name)
+        refuse_cluster(asking, stored.spec.client_ref.cluster_id, f"member {stored.name!r}")
         refuse_sources(asking, wanted.metadata.annotations, stored)
         check_version(wanted.metadata, stored)
         _refuse_another_client(member, stored)
@@ -116,10 +117,6 @@ def _replace(
             )
         given_ = with_sources(wanted.metadata, stored.model_copy(update={"spec": member.spec}))
         return change(transaction, world, prepare_for_update(GW_MEMBER, given_, stored))
-
-
-def _refuse_other_clusters(asking: Principal, cluster: str, name: str) -> None:
-    refuse_cluster(asking, cluster, f"member {name!r}")
 
 
 def _refuse_another_client(member: GWMember, stored: GWMember) -> None:
@@ -140,6 +137,6 @@ def delete(ctx: Ctx, asking: Asking, account: str, name: str, if_match: IfMatch)
         member = transaction.find(GWMember, account, name)
         if_match.check(member)
         if member is not None:
-            _refuse_other_clusters(asking, member.spec.client_ref.cluster_id, name)
+            refuse_cluster(asking, member.spec.client_ref.cluster_id, f"member {name!r}")
             leave(transaction, world, member)
     return deleted()

@@ -40,10 +40,6 @@ _Given = Annotated[ProxyBody, Depends(given(ProxyBody))]
 _BODY = described(ProxyBody)
 
 
-def _refuse_other_clusters(asking: Principal, cluster: str, name: str) -> None:
-    refuse_cluster(asking, cluster, f"gateway {name!r}")
-
-
 def _path(account: str, name: str) -> str:
     return f"{PREFIX}/accounts/{account}/proxies/{name}"
 
@@ -57,7 +53,8 @@ def _body(ctx: Context, proxy: GWProxy, principal: Principal) -> dict[str, Any]:
 @router.post("/accounts/{account}/groups/{group}/proxies", status_code=302, openapi_extra=_BODY)
 def create(ctx: Ctx, asking: Asking, account: str, group: str, body: _Given) -> Response:
     """Create a gateway from a template; its name is the client Gateway's UID."""
-    _refuse_other_clusters(asking, body.proxy.spec.client_ref.cluster_id, body.proxy.spec.client_ref.uid)
+    ref = body.proxy.spec.client_ref
+    refuse_cluster(asking, ref.cluster_id, f"gateway {ref.uid!r}")
     refuse_sources(asking, body.proxy.metadata.annotations, None)
     proxy = with_names(partial(_create, ctx, account, group, body.proxy))
     return found(_path(account, proxy.name), _body(ctx, proxy, asking), body.unknown)
@@ -102,13 +99,13 @@ def replace(ctx: Ctx, asking: Asking, account: str, name: str, body: _Given, if_
             f"proxy.spec.clientRef.uid: {uid!r} is not the gateway's name {name!r}, which cannot change"
         )
     given_ref = ClientRef(**vars(body.proxy.spec.client_ref))
-    _refuse_other_clusters(asking, given_ref.cluster_id, name)
+    refuse_cluster(asking, given_ref.cluster_id, f"gateway {name!r}")
     with ctx.store.transaction() as transaction:
         stored = transaction.get(GWProxy, account, name)
         if_match.check(stored)
         refuse_if_deleting(stored)
         refuse_if_of_balancer(stored)
-        _refuse_other_clusters(asking, stored.spec.client_ref.cluster_id, name)
+        refuse_cluster(asking, stored.spec.client_ref.cluster_id, f"gateway {name!r}")
         refuse_another_cluster(given_ref, stored.spec.client_ref, f"gateway {name!r}")
         refuse_sources(asking, body.proxy.metadata.annotations, stored)
         check_version(body.proxy.metadata, stored)
@@ -127,6 +124,6 @@ def delete(ctx: Ctx, asking: Asking, account: str, name: str, if_match: IfMatch)
         if_match.check(proxy)
         if proxy is not None:
             refuse_if_of_balancer(proxy)
-            _refuse_other_clusters(asking, proxy.spec.client_ref.cluster_id, name)
+            refuse_cluster(asking, proxy.spec.client_ref.cluster_id, f"gateway {name!r}")
             delete_gateway(transaction, proxy)
     return deleted()
